@@ -1,0 +1,52 @@
+"""Earmark's listener as a library: audio in, keyword detections out."""
+
+from earmark_spotter.audio import AudioDecoder, AudioFormat, Encoding
+from earmark_spotter.detector import ActiveKeyword, Detection, Detector, KeywordSetting, resolve_settings
+from earmark_spotter.errors import (
+    AudioError,
+    EncodingError,
+    KeywordError,
+    ModelError,
+    ResumeError,
+    SampleRateError,
+    SpotterError,
+    ThresholdError,
+    TooLongError,
+)
+from earmark_spotter.metadata import ModelMetadata
+from earmark_spotter.model import SpotterModel
+from earmark_spotter.recording import Container, read_recording
+from earmark_spotter.resume import ResumePoint
+from earmark_spotter.spotter import Spotter, classify, score_recording
+from earmark_spotter.stream import StreamProgress, StreamState, offset_ns
+
+__all__ = [
+    "ActiveKeyword",
+    "AudioDecoder",
+    "AudioError",
+    "AudioFormat",
+    "Container",
+    "Detection",
+    "Detector",
+    "Encoding",
+    "EncodingError",
+    "KeywordError",
+    "KeywordSetting",
+    "ModelError",
+    "ModelMetadata",
+    "ResumeError",
+    "ResumePoint",
+    "SampleRateError",
+    "Spotter",
+    "SpotterError",
+    "SpotterModel",
+    "StreamProgress",
+    "StreamState",
+    "ThresholdError",
+    "TooLongError",
+    "classify",
+    "offset_ns",
+    "read_recording",
+    "resolve_settings",
+    "score_recording",
+]

@@ -1,0 +1,274 @@
+"""Audio bytes of a stream, in the form a client sends them, to float32 mono at the model's rate."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earmark_spotter.errors import AudioError, EncodingError, SampleRateError
+
+if TYPE_CHECKING:
+    from earmark_spotter.model import Float32Array
+
+MIN_SAMPLE_RATE_HZ = 8000
+MAX_SAMPLE_RATE_HZ = 192_000
+MAX_CHANNELS = 8
+
+MAX_PEAK = 16.0
+"""Float samples beyond this (24 dB over full scale) are integers that nobody scaled, not audio."""
+
+_INT16_SCALE = np.float32(1 / 32768)
+
+
+class Encoding(enum.Enum):
+    """How the samples of a stream are written as bytes; channels are interleaved."""
+
+    LINEAR16 = "linear16"
+    """Signed 16-bit little-endian integers."""
+    FLOAT32 = "float32"
+    """IEEE 754 32-bit little-endian floats, full scale at -1 and 1."""
+    MULAW = "mulaw"
+    """8-bit mu-law of ITU-T G.711."""
+    ALAW = "alaw"
+    """8-bit A-law of ITU-T G.711."""
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample of one channel."""
+        return _SAMPLE_BYTES[self]
+
+
+_SAMPLE_BYTES = {Encoding.LINEAR16: 2, Encoding.FLOAT32: 4, Encoding.MULAW: 1, Encoding.ALAW: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """The form of a stream's audio, checked when it is made.
+
+    `sample_rate_hz`: samples per second and channel, 8,000 to 192,000 (SampleRateError).
+    `channel_count`: 1 to 8, mixed down to one by their mean (AudioError).
+    An `encoding` that is not one of Encoding: EncodingError.
+    """
+
+    encoding: Encoding
+    sample_rate_hz: int
+    channel_count: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.encoding, Encoding):
+            raise EncodingError(
+                f"The encoding {self.encoding!r} is not supported for streams: "
+                f"use one of {', '.join(encoding.name for encoding in Encoding)}."
+            )
+        check_sample_rate(self.sample_rate_hz)
+        check_channel_count(self.channel_count)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return self.encoding.sample_bytes * self.channel_count
+
+
+def check_sample_rate(sample_rate_hz: int) -> None:
+    """Raise SampleRateError for a rate that Earmark does not resample from."""
+    if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
+        raise SampleRateError(
+            f"The sample rate {sample_rate_hz} Hz is not supported: "
+            f"it must be {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz."
+        )
+
+
+def check_channel_count(channel_count: int) -> None:
+    """Raise AudioError for a number of channels that Earmark does not mix down."""
+    if not 1 <= channel_count <= MAX_CHANNELS:
+        raise AudioError(f"{channel_count} channels are not supported: there must be 1 to {MAX_CHANNELS}.")
+
+
+def check_samples(samples: Float32Array) -> None:
+    """Raise AudioError for samples that are not finite, or far beyond full scale."""
+    if not samples.size:
+        return
+    # NaN propagates through max() and min() and fails the comparison, as infinity does.
+    peak = max(float(samples.max()), -float(samples.min()))
+    if not peak <= MAX_PEAK:
+        raise AudioError(
+            f"The float samples must be finite and within full scale, -1 to 1, but one is {peak:g}: "
+            "divide 16-bit integers by 32768."
+        )
+
+
+def mix_down(samples: Float32Array) -> Float32Array:
+    """Mix channels to one by their mean: [n, channels] to [n]."""
+    channel_count = samples.shape[1]
+    if channel_count == 1:
+        return samples[:, 0]
+    weights = np.full(channel_count, 1 / channel_count, np.float32)
+    mixed: Float32Array = samples @ weights
+    return mixed
+
+
+class AudioDecoder:
+    """Turns a stream's bytes, however they are cut, into float32 mono at the model's rate.
+
+    Bytes of a sample that is split between two calls are kept for the next. What comes
+    out for some bytes does not depend on how they were cut.
+
+    `decode` does it all at once. A caller that wants to hold audio back at its own rate
+    takes the two halves, `parse` and `resample`.
+    """
+
+    def __init__(self, audio_format: AudioFormat, target_rate_hz: int) -> None:
+        """Decode audio of that form to float32 mono at `target_rate_hz`."""
+        self.audio_format = audio_format
+        self.received_samples = 0
+        """Samples per channel that came in so far, at the input's rate; silence counts."""
+        self._frame_bytes = audio_format.frame_bytes
+        self._rest = b""
+        self._resampler: Any = None
+        if audio_format.sample_rate_hz != target_rate_hz:
+            import soxr
+
+            self._resampler = soxr.ResampleStream(
+                audio_format.sample_rate_hz, target_rate_hz, 1, dtype="float32", quality="HQ"
+            )
+
+    def decode(self, data: bytes) -> Float32Array:
+        """Decode some bytes, of any length, to what they give at the target rate, [n].
+
+        With resampling, what comes out lags behind what went in by up to about 0.1 s;
+        `flush` brings the rest. Raises AudioError for float samples that are not finite.
+        """
+        return self.resample(self.parse(data))
+
+    def silence(self, sample_count: int) -> Float32Array:
+        """Go on with that many samples (at the input's rate) of digital silence.
+
+        Raises AudioError while a sample is split.
+        """
+        self.check_whole()
+        self.received_samples += sample_count
+        return self.resample(np.zeros(sample_count, np.float32))
+
+    def flush(self) -> Float32Array:
+        """End the stream; return what the resampler still holds, [n].
+
+        Raises AudioError if the stream ends inside a sample.
+        """
+        self.check_whole()
+        if self._resampler is None:
+            return np.zeros(0, np.float32)
+        rest: Float32Array = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        return rest
+
+    def parse(self, data: bytes) -> Float32Array:
+        """Decode bytes to float32 mono at the input's own rate, [n]; counts as received."""
+        if self._rest:
+            data = self._rest + data
+        split = len(data) % self._frame_bytes
+        if split:
+            self._rest = data[-split:]
+            data = data[:-split]
+        else:
+            self._rest = b""
+        samples = _DECODERS[self.audio_format.encoding](data)
+        if self.audio_format.channel_count > 1:
+            samples = mix_down(samples.reshape(-1, self.audio_format.channel_count))
+        self.received_samples += samples.shape[0]
+        return samples
+
+    def accept(self, samples: Float32Array) -> Float32Array:
+        """Take samples in place of bytes: [n] or [n, channels] to mono [n], counted as received.
+
+        Raises AudioError while a sample is split, for another number of channels than the
+        format's, and for samples that are not finite.
+        """
+        self.check_whole()
+        shaped = samples[:, np.newaxis] if samples.ndim == 1 else samples
+        if shaped.ndim != 2 or shaped.shape[1] != self.audio_format.channel_count:
+            raise AudioError(
+                f"Expected samples for {self.audio_format.channel_count} channel(s), as [n] or "
+                f"[n, channels], but got the shape {samples.shape}."
+            )
+        if samples.dtype != np.float32:
+            raise AudioError(f"Expected float32 samples, full scale -1 to 1, but got {samples.dtype}.")
+        check_samples(samples)
+        self.received_samples += shaped.shape[0]
+        return mix_down(shaped)
+
+    def resample(self, samples: Float32Array) -> Float32Array:
+        """Bring mono samples from the input's rate to the target's, [n] to [m]."""
+        if self._resampler is None:
+            return samples
+        resampled: Float32Array = self._resampler.resample_chunk(samples)
+        return resampled
+
+    def check_whole(self) -> None:
+        """Raise AudioError if the last bytes ended inside a sample."""
+        if self._rest:
+            raise AudioError(
+                f"The audio is cut inside a sample: {len(self._rest)} of the {self._frame_bytes} bytes of "
+                f"{self.audio_format.encoding.name} with {self.audio_format.channel_count} channel(s) came."
+            )
+
+
+def _decode_linear16(data: bytes) -> Float32Array:
+    scaled: Float32Array = np.frombuffer(data, "<i2") * _INT16_SCALE
+    return scaled
+
+
+def _decode_float32(data: bytes) -> Float32Array:
+    samples = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+    check_samples(samples)
+    return samples
+
+
+def _decode_mulaw(data: bytes) -> Float32Array:
+    return mulaw_table()[np.frombuffer(data, np.uint8)]
+
+
+def _decode_alaw(data: bytes) -> Float32Array:
+    return alaw_table()[np.frombuffer(data, np.uint8)]
+
+
+_DECODERS = {
+    Encoding.LINEAR16: _decode_linear16,
+    Encoding.FLOAT32: _decode_float32,
+    Encoding.MULAW: _decode_mulaw,
+    Encoding.ALAW: _decode_alaw,
+}
+
+
+@functools.cache
+def mulaw_table() -> Float32Array:
+    """Give the sample for every mu-law byte, [256]: ITU-T G.711 (11/1988), table 2, full scale 1.
+
+    The byte is inverted; 1 bit sign, 3 bits segment, 4 bits place in the segment. The bias
+    of 132 (in 16-bit units) makes the segments join.
+    """
+    code = ~np.arange(256) & 0xFF
+    segment, place = code >> 4 & 7, code & 15
+    magnitude = ((place << 3) + 132 << segment) - 132
+    return _as_table(np.where(code & 0x80, -magnitude, magnitude))
+
+
+@functools.cache
+def alaw_table() -> Float32Array:
+    """Give the sample for every A-law byte, [256]: ITU-T G.711 (11/1988), table 1, full scale 1.
+
+    Every other bit is inverted; 1 bit sign (set for positive), 3 bits segment, 4 bits place.
+    The first segment is linear.
+    """
+    code = np.arange(256) ^ 0x55
+    segment, place = code >> 4 & 7, code & 15
+    magnitude = np.where(segment == 0, (place << 4) + 8, (place << 4) + 264 << np.maximum(segment - 1, 0))
+    return _as_table(np.where(code & 0x80, magnitude, -magnitude))
+
+
+def _as_table(values: Any) -> Float32Array:
+    table: Float32Array = values.astype(np.float32) * _INT16_SCALE
+    table.flags.writeable = False
+    return table

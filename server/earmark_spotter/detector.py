@@ -1,0 +1,236 @@
+"""Scores over time to detections: threshold, peak, refractory times. Pure, and counted in samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_spotter.errors import KeywordError, ThresholdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from earmark_spotter.metadata import ModelMetadata
+    from earmark_spotter.model import Float32Array
+
+MAX_REFRACTORY_MS = 60_000
+
+PEAK_MARGIN = 1e-4
+"""How much higher a score must be to move a candidate's peak.
+
+Above the rounding by which the same audio's scores differ between batch sizes, and far
+below what matters: without it, two frames of a saturated plateau could swap places when
+a stream is resumed, and with them the detection's id.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordSetting:
+    """What a caller asks for one keyword; None: the model's own.
+
+    `threshold`: 0 to 1, both excluded. `refractory_ms`: 0 to 60,000 ms of audio.
+    """
+
+    keyword: str
+    threshold: float | None = None
+    refractory_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveKeyword:
+    """A keyword that is listened for, with the settings in force.
+
+    `class_index` is its place in the model's labels.
+    """
+
+    keyword: str
+    class_index: int
+    threshold: float
+    refractory_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A keyword that was heard.
+
+    `confidence`: the smoothed score at its peak, 0 to 1. `start_sample`, `end_sample`: where
+    the word lies, in samples at the model's rate from the start of the stream's audio.
+    `id`: the same for the same audio, and unique within a stream.
+    """
+
+    keyword: str
+    confidence: float
+    start_sample: int
+    end_sample: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The highest score so far of a peak that is not decided yet."""
+
+    class_index: int
+    score: float
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSnapshot:
+    """A detector's whole state, as a plain value.
+
+    `frame`: the next frame's index. `blocked`: for keywords in a refractory time, by class
+    index, the first frame in which they may be heard again.
+    """
+
+    frame: int
+    candidate: Candidate | None
+    blocked: tuple[tuple[int, int], ...]
+
+
+def resolve_settings(
+    metadata: ModelMetadata, requested: Sequence[KeywordSetting] = ()
+) -> tuple[ActiveKeyword, ...]:
+    """Settle what to listen for: what was requested, completed by the model's calibration.
+
+    Nothing requested means every keyword of the model. Raises KeywordError for a keyword
+    that the model does not know or that is named twice, and ThresholdError for a threshold
+    or refractory time out of range.
+    """
+    settings = requested or [KeywordSetting(name) for name in metadata.keyword_names]
+    active: dict[str, ActiveKeyword] = {}
+    for setting in settings:
+        name = setting.keyword
+        info = metadata.keywords.get(name)
+        if info is None:
+            raise KeywordError(
+                f"The model {metadata.name} has no keyword {name!r}: "
+                f"it knows {', '.join(metadata.keyword_names)}."
+            )
+        if name in active:
+            raise KeywordError(f"The keyword {name!r} is named twice: state one setting for each.")
+        threshold = info.threshold if setting.threshold is None else setting.threshold
+        if not 0 < threshold < 1:
+            raise ThresholdError(
+                f"The threshold of {name!r} must lie between 0 and 1, both excluded, but is {threshold:g}."
+            )
+        refractory_ms = info.refractory_ms if setting.refractory_ms is None else setting.refractory_ms
+        if not 0 <= refractory_ms <= MAX_REFRACTORY_MS:
+            raise ThresholdError(
+                f"The refractory time of {name!r} must be 0 to {MAX_REFRACTORY_MS / 1000:g} s, "
+                f"but is {refractory_ms / 1000:g} s."
+            )
+        active[name] = ActiveKeyword(name, metadata.labels.index(name), threshold, refractory_ms)
+    return tuple(active.values())
+
+
+class Detector:
+    """Finds the peaks in one stream's scores.
+
+    A candidate opens when an active keyword, not in a refractory time, reaches its
+    threshold, and follows the highest score among the keywords that reach theirs. It is
+    decided when `hold_ms` have passed since its peak without a higher score. From the peak
+    on, the same keyword is then deaf for its refractory time, and every other for
+    `separation_ms`. All of it is counted in frames of audio: no clock is involved, and how
+    the frames are cut into calls changes nothing.
+    """
+
+    def __init__(
+        self,
+        metadata: ModelMetadata,
+        active: Sequence[ActiveKeyword],
+        *,
+        snapshot: DetectorSnapshot | None = None,
+    ) -> None:
+        """Listen for these keywords from the start of a stream, or from a snapshot on."""
+        self._frame_samples = metadata.frame_samples
+        self._hold_frames = self._frames(metadata, metadata.detector.hold_ms)
+        self._separation_frames = self._frames(metadata, metadata.detector.separation_ms)
+        self._keywords = {keyword.class_index: keyword for keyword in active}
+        self._refractory_frames = {k.class_index: self._frames(metadata, k.refractory_ms) for k in active}
+        infos = {k.class_index: metadata.keywords[k.keyword] for k in active}
+        self._end_lag_samples = {i: metadata.samples_from_ms(info.end_lag_ms) for i, info in infos.items()}
+        self._duration_samples = {i: metadata.samples_from_ms(info.duration_ms) for i, info in infos.items()}
+        self._longest_end_lag = max(self._end_lag_samples.values(), default=0)
+        # Classes that are not listened for can never reach theirs.
+        self._thresholds = np.full(len(metadata.labels), np.inf, np.float32)  # [classes]
+        for keyword in active:
+            self._thresholds[keyword.class_index] = keyword.threshold
+
+        self._frame = 0
+        self._candidate: Candidate | None = None
+        self._blocked: dict[int, int] = {}
+        if snapshot is not None:
+            self._frame = snapshot.frame
+            self._candidate = snapshot.candidate
+            self._blocked = dict(snapshot.blocked)
+
+    @staticmethod
+    def _frames(metadata: ModelMetadata, milliseconds: float) -> int:
+        return math.ceil(milliseconds * metadata.sample_rate_hz / 1000 / metadata.frame_samples)
+
+    @property
+    def frame(self) -> int:
+        """The index of the next frame: how many there were since the start of the stream."""
+        return self._frame
+
+    @property
+    def decided_sample(self) -> int:
+        """Every detection that ends before this sample has been returned; never goes back."""
+        frame = self._frame if self._candidate is None else self._candidate.frame
+        return max(0, (frame + 1) * self._frame_samples - self._longest_end_lag)
+
+    def push(self, scores: Float32Array) -> list[Detection]:
+        """Take the next frames' scores, [frames, classes]; return what they decide."""
+        reached = scores >= self._thresholds  # [frames, classes]
+        # Almost always nothing is heard: that must cost no more than the comparison.
+        if self._candidate is None and not reached.any():
+            self._frame += scores.shape[0]
+            return []
+        detections = []
+        for row, hits in zip(scores, reached, strict=True):
+            self._follow(row, hits)
+            candidate = self._candidate
+            if candidate is not None and self._frame - candidate.frame >= self._hold_frames:
+                detections.append(self._decide(candidate))
+            self._frame += 1
+        return detections
+
+    def flush(self) -> list[Detection]:
+        """Decide the candidate that is still open, if any: no more scores will come."""
+        return [] if self._candidate is None else [self._decide(self._candidate)]
+
+    def snapshot(self) -> DetectorSnapshot:
+        """Copy the whole state, from which another detector goes on."""
+        blocked = {i: frame for i, frame in self._blocked.items() if frame > self._frame}
+        return DetectorSnapshot(self._frame, self._candidate, tuple(sorted(blocked.items())))
+
+    def _follow(self, row: Float32Array, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> None:
+        """Open a candidate, or move its peak, if this frame has a better one."""
+        for index in np.flatnonzero(hits).tolist():
+            if self._blocked.get(index, 0) > self._frame:
+                continue
+            score = float(row[index])
+            if self._candidate is None or score > self._candidate.score + PEAK_MARGIN:
+                self._candidate = Candidate(index, score, self._frame)
+
+    def _decide(self, candidate: Candidate) -> Detection:
+        self._candidate = None
+        for index in self._keywords:
+            deaf = (
+                self._refractory_frames[index] if index == candidate.class_index else self._separation_frames
+            )
+            self._blocked[index] = max(self._blocked.get(index, 0), candidate.frame + deaf)
+
+        index = candidate.class_index
+        keyword = self._keywords[index].keyword
+        end = max(0, (candidate.frame + 1) * self._frame_samples - self._end_lag_samples[index])
+        return Detection(
+            keyword=keyword,
+            confidence=min(1.0, candidate.score),
+            start_sample=max(0, end - self._duration_samples[index]),
+            end_sample=end,
+            id=f"{keyword}-{candidate.frame}",
+        )

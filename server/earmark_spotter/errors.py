@@ -1,0 +1,63 @@
+"""What the spotter refuses, and why: one root error and its few kinds."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SpotterError(Exception):
+    """The root of every error that the spotter raises on bad input.
+
+    The message is written for a person: what was expected, what came, what to do.
+    """
+
+    reason: ClassVar[str] = "SPOTTER_ERROR"
+    """A stable UPPER_SNAKE name of the kind; services hand it on to their clients."""
+
+
+class AudioError(SpotterError):
+    """Audio that is empty, damaged, not finite, not audio at all, or cut inside a sample."""
+
+    reason = "BAD_AUDIO"
+
+
+class EncodingError(SpotterError):
+    """An encoding or a container that the call does not take."""
+
+    reason = "UNSUPPORTED_ENCODING"
+
+
+class SampleRateError(SpotterError):
+    """A sample rate outside the supported range."""
+
+    reason = "UNSUPPORTED_SAMPLE_RATE"
+
+
+class KeywordError(SpotterError):
+    """A keyword that the model does not know, or one that was named twice."""
+
+    reason = "UNKNOWN_KEYWORD"
+
+
+class ThresholdError(SpotterError):
+    """A threshold or a refractory time out of range."""
+
+    reason = "BAD_THRESHOLD"
+
+
+class TooLongError(SpotterError):
+    """A recording, or a silence, that is longer than the limit."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+
+class ResumeError(SpotterError):
+    """A resume token that is malformed, or that belongs to another stream."""
+
+    reason = "BAD_RESUME_TOKEN"
+
+
+class ModelError(SpotterError):
+    """A model file that cannot be used; the message names the field at fault."""
+
+    reason = "BAD_MODEL"

@@ -1,0 +1,290 @@
+"""What a model file says about itself: the JSON document in its ONNX metadata, checked.
+
+The document is under the ONNX metadata key `earmark`; `parse_metadata` refuses one
+that does not fit and names the field by its path in the document, such as
+`keywords.yes.threshold`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from earmark_spotter.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SCHEMA_VERSION = 1
+"""The one version of the document that this release reads."""
+
+MAX_STEP_MS = 100
+"""A longer step would delay detections for longer than a listener bears."""
+
+MAX_RECEPTIVE_FIELD_S = 10
+"""Clients hold that much audio (and a little more) to be able to resume a stream."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LABEL = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,62}[^\s\x00-\x1f\x7f])?")
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordInfo:
+    """A keyword's calibrated settings.
+
+    `threshold`: the smoothed score, 0 to 1 exclusive, from which on it counts as heard.
+    `refractory_ms`: after one detection none of the same within this much audio.
+    `end_lag_ms`: how long after the word's end its score peaks.
+    `duration_ms`: how long the word usually is.
+    """
+
+    threshold: float
+    refractory_ms: float
+    end_lag_ms: float
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """Settings of the detector that all keywords share.
+
+    `hold_ms`: a peak is decided when no higher score came for this long.
+    `separation_ms`: after one detection no other keyword within this much audio.
+    """
+
+    hold_ms: float
+    separation_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure that was measured when the model was made; the description has its unit."""
+
+    name: str
+    value: float
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSource:
+    """A data set that the model was trained on, its licence, and whom to credit."""
+
+    name: str
+    license: str
+    attribution: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingInfo:
+    """Where the model comes from: its data and the commit of the code that trained it."""
+
+    sources: tuple[TrainingSource, ...]
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """Everything that a model file says about itself.
+
+    Lengths in samples are at `sample_rate_hz`. `labels` are the classes in the order of
+    the scores; `keywords` has those of them that can be listened for, in the same order.
+    `receptive_field_samples` is how much audio one score looks back on.
+    """
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    keywords: Mapping[str, KeywordInfo]
+    sample_rate_hz: int
+    step_samples: int
+    frame_samples: int
+    receptive_field_samples: int
+    detector: DetectorInfo
+    metrics: tuple[Metric, ...]
+    training: TrainingInfo
+
+    @property
+    def keyword_names(self) -> tuple[str, ...]:
+        """The keywords, in the order of the labels."""
+        return tuple(self.keywords)
+
+    @property
+    def keyword_indices(self) -> tuple[int, ...]:
+        """The keywords' places among the labels, ascending."""
+        return tuple(i for i, label in enumerate(self.labels) if label in self.keywords)
+
+    @property
+    def frames_per_step(self) -> int:
+        """Score frames that one step of audio gives."""
+        return self.step_samples // self.frame_samples
+
+    @property
+    def step_ms(self) -> float:
+        """The length of a step in milliseconds."""
+        return self.step_samples * 1000 / self.sample_rate_hz
+
+    @property
+    def receptive_field_ms(self) -> float:
+        """How much audio one score looks back on, in milliseconds."""
+        return self.receptive_field_samples * 1000 / self.sample_rate_hz
+
+    def samples_from_ms(self, milliseconds: float) -> int:
+        """Convert a time to the nearest whole number of samples at the model's rate."""
+        return round(milliseconds * self.sample_rate_hz / 1000)
+
+
+def parse_metadata(document: str) -> ModelMetadata:
+    """Read and check the JSON document of a model file.
+
+    Raises ModelError, naming the field, for a document that is not JSON, is of another
+    schema version, lacks a field, or has one of a wrong type, out of range, or at odds
+    with another. Fields that are not known are left alone.
+    """
+    try:
+        parsed = json.loads(document, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"The model's metadata `earmark` is not a JSON document: {error}") from error
+    root = _Node("earmark", parsed)
+
+    version = root["schema_version"].integer(1)
+    if version != SCHEMA_VERSION:
+        root["schema_version"].refuse(f"is {version}, but this release reads version {SCHEMA_VERSION}")
+
+    sample_rate_hz = root["sample_rate_hz"].integer(8000, 48_000)
+    frame_samples = root["frame_samples"].integer(1)
+    step_samples = root["step_samples"].integer(1, sample_rate_hz * MAX_STEP_MS // 1000)
+    if step_samples % frame_samples:
+        root["step_samples"].refuse(f"is {step_samples}, not a multiple of frame_samples ({frame_samples})")
+
+    labels = tuple(node.text(_LABEL) for node in root["labels"].items(2))
+    if len(set(labels)) != len(labels):
+        root["labels"].refuse("names a label twice")
+
+    return ModelMetadata(
+        name=root["name"].text(_NAME),
+        version=root["version"].text(_NAME),
+        labels=labels,
+        keywords=_parse_keywords(root["keywords"], labels),
+        sample_rate_hz=sample_rate_hz,
+        step_samples=step_samples,
+        frame_samples=frame_samples,
+        receptive_field_samples=root["receptive_field_samples"].integer(
+            frame_samples, sample_rate_hz * MAX_RECEPTIVE_FIELD_S
+        ),
+        detector=DetectorInfo(
+            hold_ms=root["detector"]["hold_ms"].number(0, 2000),
+            separation_ms=root["detector"]["separation_ms"].number(0, 60_000),
+        ),
+        metrics=tuple(
+            Metric(
+                name=node["name"].text(),
+                value=node["value"].number(),
+                description=node["description"].text(),
+            )
+            for node in root["metrics"].items()
+        ),
+        training=TrainingInfo(
+            sources=tuple(
+                TrainingSource(
+                    name=node["name"].text(),
+                    license=node["license"].text(),
+                    attribution=node["attribution"].text(),
+                )
+                for node in root["training"]["sources"].items()
+            ),
+            commit=root["training"]["commit"].text(),
+        ),
+    )
+
+
+def _parse_keywords(node: _Node, labels: tuple[str, ...]) -> Mapping[str, KeywordInfo]:
+    keywords = {}
+    for name, fields in node.entries(1):
+        if name not in labels:
+            fields.refuse("is not one of the labels")
+        threshold = fields["threshold"].number(0, 1)
+        if not 0 < threshold < 1:
+            fields["threshold"].refuse(f"must lie between 0 and 1, both excluded, but is {threshold}")
+        keywords[name] = KeywordInfo(
+            threshold=threshold,
+            refractory_ms=fields["refractory_ms"].number(0, 60_000),
+            end_lag_ms=fields["end_lag_ms"].number(0, 5000),
+            duration_ms=fields["duration_ms"].number(1, 10_000),
+        )
+    return MappingProxyType({label: keywords[label] for label in labels if label in keywords})
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number in JSON")
+
+
+class _Node:
+    """A value in the document together with its path, which the errors name."""
+
+    def __init__(self, path: str, value: Any) -> None:
+        self._path = path
+        self._value = value
+
+    def refuse(self, problem: str) -> NoReturn:
+        raise ModelError(f"The model's metadata field `{self._path}` {problem}.")
+
+    def __getitem__(self, key: str) -> _Node:
+        fields = self._typed(dict, "an object")
+        if key not in fields:
+            self._child(key, None).refuse("is missing")
+        return self._child(key, fields[key])
+
+    def entries(self, minimum: int) -> Iterator[tuple[str, _Node]]:
+        fields = self._typed(dict, "an object")
+        if len(fields) < minimum:
+            self.refuse(f"must have at least {minimum} entry")
+        for key, value in fields.items():
+            yield key, self._child(key, value)
+
+    def items(self, minimum: int = 0) -> Iterator[_Node]:
+        values = self._typed(list, "a list")
+        if len(values) < minimum:
+            self.refuse(f"must have at least {minimum} entries, but has {len(values)}")
+        for i, value in enumerate(values):
+            yield self._child(str(i), value)
+
+    def text(self, pattern: re.Pattern[str] | None = None) -> str:
+        value: str = self._typed(str, "a string")
+        if pattern is not None and not pattern.fullmatch(value):
+            self.refuse(
+                f"is {value!r}, which is not a name of 1 to 64 printable characters without blanks "
+                "at its ends"
+            )
+        return value
+
+    def integer(self, low: int, high: int | None = None) -> int:
+        value: int = self._typed(int, "a whole number")
+        self._check_range(value, low, high)
+        return value
+
+    def number(self, low: float | None = None, high: float | None = None) -> float:
+        value = self._typed((int, float), "a number")
+        # A JSON number such as 1e999 reads as infinity.
+        if not math.isfinite(value):
+            self.refuse("must be finite")
+        self._check_range(value, low, high)
+        return float(value)
+
+    def _check_range(self, value: float, low: float | None, high: float | None) -> None:
+        if low is not None and value < low:
+            self.refuse(f"is {value}, but must be at least {low}")
+        if high is not None and value > high:
+            self.refuse(f"is {value}, but must be at most {high}")
+
+    def _typed(self, kind: type | tuple[type, ...], wanted: str) -> Any:
+        # bool is an int to isinstance, but `true` is no number in a model file.
+        if not isinstance(self._value, kind) or isinstance(self._value, bool):
+            self.refuse(f"must be {wanted}, but is {self._value!r:.60}")
+        return self._value
+
+    def _child(self, key: str, value: Any) -> _Node:
+        return _Node(f"{self._path}.{key}".removeprefix("earmark."), value)

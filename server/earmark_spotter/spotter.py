@@ -1,0 +1,139 @@
+"""Audio in, detections out: the listener for one stream, and for whole recordings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_spotter.audio import AudioFormat, Encoding
+from earmark_spotter.detector import Detection, KeywordSetting, resolve_settings
+from earmark_spotter.model import SpotterModel
+from earmark_spotter.stream import StreamProgress, StreamState
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from earmark_spotter.model import Float32Array
+    from earmark_spotter.resume import ResumePoint
+
+DEFAULT_FORMAT = AudioFormat(Encoding.LINEAR16, 16_000)
+"""What a Spotter takes unless told otherwise: 16-bit samples, 16 kHz, one channel."""
+
+
+class Spotter:
+    """Listens to one stream of audio.
+
+        spotter = Spotter.load()
+        for chunk in microphone:
+            for detection in spotter.feed(chunk):
+                print(detection.keyword, detection.end_sample / 16000)
+        print(spotter.flush())
+
+    Chunks may have any length: what is detected does not depend on it, nor on how fast they
+    come. Detections count samples at the model's rate, whatever the format's.
+    """
+
+    def __init__(
+        self,
+        model: SpotterModel,
+        *,
+        audio_format: AudioFormat = DEFAULT_FORMAT,
+        keywords: Sequence[KeywordSetting] = (),
+        resume: ResumePoint | None = None,
+    ) -> None:
+        """Listen with a loaded model; one model serves any number of spotters.
+
+        `keywords`: which to listen for, and how eagerly; none: all, as calibrated.
+        Raises KeywordError, ThresholdError, and ResumeError for a resume point that does not fit.
+        """
+        self.model = model
+        active = resolve_settings(model.metadata, keywords)
+        self._stream = StreamState(model, audio_format, active, resume)
+        self._model_state = model.initial_states(1)  # [1, state_size]
+
+    @classmethod
+    def load(
+        cls,
+        model_path: str | os.PathLike[str] | None = None,
+        *,
+        audio_format: AudioFormat = DEFAULT_FORMAT,
+        keywords: Sequence[KeywordSetting] = (),
+    ) -> Spotter:
+        """Load a model, the default one unless a path is given, and listen with it."""
+        return cls(SpotterModel.load(model_path), audio_format=audio_format, keywords=keywords)
+
+    def feed(self, audio: bytes | Float32Array) -> list[Detection]:
+        """Listen to the next audio; return what it decides, often nothing.
+
+        audio: bytes in the spotter's format, cut anywhere, or float32 samples [n] or
+        [n, channels] at its rate, full scale -1 to 1. Raises AudioError for bad samples.
+        """
+        if isinstance(audio, np.ndarray):
+            self._stream.push_samples(audio)
+        else:
+            self._stream.push_audio(audio)
+        return self._listen()
+
+    def feed_silence(self, sample_count: int) -> list[Detection]:
+        """Listen to that many samples, at the format's rate, of digital silence."""
+        self._stream.push_silence(sample_count)
+        return self._listen()
+
+    def flush(self) -> list[Detection]:
+        """End the audio; return what was still undecided. Nothing can be fed after it.
+
+        Raises AudioError if the audio ended inside a sample.
+        """
+        self._stream.finish()
+        return self._listen()
+
+    def progress(self) -> StreamProgress:
+        """How far the stream has come, and a token to resume it from here."""
+        return self._stream.progress()
+
+    def _listen(self) -> list[Detection]:
+        detections = []
+        while ready := self._stream.ready_steps:
+            pcm = self._stream.take(min(ready, _steps_per_call(self.model)))
+            scores, self._model_state = self.model.step(pcm[np.newaxis], self._model_state)
+            detections += self._stream.apply(scores[0])
+        return detections
+
+
+def score_recording(model: SpotterModel, samples: Float32Array) -> Float32Array:
+    """Score every class all through a recording, in one pass.
+
+    samples: float32 [n], mono at the model's rate; the end is filled up with silence to a
+    whole step. Returns [frames, classes], frames = ceil(n / step_samples) * frames_per_step.
+    """
+    step_samples = model.metadata.step_samples
+    padded = np.pad(samples, (0, -samples.shape[0] % step_samples))
+    call_samples = _steps_per_call(model) * step_samples
+    state = model.initial_states(1)
+    blocks = [np.zeros((0, len(model.metadata.labels)), np.float32)]
+    for start in range(0, padded.shape[0], call_samples):
+        scores, state = model.step(padded[np.newaxis, start : start + call_samples], state)
+        blocks.append(scores[0])
+    return np.concatenate(blocks)
+
+
+def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
+    """Score every class, [classes], for a clip with one word in it.
+
+    samples: float32 [n], mono at the model's rate, of any length. The scores are those of the
+    frame in which the best keyword's is highest, heard out in a silence after the clip.
+    """
+    meta = model.metadata
+    longest_lag_ms = max(info.end_lag_ms for info in meta.keywords.values())
+    tail = meta.samples_from_ms(longest_lag_ms + meta.detector.hold_ms)
+    scores = score_recording(model, np.pad(samples, (0, max(1, tail))))
+    best = scores[:, list(meta.keyword_indices)].max(axis=1).argmax()
+    chosen: Float32Array = scores[best]
+    return chosen
+
+
+def _steps_per_call(model: SpotterModel) -> int:
+    """About a second of audio: longer calls gain no speed and cost memory."""
+    return max(1, model.metadata.sample_rate_hz // model.metadata.step_samples)

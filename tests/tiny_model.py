@@ -1,0 +1,204 @@
+"""A tiny, deterministic keyword model for tests: three tones are its words.
+
+`low` is a tone of 500 Hz, `mid` one of 1500 Hz, `high` one of 3000 Hz; a burst of 60 ms at an
+amplitude of 0.1 or more is heard. Written with onnx.helper, it keeps the contract of a model
+file: explicit state (160 samples and two frames of probabilities), smoothed scores, metadata.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+RATE_HZ = 16_000
+FRAME_SAMPLES = 320
+WINDOW_SAMPLES = 480
+TAIL_SAMPLES = WINDOW_SAMPLES - FRAME_SAMPLES
+SMOOTHED_FRAMES = 3
+TONES_HZ = {"low": 500, "mid": 1500, "high": 3000}
+LABELS = ("_silence_", "_unknown_", *TONES_HZ)
+STATE_SIZE = TAIL_SAMPLES + (SMOOTHED_FRAMES - 1) * len(LABELS)
+
+METADATA: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "tiny",
+    "version": "1.0.0",
+    "labels": list(LABELS),
+    "keywords": {
+        name: {"threshold": 0.6, "refractory_ms": 500, "end_lag_ms": 20, "duration_ms": 60}
+        for name in TONES_HZ
+    },
+    "sample_rate_hz": RATE_HZ,
+    "step_samples": FRAME_SAMPLES,
+    "frame_samples": FRAME_SAMPLES,
+    "receptive_field_samples": WINDOW_SAMPLES + (SMOOTHED_FRAMES - 1) * FRAME_SAMPLES,
+    "detector": {"hold_ms": 100, "separation_ms": 200},
+    "metrics": [{"name": "clip_accuracy", "value": 1.0, "description": "on tones, as a fraction"}],
+    "training": {
+        "sources": [{"name": "tones", "license": "CC0-1.0", "attribution": "nobody"}],
+        "commit": "0000000",
+    },
+}
+
+
+def metadata() -> dict[str, Any]:
+    """A copy of the model's metadata document, to be changed at will."""
+    return copy.deepcopy(METADATA)
+
+
+def tone(name: str, seconds: float = 0.06, amplitude: float = 0.3, rate_hz: int = RATE_HZ) -> np.ndarray:
+    """One of the model's words, float32 [n]."""
+    time = np.arange(round(seconds * rate_hz)) / rate_hz
+    return (amplitude * np.sin(2 * np.pi * TONES_HZ[name] * time)).astype(np.float32)
+
+
+def recording(
+    words: list[tuple[float, str]],
+    seconds: float,
+    *,
+    rate_hz: int = RATE_HZ,
+    noise: float = 1e-4,
+    seed: int = 0,
+) -> np.ndarray:
+    """Words at their start times in seconds, in a little noise, float32 [n]."""
+    samples = np.random.default_rng(seed).normal(0, noise, round(seconds * rate_hz)).astype(np.float32)
+    for start_s, name in words:
+        word = tone(name, rate_hz=rate_hz)
+        start = round(start_s * rate_hz)
+        samples[start : start + len(word)] += word[: len(samples) - start]
+    return samples
+
+
+def silent_probabilities() -> np.ndarray:
+    """The class probabilities in digital silence, [classes]."""
+    logits = _log_energy_to_logits(np.full(len(TONES_HZ), np.log(_FLOOR)))
+    exponentials = np.exp(logits - logits.max())
+    return (exponentials / exponentials.sum()).astype(np.float32)
+
+
+def initial_state() -> np.ndarray:
+    """The state after digital silence, [STATE_SIZE]."""
+    frames = np.tile(silent_probabilities(), SMOOTHED_FRAMES - 1)
+    return np.concatenate([np.zeros(TAIL_SAMPLES, np.float32), frames])
+
+
+def build(
+    path: str | Path,
+    *,
+    document: dict[str, Any] | str | None = None,
+    state: np.ndarray | str | None = None,
+    drop: tuple[str, ...] = (),
+) -> Path:
+    """Write the model file; a test that wants a lying one gives another document or state.
+
+    `drop`: ONNX metadata entries to leave out.
+    """
+    model = _graph()
+    text = document if isinstance(document, str) else json.dumps(METADATA if document is None else document)
+    if not isinstance(state, str):
+        state = base64.b64encode(
+            (initial_state() if state is None else state).astype("<f4").tobytes()
+        ).decode()
+    for key, value in {"earmark": text, "earmark_initial_state": state}.items():
+        if key not in drop:
+            entry = model.metadata_props.add()
+            entry.key, entry.value = key, value
+    path = Path(path)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+_FLOOR = 1e-8
+_GAIN = 4.0
+_LOUD = np.log(4e-4)  # the energy, in amplitude squared, at which a tone is as likely as silence
+
+
+def _log_energy_to_logits(log_energy: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0.0, -2.0], _GAIN * (log_energy - _LOUD)])
+
+
+def _graph() -> onnx.ModelProto:
+    # Two filters a tone, cosine and sine under a Hann window: squared and added they are its energy.
+    time = np.arange(WINDOW_SAMPLES)
+    window = np.hanning(WINDOW_SAMPLES)
+    window /= window.sum()
+    filters = []
+    for frequency in TONES_HZ.values():
+        phase = 2 * np.pi * frequency * time / RATE_HZ
+        filters += [2 * window * np.cos(phase), 2 * window * np.sin(phase)]
+    kernel = np.array(filters)[:, np.newaxis].astype(np.float32)  # [filters, 1, window]
+    pairs = np.kron(np.eye(len(TONES_HZ)), np.ones((2, 1))).astype(np.float32)  # [filters, tones]
+    to_classes = np.concatenate([np.zeros((len(TONES_HZ), 2)), _GAIN * np.eye(len(TONES_HZ))], axis=1)
+    bias = _log_energy_to_logits(np.zeros(len(TONES_HZ)))
+
+    constants = {
+        "kernel": kernel,
+        "pairs": pairs,
+        "to_classes": to_classes.astype(np.float32),
+        "bias": bias.astype(np.float32),
+        "floor": np.array(_FLOOR, np.float32),
+        "third": np.array(1 / SMOOTHED_FRAMES, np.float32),
+        "zero": np.array([0]),
+        "one": np.array([1]),
+        "two": np.array([2]),
+        "tail": np.array([TAIL_SAMPLES]),
+        "minus_tail": np.array([-TAIL_SAMPLES]),
+        "minus_one": np.array([-1]),
+        "minus_two": np.array([-2]),
+        "end": np.array([np.iinfo(np.int64).max]),
+        "frames_shape": np.array([-1, SMOOTHED_FRAMES - 1, len(LABELS)]),
+        "flat_shape": np.array([-1, (SMOOTHED_FRAMES - 1) * len(LABELS)]),
+    }
+    node = helper.make_node
+    # The fourth input of a Slice is its axis: time, 1.
+    nodes = [
+        node("Slice", ["state", "zero", "tail", "one"], ["past_pcm"]),
+        node("Slice", ["state", "tail", "end", "one"], ["past_flat"]),
+        node("Reshape", ["past_flat", "frames_shape"], ["past_frames"]),
+        node("Concat", ["past_pcm", "pcm"], ["audio"], axis=1),
+        node("Unsqueeze", ["audio", "one"], ["audio_channel"]),
+        node("Conv", ["audio_channel", "kernel"], ["filtered"], strides=[FRAME_SAMPLES]),
+        node("Mul", ["filtered", "filtered"], ["squared"]),
+        node("Transpose", ["squared"], ["squared_last"], perm=[0, 2, 1]),
+        node("MatMul", ["squared_last", "pairs"], ["energy"]),
+        node("Add", ["energy", "floor"], ["energy_floored"]),
+        node("Log", ["energy_floored"], ["log_energy"]),
+        node("MatMul", ["log_energy", "to_classes"], ["weighted"]),
+        node("Add", ["weighted", "bias"], ["logits"]),
+        node("Softmax", ["logits"], ["frames"], axis=2),
+        node("Concat", ["past_frames", "frames"], ["all_frames"], axis=1),
+        node("Slice", ["all_frames", "zero", "minus_two", "one"], ["oldest"]),
+        node("Slice", ["all_frames", "one", "minus_one", "one"], ["older"]),
+        node("Slice", ["all_frames", "two", "end", "one"], ["newest"]),
+        node("Sum", ["oldest", "older", "newest"], ["summed"]),
+        node("Mul", ["summed", "third"], ["scores"]),
+        node("Slice", ["audio", "minus_tail", "end", "one"], ["next_pcm"]),
+        node("Slice", ["all_frames", "minus_two", "end", "one"], ["next_frames"]),
+        node("Reshape", ["next_frames", "flat_shape"], ["next_flat"]),
+        node("Concat", ["next_pcm", "next_flat"], ["next_state"], axis=1),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [
+            value("pcm", TensorProto.FLOAT, ["batch", "samples"]),
+            value("state", TensorProto.FLOAT, ["batch", STATE_SIZE]),
+        ],
+        [
+            value("scores", TensorProto.FLOAT, ["batch", "frames", len(LABELS)]),
+            value("next_state", TensorProto.FLOAT, ["batch", STATE_SIZE]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model
