@@ -1,0 +1,84 @@
+"""The Earmark client: keywords in live audio, over gRPC.
+
+`Client` is for asyncio, `SyncClient` for plain code. All times are float seconds, offsets from the
+start of the stream's audio. Everything raised on purpose is an `EarmarkError`.
+"""
+
+from earmark_client.audio import Chunk, Encoding, KeywordSetting, Silence
+from earmark_client.client import Client
+from earmark_client.errors import (
+    AccessError,
+    ConnectionLostError,
+    EarmarkError,
+    IncompatibleServerError,
+    InvalidRequestError,
+    MicrophoneError,
+    NotInstalledError,
+    RecordingError,
+    ServerBusyError,
+    ServerDrainingError,
+    ServerFaultError,
+    ServerUnreachableError,
+    TimedOutError,
+    UnknownModelError,
+)
+from earmark_client.events import (
+    ActiveKeyword,
+    Classification,
+    ClassScore,
+    Detection,
+    Ended,
+    Event,
+    Health,
+    ModelInfo,
+    ModelMetric,
+    Progress,
+    Scores,
+    SpotResult,
+    Started,
+    TrainingSource,
+)
+from earmark_client.microphone import InputDevice, Microphone, input_devices
+from earmark_client.recording import Recording
+from earmark_client.sync_client import SyncClient
+
+__all__ = [
+    "AccessError",
+    "ActiveKeyword",
+    "Chunk",
+    "ClassScore",
+    "Classification",
+    "Client",
+    "ConnectionLostError",
+    "Detection",
+    "EarmarkError",
+    "Encoding",
+    "Ended",
+    "Event",
+    "Health",
+    "IncompatibleServerError",
+    "InputDevice",
+    "InvalidRequestError",
+    "KeywordSetting",
+    "Microphone",
+    "MicrophoneError",
+    "ModelInfo",
+    "ModelMetric",
+    "NotInstalledError",
+    "Progress",
+    "Recording",
+    "RecordingError",
+    "Scores",
+    "ServerBusyError",
+    "ServerDrainingError",
+    "ServerFaultError",
+    "ServerUnreachableError",
+    "Silence",
+    "SpotResult",
+    "Started",
+    "SyncClient",
+    "TimedOutError",
+    "TrainingSource",
+    "UnknownModelError",
+    "input_devices",
+]

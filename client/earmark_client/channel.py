@@ -1,0 +1,70 @@
+"""Where a server is, and how a channel to it is set up; both clients are built on it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from earmark.v1 import keyword_spotting_service_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from earmark_client.errors import InvalidRequestError
+
+# Generated, without types; each serves both flavours of channel.
+SpottingStub: Any = keyword_spotting_service_pb2_grpc.KeywordSpottingServiceStub
+HealthStub: Any = health_pb2_grpc.HealthStub
+
+DEFAULT_PORT = 50051
+DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
+
+
+def target(address: str) -> str:
+    """Complete an address for gRPC: HOST:PORT, HOST (port 50051), [IPv6]:PORT, or a gRPC URI as it is.
+
+    InvalidRequestError for what is none of these.
+    """
+    address = address.strip()
+    if re.match(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds|passthrough):", address):
+        return address
+    if "://" in address or "/" in address:
+        raise InvalidRequestError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
+    try:
+        if ipaddress.ip_address(address).version == 6:
+            address = f"[{address}]"
+    except ValueError:
+        pass
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port == 0 or address.endswith(":") or re.search(r"\s|@|,", address):
+        raise InvalidRequestError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
+    return address if port else f"{address}:{DEFAULT_PORT}"
+
+
+def options(target: str, connect_timeout_s: float) -> list[tuple[str, int]]:
+    """Give the channel's settings, so that no call waits long for a server that is not there."""
+    settings = [
+        # Also the deadline of one attempt to connect, which gRPC sets to 20 s otherwise.
+        ("grpc.min_reconnect_backoff_ms", max(100, int(connect_timeout_s * 1000))),
+        # A call made while gRPC waits to try again fails at once: keep the wait short.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+    ]
+    if _is_loopback(target):
+        # gRPC obeys http_proxy even for this machine itself, where a proxy can never help.
+        settings.append(("grpc.enable_http_proxy", 0))
+    return settings
+
+
+def _is_loopback(target: str) -> bool:
+    host = urlsplit(f"//{target}").hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

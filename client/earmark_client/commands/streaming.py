@@ -1,0 +1,160 @@
+"""`earmark spot`, `earmark demo` and `earmark listen`: audio in, detections out as they are decided."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_client import embedded
+from earmark_client.audio import Encoding
+from earmark_client.commands.printer import JsonPrinter, Printer, Summary, TextPrinter, notice
+from earmark_client.errors import InvalidRequestError, RecordingError
+from earmark_client.events import Detection, Ended, Progress, Started
+from earmark_client.microphone import Microphone, input_devices
+from earmark_client.recording import RawPipe, Recording, paced
+from earmark_client.sync_client import SyncClient
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+DEMO_RECORDING = Path(__file__).parents[1] / "samples" / "demo.flac"
+
+# Errors that are one recording's own: the next one may do better.
+_OF_THE_RECORDING = {"BAD_AUDIO", "UNSUPPORTED_SAMPLE_RATE"}
+
+# As a microphone would; and long blocks where nobody waits, which cost less to send.
+_PACED_BLOCK_S = 0.1
+_FAST_BLOCK_S = 1.0
+
+_EXIT_INTERRUPTED = 130
+
+
+def spot(args: argparse.Namespace) -> int:
+    """Stream recordings, one after the other; 1 if any of them failed."""
+    printer: Printer = JsonPrinter() if args.json else TextPrinter(many=len(args.files) > 1)
+    failed = False
+    with ExitStack() as stack:
+        client: SyncClient | None = None
+        for name in args.files:
+            try:
+                with _open(name, args) as source:
+                    if client is None:
+                        address = stack.enter_context(embedded.server(args.server))
+                        client = stack.enter_context(SyncClient(address))
+                    _run(client, source, args, printer, name=name)
+            except (RecordingError, InvalidRequestError) as error:
+                if isinstance(error, InvalidRequestError) and error.reason not in _OF_THE_RECORDING:
+                    raise
+                printer.failure(name, error)
+                failed = True
+    return 1 if failed else 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Stream the bundled recording."""
+    args.files = [str(DEMO_RECORDING)]
+    args.pace = not args.fast
+    return spot(args)
+
+
+def listen(args: argparse.Namespace) -> int:
+    """Stream a microphone until interrupted; then 130."""
+    printer: Printer = JsonPrinter() if args.json else TextPrinter()
+    if args.list_devices:
+        devices = input_devices()
+        for device in devices:
+            printer.device(device)
+        if not devices:
+            notice("earmark: there is no device that can record")
+        return 0 if devices else 1
+    interrupted = False
+    # The microphone first: without one there is no need of a server, and nothing said meanwhile is missed.
+    with (
+        Microphone(args.device, duration_s=args.duration) as microphone,
+        embedded.server(args.server) as address,
+        SyncClient(address) as client,
+    ):
+
+        def interrupt(_signal: int, _frame: object) -> None:
+            # The server still decides what it has heard; a second interrupt does not wait for it.
+            nonlocal interrupted
+            interrupted = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            microphone.stop()
+
+        def say_so(started: Started) -> None:
+            notice(
+                f"Listening to {microphone.name} ({microphone.sample_rate_hz} Hz); Ctrl-C ends. "
+                f"Keywords: {', '.join(active.keyword for active in started.keywords)}"
+            )
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            _run(
+                client,
+                microphone,
+                args,
+                printer,
+                name=microphone.name,
+                on_started=say_so,
+                was_interrupted=lambda: interrupted,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if microphone.lost_s:
+            notice(f"earmark: {microphone.lost_s:.1f} s of audio were lost: the server was too slow for it")
+    return _EXIT_INTERRUPTED if interrupted else 0
+
+
+def _open(name: str, args: argparse.Namespace) -> Recording | RawPipe:
+    block_s = _PACED_BLOCK_S if args.pace else _FAST_BLOCK_S
+    if name != "-":
+        return Recording(name, block_s=block_s)
+    encoding = Encoding(args.encoding)
+    return RawPipe(0, sample_rate_hz=args.rate, encoding=encoding, channels=args.channels, block_s=block_s)
+
+
+def _run(
+    client: SyncClient,
+    source: Recording | RawPipe | Microphone,
+    args: argparse.Namespace,
+    printer: Printer,
+    *,
+    name: str,
+    on_started: Callable[[Started], None] = lambda _: None,
+    was_interrupted: Callable[[], bool] = lambda: False,
+) -> None:
+    """Stream one source and print what comes, with the summary also when interrupted."""
+    begin_s = time.monotonic()
+    audio_s, detections = 0.0, 0
+    events = client.stream(
+        paced(source) if not isinstance(source, Microphone) and args.pace else source,
+        sample_rate_hz=source.sample_rate_hz,
+        encoding=source.encoding,
+        channels=source.channels,
+        model=args.model,
+        keywords=args.keyword,
+    )
+    try:
+        for event in events:
+            match event:
+                case Started():
+                    on_started(event)
+                    printer.started(name, event)
+                case Detection():
+                    detections += 1
+                    printer.detection(name, event)
+                case Progress():
+                    audio_s = event.received_s
+                case Ended():
+                    audio_s = event.audio_s
+    except KeyboardInterrupt:
+        printer.summary(name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=True))
+        raise
+    printer.summary(
+        name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=was_interrupted())
+    )

@@ -1,0 +1,322 @@
+"""Between this package's values and the contract's messages; both clients are built on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from earmark.v1 import keyword_spotting_pb2 as pb
+from earmark.v1 import keyword_spotting_service_pb2 as service_pb
+from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import health_pb2
+
+from earmark_client import events
+from earmark_client.audio import Encoding, KeywordSetting, Silence, pcm_bytes, pcm_messages
+from earmark_client.errors import InvalidRequestError, RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from earmark_client.audio import Chunk, Samples
+
+Result = TypeVar("Result")
+
+# What a unary call takes is one word or one sentence; a file above this was surely meant for a stream.
+_MAX_UPLOAD_BYTES = 64 * 1024 * 1024
+
+# The most that a google.protobuf.Duration holds.
+_LONGEST_S = 315_576_000_000.0
+
+_ENCODINGS = {
+    Encoding.LINEAR16: pb.ENCODING_LINEAR16,
+    Encoding.FLOAT32: pb.ENCODING_FLOAT32,
+    Encoding.MULAW: pb.ENCODING_MULAW,
+    Encoding.ALAW: pb.ENCODING_ALAW,
+}
+
+
+@dataclass(frozen=True)
+class Unary(Generic[Result]):
+    """A call with one answer: the method's name, the request, and how to read the response."""
+
+    method: str
+    request: Any
+    read: Callable[[Any], Result]
+
+
+def stream_config(
+    *,
+    sample_rate_hz: int,
+    encoding: Encoding,
+    channels: int,
+    model: str,
+    keywords: Iterable[str | KeywordSetting],
+    score_interval_s: float | None,
+    progress_interval_s: float | None,
+    resume: events.Progress | None,
+    request_id: str,
+) -> service_pb.StreamingSpotRequest:
+    """Build the first message of a stream."""
+    config = service_pb.StreamingConfig(
+        model=model,
+        audio_format=_audio_format(sample_rate_hz, encoding, channels),
+        keywords=_keyword_settings(keywords),
+        request_id=request_id,
+    )
+    if score_interval_s is not None:
+        config.score_interval.CopyFrom(_duration(score_interval_s))
+    if progress_interval_s is not None:
+        config.progress_interval.CopyFrom(_duration(progress_interval_s))
+    if resume is not None:
+        config.resume.start_offset.CopyFrom(_duration(resume.replay_s))
+        config.resume.resume_token = resume.resume_token
+    return service_pb.StreamingSpotRequest(config=config)
+
+
+def chunk_requests(chunk: Chunk, encoding: Encoding) -> Iterator[service_pb.StreamingSpotRequest]:
+    """Build a chunk's messages: several for a long one, none for an empty one."""
+    if isinstance(chunk, Silence):
+        yield service_pb.StreamingSpotRequest(silence=_duration(chunk.seconds))
+        return
+    for data in pcm_messages(chunk, encoding):
+        yield service_pb.StreamingSpotRequest(audio=data)
+
+
+def event(response: service_pb.StreamingSpotResponse) -> events.Event | None:
+    """Read a stream's response; None for a kind that this version does not know."""
+    match response.WhichOneof("event"):
+        case "started":
+            started = response.started
+            return events.Started(
+                model=started.model,
+                model_version=started.model_version,
+                keywords=_active_keywords(started.keywords),
+                step_s=_seconds(started.step_length),
+                receptive_field_s=_seconds(started.receptive_field),
+                request_id=started.request_id,
+            )
+        case "detection":
+            return _detection(response.detection)
+        case "scores":
+            return events.Scores(_seconds(response.scores.offset), _class_scores(response.scores.scores))
+        case "progress":
+            progress = response.progress
+            return events.Progress(
+                received_s=_seconds(progress.received_offset),
+                decided_s=_seconds(progress.decided_offset),
+                replay_s=_seconds(progress.replay_offset),
+                resume_token=progress.resume_token,
+                draining=progress.draining,
+            )
+        case "ended":
+            return events.Ended(_seconds(response.ended.audio_duration), response.ended.detection_count)
+    return None
+
+
+def spot(
+    audio: str | PathLike[str] | bytes | Samples,
+    *,
+    sample_rate_hz: int | None,
+    encoding: Encoding,
+    channels: int,
+    model: str,
+    keywords: Iterable[str | KeywordSetting],
+    request_id: str,
+) -> Unary[events.SpotResult]:
+    """Build the call that marks a whole recording."""
+    data, audio_format = _whole(audio, sample_rate_hz, encoding, channels)
+    request = service_pb.SpotRequest(
+        model=model,
+        audio_format=audio_format,
+        keywords=_keyword_settings(keywords),
+        audio=data,
+        request_id=request_id,
+    )
+    return Unary("Spot", request, _spot_result)
+
+
+def classify(
+    audio: str | PathLike[str] | bytes | Samples,
+    *,
+    sample_rate_hz: int | None,
+    encoding: Encoding,
+    channels: int,
+    model: str,
+    request_id: str,
+) -> Unary[events.Classification]:
+    """Build the call that names a clip."""
+    data, audio_format = _whole(audio, sample_rate_hz, encoding, channels)
+    request = service_pb.ClassifyRequest(
+        model=model, audio_format=audio_format, audio=data, request_id=request_id
+    )
+    return Unary("Classify", request, _classification)
+
+
+def list_models() -> Unary[tuple[events.ModelInfo, ...]]:
+    """Build the call that lists what is loaded."""
+    return Unary(
+        "ListModels",
+        service_pb.ListModelsRequest(),
+        lambda response: tuple(_model_info(model) for model in response.models),
+    )
+
+
+def get_model(name: str) -> Unary[events.ModelInfo]:
+    """Build the call for one model; an empty name is the default model."""
+    return Unary(
+        "GetModel", service_pb.GetModelRequest(model=name), lambda response: _model_info(response.model)
+    )
+
+
+def health_request(service: str) -> health_pb2.HealthCheckRequest:
+    """Build the request of both health calls; an empty name is the server as a whole."""
+    return health_pb2.HealthCheckRequest(service=service)
+
+
+def health(response: health_pb2.HealthCheckResponse) -> events.Health:
+    """Read a health response."""
+    return events.Health(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+def _audio_format(sample_rate_hz: int, encoding: Encoding, channels: int) -> pb.AudioFormat:
+    # On the wire 0 channels mean "not stated"; said by a caller of this library it is a mistake.
+    if channels < 1:
+        raise InvalidRequestError(f"channels must be 1 to 8, not {channels}", reason="BAD_AUDIO")
+    try:
+        return pb.AudioFormat(
+            encoding=_ENCODINGS[encoding], sample_rate_hertz=sample_rate_hz, channel_count=channels
+        )
+    except ValueError as error:  # more than 32 bits
+        raise InvalidRequestError(
+            f"{sample_rate_hz} Hz, {channels} channels: {error}", reason="UNSUPPORTED_SAMPLE_RATE"
+        ) from error
+
+
+def _keyword_settings(keywords: Iterable[str | KeywordSetting]) -> list[pb.KeywordSetting]:
+    if isinstance(keywords, str):
+        keywords = (keywords,)
+    settings = []
+    for wanted in keywords:
+        setting = wanted if isinstance(wanted, KeywordSetting) else KeywordSetting(wanted)
+        message = pb.KeywordSetting(keyword=setting.keyword)
+        if setting.threshold is not None:
+            message.threshold = setting.threshold
+        if setting.refractory_s is not None:
+            message.refractory.CopyFrom(_duration(setting.refractory_s))
+        settings.append(message)
+    return settings
+
+
+def _whole(
+    audio: str | PathLike[str] | bytes | Samples,
+    sample_rate_hz: int | None,
+    encoding: Encoding,
+    channels: int,
+) -> tuple[bytes, pb.AudioFormat | None]:
+    """Give a recording's bytes and, for raw samples, their form; a container tells its own."""
+    if isinstance(audio, str | PathLike):
+        return _file_bytes(Path(fspath(audio))), None
+    if sample_rate_hz is not None:
+        return pcm_bytes(audio, encoding), _audio_format(sample_rate_hz, encoding, channels)
+    if not isinstance(audio, bytes):
+        raise InvalidRequestError(
+            "an array of samples needs its sample_rate_hz", reason="UNSUPPORTED_SAMPLE_RATE"
+        )
+    return audio, None
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_UPLOAD_BYTES + 1)
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror or error}") from error
+    if len(data) > _MAX_UPLOAD_BYTES:
+        raise RecordingError(
+            f"{path}: more than {_MAX_UPLOAD_BYTES >> 20} MB is too much for one call; "
+            "stream it (`earmark spot` does)",
+            reason="MESSAGE_TOO_LARGE",
+        )
+    if not data:
+        raise RecordingError(f"{path}: the file is empty")
+    return data
+
+
+def _spot_result(response: service_pb.SpotResponse) -> events.SpotResult:
+    return events.SpotResult(
+        detections=tuple(_detection(detection) for detection in response.detections),
+        audio_s=_seconds(response.audio_duration),
+        model=response.model,
+        model_version=response.model_version,
+    )
+
+
+def _classification(response: service_pb.ClassifyResponse) -> events.Classification:
+    return events.Classification(
+        scores=_class_scores(response.scores),
+        audio_s=_seconds(response.audio_duration),
+        processing_s=_seconds(response.processing_duration),
+        model=response.model,
+        model_version=response.model_version,
+    )
+
+
+def _model_info(model: pb.Model) -> events.ModelInfo:
+    return events.ModelInfo(
+        name=model.name,
+        version=model.version,
+        default=model.default,
+        keywords=_active_keywords(model.keywords),
+        labels=tuple(model.labels),
+        sample_rate_hz=model.sample_rate_hertz,
+        step_s=_seconds(model.step_length),
+        receptive_field_s=_seconds(model.receptive_field),
+        metrics=tuple(
+            events.ModelMetric(metric.name, metric.value, metric.description) for metric in model.metrics
+        ),
+        training_sources=tuple(
+            events.TrainingSource(source.name, source.license, source.attribution)
+            for source in model.training_sources
+        ),
+        training_commit=model.training_commit,
+        sha256=model.sha256,
+    )
+
+
+def _detection(detection: pb.KeywordDetection) -> events.Detection:
+    return events.Detection(
+        keyword=detection.keyword,
+        confidence=detection.confidence,
+        start_s=_seconds(detection.start_offset),
+        end_s=_seconds(detection.end_offset),
+        id=detection.detection_id,
+    )
+
+
+def _active_keywords(
+    keywords: Iterable[pb.ActiveKeyword] | Iterable[pb.ModelKeyword],
+) -> tuple[events.ActiveKeyword, ...]:
+    return tuple(
+        events.ActiveKeyword(active.keyword, active.threshold, _seconds(active.refractory))
+        for active in keywords
+    )
+
+
+def _class_scores(scores: Iterable[pb.ClassScore]) -> tuple[events.ClassScore, ...]:
+    return tuple(events.ClassScore(score.label, score.score) for score in scores)
+
+
+def _duration(seconds: float) -> Duration:
+    """Seconds as a Duration, to the nearest nanosecond: exact both ways up to 100 days."""
+    if not abs(seconds) < _LONGEST_S:  # NaN too
+        raise InvalidRequestError(f"{seconds} is no length of time in seconds")
+    whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+    if whole < 0 and nanos:  # the contract wants both parts to have one sign
+        whole, nanos = whole + 1, nanos - 1_000_000_000
+    return Duration(seconds=whole, nanos=nanos)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

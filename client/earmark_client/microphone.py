@@ -1,0 +1,182 @@
+"""Audio from a microphone, through PortAudio (the optional package sounddevice)."""
+
+from __future__ import annotations
+
+import os
+import queue
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from earmark_client.audio import Encoding, Silence
+from earmark_client.errors import MicrophoneError, NotInstalledError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BLOCK_S = 0.1
+# What may wait here while the server is slow; beyond it, audio is replaced by as much silence.
+_QUEUE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class InputDevice:
+    """A device that can record; `index` or any unambiguous part of `name` selects it."""
+
+    index: int
+    name: str
+    channels: int
+    sample_rate_hz: int
+    default: bool
+
+
+def input_devices() -> list[InputDevice]:
+    """List the devices that can record; NotInstalledError without sounddevice or PortAudio."""
+    sounddevice = _sounddevice()
+    try:
+        default = sounddevice.query_devices(kind="input")["index"]
+    except (sounddevice.PortAudioError, ValueError):
+        default = None
+    return [
+        InputDevice(
+            index=device["index"],
+            name=device["name"],
+            channels=device["max_input_channels"],
+            sample_rate_hz=round(device["default_samplerate"]),
+            default=device["index"] == default,
+        )
+        for device in sounddevice.query_devices()
+        if device["max_input_channels"] > 0
+    ]
+
+
+class Microphone:
+    """An open microphone: iterating gives LINEAR16 blocks of 0.1 s, one channel, until `stop()`.
+
+    `device`: an index, a part of a name, or None for the default. `duration_s`: stop by itself after
+    so much audio. Audio that nobody takes for 10 s is replaced by `Silence`, so that offsets stay
+    true; `lost_s` counts it. MicrophoneError when there is none, or it cannot be opened, or it fails.
+    """
+
+    encoding = Encoding.LINEAR16
+    channels = 1
+
+    def __init__(self, device: int | str | None = None, *, duration_s: float | None = None) -> None:
+        sounddevice = _sounddevice()
+        chosen = _choose(sounddevice, device)
+        self.name = chosen.name
+        self.sample_rate_hz = chosen.sample_rate_hz
+        self.lost_s = 0.0
+        self._remaining_frames = None if duration_s is None else round(duration_s * chosen.sample_rate_hz)
+        # Simple: its put() may interrupt its put(), as a signal handler that calls stop() does.
+        self._blocks: queue.SimpleQueue[bytes | Silence | None] = queue.SimpleQueue()
+        self._stopped = False
+        try:
+            with _quiet():
+                self._stream = sounddevice.RawInputStream(
+                    device=chosen.index,
+                    samplerate=chosen.sample_rate_hz,
+                    blocksize=round(_BLOCK_S * chosen.sample_rate_hz),
+                    channels=1,
+                    dtype="int16",
+                    callback=self._on_audio,
+                    finished_callback=lambda: self._blocks.put(None),
+                )
+                self._stream.start()
+        except (sounddevice.PortAudioError, ValueError) as error:
+            raise MicrophoneError(f"the microphone {chosen.name!r} cannot be opened: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the device."""
+        self._stopped = True
+        with _quiet():
+            self._stream.close()
+
+    def stop(self) -> None:
+        """End the audio after what has been recorded; may be called from a signal handler."""
+        self._stopped = True
+        self._blocks.put(None)
+
+    def __iter__(self) -> Iterator[bytes | Silence]:
+        while (block := self._blocks.get()) is not None:
+            yield block
+            if self._remaining_frames is not None and isinstance(block, bytes):
+                self._remaining_frames -= len(block) // 2
+                if self._remaining_frames <= 0:
+                    return
+        if not self._stopped:
+            raise MicrophoneError(f"the microphone {self.name!r} has gone away")
+
+    def _on_audio(self, data: Any, frames: int, _time: Any, _status: Any) -> None:
+        if self._stopped:
+            return
+        if self._blocks.qsize() * _BLOCK_S >= _QUEUE_S:
+            self.lost_s += frames / self.sample_rate_hz
+            self._pending_silence_s += frames / self.sample_rate_hz
+            return
+        if self._pending_silence_s:
+            self._blocks.put(Silence(self._pending_silence_s))
+            self._pending_silence_s = 0.0
+        self._blocks.put(bytes(data))
+
+    _pending_silence_s = 0.0
+
+
+def _choose(sounddevice: Any, device: int | str | None) -> InputDevice:
+    """Find the device, or say what there is instead."""
+    devices = input_devices()
+    if not devices:
+        raise MicrophoneError(
+            "there is no microphone: the audio system knows no device that can record "
+            "(see `earmark listen --list-devices`)"
+        )
+    if device is None:
+        return next((known for known in devices if known.default), devices[0])
+    try:
+        index = sounddevice.query_devices(device, "input")["index"]
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise MicrophoneError(
+            f"no device that can record is called {device!r} ({error}); see `earmark listen --list-devices`"
+        ) from error
+    return next(known for known in devices if known.index == index)
+
+
+def _sounddevice() -> Any:
+    """Import sounddevice, which looks for the sound hardware as it is imported."""
+    try:
+        with _quiet():
+            import sounddevice
+    except ImportError as error:
+        raise NotInstalledError(
+            "listening to a microphone needs the package sounddevice: `pip install 'earmark[mic]'`"
+        ) from error
+    except OSError as error:
+        raise NotInstalledError(
+            f"listening to a microphone needs the PortAudio library ({error}): "
+            "install it, on Debian and Ubuntu with `apt install libportaudio2`"
+        ) from error
+    return sounddevice
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep ALSA's and PortAudio's own complaints, written from C, off standard error."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # closed: nothing to keep clean
+        yield
+        return
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
