@@ -1,6 +1,7 @@
 """Earmark's listener as a library: audio in, keyword detections out."""
 
 from earmark_spotter.audio import AudioDecoder, AudioFormat, Encoding
+from earmark_spotter.container import Container
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector, KeywordSetting, resolve_settings
 from earmark_spotter.errors import (
     AudioError,
@@ -15,7 +16,7 @@ from earmark_spotter.errors import (
 )
 from earmark_spotter.metadata import ModelMetadata
 from earmark_spotter.model import SpotterModel
-from earmark_spotter.recording import Container, read_recording
+from earmark_spotter.recording import read_recording
 from earmark_spotter.resume import ResumePoint
 from earmark_spotter.spotter import Spotter, classify, score_recording
 from earmark_spotter.stream import StreamProgress, StreamState, offset_ns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import io
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from earmark_spotter.audio import check_channel_count, check_sample_rate, check_samples, mix_down
+from earmark_spotter.container import Container, check_container
 from earmark_spotter.errors import AudioError, TooLongError
 
 if TYPE_CHECKING:
@@ -17,19 +17,8 @@ if TYPE_CHECKING:
 
     from earmark_spotter.model import Float32Array
 
-
-class Container(enum.Enum):
-    """A file format with audio in it."""
-
-    WAV = "WAV"
-    """RIFF WAVE, whatever coding libsndfile knows inside."""
-    FLAC = "FLAC"
-    OGG = "Ogg"
-    """Ogg with Opus or Vorbis."""
-
-
-# libsndfile guesses among thirty formats, some of which take anything; only these are let through.
-_MAGIC = {b"RIFF": Container.WAV, b"RF64": Container.WAV, b"fLaC": Container.FLAC, b"OggS": Container.OGG}
+_UNKNOWN_LENGTH = (1 << 63) - 1
+"""libsndfile's SF_COUNT_MAX: the file does not say how long it is."""
 
 
 def read_recording(
@@ -62,27 +51,18 @@ def _read(
 ) -> tuple[Float32Array, int]:
     import soundfile
 
-    _check_container(file, container)
+    class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
+        """Read from front to back: seeking after every block, as is its habit, can fail or be inexact."""
+
+        def seekable(self) -> bool:
+            return False
+
+    check_container(file, container)
     try:
-        with soundfile.SoundFile(file) as sound:
+        with ForwardFile(file) as sound:
             return _decode(sound, max_seconds), sound.samplerate
     except soundfile.LibsndfileError as error:
         raise AudioError(f"The recording is damaged and cannot be decoded: {error.error_string}") from error
-
-
-def _check_container(file: IO[bytes], stated: Container | None) -> None:
-    head = file.read(12)
-    file.seek(0)
-    if not head:
-        raise AudioError("The recording is empty: it has no bytes.")
-    found = _MAGIC.get(head[:4])
-    if found is None or (found is Container.WAV and head[8:] != b"WAVE"):
-        raise AudioError(
-            f"The recording does not begin like a WAV, FLAC or Ogg file but with {head!r}: "
-            "send one of these, or state the encoding of raw samples."
-        )
-    if stated is not None and stated is not found:
-        raise AudioError(f"The recording is said to be {stated.value}, but its bytes are {found.value}.")
 
 
 def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
@@ -90,16 +70,14 @@ def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
     check_sample_rate(rate)
     check_channel_count(sound.channels)
     limit = None if max_seconds is None else int(max_seconds * rate)
-    # The declared length may lie, or be unknown (a huge number): it can refuse, not promise.
-    if limit is not None and _is_known(sound.frames) and sound.frames > limit:
-        raise _too_long(sound.frames / rate, max_seconds)
+    declared: int | None = None if sound.frames == _UNKNOWN_LENGTH else sound.frames
+    # A declared length may lie: it can refuse a recording, but not let it in.
+    if limit is not None and declared is not None and declared > limit:
+        raise _too_long(declared / rate, max_seconds)
 
     blocks: list[Float32Array] = []
     decoded = 0
-    while True:
-        block: Float32Array = sound.read(rate, dtype="float32", always_2d=True)  # [up to 1 s, channels]
-        if not block.shape[0]:
-            break
+    while (block := sound.read(rate, dtype="float32", always_2d=True)).shape[0]:  # [up to 1 s, channels]
         check_samples(block)
         decoded += block.shape[0]
         if limit is not None and decoded > limit:
@@ -107,14 +85,9 @@ def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
         blocks.append(mix_down(block))
     if not decoded:
         raise AudioError("The recording is empty: it has no samples.")
-    if _is_known(sound.frames) and decoded < sound.frames:
-        raise AudioError(f"The recording is cut off: it declares {sound.frames} samples but has {decoded}.")
+    if declared is not None and decoded < declared:
+        raise AudioError(f"The recording is cut off: it declares {declared} samples but has {decoded}.")
     return np.concatenate(blocks)
-
-
-def _is_known(frame_count: int) -> bool:
-    """Tell a declared length from libsndfile's placeholder for an unknown one (SF_COUNT_MAX)."""
-    return frame_count < 1 << 62
 
 
 def _too_long(seconds: float, max_seconds: float | None) -> TooLongError:
