@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Make the bundled demo recording and its known answer, out of nothing but free speech synthesizers.
+
+    apt-get install espeak-ng festival festvox-kallpc16k festvox-us-slt-hts flite sox
+    scripts/make_demo_recording.py              writes client/earmark_client/samples/demo.{flac,json}
+    scripts/make_demo_recording.py --pool DIR   writes DIR/<voice>/<word>.wav for every voice and keyword
+
+Each line of SCRIPT is spoken by one voice, freed of the silence around it, brought to one loudness and
+laid on the time line; pink noise from sox goes under all of it, 20 dB below the speech. The same
+versions of the packages (Debian 12) give the same samples.
+
+Nobody's recorded voice is in it: it is the synthesizers' output, for which none of their licences
+asks anything, and is given to the public domain (CC0-1.0).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE_HZ = 16_000
+SNR_DB = 20.0
+SPEECH_RMS = 0.03
+LEAD_S, GAP_S = 1.0, 0.7
+SAMPLES = Path(__file__).resolve().parents[1] / "client" / "earmark_client" / "samples"
+
+KEYWORDS = ["yes", "no", "up", "down", "left", "right", "stop", "go", "backward", "forward"]
+KEYWORDS += ["zero", "one", "two", "three", "four", "five"]
+
+# How each voice speaks: {text} goes to standard input unless it is in the command; {wav} is written.
+VOICES: dict[str, list[str]] = {
+    "flite-slt": ["flite", "-voice", "slt", "-t", "{text}", "-o", "{wav}"],
+    "flite-rms": ["flite", "-voice", "rms", "-t", "{text}", "-o", "{wav}"],
+    "flite-awb": ["flite", "-voice", "awb", "-t", "{text}", "-o", "{wav}"],
+    "flite-kal16": ["flite", "-voice", "kal16", "-t", "{text}", "-o", "{wav}"],
+    "flite-slt-slow": [
+        "flite",
+        "-voice",
+        "slt",
+        "--setf",
+        "duration_stretch=1.3",
+        "-t",
+        "{text}",
+        "-o",
+        "{wav}",
+    ],
+    "flite-rms-slow": [
+        "flite",
+        "-voice",
+        "rms",
+        "--setf",
+        "duration_stretch=1.3",
+        "-t",
+        "{text}",
+        "-o",
+        "{wav}",
+    ],
+    "flite-awb-slow": [
+        "flite",
+        "-voice",
+        "awb",
+        "--setf",
+        "duration_stretch=1.3",
+        "-t",
+        "{text}",
+        "-o",
+        "{wav}",
+    ],
+    "festival-kal": ["text2wave", "-eval", "(voice_kal_diphone)", "-o", "{wav}"],
+    "festival-slt": ["text2wave", "-eval", "(voice_cmu_us_slt_arctic_hts)", "-o", "{wav}"],
+    "espeak-us": ["espeak-ng", "-v", "en-us", "-s", "140", "-w", "{wav}", "{text}"],
+    "espeak-us-f2": ["espeak-ng", "-v", "en-us+f2", "-s", "140", "-w", "{wav}", "{text}"],
+    "espeak-us-m3": ["espeak-ng", "-v", "en-us+m3", "-s", "140", "-w", "{wav}", "{text}"],
+    "espeak-us-max": ["espeak-ng", "-v", "en-us+max", "-s", "140", "-w", "{wav}", "{text}"],
+    "espeak-gb": ["espeak-ng", "-v", "en-gb", "-s", "140", "-w", "{wav}", "{text}"],
+    "espeak-gb-linda": ["espeak-ng", "-v", "en-gb+linda", "-s", "140", "-w", "{wav}", "{text}"],
+    "espeak-scotland": ["espeak-ng", "-v", "en-gb-scotland", "-s", "140", "-w", "{wav}", "{text}"],
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a voice says; a line whose text is no keyword must not be marked."""
+
+    voice: str
+    text: str
+
+    @property
+    def keyword(self) -> str | None:
+        """The keyword that this line is, if it is one."""
+        return self.text if self.text in KEYWORDS else None
+
+
+SCRIPT = [
+    Line("flite-slt", "yes"),
+    Line("flite-rms", "no"),
+    Line("festival-kal", "The train was late again this morning."),
+    Line("flite-awb", "left"),
+    Line("espeak-us", "right"),
+    Line("flite-kal16", "stop"),
+    Line("festival-slt", "go"),
+    Line("flite-rms", "Marvin bought a happy little dog."),
+    Line("flite-slt", "forward"),
+    Line("flite-awb", "backward"),
+    Line("festival-kal", "up"),
+    Line("espeak-gb", "down"),
+    Line("flite-slt", "My house has a green door."),
+    Line("flite-rms", "zero"),
+    Line("flite-slt", "one"),
+    Line("flite-kal16", "five"),
+]
+
+
+def speak(line: Line, folder: Path) -> np.ndarray:
+    """Synthesize a line: float32 [n] at RATE_HZ, without silence around it, at SPEECH_RMS."""
+    raw, resampled = folder / "raw.wav", folder / "resampled.wav"
+    command = [part.format(text=f"{line.text}.", wav=raw) for part in VOICES[line.voice]]
+    subprocess.run(command, input=f"{line.text}.\n", text=True, check=True, capture_output=True)
+    subprocess.run(
+        ["sox", "-R", raw, "-r", str(RATE_HZ), "-c", "1", "-b", "16", resampled, "gain", "-h"], check=True
+    )
+    samples, _ = soundfile.read(resampled, dtype="float32")
+    first, last = located(samples)
+    word = samples[first:last]
+    return word * (SPEECH_RMS / np.sqrt(np.mean(word**2)))
+
+
+def located(samples: np.ndarray) -> tuple[int, int]:
+    """Find the speech in a clean recording, in samples: all within 35 dB of its loudest 10 ms."""
+    hop = RATE_HZ // 100
+    frames = samples[: len(samples) // hop * hop].reshape(-1, hop)
+    energy = np.mean(frames**2, axis=1)
+    loud = np.flatnonzero(energy > energy.max() * 10**-3.5)
+    return int(loud[0]) * hop, (int(loud[-1]) + 1) * hop
+
+
+def noise(count: int, folder: Path) -> np.ndarray:
+    """Pink noise from sox, float32 [count], SNR_DB below SPEECH_RMS."""
+    path = folder / "noise.wav"
+    # -R: the same noise every time.
+    command = ["sox", "-R", "-r", str(RATE_HZ), "-c", "1", "-n", "-b", "16", str(path)]
+    subprocess.run([*command, "synth", f"{count}s", "pinknoise", "gain", "-n", "-3"], check=True)
+    samples, _ = soundfile.read(path, dtype="float32")
+    return samples[:count] * (SPEECH_RMS * 10 ** (-SNR_DB / 20) / np.sqrt(np.mean(samples**2)))
+
+
+def make_recording(folder: Path) -> None:
+    """Write demo.flac and demo.json."""
+    at = round(LEAD_S * RATE_HZ)
+    placed: list[tuple[int, Line, np.ndarray]] = []
+    for line in SCRIPT:
+        samples = speak(line, folder)
+        placed.append((at, line, samples))
+        at += len(samples) + round(GAP_S * RATE_HZ)
+    mixed = noise(at + round((LEAD_S - GAP_S) * RATE_HZ), folder)
+    answer = []
+    for start, line, samples in placed:
+        mixed[start : start + len(samples)] += samples
+        answer.append(
+            {
+                "start_s": round(start / RATE_HZ, 3),
+                "end_s": round((start + len(samples)) / RATE_HZ, 3),
+                "text": line.text,
+                "keyword": line.keyword,
+                "voice": line.voice,
+            }
+        )
+    SAMPLES.mkdir(exist_ok=True)
+    soundfile.write(SAMPLES / "demo.flac", mixed, RATE_HZ, subtype="PCM_16", compression_level=1.0)
+    document = {
+        "recording": "demo.flac",
+        "duration_s": len(mixed) / RATE_HZ,
+        "made_by": "scripts/make_demo_recording.py: speech synthesizers from Debian, pink noise from sox, "
+        f"{SNR_DB:g} dB below the speech",
+        "license": "CC0-1.0",
+        "said": answer,
+    }
+    (SAMPLES / "demo.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def make_pool(pool: Path, folder: Path) -> None:
+    """Write every voice's every keyword, to choose SCRIPT from."""
+    for voice in VOICES:
+        (pool / voice).mkdir(parents=True, exist_ok=True)
+        for word in KEYWORDS:
+            soundfile.write(pool / voice / f"{word}.wav", speak(Line(voice, word), folder), RATE_HZ)
+
+
+def main() -> int:
+    """Run the script."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--pool", type=Path, help="write every voice's every keyword into this folder instead"
+    )
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        if args.pool:
+            make_pool(args.pool, Path(temporary))
+        else:
+            make_recording(Path(temporary))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
