@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import soundfile
+from earmark_client import Encoding, Recording, RecordingError
+from earmark_client.recording import RawPipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _tone(seconds: float, rate_hz: int = 16_000) -> np.ndarray:
+    return (0.3 * np.sin(np.arange(round(seconds * rate_hz)) * 0.2)).astype(np.float32)
+
+
+def _read(path: Path, **settings: float) -> np.ndarray:
+    with Recording(path, **settings) as recording:
+        return np.frombuffer(b"".join(recording), "<i2")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_16_bit_recording_is_read_bit_for_bit_in_any_blocks(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"tone.{suffix}"
+    written = (_tone(1.23) * 32767).astype(np.int16)
+    soundfile.write(path, written, 16_000)
+    for block_s in (1.0, 0.1, 1 / 16_000 * 777):
+        assert np.array_equal(_read(path, block_s=block_s), written)
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+def test_a_compressed_recording_is_read_at_its_own_rate(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, _tone(2.0, 44_100), 44_100)
+    with Recording(path) as recording:
+        assert recording.sample_rate_hz == 44_100
+    assert len(_read(path)) == pytest.approx(2 * 44_100, rel=0.05)
+
+
+def test_channels_are_mixed_down_to_one(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.array([[1000, 3000], [-2000, 0]], dtype=np.int16), 16_000)
+    assert _read(path).tolist() == [2000, -1000]
+
+
+def test_a_long_recording_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(16_000 * 60, np.int16), 16_000)
+    with Recording(path, block_s=0.5) as recording:
+        assert {len(block) for block in recording} == {16_000}
+
+
+def test_what_cannot_be_read_is_said_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("not a sound\n" * 100)
+    (tmp_path / "text.raw").write_text("not a sound\n" * 100)
+    soundfile.write(tmp_path / "nothing.wav", np.zeros(0), 16_000)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16_000, subtype="FLOAT")
+    for name, sentence in {
+        "absent.wav": "No such file",
+        "": "Is a directory",
+        "empty.wav": "the file is empty",
+        "text.wav": "not a recording",
+        "text.raw": "not a recording",
+        "nothing.wav": "holds no audio",
+        "nan.wav": "NaN",
+    }.items():
+        with pytest.raises(RecordingError, match=sentence) as refused:
+            _read(tmp_path / name)
+        assert str(tmp_path / name) in str(refused.value)
+
+
+def test_a_recording_damaged_in_the_middle_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.flac"
+    noise = np.random.default_rng(0).normal(0, 0.1, 160_000)
+    soundfile.write(path, noise, 16_000)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    path.write_bytes(data)
+    with pytest.raises(RecordingError, match="damaged"):
+        _read(path)
+
+
+def _piped(data: bytes, **settings: object) -> RawPipe:
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    return RawPipe(reading, sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1, **settings)  # type: ignore[arg-type]
+
+
+def test_raw_samples_are_passed_on_as_they_come() -> None:
+    assert b"".join(_piped(b"\x01\x02\x03", block_s=0.1)) == b"\x01\x02\x03"
+
+
+def test_a_file_with_a_header_on_standard_input_is_not_taken_for_samples() -> None:
+    with pytest.raises(RecordingError, match="holds a WAV file"):
+        list(_piped(b"RIFF\x00\x00\x00\x00WAVE"))
+
+
+def test_nothing_on_standard_input_is_said() -> None:
+    with pytest.raises(RecordingError, match="no audio"):
+        list(_piped(b""))
