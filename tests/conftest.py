@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# A test that imports ONNX Runtime before the listener does would switch its telemetry on for all.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 # Tests are imported by path (importmode=importlib); this lets them import what lies beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 

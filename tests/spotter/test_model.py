@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny_model
+from earmark_spotter import ModelError, SpotterModel
+from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def test_the_file_tells_everything(tiny_model_path: Path) -> None:
+    model = SpotterModel.load(tiny_model_path)
+    assert model.metadata.name == "tiny"
+    assert model.sha256 == hashlib.sha256(tiny_model_path.read_bytes()).hexdigest()
+    assert model.state_size == tiny_model.STATE_SIZE
+    np.testing.assert_array_equal(model.initial_state, tiny_model.initial_state())
+
+
+def test_the_initial_state_cannot_be_changed(tiny: SpotterModel) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        tiny.initial_state[0] = 1
+    states = tiny.initial_states(2)
+    states[0] = 7  # a stream's own row is the caller's
+    assert tiny.initial_states(1)[0, 0] == 0
+
+
+def test_a_step_scores_every_stream_of_a_batch_as_if_it_were_alone(tiny: SpotterModel) -> None:
+    pcm = np.stack([tiny_model.recording([(0.1, name)], 0.4) for name in tiny_model.TONES_HZ])
+    states = tiny.initial_states(3)
+    scores, next_states = tiny.step(pcm, states)
+    assert scores.shape == (3, 20, 5)
+    assert next_states.shape == (3, tiny.state_size)
+    np.testing.assert_array_equal(states, tiny.initial_states(3))  # inputs are not changed
+    for i in range(3):
+        alone, next_alone = tiny.step(pcm[i : i + 1], tiny.initial_states(1))
+        np.testing.assert_allclose(scores[i], alone[0], atol=1e-5)
+        np.testing.assert_allclose(next_states[i], next_alone[0], atol=1e-5)
+    np.testing.assert_allclose(scores.sum(axis=2), 1, atol=1e-5)
+
+
+def test_digital_silence_leaves_the_initial_state_as_it_is(tiny: SpotterModel) -> None:
+    scores, state = tiny.step(np.zeros((1, 3200), np.float32), tiny.initial_states(1))
+    np.testing.assert_allclose(state[0], tiny.initial_state, atol=1e-6)
+    np.testing.assert_allclose(scores[0], np.broadcast_to(scores[0, 0], scores[0].shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 1000])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"broken\.onnx"):
+        SpotterModel.load(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read"):
+        SpotterModel.load(tmp_path / "nowhere.onnx")
+    with pytest.raises(ModelError, match="cannot be read"):
+        SpotterModel.load(tmp_path)
+
+
+def test_a_cut_off_file_is_refused(tmp_path: Path, tiny_model_path: Path) -> None:
+    content = tiny_model_path.read_bytes()
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError):
+        SpotterModel.load(path)
+
+
+@pytest.mark.parametrize("key", ["earmark", "earmark_initial_state"])
+def test_missing_metadata_is_named(tmp_path: Path, key: str) -> None:
+    path = tiny_model.build(tmp_path / "m.onnx", drop=(key,))
+    with pytest.raises(ModelError, match=f"`{key}`"):
+        SpotterModel.load(path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "",
+        "not base64!",
+        "AAA=",
+        np.zeros(3, np.float32),
+        np.zeros(tiny_model.STATE_SIZE + 1, np.float32),
+        np.full(tiny_model.STATE_SIZE, np.nan, np.float32),
+        np.full(tiny_model.STATE_SIZE, np.inf, np.float32),
+    ],
+)
+def test_a_bad_initial_state_is_named(tmp_path: Path, state: Any) -> None:
+    path = tiny_model.build(tmp_path / "m.onnx", state=state)
+    with pytest.raises(ModelError, match="earmark_initial_state"):
+        SpotterModel.load(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("labels", lambda d: d["labels"].append("more")),
+        ("labels", lambda d: d["labels"].remove("_silence_")),
+        ("frame_samples", lambda d: d.update(frame_samples=160)),
+        ("frame_samples", lambda d: d.update(frame_samples=640, step_samples=640)),
+        ("step_samples", lambda d: d.update(frame_samples=100, step_samples=100)),
+        ("threshold", lambda d: d["keywords"]["low"].update(threshold=3)),
+    ],
+)
+def test_a_document_at_odds_with_the_graph_is_refused(
+    tmp_path: Path, field: str, change: Callable[[dict[str, Any]], None]
+) -> None:
+    document = tiny_model.metadata()
+    change(document)
+    path = tiny_model.build(tmp_path / "m.onnx", document=document)
+    with pytest.raises(ModelError, match=field):
+        SpotterModel.load(path)
+
+
+def rewritten(path: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    model = onnx.load(path)
+    change(model)
+    target = path.with_name("rewritten.onnx")
+    target.write_bytes(model.SerializeToString())
+    return target
+
+
+def rename_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].name = "audio_in"
+    model.graph.node[3].input[1] = "audio_in"
+
+
+def drop_output(model: onnx.ModelProto) -> None:
+    del model.graph.output[1]
+
+
+def fix_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def fix_length(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 320
+
+
+def add_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, [1]))
+
+
+def scores_not_probabilities(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.op_type == "Softmax").op_type = "Sigmoid"
+
+
+def scores_not_finite(model: onnx.ModelProto) -> None:
+    floor = next(tensor for tensor in model.graph.initializer if tensor.name == "floor")
+    floor.raw_data = np.float32(-1).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (rename_input, "audio_in"),
+        (drop_output, "next_state"),
+        (fix_batch, "pcm"),
+        (fix_length, "pcm"),
+        (add_input, "extra"),
+        (scores_not_probabilities, "scores"),
+        (scores_not_finite, "next_state"),
+    ],
+)
+def test_a_graph_that_breaks_the_contract_is_refused(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], named: str
+) -> None:
+    path = rewritten(tiny_model.build(tmp_path / "m.onnx"), change)
+    if change is scores_not_probabilities:
+        model = onnx.load(path)
+        softmax = next(node for node in model.graph.node if node.op_type == "Sigmoid")
+        del softmax.attribute[:]
+        path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=named):
+        SpotterModel.load(path)
