@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_model
+from earmark_spotter import (
+    Detection,
+    Detector,
+    KeywordError,
+    KeywordSetting,
+    ModelMetadata,
+    ThresholdError,
+    resolve_settings,
+)
+from earmark_spotter.metadata import parse_metadata
+from hypothesis import given
+from hypothesis import strategies as st
+
+SILENCE, UNKNOWN, LOW, MID, HIGH = range(5)
+FRAME = 320
+# 20 ms frames: hold 5 frames, separation 10, refractory 25, end lag 1, duration 3.
+META = parse_metadata(json.dumps(tiny_model.METADATA))
+HOLD, SEPARATION, REFRACTORY = 5, 10, 25
+
+
+def changed(**fields: Any) -> ModelMetadata:
+    document = tiny_model.metadata()
+    document["detector"] |= fields
+    return parse_metadata(json.dumps(document))
+
+
+def scores_of(peaks: dict[int, tuple[int, float]], frames: int = 60) -> np.ndarray:
+    """Scores [frames, 5] that are silence but for a class and its score at some frames."""
+    scores = np.zeros((frames, 5), np.float32)
+    scores[:, SILENCE] = 1
+    for frame, (index, score) in peaks.items():
+        scores[frame, index] = score
+        scores[frame, SILENCE] = 1 - score
+    return scores
+
+
+def detect(
+    scores: np.ndarray, *settings: KeywordSetting, meta: ModelMetadata = META, flush: bool = True
+) -> list[Detection]:
+    detector = Detector(meta, resolve_settings(meta, settings))
+    detections = detector.push(scores)
+    return detections + detector.flush() if flush else detections
+
+
+def ids(detections: list[Detection]) -> list[str]:
+    return [detection.id for detection in detections]
+
+
+def test_silence_decides_nothing() -> None:
+    assert detect(scores_of({})) == []
+
+
+def test_a_peak_is_one_detection_at_its_highest_frame() -> None:
+    scores = scores_of({20: (LOW, 0.61), 21: (LOW, 0.7), 22: (LOW, 0.9), 23: (LOW, 0.8), 24: (LOW, 0.65)})
+    (detection,) = detect(scores)
+    assert detection.keyword == "low"
+    assert detection.id == "low-22"
+    assert detection.confidence == pytest.approx(0.9)
+    assert detection.end_sample == 23 * FRAME - 320  # the end of the peak's frame, less the end lag of 20 ms
+    assert detection.start_sample == detection.end_sample - 960  # a duration of 60 ms
+
+
+def test_the_threshold_itself_counts_as_reached() -> None:
+    setting = KeywordSetting("low", threshold=0.5)
+    assert ids(detect(scores_of({20: (LOW, 0.5)}), setting)) == ["low-20"]
+    assert detect(scores_of({20: (LOW, np.nextafter(np.float32(0.5), np.float32(0)))}), setting) == []
+
+
+def test_a_detection_comes_when_the_hold_is_over_and_not_before() -> None:
+    scores = scores_of({20: (LOW, 0.9)})
+    detector = Detector(META, resolve_settings(META))
+    assert detector.push(scores[: 20 + HOLD]) == []
+    assert ids(detector.push(scores[20 + HOLD : 21 + HOLD])) == ["low-20"]
+
+
+def test_a_higher_score_within_the_hold_moves_the_peak() -> None:
+    scores = scores_of({20: (LOW, 0.7), 24: (MID, 0.8), 28: (LOW, 0.9)})
+    assert ids(detect(scores)) == ["low-28"]
+
+
+def test_a_plateau_counts_from_its_first_frame() -> None:
+    rounding = np.random.default_rng(0).uniform(0, 1e-6, 8)
+    scores = scores_of({20 + i: (LOW, 0.99 + rounding[i]) for i in range(8)})
+    assert ids(detect(scores)) == ["low-20"]
+
+
+def test_the_same_keyword_is_refractory() -> None:
+    peaks = {10: (LOW, 0.9), 10 + REFRACTORY - 1: (LOW, 0.95)}
+    assert ids(detect(scores_of(peaks))) == ["low-10"]
+    peaks = {10: (LOW, 0.9), 10 + REFRACTORY: (LOW, 0.7)}
+    assert ids(detect(scores_of(peaks))) == ["low-10", f"low-{10 + REFRACTORY}"]
+
+
+def test_another_keyword_need_only_be_separate() -> None:
+    peaks = {10: (LOW, 0.9), 10 + SEPARATION - 1: (MID, 0.95)}
+    assert ids(detect(scores_of(peaks))) == ["low-10"]
+    peaks = {10: (LOW, 0.9), 10 + SEPARATION: (MID, 0.7)}
+    assert ids(detect(scores_of(peaks))) == ["low-10", f"mid-{10 + SEPARATION}"]
+
+
+def test_a_refractory_time_is_the_requests_own() -> None:
+    peaks = {10: (LOW, 0.9), 20: (LOW, 0.9), 40: (LOW, 0.9)}
+    assert ids(detect(scores_of(peaks), KeywordSetting("low", refractory_ms=200))) == [
+        "low-10",
+        "low-20",
+        "low-40",
+    ]
+    assert ids(detect(scores_of(peaks), KeywordSetting("low", refractory_ms=601))) == ["low-10"]
+
+
+def test_a_later_detection_does_not_shorten_a_refractory_time() -> None:
+    peaks = {10: (LOW, 0.9), 22: (MID, 0.9), 33: (LOW, 0.9), 36: (HIGH, 0.9)}
+    assert ids(detect(scores_of(peaks))) == ["low-10", "mid-22", "high-36"]
+
+
+def test_only_what_was_asked_for_is_heard() -> None:
+    scores = scores_of({10: (LOW, 0.9), 30: (MID, 0.9)})
+    assert ids(detect(scores, KeywordSetting("mid"))) == ["mid-30"]
+
+
+def test_classes_that_are_no_keywords_are_never_heard() -> None:
+    assert detect(scores_of({10: (UNKNOWN, 1.0), 30: (SILENCE, 1.0)})) == []
+
+
+def test_flush_decides_what_is_open() -> None:
+    scores = scores_of({20: (LOW, 0.9)}, frames=22)
+    assert detect(scores, flush=False) == []
+    assert ids(detect(scores)) == ["low-20"]
+
+
+def test_without_a_hold_the_first_frame_decides() -> None:
+    scores = scores_of({20: (LOW, 0.7), 21: (LOW, 0.9)})
+    assert ids(detect(scores, meta=changed(hold_ms=0))) == ["low-20"]
+
+
+def test_offsets_never_lie_before_the_stream() -> None:
+    (detection,) = detect(scores_of({0: (LOW, 0.9)}))
+    assert (detection.start_sample, detection.end_sample) == (0, 0)
+
+
+def test_nothing_requested_means_every_keyword_as_calibrated() -> None:
+    active = resolve_settings(META)
+    assert [(k.keyword, k.class_index, k.threshold, k.refractory_ms) for k in active] == [
+        ("low", 2, 0.6, 500),
+        ("mid", 3, 0.6, 500),
+        ("high", 4, 0.6, 500),
+    ]
+
+
+def test_a_request_is_completed_by_the_calibration() -> None:
+    active = resolve_settings(META, [KeywordSetting("high", threshold=0.3), KeywordSetting("low", None, 0)])
+    assert [(k.keyword, k.class_index, k.threshold, k.refractory_ms) for k in active] == [
+        ("high", 4, 0.3, 500),
+        ("low", 2, 0.6, 0),
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "loud", "LOW", "_unknown_", "low "])
+def test_an_unknown_keyword_is_refused(name: str) -> None:
+    with pytest.raises(KeywordError, match="low, mid, high") as caught:
+        resolve_settings(META, [KeywordSetting(name)])
+    assert caught.value.reason == "UNKNOWN_KEYWORD"
+
+
+def test_a_keyword_named_twice_is_refused() -> None:
+    with pytest.raises(KeywordError, match="twice"):
+        resolve_settings(META, [KeywordSetting("low"), KeywordSetting("low", 0.5)])
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.1, 1.1, np.nan, np.inf])
+def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
+    with pytest.raises(ThresholdError, match="'low'") as caught:
+        resolve_settings(META, [KeywordSetting("low", threshold)])
+    assert caught.value.reason == "BAD_THRESHOLD"
+
+
+@pytest.mark.parametrize("refractory_ms", [-1, 60_001, np.nan, np.inf])
+def test_a_refractory_time_out_of_range_is_refused(refractory_ms: float) -> None:
+    with pytest.raises(ThresholdError, match="refractory"):
+        resolve_settings(META, [KeywordSetting("low", None, refractory_ms)])
+
+
+@st.composite
+def score_frames(draw: st.DrawFn) -> np.ndarray:
+    """Scores [frames, 5] in which much happens: jumps, plateaus and slow drifts."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    frames = draw(st.integers(0, 150))
+    drift = draw(st.sampled_from([0.05, 0.3, 2.0]))
+    rng = np.random.default_rng(seed)
+    logits = np.cumsum(rng.normal(0, drift, (frames, 5)), axis=0) * draw(st.sampled_from([1.0, 5.0]))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-1e9))
+    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+settings_lists = st.lists(
+    st.builds(
+        KeywordSetting,
+        st.sampled_from(["low", "mid", "high"]),
+        st.none() | st.floats(0.05, 0.95),
+        st.none() | st.floats(0, 1000),
+    ),
+    max_size=3,
+    unique_by=lambda setting: setting.keyword,
+)
+
+
+@given(scores=score_frames(), settings=settings_lists, sizes=st.lists(st.integers(1, 30), min_size=1))
+def test_the_cutting_of_frames_changes_nothing(
+    scores: np.ndarray, settings: list[KeywordSetting], sizes: list[int]
+) -> None:
+    active = resolve_settings(META, settings)
+    whole = Detector(META, active)
+    expected = whole.push(scores) + whole.flush()
+    detector = Detector(META, active)
+    found, start, i = [], 0, 0
+    while start < len(scores):
+        found += detector.push(scores[start : start + sizes[i % len(sizes)]])
+        start, i = start + sizes[i % len(sizes)], i + 1
+    assert found + detector.flush() == expected
+
+
+@given(scores=score_frames(), settings=settings_lists, data=st.data())
+def test_a_snapshot_goes_on_where_it_was_taken(
+    scores: np.ndarray, settings: list[KeywordSetting], data: st.DataObject
+) -> None:
+    active = resolve_settings(META, settings)
+    split = data.draw(st.integers(0, len(scores)))
+    first = Detector(META, active)
+    before = first.push(scores[:split])
+    second = Detector(META, active, snapshot=first.snapshot())
+    assert second.frame == first.frame == split
+    assert second.decided_sample == first.decided_sample
+    assert second.push(scores[split:]) + second.flush() == first.push(scores[split:]) + first.flush()
+    assert ids(before) == ids(Detector(META, active).push(scores[:split]))
+
+
+@given(scores=score_frames(), settings=settings_lists)
+def test_detections_keep_the_rules(scores: np.ndarray, settings: list[KeywordSetting]) -> None:
+    active = {keyword.keyword: keyword for keyword in resolve_settings(META, settings)}
+    detector = Detector(META, list(active.values()))
+    detections, decided = [], [0]
+    for row in scores:
+        found = detector.push(row[np.newaxis])
+        # Every detection that ended before the decided sample had been returned by then.
+        assert all(detection.end_sample >= decided[-1] for detection in found)
+        detections += found
+        decided.append(detector.decided_sample)
+    last = detector.flush()
+    assert all(detection.end_sample >= decided[-1] for detection in last)
+    assert decided == sorted(decided)
+
+    detections += last
+    assert len(set(ids(detections))) == len(detections)
+    peaks = [int(detection.id.rsplit("-", 1)[1]) for detection in detections]
+    assert peaks == sorted(peaks)
+    for detection, peak in zip(detections, peaks, strict=True):
+        keyword = active[detection.keyword]
+        assert detection.confidence == min(1.0, float(scores[peak, keyword.class_index]))
+        assert scores[peak, keyword.class_index] >= np.float32(keyword.threshold)
+        assert 0 <= detection.start_sample <= detection.end_sample <= len(scores) * FRAME
+    for i, (earlier, peak) in enumerate(zip(detections, peaks, strict=True)):
+        for later, later_peak in zip(detections[i + 1 :], peaks[i + 1 :], strict=True):
+            same = earlier.keyword == later.keyword
+            wanted_ms = active[earlier.keyword].refractory_ms if same else META.detector.separation_ms
+            assert (later_peak - peak) * 20 >= wanted_ms
