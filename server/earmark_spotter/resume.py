@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from earmark_spotter.detector import Candidate, DetectorSnapshot
 from earmark_spotter.errors import ResumeError
 
@@ -56,13 +58,17 @@ class ResumeState:
 
 
 def stream_digest(model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]) -> str:
-    """Digest what must be the same for a token to fit: model file, format, keywords' settings."""
+    """Digest what must be the same for a token to fit: model file, format, keywords' settings.
+
+    The order of the keywords does not matter, nor whether a threshold came as float32.
+    """
+    keywords = sorted((k.class_index, float(np.float32(k.threshold)), float(k.refractory_ms)) for k in active)
     parts = [
         model.sha256,
         audio_format.encoding.name,
         audio_format.sample_rate_hz,
         audio_format.channel_count,
-        [dataclasses.astuple(keyword) for keyword in active],
+        keywords,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -1,0 +1,224 @@
+"""A stream that breaks anywhere and goes on elsewhere gives what the unbroken one gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tiny_model
+from earmark_spotter import (
+    AudioFormat,
+    Detection,
+    Encoding,
+    KeywordSetting,
+    ResumeError,
+    ResumePoint,
+    Spotter,
+    SpotterModel,
+    StreamProgress,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMATS = [
+    AudioFormat(Encoding.LINEAR16, 16_000),
+    AudioFormat(Encoding.FLOAT32, 16_000),
+    AudioFormat(Encoding.MULAW, 8000),
+    AudioFormat(Encoding.LINEAR16, 44_100, 2),
+]
+SECONDS = 7
+WORDS = [(0.02, "low"), (0.9, "mid"), (1.2, "high"), (2.3, "low"), (2.86, "low"), (3.97, "mid")]
+WORDS += [(4.5, "high"), (5.0, "low"), (5.21, "mid"), (5.5, "mid"), (6.0, "mid"), (6.93, "low")]
+
+
+def encoded(audio_format: AudioFormat) -> bytes:
+    samples = tiny_model.recording(WORDS, SECONDS, rate_hz=audio_format.sample_rate_hz, noise=0.01)
+    if audio_format.encoding is Encoding.FLOAT32:
+        return samples.tobytes()
+    if audio_format.encoding is Encoding.MULAW:
+        # Coarse is enough: the sign and the segment.
+        magnitude = np.clip(np.log2(np.abs(samples) * 255 + 1) * 16, 0, 127).astype(np.uint8)
+        return (~np.where(samples < 0, magnitude | 0x80, magnitude)).astype(np.uint8).tobytes()
+    linear = (samples * 32767).astype("<i2")
+    return np.repeat(linear, audio_format.channel_count).tobytes()
+
+
+RECORDINGS = {audio_format: encoded(audio_format) for audio_format in FORMATS}
+
+
+def unbroken(model: SpotterModel, audio_format: AudioFormat) -> list[Detection]:
+    spotter = Spotter(model, audio_format=audio_format)
+    return spotter.feed(RECORDINGS[audio_format]) + spotter.flush()
+
+
+def same_as(detections: list[Detection]) -> list[Detection]:
+    """The same detections, with confidences equal but for rounding."""
+    return [dataclasses.replace(d, confidence=pytest.approx(d.confidence, abs=1e-4)) for d in detections]
+
+
+def resume_at(
+    model: SpotterModel, audio_format: AudioFormat, progress: StreamProgress
+) -> tuple[Spotter, bytes]:
+    """A new stream that goes on from there, and the audio that its client replays."""
+    point = ResumePoint(progress.replay_offset_ns, progress.resume_token)
+    replay_s, rest = divmod(progress.replay_offset_ns, 10**9)
+    assert rest == 0
+    replayed = RECORDINGS[audio_format][replay_s * audio_format.sample_rate_hz * audio_format.frame_bytes :]
+    return Spotter(model, audio_format=audio_format, resume=point), replayed
+
+
+@pytest.mark.parametrize("audio_format", FORMATS, ids=str)
+def test_the_recording_is_worth_breaking(tiny: SpotterModel, audio_format: AudioFormat) -> None:
+    assert len(unbroken(tiny, audio_format)) >= 9
+
+
+@settings(max_examples=150)
+@given(audio_format=st.sampled_from(FORMATS), data=st.data())
+def test_broken_anywhere_none_is_lost_and_none_comes_twice(
+    tiny: SpotterModel, audio_format: AudioFormat, data: st.DataObject
+) -> None:
+    expected = unbroken(tiny, audio_format)
+    received: dict[str, Detection] = {}
+
+    def receive(detections: list[Detection], decided_offset_ns: int = 0) -> None:
+        for detection in detections:
+            assert detection.end_sample * 62_500 >= decided_offset_ns  # nothing from before the resume point
+            received.setdefault(detection.id, detection)
+
+    spotter, rest = Spotter(tiny, audio_format=audio_format), RECORDINGS[audio_format]
+    decided_ns = 0
+    for _ in range(data.draw(st.integers(1, 3))):
+        heard = data.draw(st.integers(0, len(rest)))
+        lost = data.draw(st.integers(0, len(rest) - heard))
+        for start in range(0, heard, 7001):
+            receive(spotter.feed(rest[start : min(start + 7001, heard)]), decided_ns)
+        progress = spotter.progress()  # the last one that reaches the client
+        assert progress.decided_offset_ns >= decided_ns
+        receive(spotter.feed(rest[heard : heard + lost]), decided_ns)  # what still came after it
+        spotter, rest = resume_at(tiny, audio_format, progress)
+        decided_ns = progress.decided_offset_ns
+        assert spotter.progress().decided_offset_ns == decided_ns
+        assert spotter.progress().replay_offset_ns == progress.replay_offset_ns
+    receive(spotter.feed(rest), decided_ns)
+    receive(spotter.flush(), decided_ns)
+
+    ordered = sorted(received.values(), key=lambda detection: int(detection.id.rsplit("-", 1)[1]))
+    assert ordered == same_as(expected)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS, ids=str)
+def test_a_token_from_after_the_end_gives_nothing_more(tiny: SpotterModel, audio_format: AudioFormat) -> None:
+    spotter = Spotter(tiny, audio_format=audio_format)
+    spotter.feed(RECORDINGS[audio_format])
+    spotter.flush()
+    resumed, rest = resume_at(tiny, audio_format, spotter.progress())
+    assert resumed.feed(rest) + resumed.flush() == []
+
+
+@pytest.fixture
+def progress(tiny: SpotterModel) -> StreamProgress:
+    spotter = Spotter(tiny)
+    spotter.feed(RECORDINGS[FORMATS[0]][: 2 * 16_000 * 3 + 4000])
+    return spotter.progress()
+
+
+def test_a_token_is_small(progress: StreamProgress) -> None:
+    assert len(progress.resume_token) < 200
+    assert progress.replay_offset_ns == 2 * 10**9
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_any_flipped_bit_is_refused(
+    tiny: SpotterModel, progress: StreamProgress, place: float, bit: int
+) -> None:
+    token = bytearray(progress.resume_token)
+    token[int(place * len(token))] ^= 1 << bit
+    with pytest.raises(ResumeError) as caught:
+        Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, bytes(token)))
+    assert caught.value.reason == "BAD_RESUME_TOKEN"
+
+
+@given(token=st.binary(max_size=300))
+def test_any_other_bytes_are_refused(tiny: SpotterModel, token: bytes) -> None:
+    with pytest.raises(ResumeError):
+        Spotter(tiny, resume=ResumePoint(0, token))
+
+
+def test_a_cut_or_lengthened_token_is_refused(tiny: SpotterModel, progress: StreamProgress) -> None:
+    for token in (
+        progress.resume_token[:-1],
+        progress.resume_token + b" ",
+        b"",
+        progress.resume_token * 2000,
+    ):
+        with pytest.raises(ResumeError):
+            Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, token))
+
+
+@pytest.mark.parametrize("wrong_ns", [0, 1, 10**9, 2 * 10**9 + 1, -(10**9)])
+def test_another_start_offset_is_refused(tiny: SpotterModel, progress: StreamProgress, wrong_ns: int) -> None:
+    with pytest.raises(ResumeError, match="start at 2 s"):
+        Spotter(tiny, resume=ResumePoint(wrong_ns, progress.resume_token))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"audio_format": AudioFormat(Encoding.LINEAR16, 8000)},
+        {"audio_format": AudioFormat(Encoding.LINEAR16, 16_000, 2)},
+        {"audio_format": AudioFormat(Encoding.FLOAT32, 16_000)},
+        {"keywords": [KeywordSetting("low")]},
+        {"keywords": [KeywordSetting("low", 0.7), KeywordSetting("mid"), KeywordSetting("high")]},
+        {"keywords": [KeywordSetting("low", None, 100), KeywordSetting("mid"), KeywordSetting("high")]},
+    ],
+)
+def test_another_configuration_is_refused(
+    tiny: SpotterModel, progress: StreamProgress, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ResumeError, match="another model, audio format or keyword selection"):
+        Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, progress.resume_token), **options)
+
+
+def test_the_same_settings_may_be_spelt_out(tiny: SpotterModel, progress: StreamProgress) -> None:
+    as_float32 = float(np.float32(0.6))  # as `started` tells it
+    spelt_out = [KeywordSetting("high"), KeywordSetting("low", as_float32, 500), KeywordSetting("mid")]
+    Spotter(tiny, keywords=spelt_out, resume=ResumePoint(progress.replay_offset_ns, progress.resume_token))
+
+
+def test_another_model_is_refused(tmp_path: Path, progress: StreamProgress) -> None:
+    document = tiny_model.metadata() | {"version": "1.0.1"}
+    other = SpotterModel.load(tiny_model.build(tmp_path / "other.onnx", document=document))
+    with pytest.raises(ResumeError, match="another model"):
+        Spotter(other, resume=ResumePoint(progress.replay_offset_ns, progress.resume_token))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200)
+@given(field=st.integers(1, 5), value=json_values)
+def test_a_forged_token_is_refused_or_harmless(
+    tiny: SpotterModel, progress: StreamProgress, field: int, value: Any
+) -> None:
+    fields = json.loads(progress.resume_token[10:])
+    fields[field] = value
+    payload = json.dumps(fields).encode()
+    token = b"e1" + hashlib.sha256(b"e1" + payload).digest()[:8] + payload
+    try:
+        spotter = Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, token))
+    except ResumeError:
+        return
+    detections = spotter.feed(RECORDINGS[FORMATS[0]]) + spotter.flush()
+    assert all(0 <= d.start_sample <= d.end_sample for d in detections)
+    spotter.progress()
