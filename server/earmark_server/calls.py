@@ -1,0 +1,183 @@
+"""The frame around every call: whether it is let in, its name, its log line, and how it ends in error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import unquote
+
+import grpc
+from earmark_spotter import SpotterError
+
+from earmark_server.logs import log
+from earmark_server.status import DETAILS_KEY, CallError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from earmark_server.engine import EngineStream
+    from earmark_server.settings import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+REQUEST_ID_KEY = "earmark-request-id"
+
+_REQUEST_ID = re.compile(r"[ -~]{1,128}")
+
+
+class Kind(enum.Enum):
+    """What a call takes of the server."""
+
+    STREAM = enum.auto()
+    RECORDING = enum.auto()
+    LOOKUP = enum.auto()
+
+
+class Call:
+    """One call: what its log line will say."""
+
+    def __init__(self, rpc: str, kind: Kind, peer: str) -> None:
+        self.rpc = rpc
+        self.kind = kind
+        self.peer = peer
+        self.request_id = secrets.token_hex(8)
+        self.model: str | None = None
+        self.audio_ns: int | None = None
+        self.detection_count = 0
+        self.stream: EngineStream | None = None
+        self._begun_s = time.perf_counter()
+
+    def take_request_id(self, wanted: str, field: str) -> None:
+        """Call it what its client calls it."""
+        if not wanted:
+            return
+        if not _REQUEST_ID.fullmatch(wanted):
+            raise CallError(
+                "BAD_CONFIG",
+                f"A request id must be at most 128 printable ASCII characters, but is {wanted[:40]!a} "
+                f"({len(wanted)} characters).",
+                field=field,
+            )
+        self.request_id = wanted
+
+    @property
+    def elapsed_ns(self) -> int:
+        """Time since the call came in."""
+        return round((time.perf_counter() - self._begun_s) * 1e9)
+
+    def log_end(self, status: str, reason: str | None = None, incident: str | None = None) -> None:
+        """Write the call's one line."""
+        level = logging.DEBUG if self.kind is Kind.LOOKUP else logging.INFO
+        log(
+            _LOGGER,
+            level,
+            "call ended",
+            rpc=self.rpc,
+            request_id=self.request_id,
+            peer=self.peer,
+            model=self.model,
+            audio_s=None if self.audio_ns is None else round(self.audio_ns / 1e9, 3),
+            detections=None if self.kind is Kind.LOOKUP else self.detection_count,
+            wall_s=round(self.elapsed_ns / 1e9, 3),
+            status=status,
+            reason=reason,
+            incident=incident,
+        )
+
+
+class Calls:
+    """All calls that are open now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = {
+            Kind.STREAM: (settings.max_streams, "TOO_MANY_STREAMS", "streams are open"),
+            Kind.RECORDING: (settings.max_calls, "OVERLOADED", "recordings are being listened to"),
+        }
+        self._open: set[Call] = set()
+        self._counts = dict.fromkeys(Kind, 0)
+        self._draining = False
+        self._all_ended = asyncio.Event()
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._open))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def drain(self) -> None:
+        """Let no more streams and recordings in."""
+        self._draining = True
+        if not self._open:
+            self._all_ended.set()
+
+    async def all_ended(self) -> None:
+        """After `drain`: wait until no call is open."""
+        await self._all_ended.wait()
+
+    @contextlib.asynccontextmanager
+    async def handle(
+        self, context: grpc.aio.ServicerContext[object, object], rpc: str, kind: Kind
+    ) -> AsyncIterator[Call]:
+        """Let a call in or refuse it, and end it as its block ended.
+
+        What the block raises is turned into the contract's status: SpotterError and CallError
+        into what they say, all else into INTERNAL with an id that the log has too.
+        """
+        call = Call(rpc, kind, unquote(context.peer()))
+        try:
+            self._let_in(call)
+            self._open.add(call)
+            self._counts[kind] += 1
+            try:
+                yield call
+            finally:
+                self._open.discard(call)
+                self._counts[kind] -= 1
+                if self._draining and not self._open:
+                    self._all_ended.set()
+        except asyncio.CancelledError:
+            self._log_broken(call, context)
+            raise
+        except grpc.aio.BaseError:
+            # Reading and writing fail only when the call is gone.
+            self._log_broken(call, context)
+            raise asyncio.CancelledError from None
+        except Exception as error:
+            await self._abort(call, context, error)
+        call.log_end("OK")
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+
+    def _let_in(self, call: Call) -> None:
+        if call.kind is Kind.LOOKUP:
+            return
+        if self._draining:
+            raise CallError("DRAINING", "This server is going away: try another one.")
+        limit, reason, what = self._limits[call.kind]
+        if self._counts[call.kind] >= limit:
+            raise CallError(reason, f"{limit} {what} on this server, and it takes no more: come back later.")
+
+    @staticmethod
+    def _log_broken(call: Call, context: grpc.aio.ServicerContext[object, object]) -> None:
+        late = context.time_remaining() == 0
+        call.log_end("DEADLINE_EXCEEDED" if late else "CANCELLED")
+
+    @staticmethod
+    async def _abort(
+        call: Call, context: grpc.aio.ServicerContext[object, object], error: Exception
+    ) -> NoReturn:
+        incident = None
+        if isinstance(error, SpotterError):
+            error = CallError(error.reason, str(error))
+        elif not isinstance(error, CallError):
+            incident = secrets.token_hex(6)
+            log(_LOGGER, logging.ERROR, "internal error", exc_info=error, incident=incident, rpc=call.rpc)
+            error = CallError("INTERNAL_ERROR", f"Internal error; the server's log has it as {incident}.")
+        call.log_end(error.code.name, error.reason, incident)
+        trailers = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, error.details()))
+        await context.abort(error.code, error.message, trailers)

@@ -1,0 +1,362 @@
+"""Dynamic batching: one thread listens for all streams, joined to the event loop by bounded queues.
+
+The engine takes what is ready of up to 64 streams, a few steps of each, runs the model on
+those with equally many steps in one call, and hands the results back with one call into the
+loop. It never waits for a batch to fill, and a stream that has more goes to the end of the
+queue: nobody starves, however fast another one sends.
+
+Who owns what: commands go to the engine's thread through one queue, results come back
+through `call_soon_threadsafe`, and every attribute is written by one side only (the comments
+say which; the other side may read an older value, which only makes it more careful). So
+there are no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from earmark_server.listening import Event, Failed
+from earmark_server.logs import log
+from earmark_server.state_bank import StateBank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from earmark_spotter import SpotterModel
+    from earmark_spotter.model import Float32Array
+
+    from earmark_server.listening import Input, Work
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_BATCH = 64
+"""Streams in one run of a model; more gain nothing."""
+
+MAX_UNREAD_EVENTS = 256
+"""Events that may wait for a stream's reader; beyond it the stream is not listened to."""
+
+# Steps of one stream in a round: about a second of audio for one alone, so that a recording is
+# fast, and down to 100 ms when many are ready, so that nobody waits long.
+_ROUND_STEPS = 50
+_LEAST_STEPS = 5
+
+
+class EngineError(Exception):
+    """The engine cannot listen any more."""
+
+
+class _Command(enum.Enum):
+    OPEN = enum.auto()
+    CLOSE = enum.auto()
+    TELL_ROOM = enum.auto()
+    UNPARK = enum.auto()
+    MILESTONE = enum.auto()
+
+
+class EngineStream:
+    """One call's place in the engine, as the event loop sees it; closed at the end of its `with` block."""
+
+    def __init__(self, engine: Engine, work: Work, max_pending_ns: int) -> None:
+        self.work = work
+        self.sent_ns = 0  # written by the loop
+        self.taken_events = 0  # written by the loop
+        self.made_events = 0  # written by the engine
+        self.slot = -1  # the rest of this paragraph: the engine's alone
+        self.queued = False
+        self.parked = False
+        self.wants_room = False
+        self._engine = engine
+        self._max_pending_ns = max_pending_ns
+        self._events: deque[Event] = deque()
+        self._handed_out = 0
+        self._is_parked = False
+        self._wakeup: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much audio is pending that no more should be read."""
+        return self.sent_ns - self.work.heard_ns > self._max_pending_ns
+
+    @property
+    def has_room(self) -> bool:
+        """Whether reading should go on: with some distance to `is_full`, so as not to flutter."""
+        return self.sent_ns - self.work.heard_ns <= self._max_pending_ns // 2
+
+    def send(self, item: Input, duration_ns: int = 0) -> None:
+        """Hand over what came next, and how much audio it is."""
+        self.sent_ns += duration_ns
+        self._engine.command(self, item)
+
+    async def room(self) -> None:
+        """Wait until there is room for more audio."""
+        self._room = asyncio.get_running_loop().create_future()
+        self._engine.command(self, _Command.TELL_ROOM)
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+    async def events(self) -> Sequence[Event]:
+        """Wait for the next events. Asking for more says that those before were dealt with."""
+        self.taken_events += self._handed_out
+        self._handed_out = 0
+        while not self._events:
+            self._unpark()
+            self._wakeup = asyncio.get_running_loop().create_future()
+            await self._wakeup
+        events = list(self._events)
+        self._events.clear()
+        self._handed_out = sum(not isinstance(event, Failed) for event in events)
+        return events
+
+    def fail(self, error: Exception) -> None:
+        """Let the events end with an error, after those that are there already."""
+        self._events.append(Failed(error))
+        self._wake()
+
+    def ask_milestone(self) -> None:
+        """Have the client told where the stream stands, because the server is draining."""
+        self._engine.command(self, _Command.MILESTONE)
+
+    def close(self) -> None:
+        """Give the slot back, whatever is still pending."""
+        self._engine.close_stream(self)
+
+    def deliver(self, events: Iterable[Event], parked: bool) -> None:
+        """Take what the engine has to say."""
+        self._events.extend(events)
+        self._is_parked = self._is_parked or parked
+        if self._events:
+            self._wake()
+        elif not self._handed_out:
+            self._unpark()
+        if self._room is not None and not self._room.done() and self.has_room:
+            self._room.set_result(None)
+
+    def _unpark(self) -> None:
+        if self._is_parked:
+            self._is_parked = False
+            self._engine.command(self, _Command.UNPARK)
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+
+class Engine:
+    """Listens for any number of streams, with any of its models, on a thread of its own."""
+
+    def __init__(self, models: Sequence[SpotterModel]) -> None:
+        self._banks = {id(model): StateBank(model) for model in models}  # the engine's alone
+        self._ready: deque[EngineStream] = deque()  # the engine's alone; each stream at most once
+        self._commands: queue.SimpleQueue[tuple[EngineStream, _Command | Input] | None] = queue.SimpleQueue()
+        self._streams: set[EngineStream] = set()  # the loop's
+        self._busy_since: float | None = None  # written by the engine
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="earmark-engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_death: Callable[[], None] | None = None
+
+    # On the loop.
+
+    def start(self, on_death: Callable[[], None] | None = None) -> None:
+        """Start the thread; `on_death` is called on the loop if it ever ends by itself."""
+        self._loop = asyncio.get_running_loop()
+        self._on_death = on_death
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the thread after the run of the model that it is in."""
+        if self._thread.is_alive():
+            self._commands.put(None)
+            # A wedged thread cannot be ended, only left behind.
+            await asyncio.to_thread(self._thread.join, 5)
+
+    def open_stream(self, work: Work, max_pending_ns: int) -> EngineStream:
+        """Give a call a slot. Raises EngineError if the engine is dead."""
+        if self._error is not None:
+            raise EngineError("the engine thread has died") from self._error
+        stream = EngineStream(self, work, max_pending_ns)
+        self._streams.add(stream)
+        self.command(stream, _Command.OPEN)
+        return stream
+
+    def close_stream(self, stream: EngineStream) -> None:
+        """Take a call's slot back; nothing of it is delivered any more."""
+        if stream in self._streams:
+            self._streams.remove(stream)
+            self.command(stream, _Command.CLOSE)
+
+    def command(self, stream: EngineStream, item: _Command | Input) -> None:
+        """Hand something over to the engine's thread; it never blocks."""
+        self._commands.put((stream, item))
+
+    @property
+    def used_slots(self) -> int:
+        """Slots in use, as the engine's thread has it: a moment behind what was opened and closed."""
+        return sum(bank.used for bank in self._banks.values())
+
+    def is_well(self, stall_timeout_s: float) -> bool:
+        """Whether the thread lives, and is not in one run of a model for longer than that."""
+        since = self._busy_since
+        stalled = since is not None and time.monotonic() - since > stall_timeout_s
+        return self._thread.is_alive() and not stalled
+
+    def _deliver(self, results: list[tuple[EngineStream, list[Event], bool]]) -> None:
+        for stream, events, parked in results:
+            if stream in self._streams:
+                stream.deliver(events, parked)
+
+    def _die(self, error: BaseException) -> None:
+        self._error = error
+        log(_LOGGER, logging.CRITICAL, "engine died", exc_info=error)
+        for stream in self._streams:
+            stream.fail(EngineError("the engine thread has died"))
+        if self._on_death is not None:
+            self._on_death()
+
+    # On the engine's thread.
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        try:
+            while self._obey():
+                if self._ready:
+                    self._busy_since = time.monotonic()
+                    self._round()
+                    self._busy_since = None
+        except BaseException as error:  # nobody is above it to see it
+            self._call_loop(self._die, error)
+
+    def _call_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            # The loop was closed without stopping the engine: nobody listens any more.
+            self._commands.put(None)
+
+    def _obey(self) -> bool:
+        """Carry out what was commanded, waiting if there is nothing else to do; False at the end."""
+        for _ in range(max(self._commands.qsize(), not self._ready)):
+            command = self._commands.get()
+            if command is None:
+                return False
+            stream, item = command
+            match item:
+                case _Command.OPEN:
+                    stream.slot = self._bank(stream).allocate()
+                case _Command.CLOSE:
+                    self._bank(stream).release(stream.slot)
+                    stream.slot = -1
+                case _Command.TELL_ROOM:
+                    stream.wants_room = True
+                    self._report([(stream, [])])
+                case _Command.UNPARK:
+                    stream.parked = False
+                    self._enqueue(stream)
+                case _Command.MILESTONE:
+                    milestone = stream.work.milestone()
+                    if milestone is not None and stream.slot >= 0:
+                        self._report([(stream, [milestone])])
+                case _:
+                    stream.work.accept(item)
+                    self._enqueue(stream)
+        return True
+
+    def _bank(self, stream: EngineStream) -> StateBank:
+        return self._banks[id(stream.work.model)]
+
+    def _enqueue(self, stream: EngineStream) -> None:
+        if not stream.queued and not stream.parked and stream.slot >= 0:
+            stream.queued = True
+            self._ready.append(stream)
+
+    def _round(self) -> None:
+        """Run the models once for the streams at the head of the queue."""
+        limit = max(_LEAST_STEPS, _ROUND_STEPS // len(self._ready))
+        groups: dict[tuple[int, int], list[EngineStream]] = {}
+        for _ in range(min(len(self._ready), MAX_BATCH)):
+            stream = self._ready.popleft()
+            stream.queued = False
+            if stream.slot < 0 or stream.parked:
+                continue
+            try:
+                steps = stream.work.prepare(limit)
+            except Exception as error:
+                self._report([(stream, [Failed(error)])])
+                continue
+            if steps:
+                groups.setdefault((id(stream.work.model), steps), []).append(stream)
+            if steps == limit:
+                self._enqueue(stream)
+        for (_, steps), streams in groups.items():
+            self._report(self._listen(streams, steps))
+
+    def _listen(self, streams: list[EngineStream], steps: int) -> list[tuple[EngineStream, list[Event]]]:
+        """Run a model for streams that have equally many steps."""
+        taken = [stream.work.take(steps) for stream in streams]
+        try:
+            scores = self._step(streams, np.stack(taken) if len(taken) > 1 else taken[0][np.newaxis])
+        except Exception as error:
+            if len(streams) == 1:
+                return [(streams[0], [Failed(error)])]
+            # Whichever of them it was: the others must not suffer for it.
+            return [self._listen_alone(stream, pcm) for stream, pcm in zip(streams, taken, strict=True)]
+        return [self._apply(stream, row) for stream, row in zip(streams, scores, strict=True)]
+
+    def _listen_alone(self, stream: EngineStream, pcm: Float32Array) -> tuple[EngineStream, list[Event]]:
+        try:
+            scores = self._step([stream], pcm[np.newaxis])
+        except Exception as error:
+            return stream, [Failed(error)]
+        return self._apply(stream, scores[0])
+
+    def _step(self, streams: list[EngineStream], pcm: Float32Array) -> Float32Array:
+        bank = self._bank(streams[0])
+        slots = [stream.slot for stream in streams]
+        scores, states = streams[0].work.model.step(pcm, bank.gather(slots))
+        bank.scatter(slots, states)
+        return scores
+
+    @staticmethod
+    def _apply(stream: EngineStream, scores: Float32Array) -> tuple[EngineStream, list[Event]]:
+        try:
+            return stream, stream.work.apply(scores)
+        except Exception as error:
+            return stream, [Failed(error)]
+
+    def _report(self, results: list[tuple[EngineStream, list[Event]]]) -> None:
+        """Hand results to the loop in one call, and none at all where nobody has to know."""
+        news = []
+        for stream, events in results:
+            if events and isinstance(events[-1], Failed):
+                # What else it sends is not listened to.
+                stream.parked = True
+            else:
+                stream.made_events += len(events)
+                parks = stream.made_events - stream.taken_events > MAX_UNREAD_EVENTS and not stream.parked
+                has_room = stream.wants_room and stream.has_room
+                stream.parked = stream.parked or parks
+                stream.wants_room = stream.wants_room and not has_room
+                if not (events or parks or has_room):
+                    continue
+            news.append((stream, events, stream.parked))
+        if news:
+            self._call_loop(self._deliver, news)

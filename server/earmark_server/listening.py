@@ -1,0 +1,265 @@
+"""What one call wants from the engine: audio in, events out, and the model's steps between.
+
+Everything here runs on the engine's thread, decoding included; the event loop only hands
+over what came and takes the events.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+from earmark_spotter import ActiveKeyword, AudioFormat, Detection, ResumePoint, StreamState, offset_ns
+from earmark_spotter.resume import decode_token, stream_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from earmark_spotter import SpotterModel, StreamProgress
+    from earmark_spotter.model import Float32Array
+
+NANOSECONDS = 1_000_000_000
+
+# A long message is decoded in pieces, so that it holds up no other stream.
+_PIECE_S = 0.25
+
+
+class End(enum.Enum):
+    """The client's half-close: no more audio will come."""
+
+    OF_AUDIO = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A pause that was not sent, in samples at the stream's own rate."""
+
+    samples: int
+
+
+Input: TypeAlias = "bytes | Float32Array | Silence | End"
+"""What a call hands over: bytes in its format, or mono float32 samples [n], a pause, the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Every class's score, [classes], for the audio up to an offset."""
+
+    offset_ns: int
+    values: Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """How far the stream has come; `draining` when the server is about to go away."""
+
+    progress: StreamProgress
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All of the audio was heard, and all of its detections were given out before this."""
+
+    audio_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScores:
+    """The scores of a clip, [classes], and its length."""
+
+    values: Float32Array
+    audio_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The call cannot go on."""
+
+    error: Exception
+
+
+Event: TypeAlias = Detection | Scores | Milestone | Finished | ClipScores | Failed
+
+
+class Work(Protocol):
+    """What the engine needs of a call."""
+
+    model: SpotterModel
+    heard_ns: int
+    """Audio listened to in this call; only grows."""
+
+    def accept(self, item: Input) -> None:
+        """Take what came next; costs next to nothing."""
+
+    def prepare(self, limit: int) -> int:
+        """Decode as much as it takes; return how many steps to take now, at most `limit`.
+
+        Fewer than `limit` means that no more will be ready until something comes.
+        """
+
+    def take(self, steps: int) -> Float32Array:
+        """Take the samples of the next steps, [steps * step_samples]."""
+
+    def apply(self, scores: Float32Array) -> list[Event]:
+        """Take the scores of the steps taken, [frames, classes]; return what they bring."""
+
+    def milestone(self) -> Milestone | None:
+        """Where the call stands, for a client that is to resume elsewhere; None if it cannot."""
+
+
+class _Intake:
+    """A call's audio: decoded only as far as the next steps need it."""
+
+    def __init__(self, state: StreamState, audio_format: AudioFormat) -> None:
+        self.state = state
+        self._piece_samples = max(1, round(audio_format.sample_rate_hz * _PIECE_S))
+        self._piece_bytes = self._piece_samples * audio_format.frame_bytes
+        self._items: deque[Input] = deque()
+
+    def accept(self, item: Input) -> None:
+        if isinstance(item, bytes | np.ndarray):
+            size = self._piece_bytes if isinstance(item, bytes) else self._piece_samples
+            if len(item) > size:
+                self._items.extend(item[i : i + size] for i in range(0, len(item), size))
+                return
+        self._items.append(item)
+
+    def prepare(self, limit: int) -> int:
+        state = self.state
+        while self._items and state.ready_steps < limit:
+            item = self._items.popleft()
+            if isinstance(item, bytes):
+                state.push_audio(item)
+            elif isinstance(item, Silence):
+                state.push_silence(item.samples)
+            elif isinstance(item, End):
+                state.finish()
+            else:
+                state.push_samples(item)
+        return min(state.ready_steps, limit)
+
+
+class Spotting:
+    """Listens for keywords; with score frames and progress at every so much audio, if wanted."""
+
+    def __init__(
+        self,
+        model: SpotterModel,
+        audio_format: AudioFormat,
+        active: Sequence[ActiveKeyword],
+        *,
+        resume: ResumePoint | None = None,
+        score_interval_ns: int | None = None,
+        progress_interval_ns: int | None = None,
+    ) -> None:
+        """Begin, or go on with a broken stream; ResumeError for a resume point that does not fit."""
+        self.model = model
+        self.heard_ns = 0
+        self._state = StreamState(model, audio_format, active, resume)
+        self._intake = _Intake(self._state, audio_format)
+        self.accept = self._intake.accept
+        self.prepare = self._intake.prepare
+        self.take = self._state.take
+
+        self._frame_samples = model.metadata.frame_samples
+        self._rate_hz = model.metadata.sample_rate_hz
+        self._start_frame = self._frame
+        self._score_frames = self._whole_steps(score_interval_ns)
+        self._progress_frames = self._whole_steps(progress_interval_ns)
+        # Replayed audio from before the resume point was reported on in the call that broke.
+        first = 0
+        if resume is not None:
+            first = decode_token(resume.token, stream_digest(model, audio_format, active)).detector.frame
+        self._next_score = self._due(first, self._score_frames)
+        self._next_progress = self._due(first, self._progress_frames)
+
+    @property
+    def _frame(self) -> int:
+        return self._state.next_sample // self._frame_samples
+
+    def apply(self, scores: Float32Array) -> list[Event]:
+        """Take the scores; the events come out in an order that depends on the audio alone."""
+        events: list[Event] = []
+        frame, done = self._frame, 0
+        while done < len(scores):
+            stop = min(done + self._until_next(frame), len(scores))
+            events += self._state.apply(scores[done:stop])
+            frame += stop - done
+            done = stop
+            self._report(frame, scores[done - 1], events)
+        self.heard_ns = self._ns(frame - self._start_frame)
+        if self._state.finished:
+            events.append(Finished(self._state.received_ns))
+        return events
+
+    def milestone(self) -> Milestone:
+        """Where the stream stands, for a client that is to resume elsewhere."""
+        return Milestone(self._state.progress(), draining=True)
+
+    def _until_next(self, frame: int) -> int:
+        """Frames until something is to be reported; a huge number if nothing is."""
+        return min(self._next_score, self._next_progress) - frame
+
+    def _report(self, frame: int, scores: Float32Array, events: list[Event]) -> None:
+        # Frames past the end of the audio hear out its last word: they are nobody's offsets.
+        if frame == self._next_score:
+            self._next_score += self._score_frames
+            if self._ns(frame) <= self._state.received_ns:
+                events.append(Scores(self._ns(frame), scores.copy()))
+        if frame == self._next_progress:
+            self._next_progress += self._progress_frames
+            if self._ns(frame) <= self._state.received_ns:
+                events.append(Milestone(self._state.progress()))
+
+    def _ns(self, frames: int) -> int:
+        return offset_ns(frames * self._frame_samples, self._rate_hz)
+
+    def _whole_steps(self, interval_ns: int | None) -> int:
+        """Give an interval in frames, rounded up to whole steps of the model; 0 for none."""
+        if interval_ns is None:
+            return 0
+        step = self.model.metadata.step_samples
+        steps = max(1, -(-interval_ns * self._rate_hz // (step * NANOSECONDS)))
+        return steps * self.model.metadata.frames_per_step
+
+    @staticmethod
+    def _due(first: int, interval: int) -> int:
+        """Find the first frame count after `first` at which an interval is full."""
+        return (first // interval + 1) * interval if interval else 1 << 62
+
+
+class Classifying:
+    """Finds the frame of a clip in which the best keyword's score is highest."""
+
+    def __init__(
+        self, model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]
+    ) -> None:
+        """`active`: all of the model's keywords."""
+        self.model = model
+        self.heard_ns = 0
+        self._state = StreamState(model, audio_format, active)
+        self._intake = _Intake(self._state, audio_format)
+        self.accept = self._intake.accept
+        self.prepare = self._intake.prepare
+        self.take = self._state.take
+        self._keywords = list(model.metadata.keyword_indices)
+        self._best: Float32Array | None = None
+        self._best_score = -1.0
+
+    def apply(self, scores: Float32Array) -> list[Event]:
+        """Take the scores; the one event comes with the last of them."""
+        self._state.apply(scores)
+        self.heard_ns = offset_ns(self._state.next_sample, self.model.metadata.sample_rate_hz)
+        highest = scores[:, self._keywords].max(axis=1)
+        index = int(highest.argmax())
+        # The first of equals, as in one pass over the whole clip.
+        if self._best is None or highest[index] > self._best_score:
+            self._best, self._best_score = scores[index].copy(), float(highest[index])
+        return [ClipScores(self._best, self._state.received_ns)] if self._state.finished else []
+
+    def milestone(self) -> None:
+        """Give nothing: a clip is sent again as a whole."""

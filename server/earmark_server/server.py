@@ -1,0 +1,180 @@
+"""The server's life: bind, load, warm up, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import grpc
+import numpy as np
+
+from earmark_server.calls import Calls
+from earmark_server.engine import Engine
+from earmark_server.health import Health
+from earmark_server.logs import log
+from earmark_server.registration import register_reflection, register_service
+from earmark_server.service import KeywordSpottingService, Loaded
+from earmark_server.status import CallError
+
+if TYPE_CHECKING:
+    from earmark_spotter import SpotterModel
+
+    from earmark_server.settings import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+# Longer messages than allowed get the contract's answer up to this size; beyond it, gRPC itself
+# refuses them by their header, with RESOURCE_EXHAUSTED, before they take memory.
+_ANSWERED_BYTES = 128 * 1024 * 1024
+
+_LAST_WORDS_S = 1.0
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why."""
+
+
+class Server:
+    """One server, to be made and used on a running event loop.
+
+    server = Server(Settings(port=0))
+    await server.start()
+    print(server.port)
+    await server.drain()
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._health = Health()
+        self._calls = Calls(settings)
+        self._service = KeywordSpottingService(settings, self._calls)
+        self._engine: Engine | None = None
+        self._watchdog: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
+        longest = max(_ANSWERED_BYTES, settings.max_message_bytes + 1024)
+        self._grpc = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", longest),
+                # Two servers on one port would share it in silence, each with half of the calls.
+                ("grpc.so_reuseport", 0),
+                # A client that vanished without a word is noticed, and its stream ended.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            )
+        )
+        self.port = 0
+        """The port that is listened on, once `start` has bound it."""
+
+    async def start(self) -> None:
+        """Bind, load the models, warm them up, and turn SERVING.
+
+        Raises StartError if the address cannot be listened on, and ModelError for a model
+        that cannot be used; nothing is left running then.
+        """
+        begun_s = time.perf_counter()
+        self._bind()
+        await self._health.register(self._grpc)
+        if self._settings.reflection:
+            register_reflection(self._grpc)
+        register_service(self._grpc, self._service, self._settings.max_message_bytes)
+        await self._grpc.start()
+        log(_LOGGER, logging.INFO, "listening", host=self._settings.host, port=self.port)
+        try:
+            models = await asyncio.to_thread(load_models, self._settings)
+        except BaseException:
+            await self._grpc.stop(None)
+            raise
+        self._engine = Engine(models)
+        self._engine.start()
+        self._service.loaded.set_result(Loaded(models, self._engine))
+        self._watchdog = asyncio.create_task(self._watch(self._engine))
+        await self._health.set_serving(True)
+        log(
+            _LOGGER,
+            logging.INFO,
+            "serving",
+            models=",".join(model.metadata.name for model in models),
+            start_s=round(time.perf_counter() - begun_s, 3),
+        )
+
+    async def drain(self) -> None:
+        """Go away politely: NOT_SERVING at once, open streams told, and after the grace ended."""
+        log(_LOGGER, logging.INFO, "draining", calls=len(self._calls))
+        await self._health.drain()
+        self._calls.drain()
+        for call in self._calls:
+            if call.stream is not None:
+                call.stream.ask_milestone()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.all_ended(), self._settings.drain_grace_s)
+        for call in self._calls:
+            if call.stream is not None:
+                call.stream.fail(CallError("DRAINING", "This server has gone away: resume on another one."))
+        await self.stop(_LAST_WORDS_S if len(self._calls) else None)
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """End everything: open calls after `grace_s`, or at once."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        await self._health.drain()
+        if grace_s is not None:
+            # Health watches never end by themselves: the calls are what is waited for.
+            self._calls.drain()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._calls.all_ended(), grace_s)
+        await self._grpc.stop(None)
+        if self._engine is not None:
+            await self._engine.stop()
+        log(_LOGGER, logging.INFO, "stopped")
+        self._stopped.set()
+
+    async def wait(self) -> None:
+        """Wait until the server has stopped."""
+        await self._stopped.wait()
+
+    def _bind(self) -> None:
+        address = self._settings.address
+        try:
+            self.port = self._grpc.add_insecure_port(address)
+        except RuntimeError:
+            self.port = 0
+        if not self.port:
+            raise StartError(
+                f"Cannot listen on {address}: the port is in use (choose another with --port, or 0 for a "
+                "free one), or the address is not this machine's."
+            )
+
+    async def _watch(self, engine: Engine) -> None:
+        """Turn health with the engine's: a wedged thread cannot say so itself, so this looks."""
+        limit_s = self._settings.stall_timeout_s
+        well = True
+        while True:
+            await asyncio.sleep(min(1.0, limit_s / 2))
+            if engine.is_well(limit_s) != well:
+                well = not well
+                log(
+                    _LOGGER,
+                    logging.INFO if well else logging.ERROR,
+                    "engine well" if well else "engine stalled",
+                )
+                await self._health.set_serving(well)
+
+
+def load_models(settings: Settings) -> list[SpotterModel]:
+    """Load the models of the settings, the default one first, and run each one once or twice."""
+    from earmark_spotter import SpotterModel
+
+    models = [SpotterModel.load(path or None, threads=settings.threads) for path in settings.model or ("",)]
+    names = [model.metadata.name for model in models]
+    if len(set(names)) != len(names):
+        raise StartError(f"Two of the models have the same name: {', '.join(names)}. Leave one out.")
+    for model in models:
+        # The first run with a new shape is slow, and nobody should wait for it.
+        for batch, steps in ((1, 5), (1, 50), (8, 5)):
+            pcm = np.zeros((batch, steps * model.metadata.step_samples), np.float32)
+            model.step(pcm, model.initial_states(batch))
+    return models

@@ -1,0 +1,232 @@
+"""The RPCs of earmark.v1.KeywordSpottingService: requests in, work for the engine, answers out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+from earmark_spotter import AudioFormat, Detection, Encoding, resolve_settings
+
+from earmark_server import recordings, wire
+from earmark_server.calls import Kind
+from earmark_server.idle import ending_when_idle
+from earmark_server.listening import NANOSECONDS, Classifying, ClipScores, End, Failed, Finished, Spotting
+from earmark_server.status import CallError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from earmark_spotter import SpotterModel
+
+    from earmark_server.calls import Call, Calls
+    from earmark_server.engine import Engine, EngineStream
+    from earmark_server.idle import Activity
+    from earmark_server.listening import Event, Input, Work
+    from earmark_server.settings import Settings
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+# Decoded, a recording may be far longer than its message; that many are held decoded at once.
+_MAX_DECODED_RECORDINGS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is there once the server has started: the models, the default one first, and the engine."""
+
+    models: Sequence[SpotterModel]
+    engine: Engine
+
+    def model(self, name: str, field: str) -> SpotterModel:
+        """Find a model by its name; empty: the default one."""
+        for model in self.models:
+            if name in ("", model.metadata.name):
+                return model
+        known = ", ".join(model.metadata.name for model in self.models)
+        raise CallError("UNKNOWN_MODEL", f"There is no model {name[:100]!a} here, only {known}.", field=field)
+
+
+class KeywordSpottingService:
+    """Answers the calls. They may come in before `loaded` is set: they wait for it."""
+
+    def __init__(self, settings: Settings, calls: Calls) -> None:
+        self.loaded: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        self._settings = settings
+        self._calls = calls
+        self._max_pending_ns = round(settings.max_pending_s * NANOSECONDS)
+        self._decoded = asyncio.Semaphore(_MAX_DECODED_RECORDINGS)
+
+    async def streaming_spot(self, _: object, context: Context) -> None:
+        """Live audio in, events out: this task writes, another one reads."""
+        async with (
+            self._calls.handle(context, "StreamingSpot", Kind.STREAM) as call,
+            ending_when_idle(self._settings.idle_timeout_s) as activity,
+        ):
+            config = await self._read_config(context, activity)
+            call.take_request_id(config.request_id, "config.request_id")
+            loaded = await self._wait_loaded()
+            model = loaded.model(config.model, "config.model")
+            call.model = model.metadata.name
+            audio_format = wire.stream_format(config.audio_format, "config.audio_format")
+            active = wire.active_keywords(model.metadata, config.keywords, "config.keywords")
+            work = wire.spotting(model, audio_format, active, config)
+            with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
+                call.stream = stream
+                await self._write(context, activity, wire.started(model, active, call.request_id))
+                reader = asyncio.create_task(self._read_audio(context, activity, stream, audio_format))
+                try:
+                    await self._write_events(context, activity, call, stream)
+                finally:
+                    reader.cancel()
+                    call.audio_ns = stream.sent_ns
+
+    async def spot(self, request: Any, context: Context) -> Any:
+        """Find every keyword in a recording."""
+        async with self._calls.handle(context, "Spot", Kind.RECORDING) as call:
+            model = await self._begin(call, request)
+            active = wire.active_keywords(model.metadata, request.keywords, "keywords")
+            async with self._recording(request) as (audio_format, audio):
+                events = await self._listen(call, Spotting(model, audio_format, active), audio)
+            detections = [event for event in events if isinstance(event, Detection)]
+            call.detection_count = len(detections)
+            return wire.spot_response(model, detections, call.audio_ns or 0)
+
+    async def classify(self, request: Any, context: Context) -> Any:
+        """Score every class on a clip."""
+        async with self._calls.handle(context, "Classify", Kind.RECORDING) as call:
+            model = await self._begin(call, request)
+            active = resolve_settings(model.metadata)
+            async with self._recording(request) as (audio_format, audio):
+                events = await self._listen(call, Classifying(model, audio_format, active), audio)
+            (clip,) = [event for event in events if isinstance(event, ClipScores)]
+            return wire.classify_response(model, clip, call.elapsed_ns)
+
+    async def list_models(self, request: Any, context: Context) -> Any:
+        """Tell what is loaded."""
+        async with self._calls.handle(context, "ListModels", Kind.LOOKUP):
+            wire.readable(request)
+            loaded = await self._wait_loaded()
+            return wire.list_models_response(loaded.models)
+
+    async def get_model(self, request: Any, context: Context) -> Any:
+        """Tell about one model."""
+        async with self._calls.handle(context, "GetModel", Kind.LOOKUP):
+            name = wire.readable(request).model
+            loaded = await self._wait_loaded()
+            model = loaded.model(name, "model")
+            return wire.get_model_response(model, default=model is loaded.models[0])
+
+    async def _wait_loaded(self) -> Loaded:
+        return await asyncio.shield(self.loaded)
+
+    # Streams.
+
+    async def _read_config(self, context: Context, activity: Activity) -> Any:
+        activity.reading_since = activity.now()
+        request = await context.read()
+        activity.reading_since = None
+        if request is not grpc.aio.EOF and wire.readable(request).WhichOneof("request") == "config":
+            return request.config
+        raise CallError("CONFIG_EXPECTED_FIRST", "The first message of a stream must be its config.")
+
+    async def _read_audio(
+        self, context: Context, activity: Activity, stream: EngineStream, audio_format: AudioFormat
+    ) -> None:
+        """Hand over what the client sends, as fast as it is listened to, and no faster."""
+        rate_hz = audio_format.sample_rate_hz
+        byte_ns = NANOSECONDS / (rate_hz * audio_format.frame_bytes)
+        try:
+            while True:
+                if stream.is_full:
+                    await stream.room()
+                activity.reading_since = activity.now()
+                request = await context.read()
+                activity.reading_since = None
+                if request is grpc.aio.EOF:
+                    stream.send(End.OF_AUDIO)
+                    return
+                kind = wire.readable(request).WhichOneof("request")
+                if kind == "audio":
+                    if request.audio:
+                        stream.send(request.audio, round(len(request.audio) * byte_ns))
+                elif kind == "silence":
+                    stream.send(*wire.silence(request.silence, rate_hz))
+                elif kind == "config":
+                    raise CallError(
+                        "CONFIG_REPEATED", "A stream has one config, and this one has it already."
+                    )
+                else:
+                    raise CallError("BAD_AUDIO", "A message had neither audio nor silence in it.")
+        except Exception as error:
+            stream.fail(error)
+
+    async def _write_events(
+        self, context: Context, activity: Activity, call: Call, stream: EngineStream
+    ) -> None:
+        meta = stream.work.model.metadata
+        ended = False
+        while not ended:
+            for event in await stream.events():
+                if isinstance(event, Failed):
+                    raise event.error
+                call.detection_count += isinstance(event, Detection)
+                ended = isinstance(event, Finished)
+                await self._write(context, activity, wire.response(event, meta, call.detection_count))
+
+    @staticmethod
+    async def _write(context: Context, activity: Activity, message: Any) -> None:
+        activity.writing_since = activity.now()
+        await context.write(message)
+        activity.writing_since = None
+
+    # Recordings.
+
+    async def _begin(self, call: Call, request: Any) -> SpotterModel:
+        call.take_request_id(wire.readable(request).request_id, "request_id")
+        loaded = await self._wait_loaded()
+        model = loaded.model(request.model, "model")
+        call.model = model.metadata.name
+        return model
+
+    @contextlib.asynccontextmanager
+    async def _recording(self, request: Any) -> AsyncIterator[tuple[AudioFormat, Input]]:
+        """Give the audio of a request; what had to be decoded is counted until the block ends."""
+        limit_s, stated = self._settings.max_recording_s, request.audio_format
+        if wire.is_raw(stated):
+            audio_format = wire.stream_format(stated, "audio_format")
+            with wire.blaming("audio"):
+                recordings.check_raw(request.audio, audio_format, limit_s)
+            yield audio_format, request.audio
+            return
+        container = wire.container(stated)
+        async with self._decoded:
+            with wire.blaming("audio"):
+                samples, rate_hz = await asyncio.to_thread(
+                    recordings.decode,
+                    request.audio,
+                    container,
+                    limit_s,
+                    sample_rate_hz=stated.sample_rate_hertz,
+                    channel_count=stated.channel_count,
+                )
+            yield AudioFormat(Encoding.FLOAT32, rate_hz), samples
+
+    async def _listen(self, call: Call, work: Work, audio: Input) -> list[Event]:
+        """Send a whole recording through the engine, among the streams."""
+        loaded = await self._wait_loaded()
+        events: list[Event] = []
+        with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
+            call.stream = stream
+            stream.send(audio)
+            stream.send(End.OF_AUDIO)
+            while call.audio_ns is None:
+                for event in await stream.events():
+                    if isinstance(event, Failed):
+                        raise event.error
+                    if isinstance(event, Finished | ClipScores):
+                        call.audio_ns = event.audio_ns
+                    events.append(event)
+        return events

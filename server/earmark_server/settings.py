@@ -1,0 +1,249 @@
+"""The server's settings: each one declared once, for the command line, the environment, and code."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import math
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from dataclasses import Field
+
+ENVIRONMENT_PREFIX = "EARMARK_"
+
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+class SettingsError(ValueError):
+    """A setting has a value that it cannot take; the message says what is allowed."""
+
+
+def _setting(
+    default: Any,
+    help_text: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one setting: its default, what it is for, its unit, and what it allows."""
+    about = {"help": help_text, "unit": unit, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a server runs. Making one checks every value and raises SettingsError for a wrong one."""
+
+    host: str = _setting("127.0.0.1", "address to listen on; other than loopback only with --insecure")
+    port: int = _setting(
+        50051, "port to listen on; 0 picks a free one, which the log names", low=0, high=65535
+    )
+    insecure: bool = _setting(
+        False, "listen on a host other than loopback although nothing is encrypted and anybody may connect"
+    )
+    model: tuple[str, ...] = _setting(
+        (),
+        "path of a model file; may be repeated (in the environment: separated by "
+        f"'{os.pathsep}'), the first is the default one; none: the model that comes with Earmark",
+    )
+    threads: int = _setting(1, "threads that one run of a model may use", low=1, high=256)
+    max_streams: int = _setting(
+        1000, "streams open at once; one more is refused with TOO_MANY_STREAMS", low=1, high=100_000
+    )
+    max_calls: int = _setting(
+        64, "Spot and Classify calls at once; one more is refused with OVERLOADED", low=1, high=100_000
+    )
+    max_message_bytes: int = _setting(
+        16 * 1024 * 1024,
+        "longest message taken from a client, so also the longest recording for Spot and Classify",
+        unit="bytes",
+        low=1024,
+        high=1 << 30,
+    )
+    max_recording_s: float = _setting(
+        300.0, "longest recording that Spot and Classify take", unit="seconds", low=1, high=36_000
+    )
+    max_pending_s: float = _setting(
+        2.0,
+        "audio of one stream that may wait to be listened to; beyond it the stream is not read",
+        unit="seconds",
+        low=0.5,
+        high=600,
+    )
+    idle_timeout_s: float = _setting(
+        60.0,
+        "a stream that sends nothing, or reads nothing of what waits for it, for this long is ended "
+        "with IDLE_STREAM",
+        unit="seconds",
+        low=0.05,
+        high=86_400,
+    )
+    drain_grace_s: float = _setting(
+        30.0,
+        "how long open streams may go on after SIGTERM or SIGINT before they are ended",
+        unit="seconds",
+        low=0,
+        high=3600,
+    )
+    stall_timeout_s: float = _setting(
+        5.0,
+        "health turns NOT_SERVING when one run of a model takes longer than this",
+        unit="seconds",
+        low=0.1,
+        high=600,
+    )
+    reflection: bool = _setting(True, "let clients ask which services there are")
+    log_level: str = _setting(
+        "info", "least severe lines to log", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _setting(
+        "text", "form of the log lines: text is key=value, json one object a line", choices=("text", "json")
+    )
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(Settings)
+        for one in fields(self):
+            _check(one, hints[one.name], getattr(self, one.name))
+        if not self.insecure and not is_loopback(self.host):
+            raise SettingsError(
+                f"host {self.host} can be reached from other machines, and nothing here is encrypted: "
+                "use 127.0.0.1, ::1 or localhost, or add --insecure if the network around it is trusted."
+            )
+
+    @property
+    def address(self) -> str:
+        """Host and port as gRPC writes them, IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+        """Take the settings from a command line, else from the environment, else their defaults.
+
+        Exits with code 2 and a sentence on standard error where a value is wrong.
+        """
+        parser = _parser()
+        given = vars(parser.parse_args(arguments))
+        hints = get_type_hints(cls)
+        try:
+            values = {}
+            for one in fields(cls):
+                variable = ENVIRONMENT_PREFIX + one.name.upper()
+                if given[one.name] is not None:
+                    values[one.name] = _parse(_flag(one), hints[one.name], given[one.name])
+                elif environment.get(variable):
+                    text = environment[variable]
+                    parts = text.split(os.pathsep) if hints[one.name] == tuple[str, ...] else text
+                    values[one.name] = _parse(variable, hints[one.name], parts)
+            return cls(**values)
+        except SettingsError as error:
+            parser.error(str(error))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address; of names, only `localhost` is trusted to be."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _flag(one: Field[Any]) -> str:
+    return "--" + one.name.replace("_", "-")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="earmark-server",
+        description="Marks keywords in live audio: the gRPC service earmark.v1.KeywordSpottingService.",
+        epilog="The command line wins over the environment. SIGTERM or SIGINT drains the server and "
+        "ends it; a second one ends it at once.",
+        allow_abbrev=False,
+    )
+    hints = get_type_hints(Settings)
+    for one in fields(Settings):
+        about = dict(one.metadata)
+        allowed = _allowed(one)
+        default = _shown(one.default)
+        notes = [
+            about["unit"],
+            allowed,
+            f"default {default}",
+            f"environment {ENVIRONMENT_PREFIX}{one.name.upper()}",
+        ]
+        text = f"{about['help']} ({'; '.join(note for note in notes if note)})".replace("%", "%%")
+        hint = hints[one.name]
+        if hint is bool:
+            parser.add_argument(
+                _flag(one), action=argparse.BooleanOptionalAction, default=None, help=text, dest=one.name
+            )
+        elif hint == tuple[str, ...]:
+            parser.add_argument(
+                _flag(one), action="append", default=None, metavar="PATH", help=text, dest=one.name
+            )
+        else:
+            metavar = "N" if hint in {int, float} else one.name.rsplit("_", 1)[-1].upper()
+            parser.add_argument(_flag(one), default=None, metavar=metavar, help=text, dest=one.name)
+    return parser
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if default == ():
+        return "none"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _allowed(one: Field[Any]) -> str:
+    low, high, choices = one.metadata["low"], one.metadata["high"], one.metadata["choices"]
+    if choices:
+        return " or ".join((", ".join(choices[:-1]), choices[-1]))
+    return "" if low is None else f"{low} to {high}"
+
+
+def _parse(source: str, hint: Any, given: Any) -> Any:
+    """Turn what a person wrote into a value; `source` is what they would have to change."""
+    if hint == tuple[str, ...]:
+        return tuple(given)
+    if hint is str or isinstance(given, bool):
+        return given
+    text = given.strip().lower()
+    if hint is bool:
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
+        raise SettingsError(f"{source} must be one of {', '.join(_TRUE + _FALSE)}, but is {given!r}.")
+    try:
+        return hint(text)
+    except ValueError:
+        kind = "a whole number" if hint is int else "a number"
+        raise SettingsError(f"{source} must be {kind}, but is {given!r}.") from None
+
+
+def _check(one: Field[Any], hint: Any, value: Any) -> None:
+    if not _has_type(value, hint):
+        raise SettingsError(f"{one.name} must be of type {hint}, but is {value!r}.")
+    name, low, high = one.name, one.metadata["low"], one.metadata["high"]
+    choices, unit = one.metadata["choices"], one.metadata["unit"]
+    if choices and value not in choices:
+        raise SettingsError(f"{name} must be {_allowed(one)}, but is {value!r}.")
+    if low is not None and not (math.isfinite(value) and low <= value <= high):
+        raise SettingsError(f"{name} must be {low} to {high}{' ' + unit if unit else ''}, but is {value}.")
+    if one.name == "host" and not value:
+        raise SettingsError("host must be an address or a name, but is empty.")
+    if one.name == "model":
+        for path in value:
+            if not os.path.isfile(path):
+                raise SettingsError(f"model must be the path of a model file, but there is no file {path!r}.")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    # Code may say 1 for a float; true is not a number to anybody.
+    kinds: tuple[type, ...] = {float: (int, float), tuple[str, ...]: (tuple,)}.get(hint, (hint,))
+    return isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))

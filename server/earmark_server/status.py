@@ -1,0 +1,74 @@
+"""What a client is told went wrong: the statuses and reasons of earmark.v1, as google.rpc details."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "earmark.v1"
+DETAILS_KEY = "grpc-status-details-bin"
+
+RETRY_AFTER_S = 1
+"""When to come back after RESOURCE_EXHAUSTED and UNAVAILABLE: streams come and go by the second."""
+
+# Headers beyond 8 KiB are refused by gRPC itself, and some messages quote what the client sent.
+_MAX_MESSAGE_LENGTH = 1500
+
+_CODES = {
+    "CONFIG_EXPECTED_FIRST": grpc.StatusCode.INVALID_ARGUMENT,
+    "CONFIG_REPEATED": grpc.StatusCode.INVALID_ARGUMENT,
+    "BAD_CONFIG": grpc.StatusCode.INVALID_ARGUMENT,
+    "UNSUPPORTED_ENCODING": grpc.StatusCode.INVALID_ARGUMENT,
+    "UNSUPPORTED_SAMPLE_RATE": grpc.StatusCode.INVALID_ARGUMENT,
+    "UNKNOWN_KEYWORD": grpc.StatusCode.INVALID_ARGUMENT,
+    "BAD_THRESHOLD": grpc.StatusCode.INVALID_ARGUMENT,
+    "BAD_AUDIO": grpc.StatusCode.INVALID_ARGUMENT,
+    "BAD_RESUME_TOKEN": grpc.StatusCode.INVALID_ARGUMENT,
+    "MESSAGE_TOO_LARGE": grpc.StatusCode.INVALID_ARGUMENT,
+    "UNKNOWN_MODEL": grpc.StatusCode.NOT_FOUND,
+    "TOO_MANY_STREAMS": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "DRAINING": grpc.StatusCode.UNAVAILABLE,
+    "IDLE_STREAM": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "INTERNAL_ERROR": grpc.StatusCode.INTERNAL,
+}
+_COME_BACK = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+
+
+class CallError(Exception):
+    """A call ends with an error that its client is told.
+
+    `reason`: one of the contract's. `field`: the field at fault, as a path in the request,
+    such as `config.keywords[0].threshold`; empty where none is.
+    """
+
+    def __init__(self, reason: str, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = (
+            message if len(message) <= _MAX_MESSAGE_LENGTH else message[:_MAX_MESSAGE_LENGTH] + " ..."
+        )
+        self.field = field
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        """The status that goes with the reason."""
+        return _CODES[self.reason]
+
+    def details(self) -> bytes:
+        """Serialize the google.rpc.Status, for the trailing metadata under DETAILS_KEY."""
+        number, _ = self.code.value
+        status = status_pb2.Status(code=number, message=self.message)
+        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN))
+        if self.field:
+            violation = error_details_pb2.BadRequest.FieldViolation(
+                field=self.field, description=self.message
+            )
+            status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        if self.code in _COME_BACK:
+            status.details.add().Pack(
+                error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S))
+            )
+        serialized: bytes = status.SerializeToString()
+        return serialized
