@@ -1,0 +1,64 @@
+# What a person types. Everything happens in .venv; nothing outside the checkout is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The generator plugins and buf are those of the virtual environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo serve test lint format generate check-generated wheel bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+demo: $(VENV)/.server ## Set up, and mark the keywords in the bundled recording at its own pace
+	@$(BIN)/earmark demo
+
+serve: $(VENV)/.server ## Set up, and serve on 127.0.0.1:50051
+	@$(BIN)/earmark-server
+
+test: $(VENV)/.dev ## Set up what is still missing, and run the tests
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev check-generated ## Check style, types, protos and that the generated code is current
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/buf lint
+
+format: $(VENV)/.dev ## Put the sources into the project's format
+	$(BIN)/ruff check --fix --select I
+	$(BIN)/ruff format
+	$(BIN)/buf format -w
+
+generate: $(VENV)/.dev ## Make the Python code from protos/ (the only way it is made)
+	$(BIN)/buf generate
+
+check-generated: $(VENV)/.dev
+	@scripts/check_generated.sh
+
+wheel: $(VENV)/.dev ## Build the wheel, and try it in an empty environment
+	@rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist
+	PYTHON=$(PYTHON) scripts/smoke_test_wheel.sh dist/*.whl
+
+bench: $(VENV)/.server ## Load a server with real-time streams and print what they cost
+	$(BIN)/python -m benchmarks.streams
+
+clean: ## Remove what was built and installed
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/integration/node_client/node_modules
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Earmark needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.server: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing Earmark's server and client into $(VENV) (once, about a minute)"
+	@$(PIP) --editable '.[server]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.server
+	@echo "Installing what development needs into $(VENV) (once; torch is large)"
+	@$(PIP) --editable '.[dev]'
+	@$(BIN)/python scripts/repair_torchaudio.py
+	@touch $@

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Fail when the generated code in protos/ is not what the .proto files give.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cp -r buf.yaml buf.gen.yaml protos "$scratch"
+find "$scratch/protos" -name '*_pb2*' -delete
+(cd "$scratch" && buf generate)
+if ! diff -rq --exclude=__pycache__ protos "$scratch/protos"; then
+  echo "The generated code differs from what the protos give: run 'make generate' and commit the result." >&2
+  exit 1
+fi

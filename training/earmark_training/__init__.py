@@ -1,0 +1,1 @@
+"""Training of Earmark's models: data, augmentation, network, calibration, evaluation and export."""

@@ -1,0 +1,167 @@
+"""The `earmark-train` command: prepare, train, evaluate, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from earmark_training.evaluate import Figure
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="earmark-train",
+        description="Train a keyword model: prepare the data, train, export the file that earmark-server serves.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help_text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=help_text, description=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+
+    prepare = command("prepare", "Decode the recordings once into one file that training reads.")
+    source = prepare.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--clips", type=Path, metavar="DIR", help="clips laid out <word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>"
+    )
+    source.add_argument("--download", type=Path, metavar="DIR", help="fetch Speech Commands v0.02 into DIR")
+    prepare.add_argument(
+        "--speech", type=Path, action="append", metavar="DIR", default=[],
+        help="read speech with *.trans.txt transcripts (LibriSpeech's layout), as what is no keyword; repeatable",
+    )  # fmt: skip
+    _corpus_argument(prepare, "where to write")
+
+    train = command("train", "Train a network; the same command goes on with a run that was stopped.")
+    _corpus_argument(train, "the prepared data")
+    train.add_argument("--out", type=Path, default=Path("runs/default"), metavar="DIR", help="checkpoint, log, curves")
+    train.add_argument("--preset", choices=("default", "quick"), default="default", help="the recipe")
+    train.add_argument("--epochs", type=int, metavar="N", help="instead of the preset's")
+    train.add_argument("--seed", type=int, metavar="N", help="instead of the preset's")
+    train.add_argument("--keywords", metavar="A,B,..", help="instead of the preset's; other words become unknown")
+
+    export = command("export", "Write the model file: checked, calibrated, and with its measured figures.")
+    _corpus_argument(export, "the prepared data")
+    export.add_argument("run", type=Path, metavar="RUN", help="the folder that `train` wrote")
+    export.add_argument("--out", type=Path, default=Path("model.onnx"), metavar="FILE", help="the model file")
+    export.add_argument("--name", default="earmark-en", help="the model's name")
+    export.add_argument("--version", default="1.0.0", help="the model's version")
+    export.add_argument(
+        "--fa-per-hour", type=float, default=2.0, metavar="N",
+        help="false alarms per hour of read speech that the thresholds may give, all keywords together",
+    )  # fmt: skip
+
+    evaluate = command("evaluate", "Measure a model file: clips, streams with noise, false alarms in read speech.")
+    _corpus_argument(evaluate, "the prepared data")
+    evaluate.add_argument("model", type=Path, metavar="MODEL", help="the model file")
+    evaluate.add_argument("--out", type=Path, metavar="FILE", help="write the figures and their details as JSON")
+    return parser
+
+
+def _corpus_argument(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument("--corpus", type=Path, default=Path("data/corpus"), metavar="DIR", help=help_text)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from earmark_training.corpus import prepare
+
+    clips = args.clips
+    if args.download:
+        from torchaudio.datasets import SPEECHCOMMANDS
+
+        args.download.mkdir(parents=True, exist_ok=True)
+        data = SPEECHCOMMANDS(args.download, download=True)
+        clips = Path(data._path)
+    corpus = prepare(clips, args.speech, args.corpus)
+    seconds = sum(r.length for r in corpus.recordings) / 16_000
+    print(f"{len(corpus.recordings)} recordings, {seconds / 3600:.1f} h, in {args.corpus}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from earmark_training.corpus import Corpus
+    from earmark_training.train import PRESETS, train
+
+    recipe = PRESETS[args.preset]
+    if args.epochs is not None:
+        recipe = replace(recipe, epochs=args.epochs)
+    if args.seed is not None:
+        recipe = replace(recipe, seed=args.seed)
+    if args.keywords:
+        recipe = replace(recipe, keywords=tuple(args.keywords.split(",")))
+    train(Corpus(args.corpus), recipe, args.out)
+    accuracy = json.loads((args.out / "metrics.json").read_text())["validation_accuracy"]
+    print(f"{accuracy:.2%} of the validation clips right; next: earmark-train export {args.out}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from earmark_training.corpus import Corpus
+    from earmark_training.export import export
+    from earmark_training.train import load_trained
+
+    network, recipe = load_trained(args.run)
+    model = export(
+        network,
+        recipe,
+        Corpus(args.corpus),
+        args.out,
+        name=args.name,
+        version=args.version,
+        fa_per_hour=args.fa_per_hour,
+    )
+    _print_figures(model.metadata.metrics)
+    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it with: earmark-server --model {args.out}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from earmark_spotter import SpotterModel
+    from earmark_training.corpus import Corpus
+    from earmark_training.evaluate import evaluate
+
+    figures, document = evaluate(SpotterModel.load(args.model), Corpus(args.corpus))
+    _print_figures(figures)
+    if args.out:
+        args.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _print_figures(figures: Sequence[Figure]) -> None:
+    for figure in figures:
+        print(f"{figure.name:24} {figure.value:8.4f}  {figure.description}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        {"prepare": _prepare, "train": _train, "export": _export, "evaluate": _evaluate}[args.command](args)
+    except KeyboardInterrupt:
+        print("earmark-train: interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f"earmark-train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the error's message is meant for the person at the terminal."""
+    from earmark_spotter import SpotterError
+    from earmark_training.corpus import CorpusError
+
+    return isinstance(error, (SpotterError, CorpusError, OSError)) or type(error).__name__ in ("ExportError", "RecipeError")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

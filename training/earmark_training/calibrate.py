@@ -1,0 +1,133 @@
+"""Calibration: thresholds from the trade between misses and false alarms, offsets from located words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_spotter import Detector, KeywordSetting, resolve_settings
+from earmark_spotter.spotter import score_recording
+from earmark_training.streams import judge, make_streams
+from earmark_training.vocabulary import keywords_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from earmark_spotter import Detection, SpotterModel
+    from earmark_spotter.metadata import ModelMetadata
+    from earmark_spotter.model import Float32Array
+    from earmark_training.corpus import Corpus, Recording
+
+THRESHOLDS = tuple(np.round(np.arange(0.30, 0.96, 0.025), 3).tolist())
+_CALIBRATION_SNRS_DB = (None, 20.0, 10.0)
+_SEED = 20
+
+
+def detect(
+    metadata: ModelMetadata, scores: Float32Array, thresholds: dict[str, float] | None = None
+) -> list[Detection]:
+    """Run the detector over a recording's scores [frames, classes], at the model's thresholds or these."""
+    settings = [KeywordSetting(k, t) for k, t in (thresholds or {}).items()]
+    detector = Detector(metadata, resolve_settings(metadata, settings))
+    return detector.push(scores) + detector.flush()
+
+
+def false_alarms(
+    metadata: ModelMetadata,
+    utterances: Sequence[tuple[str, Float32Array]],
+    thresholds: dict[str, float] | None = None,
+) -> Counter[str]:
+    """Count detections, by keyword, in (transcript, scores) where the transcript does not have the keyword."""
+    counts: Counter[str] = Counter()
+    for transcript, scores in utterances:
+        spoken = keywords_in(transcript, metadata.keyword_names)
+        counts.update(d.keyword for d in detect(metadata, scores, thresholds) if d.keyword not in spoken)
+    return counts
+
+
+def score_speech(model: SpotterModel, corpus: Corpus) -> tuple[list[tuple[str, Float32Array]], float]:
+    """Return the validation utterances as (transcript, scores), and their length in hours."""
+    utterances = corpus.select("speech", "validation")
+    scored = [(u.text, score_recording(model, corpus.samples(u))) for u in utterances]
+    return scored, sum(u.length for u in utterances) / model.metadata.sample_rate_hz / 3600
+
+
+def choose_thresholds(model: SpotterModel, corpus: Corpus, *, fa_per_hour: float) -> dict[str, float]:
+    """Choose each keyword's threshold so that all together stay within the false alarms per hour of speech.
+
+    Found words (validation speakers, clean and with noise at 20 and 10 dB) are weighed against false
+    alarms (read speech) and wrong words: for a price of one false alarm, every keyword takes its own best threshold; the lowest
+    price that keeps to the limit is chosen.
+    """
+    meta, keywords = model.metadata, model.metadata.keyword_names
+    speech, hours = score_speech(model, corpus)
+    clips = corpus.select("clip", "validation")
+    found = {k: np.zeros(len(THRESHOLDS)) for k in keywords}
+    alarms = {k: np.zeros(len(THRESHOLDS)) for k in keywords}
+    for snr in _CALIBRATION_SNRS_DB:
+        streams = make_streams(corpus, clips, snr_db=snr, seed=_SEED)
+        scores = [score_recording(model, s.samples) for s in streams]
+        for i, threshold in enumerate(THRESHOLDS):
+            same = dict.fromkeys(keywords, threshold)
+            verdict = judge(streams, [detect(meta, s, same) for s in scores], keywords)
+            for k in keywords:
+                found[k][i] += verdict.found[k] / verdict.spoken[k] / len(_CALIBRATION_SNRS_DB)
+                # A wrong word in a stream of nothing but words is worth far less than an alarm in speech.
+                found[k][i] -= 0.2 * (verdict.wrong[k] + verdict.repeated[k]) / verdict.spoken[k] / len(_CALIBRATION_SNRS_DB)
+    for i, threshold in enumerate(THRESHOLDS):
+        counts = false_alarms(meta, speech, dict.fromkeys(keywords, threshold))
+        for k in keywords:
+            alarms[k][i] = counts[k]
+    chosen: dict[str, float] = {}
+    for price in np.geomspace(1e-4, 10, 60):
+        best = {k: int((found[k] - price * alarms[k]).argmax()) for k in keywords}
+        chosen = {k: THRESHOLDS[i] for k, i in best.items()}
+        if false_alarms(meta, speech, chosen).total() <= fa_per_hour * hours:
+            break
+    return chosen
+
+
+def measure_offsets(model: SpotterModel, corpus: Corpus) -> dict[str, tuple[float, float]]:
+    """Return, by keyword, the median lag from a word's end to its score's peak and the median length, in ms.
+
+    From training clips whose word energy can locate, padded with silence, heard at the lowest threshold.
+    """
+    meta = model.metadata
+    per_ms = meta.sample_rate_hz / 1000
+    lowest = dict.fromkeys(meta.keyword_names, THRESHOLDS[0])
+    offsets = {}
+    for keyword in meta.keyword_names:
+        lags, lengths = [], []
+        for clip in _located(corpus, keyword)[:300]:
+            assert clip.word is not None
+            samples = np.pad(corpus.samples(clip), (0, meta.sample_rate_hz // 2))
+            heard = [d for d in detect(meta, score_recording(model, samples), lowest) if d.keyword == keyword]
+            if heard:
+                best = max(heard, key=lambda d: d.confidence)
+                peak_end = (int(best.id.rpartition("-")[2]) + 1) * meta.frame_samples
+                lags.append((peak_end - clip.word[1]) / per_ms)
+                lengths.append((clip.word[1] - clip.word[0]) / per_ms)
+        offsets[keyword] = (max(0.0, round(float(np.median(lags)))), round(float(np.median(lengths)))) if lags else (0.0, 400.0)
+    return offsets
+
+
+def _located(corpus: Corpus, keyword: str) -> list[Recording]:
+    clips = [c for c in corpus.select("clip", "training") if c.text == keyword and c.word is not None]
+    return [clips[i] for i in np.random.default_rng(_SEED).permutation(len(clips))]
+
+
+def calibrated(metadata: ModelMetadata, thresholds: dict[str, float], offsets: dict[str, tuple[float, float]]) -> ModelMetadata:
+    """Return the metadata with these thresholds and (end lag, duration) in ms."""
+    keywords = {
+        k: replace(
+            info,
+            threshold=thresholds.get(k, info.threshold),
+            end_lag_ms=offsets[k][0] if k in offsets else info.end_lag_ms,
+            duration_ms=offsets[k][1] if k in offsets else info.duration_ms,
+        )
+        for k, info in metadata.keywords.items()
+    }
+    return replace(metadata, keywords=keywords)

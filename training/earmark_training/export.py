@@ -1,0 +1,182 @@
+"""Export: a trained network becomes the one self-describing ONNX file that is served."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import subprocess
+import tempfile
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import torch
+
+from earmark_spotter import SpotterModel
+from earmark_spotter.metadata import (
+    SCHEMA_VERSION,
+    DetectorInfo,
+    KeywordInfo,
+    Metric,
+    ModelMetadata,
+    TrainingInfo,
+    TrainingSource,
+)
+from earmark_spotter.model import INITIAL_STATE_KEY, METADATA_KEY
+from earmark_training.calibrate import calibrated, choose_thresholds, measure_offsets
+from earmark_training.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from earmark_training.corpus import Corpus
+    from earmark_training.network import Network
+    from earmark_training.train import Recipe
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+"""The largest difference between streamed scores and torch's that an export may have."""
+
+_SOURCES = (
+    TrainingSource(
+        "Google Speech Commands v0.01 and v0.02",
+        "CC BY 4.0",
+        "Pete Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, 2018, arXiv:1804.03209",
+    ),
+    TrainingSource(
+        "LibriSpeech dev-clean and train-clean-5",
+        "CC BY 4.0",
+        "Vassil Panayotov, Guoguo Chen, Daniel Povey, Sanjeev Khudanpur, LibriSpeech, ICASSP 2015",
+    ),
+)
+
+
+class ExportError(Exception):
+    """The exported model does not do what the trained one did."""
+
+
+def export(network: Network, recipe: Recipe, corpus: Corpus, out: Path, *, name: str, version: str, fa_per_hour: float) -> SpotterModel:
+    """Write the model file: graph, checked; thresholds and offsets, calibrated; figures, measured.
+
+    Raises ExportError, and writes nothing, where streamed scores differ from torch's by more than TOLERANCE.
+    """
+    graph = _to_onnx(network)
+    state = network.silent_state().numpy()
+    metadata = _provisional(network, recipe, name, version)
+    model = _pack(graph, state, metadata)
+    difference = largest_difference(network, model, corpus)
+    log.info("streamed scores differ from torch's by at most %.1e", difference)
+    if not difference <= TOLERANCE:
+        raise ExportError(f"streamed scores differ from torch's by {difference:.1e}, more than {TOLERANCE:.0e}")
+    metadata = calibrated(metadata, {}, measure_offsets(model, corpus))
+    model = _pack(graph, state, metadata)
+    metadata = calibrated(metadata, choose_thresholds(model, corpus, fa_per_hour=fa_per_hour), {})
+    figures, document = evaluate(_pack(graph, state, metadata), corpus)
+    metadata = replace(metadata, metrics=tuple(Metric(f.name, round(f.value, 4), f.description) for f in figures))
+    model = _pack(graph, state, metadata, out)
+    document["sha256"] = model.sha256
+    out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
+    return model
+
+
+def _to_onnx(network: Network) -> onnx.ModelProto:
+    """Trace the network as it is served into a graph with any batch and any whole number of frames."""
+    batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
+    example = (torch.zeros(2, 3 * network.shape.frame_samples), torch.zeros(2, network.state_size))
+    with warnings.catch_warnings():  # torch's exporter warns of its own code
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network.eval(),
+            example,
+            dynamo=True,
+            input_names=["pcm", "state"],
+            output_names=["scores", "next_state"],
+            dynamic_shapes={"pcm": {0: batch, 1: network.shape.frame_samples * frames}, "state": {0: batch}},
+            verbose=False,
+        )
+    assert program is not None
+    program.optimize()
+    graph = program.model_proto
+    # The exporter notes each node's source lines: half of the file, and paths of the machine that ran it.
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        del value.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    return graph
+
+
+def _provisional(network: Network, recipe: Recipe, name: str, version: str) -> ModelMetadata:
+    shape = network.shape
+    return ModelMetadata(
+        name=name,
+        version=version,
+        labels=recipe.labels,
+        keywords={k: KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=400) for k in recipe.keywords},
+        sample_rate_hz=shape.sample_rate_hz,
+        step_samples=shape.frame_samples,
+        frame_samples=shape.frame_samples,
+        receptive_field_samples=shape.receptive_field_samples,
+        detector=DetectorInfo(hold_ms=160, separation_ms=300),
+        metrics=(),
+        training=TrainingInfo(_SOURCES, _commit()),
+    )
+
+
+def _commit() -> str:
+    """Return the commit of the training code, marked where it was changed since; `unknown` outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty", "--match="]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _pack(
+    graph: onnx.ModelProto, state: np.ndarray[tuple[int, ...], np.dtype[np.float32]], metadata: ModelMetadata, out: Path | None = None
+) -> SpotterModel:
+    """Put the metadata into the graph and load the result as a server would; write it to `out` if it loads."""
+    document = {"schema_version": SCHEMA_VERSION, **asdict(metadata)}
+    packed = onnx.ModelProto()
+    packed.CopyFrom(graph)
+    del packed.metadata_props[:]
+    onnx.helper.set_model_props(
+        packed,
+        {
+            METADATA_KEY: json.dumps(document),
+            INITIAL_STATE_KEY: base64.b64encode(state.astype("<f4").tobytes()).decode(),
+        },
+    )
+    content = packed.SerializeToString()
+    model = SpotterModel(content)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(out)
+        out.chmod(0o644)
+    return model
+
+
+@torch.no_grad()
+def largest_difference(network: Network, model: SpotterModel, corpus: Corpus, *, seconds: int = 60) -> float:
+    """Return by how much the scores of streamed real audio differ, at most, from torch's in one pass."""
+    clips = corpus.select("clip", "validation")
+    rng = np.random.default_rng(3)
+    frame = network.shape.frame_samples
+    chosen = [corpus.samples(clips[i]) for i in rng.integers(len(clips), size=seconds)]
+    pcm = np.concatenate(chosen)
+    pcm = pcm[: len(pcm) // frame * frame]
+    expected, _ = network(torch.from_numpy(pcm[None]), network.silent_state())
+    state, position, worst = model.initial_states(1), 0, 0.0
+    while position < len(pcm):
+        count = min(int(rng.integers(1, 12)) * frame, len(pcm) - position)
+        scores, state = model.step(pcm[None, position : position + count], state)
+        at = position // frame
+        worst = max(worst, float(np.abs(scores[0] - expected[0, at : at + count // frame].numpy()).max()))
+        position += count
+    return worst
