@@ -50,6 +50,7 @@ def options(target: str, connect_timeout_s: float) -> list[tuple[str, int]]:
     settings = [
         # Also the deadline of one attempt to connect, which gRPC sets to 20 s otherwise.
         ("grpc.min_reconnect_backoff_ms", max(100, int(connect_timeout_s * 1000))),
+        ("grpc.dns_ares_query_timeout", max(100, int(connect_timeout_s * 1000))),
         # A call made while gRPC waits to try again fails at once: keep the wait short.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),

@@ -11,10 +11,10 @@ import grpc.aio
 from earmark_client import messages
 from earmark_client.audio import Encoding
 from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, SpottingStub, options, target
-from earmark_client.errors import ServerUnreachableError, error_from_rpc, unreachable
+from earmark_client.errors import error_from_rpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable
+    from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
     from os import PathLike
 
     from earmark_client.audio import Chunk, KeywordSetting, Samples
@@ -96,8 +96,8 @@ class Client:
             resume=resume,
             request_id=request_id,
         )
-        await self._connect()
         call = SpottingStub(self._channel()).StreamingSpot()
+        given = _GivenStatus(call)
         sender = asyncio.create_task(_send(call, first, audio, encoding))
         answered = False
         try:
@@ -107,7 +107,8 @@ class Client:
                 if event is not None:
                     yield event
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self.address, answered=answered) from error
+            failed = await given.instead_of(error)
+            raise error_from_rpc(failed, self.address, answered=answered) from error
         except asyncio.CancelledError:
             # gRPC says so of a call that `_send` cancelled, too: then the reason is the sender's.
             if sender.done() and not sender.cancelled() and (failure := sender.exception()) is not None:
@@ -180,7 +181,6 @@ class Client:
 
     async def health(self, service: str = "") -> Health:
         """Ask whether the server, or one of its services, is serving."""
-        await self._connect()
         try:
             return messages.health(
                 await HealthStub(self._channel()).Check(
@@ -192,7 +192,6 @@ class Client:
 
     async def watch_health(self, service: str = "") -> AsyncIterator[Health]:
         """Give the health now, and again whenever it changes, until the server goes away."""
-        await self._connect()
         call = HealthStub(self._channel()).Watch(messages.health_request(service))
         answered = False
         try:
@@ -212,29 +211,55 @@ class Client:
             )
         return self._open_channel
 
-    async def _connect(self) -> None:
-        """Wait until the connection stands or has failed; a call then says which, and why."""
-        channel = self._channel()
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                while (state := channel.get_state(try_to_connect=True)) in {
-                    grpc.ChannelConnectivity.IDLE,
-                    grpc.ChannelConnectivity.CONNECTING,
-                }:
-                    await channel.wait_for_state_change(state)
-        except TimeoutError:
-            raise ServerUnreachableError(
-                unreachable(self.address, f"nothing within {self._connect_timeout_s:g} s"),
-                status="UNAVAILABLE",
-            ) from None
-
     async def _unary(self, unary: messages.Unary[Result]) -> Result:
-        await self._connect()
         method = getattr(SpottingStub(self._channel()), unary.method)
         try:
             return unary.read(await method(unary.request, timeout=self._call_timeout_s))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
+
+
+class _GivenStatus:
+    """The status that the server gave a call.
+
+    grpc.aio writes INTERNAL over it when a write fails because the call has just ended
+    (https://github.com/grpc/grpc/issues/36066): without this, the reason of a refusal would be lost.
+    """
+
+    _OVERWRITTEN = "Internal error from Core"
+
+    def __init__(self, call: Any) -> None:
+        self._error: grpc.aio.AioRpcError | None = None
+        self._known = asyncio.Event()
+        call.add_done_callback(self._note)
+
+    async def instead_of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Give the error that the server sent, where the one that was raised hides it."""
+        if error.details() != self._OVERWRITTEN:
+            return error
+        with suppress(TimeoutError):
+            # Written over before it came, it is on its way.
+            await asyncio.wait_for(self._known.wait(), 1.0)
+        return self._error or error
+
+    def _note(self, call: Any) -> None:
+        # Called with each status in turn; of a call that is done these coroutines never wait.
+        details = _result(call.details())
+        if details != self._OVERWRITTEN:
+            self._error = grpc.aio.AioRpcError(
+                _result(call.code()), grpc.aio.Metadata(), _result(call.trailing_metadata()), details
+            )
+            self._known.set()
+
+
+def _result(finished: Coroutine[Any, Any, Any]) -> Any:
+    """Give the result of a coroutine that has nothing to wait for."""
+    try:
+        finished.send(None)
+    except StopIteration as stop:
+        return stop.value
+    finished.close()
+    raise RuntimeError("a call that is done has no status")
 
 
 async def _send(

@@ -130,7 +130,11 @@ def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> Earma
         elif answered:
             kind, text = ConnectionLostError, f"the server at {address} went away: {_cause(text)}"
         else:
-            kind, text = ServerUnreachableError, unreachable(address, _cause(text))
+            kind = ServerUnreachableError
+            text = (
+                f"no Earmark server answers at {address} ({_cause(text)}): check the address, "
+                "or start a server there with `earmark-server`"
+            )
     elif status == "UNIMPLEMENTED":
         text = f"what answers at {address} does not serve {_DOMAIN}: is that the right address? ({text})"
     elif status == "DEADLINE_EXCEEDED" and not reason:
@@ -141,14 +145,6 @@ def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> Earma
     elif status == "CANCELLED":
         text = f"the call to {address} was cancelled: {text}"
     return kind(text or status, status=status, reason=reason, retry_after_s=retry_after_s)
-
-
-def unreachable(address: str, cause: str) -> str:
-    """Say that nothing answers at an address, and what to do."""
-    return (
-        f"no Earmark server answers at {address} ({cause}): check the address, "
-        "or start a server there with `earmark-server`"
-    )
 
 
 def _details(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, float | None]:

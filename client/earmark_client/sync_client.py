@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -11,7 +10,7 @@ import grpc
 from earmark_client import messages
 from earmark_client.audio import Encoding
 from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, SpottingStub, options, target
-from earmark_client.errors import ServerUnreachableError, error_from_rpc, unreachable
+from earmark_client.errors import error_from_rpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
     from earmark_client.events import Classification, Event, Health, ModelInfo, Progress, SpotResult
 
 Result = TypeVar("Result")
-
-_SETTLED = {
-    grpc.ChannelConnectivity.READY,
-    grpc.ChannelConnectivity.TRANSIENT_FAILURE,
-    grpc.ChannelConnectivity.SHUTDOWN,
-}
 
 
 class SyncClient:
@@ -89,7 +82,6 @@ class SyncClient:
             resume=resume,
             request_id=request_id,
         )
-        self._connect()
         requests = _Requests(first, audio, encoding)
         call = SpottingStub(self._channel).StreamingSpot(iter(requests))
         requests.call.set_result(call)
@@ -163,7 +155,6 @@ class SyncClient:
 
     def health(self, service: str = "") -> Health:
         """Ask whether the server, or one of its services, is serving."""
-        self._connect()
         try:
             return messages.health(
                 HealthStub(self._channel).Check(
@@ -175,7 +166,6 @@ class SyncClient:
 
     def watch_health(self, service: str = "") -> Iterator[Health]:
         """Give the health now, and again whenever it changes, until the server goes away."""
-        self._connect()
         call = HealthStub(self._channel).Watch(messages.health_request(service))
         answered = False
         try:
@@ -187,27 +177,7 @@ class SyncClient:
         finally:
             call.cancel()
 
-    def _connect(self) -> None:
-        """Wait until the connection stands or has failed; a call then says which, and why."""
-        settled = threading.Event()
-
-        def on_change(state: grpc.ChannelConnectivity) -> None:
-            if state in _SETTLED:
-                settled.set()
-
-        self._channel.subscribe(on_change, try_to_connect=True)
-        try:
-            in_time = settled.wait(self._connect_timeout_s)
-        finally:
-            self._channel.unsubscribe(on_change)
-        if not in_time:
-            raise ServerUnreachableError(
-                unreachable(self.address, f"nothing within {self._connect_timeout_s:g} s"),
-                status="UNAVAILABLE",
-            )
-
     def _unary(self, unary: messages.Unary[Result]) -> Result:
-        self._connect()
         method = getattr(SpottingStub(self._channel), unary.method)
         try:
             return unary.read(method(unary.request, timeout=self._call_timeout_s))

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import earmark_client
+import grpc
+import pytest
+from earmark_client import EarmarkError
+from earmark_client.errors import error_from_rpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+from grpc.aio import AioRpcError, Metadata
+
+
+def _failed(code: grpc.StatusCode, text: str, reason: str = "", retry_s: float = 0) -> AioRpcError:
+    """Make what a call raises: with the contract's details if it has a reason."""
+    status = status_pb2.Status(code=code.value[0], message=text)
+    if reason:
+        status.details.add().Pack(error_details_pb2.ErrorInfo(domain="earmark.v1", reason=reason))
+    if retry_s:
+        delay = Duration(seconds=int(retry_s), nanos=int(retry_s % 1 * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    details = ("grpc-status-details-bin", status.SerializeToString())
+    return AioRpcError(code, Metadata(), Metadata(details) if reason else Metadata(), text)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "kind", "retryable"),
+    [
+        ("INVALID_ARGUMENT", "UNKNOWN_KEYWORD", "InvalidRequestError", False),
+        ("INVALID_ARGUMENT", "BAD_RESUME_TOKEN", "InvalidRequestError", False),
+        ("NOT_FOUND", "UNKNOWN_MODEL", "UnknownModelError", False),
+        ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "ServerBusyError", True),
+        ("UNAVAILABLE", "DRAINING", "ServerDrainingError", True),
+        ("UNAVAILABLE", "", "ServerUnreachableError", True),
+        ("DEADLINE_EXCEEDED", "IDLE_STREAM", "TimedOutError", True),
+        ("UNAUTHENTICATED", "MISSING_CREDENTIALS", "AccessError", False),
+        ("PERMISSION_DENIED", "BAD_CREDENTIALS", "AccessError", False),
+        ("INTERNAL", "INTERNAL_ERROR", "ServerFaultError", False),
+        ("UNIMPLEMENTED", "", "IncompatibleServerError", False),
+        ("DATA_LOSS", "", "EarmarkError", False),
+    ],
+)
+def test_each_status_has_its_kind(status: str, reason: str, kind: str, retryable: bool) -> None:
+    error = error_from_rpc(_failed(grpc.StatusCode[status], "why it is so", reason), "kws:50051")
+    assert type(error) is getattr(earmark_client, kind)
+    assert isinstance(error, EarmarkError)
+    assert (error.status, error.reason, error.retryable) == (status, reason, retryable)
+    if reason:
+        assert str(error) == "why it is so"
+
+
+def test_the_server_says_when_to_come_back() -> None:
+    failed = _failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "OVERLOADED", retry_s=1.5)
+    assert error_from_rpc(failed, "kws:50051").retry_after_s == 1.5
+    assert error_from_rpc(_failed(grpc.StatusCode.INTERNAL, "x", "INTERNAL_ERROR"), "a").retry_after_s is None
+
+
+def test_a_server_that_went_away_is_told_from_one_that_never_was_there() -> None:
+    failed = _failed(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    lost = error_from_rpc(failed, "kws:50051", answered=True)
+    assert type(lost) is earmark_client.ConnectionLostError
+    assert str(lost) == "the server at kws:50051 went away: Socket closed"
+
+
+def test_the_chain_of_causes_is_cut_to_its_end() -> None:
+    text = (
+        "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+        "Failed to connect to remote host: Connection refused"
+    )
+    error = error_from_rpc(_failed(grpc.StatusCode.UNAVAILABLE, text), "localhost:1")
+    assert str(error).startswith("no Earmark server answers at localhost:1 (Connection refused): ")
+    assert "earmark-server" in str(error)
+
+
+def test_a_message_too_large_for_grpc_itself_has_the_contracts_reason() -> None:
+    text = "CLIENT: Received message larger than max (20000000 vs. 16777216)"
+    error = error_from_rpc(_failed(grpc.StatusCode.RESOURCE_EXHAUSTED, text), "kws:50051")
+    assert (type(error), error.reason) == (earmark_client.InvalidRequestError, "MESSAGE_TOO_LARGE")
+
+
+def test_details_that_are_not_ours_or_not_readable_do_no_harm() -> None:
+    trailers = Metadata(("grpc-status-details-bin", b"\xff\xff\xff"), ("other", "text"))
+    failed = AioRpcError(grpc.StatusCode.INTERNAL, Metadata(), trailers, "it broke")
+    error = error_from_rpc(failed, "kws:50051")
+    assert (str(error), error.reason, error.retry_after_s) == ("it broke", "", None)

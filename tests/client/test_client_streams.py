@@ -1,0 +1,410 @@
+"""Streams of both clients, against a real server with a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tiny_model
+from both_clients import DRIVERS, Driver
+from earmark_client import (
+    Client,
+    Detection,
+    Encoding,
+    Ended,
+    InvalidRequestError,
+    KeywordSetting,
+    Progress,
+    Scores,
+    Silence,
+    Started,
+    SyncClient,
+    UnknownModelError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from earmark_client import Event
+
+RATE_HZ = 16_000
+WORDS = [(0.5, "low"), (1.5, "mid"), (2.5, "high"), (4.2, "low")]
+RECORDING = tiny_model.recording(WORDS, 5.0)
+
+both = pytest.mark.parametrize("client", DRIVERS, ids=["async", "sync"])
+
+
+def _chunks(samples: np.ndarray = RECORDING, length: int = 1600) -> list[np.ndarray]:
+    return [samples[start : start + length] for start in range(0, len(samples), length)]
+
+
+def _detections(events: list[Event]) -> list[Detection]:
+    return [event for event in events if isinstance(event, Detection)]
+
+
+@both
+def test_words_come_back_with_their_offsets_in_seconds(client: Driver, address: str) -> None:
+    events = client.events(address, _chunks(), sample_rate_hz=RATE_HZ)
+    started, ended = events[0], events[-1]
+    assert isinstance(started, Started)
+    assert (started.model, started.model_version) == ("tiny", "1.0.0")
+    assert [active.keyword for active in started.keywords] == ["low", "mid", "high"]
+    assert started.keywords[0].threshold == pytest.approx(0.6)
+    assert started.keywords[0].refractory_s == 0.5
+    assert started.step_s == 0.02
+    assert ended == Ended(audio_s=5.0, detections=4)
+    found = _detections(events)
+    assert [detection.keyword for detection in found] == [word for _, word in WORDS]
+    for detection, (start_s, _) in zip(found, WORDS, strict=True):
+        assert (detection.start_s + detection.end_s) / 2 == pytest.approx(start_s + 0.03, abs=0.06)
+        assert 0.6 < detection.confidence <= 1
+    assert len({detection.id for detection in found}) == 4
+
+
+@both
+def test_the_form_of_the_chunks_changes_nothing(client: Driver, address: str) -> None:
+    expected = _detections(client.events(address, _chunks(), sample_rate_hz=RATE_HZ))
+    pcm = (RECORDING * 32768).round().astype("<i2")
+    forms: list[tuple[list[Any], Encoding]] = [
+        ([pcm.tobytes()], Encoding.LINEAR16),
+        ([bytearray(piece) for piece in _split(pcm.tobytes(), 7777)], Encoding.LINEAR16),
+        (_chunks(pcm, 3000), Encoding.LINEAR16),
+        (_chunks(pcm.astype(np.float32) / 32768), Encoding.FLOAT32),
+    ]
+    for chunks, encoding in forms:
+        events = client.events(address, chunks, sample_rate_hz=RATE_HZ, encoding=encoding)
+        assert [(found.keyword, found.id) for found in _detections(events)] == [
+            (wanted.keyword, wanted.id) for wanted in expected
+        ]
+
+
+def _split(data: bytes, length: int) -> Iterator[bytes]:
+    for start in range(0, len(data), length):
+        yield data[start : start + length]
+
+
+@both
+def test_two_channels_are_mixed_down(client: Driver, address: str) -> None:
+    stereo = np.stack([RECORDING, RECORDING], axis=1)
+    events = client.events(address, [stereo], sample_rate_hz=RATE_HZ, channels=2)
+    assert [found.keyword for found in _detections(events)] == [word for _, word in WORDS]
+
+
+@both
+def test_a_pause_that_is_not_sent_moves_what_follows(client: Driver, address: str) -> None:
+    word = tiny_model.recording([(0.2, "mid")], 1.0)
+    events = client.events(address, [Silence(60.0), word], sample_rate_hz=RATE_HZ)
+    (found,) = _detections(events)
+    assert found.start_s == pytest.approx(60.2, abs=0.06)
+    assert events[-1] == Ended(audio_s=61.0, detections=1)
+
+
+@both
+def test_keywords_are_chosen_with_thresholds(client: Driver, address: str) -> None:
+    events = client.events(
+        address,
+        _chunks(),
+        sample_rate_hz=RATE_HZ,
+        keywords=["mid", KeywordSetting("low", threshold=0.9, refractory_s=10.0)],
+    )
+    started = events[0]
+    assert isinstance(started, Started)
+    assert {active.keyword: round(active.threshold, 3) for active in started.keywords} == {
+        "low": 0.9,
+        "mid": 0.6,
+    }
+    assert [found.keyword for found in _detections(events)] == ["low", "mid"]
+
+
+@both
+def test_scores_and_progress_come_as_often_as_asked(client: Driver, address: str) -> None:
+    events = client.events(
+        address, _chunks(), sample_rate_hz=RATE_HZ, score_interval_s=0.5, progress_interval_s=0.5
+    )
+    scores = [event for event in events if isinstance(event, Scores)]
+    assert [score.offset_s for score in scores] == [step / 2 for step in range(1, 11)]
+    for score in scores:
+        assert sum(one.score for one in score.scores) == pytest.approx(1, abs=1e-3)
+        assert [one.label for one in score.scores] == list(tiny_model.LABELS)
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert len(progress) >= 9
+    assert not any(event.draining for event in progress)
+
+
+@both
+def test_a_broken_stream_goes_on_where_it_was(client: Driver, address: str) -> None:
+    whole = client.events(address, _chunks(), sample_rate_hz=RATE_HZ)
+    newest: list[Progress] = []
+    heard: list[Detection] = []
+
+    def third_progress(event: Event) -> bool:
+        if isinstance(event, Detection):
+            heard.append(event)
+        if isinstance(event, Progress):
+            newest.append(event)
+        return len(newest) == 3
+
+    client.until(address, _chunks(), third_progress, sample_rate_hz=RATE_HZ)
+    rest = RECORDING[round(newest[-1].replay_s * RATE_HZ) :]
+    resumed = client.events(address, _chunks(rest), sample_rate_hz=RATE_HZ, resume=newest[-1])
+    union = {found.id: found for found in heard + _detections(resumed)}
+    assert list(union.values()) == _detections(whole)
+    ended = resumed[-1]
+    assert isinstance(ended, Ended)
+    assert ended.audio_s == 5.0
+
+
+@both
+def test_audio_of_nothing_ends_well(client: Driver, address: str) -> None:
+    events = client.events(address, [b"", np.zeros(0, np.float32)], sample_rate_hz=RATE_HZ)
+    assert [type(event) for event in events] == [Started, Ended]
+    assert events[-1] == Ended(audio_s=0.0, detections=0)
+
+
+@both
+@pytest.mark.parametrize(
+    ("settings", "kind", "reason"),
+    [
+        ({"keywords": ["hi"]}, InvalidRequestError, "UNKNOWN_KEYWORD"),
+        ({"keywords": "hi"}, InvalidRequestError, "UNKNOWN_KEYWORD"),
+        ({"keywords": [KeywordSetting("low", threshold=1.5)]}, InvalidRequestError, "BAD_THRESHOLD"),
+        ({"model": "other"}, UnknownModelError, "UNKNOWN_MODEL"),
+        ({"sample_rate_hz": 4000}, InvalidRequestError, "UNSUPPORTED_SAMPLE_RATE"),
+        ({"sample_rate_hz": 1 << 40}, InvalidRequestError, "UNSUPPORTED_SAMPLE_RATE"),
+        ({"channels": 0}, InvalidRequestError, "BAD_AUDIO"),
+        ({"channels": 9}, InvalidRequestError, "BAD_AUDIO"),
+        (
+            {"resume": Progress(0.0, 0.0, 0.0, b"no token", draining=False)},
+            InvalidRequestError,
+            "BAD_RESUME_TOKEN",
+        ),
+    ],
+)
+def test_what_the_contract_refuses_has_its_reason(
+    client: Driver, address: str, settings: dict[str, Any], kind: type[Exception], reason: str
+) -> None:
+    with pytest.raises(kind) as refused:
+        client.events(address, _chunks(), **{"sample_rate_hz": RATE_HZ, **settings})
+    assert getattr(refused.value, "reason", None) == reason
+    assert len(str(refused.value)) > 20
+
+
+@both
+def test_half_a_sample_at_the_end_is_refused_after_what_was_heard(client: Driver, address: str) -> None:
+    heard: list[Event] = []
+
+    def keep(event: Event) -> bool:
+        heard.append(event)
+        return False
+
+    pcm = (RECORDING * 32768).astype("<i2").tobytes()
+    with pytest.raises(InvalidRequestError) as refused:
+        client.until(address, [pcm, b"\x00"], keep, sample_rate_hz=RATE_HZ)
+    assert refused.value.reason == "BAD_AUDIO"
+    assert len(_detections(heard)) >= 3
+
+
+@both
+def test_nan_in_float_audio_is_refused(client: Driver, address: str) -> None:
+    bad = np.array([0.0, np.nan], np.float32)
+    with pytest.raises(InvalidRequestError) as refused:
+        client.events(address, [bad], sample_rate_hz=RATE_HZ, encoding=Encoding.FLOAT32)
+    assert refused.value.reason == "BAD_AUDIO"
+
+
+class _MicrophoneUnpluggedError(Exception):
+    pass
+
+
+@both
+def test_a_failure_of_the_callers_audio_comes_out_as_it_is(client: Driver, address: str) -> None:
+    def failing() -> Iterator[np.ndarray]:
+        yield RECORDING[:RATE_HZ]
+        raise _MicrophoneUnpluggedError
+
+    with pytest.raises(_MicrophoneUnpluggedError):
+        client.events(address, failing(), sample_rate_hz=RATE_HZ)
+
+    def failing_at_once() -> Iterator[np.ndarray]:
+        raise _MicrophoneUnpluggedError
+        yield
+
+    with pytest.raises(_MicrophoneUnpluggedError):
+        client.events(address, failing_at_once(), sample_rate_hz=RATE_HZ)
+
+
+@both
+def test_a_stream_can_be_left_in_the_middle_and_the_next_one_is_whole(client: Driver, address: str) -> None:
+    endless = itertools.repeat(np.zeros(RATE_HZ // 10, np.float32))
+    client.until(address, endless, lambda event: isinstance(event, Progress), sample_rate_hz=RATE_HZ)
+    events = client.events(address, _chunks(), sample_rate_hz=RATE_HZ)
+    assert len(_detections(events)) == 4
+
+
+def test_live_audio_is_sent_as_it_comes_and_heard_before_the_next_comes(address: str) -> None:
+    """The chunk after a word is given only when the word has been heard: both ways are live."""
+
+    async def run() -> list[str]:
+        heard = asyncio.Event()
+
+        async def live() -> AsyncIterator[np.ndarray]:
+            for chunk in _chunks(RECORDING[:RATE_HZ]):
+                yield chunk
+            await asyncio.wait_for(heard.wait(), 10)
+            yield RECORDING[RATE_HZ:]
+
+        words = []
+        async with Client(address) as client:
+            async for event in client.stream(live(), sample_rate_hz=RATE_HZ):
+                if isinstance(event, Detection):
+                    words.append(event.keyword)
+                    heard.set()
+        return words
+
+    assert asyncio.run(run()) == [word for _, word in WORDS]
+
+
+def test_one_client_serves_many_streams_at_once(address: str) -> None:
+    async def run() -> None:
+        async def one(client: Client) -> list[Event]:
+            return [event async for event in client.stream(_chunks(), sample_rate_hz=RATE_HZ)]
+
+        async with Client(address) as client:
+            streams = await asyncio.gather(*(one(client) for _ in range(8)))
+        assert all(_detections(events) == _detections(streams[0]) for events in streams)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_is_not_sent_for(address: str) -> None:
+    """Backpressure: audio is taken no faster than its events are read."""
+    taken = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(600):
+            taken += 1
+            yield bytes(2 * RATE_HZ * 5)
+
+    async def run() -> None:
+        async with Client(address) as client:
+            # Score frames by the step: their bytes fill the way back when nobody reads them.
+            events = client.stream(
+                counted(), sample_rate_hz=RATE_HZ, score_interval_s=0.02, progress_interval_s=0.1
+            )
+            await anext(events)
+            before = -1
+            while taken != before:  # until nothing more is taken for a while
+                before = taken
+                await asyncio.sleep(0.3)
+            await events.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+    assert taken < 600
+
+
+def test_cancelling_a_task_ends_its_stream_and_its_audio(address: str) -> None:
+    closed = threading.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(3200)
+                await asyncio.sleep(0.01)
+        finally:
+            closed.set()
+
+    async def run() -> None:
+        async with Client(address) as client:
+            running = asyncio.Event()
+
+            async def consume() -> None:
+                async for _ in client.stream(endless(), sample_rate_hz=RATE_HZ):
+                    running.set()
+
+            task = asyncio.create_task(consume())
+            await asyncio.wait_for(running.wait(), 10)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            # The same client goes on.
+            assert (await client.list_models())[0].name == "tiny"
+
+    asyncio.run(run())
+    assert closed.wait(5)
+
+
+@both
+def test_a_whole_recording_gives_what_its_stream_gives(client: Driver, address: str, tmp_path: Any) -> None:
+    import soundfile
+
+    streamed = _detections(client.events(address, _chunks(), sample_rate_hz=RATE_HZ))
+    path = tmp_path / "words.wav"
+    soundfile.write(path, (RECORDING * 32768).round().astype(np.int16), RATE_HZ)
+    for audio, settings in [
+        (path, {}),
+        (str(path), {}),
+        (path.read_bytes(), {}),
+        (RECORDING, {"sample_rate_hz": RATE_HZ}),
+    ]:
+        result = client.call(address, "spot", audio, **settings)
+        assert [found.id for found in result.detections] == [found.id for found in streamed]
+        assert (result.audio_s, result.model, result.model_version) == (5.0, "tiny", "1.0.0")
+    only_low = client.call(address, "spot", path, keywords=["low"])
+    assert [found.keyword for found in only_low.detections] == ["low", "low"]
+
+
+@both
+def test_a_clip_is_named(client: Driver, address: str) -> None:
+    clip = tiny_model.recording([(0.3, "mid")], 0.6)
+    result = client.call(address, "classify", clip, sample_rate_hz=RATE_HZ)
+    assert result.label == "mid"
+    assert result.audio_s == 0.6
+    assert 0 < result.processing_s < 10
+    scores = [one.score for one in result.scores]
+    assert scores == sorted(scores, reverse=True)
+    assert {one.label for one in result.scores} == set(tiny_model.LABELS)
+
+
+@both
+def test_an_array_without_its_rate_and_a_file_that_is_none_are_refused(
+    client: Driver, address: str, tmp_path: Any
+) -> None:
+    with pytest.raises(InvalidRequestError, match="sample_rate_hz"):
+        client.call(address, "spot", RECORDING)
+    text = tmp_path / "text.wav"
+    text.write_text("no sound")
+    with pytest.raises(InvalidRequestError) as refused:
+        client.call(address, "classify", text)
+    assert refused.value.reason == "BAD_AUDIO"
+
+
+@both
+def test_models_say_what_they_know(client: Driver, address: str) -> None:
+    (listed,) = client.call(address, "list_models")
+    assert listed == client.call(address, "get_model") == client.call(address, "get_model", "tiny")
+    assert listed.default
+    assert [active.keyword for active in listed.keywords] == ["low", "mid", "high"]
+    assert listed.labels == tiny_model.LABELS
+    assert (listed.sample_rate_hz, listed.step_s, listed.receptive_field_s) == (16_000, 0.02, 0.07)
+    assert listed.metrics[0].name == "clip_accuracy"
+    assert listed.training_sources[0].license == "CC0-1.0"
+    assert len(listed.sha256) == 64
+    with pytest.raises(UnknownModelError):
+        client.call(address, "get_model", "other")
+
+
+def test_the_twins_take_the_same_arguments() -> None:
+    def signature(method: Any) -> list[tuple[str, Any]]:
+        return [(one.name, one.default) for one in inspect.signature(method).parameters.values()]
+
+    methods = ["__init__", "stream", "spot", "classify", "list_models", "get_model", "health", "watch_health"]
+    for name in methods:
+        assert signature(getattr(Client, name)) == signature(getattr(SyncClient, name))
+    public = {name for name in dir(Client) if not name.startswith("_")}
+    assert public == {name for name in dir(SyncClient) if not name.startswith("_")}
