@@ -54,6 +54,7 @@ class SpotterModel:
         """The state after digital silence, [state_size], read-only: what a stream begins with."""
         self._check_signature()
         self._check_run()
+        self._check_memory()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int = 1) -> SpotterModel:
@@ -156,6 +157,25 @@ class SpotterModel:
         if not (np.abs(scores.sum(axis=2) - 1) < 1e-3).all() or scores.min() < 0:
             raise ModelError("The graph's `scores` are not probabilities that sum to 1.")
 
+    def _check_memory(self) -> None:
+        """Check what streams begin with and what they forget: resuming and warming up rest on it."""
+        meta = self.metadata
+        remembered = -(-meta.receptive_field_samples // meta.step_samples) * meta.step_samples
+        silence = np.zeros((1, remembered + meta.step_samples), np.float32)
+        scores, _ = self.step(silence, self.initial_states(1))
+        if np.abs(scores[0, 0] - scores[0, -1]).max() > 1e-3:
+            raise ModelError(f"The model's `{INITIAL_STATE_KEY}` is not its state after digital silence.")
+
+        noise = np.random.default_rng(0).normal(0, 0.1, silence.shape).astype(np.float32)
+        _, noisy = self.step(noise, self.initial_states(1))
+        scores, _ = self.step(np.tile(silence, (2, 1)), np.concatenate([noisy, self.initial_states(1)]))
+        last = scores[:, -meta.frames_per_step :]
+        if np.abs(last[0] - last[1]).max() > 1e-3:
+            raise ModelError(
+                f"The graph remembers audio for longer than `receptive_field_samples` says "
+                f"({meta.receptive_field_samples})."
+            )
+
 
 def _parse_initial_state(text: str) -> Float32Array:
     try:
@@ -194,7 +214,12 @@ def _open_session(content: bytes, threads: int) -> Any:
 
 
 def _import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime with its telemetry off: a listener must not call anyone."""
+    """Import ONNX Runtime with its telemetry off: a listener must not call anyone.
+
+    The variable is what counts, and only before the first import: without it the import alone
+    writes a device id and a queue of events into the home folder. A program that imports ONNX
+    Runtime by itself, before it loads a model here, has to set it itself.
+    """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 

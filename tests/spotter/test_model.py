@@ -108,6 +108,7 @@ def test_a_bad_initial_state_is_named(tmp_path: Path, state: Any) -> None:
         ("frame_samples", lambda d: d.update(frame_samples=640, step_samples=640)),
         ("step_samples", lambda d: d.update(frame_samples=100, step_samples=100)),
         ("threshold", lambda d: d["keywords"]["low"].update(threshold=3)),
+        ("receptive_field_samples", lambda d: d.update(receptive_field_samples=320)),
     ],
 )
 def test_a_document_at_odds_with_the_graph_is_refused(
@@ -117,6 +118,14 @@ def test_a_document_at_odds_with_the_graph_is_refused(
     change(document)
     path = tiny_model.build(tmp_path / "m.onnx", document=document)
     with pytest.raises(ModelError, match=field):
+        SpotterModel.load(path)
+
+
+def test_an_initial_state_that_is_not_silence_is_refused(tmp_path: Path) -> None:
+    state = tiny_model.initial_state()
+    state[tiny_model.TAIL_SAMPLES :] = np.tile([0, 0, 1, 0, 0], 2)  # as if `low` had just been said
+    path = tiny_model.build(tmp_path / "m.onnx", state=state)
+    with pytest.raises(ModelError, match="not its state after digital silence"):
         SpotterModel.load(path)
 
 
