@@ -26,14 +26,14 @@ def server(address: str | None) -> Iterator[str]:
         return
     try:
         embedded: Any = import_module("earmark_server.embedded")
+        context = embedded.serve_in_thread()
+        # The server's package is always there; what it is built on comes with the extra.
+        started = context.__enter__()
     except ImportError as error:
         raise NotInstalledError(
             f"no --server was given, and this installation cannot start one itself (it lacks {error.name}): "
             "`pip install 'earmark[server]'`, or give --server HOST:PORT"
         ) from error
-    context = embedded.serve_in_thread()
-    try:
-        started = context.__enter__()
     except Exception as error:
         raise EarmarkError(f"the server inside this process did not start: {error}") from error
     try:

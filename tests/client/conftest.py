@@ -21,3 +21,14 @@ def address(tiny_model_path: Path) -> Iterator[str]:
 
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of the tones low, mid and high."""
+    import soundfile
+    from command_line import RATE_HZ, samples
+
+    path = tmp_path_factory.mktemp("recordings") / "words.wav"
+    soundfile.write(path, samples(), RATE_HZ)
+    return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 import threading
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,6 @@ from earmark_client import (
     Scores,
     Silence,
     Started,
-    SyncClient,
     UnknownModelError,
 )
 
@@ -217,6 +215,21 @@ def test_nan_in_float_audio_is_refused(client: Driver, address: str) -> None:
     assert refused.value.reason == "BAD_AUDIO"
 
 
+def test_the_reason_of_a_refusal_survives_the_writes_that_it_meets(address: str) -> None:
+    """grpc.aio alone loses it about every other time."""
+
+    async def run() -> None:
+        async with Client(address) as client:
+            for _ in range(30):
+                many = itertools.repeat(bytes(3200), 100)
+                with pytest.raises(InvalidRequestError) as refused:
+                    async for _ in client.stream(many, sample_rate_hz=RATE_HZ, keywords=["hi"]):
+                        pass
+                assert refused.value.reason == "UNKNOWN_KEYWORD"
+
+    asyncio.run(run())
+
+
 class _MicrophoneUnpluggedError(Exception):
     pass
 
@@ -337,74 +350,3 @@ def test_cancelling_a_task_ends_its_stream_and_its_audio(address: str) -> None:
 
     asyncio.run(run())
     assert closed.wait(5)
-
-
-@both
-def test_a_whole_recording_gives_what_its_stream_gives(client: Driver, address: str, tmp_path: Any) -> None:
-    import soundfile
-
-    streamed = _detections(client.events(address, _chunks(), sample_rate_hz=RATE_HZ))
-    path = tmp_path / "words.wav"
-    soundfile.write(path, (RECORDING * 32768).round().astype(np.int16), RATE_HZ)
-    for audio, settings in [
-        (path, {}),
-        (str(path), {}),
-        (path.read_bytes(), {}),
-        (RECORDING, {"sample_rate_hz": RATE_HZ}),
-    ]:
-        result = client.call(address, "spot", audio, **settings)
-        assert [found.id for found in result.detections] == [found.id for found in streamed]
-        assert (result.audio_s, result.model, result.model_version) == (5.0, "tiny", "1.0.0")
-    only_low = client.call(address, "spot", path, keywords=["low"])
-    assert [found.keyword for found in only_low.detections] == ["low", "low"]
-
-
-@both
-def test_a_clip_is_named(client: Driver, address: str) -> None:
-    clip = tiny_model.recording([(0.3, "mid")], 0.6)
-    result = client.call(address, "classify", clip, sample_rate_hz=RATE_HZ)
-    assert result.label == "mid"
-    assert result.audio_s == 0.6
-    assert 0 < result.processing_s < 10
-    scores = [one.score for one in result.scores]
-    assert scores == sorted(scores, reverse=True)
-    assert {one.label for one in result.scores} == set(tiny_model.LABELS)
-
-
-@both
-def test_an_array_without_its_rate_and_a_file_that_is_none_are_refused(
-    client: Driver, address: str, tmp_path: Any
-) -> None:
-    with pytest.raises(InvalidRequestError, match="sample_rate_hz"):
-        client.call(address, "spot", RECORDING)
-    text = tmp_path / "text.wav"
-    text.write_text("no sound")
-    with pytest.raises(InvalidRequestError) as refused:
-        client.call(address, "classify", text)
-    assert refused.value.reason == "BAD_AUDIO"
-
-
-@both
-def test_models_say_what_they_know(client: Driver, address: str) -> None:
-    (listed,) = client.call(address, "list_models")
-    assert listed == client.call(address, "get_model") == client.call(address, "get_model", "tiny")
-    assert listed.default
-    assert [active.keyword for active in listed.keywords] == ["low", "mid", "high"]
-    assert listed.labels == tiny_model.LABELS
-    assert (listed.sample_rate_hz, listed.step_s, listed.receptive_field_s) == (16_000, 0.02, 0.07)
-    assert listed.metrics[0].name == "clip_accuracy"
-    assert listed.training_sources[0].license == "CC0-1.0"
-    assert len(listed.sha256) == 64
-    with pytest.raises(UnknownModelError):
-        client.call(address, "get_model", "other")
-
-
-def test_the_twins_take_the_same_arguments() -> None:
-    def signature(method: Any) -> list[tuple[str, Any]]:
-        return [(one.name, one.default) for one in inspect.signature(method).parameters.values()]
-
-    methods = ["__init__", "stream", "spot", "classify", "list_models", "get_model", "health", "watch_health"]
-    for name in methods:
-        assert signature(getattr(Client, name)) == signature(getattr(SyncClient, name))
-    public = {name for name in dir(Client) if not name.startswith("_")}
-    assert public == {name for name in dir(SyncClient) if not name.startswith("_")}

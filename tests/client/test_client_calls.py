@@ -1,0 +1,94 @@
+"""Calls with one answer, of both clients, against a real server with a tiny model."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import soundfile
+import tiny_model
+from both_clients import DRIVERS, Driver
+from earmark_client import Client, Detection, InvalidRequestError, SyncClient, UnknownModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RATE_HZ = 16_000
+WORDS = [(0.5, "low"), (1.5, "mid"), (2.5, "high"), (4.2, "low")]
+RECORDING = tiny_model.recording(WORDS, 5.0)
+
+both = pytest.mark.parametrize("client", DRIVERS, ids=["async", "sync"])
+
+
+@both
+def test_a_whole_recording_gives_what_its_stream_gives(client: Driver, address: str, tmp_path: Path) -> None:
+    events = client.events(address, [RECORDING], sample_rate_hz=RATE_HZ)
+    streamed = [event.id for event in events if isinstance(event, Detection)]
+    path = tmp_path / "words.wav"
+    soundfile.write(path, (RECORDING * 32768).round().astype(np.int16), RATE_HZ)
+    for audio, settings in [
+        (path, {}),
+        (str(path), {}),
+        (path.read_bytes(), {}),
+        (RECORDING, {"sample_rate_hz": RATE_HZ}),
+    ]:
+        result = client.call(address, "spot", audio, **settings)
+        assert [found.id for found in result.detections] == [
+            found.id for found in streamed if isinstance(found, Detection)
+        ]
+        assert (result.audio_s, result.model, result.model_version) == (5.0, "tiny", "1.0.0")
+    only_low = client.call(address, "spot", path, keywords=["low"])
+    assert [found.keyword for found in only_low.detections] == ["low", "low"]
+
+
+@both
+def test_a_clip_is_named(client: Driver, address: str) -> None:
+    clip = tiny_model.recording([(0.3, "mid")], 0.6)
+    result = client.call(address, "classify", clip, sample_rate_hz=RATE_HZ)
+    assert result.label == "mid"
+    assert result.audio_s == 0.6
+    assert 0 < result.processing_s < 10
+    scores = [one.score for one in result.scores]
+    assert scores == sorted(scores, reverse=True)
+    assert {one.label for one in result.scores} == set(tiny_model.LABELS)
+
+
+@both
+def test_an_array_without_its_rate_and_a_file_that_is_none_are_refused(
+    client: Driver, address: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequestError, match="sample_rate_hz"):
+        client.call(address, "spot", RECORDING)
+    text = tmp_path / "text.wav"
+    text.write_text("no sound")
+    with pytest.raises(InvalidRequestError) as refused:
+        client.call(address, "classify", text)
+    assert refused.value.reason == "BAD_AUDIO"
+
+
+@both
+def test_models_say_what_they_know(client: Driver, address: str) -> None:
+    (listed,) = client.call(address, "list_models")
+    assert listed == client.call(address, "get_model") == client.call(address, "get_model", "tiny")
+    assert listed.default
+    assert [active.keyword for active in listed.keywords] == ["low", "mid", "high"]
+    assert listed.labels == tiny_model.LABELS
+    assert (listed.sample_rate_hz, listed.step_s, listed.receptive_field_s) == (16_000, 0.02, 0.07)
+    assert listed.metrics[0].name == "clip_accuracy"
+    assert listed.training_sources[0].license == "CC0-1.0"
+    assert len(listed.sha256) == 64
+    with pytest.raises(UnknownModelError):
+        client.call(address, "get_model", "other")
+
+
+def test_the_twins_take_the_same_arguments() -> None:
+    def signature(method: Any) -> list[tuple[str, Any]]:
+        return [(one.name, one.default) for one in inspect.signature(method).parameters.values()]
+
+    methods = ["__init__", "stream", "spot", "classify", "list_models", "get_model", "health", "watch_health"]
+    for name in methods:
+        assert signature(getattr(Client, name)) == signature(getattr(SyncClient, name))
+    public = {name for name in dir(Client) if not name.startswith("_")}
+    assert public == {name for name in dir(SyncClient) if not name.startswith("_")}
