@@ -1,0 +1,235 @@
+"""`earmark listen` with a real audio server, whose one microphone is a pipe that is fed at its own pace.
+
+Needs PulseAudio and what leads from PortAudio to it: on Debian the packages pulseaudio,
+libasound2-plugins and libportaudio2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import soundfile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RATE_HZ = 16_000
+SAMPLES = Path(__file__).parents[2] / "client" / "earmark_client" / "samples"
+BLOCK = RATE_HZ // 10
+
+
+class _Microphone:
+    """A private PulseAudio with a pipe for a microphone: silence, and what is played into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._pipe = folder / "microphone"
+        self._socket = folder / "native"
+        # ALSA's default device, which PortAudio opens, is this PulseAudio and nothing of the machine's own.
+        (folder / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("EARMARK_")},
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(folder),
+            "PULSE_SERVER": f"unix:{self._socket}",
+        }
+        self._played = np.zeros(0, "<i2")
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--log-target=stderr"]
+        command += ["-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1"]
+        command += ["-L", f"module-pipe-source file={self._pipe} format=s16le rate={RATE_HZ} channels=1"]
+        with subprocess.Popen(command, env=self.environment, stderr=subprocess.PIPE) as daemon:
+            self.unplug = daemon.kill
+            log: list[bytes] = []
+            assert daemon.stderr is not None
+            reading = threading.Thread(target=log.extend, args=[daemon.stderr])
+            reading.start()
+            feeding = threading.Thread(target=self._feed)
+            try:
+                deadline_s = time.monotonic() + 20
+                while not (self._socket.exists() and self._pipe.exists()):
+                    assert daemon.poll() is None, b"".join(log).decode()
+                    assert time.monotonic() < deadline_s, b"".join(log).decode()
+                    time.sleep(0.02)
+                feeding.start()
+                yield
+            finally:
+                self._over.set()
+                if feeding.ident is not None:
+                    feeding.join()
+                daemon.terminate()
+                daemon.wait(10)
+                reading.join()
+
+    def play(self, samples: np.ndarray) -> None:
+        with self._lock:
+            self._played = np.concatenate([self._played, samples.astype("<i2")])
+
+    def _feed(self) -> None:
+        descriptor = os.open(self._pipe, os.O_WRONLY)
+        due_s = time.monotonic()
+        while not self._over.wait(max(0.0, due_s - time.monotonic())):
+            with self._lock:
+                block, self._played = self._played[:BLOCK], self._played[BLOCK:]
+            try:
+                os.write(descriptor, np.pad(block, (0, BLOCK - len(block))).tobytes())
+            except BrokenPipeError:  # unplugged
+                break
+            due_s += 0.1
+        os.close(descriptor)
+
+
+@pytest.fixture
+def microphone() -> Iterator[_Microphone]:
+    if shutil.which("pulseaudio") is None:
+        pytest.skip("no pulseaudio: on Debian, install pulseaudio, libasound2-plugins and libportaudio2")
+    try:
+        import sounddevice  # noqa: F401
+    except (ImportError, OSError) as error:
+        pytest.skip(f"no sounddevice or no PortAudio: {error}")
+    # Not pytest's: the path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="earmark-") as folder:
+        microphone = _Microphone(Path(folder))
+        with microphone.open():
+            listed = subprocess.run(
+                [sys.executable, "-m", "earmark_client", "listen", "--list-devices"],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                env=microphone.environment,
+                check=False,
+            )
+            if "default" not in listed.stdout:
+                pytest.skip("PortAudio does not see PulseAudio: on Debian, install libasound2-plugins")
+            yield microphone
+
+
+def _listen(
+    microphone: _Microphone, samples: np.ndarray, keywords: int, *args: str
+) -> tuple[int, list[dict[str, Any]], str]:
+    """Listen while the samples are played, until so many keywords are heard; then interrupt it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "earmark_client", "listen", "--json", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=microphone.environment,
+    ) as process:
+        # What waits below waits for a line: this is the deadline of all of it.
+        deadline = threading.Timer(60, process.kill)
+        deadline.start()
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            notice = process.stderr.readline()
+            microphone.play(samples)
+            lines: list[dict[str, Any]] = []
+            for text in process.stdout:
+                lines.append(json.loads(text))
+                if sum(line["type"] == "detection" for line in lines) == keywords:
+                    break
+            process.send_signal(signal.SIGINT)
+            lines += [json.loads(text) for text in process.stdout]
+            assert process.stderr.read() == ""
+            return process.wait(), lines, notice
+        finally:
+            deadline.cancel()
+            process.kill()
+
+
+def test_words_are_heard_from_a_microphone(microphone: _Microphone, tiny_model_path: Path) -> None:
+    import tiny_model
+    from earmark_server.embedded import serve_in_thread
+
+    words = [(0.5, "low"), (1.5, "high"), (2.5, "mid")]
+    samples = tiny_model.recording(words, 3.0) * 32768
+    with serve_in_thread(model=(str(tiny_model_path),)) as address:
+        code, lines, notice = _listen(microphone, samples, 3, "--server", address)
+    assert code == 130
+    assert notice == "Listening to default (44100 Hz); Ctrl-C ends. Keywords: low, mid, high\n"
+    started, *found, ended = lines
+    assert started["type"] == "started"
+    assert [line["keyword"] for line in found] == ["low", "high", "mid"]
+    first_s = found[0]["start_s"]
+    for line, (start_s, _) in zip(found, words, strict=True):
+        assert line["start_s"] - first_s == pytest.approx(start_s - words[0][0], abs=0.1)
+    assert (ended["type"], ended["interrupted"], ended["detections"]) == ("ended", True, 3)
+    assert ended["audio_s"] >= found[-1]["end_s"]
+
+
+def test_it_stops_by_itself_after_so_much_audio(microphone: _Microphone, tiny_model_path: Path) -> None:
+    from earmark_server.embedded import serve_in_thread
+
+    with serve_in_thread(model=(str(tiny_model_path),)) as address:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "earmark_client",
+                "listen",
+                "--json",
+                "--duration",
+                "1",
+                "--server",
+                address,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=microphone.environment,
+            check=False,
+        )
+    assert done.returncode == 0
+    ended = json.loads(done.stdout.splitlines()[-1])
+    assert ended["audio_s"] == pytest.approx(1.0, abs=0.1)
+    assert ended["interrupted"] is False
+
+
+def test_a_microphone_that_is_unplugged_is_said(microphone: _Microphone, tiny_model_path: Path) -> None:
+    from earmark_server.embedded import serve_in_thread
+
+    with (
+        serve_in_thread(model=(str(tiny_model_path),)) as address,
+        subprocess.Popen(
+            [sys.executable, "-m", "earmark_client", "listen", "--server", address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=microphone.environment,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        process.stderr.readline()
+        microphone.unplug()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    # PortAudio may have had words of its own before.
+    assert err.splitlines()[-1] == "earmark: the microphone 'default' has gone away"
+
+
+def test_the_bundled_recording_is_heard_by_the_bundled_model(microphone: _Microphone) -> None:
+    """As a newcomer would: no server anywhere, the default model, human words."""
+    samples, rate_hz = soundfile.read(SAMPLES / "demo.flac", dtype="int16")
+    assert rate_hz == RATE_HZ
+    said = json.loads((SAMPLES / "demo.json").read_text())["said"][:4]
+    keywords = [line["keyword"] for line in said if line["keyword"]]
+    part = samples[: round(said[-1]["end_s"] * RATE_HZ)]
+    code, lines, _ = _listen(microphone, part, len(keywords))
+    assert code == 130
+    assert [line["keyword"] for line in lines if line["type"] == "detection"] == keywords
