@@ -1,0 +1,1 @@
+"""Commands that measure Earmark; each is started with `python -m benchmarks.NAME`."""
