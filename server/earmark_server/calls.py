@@ -52,6 +52,27 @@ class Call:
         self.detection_count = 0
         self.stream: EngineStream | None = None
         self._begun_s = time.perf_counter()
+        self._guard: asyncio.Timeout | None = None
+        self._ended_by: CallError | None = None
+
+    def end(self, error: CallError) -> None:
+        """End the call with an error, whatever it is waiting for just now."""
+        if self._guard is not None and self._ended_by is None:
+            self._ended_by = error
+            self._guard.reschedule(asyncio.get_running_loop().time())
+
+    @contextlib.asynccontextmanager
+    async def can_be_ended(self) -> AsyncIterator[None]:
+        """Let `end` end the block."""
+        try:
+            async with asyncio.timeout(None) as self._guard:
+                yield
+        except TimeoutError:
+            if self._ended_by is None:
+                raise
+            raise self._ended_by from None
+        finally:
+            self._guard = None
 
     def take_request_id(self, wanted: str, field: str) -> None:
         """Call it what its client calls it."""
@@ -116,6 +137,11 @@ class Calls:
         if not self._open:
             self._all_ended.set()
 
+    def refuse_if_draining(self) -> None:
+        """Raise CallError (DRAINING) after `drain`."""
+        if self._draining:
+            raise CallError("DRAINING", "This server is going away: try another one.")
+
     async def all_ended(self) -> None:
         """After `drain`: wait until no call is open."""
         await self._all_ended.wait()
@@ -135,7 +161,8 @@ class Calls:
             self._open.add(call)
             self._counts[kind] += 1
             try:
-                yield call
+                async with call.can_be_ended():
+                    yield call
             finally:
                 self._open.discard(call)
                 self._counts[kind] -= 1
@@ -156,8 +183,7 @@ class Calls:
     def _let_in(self, call: Call) -> None:
         if call.kind is Kind.LOOKUP:
             return
-        if self._draining:
-            raise CallError("DRAINING", "This server is going away: try another one.")
+        self.refuse_if_draining()
         limit, reason, what = self._limits[call.kind]
         if self._counts[call.kind] >= limit:
             raise CallError(reason, f"{limit} {what} on this server, and it takes no more: come back later.")

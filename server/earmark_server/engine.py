@@ -259,26 +259,34 @@ class Engine:
             if command is None:
                 return False
             stream, item = command
-            match item:
-                case _Command.OPEN:
-                    stream.slot = self._bank(stream).allocate()
-                case _Command.CLOSE:
-                    self._bank(stream).release(stream.slot)
-                    stream.slot = -1
-                case _Command.TELL_ROOM:
-                    stream.wants_room = True
-                    self._report([(stream, [])])
-                case _Command.UNPARK:
-                    stream.parked = False
-                    self._enqueue(stream)
-                case _Command.MILESTONE:
-                    milestone = stream.work.milestone()
-                    if milestone is not None and stream.slot >= 0:
-                        self._report([(stream, [milestone])])
-                case _:
+            try:
+                if isinstance(item, _Command):
+                    self._carry_out(stream, item)
+                else:
                     stream.work.accept(item)
                     self._enqueue(stream)
+            except Exception as error:
+                self._report([(stream, [Failed(error)])])
         return True
+
+    def _carry_out(self, stream: EngineStream, command: _Command) -> None:
+        match command:
+            case _Command.OPEN:
+                stream.slot = self._bank(stream).allocate()
+            case _Command.CLOSE:
+                if stream.slot >= 0:
+                    self._bank(stream).release(stream.slot)
+                    stream.slot = -1
+            case _Command.TELL_ROOM:
+                stream.wants_room = True
+                self._report([(stream, [])])
+            case _Command.UNPARK:
+                stream.parked = False
+                self._enqueue(stream)
+            case _Command.MILESTONE:
+                milestone = stream.work.milestone()
+                if milestone is not None and stream.slot >= 0:
+                    self._report([(stream, [milestone])])
 
     def _bank(self, stream: EngineStream) -> StateBank:
         return self._banks[id(stream.work.model)]

@@ -112,8 +112,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.all_ended(), self._settings.drain_grace_s)
         for call in self._calls:
-            if call.stream is not None:
-                call.stream.fail(CallError("DRAINING", "This server has gone away: resume on another one."))
+            call.end(CallError("DRAINING", "This server has gone away: resume on another one."))
         await self.stop(_LAST_WORDS_S if len(self._calls) else None)
 
     async def stop(self, grace_s: float | None = None) -> None:

@@ -61,27 +61,8 @@ class KeywordSpottingService:
 
     async def streaming_spot(self, _: object, context: Context) -> None:
         """Live audio in, events out: this task writes, another one reads."""
-        async with (
-            self._calls.handle(context, "StreamingSpot", Kind.STREAM) as call,
-            ending_when_idle(self._settings.idle_timeout_s) as activity,
-        ):
-            config = await self._read_config(context, activity)
-            call.take_request_id(config.request_id, "config.request_id")
-            loaded = await self._wait_loaded()
-            model = loaded.model(config.model, "config.model")
-            call.model = model.metadata.name
-            audio_format = wire.stream_format(config.audio_format, "config.audio_format")
-            active = wire.active_keywords(model.metadata, config.keywords, "config.keywords")
-            work = wire.spotting(model, audio_format, active, config)
-            with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
-                call.stream = stream
-                await self._write(context, activity, wire.started(model, active, call.request_id))
-                reader = asyncio.create_task(self._read_audio(context, activity, stream, audio_format))
-                try:
-                    await self._write_events(context, activity, call, stream)
-                finally:
-                    reader.cancel()
-                    call.audio_ns = stream.sent_ns
+        async with self._calls.handle(context, "StreamingSpot", Kind.STREAM) as call:
+            await self._stream(context, call)
 
     async def spot(self, request: Any, context: Context) -> Any:
         """Find every keyword in a recording."""
@@ -123,6 +104,27 @@ class KeywordSpottingService:
         return await asyncio.shield(self.loaded)
 
     # Streams.
+
+    async def _stream(self, context: Context, call: Call) -> None:
+        with ending_when_idle(call, self._settings.idle_timeout_s) as activity:
+            config = await self._read_config(context, activity)
+            call.take_request_id(config.request_id, "config.request_id")
+            loaded = await self._wait_loaded()
+            model = loaded.model(config.model, "config.model")
+            call.model = model.metadata.name
+            audio_format = wire.stream_format(config.audio_format, "config.audio_format")
+            active = wire.active_keywords(model.metadata, config.keywords, "config.keywords")
+            work = wire.spotting(model, audio_format, active, config)
+            self._calls.refuse_if_draining()
+            with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
+                call.stream = stream
+                await self._write(context, activity, wire.started(model, active, call.request_id))
+                reader = asyncio.create_task(self._read_audio(context, activity, stream, audio_format))
+                try:
+                    await self._write_events(context, activity, call, stream)
+                finally:
+                    reader.cancel()
+                    call.audio_ns = stream.sent_ns
 
     async def _read_config(self, context: Context, activity: Activity) -> Any:
         activity.reading_since = activity.now()
