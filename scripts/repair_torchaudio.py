@@ -15,7 +15,12 @@ from pathlib import Path
 
 def imports() -> bool:
     """Whether a fresh interpreter can import torchaudio."""
-    return subprocess.run([sys.executable, "-c", "import torchaudio"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            [sys.executable, "-c", "import torchaudio"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def main() -> int:
@@ -30,7 +35,9 @@ def main() -> int:
         print(f"removing {library.name}: it was built for another torch than the one installed")
         library.unlink()
     if not imports():
-        print("torchaudio cannot be imported even without its compiled libraries: reinstall it", file=sys.stderr)
+        print(
+            "torchaudio cannot be imported even without its compiled libraries: reinstall it", file=sys.stderr
+        )
         return 1
     return 0
 

@@ -10,45 +10,59 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_spotter import SpotterError
+
+from earmark_training.errors import TrainingError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from earmark_training.evaluate import Figure
+    from earmark_spotter.metadata import Metric
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="earmark-train",
-        description="Train a keyword model: prepare the data, train, export the file that earmark-server serves.",
+        description="Train a keyword model, from recordings to the file that earmark-server serves.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help_text: str) -> argparse.ArgumentParser:
         return commands.add_parser(
-            name, help=help_text, description=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            name,
+            help=help_text,
+            description=help_text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
 
     prepare = command("prepare", "Decode the recordings once into one file that training reads.")
     source = prepare.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--clips", type=Path, metavar="DIR", help="clips laid out <word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>"
+        "--clips",
+        type=Path,
+        metavar="DIR",
+        help="clips laid out <word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>",
     )
     source.add_argument("--download", type=Path, metavar="DIR", help="fetch Speech Commands v0.02 into DIR")
     prepare.add_argument(
         "--speech", type=Path, action="append", metavar="DIR", default=[],
-        help="read speech with *.trans.txt transcripts (LibriSpeech's layout), as what is no keyword; repeatable",
+        help="read speech with transcripts in LibriSpeech's layout, as what is no keyword; repeatable",
     )  # fmt: skip
     _corpus_argument(prepare, "where to write")
 
     train = command("train", "Train a network; the same command goes on with a run that was stopped.")
     _corpus_argument(train, "the prepared data")
-    train.add_argument("--out", type=Path, default=Path("runs/default"), metavar="DIR", help="checkpoint, log, curves")
+    train.add_argument(
+        "--out", type=Path, default=Path("runs/default"), metavar="DIR", help="checkpoint, log, curves"
+    )
     train.add_argument("--preset", choices=("default", "quick"), default="default", help="the recipe")
     train.add_argument("--epochs", type=int, metavar="N", help="instead of the preset's")
     train.add_argument("--seed", type=int, metavar="N", help="instead of the preset's")
-    train.add_argument("--keywords", metavar="A,B,..", help="instead of the preset's; other words become unknown")
+    train.add_argument(
+        "--keywords", metavar="A,B,..", help="instead of the preset's; other words become unknown"
+    )
 
     export = command("export", "Write the model file: checked, calibrated, and with its measured figures.")
     _corpus_argument(export, "the prepared data")
@@ -61,10 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="false alarms per hour of read speech that the thresholds may give, all keywords together",
     )  # fmt: skip
 
-    evaluate = command("evaluate", "Measure a model file: clips, streams with noise, false alarms in read speech.")
+    evaluate = command(
+        "evaluate", "Measure a model file: clips, streams with noise, false alarms in read speech."
+    )
     _corpus_argument(evaluate, "the prepared data")
     evaluate.add_argument("model", type=Path, metavar="MODEL", help="the model file")
-    evaluate.add_argument("--out", type=Path, metavar="FILE", help="write the figures and their details as JSON")
+    evaluate.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the figures and their details as JSON"
+    )
     return parser
 
 
@@ -119,11 +137,12 @@ def _export(args: argparse.Namespace) -> None:
         fa_per_hour=args.fa_per_hour,
     )
     _print_figures(model.metadata.metrics)
-    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it with: earmark-server --model {args.out}")
+    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: earmark-server --model {args.out}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from earmark_spotter import SpotterModel
+
     from earmark_training.corpus import Corpus
     from earmark_training.evaluate import evaluate
 
@@ -133,7 +152,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         args.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _print_figures(figures: Sequence[Figure]) -> None:
+def _print_figures(figures: Sequence[Metric]) -> None:
     for figure in figures:
         print(f"{figure.name:24} {figure.value:8.4f}  {figure.description}")
 
@@ -145,22 +164,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         {"prepare": _prepare, "train": _train, "export": _export, "evaluate": _evaluate}[args.command](args)
     except KeyboardInterrupt:
-        print("earmark-train: interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
+        print(
+            "earmark-train: interrupted; the same command goes on from the last whole epoch", file=sys.stderr
+        )
         return 130
-    except Exception as error:
-        if not _is_ours(error):
-            raise
+    except (SpotterError, TrainingError, OSError) as error:
         print(f"earmark-train: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether the error's message is meant for the person at the terminal."""
-    from earmark_spotter import SpotterError
-    from earmark_training.corpus import CorpusError
-
-    return isinstance(error, (SpotterError, CorpusError, OSError)) or type(error).__name__ in ("ExportError", "RecipeError")
 
 
 if __name__ == "__main__":

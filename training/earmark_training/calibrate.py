@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from earmark_spotter import Detector, KeywordSetting, resolve_settings
 from earmark_spotter.spotter import score_recording
+
 from earmark_training.streams import judge, make_streams
 from earmark_training.vocabulary import keywords_in
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from earmark_spotter import Detection, SpotterModel
     from earmark_spotter.metadata import ModelMetadata
     from earmark_spotter.model import Float32Array
+
     from earmark_training.corpus import Corpus, Recording
 
-THRESHOLDS = tuple(np.round(np.arange(0.30, 0.96, 0.025), 3).tolist())
+THRESHOLDS = tuple(np.round([*np.arange(0.30, 0.95, 0.025), 0.95, 0.965, 0.98, 0.99, 0.995], 3).tolist())
 _CALIBRATION_SNRS_DB = (None, 20.0, 10.0)
 _SEED = 20
 
@@ -32,7 +33,9 @@ def detect(
     """Run the detector over a recording's scores [frames, classes], at the model's thresholds or these."""
     settings = [KeywordSetting(k, t) for k, t in (thresholds or {}).items()]
     detector = Detector(metadata, resolve_settings(metadata, settings))
-    return detector.push(scores) + detector.flush()
+    # In pieces, since a piece in which nothing reaches its threshold costs next to nothing.
+    pieces = (scores[i : i + 50] for i in range(0, len(scores), 50))
+    return [d for piece in pieces for d in detector.push(piece)] + detector.flush()
 
 
 def false_alarms(
@@ -40,7 +43,7 @@ def false_alarms(
     utterances: Sequence[tuple[str, Float32Array]],
     thresholds: dict[str, float] | None = None,
 ) -> Counter[str]:
-    """Count detections, by keyword, in (transcript, scores) where the transcript does not have the keyword."""
+    """Count detections in (transcript, scores) of keywords that the transcript does not have."""
     counts: Counter[str] = Counter()
     for transcript, scores in utterances:
         spoken = keywords_in(transcript, metadata.keyword_names)
@@ -59,13 +62,13 @@ def choose_thresholds(model: SpotterModel, corpus: Corpus, *, fa_per_hour: float
     """Choose each keyword's threshold so that all together stay within the false alarms per hour of speech.
 
     Found words (validation speakers, clean and with noise at 20 and 10 dB) are weighed against false
-    alarms (read speech) and wrong words: for a price of one false alarm, every keyword takes its own best threshold; the lowest
-    price that keeps to the limit is chosen.
+    alarms (read speech) and wrong words: at a given price of one false alarm, every keyword has its own
+    best threshold; the lowest price that keeps to the limit is chosen.
     """
     meta, keywords = model.metadata, model.metadata.keyword_names
     speech, hours = score_speech(model, corpus)
     clips = corpus.select("clip", "validation")
-    found = {k: np.zeros(len(THRESHOLDS)) for k in keywords}
+    value = {k: np.zeros(len(THRESHOLDS)) for k in keywords}
     alarms = {k: np.zeros(len(THRESHOLDS)) for k in keywords}
     for snr in _CALIBRATION_SNRS_DB:
         streams = make_streams(corpus, clips, snr_db=snr, seed=_SEED)
@@ -74,16 +77,17 @@ def choose_thresholds(model: SpotterModel, corpus: Corpus, *, fa_per_hour: float
             same = dict.fromkeys(keywords, threshold)
             verdict = judge(streams, [detect(meta, s, same) for s in scores], keywords)
             for k in keywords:
-                found[k][i] += verdict.found[k] / verdict.spoken[k] / len(_CALIBRATION_SNRS_DB)
-                # A wrong word in a stream of nothing but words is worth far less than an alarm in speech.
-                found[k][i] -= 0.2 * (verdict.wrong[k] + verdict.repeated[k]) / verdict.spoken[k] / len(_CALIBRATION_SNRS_DB)
+                # A wrong word in a stream of nothing but words is worth less than an alarm in speech.
+                errors = verdict.wrong[k] + verdict.repeated[k]
+                gain = (verdict.found[k] - 0.2 * errors) / max(1, verdict.spoken[k])
+                value[k][i] += gain / len(_CALIBRATION_SNRS_DB)
     for i, threshold in enumerate(THRESHOLDS):
         counts = false_alarms(meta, speech, dict.fromkeys(keywords, threshold))
         for k in keywords:
             alarms[k][i] = counts[k]
     chosen: dict[str, float] = {}
     for price in np.geomspace(1e-4, 10, 60):
-        best = {k: int((found[k] - price * alarms[k]).argmax()) for k in keywords}
+        best = {k: int((value[k] - price * alarms[k]).argmax()) for k in keywords}
         chosen = {k: THRESHOLDS[i] for k, i in best.items()}
         if false_alarms(meta, speech, chosen).total() <= fa_per_hour * hours:
             break
@@ -110,7 +114,11 @@ def measure_offsets(model: SpotterModel, corpus: Corpus) -> dict[str, tuple[floa
                 peak_end = (int(best.id.rpartition("-")[2]) + 1) * meta.frame_samples
                 lags.append((peak_end - clip.word[1]) / per_ms)
                 lengths.append((clip.word[1] - clip.word[0]) / per_ms)
-        offsets[keyword] = (max(0.0, round(float(np.median(lags)))), round(float(np.median(lengths)))) if lags else (0.0, 400.0)
+        offsets[keyword] = (
+            (max(0.0, round(float(np.median(lags)))), round(float(np.median(lengths))))
+            if lags
+            else (0.0, 400.0)
+        )
     return offsets
 
 
@@ -119,7 +127,9 @@ def _located(corpus: Corpus, keyword: str) -> list[Recording]:
     return [clips[i] for i in np.random.default_rng(_SEED).permutation(len(clips))]
 
 
-def calibrated(metadata: ModelMetadata, thresholds: dict[str, float], offsets: dict[str, tuple[float, float]]) -> ModelMetadata:
+def calibrated(
+    metadata: ModelMetadata, thresholds: dict[str, float], offsets: dict[str, tuple[float, float]]
+) -> ModelMetadata:
     """Return the metadata with these thresholds and (end lag, duration) in ms."""
     keywords = {
         k: replace(

@@ -15,18 +15,22 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from earmark_training.errors import CorpusError
 from earmark_training.locate import locate_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
 NOISE_FOLDER = "_background_noise_"
@@ -36,10 +40,6 @@ _NOISE_VALIDATION_FRACTION = 0.25
 
 Split = Literal["training", "validation", "testing"]
 Kind = Literal["clip", "speech", "noise"]
-
-
-class CorpusError(Exception):
-    """The data cannot be used; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,21 @@ class Corpus:
     """A prepared corpus: all audio in one array of int16, 16 kHz, and a list of what is where."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         index = folder / "index.json"
         if not index.is_file():
             raise CorpusError(f"{folder} holds no prepared corpus: run `earmark-train prepare` first")
         document = json.loads(index.read_text())
         self.sources: dict[str, str] = document["sources"]
         self.recordings = [
-            Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None}) for r in document["recordings"]
+            Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None})
+            for r in document["recordings"]
         ]
         self._audio: NDArray[np.int16] = np.memmap(folder / "audio.i16", np.int16, "r")
+
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
+        # Another process opens the files itself: the audio is gigabytes.
+        return Corpus, (self.folder,)
 
     def select(self, kind: Kind, split: Split) -> list[Recording]:
         """Return the recordings of one kind and split, in a fixed order."""
@@ -116,7 +122,9 @@ def find_clips(folder: Path) -> Iterator[_File]:
     for split in splits:
         path = folder / f"{split}_list.txt"
         if path.is_file():
-            lists |= dict.fromkeys((Path(x).with_suffix("").as_posix() for x in path.read_text().split()), split)
+            lists |= dict.fromkeys(
+                (Path(x).with_suffix("").as_posix() for x in path.read_text().split()), split
+            )
     for path in sorted(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES):
         word = path.parent.name
         if word == NOISE_FOLDER:
@@ -170,7 +178,9 @@ def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..
     position = 0
     with ProcessPoolExecutor(os.cpu_count()) as pool, (out / "audio.i16").open("wb") as audio:
         decoded = pool.map(_read, files, chunksize=64)
-        for file, (samples, word) in progress(zip(files, decoded, strict=True), total=len(files), unit="file"):
+        for file, (samples, word) in progress(
+            zip(files, decoded, strict=True), total=len(files), unit="file"
+        ):
             samples.tofile(audio)
             for split, start, length in _split_noise(file, len(samples)):
                 recordings.append(Recording(file.kind, split, file.text, position + start, length, word))

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from earmark_spotter import classify, score_recording
+from earmark_spotter.metadata import Metric
+
 from earmark_training.calibrate import detect, false_alarms, score_speech
 from earmark_training.streams import judge, make_streams
 from earmark_training.train import validation_clips
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from earmark_spotter import SpotterModel
+
     from earmark_training.corpus import Corpus
 
 STREAM_SNRS_DB = (None, 20.0, 10.0, 5.0, 0.0)
 _SEED = 7  # not calibration's: other pauses, other neighbours, other noise
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A measured figure: its name, value, and what it says, with the unit."""
-
-    name: str
-    value: float
-    description: str
-
-
-def evaluate_clips(model: SpotterModel, corpus: Corpus) -> tuple[list[Figure], dict[str, Any]]:
+def evaluate_clips(model: SpotterModel, corpus: Corpus) -> tuple[list[Metric], dict[str, Any]]:
     """Classify the validation clips; return the figures, and details by class with the confusion matrix."""
     labels = model.metadata.labels
     clips, classes = validation_clips(corpus, labels)
@@ -39,11 +32,11 @@ def evaluate_clips(model: SpotterModel, corpus: Corpus) -> tuple[list[Figure], d
     np.add.at(confusion, (classes, answers), 1)
     right = confusion.diagonal() / np.maximum(1, confusion.sum(1))
     figures = [
-        Figure(
+        Metric(
             "clip_accuracy",
             float((answers == classes).mean()),
-            f"share of {len(clips)} one-second clips of validation speakers (and noise) put into the right one of "
-            f"{len(labels)} classes",
+            f"share of {len(clips)} one-second clips of validation speakers (and noise) put into the right "
+            f"one of {len(labels)} classes",
         )
     ]
     return figures, {
@@ -54,7 +47,7 @@ def evaluate_clips(model: SpotterModel, corpus: Corpus) -> tuple[list[Figure], d
 
 def evaluate_streams(
     model: SpotterModel, corpus: Corpus, snrs_db: Sequence[float | None] = STREAM_SNRS_DB
-) -> tuple[list[Figure], dict[str, Any]]:
+) -> tuple[list[Metric], dict[str, Any]]:
     """Listen to streams of the validation clips at each noise level, at the model's own thresholds."""
     meta = model.metadata
     figures, details = [], {}
@@ -68,7 +61,7 @@ def evaluate_streams(
         where = "without added noise" if snr is None else f"with noise at {snr:g} dB"
         spoken = verdict.spoken.total()
         figures.append(
-            Figure(
+            Metric(
                 f"stream_found_{level}",
                 verdict.found_fraction,
                 f"share of {spoken} keywords of validation speakers found in streams {where}",
@@ -80,31 +73,37 @@ def evaluate_streams(
             "found": verdict.found.total(),
             "wrong": verdict.wrong.total(),
             "repeated": verdict.repeated.total(),
-            "found_by_keyword": {k: round(verdict.found[k] / max(1, verdict.spoken[k]), 4) for k in meta.keyword_names},
+            "found_by_keyword": {
+                k: round(verdict.found[k] / max(1, verdict.spoken[k]), 4) for k in meta.keyword_names
+            },
         }
     return figures, details
 
 
-def evaluate_speech(model: SpotterModel, corpus: Corpus) -> tuple[list[Figure], dict[str, Any]]:
+def evaluate_speech(model: SpotterModel, corpus: Corpus) -> tuple[list[Metric], dict[str, Any]]:
     """Count false alarms in the validation speakers' read speech."""
     speech, hours = score_speech(model, corpus)
     if not speech:
         return [], {}
     alarms = false_alarms(model.metadata, speech)
-    figure = Figure(
+    figure = Metric(
         "false_alarms_per_hour",
         alarms.total() / hours,
-        f"detections of keywords that the transcript does not have, per hour of {hours:.1f} h of read speech, "
-        "all keywords together; thresholds were chosen on the same speech",
+        f"detections of keywords that the transcript does not have, per hour, in {hours:.1f} h of read "
+        "speech, all keywords together; thresholds were chosen on the same speech",
     )
     return [figure], {"hours": round(hours, 3), "by_keyword": dict(alarms)}
 
 
-def evaluate(model: SpotterModel, corpus: Corpus) -> tuple[list[Figure], dict[str, Any]]:
+def evaluate(model: SpotterModel, corpus: Corpus) -> tuple[list[Metric], dict[str, Any]]:
     """Measure everything; return the figures and a document with them and their details."""
-    figures: list[Figure] = []
+    figures: list[Metric] = []
     details: dict[str, Any] = {}
-    for name, measure in (("clips", evaluate_clips), ("streams", evaluate_streams), ("speech", evaluate_speech)):
+    for name, measure in (
+        ("clips", evaluate_clips),
+        ("streams", evaluate_streams),
+        ("speech", evaluate_speech),
+    ):
         found, details[name] = measure(model, corpus)
         figures += found
     document = {

@@ -13,15 +13,21 @@ Masks say which scores the loss looks at:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from earmark_training.corpus import SAMPLE_RATE_HZ, Corpus, Recording
-from earmark_training.network import Shape
+from earmark_training.errors import RecipeError
 from earmark_training.vocabulary import SILENCE, UNKNOWN, keywords_in
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from earmark_training.network import Shape
+
 
 OUTPUT_FRAMES = 30
 _ANSWER_BEFORE, _ANSWER_AFTER = 4, 10  # frames around the word's end
@@ -79,7 +85,7 @@ class ExampleMaker:
         self._by_keyword = [[c for c in clips if c.text == k] for k in self._keywords]
         missing = [k for k, found in zip(self._keywords, self._by_keyword, strict=True) if not found]
         if missing:
-            raise ValueError(f"no training clips of: {', '.join(missing)}")
+            raise RecipeError(f"no training clips of: {', '.join(missing)}")
         # Rare words are drawn more often than they occur, but less often than common ones.
         weights = np.sqrt([len(found) for found in self._by_keyword])
         self._keyword_weights = weights / weights.sum()
@@ -108,7 +114,9 @@ class ExampleMaker:
         for i in range(b):
             if i < mix.keywords + mix.unknown_words:
                 if i < mix.keywords or not self._unknown:
-                    word = self._pick(rng, self._by_keyword[rng.choice(len(self._keywords), p=self._keyword_weights)])
+                    word = self._pick(
+                        rng, self._by_keyword[rng.choice(len(self._keywords), p=self._keyword_weights)]
+                    )
                 else:
                     word = self._pick(rng, self._unknown)
                 target[i] = self._labels.get(word.text, self._labels[UNKNOWN])
@@ -133,7 +141,9 @@ class ExampleMaker:
     def _cut(self, rng: np.random.Generator, recording: Recording, length: int) -> NDArray[np.float32]:
         """Return `length` samples from anywhere in a recording, or all of a shorter one."""
         cut = int(rng.integers(max(1, recording.length - length)))
-        return self._corpus.samples(replace(recording, start=recording.start + cut, length=min(length, recording.length)))
+        return self._corpus.samples(
+            replace(recording, start=recording.start + cut, length=min(length, recording.length))
+        )
 
     def _place_word(
         self,
@@ -174,13 +184,19 @@ class ExampleMaker:
             piece = self._cut(rng, utterance, len(space))
             named = bool(keywords_in(utterance.text, self._keywords))
         else:
-            clips = self._unknown if self._unknown and rng.random() < 0.3 else self._by_keyword[rng.integers(len(self._keywords))]
+            clips = (
+                self._unknown
+                if self._unknown and rng.random() < 0.3
+                else self._by_keyword[rng.integers(len(self._keywords))]
+            )
             clip = self._pick(rng, clips)
             piece, named = self._corpus.samples(clip)[-len(space) or None :], clip.text in self._labels
         _add(space, piece * 10 ** (rng.uniform(-9, 3) / 20), len(space) - len(piece) if at_end else 0)
         return named
 
-    def _place_speech(self, rng: np.random.Generator, utterance: Recording, pcm: NDArray[np.float32]) -> float:
+    def _place_speech(
+        self, rng: np.random.Generator, utterance: Recording, pcm: NDArray[np.float32]
+    ) -> float:
         """Put a piece of an utterance into `pcm`, a third of the time a short one; return its mean power."""
         speed = rng.uniform(*self._mix.speed)
         length = len(pcm) if rng.random() < 0.67 else int(rng.uniform(0.3, 1.0) * SAMPLE_RATE_HZ)
@@ -203,7 +219,9 @@ class ExampleMaker:
                 self._place_speech(rng, self._pick(rng, self._speech), piece)
         return piece / np.float32(np.abs(piece).max() + 1e-6)
 
-    def _disturb(self, rng: np.random.Generator, pcm: NDArray[np.float32], power: NDArray[np.float32]) -> None:
+    def _disturb(
+        self, rng: np.random.Generator, pcm: NDArray[np.float32], power: NDArray[np.float32]
+    ) -> None:
         """Add room, noise, telephone band, gain and clipping to a batch (B, samples), in place."""
         mix = self._mix
         for i in range(len(pcm)):
@@ -248,7 +266,7 @@ def _filter(samples: NDArray[np.float32], response: NDArray[np.complex64]) -> ND
 
 
 def _room(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
-    """Return the response of a made-up room: a direct path, then noise that decays by 60 dB in 0.1 to 0.6 s."""
+    """Return the response of a made-up room: a direct path, then noise that decays by 60 dB within 0.6 s."""
     decay = rng.uniform(0.1, 0.6)
     tail = rng.standard_normal(int(decay * SAMPLE_RATE_HZ), np.float32)
     tail *= np.exp(-6.9 * np.arange(len(tail)) / len(tail)).astype(np.float32)
@@ -261,4 +279,5 @@ def _telephone(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
     """Return the response of a telephone band: from about 50 to 300 Hz up to 3.4 to 4 kHz."""
     hz = np.arange(length + 1) * (SAMPLE_RATE_HZ / 2 / length)
     low, high = rng.uniform(50, 300), rng.uniform(3400, 4000)
-    return (1 / (1 + (low / np.maximum(hz, 1)) ** 4) / (1 + (hz / high) ** 40)).astype(np.complex64)
+    response: NDArray[np.complex64] = 1 / (1 + (low / np.maximum(hz, 1)) ** 4) / (1 + (hz / high) ** 40) + 0j
+    return response.astype(np.complex64)

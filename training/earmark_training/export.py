@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import torch
-
 from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import (
     SCHEMA_VERSION,
     DetectorInfo,
     KeywordInfo,
-    Metric,
     ModelMetadata,
     TrainingInfo,
     TrainingSource,
 )
 from earmark_spotter.model import INITIAL_STATE_KEY, METADATA_KEY
+
 from earmark_training.calibrate import calibrated, choose_thresholds, measure_offsets
+from earmark_training.errors import ExportError
 from earmark_training.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _SOURCES = (
     TrainingSource(
         "Google Speech Commands v0.01 and v0.02",
         "CC BY 4.0",
-        "Pete Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, 2018, arXiv:1804.03209",
+        "Pete Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, 2018",
     ),
     TrainingSource(
         "LibriSpeech dev-clean and train-clean-5",
@@ -54,11 +54,16 @@ _SOURCES = (
 )
 
 
-class ExportError(Exception):
-    """The exported model does not do what the trained one did."""
-
-
-def export(network: Network, recipe: Recipe, corpus: Corpus, out: Path, *, name: str, version: str, fa_per_hour: float) -> SpotterModel:
+def export(
+    network: Network,
+    recipe: Recipe,
+    corpus: Corpus,
+    out: Path,
+    *,
+    name: str,
+    version: str,
+    fa_per_hour: float,
+) -> SpotterModel:
     """Write the model file: graph, checked; thresholds and offsets, calibrated; figures, measured.
 
     Raises ExportError, and writes nothing, where streamed scores differ from torch's by more than TOLERANCE.
@@ -70,12 +75,14 @@ def export(network: Network, recipe: Recipe, corpus: Corpus, out: Path, *, name:
     difference = largest_difference(network, model, corpus)
     log.info("streamed scores differ from torch's by at most %.1e", difference)
     if not difference <= TOLERANCE:
-        raise ExportError(f"streamed scores differ from torch's by {difference:.1e}, more than {TOLERANCE:.0e}")
+        raise ExportError(
+            f"streamed scores differ from torch's by {difference:.1e}, more than {TOLERANCE:.0e}"
+        )
     metadata = calibrated(metadata, {}, measure_offsets(model, corpus))
     model = _pack(graph, state, metadata)
     metadata = calibrated(metadata, choose_thresholds(model, corpus, fa_per_hour=fa_per_hour), {})
     figures, document = evaluate(_pack(graph, state, metadata), corpus)
-    metadata = replace(metadata, metrics=tuple(Metric(f.name, round(f.value, 4), f.description) for f in figures))
+    metadata = replace(metadata, metrics=tuple(replace(f, value=round(f.value, 4)) for f in figures))
     model = _pack(graph, state, metadata, out)
     document["sha256"] = model.sha256
     out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -105,7 +112,7 @@ def _to_onnx(network: Network) -> onnx.ModelProto:
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
-        del value.metadata_props[:]
+        value.ClearField("metadata_props")
     del graph.graph.metadata_props[:]
     return graph
 
@@ -116,7 +123,9 @@ def _provisional(network: Network, recipe: Recipe, name: str, version: str) -> M
         name=name,
         version=version,
         labels=recipe.labels,
-        keywords={k: KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=400) for k in recipe.keywords},
+        keywords={
+            k: KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=400) for k in recipe.keywords
+        },
         sample_rate_hz=shape.sample_rate_hz,
         step_samples=shape.frame_samples,
         frame_samples=shape.frame_samples,
@@ -128,8 +137,17 @@ def _provisional(network: Network, recipe: Recipe, name: str, version: str) -> M
 
 
 def _commit() -> str:
-    """Return the commit of the training code, marked where it was changed since; `unknown` outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty", "--match="]
+    """Return the training code's commit, marked if it was changed since; `unknown` outside a checkout."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty",
+        "--match=",
+    ]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -137,9 +155,12 @@ def _commit() -> str:
 
 
 def _pack(
-    graph: onnx.ModelProto, state: np.ndarray[tuple[int, ...], np.dtype[np.float32]], metadata: ModelMetadata, out: Path | None = None
+    graph: onnx.ModelProto,
+    state: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    metadata: ModelMetadata,
+    out: Path | None = None,
 ) -> SpotterModel:
-    """Put the metadata into the graph and load the result as a server would; write it to `out` if it loads."""
+    """Put the metadata into the graph, load the result as a server would, write it to `out`."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(metadata)}
     packed = onnx.ModelProto()
     packed.CopyFrom(graph)

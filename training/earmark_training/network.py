@@ -4,9 +4,9 @@
 its past from `state` and returns its own part of `next_state`, so that a recording cut anywhere (at whole
 steps) gives what one pass over it gives. The body is a residual stack of depthwise-separable convolutions
 over time, as in TC-ResNet (Choi et al. 2019, arXiv 1904.03814) and MatchboxNet (Majumdar and Ginsburg 2020,
-arXiv 2004.08531), laid out (time, batch, channels): pointwise layers are then one matrix product, depthwise ones a
-few multiply-adds of contiguous slices, and the past is joined and cut off by plain copies, all of which
-onnxruntime runs several times faster than its Conv.
+arXiv 2004.08531), laid out (time, batch, channels): pointwise layers are then one matrix product,
+depthwise ones a few multiply-adds of contiguous slices, and the past is joined and cut off by plain copies,
+all of which onnxruntime runs several times faster than its Conv.
 """
 
 from __future__ import annotations
@@ -82,13 +82,16 @@ class LogMel(nn.Module):
         time = torch.arange(n // 2, dtype=torch.float64) - (n - 1) / 2
         window = torch.hann_window(n, periodic=False, dtype=torch.float64)[: n // 2]
         angle = 2 * math.pi / n * time[:, None] * bins[None, :]
-        mel = melscale_fbanks(n // 2 + 1, shape.low_hz, shape.high_hz, shape.mels, rate, norm=None, mel_scale="htk")
+        mel = melscale_fbanks(
+            n // 2 + 1, shape.low_hz, shape.high_hz, shape.mels, rate, norm=None, mel_scale="htk"
+        )
         self.register_buffer("even", (window[:, None] * angle.cos()).float(), persistent=False)
         self.register_buffer("odd", (window[:, None] * angle.sin()).float(), persistent=False)
         self.register_buffer("mel", mel[bins], persistent=False)  # (bins, mels)
         self.n, self.hop = n, shape.hop_samples
 
     def forward(self, pcm: Tensor) -> Tensor:
+        """From (batch, window + (frames - 1) * hop) to (batch, frames, mels)."""
         half = self.n // 2
         frames = _frames(pcm, self.n, self.hop)  # (B, T, n)
         first, last = frames[..., :half], frames[..., half:].flip(-1)
@@ -122,11 +125,12 @@ class Pointwise(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """From (..., inputs) to (..., outputs)."""
         if self.training:
             y = x @ self.weight
-            return cast(Tensor, self.norm(y.flatten(0, 1))).view_as(y)
-        scale = self.norm.weight / torch.sqrt(cast(Tensor, self.norm.running_var) + self.norm.eps)
-        bias = self.norm.bias - cast(Tensor, self.norm.running_mean) * scale
+            return cast("Tensor", self.norm(y.flatten(0, 1))).view_as(y)
+        scale = self.norm.weight / torch.sqrt(cast("Tensor", self.norm.running_var) + self.norm.eps)
+        bias = self.norm.bias - cast("Tensor", self.norm.running_mean) * scale
         return x @ (self.weight * scale) + bias
 
 
@@ -181,8 +185,8 @@ class Network(nn.Module):
         return sum(self.past_sizes)
 
     def normalize(self, mel: Tensor) -> Tensor:
-        """Bring log-mel energies (batch, frames, mels) to zero mean and unit variance over the training data."""
-        return cast(Tensor, self.input_norm(mel.flatten(0, 1))).view_as(mel)
+        """Bring log-mel (batch, frames, mels) to zero mean and unit variance over the training data."""
+        return cast("Tensor", self.input_norm(mel.flatten(0, 1))).view_as(mel)
 
     def embed(self, mel: Tensor) -> Tensor:
         """From normalised log-mel (batch, 2 * time + stem_kernel - 2, mels) to (time, batch, channels)."""
@@ -191,14 +195,14 @@ class Network(nn.Module):
         return torch.relu(self.stem(stacked.transpose(0, 1)))
 
     def logits(self, mel: Tensor) -> Tensor:
-        """Return unnormalised log-probabilities (batch, frames, classes) of normalised log-mel, in valid form.
+        """Return the classes' logits (batch, frames, classes) for normalised log-mel, in valid form.
 
         From T mel frames come (T - stem_kernel) // 2 + 1 - (body_frames - 1) frames.
         """
         x = self.embed(mel)
         for block in self.blocks:
             x = block(x)
-        return cast(Tensor, self.head(self.dropout(x))).transpose(0, 1)
+        return cast("Tensor", self.head(self.dropout(x))).transpose(0, 1)
 
     def forward(self, pcm: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step as it is served.
@@ -207,13 +211,15 @@ class Network(nn.Module):
         scores (batch, n, classes), probabilities smoothed over `smoothing_frames`; next_state like state.
         """
         s = self.shape
-        pcm_past, mel_past, body_past, score_past = state.split(self.past_sizes, dim=1)
+        pcm_past, mel_past, body_past, score_past = torch.split(state, list(self.past_sizes), dim=1)
         pcm, pcm_past = _history(pcm_past, pcm)
-        mel, mel_past = _history(mel_past.reshape(-1, s.stem_kernel - 2, s.mels), self.normalize(self.log_mel(pcm)))
+        mel, mel_past = _history(
+            mel_past.reshape(-1, s.stem_kernel - 2, s.mels), self.normalize(self.log_mel(pcm))
+        )
         x = self.embed(mel)
         body_past = body_past.reshape(-1, s.body_frames - 1, s.channels).transpose(0, 1)
         pasts, start = [], 0
-        for block in cast(list[Block], self.blocks):
+        for block in cast("list[Block]", self.blocks):
             x = torch.cat((body_past[start : start + block.past], x))
             start += block.past
             pasts.append(x[-block.past :])
@@ -221,13 +227,15 @@ class Network(nn.Module):
         body_past = torch.cat(pasts).transpose(0, 1)
         posteriors = self.head(x).softmax(-1).transpose(0, 1)
         seen, score_past = _history(score_past.reshape(-1, s.smoothing_frames - 1, s.classes), posteriors)
-        scores = sum(_shifted(seen, i, s.smoothing_frames) for i in range(s.smoothing_frames)) / s.smoothing_frames
+        scores = (
+            sum(_shifted(seen, i, s.smoothing_frames) for i in range(s.smoothing_frames)) / s.smoothing_frames
+        )
         after = (pcm_past, mel_past.flatten(1), body_past.flatten(1), score_past.flatten(1))
-        return cast(Tensor, scores), torch.cat(after, dim=1)
+        return cast("Tensor", scores), torch.cat(after, dim=1)
 
     @torch.no_grad()
     def silent_state(self) -> Tensor:
         """Return the state (1, state_size) after endless digital silence."""
         frames = self.shape.receptive_field_samples // self.shape.frame_samples + 2
-        _, state = self(torch.zeros(1, frames * self.shape.frame_samples), torch.zeros(1, self.state_size))
-        return state
+        pcm = torch.zeros(1, frames * self.shape.frame_samples)
+        return self.forward(pcm, torch.zeros(1, self.state_size))[1]

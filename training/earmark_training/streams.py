@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from earmark_spotter import Detection
     from earmark_spotter.model import Float32Array
+
     from earmark_training.corpus import Corpus, Recording
 
 _CLIPS_PER_STREAM = 40
@@ -44,7 +45,9 @@ class Stream:
         return len(self.samples) / SAMPLE_RATE_HZ / 3600
 
 
-def make_streams(corpus: Corpus, clips: Sequence[Recording], *, snr_db: float | None, seed: int) -> list[Stream]:
+def make_streams(
+    corpus: Corpus, clips: Sequence[Recording], *, snr_db: float | None, seed: int
+) -> list[Stream]:
     """Put every clip into some stream, once, in random order, with pauses of 0.3 to 1.5 s between them.
 
     `snr_db`: recorded noise lies under the whole stream, that much weaker than its median word;
@@ -52,10 +55,8 @@ def make_streams(corpus: Corpus, clips: Sequence[Recording], *, snr_db: float | 
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(clips))
-    streams = []
-    for i in range(0, len(order), _CLIPS_PER_STREAM):
-        streams.append(_make_stream(corpus, [clips[j] for j in order[i : i + _CLIPS_PER_STREAM]], snr_db, rng))
-    return streams
+    parts = [order[i : i + _CLIPS_PER_STREAM] for i in range(0, len(order), _CLIPS_PER_STREAM)]
+    return [_make_stream(corpus, [clips[j] for j in part], snr_db, rng) for part in parts]
 
 
 def _make_stream(
@@ -98,7 +99,9 @@ class Verdict:
         return self.found.total() / max(1, self.spoken.total())
 
 
-def judge(streams: Sequence[Stream], detections: Sequence[Sequence[Detection]], keywords: Sequence[str]) -> Verdict:
+def judge(
+    streams: Sequence[Stream], detections: Sequence[Sequence[Detection]], keywords: Sequence[str]
+) -> Verdict:
     """Count what was found, found again, and wrong.
 
     A spoken keyword is found by a detection of it whose middle lies within 0.25 s of the word. A second

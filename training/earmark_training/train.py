@@ -11,11 +11,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -25,9 +24,14 @@ from torchaudio.transforms import FrequencyMasking, TimeMasking
 from tqdm import tqdm
 
 from earmark_training.corpus import SAMPLE_RATE_HZ, Corpus
+from earmark_training.errors import RecipeError
 from earmark_training.examples import Batch, ExampleMaker, Mix
 from earmark_training.network import Network, Shape
 from earmark_training.vocabulary import DEFAULT_KEYWORDS, SILENCE, UNKNOWN, labels_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +108,10 @@ def loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
 
 
 @torch.no_grad()
-def classify_clips(network: Network, clips: list[np.ndarray[Any, np.dtype[np.float32]]]) -> np.ndarray[Any, Any]:
-    """Return the class of each clip: the most probable one where the likeliest keyword is at its likeliest."""
+def classify_clips(
+    network: Network, clips: list[np.ndarray[Any, np.dtype[np.float32]]]
+) -> np.ndarray[Any, Any]:
+    """Return each clip's class: the most probable one where the likeliest keyword is at its likeliest."""
     frame = network.shape.frame_samples
     lead, tail = SAMPLE_RATE_HZ // 10, SAMPLE_RATE_HZ * 2 // 5
     found = []
@@ -124,9 +130,9 @@ def classify_clips(network: Network, clips: list[np.ndarray[Any, np.dtype[np.flo
 def validation_clips(
     corpus: Corpus, labels: tuple[str, ...], split: str = "validation"
 ) -> tuple[list[np.ndarray[Any, np.dtype[np.float32]]], np.ndarray[Any, Any]]:
-    """Return a split's clips and their classes, with as many seconds of noise as an average keyword has clips."""
+    """Return a split's clips and classes, and as many seconds of noise as an average class has clips."""
     index = {label: i for i, label in enumerate(labels)}
-    words = corpus.select("clip", cast(Any, split))
+    words = corpus.select("clip", cast("Any", split))
     clips = [corpus.samples(w) for w in words]
     classes = [index.get(w.text, index[UNKNOWN]) for w in words]
     noises = corpus.select("noise", "validation")
@@ -134,13 +140,15 @@ def validation_clips(
     for i in range(len(words) // len(labels)):
         noise = noises[i % len(noises)]
         cut = int(rng.integers(max(1, noise.length - SAMPLE_RATE_HZ)))
-        clips.append(corpus.samples(replace(noise, start=noise.start + cut, length=min(SAMPLE_RATE_HZ, noise.length))))
+        clips.append(
+            corpus.samples(replace(noise, start=noise.start + cut, length=min(SAMPLE_RATE_HZ, noise.length)))
+        )
         classes.append(index[SILENCE])
     return clips, np.array(classes)
 
 
 def train(corpus: Corpus, recipe: Recipe, out: Path, *, progress: Callable[..., Any] = tqdm) -> Network:
-    """Train by `recipe` into the folder `out`, from its checkpoint if it has one; return the averaged network."""
+    """Train by `recipe` into `out`, from its checkpoint if it has one; return the averaged network."""
     out.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(out / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -160,26 +168,50 @@ def _train(corpus: Corpus, recipe: Recipe, out: Path, progress: Callable[..., An
     maker = ExampleMaker(corpus, recipe.shape, recipe.labels, recipe.mix, seed=recipe.seed)
     per_epoch = maker.steps_per_epoch
     total = per_epoch * recipe.epochs
-    optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: min(1.0, (step + 1) / recipe.warmup_steps) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / total))),
+        lambda step: (
+            min(1.0, (step + 1) / recipe.warmup_steps)
+            * (0.5 + 0.5 * math.cos(math.pi * min(1, step / total)))
+        ),
     )
     history: list[dict[str, float]] = []
     if (out / CHECKPOINT).is_file():
         history = _resume(out / CHECKPOINT, recipe, network, average, optimizer, schedule)
         log.info("resuming after epoch %d of %d", len(history), recipe.epochs)
-    log.info("%s; %d parameters, %d steps an epoch", recipe, sum(p.numel() for p in network.parameters()), per_epoch)
-    masks = [FrequencyMasking(6, iid_masks=True), FrequencyMasking(6, iid_masks=True), TimeMasking(12, iid_masks=True)]
+    log.info(
+        "%s; %d parameters, %d steps an epoch",
+        recipe,
+        sum(p.numel() for p in network.parameters()),
+        per_epoch,
+    )
+    masks = [
+        FrequencyMasking(6, iid_masks=True),
+        FrequencyMasking(6, iid_masks=True),
+        TimeMasking(12, iid_masks=True),
+    ]
     clips, classes = validation_clips(corpus, recipe.labels)
+    steps = range(len(history) * per_epoch, total)
+    batches = iter(
+        DataLoader(
+            _Batches(maker, steps),
+            batch_size=None,
+            num_workers=1,
+            prefetch_factor=4,
+            multiprocessing_context="spawn",
+        )
+    )
     for epoch in range(len(history), recipe.epochs):
         # The masks draw from torch's own generator: seeded by the epoch, a resumed run draws the same.
         torch.manual_seed(recipe.seed * 1000 + epoch)
         started, total_loss = time.monotonic(), 0.0
         network.train()
-        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-        loader = DataLoader(_Batches(maker, steps), batch_size=None, num_workers=1, prefetch_factor=4)
-        for step, batch in enumerate(progress(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch")):
+        of_epoch = islice(batches, per_epoch)
+        bar = progress(of_epoch, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", total=per_epoch)
+        for step, batch in enumerate(bar, epoch * per_epoch):
             with torch.no_grad():
                 mel = network.normalize(network.log_mel(batch.pcm))
                 spectrum = mel.transpose(1, 2).unsqueeze(1)  # torchaudio's (B, 1, mels, time)
@@ -188,11 +220,11 @@ def _train(corpus: Corpus, recipe: Recipe, out: Path, progress: Callable[..., An
                 mel = spectrum.squeeze(1).transpose(1, 2)
             batch_loss = loss(network.logits(mel), batch, recipe.label_smoothing)
             optimizer.zero_grad()
-            batch_loss.backward()
+            torch.autograd.backward(batch_loss)
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             schedule.step()
-            _follow(average, network, min(recipe.ema_decay, (steps[step] + 1) / (steps[step] + 10)))
+            _follow(average, network, min(recipe.ema_decay, (step + 1) / (step + 10)))
             total_loss += batch_loss.item()
         accuracy = float((classify_clips(average, clips) == classes).mean())
         history.append({"loss": total_loss / per_epoch, "validation_accuracy": accuracy})
@@ -209,14 +241,13 @@ def _train(corpus: Corpus, recipe: Recipe, out: Path, progress: Callable[..., An
 
 @torch.no_grad()
 def _follow(average: Network, network: Network, decay: float) -> None:
-    """Move the average of the weights a little towards the network; statistics are taken as they are."""
-    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
-    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
+    """Move the average of the weights a little towards the network; counters are taken as they are."""
+    values = network.state_dict()
+    for name, mean in average.state_dict().items():
         if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
+            mean.lerp_(values[name], 1 - decay)
         else:
-            mean.copy_(value)
+            mean.copy_(values[name])
 
 
 def _save(out: Path, recipe: Recipe, *parts: Any) -> None:
@@ -236,10 +267,14 @@ def _save(out: Path, recipe: Recipe, *parts: Any) -> None:
     _plot(history, out / "curves.png")
 
 
-def _resume(path: Path, recipe: Recipe, network: Network, average: Network, *others: Any) -> list[dict[str, float]]:
+def _resume(
+    path: Path, recipe: Recipe, network: Network, average: Network, *others: Any
+) -> list[dict[str, float]]:
     state = torch.load(path, weights_only=True)
     if state["recipe"] != asdict(recipe):
-        raise ValueError(f"{path} was trained with another recipe: choose another --out, or delete it to begin anew")
+        raise RecipeError(
+            f"{path} was trained with another recipe: choose another --out, or delete it to begin anew"
+        )
     network.load_state_dict(state["network"])
     average.load_state_dict(state["average"])
     for other, name in zip(others, ("optimizer", "schedule"), strict=True):

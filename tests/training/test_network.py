@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from earmark_training.network import Network, Shape
+
+SHAPE = Shape(4, channels=16, kernel=3, dilations=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    network = Network(SHAPE)
+    with torch.no_grad():
+        for block in network.blocks:  # as if trained: a fresh block passes its input on
+            block.project.norm.weight.fill_(1.0)
+        network.train()
+        network.logits(network.normalize(network.log_mel(torch.randn(8, 20_000) * 0.1)))
+    return network.eval()
+
+
+def run(network: Network, pcm: torch.Tensor, steps: list[int]) -> torch.Tensor:
+    state = network.silent_state().expand(len(pcm), -1)
+    scores = []
+    for part in pcm.split([s * SHAPE.frame_samples for s in steps], dim=1):
+        found, state = network(part, state)
+        scores.append(found)
+    return torch.cat(scores, dim=1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [[1] * 30, [7, 1, 15, 2, 5], [29, 1]])
+def test_streamed_scores_equal_one_pass(network: Network, steps: list[int]):
+    pcm = torch.randn(3, 30 * SHAPE.frame_samples) * 0.1
+    torch.testing.assert_close(run(network, pcm, steps), run(network, pcm, [30]), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_scores_are_probabilities(network: Network):
+    scores = run(network, torch.randn(2, 10 * SHAPE.frame_samples), [10])
+    assert scores.shape == (2, 10, 4)
+    torch.testing.assert_close(scores.sum(-1), torch.ones(2, 10))
+
+
+@torch.no_grad()
+def test_training_and_serving_compute_the_same(network: Network):
+    """Valid-form logits, as in training, give the streamed scores once the window is full."""
+    pcm = torch.randn(1, 60 * SHAPE.frame_samples) * 0.1
+    streamed = run(network, pcm, [60])
+    # The last valid window may begin up to a frame after the stream's own grid: find it by its end.
+    offset = SHAPE.receptive_field_samples % SHAPE.frame_samples
+    shifted = network.logits(network.normalize(network.log_mel(pcm[:, SHAPE.frame_samples - offset :])))
+    smoothed = shifted.softmax(-1).unfold(1, SHAPE.smoothing_frames, 1).mean(-1)
+    torch.testing.assert_close(smoothed, streamed[:, -smoothed.shape[1] :], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_receptive_field_is_what_it_says(network: Network):
+    frames = 60
+    pcm = torch.randn(1, frames * SHAPE.frame_samples) * 0.1
+    before = run(network, pcm, [frames])[0, -1]
+    first = frames * SHAPE.frame_samples - SHAPE.receptive_field_samples
+    changed = pcm.clone()
+    changed[:, :first] = 0
+    torch.testing.assert_close(run(network, changed, [frames])[0, -1], before, atol=1e-6, rtol=0)
+    changed[:, first : first + SHAPE.window_samples] = 0
+    assert (run(network, changed, [frames])[0, -1] - before).abs().max() > 1e-6
+
+
+@torch.no_grad()
+def test_silence_leaves_the_silent_state_as_it_is(network: Network):
+    state = network.silent_state()
+    _, after = network(torch.zeros(1, 5 * SHAPE.frame_samples), state)
+    torch.testing.assert_close(after, state, atol=1e-5, rtol=0)
