@@ -1,0 +1,184 @@
+"""The command `earmark-server`, as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from server_rig import DEADLINE_S, chunks, config, detections, pcm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+class Process:
+    """A running `earmark-server`; its log lines as they come, as objects."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        own = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
+        self.begun_s = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "earmark_server", *arguments],
+            env={**own, "GRPC_VERBOSITY": "NONE", **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            yield json.loads(line)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        seen = []
+        for line in self.lines():
+            seen.append(line)
+            if line["event"] == event:
+                return line
+        raise AssertionError(f"it ended without {event}: {seen}")
+
+    def end(self) -> tuple[int, str]:
+        _, errors = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def server(tiny_model_path: Path) -> Iterator[Process]:
+    with Process("--port=0", f"--model={tiny_model_path}", "--log-format=json") as process:
+        yield process
+
+
+def ended(*arguments: str, **environment: str) -> tuple[int, str]:
+    with Process(*arguments, **environment) as process:
+        return process.end()
+
+
+def test_wrong_settings_end_it_with_2_and_a_sentence() -> None:
+    code, said = ended("--port", "many")
+    assert code == 2
+    assert "--port must be a whole number" in said
+    assert "Traceback" not in said
+    code, said = ended(EARMARK_LOG_FORMAT="xml")
+    assert code == 2
+    assert "text or json" in said
+
+
+def test_a_bad_model_and_a_busy_port_end_it_with_1_and_a_sentence(
+    tmp_path: Path, tiny_model_path: Path
+) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"not a model")
+    code, said = ended("--port=0", f"--model={bad}")
+    assert code == 1
+    assert "cannot start" in said
+    assert "Not an ONNX model" in said
+    assert "Traceback" not in said
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        code, said = ended(f"--port={busy.getsockname()[1]}", f"--model={tiny_model_path}")
+    assert code == 1
+    assert "the port is in use" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_and_a_signal_drains_it(server: Process, number: signal.Signals) -> None:
+    port = server.wait_for("listening")["port"]
+    assert server.wait_for("serving")["models"] == "tiny"
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S).status == SERVING
+        requests = iter([config(request_id="last"), *chunks(pcm())])
+        events = list(stubs.KeywordSpottingServiceStub(channel).StreamingSpot(requests, timeout=DEADLINE_S))
+        assert len(detections(events)) == 4
+    server.process.send_signal(number)
+    lines = list(server.lines())
+    assert [line["event"] for line in lines] == ["call ended", "draining", "stopped"]
+    assert lines[0]["request_id"] == "last"
+    assert server.end()[0] == 0
+
+
+def test_an_open_stream_is_told_before_it_goes(tiny_model_path: Path) -> None:
+    arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--drain-grace-s=0.5")
+    with Process(*arguments) as server:
+        port = server.wait_for("listening")["port"]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = stubs.KeywordSpottingServiceStub(channel).StreamingSpot(
+                iter([config()]), timeout=DEADLINE_S
+            )
+            endless = stubs.KeywordSpottingServiceStub(channel).StreamingSpot(
+                _never_ending(), timeout=DEADLINE_S
+            )
+            assert list(call)[-1].WhichOneof("event") == "ended"
+            assert next(endless).WhichOneof("event") == "started"
+            server.process.send_signal(signal.SIGTERM)
+            assert next(endless).progress.draining
+            with pytest.raises(grpc.RpcError) as caught:
+                next(endless)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert server.end()[0] == 0
+
+
+def _never_ending() -> Iterator[rpcs.StreamingSpotRequest]:
+    yield config()
+    while True:
+        yield rpcs.StreamingSpotRequest(silence={"nanos": 10_000_000})
+        time.sleep(0.01)
+
+
+def test_a_second_signal_ends_it_at_once(tiny_model_path: Path) -> None:
+    arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--drain-grace-s=3600")
+    with Process(*arguments) as server:
+        port = server.wait_for("listening")["port"]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = stubs.KeywordSpottingServiceStub(channel).StreamingSpot(
+                _never_ending(), timeout=DEADLINE_S
+            )
+            next(call)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for("draining")
+            server.process.send_signal(signal.SIGTERM)
+            assert server.end()[0] == 1
+
+
+def test_text_lines_name_the_port(tiny_model_path: Path) -> None:
+    with Process("--port=0", EARMARK_MODEL=str(tiny_model_path)) as server:
+        assert server.process.stderr is not None
+        line = server.process.stderr.readline()
+        assert re.search(r" level=info event=listening host=127\.0\.0\.1 port=\d+$", line)
+
+
+def test_it_starts_fast() -> None:
+    # The promise is 1.5 s on a quiet machine; here is room for a busy one.
+    with Process("--port=0", "--log-format=json") as server:
+        server.wait_for("serving")
+        assert time.monotonic() - server.begun_s < 15
+
+
+def test_torch_is_not_needed() -> None:
+    code = "import sys, earmark_server.server, earmark_server.__main__; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

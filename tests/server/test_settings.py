@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from earmark_server.settings import Settings, SettingsError, is_loopback
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def refusal(arguments: list[str], environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of wrong settings; the exit code must be 2."""
+    with pytest.raises(SystemExit) as caught:
+        Settings.read(arguments, environment)
+    assert caught.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_defaults() -> None:
+    settings = Settings.read([], {})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.reflection) == ("127.0.0.1", 50051, True)
+    assert settings.address == "127.0.0.1:50051"
+
+
+def test_help_has_every_setting_once_with_its_default_unit_and_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Settings.read(["--help"], {})
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    for field in dataclasses.fields(Settings):
+        flag = "--" + field.name.replace("_", "-")
+        assert len(re.findall(rf"^  {flag}[ ,]", out, re.MULTILINE)) == 1
+        assert " ".join(out.split()).count(f"environment EARMARK_{field.name.upper()})") == 1
+    options = " ".join(out.split())
+    assert "bytes; 1024 to 1073741824; default 16777216" in options
+    assert "seconds; 0 to 3600; default 30" in options
+    for unit, ending in (("seconds", "_s"), ("bytes", "_bytes")):
+        for field in dataclasses.fields(Settings):
+            assert (field.metadata["unit"] == unit) == field.name.endswith(ending)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        (["--port", "0"], {}, {"port": 0}),
+        (["--port=6000"], {"EARMARK_PORT": "7000"}, {"port": 6000}),
+        ([], {"EARMARK_PORT": " 7000 "}, {"port": 7000}),
+        ([], {"EARMARK_PORT": ""}, {}),
+        (["--no-reflection"], {"EARMARK_REFLECTION": "yes"}, {"reflection": False}),
+        ([], {"EARMARK_REFLECTION": "Off"}, {"reflection": False}),
+        ([], {"EARMARK_IDLE_TIMEOUT_S": "2.5"}, {"idle_timeout_s": 2.5}),
+        (["--host", "0.0.0.0", "--insecure"], {}, {"host": "0.0.0.0", "insecure": True}),
+        ([], {"EARMARK_HOST": "::1", "EARMARK_LOG_FORMAT": "json"}, {"host": "::1", "log_format": "json"}),
+    ],
+)
+def test_command_line_before_environment_before_default(
+    arguments: list[str], environment: dict[str, str], expected: dict[str, Any]
+) -> None:
+    assert Settings.read(arguments, environment) == Settings(**expected)
+
+
+def test_several_models(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
+    one.touch()
+    two.touch()
+    both = (str(one), str(two))
+    assert Settings.read(["--model", both[0], "--model", both[1]], {}).model == both
+    assert Settings.read([], {"EARMARK_MODEL": f"{one}:{two}"}).model == both
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["--port", "many"], {}, "--port must be a whole number, but is 'many'"),
+        (["--port", "65536"], {}, "port must be 0 to 65535, but is 65536"),
+        (["--port", "-1"], {}, "port must be 0 to 65535, but is -1"),
+        (["--port", "1.5"], {}, "whole number"),
+        ([], {"EARMARK_PORT": "x"}, "EARMARK_PORT must be a whole number"),
+        ([], {"EARMARK_REFLECTION": "maybe"}, "EARMARK_REFLECTION must be one of 1, true, yes, on, 0"),
+        (["--idle-timeout-s", "nan"], {}, "0.05 to 86400 seconds"),
+        (["--idle-timeout-s", "inf"], {}, "0.05 to 86400 seconds"),
+        (["--idle-timeout-s", "-3"], {}, "0.05 to 86400 seconds"),
+        (["--log-format", "xml"], {}, "log_format must be text or json, but is 'xml'"),
+        (["--log-level", "loud"], {}, "debug, info, warning or error"),
+        (["--max-streams", "0"], {}, "1 to 100000"),
+        (["--max-message-bytes", "12"], {}, "1024 to 1073741824 bytes"),
+        (["--host", ""], {}, "host must be an address"),
+        (["--host", "0.0.0.0"], {}, "add --insecure"),
+        (["--host", "example.org"], {}, "add --insecure"),
+        ([], {"EARMARK_HOST": "192.168.1.5"}, "add --insecure"),
+        (["--model", "/no/such/model.onnx"], {}, "there is no file '/no/such/model.onnx'"),
+        (["--colour"], {}, "unrecognized arguments: --colour"),
+        (["--max-str", "3"], {}, "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(
+    arguments: list[str], environment: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refusal(arguments, environment, capsys)
+
+
+def test_code_is_refused_too() -> None:
+    for wrong in (
+        {"port": "50051"},
+        {"port": True},
+        {"reflection": 1},
+        {"model": "a.onnx"},
+        {"max_streams": 2.0},
+    ):
+        with pytest.raises(SettingsError, match="must be of type"):
+            Settings(**wrong)
+    assert Settings(idle_timeout_s=3).idle_timeout_s == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("localhost.example.org", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) == loopback
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    assert Settings(host="::1", port=1).address == "[::1]:1"
