@@ -7,7 +7,7 @@ limits, gain. So the network learns to answer when a word has just ended, whatev
 Masks say which scores the loss looks at:
 
 * `answer`: from 80 ms before the word's end to 200 ms after it the network should say `target`;
-* `background`: here it must name no keyword but those that `allowed` lets pass.
+* `background`: here it must name no class but those that `allowed` lets pass.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _FORGET_FRAMES = 25  # after the word's end, by which its score must have fallen
 class Mix:
     """What a batch is made of, and how it is disturbed. Probabilities are per example."""
 
-    keywords: int = 84
+    keywords: int = 82
     unknown_words: int = 16
-    speech: int = 20
-    noise: int = 8
+    speech: int = 18
+    noise: int = 12
     left_context: float = 0.5
     right_context: float = 0.25
     add_noise: float = 0.75
@@ -51,7 +51,7 @@ class Mix:
     gain_db: tuple[float, float] = (-25.0, 10.0)
     speed: tuple[float, float] = (0.87, 1.15)
     room: float = 0.2
-    telephone: float = 0.12
+    telephone: float = 0.2
 
     @property
     def size(self) -> int:
@@ -87,7 +87,7 @@ class ExampleMaker:
         if missing:
             raise RecipeError(f"no training clips of: {', '.join(missing)}")
         # Rare words are drawn more often than they occur, but less often than common ones.
-        weights = np.sqrt([len(found) for found in self._by_keyword])
+        weights = np.array([len(found) for found in self._by_keyword]) ** 0.3
         self._keyword_weights = weights / weights.sum()
         self._unknown = [c for c in clips if c.text not in self._labels]
         self._speech = corpus.select("speech", "training")
@@ -128,9 +128,9 @@ class ExampleMaker:
                 background[i] = True
                 power[i] = self._place_speech(rng, utterance, pcm[i])
             else:
-                target[i] = self._labels[SILENCE]
-                answer[i] = True
-                pcm[i] = self._some_noise(rng, self.samples) * rng.uniform(0, 1) ** 2
+                allowed[i] = np.arange(classes) == self._labels[SILENCE]
+                background[i] = True
+                pcm[i] = self._some_noise(rng, self.samples, people=False) * rng.uniform(0, 1) ** 2
         self._disturb(rng, pcm, power)
         return Batch(*map(torch.from_numpy, (pcm, target, answer, background, allowed)))
 
@@ -204,9 +204,11 @@ class ExampleMaker:
         _add(pcm, piece, int(rng.integers(len(pcm) - len(piece) + 1)) if len(piece) < len(pcm) else 0)
         return float(np.square(piece).mean())
 
-    def _some_noise(self, rng: np.random.Generator, length: int) -> NDArray[np.float32]:
-        """Return noise of about unit peak: recorded, coloured, or many people talking; shape [length]."""
-        kind = rng.random()
+    def _some_noise(
+        self, rng: np.random.Generator, length: int, *, people: bool = True
+    ) -> NDArray[np.float32]:
+        """Return noise of about unit peak: recorded, coloured, or some people talking; shape [length]."""
+        kind = rng.uniform(0, 1 if people else 0.85)
         if kind < 0.6:
             piece = np.resize(self._cut(rng, self._pick(rng, self._noise), length), length)
         elif kind < 0.85 or not self._speech:
@@ -232,7 +234,7 @@ class ExampleMaker:
                 snr = 10 ** (rng.uniform(*mix.snr_db) / 10)
                 pcm[i] += noise * np.sqrt(power[i] / snr / (np.square(noise).mean() + 1e-9))
             if rng.random() < mix.telephone:
-                pcm[i] = _filter(pcm[i], _telephone(rng, pcm.shape[1]))
+                pcm[i] = _mu_law(_filter(pcm[i], _telephone(rng, pcm.shape[1])), rng.random() < 0.5)
             pcm[i] *= 10 ** (rng.uniform(*mix.gain_db) / 20)
         np.clip(pcm, -1, 1, out=pcm)
 
@@ -276,8 +278,16 @@ def _room(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
 
 
 def _telephone(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
-    """Return the response of a telephone band: from about 50 to 300 Hz up to 3.4 to 4 kHz."""
+    """Return the response of a telephone: nothing above 3.4 to 4 kHz, half the time little below 300 Hz."""
     hz = np.arange(length + 1) * (SAMPLE_RATE_HZ / 2 / length)
-    low, high = rng.uniform(50, 300), rng.uniform(3400, 4000)
+    low, high = rng.uniform(50, 300) * (rng.random() < 0.5), rng.uniform(3400, 4000)
     response: NDArray[np.complex64] = 1 / (1 + (low / np.maximum(hz, 1)) ** 4) / (1 + (hz / high) ** 40) + 0j
     return response.astype(np.complex64)
+
+
+def _mu_law(samples: NDArray[np.float32], apply: bool) -> NDArray[np.float32]:
+    """Quantise as 8-bit mu-law does (ITU-T G.711, by its continuous formula)."""
+    if not apply:
+        return samples
+    companded = np.log1p(255 * np.minimum(np.abs(samples), 1)) / np.float32(np.log(256))
+    return np.copysign(np.expm1(np.rint(companded * 127) / 127 * np.float32(np.log(256))) / 255, samples)

@@ -46,7 +46,7 @@ class Recipe:
     channels: int = 128
     kernel: int = 7
     dilations: tuple[int, ...] = (1, 1, 1, 2, 2, 2)
-    epochs: int = 32
+    epochs: int = 28
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     warmup_steps: int = 500
