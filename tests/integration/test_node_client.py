@@ -1,0 +1,78 @@
+"""A client in another language: Node with @grpc/grpc-js, written from the contract alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from outside import TIMEOUT_S, running_server, speech, tones
+
+if TYPE_CHECKING:
+    from outside import Case
+
+CLIENT = Path(__file__).parent / "node_client"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("node") is None or shutil.which("npm") is None, reason="no Node: install node and npm"
+)
+
+
+@pytest.fixture(scope="module")
+def client() -> Path:
+    """The client with what it needs installed, exactly as its lock file says."""
+    installed = CLIENT / "node_modules/.package-lock.json"
+    lock = CLIENT / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=CLIENT, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode and any(
+            sign in done.stderr for sign in ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED")
+        ):
+            pytest.skip("npm cannot reach its registry")
+        assert done.returncode == 0, done.stderr
+        installed.touch()
+    return CLIENT / "index.mjs"
+
+
+def marked(client: Path, case: Case, samples: Path) -> list[dict[str, Any]]:
+    """Run the client against a server; what it prints, as objects."""
+    samples.write_bytes(case.samples)
+    with running_server(case) as address:
+        command = ["node", str(client), address, str(samples), str(case.rate_hz)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_marked(case: Case, told: list[dict[str, Any]]) -> None:
+    assert told[0] == {"event": "health", "server": "SERVING", "service": "SERVING", "unknown": "NOT_FOUND"}
+    assert told[1]["names"] == [case.model.metadata.name]
+    assert told[2]["event"] == "started"
+    assert told[2]["keywords"] == list(case.model.metadata.keyword_names)
+    found = [(one["keyword"], one["id"]) for one in told if one["event"] == "detection"]
+    assert found == case.heard()
+    ended = next(one for one in told if one["event"] == "ended")
+    assert ended["audio_s"] == pytest.approx(case.seconds)
+    assert ended["detections"] == len(found)
+    assert [one for one in told if one["event"] in ("status", "refused")] == [
+        {"event": "status", "code": "OK", "request_id": "node 1"},
+        {"event": "refused", "code": "INVALID_ARGUMENT", "reason": "UNKNOWN_KEYWORD", "domain": "earmark.v1"},
+        {"event": "status", "code": "INVALID_ARGUMENT", "request_id": "node 2"},
+    ]
+
+
+def test_node_marks_a_stream(client: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    case = tones(tiny_model_path)
+    told = marked(client, case, tmp_path / "samples.raw")
+    assert_marked(case, told)
+    assert len(case.heard()) == 4
+    assert [one["token_bytes"] > 0 for one in told if one["event"] == "progress"] == [True] * 4
+
+
+def test_node_marks_real_speech(client: Path, tmp_path: Path) -> None:
+    case = speech()
+    assert_marked(case, marked(client, case, tmp_path / "samples.raw"))
