@@ -2,6 +2,18 @@
 
 `Client` is for asyncio, `SyncClient` for plain code. All times are float seconds, offsets from the
 start of the stream's audio. Everything raised on purpose is an `EarmarkError`.
+
+    import asyncio
+    from earmark_client import Client, Detection, Recording
+
+    async def main() -> None:
+        with Recording("speech.flac") as audio:
+            async with Client("localhost:50051") as client:
+                async for event in client.stream(audio, sample_rate_hz=audio.sample_rate_hz):
+                    if isinstance(event, Detection):
+                        print(event.keyword, event.start_s, event.end_s, event.confidence)
+
+    asyncio.run(main())
 """
 
 from earmark_client.audio import Chunk, Encoding, KeywordSetting, Silence

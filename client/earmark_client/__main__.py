@@ -32,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _EXIT_FAILURE
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has gone; Python would complain when it flushes at exit.
+    except OSError as error:
+        # The output cannot be written; no word of it where its reader has had enough.
+        if not isinstance(error, BrokenPipeError):
+            print(f"earmark: the results cannot be written: {error.strerror}", file=sys.stderr)
+        # Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_FAILURE
     return code

@@ -11,10 +11,10 @@ import grpc.aio
 from earmark_client import messages
 from earmark_client.audio import Encoding
 from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, SpottingStub, options, target
-from earmark_client.errors import error_from_rpc
+from earmark_client.errors import ConnectionLostError, EarmarkError, error_from_rpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
     from os import PathLike
 
     from earmark_client.audio import Chunk, KeywordSetting, Samples
@@ -42,6 +42,7 @@ class Client:
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
         self._open_channel: grpc.aio.Channel | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -51,9 +52,9 @@ class Client:
 
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
+        self._closed = True
         if self._open_channel is not None:
             await self._open_channel.close()
-            self._open_channel = None
 
     async def stream(
         self,
@@ -68,7 +69,7 @@ class Client:
         progress_interval_s: float | None = None,
         resume: Progress | None = None,
         request_id: str = "",
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event]:
         """Send live audio and get events as they are decided: Started first, Ended last.
 
         `audio` gives chunks of any length: bytes in `encoding` (split anywhere), or numpy arrays of
@@ -110,10 +111,13 @@ class Client:
             failed = await given.instead_of(error)
             raise error_from_rpc(failed, self.address, answered=answered) from error
         except asyncio.CancelledError:
-            # gRPC says so of a call that `_send` cancelled, too: then the reason is the sender's.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # gRPC's word for a call that this side ended: `_send`, for its audio failed, or `close`.
             if sender.done() and not sender.cancelled() and (failure := sender.exception()) is not None:
                 raise failure from None
-            raise
+            raise ConnectionLostError("the client was closed in the middle of a stream") from None
         finally:
             call.cancel()
             sender.cancel()
@@ -190,7 +194,7 @@ class Client:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
 
-    async def watch_health(self, service: str = "") -> AsyncIterator[Health]:
+    async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
         """Give the health now, and again whenever it changes, until the server goes away."""
         call = HealthStub(self._channel()).Watch(messages.health_request(service))
         answered = False
@@ -204,6 +208,8 @@ class Client:
             call.cancel()
 
     def _channel(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise EarmarkError("this client has been closed: make a new one")
         # Not in the constructor: a channel belongs to the loop that runs when it is made.
         if self._open_channel is None:
             self._open_channel = grpc.aio.insecure_channel(

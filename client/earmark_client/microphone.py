@@ -67,6 +67,7 @@ class Microphone:
         self.name = chosen.name
         self.sample_rate_hz = chosen.sample_rate_hz
         self.lost_s = 0.0
+        self._pending_silence_s = 0.0
         self._remaining_frames = None if duration_s is None else round(duration_s * chosen.sample_rate_hz)
         # Simple: its put() may interrupt its put(), as a signal handler that calls stop() does.
         self._blocks: queue.SimpleQueue[bytes | Silence | None] = queue.SimpleQueue()
@@ -93,8 +94,8 @@ class Microphone:
         self.close()
 
     def close(self) -> None:
-        """Let go of the device."""
-        self._stopped = True
+        """Let go of the device; whoever still waits for audio finds its end."""
+        self.stop()
         with _quiet():
             self._stream.close()
 
@@ -124,8 +125,6 @@ class Microphone:
             self._blocks.put(Silence(self._pending_silence_s))
             self._pending_silence_s = 0.0
         self._blocks.put(bytes(data))
-
-    _pending_silence_s = 0.0
 
 
 def _choose(sounddevice: Any, device: int | str | None) -> InputDevice:

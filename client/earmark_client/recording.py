@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -51,6 +52,8 @@ class Recording:
             self._file.close()
             raise
         self.sample_rate_hz: int = self._sound.samplerate
+        # A stream that ends early may leave a thread reading; libsndfile must not be closed under it.
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -59,16 +62,22 @@ class Recording:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        self._sound.close()
-        self._file.close()
+        """Close the file; whoever still reads it finds its end."""
+        with self._lock:
+            self._sound.close()
+            self._file.close()
 
     def __iter__(self) -> Iterator[bytes]:
         block_samples = max(1, round(self._block_s * self.sample_rate_hz))
         anything = False
         while True:
             try:
-                samples = self._sound.read(block_samples, dtype="float32", always_2d=True)  # [n, channels]
+                with self._lock:
+                    if self._sound.closed:
+                        return
+                    samples = self._sound.read(
+                        block_samples, dtype="float32", always_2d=True
+                    )  # [n, channels]
             except (soundfile.LibsndfileError, OSError) as error:
                 raise RecordingError(f"{self.path}: the recording is damaged: {_why(error)}") from error
             if not len(samples):
@@ -111,9 +120,12 @@ class RawPipe:
         """Leave the descriptor open: it is its owner's."""
 
     def __iter__(self) -> Iterator[bytes]:
+        if os.isatty(self._descriptor):
+            raise RecordingError(
+                "standard input is a terminal: pipe raw samples into it, or give a file's name"
+            )
         anything = False
-        # Not sys.stdin: its lock would be held by a thread still reading when the program ends.
-        while data := os.read(self._descriptor, self._block_bytes):
+        while data := self._read():
             if not anything and (container := _CONTAINERS.get(data[:4])):
                 raise RecordingError(
                     f"standard input holds a {container} file: `-` takes raw samples; give the file's name"
@@ -122,6 +134,13 @@ class RawPipe:
             yield data
         if not anything:
             raise RecordingError("standard input holds no audio")
+
+    def _read(self) -> bytes:
+        try:
+            # Not sys.stdin: its lock would be held by a thread still reading when the program ends.
+            return os.read(self._descriptor, self._block_bytes)
+        except OSError as error:
+            raise RecordingError(f"standard input cannot be read: {error.strerror}") from error
 
 
 def paced(source: Recording | RawPipe) -> Iterator[bytes]:

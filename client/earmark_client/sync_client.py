@@ -10,10 +10,10 @@ import grpc
 from earmark_client import messages
 from earmark_client.audio import Encoding
 from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, SpottingStub, options, target
-from earmark_client.errors import error_from_rpc
+from earmark_client.errors import EarmarkError, error_from_rpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from os import PathLike
 
     from earmark_client.audio import Chunk, KeywordSetting, Samples
@@ -38,9 +38,10 @@ class SyncClient:
         self.address = target(address)
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
-        self._channel = grpc.insecure_channel(
+        self._open_channel = grpc.insecure_channel(
             self.address, options=options(self.address, self._connect_timeout_s)
         )
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +51,8 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
-        self._channel.close()
+        self._closed = True
+        self._open_channel.close()
 
     def stream(
         self,
@@ -65,7 +67,7 @@ class SyncClient:
         progress_interval_s: float | None = None,
         resume: Progress | None = None,
         request_id: str = "",
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Send live audio and get events as they are decided, as `Client.stream` does.
 
         `audio` is read on a thread of gRPC's, so it may block; when the stream ends early, what it
@@ -83,7 +85,7 @@ class SyncClient:
             request_id=request_id,
         )
         requests = _Requests(first, audio, encoding)
-        call = SpottingStub(self._channel).StreamingSpot(iter(requests))
+        call = SpottingStub(self._channel()).StreamingSpot(iter(requests))
         requests.call.set_result(call)
         answered = False
         try:
@@ -157,16 +159,16 @@ class SyncClient:
         """Ask whether the server, or one of its services, is serving."""
         try:
             return messages.health(
-                HealthStub(self._channel).Check(
+                HealthStub(self._channel()).Check(
                     messages.health_request(service), timeout=self._connect_timeout_s
                 )
             )
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from error
 
-    def watch_health(self, service: str = "") -> Iterator[Health]:
+    def watch_health(self, service: str = "") -> Generator[Health]:
         """Give the health now, and again whenever it changes, until the server goes away."""
-        call = HealthStub(self._channel).Watch(messages.health_request(service))
+        call = HealthStub(self._channel()).Watch(messages.health_request(service))
         answered = False
         try:
             for response in call:
@@ -177,8 +179,13 @@ class SyncClient:
         finally:
             call.cancel()
 
+    def _channel(self) -> grpc.Channel:
+        if self._closed:
+            raise EarmarkError("this client has been closed: make a new one")
+        return self._open_channel
+
     def _unary(self, unary: messages.Unary[Result]) -> Result:
-        method = getattr(SpottingStub(self._channel), unary.method)
+        method = getattr(SpottingStub(self._channel()), unary.method)
         try:
             return unary.read(method(unary.request, timeout=self._call_timeout_s))
         except grpc.RpcError as error:

@@ -1,16 +1,20 @@
-"""Runs the `earmark` command as a person or a script does: in a process of its own."""
+"""Runs the `earmark` command, in this process or in one of its own."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import tempfile
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest import mock
 
 import tiny_model
+from earmark_client.__main__ import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +25,14 @@ if TYPE_CHECKING:
 RATE_HZ = 16_000
 WORDS = [(0.5, "low"), (1.5, "mid"), (2.5, "high")]
 SECONDS = 4.0
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 def samples() -> np.ndarray:
@@ -34,23 +46,54 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "100", **variables}
 
 
-def earmark(*args: str | Path, stdin: bytes = b"", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command; whatever happens, there is no traceback, and gRPC is quiet."""
+def earmark(*args: str | Path, stdin: bytes = b"", **variables: str) -> Done:
+    """Run the command inside this process, which is fast."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment(**variables), clear=True),
+        _standard_input(stdin),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            code = main([*map(str, args)])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def earmark_process(*args: str | Path, **variables: str) -> Done:
+    """Run the command as a person does; whatever happens, there is no traceback, and gRPC is quiet."""
     done = subprocess.run(
         [sys.executable, "-m", "earmark_client", *map(str, args)],
-        input=stdin,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
+        text=True,
         timeout=60,
         env=environment(**variables),
         check=False,
     )
-    out, err = done.stdout.decode(), done.stderr.decode()
-    assert "Traceback" not in err, err
-    assert not re.search(r"^[EWI]\d{4} |_cython|\.cc:\d+", err, re.MULTILINE), err
-    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert not re.search(r"^[EWI]\d{4} |_cython|\.cc:\d+", done.stderr, re.MULTILINE), done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def run_python(code: str) -> subprocess.CompletedProcess[str]:
+@contextmanager
+def _standard_input(data: bytes) -> Iterator[None]:
+    """Let descriptor 0 give these bytes while the block runs."""
+    saved = os.dup(0)
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.seek(0)
+            os.dup2(file.fileno(), 0)
+        yield
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+
+
+def python_process(code: str) -> subprocess.CompletedProcess[str]:
     """Run some Python, for what cannot be had with the command alone."""
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False)

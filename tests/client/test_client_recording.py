@@ -103,3 +103,26 @@ def test_a_file_with_a_header_on_standard_input_is_not_taken_for_samples() -> No
 def test_nothing_on_standard_input_is_said() -> None:
     with pytest.raises(RecordingError, match="no audio"):
         list(_piped(b""))
+
+
+def test_a_terminal_and_what_cannot_be_read_are_no_standard_input(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for descriptor, sentence in [(theirs, "is a terminal"), (folder, "cannot be read: Is a directory")]:
+            pipe = RawPipe(descriptor, sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1)
+            with pytest.raises(RecordingError, match=sentence):
+                list(pipe)
+    finally:
+        for descriptor in (ours, theirs, folder):
+            os.close(descriptor)
+
+
+def test_closing_a_recording_under_its_reader_is_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(160_000, np.int16), 16_000)
+    recording = Recording(path, block_s=0.1)
+    blocks = iter(recording)
+    next(blocks)
+    recording.close()
+    assert list(blocks) == []

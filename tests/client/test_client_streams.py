@@ -13,7 +13,9 @@ import tiny_model
 from both_clients import DRIVERS, Driver
 from earmark_client import (
     Client,
+    ConnectionLostError,
     Detection,
+    EarmarkError,
     Encoding,
     Ended,
     InvalidRequestError,
@@ -22,6 +24,7 @@ from earmark_client import (
     Scores,
     Silence,
     Started,
+    SyncClient,
     UnknownModelError,
 )
 
@@ -282,6 +285,29 @@ def test_live_audio_is_sent_as_it_comes_and_heard_before_the_next_comes(address:
     assert asyncio.run(run()) == [word for _, word in WORDS]
 
 
+def test_closing_a_client_ends_its_streams_with_an_error(address: str) -> None:
+    async def run() -> None:
+        client = Client(address)
+        events = client.stream(itertools.repeat(bytes(3200)), sample_rate_hz=RATE_HZ)
+        assert isinstance(await anext(events), Started)
+        await client.close()
+        with pytest.raises(ConnectionLostError):
+            async for _ in events:
+                pass
+        with pytest.raises(EarmarkError, match="closed"):
+            await client.list_models()
+
+    asyncio.run(run())
+    sync_client = SyncClient(address)
+    events = sync_client.stream(itertools.repeat(bytes(3200)), sample_rate_hz=RATE_HZ)
+    assert isinstance(next(events), Started)
+    sync_client.close()
+    with pytest.raises(ConnectionLostError):
+        list(events)
+    with pytest.raises(EarmarkError, match="closed"):
+        sync_client.list_models()
+
+
 def test_one_client_serves_many_streams_at_once(address: str) -> None:
     async def run() -> None:
         async def one(client: Client) -> list[Event]:
@@ -315,7 +341,7 @@ def test_a_client_that_does_not_read_is_not_sent_for(address: str) -> None:
             while taken != before:  # until nothing more is taken for a while
                 before = taken
                 await asyncio.sleep(0.3)
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()
 
     asyncio.run(asyncio.wait_for(run(), 60))
     assert taken < 600

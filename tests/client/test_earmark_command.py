@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_model
-from command_line import RATE_HZ, SECONDS, WORDS, earmark, json_lines, samples
+from command_line import RATE_HZ, SECONDS, WORDS, earmark, earmark_process, json_lines, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,7 +163,7 @@ def test_an_unknown_keyword_or_model_is_said_by_the_server(address: str, recordi
 )
 def test_a_server_that_is_not_there_is_said_fast(recording: Path, args: list[str]) -> None:
     filled = [arg.format(recording=recording) for arg in args]
-    done = earmark(*filled, "--server", "127.0.0.1:1")
+    done = earmark_process(*filled, "--server", "127.0.0.1:1")
     assert (done.returncode, done.stdout) == (1, "")
     assert "127.0.0.1:1" in done.stderr
     assert "earmark-server" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from contextlib import ExitStack
@@ -35,13 +36,29 @@ _EXIT_INTERRUPTED = 130
 
 def spot(args: argparse.Namespace) -> int:
     """Stream recordings, one after the other; 1 if any of them failed."""
-    printer: Printer = JsonPrinter() if args.json else TextPrinter(many=len(args.files) > 1)
+    return _spot({name: name for name in args.files}, args)
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Stream the bundled recording."""
+    answer = json.loads(DEMO_RECORDING.with_suffix(".json").read_text())
+    said = ", ".join(line["keyword"] for line in answer["said"] if line["keyword"])
+    length = f"{answer['duration_s']:.0f} s of synthetic voices"
+    notice(f"{DEMO_RECORDING.name}, {length}; keywords said in it: {said}")
+    args.pace = not args.fast
+    return _spot({DEMO_RECORDING.name: str(DEMO_RECORDING)}, args)
+
+
+def _spot(recordings: dict[str, str], args: argparse.Namespace) -> int:
+    """Stream recordings, given as names to show and paths."""
+    printer: Printer = JsonPrinter() if args.json else TextPrinter(many=len(recordings) > 1)
     failed = False
     with ExitStack() as stack:
         client: SyncClient | None = None
-        for name in args.files:
+        for name, path in recordings.items():
             try:
-                with _open(name, args) as source:
+                with _open(path, args) as source:
+                    # Not before: without one good recording there is no need of a server.
                     if client is None:
                         address = stack.enter_context(embedded.server(args.server))
                         client = stack.enter_context(SyncClient(address))
@@ -52,13 +69,6 @@ def spot(args: argparse.Namespace) -> int:
                 printer.failure(name, error)
                 failed = True
     return 1 if failed else 0
-
-
-def demo(args: argparse.Namespace) -> int:
-    """Stream the bundled recording."""
-    args.files = [str(DEMO_RECORDING)]
-    args.pace = not args.fast
-    return spot(args)
 
 
 def listen(args: argparse.Namespace) -> int:
