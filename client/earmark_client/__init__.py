@@ -16,43 +16,47 @@ start of the stream's audio. Everything raised on purpose is an `EarmarkError`.
     asyncio.run(main())
 """
 
-from earmark_client.audio import Chunk, Encoding, KeywordSetting, Silence
-from earmark_client.client import Client
-from earmark_client.errors import (
-    AccessError,
-    ConnectionLostError,
-    EarmarkError,
-    IncompatibleServerError,
-    InvalidRequestError,
-    MicrophoneError,
-    NotInstalledError,
-    RecordingError,
-    ServerBusyError,
-    ServerDrainingError,
-    ServerFaultError,
-    ServerUnreachableError,
-    TimedOutError,
-    UnknownModelError,
-)
-from earmark_client.events import (
-    ActiveKeyword,
-    Classification,
-    ClassScore,
-    Detection,
-    Ended,
-    Event,
-    Health,
-    ModelInfo,
-    ModelMetric,
-    Progress,
-    Scores,
-    SpotResult,
-    Started,
-    TrainingSource,
-)
-from earmark_client.microphone import InputDevice, Microphone, input_devices
-from earmark_client.recording import Recording
-from earmark_client.sync_client import SyncClient
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from earmark_client.audio import Chunk, Encoding, KeywordSetting, Silence
+    from earmark_client.client import Client
+    from earmark_client.errors import (
+        AccessError,
+        ConnectionLostError,
+        EarmarkError,
+        IncompatibleServerError,
+        InvalidRequestError,
+        MicrophoneError,
+        NotInstalledError,
+        RecordingError,
+        ServerBusyError,
+        ServerDrainingError,
+        ServerFaultError,
+        ServerUnreachableError,
+        TimedOutError,
+        UnknownModelError,
+    )
+    from earmark_client.events import (
+        ActiveKeyword,
+        Classification,
+        ClassScore,
+        Detection,
+        Ended,
+        Event,
+        Health,
+        ModelInfo,
+        ModelMetric,
+        Progress,
+        Scores,
+        SpotResult,
+        Started,
+        TrainingSource,
+    )
+    from earmark_client.microphone import InputDevice, Microphone, input_devices
+    from earmark_client.recording import Recording
+    from earmark_client.sync_client import SyncClient
 
 __all__ = [
     "AccessError",
@@ -94,3 +98,21 @@ __all__ = [
     "UnknownModelError",
     "input_devices",
 ]
+
+_MODULES = ("events", "errors", "audio", "recording", "microphone", "client", "sync_client")
+
+
+def __getattr__(name: str) -> Any:
+    # gRPC takes its settings from the environment as it is imported, so the `earmark` command must be
+    # able to import this package without it.
+    if name in __all__:
+        for module in _MODULES:
+            names = vars(import_module(f"{__name__}.{module}"))
+            if name in names:
+                globals()[name] = names[name]
+                return names[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

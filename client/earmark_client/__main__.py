@@ -14,7 +14,7 @@ _EXIT_FAILURE, _EXIT_INTERRUPTED = 1, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code: 0, 1 for a failure, 2 wrong usage, 130 interrupted."""
-    # gRPC's C core would write about every refused connection; it looks at this at its first use.
+    # gRPC's C core would write about every connection that ends; it looks at this as it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from earmark_client.commands.arguments import build_parser
     from earmark_client.errors import EarmarkError

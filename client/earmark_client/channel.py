@@ -51,6 +51,9 @@ def options(target: str, connect_timeout_s: float) -> list[tuple[str, int]]:
         # Also the deadline of one attempt to connect, which gRPC sets to 20 s otherwise.
         ("grpc.min_reconnect_backoff_ms", max(100, int(connect_timeout_s * 1000))),
         ("grpc.dns_ares_query_timeout", max(100, int(connect_timeout_s * 1000))),
+        # A server that vanished without a word, as at a power cut, is noticed within 40 s.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
         # A call made while gRPC waits to try again fails at once: keep the wait short.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),

@@ -166,6 +166,32 @@ def test_a_server_that_goes_away_in_the_middle_is_said(
         assert re.search(sentence, lines[0])
 
 
+def test_a_health_watch_says_that_the_server_goes_away_and_grpc_says_nothing(tiny_model_path: Path) -> None:
+    with (
+        _server_process(tiny_model_path, "--drain-grace-s", "0") as (server, address),
+        running("health", "--watch", "--server", address) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith(b": SERVING\n")
+        server.terminate()
+        assert process.wait(30) == 1
+        assert process.stdout.read().endswith(b": NOT_SERVING\n")
+        assert process.stderr is not None
+        lines = process.stderr.read().decode().splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith(f"earmark: the server at {address} went away")
+
+
+def test_every_public_name_is_there_and_none_costs_before_it_is_used() -> None:
+    done = python_process(
+        "import sys, earmark_client\n"
+        "print('grpc' in sys.modules)\n"
+        "print(all(getattr(earmark_client, name) is not None for name in earmark_client.__all__))\n"
+        "print(set(earmark_client.__all__) <= set(dir(earmark_client)))"
+    )
+    assert (done.stdout, done.stderr) == ("False\nTrue\nTrue\n", "")
+
+
 def test_nothing_but_the_base_install_is_imported() -> None:
     done = python_process(
         "import sys, earmark_client, earmark_client.commands.arguments as arguments\n"
