@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import earmark, earmark_process, json_lines
+from earmark_client import Microphone, Silence
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +79,57 @@ def test_a_microphone_that_is_not_there_is_said(
     assert (done.returncode, done.stdout) == (1, "")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+class _Stream:
+    """A microphone's stream that records when the test says so."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.callback = settings["callback"]
+        self.finished = settings["finished_callback"]
+        self.block_samples = settings["blocksize"]
+
+    def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.finished()
+
+    def record(self, blocks: int) -> None:
+        for _ in range(blocks):
+            self.callback(bytes(2 * self.block_samples), self.block_samples, None, None)
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[_Stream]:
+    opened: list[_Stream] = []
+    sounddevice = _sounddevice([DESK])
+    sounddevice.RawInputStream = lambda **settings: opened.append(_Stream(**settings)) or opened[-1]
+    monkeypatch.setitem(sys.modules, "sounddevice", sounddevice)
+    return opened
+
+
+def test_audio_that_nobody_takes_becomes_silence_of_the_same_length(streams: list[_Stream]) -> None:
+    """Offsets stay true: what is lost is lost, and is not left out."""
+    with Microphone() as microphone:
+        (stream,) = streams
+        stream.record(150)
+        blocks = iter(microphone)
+        taken = [next(blocks) for _ in range(100)]
+        stream.record(1)
+        taken += [next(blocks), next(blocks)]
+        microphone.stop()
+        assert list(blocks) == []
+    lengths_s = [one.seconds if isinstance(one, Silence) else len(one) / 2 / 48_000 for one in taken]
+    assert sum(lengths_s) == pytest.approx(15.1)
+    assert [type(one) for one in taken[-2:]] == [Silence, bytes]
+    assert microphone.lost_s == pytest.approx(5.0)
+
+
+def test_a_duration_is_kept_to_the_block(streams: list[_Stream]) -> None:
+    with Microphone(duration_s=0.3) as microphone:
+        streams[0].record(10)
+        assert len(list(microphone)) == 3
 
 
 def test_the_devices_that_can_record_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
