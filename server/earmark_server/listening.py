@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 NANOSECONDS = 1_000_000_000
 
-# A long message is decoded in pieces, so that it holds up no other stream.
+# Long messages are decoded in pieces of that length, so that they hold up no other stream, and
+# short ones that wait are put together, so that they cost no more than a long one.
 _PIECE_S = 0.25
 
 
@@ -118,29 +119,48 @@ class _Intake:
         self.state = state
         self._piece_samples = max(1, round(audio_format.sample_rate_hz * _PIECE_S))
         self._piece_bytes = self._piece_samples * audio_format.frame_bytes
-        self._items: deque[Input] = deque()
+        self._items: deque[Input | bytearray] = deque()
+        self._position = 0  # in the first item
 
     def accept(self, item: Input) -> None:
-        if isinstance(item, bytes | np.ndarray):
-            size = self._piece_bytes if isinstance(item, bytes) else self._piece_samples
-            if len(item) > size:
-                self._items.extend(item[i : i + size] for i in range(0, len(item), size))
-                return
-        self._items.append(item)
+        last = self._items[-1] if self._items else None
+        if isinstance(item, bytes) and len(item) < self._piece_bytes:
+            if isinstance(last, bytearray) and len(last) < self._piece_bytes:
+                last += item
+            else:
+                self._items.append(bytearray(item))
+        elif isinstance(item, Silence) and isinstance(last, Silence):
+            self._items[-1] = Silence(last.samples + item.samples)
+        else:
+            self._items.append(item)
 
     def prepare(self, limit: int) -> int:
         state = self.state
         while self._items and state.ready_steps < limit:
-            item = self._items.popleft()
+            item = self._items[0]
             if isinstance(item, bytes):
-                state.push_audio(item)
+                state.push_audio(item[self._next_piece(len(item), self._piece_bytes)])
+                continue
+            if isinstance(item, np.ndarray):
+                state.push_samples(item[self._next_piece(len(item), self._piece_samples)])
+                continue
+            self._items.popleft()
+            if isinstance(item, bytearray):
+                state.push_audio(bytes(item))
             elif isinstance(item, Silence):
                 state.push_silence(item.samples)
-            elif isinstance(item, End):
-                state.finish()
             else:
-                state.push_samples(item)
+                state.finish()
         return min(state.ready_steps, limit)
+
+    def _next_piece(self, length: int, size: int) -> slice:
+        """Find the next piece of the first item, and pass over it."""
+        start = self._position
+        self._position += size
+        if self._position >= length:
+            self._items.popleft()
+            self._position = 0
+        return slice(start, start + size)
 
 
 class Spotting:

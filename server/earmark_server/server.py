@@ -63,7 +63,9 @@ class Server:
                 # A client that vanished without a word is noticed, and its stream ended.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
+                # Clients may look after their connections in the same way, with or without calls.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
             )
         )
         self.port = 0
@@ -117,6 +119,8 @@ class Server:
 
     async def stop(self, grace_s: float | None = None) -> None:
         """End everything: open calls after `grace_s`, or at once."""
+        if self._stopped.is_set():
+            return
         if self._watchdog is not None:
             self._watchdog.cancel()
         await self._health.drain()
@@ -165,6 +169,9 @@ class Server:
 
 def load_models(settings: Settings) -> list[SpotterModel]:
     """Load the models of the settings, the default one first, and run each one once or twice."""
+    # Also what the first resampled stream and the first file would otherwise wait for.
+    import soundfile  # noqa: F401
+    import soxr  # noqa: F401
     from earmark_spotter import SpotterModel
 
     models = [SpotterModel.load(path or None, threads=settings.threads) for path in settings.model or ("",)]
