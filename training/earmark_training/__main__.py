@@ -126,10 +126,8 @@ def _export(args: argparse.Namespace) -> None:
     from earmark_training.export import export
     from earmark_training.train import load_trained
 
-    network, recipe = load_trained(args.run)
     model = export(
-        network,
-        recipe,
+        load_trained(args.run),
         Corpus(args.corpus),
         args.out,
         name=args.name,

@@ -290,4 +290,6 @@ def _mu_law(samples: NDArray[np.float32], apply: bool) -> NDArray[np.float32]:
     if not apply:
         return samples
     companded = np.log1p(255 * np.minimum(np.abs(samples), 1)) / np.float32(np.log(256))
-    return np.copysign(np.expm1(np.rint(companded * 127) / 127 * np.float32(np.log(256))) / 255, samples)
+    levels = np.rint(companded * 127) / 127
+    expanded: NDArray[np.float32] = np.expm1(levels * np.float32(np.log(256))) / 255
+    return np.copysign(expanded, samples)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import subprocess
 import tempfile
 import warnings
 from dataclasses import asdict, replace
@@ -33,7 +32,7 @@ from earmark_training.evaluate import evaluate
 if TYPE_CHECKING:
     from earmark_training.corpus import Corpus
     from earmark_training.network import Network
-    from earmark_training.train import Recipe
+    from earmark_training.train import Trained
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +54,7 @@ _SOURCES = (
 
 
 def export(
-    network: Network,
-    recipe: Recipe,
+    trained: Trained,
     corpus: Corpus,
     out: Path,
     *,
@@ -68,9 +66,10 @@ def export(
 
     Raises ExportError, and writes nothing, where streamed scores differ from torch's by more than TOLERANCE.
     """
+    network = trained.network
     graph = _to_onnx(network)
     state = network.silent_state().numpy()
-    metadata = _provisional(network, recipe, name, version)
+    metadata = _provisional(trained, name, version)
     model = _pack(graph, state, metadata)
     difference = largest_difference(network, model, corpus)
     log.info("streamed scores differ from torch's by at most %.1e", difference)
@@ -117,8 +116,8 @@ def _to_onnx(network: Network) -> onnx.ModelProto:
     return graph
 
 
-def _provisional(network: Network, recipe: Recipe, name: str, version: str) -> ModelMetadata:
-    shape = network.shape
+def _provisional(trained: Trained, name: str, version: str) -> ModelMetadata:
+    shape, recipe = trained.network.shape, trained.recipe
     return ModelMetadata(
         name=name,
         version=version,
@@ -132,26 +131,8 @@ def _provisional(network: Network, recipe: Recipe, name: str, version: str) -> M
         receptive_field_samples=shape.receptive_field_samples,
         detector=DetectorInfo(hold_ms=160, separation_ms=300),
         metrics=(),
-        training=TrainingInfo(_SOURCES, _commit()),
+        training=TrainingInfo(_SOURCES, trained.commit),
     )
-
-
-def _commit() -> str:
-    """Return the training code's commit, marked if it was changed since; `unknown` outside a checkout."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--dirty",
-        "--match=",
-    ]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _pack(

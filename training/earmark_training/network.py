@@ -4,9 +4,10 @@
 its past from `state` and returns its own part of `next_state`, so that a recording cut anywhere (at whole
 steps) gives what one pass over it gives. The body is a residual stack of depthwise-separable convolutions
 over time, as in TC-ResNet (Choi et al. 2019, arXiv 1904.03814) and MatchboxNet (Majumdar and Ginsburg 2020,
-arXiv 2004.08531), laid out (time, batch, channels): pointwise layers are then one matrix product,
-depthwise ones a few multiply-adds of contiguous slices, and the past is joined and cut off by plain copies,
-all of which onnxruntime runs several times faster than its Conv.
+arXiv 2004.08531), laid out (time, batch, channels): pointwise layers are then one matrix product, and
+the past is joined and cut off by plain copies. Depthwise layers are a two-dimensional convolution over time
+and batch, which onnxruntime runs 2.5 times faster than shifted multiply-adds and 10 to 20 times faster than
+a one-dimensional convolution.
 """
 
 from __future__ import annotations
@@ -148,10 +149,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From x (past + time, batch, channels) to (time, batch, channels)."""
-        mixed = x[: -self.past] * self.depthwise[0]
-        for i in range(1, self.kernel):
-            start = i * self.dilation
-            mixed = mixed + x[start : start - self.past or None] * self.depthwise[i]
+        # Depthwise over time, with the batch as the image's other axis: one kernel in onnxruntime.
+        image = x.permute(2, 0, 1).unsqueeze(0)  # (1, channels, past + time, batch)
+        weight = self.depthwise.T[:, None, :, None]  # (channels, 1, kernel, 1)
+        image = nn.functional.conv2d(image, weight, groups=x.shape[2], dilation=(self.dilation, 1))
+        mixed = image.squeeze(0).permute(1, 2, 0)
         return torch.relu(x[self.past :] + self.project(torch.relu(self.expand(mixed))))
 
 

@@ -10,10 +10,12 @@ import json
 import logging
 import math
 import os
+import subprocess
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -31,7 +33,6 @@ from earmark_training.vocabulary import DEFAULT_KEYWORDS, SILENCE, UNKNOWN, labe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -259,12 +260,31 @@ def _save(out: Path, recipe: Recipe, *parts: Any) -> None:
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "history": history,
+        "commit": _commit(),
     }
     torch.save(state, out / (CHECKPOINT + ".new"))
     os.replace(out / (CHECKPOINT + ".new"), out / CHECKPOINT)
     metrics = {"epochs": len(history), **history[-1], "history": history}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
     _plot(history, out / "curves.png")
+
+
+def _commit() -> str:
+    """Return this code's commit, marked if it was changed since; `unknown` outside a checkout."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty",
+        "--match=",
+    ]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _resume(
@@ -282,14 +302,23 @@ def _resume(
     return cast("list[dict[str, float]]", state["history"])
 
 
-def load_trained(path: Path) -> tuple[Network, Recipe]:
-    """Return the averaged network and the recipe of a checkpoint (a file, or the folder that holds it)."""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run produced: the averaged network, its recipe, and the commit of the code that trained it."""
+
+    network: Network
+    recipe: Recipe
+    commit: str
+
+
+def load_trained(path: Path) -> Trained:
+    """Load a run's checkpoint: the file, or the folder that holds it."""
     path = path / CHECKPOINT if path.is_dir() else path
     state = torch.load(path, weights_only=True)
     recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
     network = Network(recipe.shape)
     network.load_state_dict(state["average"])
-    return network.eval(), recipe
+    return Trained(network.eval(), recipe, state["commit"])
 
 
 def _plot(history: list[dict[str, float]], path: Path) -> None:
