@@ -182,7 +182,7 @@ def test_the_end_of_the_audio_is_the_end_of_the_reports() -> None:
 @settings(max_examples=20, deadline=None)
 @given(limits=st.lists(st.integers(1, 60), min_size=1, max_size=5), seconds=st.floats(0.001, 2))
 def test_a_clip_is_classified_as_by_the_library(limits: list[int], seconds: float) -> None:
-    samples = tiny_model.recording([(0.1, "high"), (0.9, "low")], seconds)
+    samples = tiny_model.recording([(0.1, "high"), (0.9, "low")], 2)[: round(seconds * 16_000)]
     work = Classifying(model(), AudioFormat(Encoding.FLOAT32, 16_000), resolve_settings(model().metadata))
     work.accept(samples)
     work.accept(End.OF_AUDIO)
