@@ -37,6 +37,8 @@ class KeywordSpottingServiceStub:
 
     RESOURCE_EXHAUSTED  TOO_MANY_STREAMS, OVERLOADED (a google.rpc.RetryInfo says
     when to come back)
+    INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
+    a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another)
     UNAUTHENTICATED     MISSING_CREDENTIALS
     PERMISSION_DENIED   BAD_CREDENTIALS
@@ -88,6 +90,8 @@ class KeywordSpottingServiceServicer:
 
     RESOURCE_EXHAUSTED  TOO_MANY_STREAMS, OVERLOADED (a google.rpc.RetryInfo says
     when to come back)
+    INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
+    a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another)
     UNAUTHENTICATED     MISSING_CREDENTIALS
     PERMISSION_DENIED   BAD_CREDENTIALS
@@ -188,6 +192,8 @@ class KeywordSpottingService:
 
     RESOURCE_EXHAUSTED  TOO_MANY_STREAMS, OVERLOADED (a google.rpc.RetryInfo says
     when to come back)
+    INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
+    a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another)
     UNAUTHENTICATED     MISSING_CREDENTIALS
     PERMISSION_DENIED   BAD_CREDENTIALS
