@@ -1,6 +1,7 @@
 """Earmark's listener as a library: audio in, keyword detections out."""
 
 from earmark_spotter.audio import AudioDecoder, AudioFormat, Encoding
+from earmark_spotter.classifier import ClipClassifier
 from earmark_spotter.container import Container
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector, KeywordSetting, resolve_settings
 from earmark_spotter.errors import (
@@ -26,6 +27,7 @@ __all__ = [
     "AudioDecoder",
     "AudioError",
     "AudioFormat",
+    "ClipClassifier",
     "Container",
     "Detection",
     "Detector",

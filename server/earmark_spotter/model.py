@@ -55,6 +55,8 @@ class SpotterModel:
         self._check_signature()
         self._check_run()
         self._check_memory()
+        self.silence_index: int = self._find_silence()
+        """The class that digital silence is put into: nobody speaks."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int = 1) -> SpotterModel:
@@ -156,6 +158,13 @@ class SpotterModel:
             raise ModelError("The graph's `next_state` is not finite after silence.")
         if not (np.abs(scores.sum(axis=2) - 1) < 1e-3).all() or scores.min() < 0:
             raise ModelError("The graph's `scores` are not probabilities that sum to 1.")
+
+    def _find_silence(self) -> int:
+        scores, _ = self.step(np.zeros((1, self.metadata.step_samples), np.float32), self.initial_states(1))
+        index = int(scores[0, -1].argmax())
+        if index in self.metadata.keyword_indices:
+            raise ModelError(f"The model takes silence for the keyword {self.metadata.labels[index]!r}.")
+        return index
 
     def _check_memory(self) -> None:
         """Check what streams begin with and what they forget: resuming and warming up rest on it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_spotter.audio import AudioFormat, Encoding
+from earmark_spotter.classifier import ClipClassifier
 from earmark_spotter.detector import Detection, KeywordSetting, resolve_settings
 from earmark_spotter.model import SpotterModel
 from earmark_spotter.stream import StreamProgress, StreamState
@@ -122,16 +123,15 @@ def score_recording(model: SpotterModel, samples: Float32Array) -> Float32Array:
 def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
     """Score every class, [classes], for a clip with one word in it.
 
-    samples: float32 [n], mono at the model's rate, of any length. The scores are those of the
-    frame in which the best keyword's is highest, heard out in a silence after the clip.
+    samples: float32 [n], mono at the model's rate, of any length; it is heard out in a silence
+    after it. How the scores are put together: see ClipClassifier.
     """
     meta = model.metadata
     longest_lag_ms = max(info.end_lag_ms for info in meta.keywords.values())
     tail = meta.samples_from_ms(longest_lag_ms + meta.detector.hold_ms)
-    scores = score_recording(model, np.pad(samples, (0, max(1, tail))))
-    best = scores[:, list(meta.keyword_indices)].max(axis=1).argmax()
-    chosen: Float32Array = scores[best]
-    return chosen
+    classifier = ClipClassifier.for_model(model)
+    classifier.push(score_recording(model, np.pad(samples, (0, max(1, tail)))))
+    return classifier.scores
 
 
 def _steps_per_call(model: SpotterModel) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from earmark_spotter import ClipClassifier
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchaudio.transforms import FrequencyMasking, TimeMasking
@@ -47,7 +48,7 @@ class Recipe:
     channels: int = 128
     kernel: int = 7
     dilations: tuple[int, ...] = (1, 1, 1, 2, 2, 2)
-    epochs: int = 28
+    epochs: int = 20
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     warmup_steps: int = 500
@@ -109,23 +110,22 @@ def loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
 
 
 @torch.no_grad()
-def classify_clips(
-    network: Network, clips: list[np.ndarray[Any, np.dtype[np.float32]]]
-) -> np.ndarray[Any, Any]:
-    """Return each clip's class: the most probable one where the likeliest keyword is at its likeliest."""
+def classify_clips(network: Network, clips: list[np.ndarray[Any, np.dtype[np.float32]]]) -> list[int]:
+    """Return each clip's class, found as the spotter's `classify` does."""
     frame = network.shape.frame_samples
-    lead, tail = SAMPLE_RATE_HZ // 10, SAMPLE_RATE_HZ * 2 // 5
+    tail = SAMPLE_RATE_HZ * 2 // 5
     found = []
     for i in range(0, len(clips), 128):
         part = clips[i : i + 128]
-        length = -(-(lead + max(map(len, part)) + tail) // frame) * frame
-        pcm = np.zeros((len(part), length), np.float32)
-        for row, clip in zip(pcm, part, strict=True):
-            row[lead : lead + len(clip)] = clip
+        length = -(-(max(map(len, part)) + tail) // frame) * frame
+        pcm = np.stack([np.pad(clip, (0, length - len(clip))) for clip in part])
         scores, _ = network(torch.from_numpy(pcm), network.silent_state().expand(len(part), -1))
-        best = scores[..., 2:].amax(-1).argmax(1)
-        found.append(scores[torch.arange(len(part)), best].argmax(-1))
-    return torch.cat(found).numpy()
+        for one in scores.numpy():
+            keywords = range(2, network.shape.classes)  # after silence and unknown: see labels_for
+            classifier = ClipClassifier(network.shape.classes, keywords, 0, 1000 * frame / SAMPLE_RATE_HZ)
+            classifier.push(one)
+            found.append(int(classifier.scores.argmax()))
+    return found
 
 
 def validation_clips(
@@ -227,7 +227,7 @@ def _train(corpus: Corpus, recipe: Recipe, out: Path, progress: Callable[..., An
             schedule.step()
             _follow(average, network, min(recipe.ema_decay, (step + 1) / (step + 10)))
             total_loss += batch_loss.item()
-        accuracy = float((classify_clips(average, clips) == classes).mean())
+        accuracy = float(np.mean(classify_clips(average, clips) == classes))
         history.append({"loss": total_loss / per_epoch, "validation_accuracy": accuracy})
         log.info(
             "epoch %d loss %.4f validation accuracy %.4f %.0f s",
