@@ -44,10 +44,10 @@ MAX_BATCH = 64
 MAX_UNREAD_EVENTS = 256
 """Events that may wait for a stream's reader; beyond it the stream is not listened to."""
 
-# Steps of one stream in a round: about a second of audio for one alone, so that a recording is
-# fast, and down to 100 ms when many are ready, so that nobody waits long.
-_ROUND_STEPS = 50
-_LEAST_STEPS = 5
+# Audio of one stream in a round: a second for one alone, so that a recording is fast, and down to
+# 100 ms when many are ready, so that nobody waits long.
+_ROUND_S = 1.0
+_LEAST_S = 0.1
 
 
 class EngineError(Exception):
@@ -171,14 +171,12 @@ class Engine:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="earmark-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._on_death: Callable[[], None] | None = None
 
     # On the loop.
 
-    def start(self, on_death: Callable[[], None] | None = None) -> None:
-        """Start the thread; `on_death` is called on the loop if it ever ends by itself."""
+    def start(self) -> None:
+        """Start the thread, which reports to the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._on_death = on_death
         self._thread.start()
 
     async def stop(self) -> None:
@@ -228,8 +226,6 @@ class Engine:
         log(_LOGGER, logging.CRITICAL, "engine died", exc_info=error)
         for stream in self._streams:
             stream.fail(EngineError("the engine thread has died"))
-        if self._on_death is not None:
-            self._on_death()
 
     # On the engine's thread.
 
@@ -298,7 +294,7 @@ class Engine:
 
     def _round(self) -> None:
         """Run the models once for the streams at the head of the queue."""
-        limit = max(_LEAST_STEPS, _ROUND_STEPS // len(self._ready))
+        limit_s = max(_LEAST_S, _ROUND_S / len(self._ready))
         groups: dict[tuple[int, int], list[EngineStream]] = {}
         for _ in range(min(len(self._ready), MAX_BATCH)):
             stream = self._ready.popleft()
@@ -306,20 +302,21 @@ class Engine:
             if stream.slot < 0 or stream.parked:
                 continue
             try:
-                steps = stream.work.prepare(limit)
+                steps = stream.work.prepare(limit_s)
             except Exception as error:
                 self._report([(stream, [Failed(error)])])
                 continue
             if steps:
                 groups.setdefault((id(stream.work.model), steps), []).append(stream)
-            if steps == limit:
-                self._enqueue(stream)
         for (_, steps), streams in groups.items():
             self._report(self._listen(streams, steps))
 
     def _listen(self, streams: list[EngineStream], steps: int) -> list[tuple[EngineStream, list[Event]]]:
         """Run a model for streams that have equally many steps."""
         taken = [stream.work.take(steps) for stream in streams]
+        for stream in streams:
+            if stream.work.has_more:
+                self._enqueue(stream)
         try:
             scores = self._step(streams, np.stack(taken) if len(taken) > 1 else taken[0][np.newaxis])
         except Exception as error:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
-from earmark_spotter import ActiveKeyword, AudioFormat, Detection, ResumePoint, StreamState, offset_ns
+from earmark_spotter import (
+    ActiveKeyword,
+    AudioFormat,
+    ClipClassifier,
+    Detection,
+    ResumePoint,
+    StreamState,
+    offset_ns,
+)
 from earmark_spotter.resume import decode_token, stream_digest
 
 if TYPE_CHECKING:
@@ -96,10 +104,14 @@ class Work(Protocol):
     def accept(self, item: Input) -> None:
         """Take what came next; costs next to nothing."""
 
-    def prepare(self, limit: int) -> int:
-        """Decode as much as it takes; return how many steps to take now, at most `limit`.
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be more steps to take without anything new coming."""
 
-        Fewer than `limit` means that no more will be ready until something comes.
+    def prepare(self, limit_s: float) -> int:
+        """Decode as much as it takes; return how many steps to take now, about `limit_s` at most.
+
+        None means that something has to come first.
         """
 
     def take(self, steps: int) -> Float32Array:
@@ -115,10 +127,11 @@ class Work(Protocol):
 class _Intake:
     """A call's audio: decoded only as far as the next steps need it."""
 
-    def __init__(self, state: StreamState, audio_format: AudioFormat) -> None:
+    def __init__(self, state: StreamState, model: SpotterModel, audio_format: AudioFormat) -> None:
         self.state = state
         self._piece_samples = max(1, round(audio_format.sample_rate_hz * _PIECE_S))
         self._piece_bytes = self._piece_samples * audio_format.frame_bytes
+        self._step_s = model.metadata.step_ms / 1000
         self._items: deque[Input | bytearray] = deque()
         self._position = 0  # in the first item
 
@@ -134,8 +147,14 @@ class _Intake:
         else:
             self._items.append(item)
 
-    def prepare(self, limit: int) -> int:
+    @property
+    def has_more(self) -> bool:
+        return bool(self._items) or self.state.ready_steps > 0
+
+    def prepare(self, limit_s: float) -> int:
         state = self.state
+        # A little more than that, rather than a step less for a rounding.
+        limit = max(1, int(limit_s / self._step_s + 0.01))
         while self._items and state.ready_steps < limit:
             item = self._items[0]
             if isinstance(item, bytes):
@@ -180,7 +199,7 @@ class Spotting:
         self.model = model
         self.heard_ns = 0
         self._state = StreamState(model, audio_format, active, resume)
-        self._intake = _Intake(self._state, audio_format)
+        self._intake = _Intake(self._state, model, audio_format)
         self.accept = self._intake.accept
         self.prepare = self._intake.prepare
         self.take = self._state.take
@@ -196,6 +215,11 @@ class Spotting:
             first = decode_token(resume.token, stream_digest(model, audio_format, active)).detector.frame
         self._next_score = self._due(first, self._score_frames)
         self._next_progress = self._due(first, self._progress_frames)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be more steps to take without anything new coming."""
+        return self._intake.has_more
 
     @property
     def _frame(self) -> int:
@@ -253,7 +277,7 @@ class Spotting:
 
 
 class Classifying:
-    """Finds the frame of a clip in which the best keyword's score is highest."""
+    """Scores every class on a clip."""
 
     def __init__(
         self, model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]
@@ -262,24 +286,25 @@ class Classifying:
         self.model = model
         self.heard_ns = 0
         self._state = StreamState(model, audio_format, active)
-        self._intake = _Intake(self._state, audio_format)
+        self._intake = _Intake(self._state, model, audio_format)
         self.accept = self._intake.accept
         self.prepare = self._intake.prepare
         self.take = self._state.take
-        self._keywords = list(model.metadata.keyword_indices)
-        self._best: Float32Array | None = None
-        self._best_score = -1.0
+        self._classifier = ClipClassifier.for_model(model)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be more steps to take without anything new coming."""
+        return self._intake.has_more
 
     def apply(self, scores: Float32Array) -> list[Event]:
         """Take the scores; the one event comes with the last of them."""
         self._state.apply(scores)
         self.heard_ns = offset_ns(self._state.next_sample, self.model.metadata.sample_rate_hz)
-        highest = scores[:, self._keywords].max(axis=1)
-        index = int(highest.argmax())
-        # The first of equals, as in one pass over the whole clip.
-        if self._best is None or highest[index] > self._best_score:
-            self._best, self._best_score = scores[index].copy(), float(highest[index])
-        return [ClipScores(self._best, self._state.received_ns)] if self._state.finished else []
+        self._classifier.push(scores)
+        if not self._state.finished:
+            return []
+        return [ClipScores(self._classifier.scores, self._state.received_ns)]
 
     def milestone(self) -> None:
         """Give nothing: a clip is sent again as a whole."""

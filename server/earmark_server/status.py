@@ -12,8 +12,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 RETRY_AFTER_S = 1
 """When to come back after RESOURCE_EXHAUSTED and UNAVAILABLE: streams come and go by the second."""
 
-# Headers beyond 8 KiB are refused by gRPC itself, and some messages quote what the client sent.
-_MAX_MESSAGE_LENGTH = 1500
+# Headers beyond 8 KiB may be refused by gRPC itself, some messages quote what the client sent, and
+# beyond ASCII every byte of theirs takes three.
+_MAX_MESSAGE_BYTES = 1000
 
 _CODES = {
     "CONFIG_EXPECTED_FIRST": grpc.StatusCode.INVALID_ARGUMENT,
@@ -46,9 +47,7 @@ class CallError(Exception):
     def __init__(self, reason: str, message: str, *, field: str = "") -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = (
-            message if len(message) <= _MAX_MESSAGE_LENGTH else message[:_MAX_MESSAGE_LENGTH] + " ..."
-        )
+        self.message = _shortened(message)
         self.field = field
 
     @property
@@ -72,3 +71,10 @@ class CallError(Exception):
             )
         serialized: bytes = status.SerializeToString()
         return serialized
+
+
+def _shortened(message: str) -> str:
+    encoded = message.encode(errors="replace")
+    if len(encoded) <= _MAX_MESSAGE_BYTES:
+        return message
+    return encoded[:_MAX_MESSAGE_BYTES].decode(errors="ignore") + " ..."

@@ -50,7 +50,6 @@ class FakeWork:
     def __init__(self, model: FakeModel) -> None:
         self.model: Any = model
         self.heard_ns = 0
-        self.limits: list[int] = []
         self._samples: deque[float] = deque()
 
     def accept(self, item: Any) -> None:
@@ -58,9 +57,12 @@ class FakeWork:
             raise item
         self._samples.extend(item)
 
-    def prepare(self, limit: int) -> int:
-        self.limits.append(limit)
-        return min(limit, len(self._samples))
+    @property
+    def has_more(self) -> bool:
+        return bool(self._samples)
+
+    def prepare(self, limit_s: float) -> int:
+        return min(round(limit_s * 50), len(self._samples))
 
     def take(self, steps: int) -> np.ndarray:
         return np.array([self._samples.popleft() for _ in range(steps)], np.float32)

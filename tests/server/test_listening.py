@@ -53,12 +53,12 @@ def model() -> SpotterModel:
 
 
 def listen(work: Work, limits: list[int] | None = None) -> list[Event]:
-    """Do as the engine does until nothing is ready; the limits are taken in turn."""
+    """Do as the engine does until nothing is ready; the limits, in steps of 20 ms, are taken in turn."""
     state = model().initial_states(1)
     events: list[Event] = []
     limits = limits or [50]
     i = 0
-    while steps := work.prepare(limits[i % len(limits)]):
+    while steps := work.prepare(0.02 * limits[i % len(limits)]):
         scores, state = model().step(work.take(steps)[np.newaxis], state)
         events += work.apply(scores[0])
         i += 1
@@ -115,6 +115,7 @@ def test_events_are_the_same_in_whatever_pieces(cuts: list[int], limits: list[in
         work.accept(DATA[start:stop])
     work.accept(End.OF_AUDIO)
     assert plain(listen(work, limits)) == in_one_go()
+    assert not work.has_more
 
 
 def test_single_bytes_as_they_come() -> None:
@@ -122,11 +123,11 @@ def test_single_bytes_as_they_come() -> None:
     for i in range(len(DATA)):
         work.accept(DATA[i : i + 1])
         if i % 1000 == 0:
-            while steps := work.prepare(7):
+            while steps := work.prepare(0.14):
                 scores, state = model().step(work.take(steps)[np.newaxis], state)
                 events += work.apply(scores[0])
     work.accept(End.OF_AUDIO)
-    while steps := work.prepare(50):
+    while steps := work.prepare(1.0):
         scores, state = model().step(work.take(steps)[np.newaxis], state)
         events += work.apply(scores[0])
     assert plain(events) == in_one_go()
@@ -135,7 +136,7 @@ def test_single_bytes_as_they_come() -> None:
 def test_decoding_goes_no_further_than_the_steps_that_are_taken() -> None:
     work = spotting()
     work.accept(bytes(2 * 16_000 * 1000))
-    assert work.prepare(5) == 5
+    assert work.prepare(0.1) == 5
     assert work._state.received_ns <= 0.5e9
 
 

@@ -103,6 +103,12 @@ BAD_STREAMS: list[Any] = [
         [config(keywords=[setting("x" * 100_000)])], "UNKNOWN_KEYWORD", "config.keywords[0]", id="a huge word"
     ),
     pytest.param(
+        [config(keywords=[setting("\u6f22" * 100_000)])],
+        "UNKNOWN_KEYWORD",
+        "config.keywords[0]",
+        id="a huge word beyond ASCII",
+    ),
+    pytest.param(
         [config(keywords=[setting("mid"), setting("low"), setting("mid")])],
         "UNKNOWN_KEYWORD",
         "config.keywords[2]",

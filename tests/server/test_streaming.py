@@ -190,6 +190,22 @@ def test_silence_stands_for_audio(tiny_model_path: Path) -> None:
     run(scenario)
 
 
+def test_a_model_with_longer_steps(tiny_model_path: Path, tmp_path: Path) -> None:
+    document = tiny_model.metadata()
+    document["step_samples"] = 1600
+    long_steps = tiny_model.build(tmp_path / "long.onnx", document=document)
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig, serving(long_steps) as other:
+            requests = [config(), *chunks(pcm(), 700), silence(100), audio(pcm([(0.2, "low")], 0.5))]
+            events = await collect(other.stream(*requests))
+            assert seconds(events[0].started.step_length) == pytest.approx(0.1)
+            assert plain(detections(events)) == plain(detections(await collect(rig.stream(*requests))))
+            assert len(detections(events)) == 5
+
+    run(scenario)
+
+
 def test_chosen_keywords_with_settings_of_their_own(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
