@@ -6,7 +6,7 @@ limits, gain. So the network learns to answer when a word has just ended, whatev
 
 Masks say which scores the loss looks at:
 
-* `answer`: from 80 ms before the word's end to 200 ms after it the network should say `target`;
+* `answer`: in the 300 ms after the word's end the network should say `target`;
 * `background`: here it must name no class but those that `allowed` lets pass.
 """
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 OUTPUT_FRAMES = 30
-_ANSWER_BEFORE, _ANSWER_AFTER = 4, 10  # frames around the word's end
-_END_FRAMES = (5, 20)  # where the word's end may lie among the output frames
+_ANSWER_FRAMES = 15  # from the word's end on
+_END_FRAMES = (3, 14)  # where the word's end may lie among the output frames
 _HEARD_FRACTION = 0.4  # of a word, before which nobody can know it
 _FORGET_FRAMES = 25  # after the word's end, by which its score must have fallen
 
@@ -42,10 +42,10 @@ class Mix:
 
     keywords: int = 78
     unknown_words: int = 16
-    speech: int = 16
-    noise: int = 18
-    left_context: float = 0.5
-    right_context: float = 0.25
+    speech: int = 40
+    noise: int = 16
+    left_context: float = 0.25
+    right_context: float = 0.1
     add_noise: float = 0.75
     snr_db: tuple[float, float] = (-5.0, 30.0)
     gain_db: tuple[float, float] = (-25.0, 10.0)
@@ -170,7 +170,7 @@ class ExampleMaker:
         if rng.random() < self._mix.right_context and offset + len(clip) < len(pcm):
             named_after = self._place_neighbour(rng, pcm[offset + len(clip) :], at_end=False)
         frames = np.arange(OUTPUT_FRAMES)
-        answer[:] = (frames >= end_frame - _ANSWER_BEFORE) & (frames <= end_frame + _ANSWER_AFTER)
+        answer[:] = (frames >= end_frame) & (frames < end_frame + _ANSWER_FRAMES)
         if not named_before:
             background |= (frames < heard) | is_unknown
         if not named_after:

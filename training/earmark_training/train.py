@@ -48,7 +48,7 @@ class Recipe:
     channels: int = 128
     kernel: int = 7
     dilations: tuple[int, ...] = (1, 1, 1, 2, 2, 2)
-    epochs: int = 22
+    epochs: int = 29
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     warmup_steps: int = 500
