@@ -100,22 +100,22 @@ class Line:
 
 
 SCRIPT = [
-    Line("flite-slt", "yes"),
     Line("flite-rms", "no"),
+    Line("festival-slt", "yes"),
     Line("festival-kal", "The train was late again this morning."),
-    Line("flite-awb", "left"),
-    Line("espeak-us", "right"),
-    Line("flite-kal16", "stop"),
-    Line("festival-slt", "go"),
+    Line("flite-awb", "stop"),
+    Line("flite-kal16", "go"),
+    Line("espeak-gb", "left"),
+    Line("festival-slt", "right"),
     Line("flite-rms", "Marvin bought a happy little dog."),
-    Line("flite-slt", "forward"),
-    Line("flite-awb", "backward"),
-    Line("festival-kal", "up"),
-    Line("espeak-gb", "down"),
-    Line("flite-slt", "My house has a green door."),
-    Line("flite-rms", "zero"),
+    Line("festival-kal", "backward"),
+    Line("flite-kal16", "forward"),
     Line("flite-slt", "one"),
-    Line("flite-kal16", "five"),
+    Line("festival-kal", "two"),
+    Line("flite-slt", "My house has a green door."),
+    Line("flite-awb", "four"),
+    Line("festival-slt", "five"),
+    Line("flite-slt-slow", "zero"),
 ]
 
 
