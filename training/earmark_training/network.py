@@ -39,7 +39,7 @@ class Shape:
     channels: int = 128
     kernel: int = 5
     dilations: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 3)
-    smoothing_frames: int = 3
+    smoothing_frames: int = 8
 
     @property
     def frame_samples(self) -> int:
