@@ -9,8 +9,14 @@ Each line of SCRIPT is spoken by one voice, freed of the silence around it, brou
 laid on the time line; pink noise from sox goes under all of it, 20 dB below the speech. The same
 versions of the packages (Debian 12) give the same samples.
 
-Nobody's recorded voice is in it: it is the synthesizers' output, for which none of their licences
-asks anything, and is given to the public domain (CC0-1.0).
+It is a demonstration and no measurement: SCRIPT takes, out of the pool, voices and words that the
+bundled model recognises with a margin. (It was trained on people, and does not know every
+synthesizer's every word.)
+
+The voices are those of Flite and Festival (Carnegie Mellon University, University of Edinburgh; free,
+in the manner of the MIT licence; the `kal` voices join pieces of one speaker's recorded speech, which
+comes under the same licence) and of eSpeak NG (GPL-3, which does not reach its output). What this
+project adds is in the public domain (CC0-1.0).
 """
 
 from __future__ import annotations
@@ -180,7 +186,9 @@ def make_recording(folder: Path) -> None:
         "duration_s": len(mixed) / RATE_HZ,
         "made_by": "scripts/make_demo_recording.py: speech synthesizers from Debian, pink noise from sox, "
         f"{SNR_DB:g} dB below the speech",
-        "license": "CC0-1.0",
+        "chosen": "voices and words that the bundled model recognises: a demonstration, no measurement",
+        "license": "CC0-1.0 for what the project adds; the voices' licences leave their output free",
+        "credit": "Flite and Festival (Carnegie Mellon University, University of Edinburgh), eSpeak NG",
         "said": answer,
     }
     (SAMPLES / "demo.json").write_text(json.dumps(document, indent=2) + "\n")
