@@ -29,7 +29,8 @@ RECIPE = Recipe(
     channels=24,
     kernel=5,
     dilations=(1, 2, 4),
-    epochs=25,
+    epochs=60,
+    label_smoothing=0.0,
     warmup_steps=10,
     ema_decay=0.9,
     mix=Mix(keywords=20, unknown_words=6, speech=4, noise=4, snr_db=(5, 30), gain_db=(-10, 5)),
@@ -108,7 +109,7 @@ def test_the_run_leaves_its_log_metrics_and_curves(run: Path):
     assert metrics["epochs"] == len(metrics["history"]) == RECIPE.epochs
     assert metrics["validation_accuracy"] > 0.9
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "epoch 25 loss" in (run / "train.log").read_text()
+    assert "epoch 60 loss" in (run / "train.log").read_text()
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(corpus: Corpus, tmp_path: Path):
