@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test lint format generate check-generated wheel bench clean
+.PHONY: help demo serve test test-lowest lint format generate check-generated wheel bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -19,6 +19,9 @@ serve: $(VENV)/.server ## Set up, and serve on 127.0.0.1:50051
 
 test: $(VENV)/.dev ## Set up what is still missing, and run the tests
 	$(BIN)/python -m pytest -q
+
+test-lowest: $(VENV)/.dev ## Test client and server with the lowest versions that are allowed
+	scripts/test_lowest.sh
 
 lint: $(VENV)/.dev check-generated ## Check style, types, protos and that the generated code is current
 	$(BIN)/ruff check

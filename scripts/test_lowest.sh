@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Run the tests of client and server with the lowest versions that pyproject.toml allows.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+python - >"$scratch/lowest.txt" <<'PYTHON'
+import re, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+extras = project["optional-dependencies"]
+for requirement in (*project["dependencies"], *extras["server"], *extras["mic"]):
+    print(re.sub(r">=([^;]+)", r"==\1", requirement))
+PYTHON
+python -m venv "$scratch/env"
+"$scratch/env/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$scratch/lowest.txt" \
+  '.[server,mic]' grpcio-status pytest hypothesis
+"$scratch/env/bin/python" -m pytest -q -p no:cacheprovider tests/spotter tests/server tests/client
