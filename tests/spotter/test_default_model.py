@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from earmark_spotter import KeywordSetting, Spotter, SpotterModel, score_recording
+import soundfile
+import soxr
+from earmark_spotter import AudioFormat, Encoding, KeywordSetting, Spotter, SpotterModel, score_recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+DEMO = Path(__file__).parents[2] / "client" / "earmark_client" / "samples" / "demo.flac"
 NOISE = np.random.default_rng(0).normal(0, 0.05, 4 * 16_000).astype(np.float32)
 
 
@@ -87,3 +93,23 @@ def test_every_keyword_can_be_asked_for(default_model: SpotterModel) -> None:
         Spotter(default_model, keywords=[KeywordSetting(name)])
     assert default_model.metadata.sample_rate_hz == 16_000
     assert default_model.metadata.training.sources
+
+
+def demo_words(model: SpotterModel, rate_hz: int, encoding: Encoding) -> list[str]:
+    """The keywords heard in the demo recording, sent at that rate and in that encoding."""
+    speech, speech_rate_hz = soundfile.read(DEMO, dtype="float32")
+    samples = soxr.resample(speech, speech_rate_hz, rate_hz)
+    subtype = {Encoding.LINEAR16: "PCM_16", Encoding.MULAW: "ULAW", Encoding.ALAW: "ALAW"}[encoding]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate_hz, format="RAW", subtype=subtype)
+    spotter = Spotter(model, audio_format=AudioFormat(encoding, rate_hz))
+    return [d.keyword for d in (*spotter.feed(buffer.getvalue()), *spotter.flush())]
+
+
+@pytest.mark.parametrize("encoding", [Encoding.LINEAR16, Encoding.MULAW, Encoding.ALAW])
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 48_000])
+def test_the_same_sentence_gives_the_same_keywords_in_every_form(
+    default_model: SpotterModel, rate_hz: int, encoding: Encoding
+) -> None:
+    said = json.loads(DEMO.with_suffix(".json").read_text())["said"]
+    assert demo_words(default_model, rate_hz, encoding) == [one["keyword"] for one in said if one["keyword"]]
