@@ -152,8 +152,9 @@ class KeywordSpottingService:
                     return
                 kind = wire.readable(request).WhichOneof("request")
                 if kind == "audio":
-                    if request.audio:
-                        stream.send(request.audio, round(len(request.audio) * byte_ns))
+                    # Each look at the field copies its bytes.
+                    if audio := request.audio:
+                        stream.send(audio, round(len(audio) * byte_ns))
                 elif kind == "silence":
                     stream.send(*wire.silence(request.silence, rate_hz))
                 elif kind == "config":

@@ -158,7 +158,10 @@ def _print_figures(figures: Sequence[Metric]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Our own progress, but not what the exporter tells of every node.
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("earmark_training").setLevel(logging.INFO)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         {"prepare": _prepare, "train": _train, "export": _export, "evaluate": _evaluate}[args.command](args)
     except KeyboardInterrupt:
