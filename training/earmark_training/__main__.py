@@ -161,7 +161,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Our own progress, but not what the exporter tells of every node.
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("earmark_training").setLevel(logging.INFO)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         {"prepare": _prepare, "train": _train, "export": _export, "evaluate": _evaluate}[args.command](args)
     except KeyboardInterrupt:

@@ -67,7 +67,6 @@ class Corpus:
         if not index.is_file():
             raise CorpusError(f"{folder} holds no prepared corpus: run `earmark-train prepare` first")
         document = json.loads(index.read_text())
-        self.sources: dict[str, str] = document["sources"]
         self.recordings = [
             Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None})
             for r in document["recordings"]
@@ -185,8 +184,7 @@ def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..
             for split, start, length in _split_noise(file, len(samples)):
                 recordings.append(Recording(file.kind, split, file.text, position + start, length, word))
             position += len(samples)
-    sources = {"clips": str(clips), "speech": " ".join(map(str, speech))}
-    document = {"sources": sources, "recordings": [asdict(r) for r in recordings]}
+    document = {"recordings": [asdict(r) for r in recordings]}
     (out / "index.json").write_text(json.dumps(document))
     return Corpus(out)
 

@@ -12,7 +12,7 @@ Masks say which scores the loss looks at:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,10 +68,6 @@ class Batch:
     answer: Tensor  # (B, F) bool
     background: Tensor  # (B, F) bool
     allowed: Tensor  # (B, C) bool
-
-    def map(self, function: object) -> Batch:
-        """Return the batch with `function` applied to each of its tensors."""
-        return Batch(*(function(getattr(self, f.name)) for f in fields(self)))  # type: ignore[operator]
 
 
 class ExampleMaker:

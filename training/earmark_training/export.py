@@ -92,7 +92,9 @@ def _to_onnx(network: Network) -> onnx.ModelProto:
     """Trace the network as it is served into a graph with any batch and any whole number of frames."""
     batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
     example = (torch.zeros(2, 3 * network.shape.frame_samples), torch.zeros(2, network.state_size))
-    with warnings.catch_warnings():  # torch's exporter warns of its own code
+    # torch's exporter warns of its own code, and of packages that nothing here needs.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network.eval(),

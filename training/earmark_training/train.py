@@ -129,11 +129,11 @@ def classify_clips(network: Network, clips: list[np.ndarray[Any, np.dtype[np.flo
 
 
 def validation_clips(
-    corpus: Corpus, labels: tuple[str, ...], split: str = "validation"
+    corpus: Corpus, labels: tuple[str, ...]
 ) -> tuple[list[np.ndarray[Any, np.dtype[np.float32]]], np.ndarray[Any, Any]]:
-    """Return a split's clips and classes, and as many seconds of noise as an average class has clips."""
+    """Return the validation clips with their classes, and as much noise as an average class has clips."""
     index = {label: i for i, label in enumerate(labels)}
-    words = corpus.select("clip", cast("Any", split))
+    words = corpus.select("clip", "validation")
     clips = [corpus.samples(w) for w in words]
     classes = [index.get(w.text, index[UNKNOWN]) for w in words]
     noises = corpus.select("noise", "validation")
