@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from earmark_spotter.model import Float32Array
 
     from earmark_training.corpus import Corpus, Recording
+
+log = logging.getLogger(__name__)
 
 THRESHOLDS = tuple(np.round([*np.arange(0.30, 0.95, 0.025), 0.95, 0.965, 0.98, 0.99, 0.995], 3).tolist())
 _CALIBRATION_SNRS_DB = (None, 20.0, 10.0)
@@ -58,12 +61,12 @@ def score_speech(model: SpotterModel, corpus: Corpus) -> tuple[list[tuple[str, F
     return scored, sum(u.length for u in utterances) / model.metadata.sample_rate_hz / 3600
 
 
-def choose_thresholds(model: SpotterModel, corpus: Corpus, *, fa_per_hour: float) -> dict[str, float]:
-    """Choose each keyword's threshold so that all together stay within the false alarms per hour of speech.
+def choose_thresholds(model: SpotterModel, corpus: Corpus, *, fa_per_hour: float) -> ModelMetadata:
+    """Give the model's metadata thresholds that together stay within the false alarms per hour of speech.
 
     Found words (validation speakers, clean and with noise at 20 and 10 dB) are weighed against false
     alarms (read speech) and wrong words: at a given price of one false alarm, every keyword has its own
-    best threshold; the lowest price that keeps to the limit is chosen.
+    best threshold; the lowest price that keeps to the limit is chosen. Where none does, the log says so.
     """
     meta, keywords = model.metadata, model.metadata.keyword_names
     speech, hours = score_speech(model, corpus)
@@ -91,19 +94,22 @@ def choose_thresholds(model: SpotterModel, corpus: Corpus, *, fa_per_hour: float
         chosen = {k: THRESHOLDS[i] for k, i in best.items()}
         if false_alarms(meta, speech, chosen).total() <= fa_per_hour * hours:
             break
-    return chosen
+    else:
+        log.warning("no thresholds keep to %g false alarms per hour: see what these give", fa_per_hour)
+    infos = {k: replace(info, threshold=chosen[k]) for k, info in meta.keywords.items()}
+    return replace(meta, keywords=infos)
 
 
-def measure_offsets(model: SpotterModel, corpus: Corpus) -> dict[str, tuple[float, float]]:
-    """Return, by keyword, the median lag from a word's end to its score's peak and the median length, in ms.
+def measure_offsets(model: SpotterModel, corpus: Corpus) -> ModelMetadata:
+    """Give the model's metadata the median lag from a word's end to its score's peak, and the median length.
 
     From training clips whose word energy can locate, padded with silence, heard at the lowest threshold.
     """
     meta = model.metadata
     per_ms = meta.sample_rate_hz / 1000
     lowest = dict.fromkeys(meta.keyword_names, THRESHOLDS[0])
-    offsets = {}
-    for keyword in meta.keyword_names:
+    infos = {}
+    for keyword, info in meta.keywords.items():
         lags, lengths = [], []
         for clip in _located(corpus, keyword)[:300]:
             assert clip.word is not None
@@ -111,33 +117,16 @@ def measure_offsets(model: SpotterModel, corpus: Corpus) -> dict[str, tuple[floa
             heard = [d for d in detect(meta, score_recording(model, samples), lowest) if d.keyword == keyword]
             if heard:
                 best = max(heard, key=lambda d: d.confidence)
-                peak_end = (int(best.id.rpartition("-")[2]) + 1) * meta.frame_samples
+                peak_end = best.end_sample + meta.samples_from_ms(info.end_lag_ms)
                 lags.append((peak_end - clip.word[1]) / per_ms)
                 lengths.append((clip.word[1] - clip.word[0]) / per_ms)
-        offsets[keyword] = (
-            (max(0.0, round(float(np.median(lags)))), round(float(np.median(lengths))))
-            if lags
-            else (0.0, 400.0)
-        )
-    return offsets
+        infos[keyword] = info
+        if lags:
+            lag_ms, length_ms = max(0.0, round(float(np.median(lags)))), round(float(np.median(lengths)))
+            infos[keyword] = replace(info, end_lag_ms=lag_ms, duration_ms=length_ms)
+    return replace(meta, keywords=infos)
 
 
 def _located(corpus: Corpus, keyword: str) -> list[Recording]:
     clips = [c for c in corpus.select("clip", "training") if c.text == keyword and c.word is not None]
     return [clips[i] for i in np.random.default_rng(_SEED).permutation(len(clips))]
-
-
-def calibrated(
-    metadata: ModelMetadata, thresholds: dict[str, float], offsets: dict[str, tuple[float, float]]
-) -> ModelMetadata:
-    """Return the metadata with these thresholds and (end lag, duration) in ms."""
-    keywords = {
-        k: replace(
-            info,
-            threshold=thresholds.get(k, info.threshold),
-            end_lag_ms=offsets[k][0] if k in offsets else info.end_lag_ms,
-            duration_ms=offsets[k][1] if k in offsets else info.duration_ms,
-        )
-        for k, info in metadata.keywords.items()
-    }
-    return replace(metadata, keywords=keywords)

@@ -25,7 +25,7 @@ from earmark_spotter.metadata import (
 )
 from earmark_spotter.model import INITIAL_STATE_KEY, METADATA_KEY
 
-from earmark_training.calibrate import calibrated, choose_thresholds, measure_offsets
+from earmark_training.calibrate import choose_thresholds, measure_offsets
 from earmark_training.errors import ExportError
 from earmark_training.evaluate import evaluate
 
@@ -77,9 +77,8 @@ def export(
         raise ExportError(
             f"streamed scores differ from torch's by {difference:.1e}, more than {TOLERANCE:.0e}"
         )
-    metadata = calibrated(metadata, {}, measure_offsets(model, corpus))
-    model = _pack(graph, state, metadata)
-    metadata = calibrated(metadata, choose_thresholds(model, corpus, fa_per_hour=fa_per_hour), {})
+    model = _pack(graph, state, measure_offsets(model, corpus))
+    metadata = choose_thresholds(model, corpus, fa_per_hour=fa_per_hour)
     figures, document = evaluate(_pack(graph, state, metadata), corpus)
     metadata = replace(metadata, metrics=tuple(replace(f, value=round(f.value, 4)) for f in figures))
     model = _pack(graph, state, metadata, out)
