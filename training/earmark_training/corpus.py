@@ -56,6 +56,8 @@ class Recording:
     """Its number of samples."""
     word: tuple[int, int] | None = None
     """Where in a clip the word lies (samples from the clip's start), where energy tells."""
+    speaker: str = ""
+    """Who speaks, by the data set's own name for them; empty for noise."""
 
 
 class Corpus:
@@ -92,15 +94,20 @@ class Corpus:
         return self._audio
 
 
+def clip_speaker(file_name: str) -> str:
+    """Return who speaks in a clip: its file's name up to `_nohash_`."""
+    return re.sub(r"_nohash_.*$", "", Path(file_name).stem)
+
+
 def speaker_split(file_name: str, validation_percent: float = 10, testing_percent: float = 10) -> Split:
     """Return the split of a clip by the rule of the Speech Commands data set.
 
     All clips of a speaker fall into the same split, and stay there when clips are added: the file name
     up to `_nohash_` is hashed (Warden 2018, section 4; the data set's README has the reference code).
     """
-    speaker = re.sub(r"_nohash_.*$", "", Path(file_name).stem)
     limit = 2**27 - 1
-    percent = (int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % (limit + 1)) * (100.0 / limit)
+    digest = hashlib.sha1(clip_speaker(file_name).encode()).hexdigest()
+    percent = (int(digest, 16) % (limit + 1)) * (100.0 / limit)
     if percent < validation_percent:
         return "validation"
     return "testing" if percent < validation_percent + testing_percent else "training"
@@ -112,6 +119,7 @@ class _File:
     kind: Kind
     split: Split
     text: str
+    speaker: str = ""
 
 
 def find_clips(folder: Path) -> Iterator[_File]:
@@ -130,7 +138,8 @@ def find_clips(folder: Path) -> Iterator[_File]:
             yield _File(path, "noise", "training", path.stem)
             continue
         key = f"{word}/{path.stem}"
-        yield _File(path, "clip", lists.get(key, "training") if lists else speaker_split(path.name), word)
+        split = lists.get(key, "training") if lists else speaker_split(path.name)
+        yield _File(path, "clip", split, word, clip_speaker(path.name))
 
 
 def find_speech(folder: Path) -> Iterator[_File]:
@@ -143,7 +152,7 @@ def find_speech(folder: Path) -> Iterator[_File]:
             name, _, transcript = line.partition(" ")
             found = [p for s in _SUFFIXES if (p := listing.with_name(name + s)).is_file()]
             if found:
-                yield _File(found[0], "speech", split, transcript.lower())
+                yield _File(found[0], "speech", split, transcript.lower(), speaker)
 
 
 def _read(file: _File) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
@@ -182,7 +191,9 @@ def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..
         ):
             samples.tofile(audio)
             for split, start, length in _split_noise(file, len(samples)):
-                recordings.append(Recording(file.kind, split, file.text, position + start, length, word))
+                recordings.append(
+                    Recording(file.kind, split, file.text, position + start, length, word, file.speaker)
+                )
             position += len(samples)
     document = {"recordings": [asdict(r) for r in recordings]}
     (out / "index.json").write_text(json.dumps(document))
