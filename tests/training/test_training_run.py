@@ -18,8 +18,10 @@ from earmark_training.corpus import Corpus, prepare
 from earmark_training.errors import ExportError, RecipeError
 from earmark_training.examples import OUTPUT_FRAMES, ExampleMaker, Mix
 from earmark_training.export import export
+from earmark_training.peaks import Utterance
 from earmark_training.streams import Spoken, Stream, judge, make_streams
 from earmark_training.train import CHECKPOINT, Recipe, load_trained, train
+from earmark_training.transcripts import Placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -211,8 +213,20 @@ def test_a_keyword_that_the_transcript_has_is_no_false_alarm(model: SpotterModel
     scores = np.zeros((200, 4), np.float32)
     scores[50:55, 2] = scores[150:155, 3] = 0.999  # yes, then no
     assert [d.keyword for d in detect(model.metadata, scores)] == ["yes", "no"]
-    assert false_alarms(model.metadata, [("oh yes", scores)]) == {"no": 1}
-    assert false_alarms(model.metadata, [("yes i know", scores)]) == {}
+
+    def alarms(text: str, *places: tuple[float, float], anywhere: bool = False) -> dict[str, int]:
+        words = tuple(
+            Placed(w, int(a * 16_000), int(b * 16_000))
+            for w, (a, b) in zip(text.split(), places, strict=True)
+        )
+        utterance = Utterance(text, words, 64_000, scores)
+        return dict(false_alarms(model.metadata, [utterance], anywhere=anywhere))
+
+    assert alarms("oh yes", (0.1, 0.4), (0.6, 1.0)) == {"no": 1}
+    assert alarms("yes i know", (0.5, 1.0), (1.0, 2.5), (2.6, 3.0)) == {}
+    # Said, but elsewhere.
+    assert alarms("know yes", (0.5, 1.0), (2.6, 3.0)) == {"yes": 1, "no": 1}
+    assert alarms("know yes", (0.5, 1.0), (2.6, 3.0), anywhere=True) == {}
 
 
 def test_the_command_evaluates_a_model(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _CLIPS_PER_STREAM = 40
 _PAUSE_S = (0.3, 1.5)
-_TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 4
+TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 4
+"""How far beside a word a detection's middle may lie to be one of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def judge(
             here = [
                 w
                 for w in stream.words
-                if w.start - _TOLERANCE_SAMPLES <= middle < w.end + _TOLERANCE_SAMPLES
+                if w.start - TOLERANCE_SAMPLES <= middle < w.end + TOLERANCE_SAMPLES
                 and w.text == detection.keyword
             ]
             new = [w for w in here if w not in found]
