@@ -28,7 +28,7 @@ from earmark_training.errors import CorpusError
 from earmark_training.locate import locate_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -114,7 +114,9 @@ def speaker_split(file_name: str, validation_percent: float = 10, testing_percen
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class SourceFile:
+    """A file that is about to become a Recording; the fields are the recording's."""
+
     path: Path
     kind: Kind
     split: Split
@@ -122,7 +124,7 @@ class _File:
     speaker: str = ""
 
 
-def find_clips(folder: Path) -> Iterator[_File]:
+def find_clips(folder: Path) -> Iterator[SourceFile]:
     """Yield the clips and noises below `folder`; the list files decide the split where they exist."""
     lists: dict[str, Split] = {}
     splits: tuple[Split, ...] = ("validation", "testing")
@@ -135,14 +137,14 @@ def find_clips(folder: Path) -> Iterator[_File]:
     for path in sorted(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES):
         word = path.parent.name
         if word == NOISE_FOLDER:
-            yield _File(path, "noise", "training", path.stem)
+            yield SourceFile(path, "noise", "training", path.stem)
             continue
         key = f"{word}/{path.stem}"
         split = lists.get(key, "training") if lists else speaker_split(path.name)
-        yield _File(path, "clip", split, word, clip_speaker(path.name))
+        yield SourceFile(path, "clip", split, word, clip_speaker(path.name))
 
 
-def find_speech(folder: Path) -> Iterator[_File]:
+def find_speech(folder: Path) -> Iterator[SourceFile]:
     """Yield the utterances below `folder` with their transcripts; a quarter of the speakers validate."""
     for listing in sorted(folder.rglob("*.trans.txt")):
         speaker = listing.name.split("-", 1)[0]
@@ -152,11 +154,14 @@ def find_speech(folder: Path) -> Iterator[_File]:
             name, _, transcript = line.partition(" ")
             found = [p for s in _SUFFIXES if (p := listing.with_name(name + s)).is_file()]
             if found:
-                yield _File(found[0], "speech", split, transcript.lower(), speaker)
+                yield SourceFile(found[0], "speech", split, transcript.lower(), speaker)
 
 
-def _read(file: _File) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
-    samples, rate = soundfile.read(file.path, dtype="float32", always_2d=True)
+def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
+    try:
+        samples, rate = soundfile.read(file.path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise CorpusError(f"{file.path} cannot be read: {error.error_string}") from error
     mono = samples.mean(axis=1)
     if rate != SAMPLE_RATE_HZ:
         import soxr
@@ -181,6 +186,14 @@ def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..
         if not found:
             raise CorpusError(f"{folder} holds no utterances with *.trans.txt transcripts beside them")
         files += found
+    return decode(files, out, progress=progress)
+
+
+def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
+    """Decode the files into `out` and return them as a Corpus; CorpusError for one that is damaged.
+
+    A noise's last quarter becomes the validation split's, whatever its file says.
+    """
     out.mkdir(parents=True, exist_ok=True)
     recordings: list[Recording] = []
     position = 0
@@ -200,7 +213,7 @@ def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..
     return Corpus(out)
 
 
-def _split_noise(file: _File, length: int) -> Iterator[tuple[Split, int, int]]:
+def _split_noise(file: SourceFile, length: int) -> Iterator[tuple[Split, int, int]]:
     """Yield (split, start, length): a noise's last quarter validates, other recordings stay whole."""
     if file.kind != "noise":
         yield file.split, 0, length
