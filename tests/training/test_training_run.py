@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,13 +233,17 @@ def test_a_keyword_that_the_transcript_has_is_no_false_alarm(model: SpotterModel
 def test_the_command_evaluates_a_model(
     run: Path, model: SpotterModel, corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    out = tmp_path / "figures.json"
-    arguments = ["evaluate", str(run / "model.onnx"), "--corpus", str(corpus.folder), "--out", str(out)]
+    arguments = ["evaluate", str(run / "model.onnx"), "--corpus", str(corpus.folder), "--out", str(tmp_path)]
     assert main(arguments) == 0
-    assert "clip_accuracy" in capsys.readouterr().out
-    document = json.loads(out.read_text())
+    printed = capsys.readouterr().out
+    assert "Keywords in streams" in printed
+    document = json.loads((tmp_path / "metrics.json").read_text())
     assert document["sha256"] == model.sha256
-    assert np.sum(document["clips"]["confusion"]) == 18 + 4  # the clips, and noise in proportion
+    assert np.sum(document["clips"]["own"]["confusion"]) == 18 + 4  # the clips, and noise in proportion
+    assert document["figures"]["clip_accuracy"] >= 0.9
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == 3  # curves, curves by keyword, confusion
+    assert not re.search("https?:|src=|@import", page)  # it stands alone
 
 
 @pytest.mark.parametrize(

@@ -76,12 +76,37 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     evaluate = command(
-        "evaluate", "Measure a model file: clips, streams with noise, false alarms in read speech."
+        "evaluate",
+        "Measure a model file as it is served: clips, streams with noise, false alarms in read speech and in "
+        "sounds that nobody speaks in. On the prepared data's validation speakers, or on folders given.",
     )
-    _corpus_argument(evaluate, "the prepared data")
     evaluate.add_argument("model", type=Path, metavar="MODEL", help="the model file")
+    _corpus_argument(evaluate, "the prepared data; not used where folders are given")
     evaluate.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the figures and their details as JSON"
+        "--clips", type=Path, metavar="DIR",
+        help="measure on these instead: clips as in Speech Commands, with its list files or its published "
+        "12-class test archive",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--split", choices=("validation", "testing"),
+        help="which of the clips in DIR; without it, testing if there is such a split",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--speech", type=Path, action="append", metavar="DIR", default=[],
+        help="measure false alarms in this read speech, all of it, in LibriSpeech's layout; repeatable",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--seed", type=int, default=7, metavar="N", help="which streams are made of the clips"
+    )
+    evaluate.add_argument(
+        "--fa-per-hour", type=float, default=2.0, metavar="N",
+        help="the operating point at which thresholds are cross-validated between speakers",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write report.html, a page that stands alone, and metrics.json",
     )
     return parser
 
@@ -139,15 +164,29 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from tempfile import TemporaryDirectory
+
     from earmark_spotter import SpotterModel
 
     from earmark_training.corpus import Corpus
     from earmark_training.evaluate import evaluate
+    from earmark_training.material import from_folders, prepared
+    from earmark_training.report import write_report
+    from earmark_training.tables import tables_of
 
-    figures, document = evaluate(SpotterModel.load(args.model), Corpus(args.corpus))
-    _print_figures(figures)
+    model = SpotterModel.load(args.model)
+    with TemporaryDirectory(prefix="earmark-") as scratch:
+        if args.clips or args.speech:
+            material = from_folders(args.clips, args.speech, args.split, Path(scratch))
+        else:
+            material = prepared(Corpus(args.corpus))
+        _, document = evaluate(model, material, seed=args.seed, fa_per_hour=args.fa_per_hour)
+    print(f"{document['model']} {document['version']}, measured on {material.description}\n")
+    for table in tables_of(document):
+        print(table.text() + "\n")
     if args.out:
-        args.out.write_text(json.dumps(document, indent=1) + "\n")
+        write_report(document, args.out)
+        print(f"{args.out}/report.html shows this with curves; {args.out}/metrics.json has every figure")
 
 
 def _print_figures(figures: Sequence[Metric]) -> None:

@@ -31,6 +31,8 @@ class Spoken:
     text: str
     start: int
     end: int
+    located: bool = True
+    """Whether start and end are the word's own, not its clip's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def _make_stream(
         pause = int(rng.uniform(*_PAUSE_S) * SAMPLE_RATE_HZ)
         samples = corpus.samples(clip)
         start, end = clip.word or (0, clip.length)
-        words.append(Spoken(clip.text, position + pause + start, position + pause + end))
+        at = position + pause
+        words.append(Spoken(clip.text, at + start, at + end, clip.word is not None))
         powers.append(float(np.square(samples[start:end]).mean()))
         pieces += [np.zeros(pause, np.float32), samples]
         position += pause + len(samples)
@@ -93,6 +96,8 @@ class Verdict:
     found: Counter[str]
     wrong: Counter[str]
     repeated: Counter[str]
+    matches: list[tuple[int, Spoken, Detection]]
+    """Every word found: in which of the streams, the word, and its detection."""
 
     @property
     def found_fraction(self) -> float:
@@ -108,8 +113,8 @@ def judge(
     A spoken keyword is found by a detection of it whose middle lies within 0.25 s of the word. A second
     such detection is repeated; every other detection is wrong.
     """
-    verdict = Verdict(Counter(), Counter(), Counter(), Counter())
-    for stream, heard in zip(streams, detections, strict=True):
+    verdict = Verdict(Counter(), Counter(), Counter(), Counter(), [])
+    for number, (stream, heard) in enumerate(zip(streams, detections, strict=True)):
         verdict.spoken.update(w.text for w in stream.words if w.text in keywords)
         found: set[Spoken] = set()
         for detection in heard:
@@ -124,6 +129,7 @@ def judge(
             if new:
                 found.add(new[0])
                 verdict.found[detection.keyword] += 1
+                verdict.matches.append((number, new[0], detection))
             else:
                 (verdict.repeated if here else verdict.wrong)[detection.keyword] += 1
     return verdict
