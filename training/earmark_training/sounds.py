@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_SECONDS = 600
+SECONDS = 300
+"""How long each sound is."""
+
 _SCALE = (0, 2, 4, 5, 7, 9, 11)  # major, in semitones
 _PEAK = 0.3
 
 
 def silent_sounds(seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield ten minutes of each kind, with its name."""
-    length = _SECONDS * SAMPLE_RATE_HZ
+    """Yield `SECONDS` of each kind, with its name."""
+    length = SECONDS * SAMPLE_RATE_HZ
     rng = np.random.default_rng(seed)
     yield "digital silence", np.zeros(length, np.float32)
     for name, slope in (("white noise", 0.0), ("pink noise", 1.0), ("brown noise", 2.0)):
