@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,9 @@ from earmark_training.calibrate import detect, false_alarms
 from earmark_training.corpus import Corpus, prepare
 from earmark_training.errors import ExportError, RecipeError
 from earmark_training.examples import OUTPUT_FRAMES, ExampleMaker, Mix
-from earmark_training.export import export
+from earmark_training.export import export, load_network
+from earmark_training.features import FeatureBank, feature_bank
+from earmark_training.network import LOG_FLOOR, Network
 from earmark_training.peaks import Utterance
 from earmark_training.streams import Spoken, Stream, judge, make_streams
 from earmark_training.train import CHECKPOINT, Recipe, load_trained, train
@@ -30,13 +36,25 @@ if TYPE_CHECKING:
 RECIPE = Recipe(
     keywords=("yes", "no"),
     channels=24,
-    kernel=5,
-    dilations=(1, 2, 4),
-    epochs=60,
-    label_smoothing=0.0,
+    kernels=(5, 5, 3),
+    strides=(1, 2, 1),
+    epochs=8,
+    steps_per_epoch=50,
+    learning_rate=1e-2,
     warmup_steps=10,
-    ema_decay=0.9,
-    mix=Mix(keywords=20, unknown_words=6, speech=4, noise=4, snr_db=(5, 30), gain_db=(-10, 5)),
+    ema_decay=0.95,
+    mix=Mix(
+        streams=8,
+        speech=0.1,
+        noise=0.2,
+        keyword=0.5,
+        unknown_word=0.4,
+        joined=0,
+        warp=0,
+        tempo=(0.95, 1.05),
+        snr_db=(5, 30),
+        gain_db=(-10, 5),
+    ),
 )
 
 
@@ -52,7 +70,7 @@ def corpus(clips_dir: Path, speech_dir: Path, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    train(corpus, RECIPE, out, progress=quiet)
+    train(corpus, RECIPE, out)
     return out
 
 
@@ -62,49 +80,93 @@ def model(run: Path, corpus: Corpus) -> SpotterModel:
     return export(load_trained(run), corpus, out, name="made-up", version="1", fa_per_hour=10)
 
 
+@pytest.fixture(scope="module")
+def bank(corpus: Corpus) -> FeatureBank:
+    return feature_bank(corpus, RECIPE.shape)
+
+
 @pytest.fixture
-def maker(corpus: Corpus) -> ExampleMaker:
-    return ExampleMaker(corpus, RECIPE.shape, RECIPE.labels, RECIPE.mix, seed=1)
+def maker(bank: FeatureBank) -> ExampleMaker:
+    return ExampleMaker(bank, RECIPE.shape, RECIPE.labels, RECIPE.mix)
+
+
+def of_only(bank: FeatureBank, **mix: Any) -> ExampleMaker:
+    return ExampleMaker(bank, RECIPE.shape, RECIPE.labels, replace(RECIPE.mix, **mix))
+
+
+def test_the_bank_has_every_training_recording_plain_and_varied(bank: FeatureBank, corpus: Corpus):
+    clips = corpus.select("clip", "training")
+    plain = [i for i in bank.items if i.kind == "clip" and i.plain]
+    assert [i.text for i in plain] == [c.text for c in clips]
+    assert len([i for i in bank.items if i.kind == "clip"]) > 2 * len(clips)
+    # A plain item's features are the network's own, of the recording after silence.
+    shape, clip = RECIPE.shape, corpus.samples(clips[3])
+    samples = np.pad(clip, (shape.window_samples - shape.hop_samples, 0))
+    expected = Network(shape).log_mel(torch.from_numpy(samples[None]))[0].numpy()
+    found = np.log(bank.power(plain[3]) + LOG_FLOOR)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    (word, start, end), located = plain[3].words[0], clips[3].word
+    assert located is not None
+    assert (word, start) == (clips[3].text, located[0] // shape.hop_samples)
+    assert abs(end * shape.hop_samples - located[1]) < shape.hop_samples
+
+
+def test_a_bank_is_computed_once(corpus: Corpus, bank: FeatureBank, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("earmark_training.features._compute", None)
+    assert feature_bank(corpus, RECIPE.shape).folder == bank.folder
 
 
 def test_a_batch_is_the_same_whenever_it_is_made(maker: ExampleMaker):
-    first, again, other = maker.batch(3), maker.batch(3), maker.batch(4)
-    assert torch.equal(first.pcm, again.pcm)
-    assert not torch.equal(first.pcm, other.pcm)
+    first, again, other = maker.batch((1, 3)), maker.batch((1, 3)), maker.batch((1, 4))
+    assert torch.equal(first.mel, again.mel)
+    assert not torch.equal(first.mel, other.mel)
 
 
-def test_a_batch_holds_what_the_mix_says(maker: ExampleMaker):
-    batch = maker.batch(0)
-    assert batch.pcm.shape == (RECIPE.mix.size, maker.samples)
-    assert batch.pcm.abs().max() <= 1
+def test_words_are_answered_after_their_end_and_allowed_about_it(bank: FeatureBank):
     unknown, yes, no = range(1, 4)
-    words, unknown_words = batch.target[:20], batch.target[20:26]
-    assert set(words.tolist()) == {yes, no}
-    assert set(unknown_words.tolist()) == {unknown}
-    assert batch.allowed[-4:].tolist() == [[True, False, False, False]] * 4  # noise is silence, all of it
-    assert batch.answer[:26].sum(1).min() >= 10  # every word has frames to be answered in
-    assert not batch.answer[26:30].any()  # read speech has no answer, only a background
-    assert batch.background[26:30].all()
+    maker = of_only(bank, noise=0, speech=0, keyword=0.6, unknown_word=0.4, add_noise=0)
+    seen = set()
+    for i in range(10):
+        batch = maker.batch((i,))
+        assert batch.allowed[..., :2].all()  # silence and unknown always
+        for example, first, target in batch.answers.tolist():
+            seen.add(target)
+            frames = batch.allowed[example, first : first + maker.answer_frames]
+            assert frames[:, target].all()
+            # The word is over: its last loud mel frame is one that the first answering frame has seen.
+            stride = RECIPE.shape.frame_samples // RECIPE.shape.hop_samples
+            last = RECIPE.shape.mel_frames - 1 + first * stride
+            level = batch.mel[example].logsumexp(-1)
+            assert level[max(0, last - 40) : last + 1].max() > level[last + 1 : last + 6].max() + 1
+        assert not batch.allowed[..., 2:].all(-1).all()  # and not everywhere
+    assert seen == {unknown, yes, no}
 
 
-def test_read_speech_that_holds_a_keyword_may_be_taken_for_it(maker: ExampleMaker):
-    allowed = torch.cat([maker.batch(i).allowed[26:30] for i in range(10)])
-    assert allowed[:, :2].all()  # silence and unknown always
-    assert allowed[:, 2].any()  # "well yes indeed"
-    assert not allowed[:, 2].all()
-    assert not allowed[:, 3].any()  # nobody says no
+def test_noise_is_silence_and_nothing_else(bank: FeatureBank):
+    batch = of_only(bank, noise=1).batch((0,))
+    assert batch.allowed[..., 0].all()
+    assert not batch.allowed[..., 1:].any()
+    assert not len(batch.answers)
+
+
+def test_read_speech_may_be_taken_for_the_keywords_in_it_where_they_are(bank: FeatureBank):
+    maker = of_only(bank, noise=0, speech=1, add_noise=0)
+    batches = [maker.batch((i,)) for i in range(10)]
+    assert not any(len(b.answers) for b in batches)  # nobody knows the exact place
+    allowed = torch.cat([b.allowed for b in batches])
+    assert allowed[..., :2].all()
+    assert 0.1 < allowed[..., 2].float().mean() < 0.9  # "well yes indeed", not "a long day"
+    assert not allowed[..., 3].any()  # nobody says no
 
 
 def test_a_network_takes_as_many_frames_as_an_example_has(maker: ExampleMaker):
-    from earmark_training.network import Network
-
     network = Network(RECIPE.shape)
-    assert network.logits(network.log_mel(maker.batch(0).pcm)).shape[1] == OUTPUT_FRAMES
+    assert network.logits(maker.batch((0,)).mel).shape[1] == OUTPUT_FRAMES
 
 
 def test_training_without_clips_of_a_keyword_is_refused(corpus: Corpus, tmp_path: Path):
     with pytest.raises(RecipeError, match="no training clips of: stop"):
-        train(corpus, replace(RECIPE, keywords=("yes", "stop")), tmp_path, progress=quiet)
+        train(corpus, replace(RECIPE, keywords=("yes", "stop")), tmp_path)
 
 
 def test_the_run_leaves_its_log_metrics_and_curves(run: Path):
@@ -112,29 +174,34 @@ def test_the_run_leaves_its_log_metrics_and_curves(run: Path):
     assert metrics["epochs"] == len(metrics["history"]) == RECIPE.epochs
     assert metrics["validation_accuracy"] > 0.9
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "epoch 60 loss" in (run / "train.log").read_text()
+    assert "epoch 8 loss" in (run / "train.log").read_text()
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(corpus: Corpus, tmp_path: Path):
-    recipe = replace(RECIPE, epochs=4)
-    unbroken = train(corpus, recipe, tmp_path / "unbroken", progress=quiet)
-
-    class KilledError(Exception):
-        pass
-
-    def killed_in_the_third(iterable: Iterable[Any], *, desc: str, **_: object) -> Iterable[Any]:
-        for i, item in enumerate(iterable):
-            if desc.startswith("epoch 3/") and i == 1:
-                raise KilledError
-            yield item
-
-    with pytest.raises(KilledError):
-        train(corpus, recipe, tmp_path / "broken", progress=killed_in_the_third)
-    resumed = train(corpus, recipe, tmp_path / "broken", progress=quiet)
+def test_a_killed_run_goes_on_to_the_same_weights(corpus: Corpus, run: Path, tmp_path: Path):
+    program = (
+        "import sys; from pathlib import Path; from test_training_run import *; "
+        "train(Corpus(Path(sys.argv[1])), RECIPE, Path(sys.argv[2])) if __name__ == '__main__' else None"
+    )
+    script = tmp_path / "training.py"
+    script.write_text(program.replace("; ", "\n"))
+    log = tmp_path / "broken" / "train.log"
+    with subprocess.Popen(
+        [sys.executable, str(script), str(corpus.folder), str(tmp_path / "broken")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while not (log.is_file() and "epoch 2 loss" in log.read_text()):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    time.sleep(1)  # its own processes notice
+    assert f"epoch {RECIPE.epochs} loss" not in log.read_text()
+    train(corpus, RECIPE, tmp_path / "broken")
+    unbroken, resumed = load_trained(run).network, load_trained(tmp_path / "broken").network
     for name, value in unbroken.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-6, rtol=1e-5, msg=name)
     with pytest.raises(RecipeError, match="another recipe"):
-        train(corpus, replace(recipe, seed=9), tmp_path / "broken", progress=quiet)
+        train(corpus, replace(RECIPE, seed=9), tmp_path / "broken")
 
 
 def test_the_exported_file_is_what_the_spotter_loads(run: Path, model: SpotterModel):
@@ -144,6 +211,22 @@ def test_the_exported_file_is_what_the_spotter_loads(run: Path, model: SpotterMo
     assert meta.receptive_field_samples == RECIPE.shape.receptive_field_samples
     assert {m.name for m in meta.metrics} >= {"clip_accuracy", "stream_found_20db", "false_alarms_per_hour"}
     assert all(300 <= info.duration_ms <= 500 for info in meta.keywords.values())
+
+
+def test_the_exported_file_can_be_trained_further(run: Path, model: SpotterModel):
+    trained, rebuilt = load_trained(run).network, load_network(run / "model.onnx")
+    pcm = torch.randn(1, 20 * RECIPE.shape.frame_samples) * 0.1
+    with torch.no_grad():
+        (expected, _), (found, _) = (n(pcm, n.silent_state()) for n in (trained, rebuilt))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert all(p.requires_grad for p in rebuilt.parameters())
+
+
+def test_a_file_without_a_network_cannot_be_trained_further(tmp_path: Path, tiny_model_path: Path):
+    (tmp_path / "text.onnx").write_text("no model")
+    for path in (tmp_path / "text.onnx", tiny_model_path):
+        with pytest.raises(ExportError, match="holds no network that can be trained further"):
+            load_network(path)
 
 
 def test_the_exported_file_names_nothing_of_the_machine(run: Path):
@@ -211,8 +294,9 @@ def test_judging_counts_found_repeated_and_wrong():
 
 
 def test_a_keyword_that_the_transcript_has_is_no_false_alarm(model: SpotterModel):
-    scores = np.zeros((200, 4), np.float32)
-    scores[50:55, 2] = scores[150:155, 3] = 0.999  # yes, then no
+    second = 16_000 // model.metadata.frame_samples
+    scores = np.zeros((4 * second, 4), np.float32)
+    scores[second : second + 3, 2] = scores[3 * second : 3 * second + 3, 3] = 0.999  # yes, then no
     assert [d.keyword for d in detect(model.metadata, scores)] == ["yes", "no"]
 
     def alarms(text: str, *places: tuple[float, float], anywhere: bool = False) -> dict[str, int]:

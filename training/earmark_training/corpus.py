@@ -11,6 +11,7 @@ Three kinds of recordings are used:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -75,9 +76,9 @@ class Corpus:
         ]
         self._audio: NDArray[np.int16] = np.memmap(folder / "audio.i16", np.int16, "r")
 
-    def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
         # Another process opens the files itself: the audio is gigabytes.
-        return Corpus, (self.folder,)
+        return _opened, (self.folder,)
 
     def select(self, kind: Kind, split: Split) -> list[Recording]:
         """Return the recordings of one kind and split, in a fixed order."""
@@ -92,6 +93,12 @@ class Corpus:
     def audio(self) -> NDArray[np.int16]:
         """All samples, int16, shape [total]."""
         return self._audio
+
+
+@functools.cache
+def _opened(folder: Path) -> Corpus:
+    """Open a corpus that came from another process: once, however often it comes."""
+    return Corpus(folder)
 
 
 def clip_speaker(file_name: str) -> str:

@@ -1,305 +1,269 @@
-"""Training examples: a word in its surroundings, made anew from the corpus for every batch.
+"""Training examples: stretches of made-up streams, mixed anew from a feature bank for every batch.
 
-An example is as long as the network needs for `OUTPUT_FRAMES` scores. The word's end (found by energy)
-lies at a random one of them. Around it: nothing, read speech, or other words; over it: noise, room, band
-limits, gain. So the network learns to answer when a word has just ended, whatever came before.
+A stream is words, read speech and pauses, one after another, under noise; or only read speech; or only
+noise. Its features are what the network hears of it; its marks say what the network should answer:
 
-Masks say which scores the loss looks at:
-
-* `answer`: in the 300 ms after the word's end the network should say `target`;
-* `background`: here it must name no class but those that `allowed` lets pass.
+* within 300 ms after a word's end, at a moment of its choice, its class (`answers`);
+* everywhere, no class but those that are allowed there (`allowed`): silence, "some other word", and a
+  keyword that is just being said, or was said within half a second.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from earmark_training.corpus import SAMPLE_RATE_HZ, Corpus, Recording
 from earmark_training.errors import RecipeError
-from earmark_training.vocabulary import SILENCE, UNKNOWN, keywords_in
+from earmark_training.network import LOG_FLOOR, LogMel
+from earmark_training.transcripts import sounds_like, tolerance_samples
+from earmark_training.vocabulary import SILENCE, UNKNOWN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from earmark_training.features import FeatureBank, Item
     from earmark_training.network import Shape
 
+    Power = NDArray[np.float32]
 
-OUTPUT_FRAMES = 30
-_ANSWER_FRAMES = 15  # from the word's end on
-_END_FRAMES = (3, 14)  # where the word's end may lie among the output frames
+OUTPUT_FRAMES = 125  # five seconds of them
+_ANSWER_SECONDS = 0.3
+_FORGET_SECONDS = 0.5  # after the word's end, by which its score must have fallen
 _HEARD_FRACTION = 0.4  # of a word, before which nobody can know it
-_FORGET_FRAMES = 25  # after the word's end, by which its score must have fallen
+_NOISE_LEVEL = (-2, 4)  # powers of ten of mel power, summed: from 60 dB below full-scale white noise up to it
+_WARPS = np.linspace(-0.12, 0.12, 25)
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What a batch is made of, and how it is disturbed. Probabilities are per example."""
+    """What a batch is made of, and how it is disturbed. Probabilities, where nothing else is said."""
 
-    keywords: int = 78
-    unknown_words: int = 16
-    speech: int = 40
-    noise: int = 16
-    left_context: float = 0.25
-    right_context: float = 0.1
+    streams: int = 16
+    """Examples in a batch of one process."""
+    speech: float = 0.28
+    """Examples of nothing but read speech."""
+    noise: float = 0.1
+    """Examples of nothing but noise."""
+    keyword: float = 0.65
+    """In the others: the next thing is a keyword; else another word, or a piece of read speech."""
+    unknown_word: float = 0.14
+    joined: float = 0.12
+    """A word follows what was before it without a pause."""
+    pause_s: tuple[float, float] = (0.0, 0.8)
+    warp: float = 0.5
+    """A voice's vocal tract is made longer or shorter."""
+    tempo: tuple[float, float] = (0.85, 1.15)
     add_noise: float = 0.75
     snr_db: tuple[float, float] = (-5.0, 30.0)
     gain_db: tuple[float, float] = (-25.0, 10.0)
-    speed: tuple[float, float] = (0.87, 1.15)
-    room: float = 0.2
-    telephone: float = 0.2
-
-    @property
-    def size(self) -> int:
-        """Examples in a batch."""
-        return self.keywords + self.unknown_words + self.speech + self.noise
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch of examples; F = OUTPUT_FRAMES, C = classes."""
+    """A batch of examples; F = OUTPUT_FRAMES, C = classes, N = words to be answered."""
 
-    pcm: Tensor  # (B, samples)
-    target: Tensor  # (B,) class
-    answer: Tensor  # (B, F) bool
-    background: Tensor  # (B, F) bool
-    allowed: Tensor  # (B, C) bool
+    mel: Tensor  # (B, mel frames, mels): log-mel, not normalised
+    allowed: Tensor  # (B, F, C) bool
+    answers: Tensor  # (N, 3): example, first frame of the answer, class
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """One example in the making."""
+
+    power: Power  # (mel frames, mels)
+    allowed: NDArray[np.bool_]  # (mel frames, C)
 
 
 class ExampleMaker:
-    """Makes batches from one split of a corpus. The same seed and step give the same batch."""
+    """Makes batches from a feature bank."""
 
-    def __init__(self, corpus: Corpus, shape: Shape, labels: tuple[str, ...], mix: Mix, *, seed: int) -> None:
-        self._corpus, self._shape, self._mix, self._seed = corpus, shape, mix, seed
+    def __init__(self, bank: FeatureBank, shape: Shape, labels: tuple[str, ...], mix: Mix) -> None:
+        self._bank, self._shape, self._mix = bank, shape, mix
         self._labels = {label: i for i, label in enumerate(labels)}
-        self._keywords = tuple(labels[2:])
-        clips = corpus.select("clip", "training")
-        self._by_keyword = [[c for c in clips if c.text == k] for k in self._keywords]
-        missing = [k for k, found in zip(self._keywords, self._by_keyword, strict=True) if not found]
+        keywords = labels[2:]
+        clips = [i for i in bank.items if i.kind == "clip"]
+        self._by_keyword = [[c for c in clips if c.text == k] for k in keywords]
+        missing = [k for k, found in zip(keywords, self._by_keyword, strict=True) if not found]
         if missing:
             raise RecipeError(f"no training clips of: {', '.join(missing)}")
-        # Rare words are drawn more often than they occur, but less often than common ones.
-        weights = np.array([len(found) for found in self._by_keyword]) ** 0.3
-        self._keyword_weights = weights / weights.sum()
         self._unknown = [c for c in clips if c.text not in self._labels]
-        self._speech = corpus.select("speech", "training")
-        self._noise = corpus.select("noise", "training")
-        self.samples = example_samples(shape)
+        self._speech = [i for i in bank.items if i.kind == "speech"]
+        self._noise = [i for i in bank.items if i.kind == "noise"]
+        self._synthetic = [i for i in bank.items if i.kind == "synthetic"]
+        self._sounds = {word: self._labels[k] for k in keywords for word in sounds_like(k)}
+        self._seconds = shape.hop_samples / shape.sample_rate_hz
+        self._stride = shape.frame_samples // shape.hop_samples
+        self._frames = shape.mel_frames + (OUTPUT_FRAMES - 1) * self._stride
+        self.answer_frames = round(_ANSWER_SECONDS / self._seconds / self._stride)
+        self._warps = [_warp(shape.mels, w) for w in _WARPS]
+        # Where few bins of the Fourier transform make a mel band, two sounds' phases matter most.
+        mel = LogMel(shape).mel.numpy()
+        self._interference = (
+            1 / np.sqrt(np.maximum(1, mel.sum(0) ** 2 / np.square(mel).sum(0) / 1.5))
+        ).astype(np.float32)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in which as many words come by as there are clips."""
-        clips = sum(map(len, self._by_keyword)) + len(self._unknown)
-        return round(clips / (self._mix.keywords + self._mix.unknown_words))
-
-    def batch(self, step: int) -> Batch:
-        """Return batch number `step`."""
-        rng = np.random.default_rng((self._seed, step))
-        mix, classes = self._mix, len(self._labels)
-        b = mix.size
-        pcm = np.zeros((b, self.samples), np.float32)
-        power = np.zeros(b, np.float32)
-        target = np.zeros(b, np.int64)
-        answer, background = np.zeros((2, b, OUTPUT_FRAMES), bool)
-        allowed = np.zeros((b, classes), bool)
-        allowed[:, : self._labels[UNKNOWN] + 1] = True
+    def batch(self, seed: tuple[int, ...]) -> Batch:
+        """Return the batch of that seed: always the same."""
+        rng = np.random.default_rng(seed)
+        mix, b, t = self._mix, self._mix.streams, self._frames
+        power = np.zeros((b, t, self._shape.mels), np.float32)
+        allowed = np.zeros((b, t, len(self._labels)), bool)
+        allowed[..., : self._labels[UNKNOWN] + 1] = True
+        answers: list[tuple[int, int, int]] = []
         for i in range(b):
-            if i < mix.keywords + mix.unknown_words:
-                if i < mix.keywords or not self._unknown:
-                    word = self._pick(
-                        rng, self._by_keyword[rng.choice(len(self._keywords), p=self._keyword_weights)]
-                    )
-                else:
-                    word = self._pick(rng, self._unknown)
-                target[i] = self._labels.get(word.text, self._labels[UNKNOWN])
-                power[i] = self._place_word(rng, word, pcm[i], answer[i], background[i])
-            elif i < b - mix.noise and self._speech:
-                utterance = self._pick(rng, self._speech)
-                for keyword in keywords_in(utterance.text, self._keywords):
-                    allowed[i, self._labels[keyword]] = True
-                background[i] = True
-                power[i] = self._place_speech(rng, utterance, pcm[i])
+            kind, stretch = rng.random(), _Stretch(power[i], allowed[i])
+            if kind < mix.noise:
+                power[i] = self._some_noise(rng) * np.float32(10 ** rng.uniform(*_NOISE_LEVEL))
+                allowed[i] = np.arange(len(self._labels)) == self._labels[SILENCE]
             else:
-                allowed[i] = np.arange(classes) == self._labels[SILENCE]
-                background[i] = True
-                pcm[i] = self._some_noise(rng, self.samples, people=False) * rng.uniform(0, 1) ** 2
-        self._disturb(rng, pcm, power)
-        return Batch(*map(torch.from_numpy, (pcm, target, answer, background, allowed)))
+                if kind < mix.noise + mix.speech and self._speech:
+                    level = self._fill_with_speech(rng, stretch)
+                else:
+                    level, ends = self._fill_with_words(rng, stretch)
+                    answers += [(i, *end) for end in ends]
+                if rng.random() < mix.add_noise:
+                    self._add_noise(rng, power[i], level)
+            power[i] *= 10 ** (rng.uniform(*mix.gain_db) / 10)
+        last = slice(
+            self._shape.mel_frames - 1, None, self._stride
+        )  # the last mel frame that a score has seen
+        marks = np.array(answers, np.int64).reshape(-1, 3)
+        # In output frames: the first that has seen the whole word.
+        marks[:, 1] = -((self._shape.mel_frames - marks[:, 1]) // self._stride)
+        marks = marks[(marks[:, 1] >= 0) & (marks[:, 1] + self.answer_frames <= OUTPUT_FRAMES)]
+        mel = np.log(power + np.float32(LOG_FLOOR))
+        return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (mel, allowed[:, last], marks)))
 
     @staticmethod
-    def _pick(rng: np.random.Generator, items: list[Recording]) -> Recording:
+    def _pick(rng: np.random.Generator, items: list[Item]) -> Item:
         return items[rng.integers(len(items))]
 
-    def _cut(self, rng: np.random.Generator, recording: Recording, length: int) -> NDArray[np.float32]:
-        """Return `length` samples from anywhere in a recording, or all of a shorter one."""
-        cut = int(rng.integers(max(1, recording.length - length)))
-        return self._corpus.samples(
-            replace(recording, start=recording.start + cut, length=min(length, recording.length))
-        )
-
-    def _place_word(
-        self,
-        rng: np.random.Generator,
-        word: Recording,
-        pcm: NDArray[np.float32],
-        answer: NDArray[np.bool_],
-        background: NDArray[np.bool_],
-    ) -> float:
-        """Put a word and its neighbours into `pcm` and mark its frames; return the word's mean power."""
-        frame = self._shape.frame_samples
-        first = self._shape.receptive_field_samples - (self._shape.smoothing_frames - 1) * frame
-        speed = rng.uniform(*self._mix.speed)
-        clip = _change_speed(self._corpus.samples(word), speed)
-        start, end = (int(x / speed) for x in word.word or (0, int(0.8 * word.length)))
-        end_frame = int(rng.integers(*_END_FRAMES))
-        offset = first + end_frame * frame + int(rng.integers(frame)) - end
-        _add(pcm, clip, offset)
-        heard = (offset + start + _HEARD_FRACTION * (end - start) - first) / frame
-        is_unknown = word.text not in self._labels
-        named_before = named_after = False
-        if rng.random() < self._mix.left_context:
-            named_before = self._place_neighbour(rng, pcm[: max(offset, 0)], at_end=True)
-        if rng.random() < self._mix.right_context and offset + len(clip) < len(pcm):
-            named_after = self._place_neighbour(rng, pcm[offset + len(clip) :], at_end=False)
-        frames = np.arange(OUTPUT_FRAMES)
-        answer[:] = (frames >= end_frame) & (frames < end_frame + _ANSWER_FRAMES)
-        if not named_before:
-            background |= (frames < heard) | is_unknown
-        if not named_after:
-            background |= (frames > end_frame + _FORGET_FRAMES) | (is_unknown & (frames >= end_frame))
-        return float(np.square(clip[start:end]).mean())
-
-    def _place_neighbour(self, rng: np.random.Generator, space: NDArray[np.float32], *, at_end: bool) -> bool:
-        """Put other speech into `space` at its end or start; return whether it may hold a keyword."""
-        if rng.random() < 0.5 and self._speech:
-            utterance = self._pick(rng, self._speech)
-            piece = self._cut(rng, utterance, len(space))
-            named = bool(keywords_in(utterance.text, self._keywords))
-        else:
-            clips = (
-                self._unknown
-                if self._unknown and rng.random() < 0.3
-                else self._by_keyword[rng.integers(len(self._keywords))]
+    def _fill_with_words(
+        self, rng: np.random.Generator, stretch: _Stretch
+    ) -> tuple[float, list[tuple[int, int]]]:
+        """Lay words, speech and pauses down; return the words' mean level, and (end, class) of each."""
+        mix, position = self._mix, -int(rng.integers(100))
+        levels: list[float] = []
+        ends: list[tuple[int, int]] = []
+        while position < len(stretch.power):
+            if rng.random() >= mix.joined:
+                position += int(rng.uniform(*mix.pause_s) / self._seconds)
+            kind = rng.random()
+            if kind < mix.keyword:
+                item = self._pick(rng, self._by_keyword[rng.integers(len(self._by_keyword))])
+            elif (kind < mix.keyword + mix.unknown_word and self._unknown) or not self._speech:
+                item = self._pick(rng, self._unknown or self._by_keyword[0])
+            else:
+                item = self._pick(rng, self._speech)
+                cut, length = self._cut(rng, item, int(rng.uniform(0.3, 2.0) / self._seconds))
+                levels.append(self._lay_speech(rng, stretch, position, item, (cut, length)))
+                position += length
+                continue
+            sound, tempo = self._voice(rng, self._bank.power(item))
+            (_, start, end), target = item.words[0], self._labels.get(item.text, self._labels[UNKNOWN])
+            start, end = position + int(start / tempo), position + math.ceil(end / tempo)
+            sound *= np.float32(10 ** (rng.uniform(-6, 3) / 10))
+            _add(stretch.power, sound, position)
+            heard = start + int(_HEARD_FRACTION * (end - start))
+            stretch.allowed[max(0, heard) : max(0, end + round(_FORGET_SECONDS / self._seconds)), target] = (
+                True
             )
-            clip = self._pick(rng, clips)
-            piece, named = self._corpus.samples(clip)[-len(space) or None :], clip.text in self._labels
-        _add(space, piece * 10 ** (rng.uniform(-9, 3) / 20), len(space) - len(piece) if at_end else 0)
-        return named
+            levels.append(float(sound[max(0, start - position) : end - position].sum(1).mean()))
+            ends.append((end, target))
+            position += len(sound)
+        return float(np.median(levels)) if levels else 1e-3, ends
 
-    def _place_speech(
-        self, rng: np.random.Generator, utterance: Recording, pcm: NDArray[np.float32]
+    def _fill_with_speech(self, rng: np.random.Generator, stretch: _Stretch) -> float:
+        """Lay read speech down, utterance after utterance; return its mean level."""
+        position, levels = 0, []
+        while position < len(stretch.power):
+            item = self._pick(rng, self._speech)
+            cut, length = self._cut(rng, item, len(stretch.power) - position)
+            levels.append(self._lay_speech(rng, stretch, position, item, (cut, length)))
+            position += length + int(rng.uniform(0, 0.5) / self._seconds)
+        return float(np.mean(levels))
+
+    def _cut(self, rng: np.random.Generator, item: Item, length: int) -> tuple[int, int]:
+        """Return where to cut `length` frames out of an item, or all of a shorter one: (first, length)."""
+        return int(rng.integers(max(1, item.frames - length))), min(length, item.frames)
+
+    def _lay_speech(
+        self, rng: np.random.Generator, stretch: _Stretch, position: int, item: Item, piece: tuple[int, int]
     ) -> float:
-        """Put a piece of an utterance into `pcm`, a third of the time a short one; return its mean power."""
-        speed = rng.uniform(*self._mix.speed)
-        length = len(pcm) if rng.random() < 0.67 else int(rng.uniform(0.3, 1.0) * SAMPLE_RATE_HZ)
-        piece = _change_speed(self._cut(rng, utterance, int(length * speed)), speed)
-        _add(pcm, piece, int(rng.integers(len(pcm) - len(piece) + 1)) if len(piece) < len(pcm) else 0)
-        return float(np.square(piece).mean())
+        """Lay a piece (first frame, frames) of an utterance at `position`; return its mean level.
 
-    def _some_noise(
-        self, rng: np.random.Generator, length: int, *, people: bool = True
-    ) -> NDArray[np.float32]:
-        """Return noise of about unit peak: recorded, coloured, or some people talking; shape [length]."""
-        kind = rng.uniform(0, 1 if people else 0.85)
-        if kind < 0.6:
-            piece = self._recorded_noise(rng, length)
-            if rng.random() < 0.3:
-                piece = piece + self._recorded_noise(rng, length) * np.float32(rng.uniform(0.1, 1))
-        elif kind < 0.85 or not self._speech:
-            spectrum = np.fft.rfft(rng.standard_normal(length, np.float32))
-            colour = np.arange(1, len(spectrum) + 1, dtype=np.float32) ** (-rng.uniform(0, 2) / 2)
-            piece = np.fft.irfft(spectrum * colour, length).astype(np.float32)
-        else:
-            piece = np.zeros(length, np.float32)
-            for _ in range(rng.integers(3, 7)):
-                self._place_speech(rng, self._pick(rng, self._speech), piece)
-        return piece / np.float32(np.abs(piece).max() + 1e-6)
-
-    def _recorded_noise(self, rng: np.random.Generator, length: int) -> NDArray[np.float32]:
-        """Return recorded noise of unit power, made unlike the few recordings that there are.
-
-        Played at 0.6 to 1.6 times its speed, half the time backwards, its spectrum tilted.
+        Its keywords are allowed wherever they may be.
         """
-        speed = rng.uniform(0.6, 1.6)
-        piece = _change_speed(self._cut(rng, self._pick(rng, self._noise), int(length * speed) + 2), speed)
-        piece = np.resize(piece[:: rng.choice((-1, 1))], length)
-        piece[1:] += np.float32(rng.uniform(-0.8, 0.8)) * piece[:-1]
-        scaled: NDArray[np.float32] = piece / np.float32(np.sqrt(np.square(piece).mean()) + 1e-6)
-        return scaled
+        cut, length = piece
+        sound, _ = self._voice(rng, self._bank.power(item, cut, length), tempo=False)
+        _add(stretch.power, sound, position)
+        reach = tolerance_samples(item.frames * self._shape.hop_samples) // self._shape.hop_samples
+        for word, start, end in item.words:
+            if word in self._sounds:
+                first, last = start - reach, end + reach + round(_FORGET_SECONDS / self._seconds)
+                first, last = (position + max(0, x - cut) for x in (first, last))
+                stretch.allowed[max(0, first) : max(0, last), self._sounds[word]] = True
+        return float(sound.sum(1).mean())
 
-    def _disturb(
-        self, rng: np.random.Generator, pcm: NDArray[np.float32], power: NDArray[np.float32]
-    ) -> None:
-        """Add room, noise, telephone band, gain and clipping to a batch (B, samples), in place."""
-        mix = self._mix
-        for i in range(len(pcm)):
-            if power[i] > 0 and rng.random() < mix.room:
-                pcm[i] = _filter(pcm[i], _room(rng, pcm.shape[1]))
-            if power[i] > 0 and rng.random() < mix.add_noise:
-                noise = self._some_noise(rng, pcm.shape[1])
-                snr = 10 ** (rng.uniform(*mix.snr_db) / 10)
-                pcm[i] += noise * np.sqrt(power[i] / snr / (np.square(noise).mean() + 1e-9))
-            if rng.random() < mix.telephone:
-                pcm[i] = _mu_law(_filter(pcm[i], _telephone(rng, pcm.shape[1])), rng.random() < 0.5)
-            pcm[i] *= 10 ** (rng.uniform(*mix.gain_db) / 20)
-        np.clip(pcm, -1, 1, out=pcm)
+    def _voice(self, rng: np.random.Generator, power: Power, *, tempo: bool = True) -> tuple[Power, float]:
+        """Return a sound [frames, mels] from another vocal tract, at another tempo; and the tempo."""
+        if rng.random() < self._mix.warp:
+            power = power @ self._warps[rng.integers(len(self._warps))]
+        if not tempo:
+            return power, 1.0
+        faster = float(rng.uniform(*self._mix.tempo))
+        times = np.arange(int(len(power) / faster), dtype=np.float32) * np.float32(faster)
+        left = np.minimum(times.astype(np.int64), len(power) - 1)
+        right = np.minimum(left + 1, len(power) - 1)
+        weight = (times - left.astype(np.float32))[:, None]
+        return power[left] * (1 - weight) + power[right] * weight, faster
+
+    def _some_noise(self, rng: np.random.Generator) -> Power:
+        """Return a stream's length of noise, of mean level 1: recorded, synthetic, or people talking."""
+        kind = rng.random()
+        if kind < 0.85 or not self._speech:
+            item = self._pick(rng, self._noise if kind < 0.6 else self._synthetic)
+            cut, length = self._cut(rng, item, self._frames)
+            noise = np.resize(self._bank.power(item, cut, length), (self._frames, self._shape.mels))
+        else:
+            noise = np.zeros((self._frames, self._shape.mels), np.float32)
+            for _ in range(rng.integers(3, 7)):
+                item = self._pick(rng, self._speech)
+                cut, length = self._cut(rng, item, self._frames)
+                _add(noise, self._bank.power(item, cut, length), int(rng.integers(self._frames - length + 1)))
+        level = noise.sum(1).mean()
+        return noise / max(float(level), 1e-9)
+
+    def _add_noise(self, rng: np.random.Generator, power: Power, level: float) -> None:
+        """Add noise to a stream whose words have that mean level, in place."""
+        noise = self._some_noise(rng)
+        noise *= np.float32(level / 10 ** (rng.uniform(*self._mix.snr_db) / 10))
+        phase = np.cos(rng.uniform(0, np.pi, power.shape).astype(np.float32))
+        power += noise + 2 * self._interference * np.sqrt(power * noise) * phase
+        np.maximum(power, 0, out=power)
 
 
-def example_samples(shape: Shape) -> int:
-    """Return how many samples give OUTPUT_FRAMES unsmoothed scores."""
-    extra = OUTPUT_FRAMES - shape.smoothing_frames
-    return shape.receptive_field_samples + extra * shape.frame_samples
-
-
-def _add(to: NDArray[np.float32], piece: NDArray[np.float32], offset: int) -> None:
+def _add(to: Power, piece: Power, offset: int) -> None:
     """Add `piece` at `offset`, which may lie before the start; what does not fit is left out."""
     piece = piece[max(0, -offset) : max(0, len(to) - offset)]
     start = max(0, offset)
     to[start : start + len(piece)] += piece
 
 
-def _change_speed(samples: NDArray[np.float32], speed: float) -> NDArray[np.float32]:
-    """Play `samples` faster (speed > 1) or slower, pitch included, by linear interpolation."""
-    times = np.arange(int(len(samples) / speed), dtype=np.float32) * np.float32(speed)
-    left = times.astype(np.int64)
-    right = np.minimum(left + 1, len(samples) - 1)
-    weight = times - left
-    return samples[left] * (1 - weight) + samples[right] * weight
-
-
-def _filter(samples: NDArray[np.float32], response: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Filter by a frequency response for twice the length (so that nothing wraps around)."""
-    length = len(samples)
-    return np.fft.irfft(np.fft.rfft(samples, 2 * length) * response, 2 * length)[:length].astype(np.float32)
-
-
-def _room(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
-    """Return the response of a made-up room: a direct path, then noise that decays by 60 dB within 0.6 s."""
-    decay = rng.uniform(0.1, 0.6)
-    tail = rng.standard_normal(int(decay * SAMPLE_RATE_HZ), np.float32)
-    tail *= np.exp(-6.9 * np.arange(len(tail)) / len(tail)).astype(np.float32)
-    tail *= np.float32(10 ** (rng.uniform(-12, 3) / 20) / np.sqrt(np.square(tail).sum()))
-    impulse = np.concatenate((np.ones(1, np.float32), np.zeros(int(rng.integers(16, 160)), np.float32), tail))
-    return np.fft.rfft(impulse, 2 * length).astype(np.complex64)
-
-
-def _telephone(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
-    """Return the response of a telephone: nothing above 3.4 to 4 kHz, half the time little below 300 Hz."""
-    hz = np.arange(length + 1) * (SAMPLE_RATE_HZ / 2 / length)
-    low, high = rng.uniform(50, 300) * (rng.random() < 0.5), rng.uniform(3400, 4000)
-    response: NDArray[np.complex64] = 1 / (1 + (low / np.maximum(hz, 1)) ** 4) / (1 + (hz / high) ** 40) + 0j
-    return response.astype(np.complex64)
-
-
-def _mu_law(samples: NDArray[np.float32], apply: bool) -> NDArray[np.float32]:
-    """Quantise as 8-bit mu-law does (ITU-T G.711, by its continuous formula)."""
-    if not apply:
-        return samples
-    companded = np.log1p(255 * np.minimum(np.abs(samples), 1)) / np.float32(np.log(256))
-    levels = np.rint(companded * 127) / 127
-    expanded: NDArray[np.float32] = np.expm1(levels * np.float32(np.log(256))) / 255
-    return np.copysign(expanded, samples)
+def _warp(mels: int, amount: float) -> Power:
+    """Return the matrix [mels, mels] by which a spectrum comes from a longer or shorter vocal tract."""
+    # Linear in the mel scale's upper part, which is logarithmic in frequency: a shift; fading out below.
+    source = np.arange(mels) - amount * mels / 4 * np.minimum(1, np.arange(mels) / (mels / 4))
+    source = np.clip(source, 0, mels - 1)
+    left = np.minimum(source.astype(int), mels - 2)
+    matrix = np.zeros((mels, mels), np.float32)
+    columns = np.arange(mels)
+    matrix[left, columns] += 1 - (source - left)
+    matrix[left + 1, columns] += source - left
+    return matrix

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -24,20 +24,24 @@ from earmark_spotter.metadata import (
     TrainingSource,
 )
 from earmark_spotter.model import INITIAL_STATE_KEY, METADATA_KEY
+from google.protobuf.message import DecodeError
 
 from earmark_training.calibrate import choose_thresholds, measure_offsets
 from earmark_training.errors import ExportError
 from earmark_training.evaluate import evaluate
+from earmark_training.network import Network, Shape
 
 if TYPE_CHECKING:
     from earmark_training.corpus import Corpus
-    from earmark_training.network import Network
     from earmark_training.train import Trained
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 """The largest difference between streamed scores and torch's that an export may have."""
+
+NETWORK_KEY = "earmark_network"
+"""Of the ONNX metadata: the network's shape, from which `load_network` builds it again."""
 
 _SOURCES = (
     TrainingSource(
@@ -66,10 +70,11 @@ def export(
 
     Raises ExportError, and writes nothing, where streamed scores differ from torch's by more than TOLERANCE.
     """
-    network = trained.network
+    network = trained.network.folded()
     graph = _to_onnx(network)
     state = network.silent_state().numpy()
     metadata = _provisional(trained, name, version)
+    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(asdict(network.shape))})
     model = _pack(graph, state, metadata)
     difference = largest_difference(network, model, corpus)
     log.info("streamed scores differ from torch's by at most %.1e", difference)
@@ -85,6 +90,26 @@ def export(
     document["sha256"] = model.sha256
     out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
     return model
+
+
+def load_network(path: Path) -> Network:
+    """Rebuild the network of a model file that `export` wrote: batch normalisation folded, ready to be tuned.
+
+    Raises ExportError for a file that does not hold such a network.
+    """
+    try:
+        graph = onnx.load(path)
+        properties = {p.key: p.value for p in graph.metadata_props}
+        document = json.loads(properties[NETWORK_KEY])
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+        network = Network(Shape(**fields)).folded()
+        weights = {
+            w.name: torch.from_numpy(onnx.numpy_helper.to_array(w).copy()) for w in graph.graph.initializer
+        }
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    except (DecodeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ExportError(f"{path} holds no network that can be trained further") from error
+    return network
 
 
 def _to_onnx(network: Network) -> onnx.ModelProto:
@@ -146,10 +171,12 @@ def _pack(
     document = {"schema_version": SCHEMA_VERSION, **asdict(metadata)}
     packed = onnx.ModelProto()
     packed.CopyFrom(graph)
+    network = {p.key: p.value for p in graph.metadata_props}
     del packed.metadata_props[:]
     onnx.helper.set_model_props(
         packed,
         {
+            **network,
             METADATA_KEY: json.dumps(document),
             INITIAL_STATE_KEY: base64.b64encode(state.astype("<f4").tobytes()).decode(),
         },

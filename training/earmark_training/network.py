@@ -13,50 +13,59 @@ times (64) faster than a one-dimensional convolution.
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-_LOG_FLOOR = 1e-6
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOG_FLOOR = 1e-6
 """Added to mel energies: about the energy of a 16-bit recording's last bit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The network's shape. Times are in samples of 16 kHz, mel frames (10 ms) or frames (20 ms)."""
+    """The network's shape. Times are in samples of 16 kHz, mel frames (10 ms) or frames (one score each)."""
 
     classes: int
     sample_rate_hz: int = 16_000
-    window_samples: int = 400
+    window_samples: int = 320
     hop_samples: int = 160
     mels: int = 40
     low_hz: float = 60.0
     high_hz: float = 7_600.0
     stem_kernel: int = 5
-    channels: int = 128
-    kernel: int = 5
-    dilations: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 3)
-    smoothing_frames: int = 8
+    stem_stride: int = 2
+    channels: int = 144
+    kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5)
+    """How many of its frames each block's depthwise layer sees."""
+    strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
+    """By how much each block thins its frames out."""
+    smoothing_frames: int = 4
 
     @property
     def frame_samples(self) -> int:
-        """Samples between two scores: the stem halves the mel frames."""
-        return 2 * self.hop_samples
+        """Samples between two scores."""
+        return self.hop_samples * self.stem_stride * math.prod(self.strides)
 
     @property
-    def body_frames(self) -> int:
-        """Frames that the residual stack looks back on, its own included."""
-        return 1 + sum((self.kernel - 1) * d for d in self.dilations)
+    def mel_frames(self) -> int:
+        """Mel frames that one unsmoothed score depends on."""
+        frames = 1
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            frames = kernel + stride * (frames - 1)
+        return self.stem_kernel + self.stem_stride * (frames - 1)
 
     @property
     def receptive_field_samples(self) -> int:
         """Samples that one score depends on."""
-        frames = self.body_frames + self.smoothing_frames - 1
-        mel_frames = self.stem_kernel + 2 * (frames - 1)
-        return self.window_samples + self.hop_samples * (mel_frames - 1)
+        smoothing = (self.smoothing_frames - 1) * self.frame_samples
+        return self.window_samples + self.hop_samples * (self.mel_frames - 1) + smoothing
 
 
 def _history(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +85,9 @@ class LogMel(nn.Module):
     odd: Tensor
     mel: Tensor
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, floor: float = LOG_FLOOR) -> None:
         super().__init__()
+        self.floor = floor
         n, rate = shape.window_samples, shape.sample_rate_hz
         bins = torch.arange(math.ceil(shape.low_hz * n / rate), math.floor(shape.high_hz * n / rate) + 1)
         time = torch.arange(n // 2, dtype=torch.float64) - (n - 1) / 2
@@ -97,7 +107,7 @@ class LogMel(nn.Module):
         frames = _frames(pcm, self.n, self.hop)  # (B, T, n)
         first, last = frames[..., :half], frames[..., half:].flip(-1)
         power = ((first + last) @ self.even).square() + ((first - last) @ self.odd).square()  # (B, T, bins)
-        return torch.log(power @ self.mel + _LOG_FLOOR)
+        return torch.log(power @ self.mel + self.floor)
 
 
 def _frames(x: Tensor, size: int, hop: int) -> Tensor:
@@ -117,57 +127,114 @@ def _shifted(x: Tensor, tap: int, taps: int, step: int = 1) -> Tensor:
 
 
 class Pointwise(nn.Module):
-    """A matrix product over channels, then batch normalisation (folded into it at export)."""
+    """A matrix product over channels, then batch normalisation; or, once that is folded in, a bias."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, normalized: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(inputs, outputs))
         nn.init.kaiming_normal_(self.weight.T, nonlinearity="relu")
-        self.norm = nn.BatchNorm1d(outputs)
+        self.norm = nn.BatchNorm1d(outputs) if normalized else None
+        self.bias = None if normalized else nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """From (..., inputs) to (..., outputs)."""
-        if self.training:
-            y = x @ self.weight
+        y = (x @ self.weight).float()  # a product may be of lower precision in training; nothing else
+        if self.norm is not None:
             return cast("Tensor", self.norm(y.flatten(0, 1))).view_as(y)
-        scale = self.norm.weight / torch.sqrt(cast("Tensor", self.norm.running_var) + self.norm.eps)
-        bias = self.norm.bias - cast("Tensor", self.norm.running_mean) * scale
-        return x @ (self.weight * scale) + bias
+        assert self.bias is not None
+        return y + self.bias
+
+    @torch.no_grad()
+    def folded(self) -> Pointwise:
+        """Return the same function of x (as at evaluation) without batch normalisation."""
+        folded = Pointwise(*self.weight.shape, normalized=False)
+        scale, bias = torch.ones(()), self.bias
+        if self.norm is not None:
+            mean, variance = cast("Tensor", self.norm.running_mean), cast("Tensor", self.norm.running_var)
+            scale = self.norm.weight / torch.sqrt(variance + self.norm.eps)
+            bias = nn.Parameter(self.norm.bias - mean * scale)
+        assert bias is not None
+        assert folded.bias is not None
+        folded.weight.copy_(self.weight * scale)
+        folded.bias.copy_(bias)
+        return folded
+
+
+class _Depthwise(torch.autograd.Function):
+    """A valid depthwise convolution over axis 0 of x (time, batch, channels) by taps (kernel, channels).
+
+    On a processor it learns three times as fast as torch's own convolutions: sums are made in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        ctx.stride = stride
+        count = x.shape[0] - len(taps) + 1
+        y = x[:count:stride] * taps[0]
+        for i in range(1, len(taps)):
+            y.addcmul_(x[i : i + count : stride], taps[i])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (dy,), (x, taps) = gradients, ctx.saved_tensors
+        count = x.shape[0] - len(taps) + 1
+        dx, dtaps = torch.zeros_like(x), torch.empty_like(taps)
+        for i in range(len(taps)):
+            window = slice(i, i + count, ctx.stride)
+            dx[window].addcmul_(dy, taps[i])
+            dtaps[i] = (x[window] * dy).sum((0, 1))
+        return dx, dtaps, None
 
 
 class Block(nn.Module):
     """A depthwise layer over time and two pointwise ones, around a shortcut."""
 
-    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.kernel, self.dilation = kernel, dilation
-        self.past = (kernel - 1) * dilation
-        self.depthwise = nn.Parameter(torch.randn(kernel, channels) / math.sqrt(kernel))
-        self.expand = Pointwise(channels, channels)
-        self.project = Pointwise(channels, channels)
+        self.kernel, self.stride = kernel, stride
+        self.past = kernel - stride
+        self.depthwise = nn.Parameter(torch.randn(channels, 1, kernel, 1) / math.sqrt(kernel))
+        self.expand = Pointwise(channels, channels, normalized=True)
+        self.project = Pointwise(channels, channels, normalized=True)
+        assert self.project.norm is not None
         nn.init.zeros_(self.project.norm.weight)
 
+    def mix(self, x: Tensor) -> Tensor:
+        """Mix over time alone: x (past + stride * time, batch, channels) to (time, batch, channels)."""
+        if self.training:
+            learn = cast("Callable[..., Tensor]", _Depthwise.apply)
+            return learn(x, self.depthwise[:, 0, :, 0].T, self.stride)
+        # With the batch as the image's other axis: one kernel in onnxruntime.
+        image = x.permute(2, 0, 1).unsqueeze(0)  # (1, channels, past + stride * time, batch)
+        image = nn.functional.conv2d(image, self.depthwise, groups=x.shape[2], stride=(self.stride, 1))
+        return image.squeeze(0).permute(1, 2, 0)
+
     def forward(self, x: Tensor) -> Tensor:
-        """From x (past + time, batch, channels) to (time, batch, channels)."""
-        # Depthwise over time, with the batch as the image's other axis: one kernel in onnxruntime.
-        image = x.permute(2, 0, 1).unsqueeze(0)  # (1, channels, past + time, batch)
-        weight = self.depthwise.T[:, None, :, None]  # (channels, 1, kernel, 1)
-        image = nn.functional.conv2d(image, weight, groups=x.shape[2], dilation=(self.dilation, 1))
-        mixed = image.squeeze(0).permute(1, 2, 0)
-        return torch.relu(x[self.past :] + self.project(torch.relu(self.expand(mixed))))
+        """From x (past + stride * time, batch, channels) to (time, batch, channels)."""
+        newest = x[self.kernel - 1 :: self.stride]
+        return torch.relu(newest + self.project(torch.relu(self.expand(self.mix(x)))))
 
 
 class Network(nn.Module):
     """The whole model. See the module's docstring."""
 
+    mel_mean: Tensor
+    mel_scale: Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.log_mel = LogMel(shape)
-        self.input_norm = nn.BatchNorm1d(shape.mels, affine=False)
-        self.stem = Pointwise(shape.stem_kernel * shape.mels, shape.channels)
-        self.blocks = nn.ModuleList(Block(shape.channels, shape.kernel, d) for d in shape.dilations)
-        self.head = nn.Linear(shape.channels, shape.classes)
+        self.register_buffer("mel_mean", torch.zeros(shape.mels))
+        self.register_buffer("mel_scale", torch.ones(shape.mels))
+        self.stem = Pointwise(shape.stem_kernel * shape.mels, shape.channels, normalized=True)
+        self.blocks = nn.ModuleList(
+            Block(shape.channels, kernel, stride)
+            for kernel, stride in zip(shape.kernels, shape.strides, strict=True)
+        )
+        self.head = Pointwise(shape.channels, shape.classes, normalized=False)
         self.dropout = nn.Dropout(0.1)
 
     @property
@@ -176,8 +243,8 @@ class Network(nn.Module):
         s = self.shape
         return (
             s.window_samples - s.hop_samples,
-            (s.stem_kernel - 2) * s.mels,
-            (s.body_frames - 1) * s.channels,
+            (s.stem_kernel - s.stem_stride) * s.mels,
+            sum(block.past for block in cast("list[Block]", self.blocks)) * s.channels,
             (s.smoothing_frames - 1) * s.classes,
         )
 
@@ -188,18 +255,20 @@ class Network(nn.Module):
 
     def normalize(self, mel: Tensor) -> Tensor:
         """Bring log-mel (batch, frames, mels) to zero mean and unit variance over the training data."""
-        return cast("Tensor", self.input_norm(mel.flatten(0, 1))).view_as(mel)
+        return (mel - self.mel_mean) * self.mel_scale
 
     def embed(self, mel: Tensor) -> Tensor:
-        """From normalised log-mel (batch, 2 * time + stem_kernel - 2, mels) to (time, batch, channels)."""
-        kernel = self.shape.stem_kernel
-        stacked = torch.cat([_shifted(mel, i, kernel, 2) for i in range(kernel)], dim=-1)
+        """From normalised log-mel (batch, mel frames, mels) to (time, batch, channels)."""
+        s = self.shape
+        stacked = torch.cat(
+            [_shifted(mel, i, s.stem_kernel, s.stem_stride) for i in range(s.stem_kernel)], -1
+        )
         return torch.relu(self.stem(stacked.transpose(0, 1)))
 
     def logits(self, mel: Tensor) -> Tensor:
         """Return the classes' logits (batch, frames, classes) for normalised log-mel, in valid form.
 
-        From T mel frames come (T - stem_kernel) // 2 + 1 - (body_frames - 1) frames.
+        The first frame comes from the first `shape.mel_frames` mel frames.
         """
         x = self.embed(mel)
         for block in self.blocks:
@@ -216,10 +285,10 @@ class Network(nn.Module):
         pcm_past, mel_past, body_past, score_past = torch.split(state, list(self.past_sizes), dim=1)
         pcm, pcm_past = _history(pcm_past, pcm)
         mel, mel_past = _history(
-            mel_past.reshape(-1, s.stem_kernel - 2, s.mels), self.normalize(self.log_mel(pcm))
+            mel_past.reshape(-1, s.stem_kernel - s.stem_stride, s.mels), self.normalize(self.log_mel(pcm))
         )
         x = self.embed(mel)
-        body_past = body_past.reshape(-1, s.body_frames - 1, s.channels).transpose(0, 1)
+        body_past = body_past.reshape(-1, self.past_sizes[2] // s.channels, s.channels).transpose(0, 1)
         pasts, start = [], 0
         for block in cast("list[Block]", self.blocks):
             x = torch.cat((body_past[start : start + block.past], x))
@@ -234,6 +303,15 @@ class Network(nn.Module):
         )
         after = (pcm_past, mel_past.flatten(1), body_past.flatten(1), score_past.flatten(1))
         return cast("Tensor", scores), torch.cat(after, dim=1)
+
+    def folded(self) -> Network:
+        """Return the network as it is served: every batch normalisation folded into its layer."""
+        served = deepcopy(self).eval()
+        for parent in list(served.modules()):
+            for name, layer in list(parent.named_children()):
+                if isinstance(layer, Pointwise):
+                    setattr(parent, name, layer.folded())
+        return served.eval()
 
     @torch.no_grad()
     def silent_state(self) -> Tensor:

@@ -11,33 +11,41 @@ import logging
 import math
 import os
 import subprocess
+import tempfile
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from earmark_spotter import ClipClassifier
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.multiprocessing.spawn import start_processes
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 from tqdm import tqdm
 
 from earmark_training.corpus import SAMPLE_RATE_HZ, Corpus
 from earmark_training.errors import RecipeError
 from earmark_training.examples import Batch, ExampleMaker, Mix
+from earmark_training.features import feature_bank
 from earmark_training.network import Network, Shape
 from earmark_training.vocabulary import DEFAULT_KEYWORDS, SILENCE, UNKNOWN, labels_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from earmark_training.features import FeatureBank
+
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
+
+
+_WINDOW_FRAMES = 25
+"""Of an example's frames, the worst in every so many count as much as all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +53,17 @@ class Recipe:
     """How to train. `PRESETS` has the named ones."""
 
     keywords: tuple[str, ...] = DEFAULT_KEYWORDS
-    channels: int = 128
-    kernel: int = 7
-    dilations: tuple[int, ...] = (1, 1, 1, 2, 2, 2)
-    epochs: int = 29
+    channels: int = 144
+    kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5)
+    strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
+    epochs: int = 32
+    steps_per_epoch: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     warmup_steps: int = 500
-    ema_decay: float = 0.999
-    label_smoothing: float = 0.05
+    ema_decay: float = 0.9997
+    processes: int = 2
+    """Which share the batches: one a core. Their number changes the result a little."""
     seed: int = 1
     mix: Mix = field(default_factory=Mix)
 
@@ -62,51 +72,41 @@ class Recipe:
         """The model's classes in their order."""
         return labels_for(self.keywords)
 
+    def learning_rate_at(self, step: int) -> float:
+        """Return the share of the learning rate at a step: up in a line, then down in a cosine to nothing."""
+        fallen = 0.5 + 0.5 * math.cos(math.pi * min(1, step / (self.epochs * self.steps_per_epoch)))
+        return min(1.0, (step + 1) / self.warmup_steps) * fallen
+
     @property
     def shape(self) -> Shape:
         """The network's shape."""
-        return Shape(len(self.labels), channels=self.channels, kernel=self.kernel, dilations=self.dilations)
+        return Shape(len(self.labels), channels=self.channels, kernels=self.kernels, strides=self.strides)
 
 
 PRESETS = {
     "default": Recipe(),
-    "quick": Recipe(channels=64, dilations=(1, 2, 3, 3), epochs=3, warmup_steps=100, ema_decay=0.98),
+    "quick": Recipe(
+        channels=64, kernels=(7, 7, 5, 5), strides=(1, 2, 1, 1), epochs=4, warmup_steps=200, ema_decay=0.998
+    ),
 }
 
 
-class _Batches(Dataset[Batch]):
-    """The batches of a run, by number; made in the loader's own process."""
+def loss(logits: Tensor, batch: Batch, answer_frames: int) -> Tensor:
+    """Return the mean loss of a batch: logits (B, F, C) against the batch's marks.
 
-    def __init__(self, maker: ExampleMaker, steps: range) -> None:
-        self._maker, self._steps = maker, steps
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __getitem__(self, index: int) -> Batch:
-        torch.set_num_threads(1)
-        return self._maker.batch(self._steps[index])
-
-
-def loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    """Return the mean loss of a batch: logits (B, F, C) against the batch's masks.
-
-    An answer counts by the target's mean probability over the answer frames (multiple-instance: the
-    network chooses its moment, more frames give more); a background frame by the probability of all
-    classes that are allowed there, its three worst frames as much as all together.
+    An answer counts by its class's mean probability over the answer's frames (multiple-instance: the
+    network chooses its moment, more frames give more). Every frame counts by the probability of all
+    classes that are allowed there: in each window the three worst frames as much as all together.
     """
-    log_p = logits.log_softmax(-1)
-    answers = batch.answer.any(1)
-    inside = batch.answer[answers]  # (A, F)
-    chosen = log_p[answers].masked_fill(~inside[..., None], -math.inf).logsumexp(1)  # (A, C)
-    chosen = chosen - inside.sum(1, keepdim=True).log()
-    answer = nn.functional.nll_loss(chosen, batch.target[answers], reduction="sum") * (1 - label_smoothing)
-    answer = answer - label_smoothing * chosen.mean(-1).sum()
-    wrong = -log_p.masked_fill(~batch.allowed[:, None], -math.inf).logsumexp(-1)  # (B, F)
-    wrong = torch.where(batch.background, wrong, 0.0)
-    mean = wrong.sum(1) / batch.background.sum(1).clamp(min=1)
-    background = (mean + wrong.topk(3, dim=1).values.mean(1)).sum() / 2
-    return (answer + background) / len(logits)
+    log_p = logits.float().log_softmax(-1)
+    example, first, target = batch.answers.unbind(1)
+    frames = first[:, None] + torch.arange(answer_frames)
+    chosen = log_p[example[:, None], frames].logsumexp(1) - math.log(answer_frames)  # (N, C)
+    answer = -chosen.gather(1, target[:, None]).sum()
+    wrong = -log_p.masked_fill(~batch.allowed, -math.inf).logsumexp(-1)  # (B, F)
+    windows = wrong.view(len(wrong), -1, _WINDOW_FRAMES)
+    background = (windows.mean(2) + windows.topk(3, dim=2).values.mean(2)).sum() / 2
+    return (answer + background) / windows.shape[:2].numel()
 
 
 @torch.no_grad()
@@ -148,96 +148,124 @@ def validation_clips(
     return clips, np.array(classes)
 
 
-def train(corpus: Corpus, recipe: Recipe, out: Path, *, progress: Callable[..., Any] = tqdm) -> Network:
-    """Train by `recipe` into `out`, from its checkpoint if it has one; return the averaged network."""
+def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
+    """Train by `recipe` into `out`, going on from its checkpoint if it has one."""
     out.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(out / "train.log")
+    if (out / CHECKPOINT).is_file():
+        _check_recipe(out / CHECKPOINT, recipe)
+    bank = feature_bank(corpus, recipe.shape)
+    ExampleMaker(bank, recipe.shape, recipe.labels, recipe.mix)  # complains here, not in another process
+    with tempfile.TemporaryDirectory() as folder:
+        job = _Job(corpus, bank, recipe, out, Path(folder) / "meeting")
+        start = cast("Callable[..., None]", start_processes)
+        start(_train, (job,), nprocs=recipe.processes, start_method="spawn")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the processes of one run share. `meeting`: the file by which they find one another."""
+
+    corpus: Corpus
+    bank: FeatureBank
+    recipe: Recipe
+    out: Path
+    meeting: Path
+
+
+def _train(rank: int, job: _Job) -> None:
+    """Train in one of `recipe.processes` processes, each on one core with a part of every batch.
+
+    Gradients are averaged between them. The first process also keeps the averaged network, validates, and
+    writes.
+    """
+    recipe, out = job.recipe, job.out
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{job.meeting}", rank=rank, world_size=recipe.processes)
+    torch.manual_seed(recipe.seed)
+    network = Network(recipe.shape)
+    mean, deviation = job.bank.statistics()
+    network.mel_mean.copy_(torch.from_numpy(mean))
+    network.mel_scale.copy_(torch.from_numpy(1 / deviation))
+    average = deepcopy(network).eval()
+    maker = ExampleMaker(job.bank, recipe.shape, recipe.labels, recipe.mix)
+    parameters = list(network.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.learning_rate_at)
+    history: list[dict[str, float]] = []
+    if (out / CHECKPOINT).is_file():
+        history = _resume(out / CHECKPOINT, network, average, optimizer, schedule)
+    if rank == 0:
+        _log_to(out / "train.log")
+        log.info("%s; %d parameters", recipe, sum(p.numel() for p in parameters))
+        if history:
+            log.info("going on after epoch %d", len(history))
+        clips, classes = validation_clips(job.corpus, recipe.labels)
+    for epoch in range(len(history), recipe.epochs):
+        # The masks draw from torch's own generator: seeded by the epoch, a resumed run draws the same.
+        torch.manual_seed((recipe.seed * 1000 + epoch) * recipe.processes + rank)
+        started, total_loss = time.monotonic(), 0.0
+        network.train()
+        steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
+        for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
+            batch = maker.batch((recipe.seed, step, rank))
+            mel = _mask(network.normalize(batch.mel))
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network.logits(mel)
+            batch_loss = loss(logits, batch, maker.answer_frames)
+            optimizer.zero_grad()
+            torch.autograd.backward(batch_loss)
+            _share(parameters)
+            nn.utils.clip_grad_norm_(parameters, 5.0)
+            optimizer.step()
+            schedule.step()
+            total_loss += batch_loss.item()
+            if rank == 0:
+                _follow(average, network, min(recipe.ema_decay, (step + 1) / (step + 10)))
+        if rank == 0:
+            accuracy = float(np.mean(classify_clips(average, clips) == classes))
+            history.append({"loss": total_loss / recipe.steps_per_epoch, "validation_accuracy": accuracy})
+            log.info(
+                "epoch %d loss %.4f validation accuracy %.4f %.0f s",
+                epoch + 1,
+                history[-1]["loss"],
+                accuracy,
+                time.monotonic() - started,
+            )
+            _save(out, recipe, network, average, optimizer, schedule, history)
+    dist.destroy_process_group()
+
+
+_MASKS = (*[FrequencyMasking(6, iid_masks=True)] * 2, *[TimeMasking(12, iid_masks=True)] * 4)
+
+
+@torch.no_grad()
+def _mask(mel: Tensor) -> Tensor:
+    """Blank out some bands and moments of normalised log-mel (B, frames, mels): SpecAugment.
+
+    Park et al. 2019, arXiv 1904.08779.
+    """
+    spectrum = mel.transpose(1, 2).unsqueeze(1)  # torchaudio's (B, 1, mels, time)
+    for mask in _MASKS:
+        spectrum = mask(spectrum)
+    return spectrum.squeeze(1).transpose(1, 2)
+
+
+def _share(parameters: list[nn.Parameter]) -> None:
+    """Replace each process's gradients by the mean over all processes."""
+    gradients = torch.cat([cast("Tensor", p.grad).flatten() for p in parameters])
+    dist.all_reduce(gradients)
+    gradients /= dist.get_world_size()
+    for p, gradient in zip(parameters, torch.split(gradients, [p.numel() for p in parameters]), strict=True):
+        cast("Tensor", p.grad).copy_(gradient.view_as(p))
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    try:
-        return _train(corpus, recipe, out, progress)
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-def _train(corpus: Corpus, recipe: Recipe, out: Path, progress: Callable[..., Any]) -> Network:
-    torch.manual_seed(recipe.seed)
-    network = Network(recipe.shape)
-    average = deepcopy(network).eval()
-    maker = ExampleMaker(corpus, recipe.shape, recipe.labels, recipe.mix, seed=recipe.seed)
-    per_epoch = maker.steps_per_epoch
-    total = per_epoch * recipe.epochs
-    optimizer = torch.optim.AdamW(
-        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            min(1.0, (step + 1) / recipe.warmup_steps)
-            * (0.5 + 0.5 * math.cos(math.pi * min(1, step / total)))
-        ),
-    )
-    history: list[dict[str, float]] = []
-    if (out / CHECKPOINT).is_file():
-        history = _resume(out / CHECKPOINT, recipe, network, average, optimizer, schedule)
-        log.info("resuming after epoch %d of %d", len(history), recipe.epochs)
-    log.info(
-        "%s; %d parameters, %d steps an epoch",
-        recipe,
-        sum(p.numel() for p in network.parameters()),
-        per_epoch,
-    )
-    masks = [
-        FrequencyMasking(6, iid_masks=True),
-        FrequencyMasking(6, iid_masks=True),
-        TimeMasking(12, iid_masks=True),
-    ]
-    clips, classes = validation_clips(corpus, recipe.labels)
-    steps = range(len(history) * per_epoch, total)
-    batches = iter(
-        DataLoader(
-            _Batches(maker, steps),
-            batch_size=None,
-            num_workers=1,
-            prefetch_factor=4,
-            multiprocessing_context="spawn",
-        )
-    )
-    for epoch in range(len(history), recipe.epochs):
-        # The masks draw from torch's own generator: seeded by the epoch, a resumed run draws the same.
-        torch.manual_seed(recipe.seed * 1000 + epoch)
-        started, total_loss = time.monotonic(), 0.0
-        network.train()
-        of_epoch = islice(batches, per_epoch)
-        bar = progress(of_epoch, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", total=per_epoch)
-        for step, batch in enumerate(bar, epoch * per_epoch):
-            with torch.no_grad():
-                mel = network.normalize(network.log_mel(batch.pcm))
-                spectrum = mel.transpose(1, 2).unsqueeze(1)  # torchaudio's (B, 1, mels, time)
-                for mask in masks:
-                    spectrum = mask(spectrum)
-                mel = spectrum.squeeze(1).transpose(1, 2)
-            batch_loss = loss(network.logits(mel), batch, recipe.label_smoothing)
-            optimizer.zero_grad()
-            torch.autograd.backward(batch_loss)
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
-            _follow(average, network, min(recipe.ema_decay, (step + 1) / (step + 10)))
-            total_loss += batch_loss.item()
-        accuracy = float(np.mean(classify_clips(average, clips) == classes))
-        history.append({"loss": total_loss / per_epoch, "validation_accuracy": accuracy})
-        log.info(
-            "epoch %d loss %.4f validation accuracy %.4f %.0f s",
-            epoch + 1,
-            history[-1]["loss"],
-            accuracy,
-            time.monotonic() - started,
-        )
-        _save(out, recipe, network, average, optimizer, schedule, history)
-    return average
 
 
 @torch.no_grad()
@@ -287,14 +315,15 @@ def _commit() -> str:
         return "unknown"
 
 
-def _resume(
-    path: Path, recipe: Recipe, network: Network, average: Network, *others: Any
-) -> list[dict[str, float]]:
-    state = torch.load(path, weights_only=True)
-    if state["recipe"] != asdict(recipe):
+def _check_recipe(path: Path, recipe: Recipe) -> None:
+    if torch.load(path, weights_only=True)["recipe"] != asdict(recipe):
         raise RecipeError(
             f"{path} was trained with another recipe: choose another --out, or delete it to begin anew"
         )
+
+
+def _resume(path: Path, network: Network, average: Network, *others: Any) -> list[dict[str, float]]:
+    state = torch.load(path, weights_only=True)
     network.load_state_dict(state["network"])
     average.load_state_dict(state["average"])
     for other, name in zip(others, ("optimizer", "schedule"), strict=True):

@@ -76,11 +76,15 @@ def sounds_like(keyword: str) -> frozenset[str]:
     return frozenset((keyword, *HOMOPHONES.get(keyword, ())))
 
 
+def tolerance_samples(length: int) -> int:
+    """Return by how far a word's place may be off in an utterance of `length` samples."""
+    return int(_TOLERANCE_SAMPLES + _TOLERANCE_OF_LENGTH * length)
+
+
 def is_spoken_at(words: Sequence[Placed], keyword: str, middle: float, length: int) -> bool:
     """Return whether the transcript has the keyword or a homophone about sample `middle`.
 
     words: from `place_words`, of an utterance of `length` samples.
     """
-    accepted = sounds_like(keyword)
-    tolerance = _TOLERANCE_SAMPLES + _TOLERANCE_OF_LENGTH * length
+    accepted, tolerance = sounds_like(keyword), tolerance_samples(length)
     return any(w.text in accepted and abs((w.start + w.end) / 2 - middle) <= tolerance for w in words)
