@@ -53,7 +53,7 @@ class Material:
 
 def prepared(corpus: Corpus) -> Material:
     """Measure on the validation split of a prepared corpus."""
-    description = f"validation speakers of the prepared data in {corpus.folder}"
+    description = "the validation speakers of the prepared data"
     return Material(corpus, description, f"last quarter of the recordings in {NOISE_FOLDER}", True)
 
 

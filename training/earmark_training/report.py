@@ -85,7 +85,8 @@ def _draw_curves(axes: Axes, levels: dict[str, list[list[float]]]) -> None:
     for (level, points), style in zip(levels.items(), ("-", "--", ":"), strict=False):
         x, y = np.array(points).T
         # A rate of nothing has no place on a logarithmic axis: it is drawn at half of the first alarm.
-        axes.plot(np.maximum(x, x[x > 0].min(initial=1.0) / 2), 100 * y, style, label=level, color="C0")
+        label = "no noise added" if level == "clean" else f"noise at {level.removesuffix('db')} dB"
+        axes.plot(np.maximum(x, x[x > 0].min(initial=1.0) / 2), 100 * y, style, label=label, color="C0")
     axes.set_xscale("log")
     axes.set_ylim(0, None)
     axes.grid(alpha=0.3)

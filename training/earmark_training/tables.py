@@ -34,8 +34,9 @@ class Table:
     def markdown(self) -> str:
         """For a model card."""
         align = ("---", *["---:"] * (len(self.header) - 1))
-        lines = [f"| {' | '.join(line)} |" for line in (self.header, align, *self.rows)]
-        return "\n".join((f"**{self.title}**", "", *lines, *(("", self.note) if self.note else ())))
+        lines = [f"| {' | '.join(map(_literal, line))} |" for line in (self.header, align, *self.rows)]
+        note = ("", f"{_literal(self.note[0].upper() + self.note[1:])}.") if self.note else ()
+        return "\n".join((f"**{self.title}**", "", *lines, *note))
 
     def html(self) -> str:
         """For a report."""
@@ -46,6 +47,11 @@ class Table:
         note = f"<p>{escape(self.note)}</p>" if self.note else ""
         rows = "".join(row(r, "td") for r in self.rows)
         return f"<h2>{escape(self.title)}</h2><table>{row(self.header, 'th')}{rows}</table>{note}"
+
+
+def _literal(text: str) -> str:
+    """Keep Markdown from taking the underscores of a class's name for emphasis."""
+    return text if text.startswith("`") else text.replace("_", r"\_")
 
 
 def _justify(cell: str, width: int, column: int) -> str:
@@ -134,7 +140,7 @@ def _streams(levels: dict[str, Any], noise: str) -> Table:
                 f"{delay['95th']} ms" if delay else "",
             )
         )
-    header = ("noise", "spoken", "found", "", "wrong", "repeated", "delay, median", "95th percentile")
+    header = ("noise", "spoken", "found", "share", "wrong", "repeated", "delay, median", "95th percentile")
     length = next(iter(levels.values()))["hours"]
     note = (
         f"{length:.1f} h at each level; noise: {noise}; delay: audio heard from the word's end until its "

@@ -48,7 +48,12 @@ class Curve:
 def curve(metadata: ModelMetadata, words: Peaks, alarms: Peaks, keywords: Sequence[str]) -> Curve:
     """Return the curve of some keywords together, from the words of one and the alarms of the other."""
     thresholds = {k: logit(metadata.keywords[k].threshold) for k in keywords}
-    said = np.sort(np.concatenate([logit(words.words[k]) - thresholds[k] for k in keywords]))
+    # Words without any peak are missed at every threshold.
+    said = np.sort(
+        np.concatenate(
+            [np.where(words.words[k] > 0, logit(words.words[k]) - thresholds[k], -np.inf) for k in keywords]
+        )
+    )
     false = np.sort(np.concatenate([logit(alarms.alarms[k]) - thresholds[k] for k in keywords]))[::-1]
     # At the i-th margin, i alarms are let through: the threshold lies just above the next alarm.
     above = np.append(false, -np.inf)
