@@ -1,0 +1,21 @@
+#!/usr/bin/env python
+"""Write an evaluation's figures into a model card: update_model_card.py METRICS.json [CARD.md].
+
+METRICS.json is what `earmark-train evaluate --out` or `earmark-train export` wrote; without CARD.md, the
+card of the model that comes with the package.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from earmark_training.card import update_card
+
+CARD = Path(__file__).parents[1] / "server/earmark_spotter/models/MODEL_CARD.md"
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    update_card(Path(sys.argv[2]) if len(sys.argv) == 3 else CARD, json.loads(Path(sys.argv[1]).read_text()))
