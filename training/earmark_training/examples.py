@@ -59,6 +59,9 @@ class Mix:
     """A voice's vocal tract is made longer or shorter."""
     tempo: tuple[float, float] = (0.85, 1.15)
     add_noise: float = 0.75
+    """Noise is added to words."""
+    add_noise_to_speech: float = 0.75
+    """Noise is added to nothing but read speech; and read speech is laid among words in noise."""
     snr_db: tuple[float, float] = (-5.0, 30.0)
     gain_db: tuple[float, float] = (-25.0, 10.0)
 
@@ -123,11 +126,14 @@ class ExampleMaker:
                 allowed[i] = np.arange(len(self._labels)) == self._labels[SILENCE]
             else:
                 if kind < mix.noise + mix.speech and self._speech:
+                    noisy = rng.random() < mix.add_noise_to_speech
                     level = self._fill_with_speech(rng, stretch)
                 else:
-                    level, ends = self._fill_with_words(rng, stretch)
+                    noisy = rng.random() < mix.add_noise
+                    speech = not noisy or rng.random() < mix.add_noise_to_speech
+                    level, ends = self._fill_with_words(rng, stretch, speech=speech)
                     answers += [(i, *end) for end in ends]
-                if rng.random() < mix.add_noise:
+                if noisy:
                     self._add_noise(rng, power[i], level)
             power[i] *= 10 ** (rng.uniform(*mix.gain_db) / 10)
         last = slice(
@@ -145,19 +151,19 @@ class ExampleMaker:
         return items[rng.integers(len(items))]
 
     def _fill_with_words(
-        self, rng: np.random.Generator, stretch: _Stretch
+        self, rng: np.random.Generator, stretch: _Stretch, *, speech: bool
     ) -> tuple[float, list[tuple[int, int]]]:
-        """Lay words, speech and pauses down; return the words' mean level, and (end, class) of each."""
+        """Lay words, pauses, perhaps speech down; return the words' mean level, and (end, class) of each."""
         mix, position = self._mix, -int(rng.integers(100))
         levels: list[float] = []
         ends: list[tuple[int, int]] = []
         while position < len(stretch.power):
             if rng.random() >= mix.joined:
                 position += int(rng.uniform(*mix.pause_s) / self._seconds)
-            kind = rng.random()
+            kind = rng.uniform(0, 1 if speech and self._speech else mix.keyword + mix.unknown_word)
             if kind < mix.keyword:
                 item = self._pick(rng, self._by_keyword[rng.integers(len(self._by_keyword))])
-            elif (kind < mix.keyword + mix.unknown_word and self._unknown) or not self._speech:
+            elif kind < mix.keyword + mix.unknown_word:
                 item = self._pick(rng, self._unknown or self._by_keyword[0])
             else:
                 item = self._pick(rng, self._speech)

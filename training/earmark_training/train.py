@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from copy import deepcopy
@@ -66,6 +67,13 @@ class Recipe:
     """Which share the batches: one a core. Their number changes the result a little."""
     seed: int = 1
     mix: Mix = field(default_factory=Mix)
+    late_mix: Mix = field(default_factory=lambda: Mix(add_noise_to_speech=0.1))
+    late_from: int = 10
+    """From this epoch on (counted from 0) examples are mixed by `late_mix`.
+
+    It has less speech in noise: at first a network must learn what is no word in noise either, but then
+    a word in noise should not have to be any surer of itself than in quiet.
+    """
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -156,20 +164,24 @@ def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     bank = feature_bank(corpus, recipe.shape)
     ExampleMaker(bank, recipe.shape, recipe.labels, recipe.mix)  # complains here, not in another process
     with tempfile.TemporaryDirectory() as folder:
-        job = _Job(corpus, bank, recipe, out, Path(folder) / "meeting")
+        job = _Job(corpus, bank, recipe, out, Path(folder) / "meeting", os.getpid())
         start = cast("Callable[..., None]", start_processes)
         start(_train, (job,), nprocs=recipe.processes, start_method="spawn")
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the processes of one run share. `meeting`: the file by which they find one another."""
+    """What the processes of one run share.
+
+    `meeting`: the file by which they find one another. `parent`: who started them, and without whom they end.
+    """
 
     corpus: Corpus
     bank: FeatureBank
     recipe: Recipe
     out: Path
     meeting: Path
+    parent: int
 
 
 def _train(rank: int, job: _Job) -> None:
@@ -187,7 +199,7 @@ def _train(rank: int, job: _Job) -> None:
     network.mel_mean.copy_(torch.from_numpy(mean))
     network.mel_scale.copy_(torch.from_numpy(1 / deviation))
     average = deepcopy(network).eval()
-    maker = ExampleMaker(job.bank, recipe.shape, recipe.labels, recipe.mix)
+    makers = [ExampleMaker(job.bank, recipe.shape, recipe.labels, m) for m in (recipe.mix, recipe.late_mix)]
     parameters = list(network.parameters())
     optimizer = torch.optim.AdamW(
         parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -207,8 +219,11 @@ def _train(rank: int, job: _Job) -> None:
         torch.manual_seed((recipe.seed * 1000 + epoch) * recipe.processes + rank)
         started, total_loss = time.monotonic(), 0.0
         network.train()
+        maker = makers[epoch >= recipe.late_from]
         steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
         for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
+            if os.getppid() != job.parent:
+                sys.exit(1)  # it was killed: go on no further than it would have
             batch = maker.batch((recipe.seed, step, rank))
             mel = _mask(network.normalize(batch.mel))
             with torch.autocast("cpu", torch.bfloat16):
@@ -344,7 +359,8 @@ def load_trained(path: Path) -> Trained:
     """Load a run's checkpoint: the file, or the folder that holds it."""
     path = path / CHECKPOINT if path.is_dir() else path
     state = torch.load(path, weights_only=True)
-    recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
+    mixes = {name: Mix(**state["recipe"][name]) for name in ("mix", "late_mix")}
+    recipe = Recipe(**{**state["recipe"], **mixes})
     network = Network(recipe.shape)
     network.load_state_dict(state["average"])
     return Trained(network.eval(), recipe, state["commit"])
