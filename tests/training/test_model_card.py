@@ -30,6 +30,7 @@ def document(accuracy: float) -> dict[str, Any]:
             "alarms": 3,
             "per_hour": 1.5,
             "alarms_if_excused_anywhere": 1,
+            "per_hour_if_excused_anywhere": 0.5,
             "by_keyword": {"yes": 3},
         },
         "sounds": [],
@@ -46,6 +47,7 @@ def test_the_figures_are_written_between_the_marks(tmp_path: Path):
     assert text.endswith(f"{END}\nafter\n")
     assert "| `clip_accuracy` | 0.75 |" in text
     assert "| not in the transcript there | 3 | 1.50 |" in text
+    assert "| not in the transcript anywhere | 1 | 0.50 |" in text
     assert "| yes | 0.5 |  |  |  | 3 |" in text
     assert "replaced" not in text
     assert "0.5 |\n" not in text.split("by its name")[1]

@@ -248,6 +248,7 @@ def evaluate_speech(
         "alarms": alarms.total(),
         "per_hour": round(alarms.total() / length, 3),
         "alarms_if_excused_anywhere": lenient.total(),
+        "per_hour_if_excused_anywhere": round(lenient.total() / length, 3),
         "by_keyword": dict(alarms),
     }
 
@@ -264,12 +265,13 @@ def evaluate_tradeoff(meta: ModelMetadata, words: dict[str, Peaks], speech: Peak
         "found_at": {
             f"{rate:g}": {level: round(1 - c.missed_at(rate), 4) for level, c in overall.items()}
             for rate in STATED_ALARMS_PER_HOUR
+            if rate * speech.hours >= 1  # less than one alarm cannot be told from none
         },
     }
 
 
 def evaluate_sounds(model: SpotterModel, corpus: Corpus, seed: int) -> list[dict[str, Any]]:
-    """Count what is heard where nobody speaks: recorded noise at three levels, and sounds made up."""
+    """Count what is heard where nobody speaks: the corpus's noise at three levels, and sounds made up."""
     meta = model.metadata
     rows = []
 
@@ -290,7 +292,7 @@ def evaluate_sounds(model: SpotterModel, corpus: Corpus, seed: int) -> list[dict
 
     noises = [corpus.samples(n) for n in corpus.select("noise", "validation")]
     for gain_db in _NOISE_GAINS_DB if noises else ():
-        name = "noise, recorded" if not gain_db else f"noise, {-gain_db:g} dB weaker"
+        name = "noise of the streams" if not gain_db else f"the same, {-gain_db:g} dB weaker"
         add(name, [n * np.float32(10 ** (gain_db / 20)) for n in noises])
     for name, samples in silent_sounds(seed):
         add(name, [samples])
