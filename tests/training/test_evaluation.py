@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import tiny_model
 from earmark_spotter import Spotter, SpotterModel, score_recording
 from earmark_training import sounds
 from earmark_training.__main__ import main
+from earmark_training.crossval import cross_validate
 from earmark_training.evaluate import evaluate, evaluate_streams, listen
 from earmark_training.material import from_folders
 from earmark_training.sounds import silent_sounds
@@ -165,6 +167,26 @@ def test_false_alarms_are_excused_only_where_the_word_is_said(document: dict[str
 
 def test_nothing_is_cross_validated_on_foreign_folders(document: dict[str, Any]):
     assert "cross_validation" not in document
+
+
+def test_thresholds_are_tried_on_the_speakers_that_did_not_choose_them(
+    model: SpotterModel, folder: Path, speech: Path, tmp_path: Path
+):
+    """A second reader says the same as the first: each half has one word that its transcript lacks there."""
+    other = tmp_path / "speech" / "8" / "1"
+    shutil.copytree(speech / "7" / "1", other)
+    (other / "7-1-0000.wav").rename(other / "8-1-0000.wav")
+    (other / "8-1.trans.txt").write_text((other / "7-1.trans.txt").read_text().replace("7-1-", "8-1-"))
+    (other / "7-1.trans.txt").unlink()
+    readers = [speech, tmp_path / "speech"]
+    corpus = from_folders(folder, readers, "testing", tmp_path / "corpus", progress=quiet).corpus
+    figures, details = cross_validate(model, corpus, seed=7, fa_per_hour=1000)
+    assert details["alarms"] == 2
+    assert details["hours"] == pytest.approx(1 / 60, abs=1e-3)
+    assert details["found_clean"] == 1.0
+    assert {f.name for f in figures} == {
+        f"crossvalidated_{name}" for name in ("found_clean", "found_10db", "false_alarms_per_hour")
+    }
 
 
 def test_another_seed_makes_other_streams(model: SpotterModel, folder: Path, tmp_path: Path):

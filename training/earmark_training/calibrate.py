@@ -34,7 +34,8 @@ _SEED = 20
 _WRONG_WEIGHT = 0.2  # a wrong word in a stream of nothing but words is worth less than a found one
 _OFFSETS_THRESHOLD = 0.3
 # How much a peak is blurred, and what the prior is worth. Thresholds for 4 alarms an hour, chosen on half of
-# the speakers, gave 5 on the other half so; with a tenth of this prior, or none, 10 to 16 (20 random halves).
+# the speakers, gave 5 on the other half so; with an eighth of this prior 10, and 14 where only the alarms
+# that were there were counted (means of 20 random halves).
 _KERNEL_LOGITS = 0.08
 _PRIOR_ALARMS = 4.0
 
