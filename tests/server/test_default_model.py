@@ -38,7 +38,7 @@ def test_the_server_hears_what_the_library_hears(count: int) -> None:
 
     async def scenario() -> None:
         async with serving(()) as rig:
-            request = config(score_interval=duration(0.5))
+            request = config(score_interval=duration(0.4))
             calls = [rig.stream(request, *chunks(data, 1000 + 700 * i)) for i in range(count)]
             begun = time.monotonic()
             streamed = await asyncio.gather(*map(collect, calls))
@@ -50,7 +50,7 @@ def test_the_server_hears_what_the_library_hears(count: int) -> None:
                     assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
                     assert seconds(one.end_offset) == pytest.approx(other.end_sample / rate_hz)
                 scores = [event.scores for event in events if kinds([event]) == ["scores"]]
-                assert len(scores) == int(len(samples) / rate_hz / 0.5)
+                assert len(scores) == int(len(samples) / rate_hz / 0.4)
                 for frame in scores:
                     assert sum(one.score for one in frame.scores) == pytest.approx(1, abs=1e-3)
             request = rpcs.SpotRequest(audio=DEMO.read_bytes())
