@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tiny_model
 from server_rig import WORDS, chunks, collect, config, detections, pcm, run, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OTHER_NAMES = {"low": "bass", "mid": "tenor", "high": "treble"}
 

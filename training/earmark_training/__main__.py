@@ -1,4 +1,4 @@
-"""The `earmark-train` command: prepare, train, evaluate, export."""
+"""The `earmark-train` command: prepare, train, evaluate, export, keyword."""
 
 from __future__ import annotations
 
@@ -108,6 +108,39 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="write report.html, a page that stands alone, and metrics.json",
     )
+    keyword = command("keyword", "Teach the model that comes with the package a word of your own.")
+    keyword.add_argument("keyword", metavar="WORD", help="the word or phrase, as it is written")
+    keyword.add_argument(
+        "--recordings", type=Path, required=True, metavar="DIR",
+        help="recordings of it, one utterance each, of several people (WAV, FLAC, Ogg, MP3, …); tens or more",
+    )  # fmt: skip
+    keyword.add_argument(
+        "--negatives", type=Path, action="append", metavar="DIR", default=[],
+        help="hours of speech without it: any audio, in folders within folders (transcripts in LibriSpeech's "
+        "layout are used where there are any); repeatable. Without it synthesizers read some, which is worse",
+    )  # fmt: skip
+    keyword.add_argument(
+        "--synthesize", action="store_true",
+        help="let installed synthesizers (espeak-ng, flite, festival) say it too, and what sounds like it",
+    )  # fmt: skip
+    keyword.add_argument(
+        "--language", default="en", metavar="CODE", help="of the synthesizers, as en, de, fr-fr"
+    )
+    keyword.add_argument("--out", type=Path, metavar="FILE", help="the model file (default: WORD.onnx)")
+    keyword.add_argument("--name", help="the model's name (default: the word)")
+    keyword.add_argument("--version", default="1.0.0", help="the model's version")
+    keyword.add_argument(
+        "--fa-per-hour", type=float, default=0.5, metavar="N",
+        help="false alarms per hour of speech that the threshold may give",
+    )  # fmt: skip
+    keyword.add_argument(
+        "--one-voice", action="store_true", help="it is for one person, who made the recordings"
+    )
+    keyword.add_argument(
+        "--quick", action="store_true", help="do not measure how many of the recordings it misses"
+    )
+    keyword.add_argument("--base", type=Path, metavar="FILE", help="begin with this model instead")
+    keyword.add_argument("--seed", type=int, default=1, metavar="N", help="the same gives the same model")
     return parser
 
 
@@ -189,6 +222,30 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f"{args.out}/report.html shows this with curves; {args.out}/metrics.json has every figure")
 
 
+def _keyword(args: argparse.Namespace) -> None:
+    from earmark_training.keyword.teach import Request, teach
+    from earmark_training.keyword.tune import Tuning
+
+    request = Request(
+        keyword=args.keyword,
+        recordings=args.recordings,
+        negatives=tuple(args.negatives),
+        synthesize=args.language if args.synthesize else None,
+        out=args.out or Path(f"{args.keyword.replace(' ', '-')}.onnx"),
+        name=args.name,
+        version=args.version,
+        fa_per_hour=args.fa_per_hour,
+        one_voice=args.one_voice,
+        base=args.base,
+        checks=0 if args.quick else 3,
+        tuning=Tuning(seed=args.seed),
+    )
+    model = teach(request)
+    _print_figures(model.metadata.metrics)
+    print(f"{request.out}, {request.out.with_suffix('.report.html')}")
+    print(f"serve it: earmark-server --model {request.out}")
+
+
 def _print_figures(figures: Sequence[Metric]) -> None:
     for figure in figures:
         print(f"{figure.name:24} {figure.value:8.4f}  {figure.description}")
@@ -201,11 +258,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("earmark_training").setLevel(logging.INFO)
     try:
-        {"prepare": _prepare, "train": _train, "export": _export, "evaluate": _evaluate}[args.command](args)
+        {
+            "prepare": _prepare,
+            "train": _train,
+            "export": _export,
+            "evaluate": _evaluate,
+            "keyword": _keyword,
+        }[args.command](args)
     except KeyboardInterrupt:
-        print(
-            "earmark-train: interrupted; the same command goes on from the last whole epoch", file=sys.stderr
-        )
+        goes_on = "; the same command goes on from the last whole epoch" if args.command == "train" else ""
+        print(f"earmark-train: interrupted{goes_on}", file=sys.stderr)
         return 130
     except (SpotterError, TrainingError, OSError) as error:
         print(f"earmark-train: {error}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""A keyword of one's own: from tens of recordings and the shipped model to a model file."""

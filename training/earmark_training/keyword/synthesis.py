@@ -1,0 +1,181 @@
+"""Speech from the synthesizers that are installed as programs: eSpeak NG, Flite and Festival.
+
+Nothing is downloaded, and nothing is linked: the programs are run, and their output, to which their
+licences do not reach, is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from earmark_training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+_WORDS_PER_MINUTE = (110, 210)
+_PITCH = (25, 80)
+_STRETCH = (0.8, 1.4)
+# Whisperers, robots and jokes among eSpeak NG's variants.
+_ODD_VARIANTS = re.compile(r"whisper|robo|uni|croak|demonic|announcer|fast|anikarobot|tweaky|gnat", re.I)
+
+
+class SynthesisError(TrainingError):
+    """No synthesizer is installed, or it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A voice: `command` writes what it says to {wav}; {text} stands for the text, if not standard input."""
+
+    name: str
+    command: tuple[str, ...]
+
+    @property
+    def takes_phonemes(self) -> bool:
+        """Whether a text may hold eSpeak NG's phonemes, [[like this]]."""
+        return self.command[0] == "espeak-ng"
+
+
+def espeak_voice(name: str, words_per_minute: int, pitch: int = 50) -> Voice:
+    """Return a voice of eSpeak NG: a language, and a variant of it after a plus sign; pitch is 0 to 99."""
+    command = (
+        "espeak-ng",
+        "-v",
+        name,
+        "-s",
+        f"{words_per_minute}",
+        "-p",
+        f"{pitch}",
+        "-w",
+        "{wav}",
+        "{text}",
+    )
+    return Voice(f"espeak-{name}", command)
+
+
+def flite_voice(name: str, stretch: float = 1.0) -> Voice:
+    """Return a voice of Flite, `stretch` times as slow as usual."""
+    command = ("flite", "-voice", name, "--setf", f"duration_stretch={stretch:.2f}")
+    return Voice(f"flite-{name}", (*command, "-t", "{text}", "-o", "{wav}"))
+
+
+def festival_voice(name: str, stretch: float = 1.0) -> Voice:
+    """Return a voice of Festival, `stretch` times as slow as usual; text goes to standard input."""
+    slower = f"(Parameter.set 'Duration_Stretch {stretch:.2f})"
+    return Voice(
+        f"festival-{name}", ("text2wave", "-eval", f"(voice_{name})", "-eval", slower, "-o", "{wav}")
+    )
+
+
+def available_voices(language: str, count: int, *, seed: int) -> list[Voice]:
+    """Return that many voices, as different as the installed synthesizers have them.
+
+    `language` is a code such as en or de; Flite and Festival speak English only. Raises SynthesisError
+    where nothing is installed that speaks it.
+    """
+    rng = np.random.default_rng(seed)
+    bases, variants = _espeak_names(language)
+    english = language.split("-", 1)[0] == "en"
+    flite, festival = (_flite_names(), _festival_names()) if english else ([], [])
+    if not bases and not flite and not festival:
+        raise SynthesisError(
+            f"no synthesizer that speaks {language!r} is installed: install espeak-ng (and flite and "
+            "festival for English; on Debian: apt-get install espeak-ng flite festival)"
+        )
+    # Few voices join pieces of a person's speech, many are computed: the few speak a third.
+    kinds = [kind for kind, names in (("espeak", bases), ("espeak", bases), ("flite", flite)) if names]
+    kinds += ["festival"] * bool(festival)
+    voices = []
+    for i in range(count):
+        kind = kinds[i % len(kinds)]
+        stretch = float(rng.uniform(*_STRETCH))
+        if kind == "flite":
+            voices.append(flite_voice(flite[rng.integers(len(flite))], stretch))
+        elif kind == "festival":
+            voices.append(festival_voice(festival[rng.integers(len(festival))], stretch))
+        else:
+            name = bases[rng.integers(len(bases))]
+            if variants:
+                name += f"+{variants[rng.integers(len(variants))]}"
+            speed, pitch = int(rng.integers(*_WORDS_PER_MINUTE)), int(rng.integers(*_PITCH))
+            voices.append(espeak_voice(name, speed, pitch))
+    return voices
+
+
+def speak(
+    lines: Sequence[tuple[Voice, str]], folder: Path, *, progress: Callable[..., tqdm] = tqdm
+) -> list[Path]:
+    """Let every line be said by its voice into a WAV file of the folder; return the files in order.
+
+    Raises SynthesisError for a program that fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def say(number: int) -> Path:
+        voice, text = lines[number]
+        path = folder / f"{number:05d}.wav"
+        # A full stop, since Festival leaves out a last word without one.
+        command = [part.format(wav=path, text=f"{text}.") for part in voice.command]
+        done = subprocess.run(
+            command, input=f"{text}.\n".encode(), capture_output=True, check=False, timeout=60
+        )
+        if done.returncode or not path.is_file():
+            raise SynthesisError(
+                f"`{' '.join(command)}` failed: {done.stderr.decode(errors='replace').strip()[:200]}"
+            )
+        return path
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(progress(pool.map(say, range(len(lines))), total=len(lines), unit="line"))
+
+
+def phonemes(text: str, language: str) -> list[list[str]]:
+    """Return how eSpeak NG says a text: its words as phonemes in the program's own notation.
+
+    Empty where eSpeak NG is not installed. A stress mark (' or ,) stands before its vowel.
+    """
+    if not shutil.which("espeak-ng"):
+        return []
+    out = _output(["espeak-ng", "-q", "-x", "--sep=_", "-v", language, text])
+    return [[p for p in word.split("_") if p.strip("',")] for word in out.split()]
+
+
+def _espeak_names(language: str) -> tuple[list[str], list[str]]:
+    """Return eSpeak NG's own voices for a language, and the variants that each may take."""
+    if not shutil.which("espeak-ng"):
+        return [], []
+    # Columns: priority, language, age and sex, name, file; mb/ are MBROLA's, whose data is seldom there.
+    rows = [line.split() for line in _output(["espeak-ng", f"--voices={language}"]).splitlines()[1:]]
+    bases = [row[1] for row in rows if len(row) > 4 and not row[4].startswith(("mb/", "!v/"))]
+    rows = [line.split() for line in _output(["espeak-ng", "--voices=variant"]).splitlines()[1:]]
+    files = [row[4].removeprefix("!v/") for row in rows if len(row) > 4]
+    return sorted(set(bases)), sorted(f for f in files if not _ODD_VARIANTS.search(f))
+
+
+def _flite_names() -> list[str]:
+    if not shutil.which("flite"):
+        return []
+    _, _, names = _output(["flite", "-lv"]).partition(":")
+    return [n for n in names.split() if not n.endswith("_time")]  # a voice that only knows the time of day
+
+
+def _festival_names() -> list[str]:
+    if not shutil.which("festival") or not shutil.which("text2wave"):
+        return []
+    return re.findall(r"[\w-]+", _output(["festival", "-b", "(print (voice.list))"]))
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    return done.stdout.decode(errors="replace")
