@@ -325,6 +325,8 @@ def test_the_command_evaluates_a_model(
     assert document["sha256"] == model.sha256
     assert np.sum(document["clips"]["own"]["confusion"]) == 18 + 4  # the clips, and noise in proportion
     assert document["figures"]["clip_accuracy"] >= 0.9
+    assert document["figures"]["false_alarms_per_hour_10db"] == document["speech"]["noisy"]["per_hour"]
+    assert "with noise at 10 dB" in printed
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3  # curves, curves by keyword, confusion
     assert not re.search("https?:|src=|@import", page)  # it stands alone

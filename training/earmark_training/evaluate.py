@@ -44,6 +44,7 @@ STATED_ALARMS_PER_HOUR = (0.5, 1.0, 2.0, 5.0, 10.0)
 SEED = 7
 """Not calibration's: other pauses, other neighbours, other noise."""
 
+NOISY_SPEECH_SNR_DB = 10.0
 _NOISE_GAINS_DB = (0.0, -10.0, -20.0)
 
 
@@ -88,6 +89,10 @@ def evaluate(
         utterances = hear_utterances(model, corpus, speech)
         found, document["speech"] = evaluate_speech(meta, utterances, calibrated_on=material.calibrated_on)
         figures += found
+        if corpus.select("noise", "validation"):
+            noisy = hear_utterances(model, corpus, speech, snr_db=NOISY_SPEECH_SNR_DB, seed=seed)
+            found, document["speech"]["noisy"] = evaluate_noisy_speech(meta, noisy)
+            figures += found
         if words:
             document["tradeoff"] = evaluate_tradeoff(meta, words, collect_peaks(meta, [], utterances))
     log.info("sounds that nobody speaks in")
@@ -251,6 +256,21 @@ def evaluate_speech(
         "per_hour_if_excused_anywhere": round(lenient.total() / length, 3),
         "by_keyword": dict(alarms),
     }
+
+
+def evaluate_noisy_speech(
+    meta: ModelMetadata, utterances: Sequence[Utterance]
+) -> tuple[list[Metric], dict[str, Any]]:
+    """Count false alarms in read speech that was heard under noise."""
+    length = hours(utterances, meta.sample_rate_hz)
+    alarms = false_alarms(meta, utterances).total()
+    figure = Metric(
+        f"false_alarms_per_hour_{NOISY_SPEECH_SNR_DB:g}db",
+        alarms / length,
+        f"the same, with noise at {NOISY_SPEECH_SNR_DB:g} dB",
+    )
+    details = {"snr_db": NOISY_SPEECH_SNR_DB, "alarms": alarms, "per_hour": round(alarms / length, 3)}
+    return [figure], details
 
 
 def evaluate_tradeoff(meta: ModelMetadata, words: dict[str, Peaks], speech: Peaks) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from earmark_spotter import score_recording
 
-from earmark_training.streams import TOLERANCE_SAMPLES
+from earmark_training.streams import TOLERANCE_SAMPLES, under_noise
 from earmark_training.transcripts import Placed, is_spoken_at, place_words
 
 if TYPE_CHECKING:
@@ -44,12 +44,21 @@ class Utterance:
     speaker: str = ""
 
 
-def hear_utterances(model: SpotterModel, corpus: Corpus, utterances: Iterable[Recording]) -> list[Utterance]:
-    """Score some utterances of a corpus."""
-    heard = []
+def hear_utterances(
+    model: SpotterModel,
+    corpus: Corpus,
+    utterances: Iterable[Recording],
+    *,
+    snr_db: float | None = None,
+    seed: int = 0,
+) -> list[Utterance]:
+    """Score some utterances of a corpus; `snr_db`: under recorded noise that is so much weaker."""
+    heard, rng = [], np.random.default_rng(seed)
     for u in utterances:
         samples = corpus.samples(u)
         words = place_words(samples, u.text)
+        if snr_db is not None:
+            samples = under_noise(corpus, samples, np.square(samples).mean(), snr_db, rng)
         heard.append(Utterance(u.text, words, u.length, score_recording(model, samples), u.speaker))
     return heard
 

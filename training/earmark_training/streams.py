@@ -76,16 +76,25 @@ def _make_stream(
         powers.append(float(np.square(samples[start:end]).mean()))
         pieces += [np.zeros(pause, np.float32), samples]
         position += pause + len(samples)
-    samples = np.concatenate(pieces)
-    # Drawn at every level, so that levels differ in nothing else.
+    samples = under_noise(corpus, np.concatenate(pieces), np.median(powers), snr_db, rng)
+    return Stream(samples, tuple(words))
+
+
+def under_noise(
+    corpus: Corpus, samples: Float32Array, power: np.floating, snr_db: float | None, rng: np.random.Generator
+) -> Float32Array:
+    """Add recorded noise that is `snr_db` weaker than `power`; None: add nothing.
+
+    One of the corpus's validation noises, from anywhere on, drawn at every level alike.
+    """
     noises = corpus.select("noise", "validation")
     noise = corpus.samples(noises[rng.integers(len(noises))])
     cut = int(rng.integers(len(noise)))
-    if snr_db is not None:
-        noise = np.resize(np.roll(noise, -cut), len(samples))
-        level = np.median(powers) / 10 ** (snr_db / 10)
-        samples = np.clip(samples + noise * np.float32(np.sqrt(level / np.square(noise).mean())), -1, 1)
-    return Stream(samples, tuple(words))
+    if snr_db is None:
+        return samples
+    noise = np.resize(np.roll(noise, -cut), len(samples))
+    gain = np.sqrt(power / 10 ** (snr_db / 10) / np.square(noise).mean())
+    return np.clip(samples + noise * np.float32(gain), -1, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,20 +150,23 @@ def _streams(levels: dict[str, Any], noise: str) -> Table:
 
 
 def _speech(speech: dict[str, Any]) -> Table:
-    rows = (
+    rows = [
         ("not in the transcript there", str(speech["alarms"]), f"{speech['per_hour']:.2f}"),
         (
             "not in the transcript anywhere",
             str(speech["alarms_if_excused_anywhere"]),
             f"{speech['per_hour_if_excused_anywhere']:.2f}",
         ),
-    )
+    ]
+    if noisy := speech.get("noisy"):
+        there = f"not there, with noise at {noisy['snr_db']:g} dB"
+        rows.append((there, str(noisy["alarms"]), f"{noisy['per_hour']:.2f}"))
     note = (
         f"{speech['hours']:.2f} h of read speech, {speech['utterances']} utterances; the first count is the "
         "one that counts"
     )
     return Table(
-        "False alarms in read speech", ("keyword detected that is", "alarms", "per hour"), rows, note
+        "False alarms in read speech", ("keyword detected that is", "alarms", "per hour"), tuple(rows), note
     )
 
 
