@@ -52,16 +52,16 @@ class Mix:
     keyword: float = 0.65
     """In the others: the next thing is a keyword; else another word, or a piece of read speech."""
     unknown_word: float = 0.14
-    joined: float = 0.12
-    """A word follows what was before it without a pause."""
-    pause_s: tuple[float, float] = (0.0, 0.8)
+    joined: float = 0.04
+    """A word follows what was before it without a pause: seldom, for then it is likely part of a sentence."""
+    pause_s: tuple[float, float] = (0.1, 1.2)
     warp: float = 0.5
     """A voice's vocal tract is made longer or shorter."""
     tempo: tuple[float, float] = (0.85, 1.15)
     add_noise: float = 0.75
     """Noise is added to words."""
-    add_noise_to_speech: float = 0.75
-    """Noise is added to nothing but read speech; and read speech is laid among words in noise."""
+    add_noise_to_speech: float = 0.1
+    """Noise is added to read speech: seldom, lest a word in noise had to be surer of itself than in quiet."""
     snr_db: tuple[float, float] = (-5.0, 30.0)
     gain_db: tuple[float, float] = (-25.0, 10.0)
 

@@ -46,7 +46,7 @@ class Shape:
     """How many of its frames each block's depthwise layer sees."""
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
     """By how much each block thins its frames out."""
-    smoothing_frames: int = 4
+    smoothing_frames: int = 6
 
     @property
     def frame_samples(self) -> int:

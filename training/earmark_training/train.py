@@ -57,7 +57,7 @@ class Recipe:
     channels: int = 144
     kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5)
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
-    epochs: int = 32
+    epochs: int = 36
     steps_per_epoch: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
@@ -67,13 +67,6 @@ class Recipe:
     """Which share the batches: one a core. Their number changes the result a little."""
     seed: int = 1
     mix: Mix = field(default_factory=Mix)
-    late_mix: Mix = field(default_factory=lambda: Mix(add_noise_to_speech=0.1))
-    late_from: int = 10
-    """From this epoch on (counted from 0) examples are mixed by `late_mix`.
-
-    It has less speech in noise: at first a network must learn what is no word in noise either, but then
-    a word in noise should not have to be any surer of itself than in quiet.
-    """
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -199,7 +192,7 @@ def _train(rank: int, job: _Job) -> None:
     network.mel_mean.copy_(torch.from_numpy(mean))
     network.mel_scale.copy_(torch.from_numpy(1 / deviation))
     average = deepcopy(network).eval()
-    makers = [ExampleMaker(job.bank, recipe.shape, recipe.labels, m) for m in (recipe.mix, recipe.late_mix)]
+    maker = ExampleMaker(job.bank, recipe.shape, recipe.labels, recipe.mix)
     parameters = list(network.parameters())
     optimizer = torch.optim.AdamW(
         parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -219,7 +212,6 @@ def _train(rank: int, job: _Job) -> None:
         torch.manual_seed((recipe.seed * 1000 + epoch) * recipe.processes + rank)
         started, total_loss = time.monotonic(), 0.0
         network.train()
-        maker = makers[epoch >= recipe.late_from]
         steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
         for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
             if os.getppid() != job.parent:
@@ -359,8 +351,7 @@ def load_trained(path: Path) -> Trained:
     """Load a run's checkpoint: the file, or the folder that holds it."""
     path = path / CHECKPOINT if path.is_dir() else path
     state = torch.load(path, weights_only=True)
-    mixes = {name: Mix(**state["recipe"][name]) for name in ("mix", "late_mix")}
-    recipe = Recipe(**{**state["recipe"], **mixes})
+    recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
     network = Network(recipe.shape)
     network.load_state_dict(state["average"])
     return Trained(network.eval(), recipe, state["commit"])
