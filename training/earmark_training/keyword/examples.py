@@ -200,7 +200,8 @@ class ExampleMaker:
             for _ in range(rng.integers(1, 6)):
                 voice = self._some_speech(rng, self._samples)
                 _add(noise, voice / (np.sqrt(np.square(voice).mean()) + np.float32(1e-6)), 0)
-        return np.divide(noise, np.sqrt(np.square(noise).mean()) + np.float32(1e-4))
+        scaled: NDArray[np.float32] = noise / (np.sqrt(np.square(noise).mean()) + np.float32(1e-4))
+        return scaled
 
 
 def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:

@@ -103,9 +103,7 @@ class Results:
             "alarms_per_hour": round(self.alarms_per_hour, 4),
             "missed": self.missed_at(self.fa_per_hour),
             "missed_at": {f"{rate:g}": self.missed_at(rate) for rate in _RATES},
-            "curve": [
-                [round(r, 3), round(self.missed_at(r), 4)] for r in np.geomspace(0.05, 20, 40).tolist()
-            ],
+            "curve": [[r, self.missed_at(r)] for r in np.geomspace(0.05, 20, 40).round(3).tolist()],
             "checks": len(self.checks),
             "recordings": len(self.takes),
             "left_out": [{"file": r.path.name, "why": r.reason} for r in self.left_out],

@@ -32,8 +32,9 @@ from earmark_training.export import _to_onnx as to_onnx
 from earmark_training.keyword.alike import (
     ONE_VOICE_DB,
     SAME_WORD,
-    likeness,
+    compare,
     odd_ones,
+    usual_likeness,
     voice_spread_db,
 )
 from earmark_training.keyword.jobs import Job, run_jobs
@@ -168,12 +169,9 @@ def _odd_ones(
 ) -> dict[int, Rejected]:
     """Return, by their numbers, the recordings that do not sound like the others; refuse many of them."""
     background = [material.corpus.samples(r) for r in material.speech[:_BACKGROUND_PIECES]]
-    alike = likeness(network, takes, background)
-    usual = float(np.median(alike))
-    odd = {
-        i: Rejected(takes[i].path, f"it does not sound like the others ({alike[i]:.2f}; usual: {usual:.2f})")
-        for i in odd_ones(alike)
-    }
+    alike = compare(network, takes, background)
+    usual = usual_likeness(alike)
+    odd = {i: Rejected(takes[i].path, "it does not sound like the same word") for i in odd_ones(alike)}
     if usual < SAME_WORD or len(odd) > _MANY_ODD * len(takes):
         raise RecordingsError(
             f"the recordings in {request.recordings} do not sound like one word (likeness {usual:.2f}, "
