@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from earmark_spotter import Spotter, SpotterModel
 from earmark_training import export as export_module
 from earmark_training.__main__ import main
 from earmark_training.corpus import SourceFile, decode
-from earmark_training.export import NETWORK_KEY, load_network
+from earmark_training.export import load_network
 from earmark_training.keyword.examples import ExampleMaker, Mix
 from earmark_training.keyword.material import Material
 from earmark_training.keyword.teach import Request, teach
@@ -65,8 +64,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = network.folded()
     network.mel_mean += -8.0
     network.mel_scale *= 0.3
-    graph = export_module._to_onnx(network)
-    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(asdict(SHAPE))})
+    graph = export_module.to_onnx(network)
     shipped = SpotterModel.load().metadata
     metadata = replace(
         shipped,
@@ -77,7 +75,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         receptive_field_samples=SHAPE.receptive_field_samples,
     )
     path = tmp_path_factory.mktemp("base") / "base.onnx"
-    export_module._pack(graph, network.silent_state().numpy(), metadata, path)
+    export_module.pack(graph, network.silent_state().numpy(), metadata, path)
     return path
 
 

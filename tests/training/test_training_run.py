@@ -251,7 +251,7 @@ def test_the_exported_model_knows_its_words(model: SpotterModel, corpus: Corpus)
 def test_an_export_that_streams_otherwise_is_refused(
     run: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    correct = export_module._to_onnx
+    correct = export_module.to_onnx
 
     def of_other_weights(trained: Any) -> Any:
         with torch.no_grad():
@@ -261,7 +261,7 @@ def test_an_export_that_streams_otherwise_is_refused(
             trained.log_mel.mel /= 1.1
         return graph
 
-    monkeypatch.setattr(export_module, "_to_onnx", of_other_weights)
+    monkeypatch.setattr(export_module, "to_onnx", of_other_weights)
     out = tmp_path / "model.onnx"
     with pytest.raises(ExportError, match="differ from torch's"):
         export(load_trained(run), corpus, out, name="made-up", version="1", fa_per_hour=10)

@@ -71,22 +71,21 @@ def export(
     Raises ExportError, and writes nothing, where streamed scores differ from torch's by more than TOLERANCE.
     """
     network = trained.network.folded()
-    graph = _to_onnx(network)
+    graph = to_onnx(network)
     state = network.silent_state().numpy()
     metadata = _provisional(trained, name, version)
-    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(asdict(network.shape))})
-    model = _pack(graph, state, metadata)
+    model = pack(graph, state, metadata)
     difference = largest_difference(network, model, corpus)
     log.info("streamed scores differ from torch's by at most %.1e", difference)
     if not difference <= TOLERANCE:
         raise ExportError(
             f"streamed scores differ from torch's by {difference:.1e}, more than {TOLERANCE:.0e}"
         )
-    model = _pack(graph, state, measure_offsets(model, corpus))
+    model = pack(graph, state, measure_offsets(model, corpus))
     metadata = choose_thresholds(model, corpus, fa_per_hour=fa_per_hour)
-    figures, document = evaluate(_pack(graph, state, metadata), corpus)
+    figures, document = evaluate(pack(graph, state, metadata), corpus, fa_per_hour=fa_per_hour)
     metadata = replace(metadata, metrics=tuple(replace(f, value=round(f.value, 4)) for f in figures))
-    model = _pack(graph, state, metadata, out)
+    model = pack(graph, state, metadata, out)
     document["sha256"] = model.sha256
     out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
     return model
@@ -112,7 +111,7 @@ def load_network(path: Path) -> Network:
     return network
 
 
-def _to_onnx(network: Network) -> onnx.ModelProto:
+def to_onnx(network: Network) -> onnx.ModelProto:
     """Trace the network as it is served into a graph with any batch and any whole number of frames."""
     batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
     example = (torch.zeros(2, 3 * network.shape.frame_samples), torch.zeros(2, network.state_size))
@@ -139,6 +138,7 @@ def _to_onnx(network: Network) -> onnx.ModelProto:
     for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         value.ClearField("metadata_props")
     del graph.graph.metadata_props[:]
+    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(asdict(network.shape))})
     return graph
 
 
@@ -161,7 +161,7 @@ def _provisional(trained: Trained, name: str, version: str) -> ModelMetadata:
     )
 
 
-def _pack(
+def pack(
     graph: onnx.ModelProto,
     state: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
     metadata: ModelMetadata,

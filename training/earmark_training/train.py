@@ -295,7 +295,7 @@ def _save(out: Path, recipe: Recipe, *parts: Any) -> None:
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "history": history,
-        "commit": _commit(),
+        "commit": code_commit(),
     }
     torch.save(state, out / (CHECKPOINT + ".new"))
     os.replace(out / (CHECKPOINT + ".new"), out / CHECKPOINT)
@@ -304,7 +304,7 @@ def _save(out: Path, recipe: Recipe, *parts: Any) -> None:
     _plot(history, out / "curves.png")
 
 
-def _commit() -> str:
+def code_commit() -> str:
     """Return this code's commit, marked if it was changed since; `unknown` outside a checkout."""
     git = [
         "git",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from earmark_spotter import SpotterModel, score_recording
 from earmark_spotter.metadata import (
     DetectorInfo,
@@ -26,9 +24,7 @@ from tqdm import tqdm
 
 from earmark_training.calibrate import measure_offsets
 from earmark_training.errors import ExportError
-from earmark_training.export import NETWORK_KEY, TOLERANCE, load_network
-from earmark_training.export import _pack as pack
-from earmark_training.export import _to_onnx as to_onnx
+from earmark_training.export import TOLERANCE, load_network, pack, to_onnx
 from earmark_training.keyword.alike import (
     ONE_VOICE_DB,
     SAME_WORD,
@@ -50,7 +46,7 @@ from earmark_training.keyword.recordings import (
 from earmark_training.keyword.report import write_report
 from earmark_training.keyword.results import Results
 from earmark_training.keyword.tune import Tuning, scores
-from earmark_training.train import _commit as commit
+from earmark_training.train import code_commit
 from earmark_training.vocabulary import labels_for
 
 if TYPE_CHECKING:
@@ -129,7 +125,6 @@ def teach(request: Request, *, progress: Callable[..., Any] = tqdm) -> SpotterMo
             keyword, request.fa_per_hour, takes, left_out, material, real_speech, final, checks
         )  # fmt: skip
         graph, state = to_onnx(final.network), final.network.silent_state().numpy()
-        onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(asdict(final.network.shape))})
         model = pack(graph, state, metadata)
         _check_streaming(model, final.network, material)
         metadata = measure_offsets(model, material.corpus)
@@ -231,7 +226,7 @@ def _provisional(
         receptive_field_samples=shape.receptive_field_samples,
         detector=DetectorInfo(base.metadata.detector.hold_ms, base.metadata.detector.separation_ms),
         metrics=(),
-        training=TrainingInfo(tuple(sources), commit()),
+        training=TrainingInfo(tuple(sources), code_commit()),
     )
 
 
