@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -181,8 +182,7 @@ def test_the_report_stands_alone_and_has_the_figures(taught: Path):
     assert 0 < document["threshold"] < 1
     page = taught.with_suffix(".report.html").read_text()
     assert "<svg" in page
-    assert "src=" not in page
-    assert "href=" not in page
+    assert not re.search(r'(src|href)="[^#]', page)  # within itself a plot may point
     assert document["sha256"] in page
 
 
