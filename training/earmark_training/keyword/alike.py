@@ -139,8 +139,8 @@ def _embed(network: Network, samples: NDArray[np.float32], word: tuple[int, int]
     start, end = word
     times = np.linspace(start + (end - start) / 4, end + _LAG_S * SAMPLE_RATE_HZ, _POINTS)
     numbers = np.rint(times / network.shape.frame_samples).astype(int)
-    word: NDArray[np.float32] = frames[np.minimum(numbers, len(frames) - 1)].ravel()
-    return word
+    embedding: NDArray[np.float32] = frames[np.minimum(numbers, len(frames) - 1)].ravel()
+    return embedding
 
 
 def voice_spread_db(takes: Sequence[Take]) -> float:

@@ -33,6 +33,7 @@ _ANSWER_S = 0.3  # from the word's end on
 _FORGET_S = 0.5  # after the word's end, by which its score must have fallen
 _HEARD_FRACTION = 0.5  # of a word, before which nobody can know it
 _PART_FRACTION = (0.3, 0.65)  # how much of a word is still no keyword
+_MARGIN_S = 0.6  # of a recording, around its word
 _NOISES, _NOISE_S = 40, 6
 
 
@@ -142,8 +143,11 @@ class ExampleMaker:
         elif material.voices and (not some or rng.random() < self._mix.voices):
             some = material.voices
         take = _pick(rng, some)
-        samples, speed = vary_voice(rng, material.corpus.samples(take))
-        start, end = (int(x / speed) for x in take.word or (0, take.length))
+        start, end = take.word or (0, take.length)
+        first = max(0, start - int(_MARGIN_S * SAMPLE_RATE_HZ))
+        samples = material.corpus.samples(take)[first : end + int(_MARGIN_S * SAMPLE_RATE_HZ)]
+        samples, speed = vary_voice(rng, samples)
+        start, end = int((start - first) / speed), int((end - first) / speed)
         word = _Word(samples, start, end)
         return _part(rng, word) if kind == "part" else word
 
