@@ -53,7 +53,7 @@ def write_speech(folder: Path, speakers: int, utterances: int) -> Path:
         chapter.mkdir(parents=True)
         lines = []
         for i in range(utterances):
-            words = [rng.uniform(300, 3500, (3, 2)).tolist() for _ in range(4)]
+            words = [rng.uniform(300, 3500, (2, 2)).tolist() for _ in range(4)]
             said = [say(tuple(map(tuple, w)), 100 + speaker, 10 * i + j, 1.4) for j, w in enumerate(words)]
             name = f"{speaker}-1-{i:04d}"
             soundfile.write(chapter / f"{name}.flac", np.concatenate(said), RATE)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHAPE = Shape(4, channels=32, kernels=(5, 5, 5, 5), strides=(1, 2, 1, 1))
 # The body knows nothing yet: it learns as fast as the head.
 TUNING = Tuning(
-    steps=120, learning_rate=1e-2, body_rate=1.0, warmup_steps=5, ema_decay=0.8, rounds=1,
+    steps=150, learning_rate=1e-2, body_rate=1.0, warmup_steps=5, ema_decay=0.8, rounds=1,
     mix=Mix(size=16, snr_db=(10, 30), gain_db=(-10, 5)),
 )  # fmt: skip
 
@@ -142,7 +142,7 @@ def test_tuning_begins_with_the_base_and_repeats_itself(material: Material, base
 def taught(base: Path, recordings: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("taught") / "computer.onnx"
     request = Request(
-        "computer", recordings, out, (speech,), base=base, fa_per_hour=60, checks=2, tuning=TUNING
+        "computer", recordings, out, (speech,), base=base, fa_per_hour=120, checks=2, tuning=TUNING
     )
     teach(request, progress=Quiet)
     return out
@@ -177,7 +177,7 @@ def test_the_report_stands_alone_and_has_the_figures(taught: Path):
     document = json.loads(taught.with_suffix(".metrics.json").read_text())
     assert document["recordings"] == len(document["takes"]) == 24
     assert document["speech"]["recorded"] is True
-    assert document["missed"] <= 0.5
+    assert document["missed"] <= 0.2
     assert document["sha256"] == SpotterModel.load(taught).sha256
     assert 0 < document["threshold"] < 1
     page = taught.with_suffix(".report.html").read_text()
