@@ -64,7 +64,7 @@ def test_fifty_recordings_teach_a_word(recordings: dict[str, list[Path]], negati
 def test_a_mixture_of_two_words_is_refused(
     recordings: dict[str, list[Path]], negatives: Path, tmp_path: Path
 ):
-    folder = _copy(recordings["jarvis"][:16] + recordings["computer"][:8], tmp_path / "mixed")
+    folder = _copy(recordings["jarvis"][:12] + recordings["computer"][:12], tmp_path / "mixed")
     request = Request("jarvis", folder, tmp_path / "x.onnx", (negatives,))
     with pytest.raises(RecordingsError, match="do not sound like one word"):
         teach(request)
