@@ -28,7 +28,7 @@ SAME_WORD = 0.2
 """Below this usual likeness, recordings are not of one word."""
 
 _ODD_FRACTION = 0.45
-_TWO_WORDS = 0.3
+_TWO_WORDS = 0.22
 _FEWEST = 2  # recordings that can be a word of their own
 
 
@@ -73,8 +73,8 @@ def odd_ones(alike: NDArray[np.float64]) -> list[int]:
 
     Those that are much less like the others than is usual; and, where the recordings fall into two groups
     that are alike within but not between them, the smaller group. Measured on `computer` and `jarvis`, with
-    12, 24 and 50 recordings, eight draws each: where one in ten is of another word, 65% to 100% of those are
-    found, and up to 9% of the word's own are taken for strangers; where a third is, 22 of 24 folders are
+    12, 24 and 50 recordings, eight draws each: where one in ten is of another word, 60% to 100% of those are
+    found, and up to 6% of the word's own are taken for strangers; where a third is, 18 of 24 folders are
     refused for it; of 24 folders of one word, one is.
     """
     likeness = _likeness(alike)
