@@ -45,7 +45,7 @@ wheel: $(VENV)/.dev ## Build the wheel, and try it in an empty environment
 	$(BIN)/python -m build --wheel --outdir dist
 	PYTHON=$(PYTHON) scripts/smoke_test_wheel.sh dist/*.whl
 
-bench: $(VENV)/.server ## Load a server with real-time streams and print what they cost
+bench: $(VENV)/.bench ## Load a server with real-time streams and print what they cost
 	$(BIN)/python -m benchmarks.streams
 
 clean: ## Remove what was built and installed
@@ -58,6 +58,10 @@ $(BIN)/python:
 $(VENV)/.server: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing Earmark's server and client into $(VENV) (once, about a minute)"
 	@$(PIP) --editable '.[server]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.server
+	@$(PIP) --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.server

@@ -26,7 +26,8 @@ import numpy as np
 from earmark_client import EarmarkError, SyncClient
 from earmark_spotter import SpotterError, SpotterModel
 
-from benchmarks.load import Load, Outcome, StreamPlan, generators
+from benchmarks.generators import generators
+from benchmarks.load import Load, Outcome, StreamPlan
 from benchmarks.processes import ServerProcess, cpu_s, resident_bytes, serving
 from benchmarks.speech import BenchmarkError, Speech
 
