@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from earmark_server import logs
 from earmark_server.settings import Settings
+from earmark_server.workers import Line, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,39 +23,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns 0 after a drain, 1 if it could not start or was cut short; exits with 2 for wrong settings.
     """
-    settings = Settings.read(sys.argv[1:] if arguments is None else arguments, os.environ)
-    # After the settings: a wrong one is told at once, without loading all this first.
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    line = Line.take(given)
+    settings = Settings.read(given if line is None else given[1:], os.environ)
+    logs.configure(settings.log_level, settings.log_format, worker=None if line is None else os.getpid())
+    if settings.workers > 1:
+        return supervise(settings, given)
+    # After the settings: a wrong one is told at once, without loading all this first. And not where
+    # workers are supervised.
     from earmark_spotter import ModelError
 
-    from earmark_server import logs
     from earmark_server.event_loop import run
     from earmark_server.server import StartError
 
-    logs.configure(settings.log_level, settings.log_format)
     try:
-        return run(_serve(settings))
+        return run(_serve(settings, line))
     except (StartError, ModelError) as error:
-        logs.log(logging.getLogger("earmark_server"), logging.ERROR, "cannot start", problem=str(error))
+        if line is None:
+            logs.log(logging.getLogger("earmark_server"), logging.ERROR, "cannot start", problem=str(error))
+        else:
+            line.say_problem(str(error))
         return 1
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, line: Line | None) -> int:
     from earmark_server.server import Server
 
     loop = asyncio.get_running_loop()
-    asked, asked_twice = asyncio.Event(), asyncio.Event()
+    asked, hurried = asyncio.Event(), asyncio.Event()
+    signals = itertools.count(1)
 
     def on_signal() -> None:
-        (asked_twice if asked.is_set() else asked).set()
+        asked.set()
+        if next(signals) > 1:
+            hurried.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
 
-    server = Server(settings)
+    def on_end() -> None:
+        asked.set()
+        hurried.set()
+
+    server = Server(settings, shares_port=line is not None)
+    if line is not None:
+        line.watch(asked.set, on_end)
     await server.start()
+    if line is not None:
+        line.say_serving()
     await asked.wait()
     draining = asyncio.create_task(server.drain())
-    hurry = asyncio.create_task(asked_twice.wait())
+    hurry = asyncio.create_task(hurried.wait())
     await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
     if draining.done():
         hurry.cancel()

@@ -19,10 +19,16 @@ def log(logger: logging.Logger, level: int, event: str, *, exc_info: Any = None,
         logger.log(level, event, exc_info=exc_info, extra={"earmark": fields})
 
 
-def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send this process's log lines to standard error, as `text` or `json`, from a level on."""
+def configure(level: str, form: str, stream: TextIO | None = None, *, worker: int | None = None) -> None:
+    """Send this process's log lines to standard error, as `text` or `json`, from a level on.
+
+    `worker`: one of several processes that write to the same place; each of its lines names it.
+    """
+    if worker is not None and stream is None:
+        # One write a line, also for a long one: those of other processes must not come in between.
+        stream = open(2, "w", buffering=1 << 20, errors="backslashreplace", closefd=False)  # noqa: SIM115
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
+    handler.setFormatter(_JsonFormatter(worker) if form == "json" else _TextFormatter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # Libraries speak only when something is wrong.
@@ -30,30 +36,37 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     logging.getLogger("earmark_server").setLevel(level.upper())
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    fields: dict[str, Any] = {
-        "time": f"{when}.{int(record.msecs):03d}Z",
-        "level": record.levelname.lower(),
-        "event": record.getMessage(),
-    }
-    if not record.name.startswith("earmark_server"):
-        fields["logger"] = record.name
-    fields.update(getattr(record, "earmark", {}))
-    return fields
+class _Formatter(logging.Formatter):
+    def __init__(self, worker: int | None) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields: dict[str, Any] = {
+            "time": f"{when}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        if self._worker is not None:
+            fields["worker"] = self._worker
+        if not record.name.startswith("earmark_server"):
+            fields["logger"] = record.name
+        fields.update(getattr(record, "earmark", {}))
+        return fields
 
 
-class _JsonFormatter(logging.Formatter):
+class _JsonFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = _fields(record)
+        fields = self._fields(record)
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str)
 
 
-class _TextFormatter(logging.Formatter):
+class _TextFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = " ".join(f"{key}={_quoted(value)}" for key, value in _fields(record).items())
+        line = " ".join(f"{key}={_quoted(value)}" for key, value in self._fields(record).items())
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -17,6 +17,7 @@ from earmark_server.health import Health
 from earmark_server.logs import log
 from earmark_server.registration import register_reflection, register_service
 from earmark_server.service import KeywordSpottingService, Loaded
+from earmark_server.settings import SettingsError
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -48,8 +49,14 @@ class Server:
     await server.drain()
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, shares_port: bool = False) -> None:
+        """`shares_port`: it is one of several workers on that port; see workers.py."""
+        if settings.workers != 1:
+            raise SettingsError(
+                f"workers must be 1 for a Server, which is one process, but is {settings.workers}."
+            )
         self._settings = settings
+        self._shares_port = shares_port
         self._health = Health()
         self._calls = Calls(settings)
         self._service = KeywordSpottingService(settings, self._calls)
@@ -60,8 +67,9 @@ class Server:
         self._grpc = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", longest),
-                # Two servers on one port would share it in silence, each with half of the calls.
-                ("grpc.so_reuseport", 0),
+                # Two servers on one port would share it in silence, each with half of the calls; only
+                # workers of one supervisor may.
+                ("grpc.so_reuseport", int(shares_port)),
                 # A client that vanished without a word is noticed, and its stream ended.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
@@ -100,7 +108,7 @@ class Server:
         log(
             _LOGGER,
             logging.INFO,
-            "serving",
+            "worker serving" if self._shares_port else "serving",
             models=",".join(model.metadata.name for model in models),
             start_s=round(time.perf_counter() - begun_s, 3),
         )

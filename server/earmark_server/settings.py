@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import math
 import os
+import sys
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -53,12 +54,25 @@ class Settings:
         "path of a model file; may be repeated (in the environment: separated by "
         f"'{os.pathsep}'), the first is the default one; none: the model that comes with Earmark",
     )
+    workers: int = _setting(
+        1,
+        "server processes that share the port, each with its own model, threads and limits; about one "
+        "for each core; for this command only, and more than 1 only on Linux",
+        low=1,
+        high=256,
+    )
     threads: int = _setting(1, "threads that one run of a model may use", low=1, high=256)
     max_streams: int = _setting(
-        1000, "streams open at once; one more is refused with TOO_MANY_STREAMS", low=1, high=100_000
+        1000,
+        "streams open at once in one worker; one more is refused with TOO_MANY_STREAMS",
+        low=1,
+        high=100_000,
     )
     max_calls: int = _setting(
-        64, "Spot and Classify calls at once; one more is refused with OVERLOADED", low=1, high=100_000
+        64,
+        "Spot and Classify calls at once in one worker; one more is refused with OVERLOADED",
+        low=1,
+        high=100_000,
     )
     max_message_bytes: int = _setting(
         16 * 1024 * 1024,
@@ -111,6 +125,11 @@ class Settings:
         hints = get_type_hints(Settings)
         for one in fields(self):
             _check(one, hints[one.name], getattr(self, one.name))
+        if self.workers > 1 and sys.platform != "linux":
+            raise SettingsError(
+                f"workers must be 1 here, but is {self.workers}: several share a port by SO_REUSEPORT, which "
+                f"gives each of them its part of the connections on Linux, but not on {sys.platform}."
+            )
         if not self.insecure and not is_loopback(self.host):
             raise SettingsError(
                 f"host {self.host} can be reached from other machines, and nothing here is encrypted: "
