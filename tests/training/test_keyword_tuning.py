@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +206,33 @@ def test_one_voice_is_refused_unless_it_is_wanted(tmp_path: Path, capsys: pytest
     folder = write_recordings(tmp_path / "mine", COMPUTER, 12, one_person=True)
     assert run_command(folder) == 1
     assert "seem to be of one voice" in capsys.readouterr().err
+
+
+def test_a_killed_command_leaves_no_process_behind(
+    base: Path, recordings: Path, speech: Path, tmp_path: Path
+):
+    command = [sys.executable, "-m", "earmark_training", "keyword", "computer", "--base", str(base)]
+    command += [
+        "--recordings",
+        str(recordings),
+        "--negatives",
+        str(speech),
+        "--out",
+        str(tmp_path / "x.onnx"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stderr is not None
+        said = b""
+        while not re.search(rb"tuning: +[1-9]", said):  # its workers are busy
+            more = os.read(process.stderr.fileno(), 1000)
+            assert more, said
+            said += more
+        process.kill()
+        try:
+            process.communicate(timeout=60)  # the workers have the same standard error: it ends with the last
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -188,13 +188,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(corpus: Corpus, run: Path, tmp
     with subprocess.Popen(
         [sys.executable, str(script), str(corpus.folder), str(tmp_path / "broken")],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as process:
         while not (log.is_file() and "epoch 2 loss" in log.read_text()):
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
-    time.sleep(1)  # its own processes notice
+        process.communicate(
+            timeout=60
+        )  # its own processes have the same standard error: it ends with the last
     assert f"epoch {RECIPE.epochs} loss" not in log.read_text()
     train(corpus, RECIPE, tmp_path / "broken")
     unbroken, resumed = load_trained(run).network, load_trained(tmp_path / "broken").network

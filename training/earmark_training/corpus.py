@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from earmark_training.errors import CorpusError
 from earmark_training.locate import locate_word
+from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -204,7 +205,8 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tq
     out.mkdir(parents=True, exist_ok=True)
     recordings: list[Recording] = []
     position = 0
-    with ProcessPoolExecutor(os.cpu_count()) as pool, (out / "audio.i16").open("wb") as audio:
+    pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
+    with pool, (out / "audio.i16").open("wb") as audio:
         decoded = pool.map(_read, files, chunksize=64)
         for file, (samples, word) in progress(
             zip(files, decoded, strict=True), total=len(files), unit="file"

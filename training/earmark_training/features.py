@@ -22,6 +22,7 @@ from tqdm import tqdm
 from earmark_training import augment
 from earmark_training.corpus import SAMPLE_RATE_HZ, Corpus, Recording
 from earmark_training.network import LOG_FLOOR, LogMel
+from earmark_training.processes import end_with_parent
 from earmark_training.transcripts import place_words
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def _compute(corpus: Corpus, shape: Shape, folder: Path) -> None:
     jobs = [(corpus, shape, work[i : i + _CHUNK]) for i in range(0, len(work), _CHUNK)]
     items: list[Item] = []
     position = 0
-    with ProcessPoolExecutor(os.cpu_count()) as pool, (folder / "mel.f16").open("wb") as file:
+    pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
+    with pool, (folder / "mel.f16").open("wb") as file:
         for made in tqdm(pool.map(_features, jobs), total=len(jobs), desc="features", unit="chunk"):
             for item, mel in made:
                 mel.tofile(file)

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from copy import deepcopy
@@ -33,6 +32,7 @@ from earmark_training.errors import RecipeError
 from earmark_training.examples import Batch, ExampleMaker, Mix
 from earmark_training.features import feature_bank
 from earmark_training.network import Network, Shape
+from earmark_training.processes import end_with_parent
 from earmark_training.vocabulary import DEFAULT_KEYWORDS, SILENCE, UNKNOWN, labels_for
 
 if TYPE_CHECKING:
@@ -157,24 +157,21 @@ def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     bank = feature_bank(corpus, recipe.shape)
     ExampleMaker(bank, recipe.shape, recipe.labels, recipe.mix)  # complains here, not in another process
     with tempfile.TemporaryDirectory() as folder:
-        job = _Job(corpus, bank, recipe, out, Path(folder) / "meeting", os.getpid())
+        job = _Job(corpus, bank, recipe, out, Path(folder) / "meeting")
         start = cast("Callable[..., None]", start_processes)
         start(_train, (job,), nprocs=recipe.processes, start_method="spawn")
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the processes of one run share.
-
-    `meeting`: the file by which they find one another. `parent`: who started them, and without whom they end.
-    """
+    """What the processes of one run share."""
 
     corpus: Corpus
     bank: FeatureBank
     recipe: Recipe
     out: Path
     meeting: Path
-    parent: int
+    """The file by which they find one another."""
 
 
 def _train(rank: int, job: _Job) -> None:
@@ -184,6 +181,7 @@ def _train(rank: int, job: _Job) -> None:
     writes.
     """
     recipe, out = job.recipe, job.out
+    end_with_parent()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{job.meeting}", rank=rank, world_size=recipe.processes)
     torch.manual_seed(recipe.seed)
@@ -214,8 +212,6 @@ def _train(rank: int, job: _Job) -> None:
         network.train()
         steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
         for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
-            if os.getppid() != job.parent:
-                sys.exit(1)  # it was killed: go on no further than it would have
             batch = maker.batch((recipe.seed, step, rank))
             mel = _mask(network.normalize(batch.mel))
             with torch.autocast("cpu", torch.bfloat16):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from earmark_training.corpus import SAMPLE_RATE_HZ
 from earmark_training.keyword.tune import scores, tune
 from earmark_training.peaks import find_peaks
+from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -79,6 +80,7 @@ def run_jobs(jobs: Sequence[Job], *, progress: Callable[..., Any] = tqdm) -> lis
 def _begin(counter: Any) -> None:
     global _counter  # noqa: PLW0603  (the one way to hand a shared value to a pool's worker)
     _counter = counter
+    end_with_parent()
     torch.set_num_threads(1)
 
 
