@@ -306,19 +306,21 @@ class Connection:
             return
         data = self._partial + data
         position, size = 0, len(data)
+        unpack = _FRAME_HEAD.unpack_from
         while size - position >= 9:
-            high, low, kind, flags, number = _FRAME_HEAD.unpack_from(data, position)
+            high, low, kind, flags, number = unpack(data, position)
             end = position + 9 + (high << 8 | low)
             if end > size:
                 break
-            self._take_frame(kind, flags, number & _LARGEST_WINDOW, data[position + 9 : end])
+            if kind == _WINDOW:  # the most frequent by far
+                self._take_window(number, int.from_bytes(data[position + 9 : end]))
+            else:
+                self._take_frame(kind, flags, number, data[position + 9 : end])
             position = end
         self._partial = data[position:]
 
     def _take_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if kind == _WINDOW:
-            self._take_window(number, int.from_bytes(payload, "big") & _LARGEST_WINDOW)
-        elif kind == _DATA:
+        if kind == _DATA:
             self._take_data(number, flags, payload)
         elif kind in (_HEADERS, _CONTINUATION):
             self._take_headers(kind, flags, number, payload)

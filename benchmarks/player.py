@@ -96,12 +96,16 @@ class _Messages:
 class _Stream:
     """One stream in play: what it sends next, and what it has got."""
 
+    __slots__ = (
+        "_answered", "_begin_s", "_call", "_connection", "_ended", "_ending", "_late_s", "_messages",
+        "_plan", "_received", "_running", "_sent_s", "_waiting_due_s", "due_s", "ends_s", "start_s",
+    )  # fmt: skip
+
     def __init__(self, messages: _Messages, connection: Connection, plan: StreamPlan, begin_s: float) -> None:
         self._messages, self._connection, self._plan = messages, connection, plan
         self._begin_s = begin_s
         self.start_s = self.due_s = begin_s + plan.start_s
         self.ends_s = self.start_s + messages.chunk_count * messages.chunk_s
-        self._next_chunk = 0
         self._sent_s = array("d")
         self._late_s = array("d")
         self._waiting_due_s: deque[float] = deque()
@@ -113,29 +117,27 @@ class _Stream:
         """Open the stream; when it has ended it leaves `running`."""
         self._running = running
         self._call = self._connection.call(self)
-        self._send(self._messages.config)
+        if not self._connection.send(self._call, self._messages.config):
+            self._waiting_due_s.append(self.due_s)
         self.due_s = self.start_s + self._messages.chunk_s
 
     def send_chunk(self, now_s: float) -> bool:
         """Send the chunk that is due; False if it was the last, or nobody listens any more."""
         if self._ending is not None:
             return False
-        messages, number = self._messages, self._next_chunk
-        self._sent_s.append(now_s)
-        if self._send(messages.chunks[(self._plan.first_chunk + number) % len(messages.chunks)]):
+        messages, sent_s = self._messages, self._sent_s
+        chunks = messages.chunks
+        if self._connection.send(self._call, chunks[(self._plan.first_chunk + len(sent_s)) % len(chunks)]):
             self._late_s.append(now_s - self.due_s)
-        self._next_chunk = number = number + 1
-        if number == messages.chunk_count:
+        else:
+            self._waiting_due_s.append(self.due_s)
+        sent_s.append(now_s)
+        count = len(sent_s)
+        if count == messages.chunk_count:
             self._connection.end(self._call)
             return False
-        self.due_s = self.start_s + (number + 1) * messages.chunk_s
+        self.due_s = self.start_s + (count + 1) * messages.chunk_s
         return True
-
-    def _send(self, message: bytes) -> bool:
-        sent = self._connection.send(self._call, message)
-        if not sent:
-            self._waiting_due_s.append(self.due_s)
-        return sent
 
     def on_sent(self) -> None:
         """Note how late that is."""
