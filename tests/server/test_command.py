@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from command_rig import Process
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -24,44 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
-
-
-class Process:
-    """A running `earmark-server`; its log lines as they come, as objects."""
-
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        own = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
-        self.begun_s = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "earmark_server", *arguments],
-            env={**own, "GRPC_VERBOSITY": "NONE", **environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            yield json.loads(line)
-
-    def wait_for(self, event: str) -> dict[str, Any]:
-        seen = []
-        for line in self.lines():
-            seen.append(line)
-            if line["event"] == event:
-                return line
-        raise AssertionError(f"it ended without {event}: {seen}")
-
-    def end(self) -> tuple[int, str]:
-        _, errors = self.process.communicate(timeout=DEADLINE_S)
-        return self.process.returncode, errors
 
 
 @pytest.fixture
@@ -166,8 +127,7 @@ def test_a_second_signal_ends_it_at_once(tiny_model_path: Path) -> None:
 
 def test_text_lines_name_the_port(tiny_model_path: Path) -> None:
     with Process("--port=0", EARMARK_MODEL=str(tiny_model_path)) as server:
-        assert server.process.stderr is not None
-        line = server.process.stderr.readline()
+        line = next(server.text_lines())
         assert re.search(r" level=info event=listening host=127\.0\.0\.1 port=\d+$", line)
 
 
