@@ -32,6 +32,7 @@ _DEFAULT_WINDOW = 65_535
 _LARGEST_WINDOW = 2**31 - 1
 _RENEW_WINDOW_BYTES = 2**30
 _READ_BYTES = 1 << 16
+_CONNECT_TIMEOUT_S = 10
 _UNAVAILABLE, _INTERNAL = 14, 13
 
 
@@ -155,17 +156,23 @@ class Connection:
         self._settled = False
         self.closed = False
         try:
-            self._socket = socket.create_connection((host.strip("[]"), int(port)), timeout=10)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            settings = _SETTING.pack(_SET_PUSH, 0) + _SETTING.pack(_SET_WINDOW, _LARGEST_WINDOW)
-            more = (_LARGEST_WINDOW - _DEFAULT_WINDOW).to_bytes(4, "big")
-            self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW, 0, 0, more))
-            until_s = time.monotonic() + 10
-            while not (self._settled or self.closed) and time.monotonic() < until_s:
-                self.receive()
+            self._socket = socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S)
         except (OSError, ValueError) as error:
             raise Http2Error(f"Cannot connect to {address}: {error}") from error
+        self._settle(address)
+
+    def _settle(self, address: str) -> None:
+        """Exchange settings; what the server allows is known from then on."""
+        settings = _SETTING.pack(_SET_PUSH, 0) + _SETTING.pack(_SET_WINDOW, _LARGEST_WINDOW)
+        more = (_LARGEST_WINDOW - _DEFAULT_WINDOW).to_bytes(4, "big")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._out += (_PREFACE, _frame(_SETTINGS, 0, 0, settings), _frame(_WINDOW, 0, 0, more))
+        self.flush()
+        until_s = time.monotonic() + _CONNECT_TIMEOUT_S
+        while not (self._settled or self.closed) and time.monotonic() < until_s:
+            self.receive()
         if not self._settled:
+            self.close()
             raise Http2Error(f"{address} does not speak HTTP/2 without TLS.")
         self._socket.setblocking(False)
 

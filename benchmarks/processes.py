@@ -44,10 +44,11 @@ def serving(model_path: Path | None, max_streams: int) -> Iterator[ServerProcess
     # A session of its own: an interrupt from the terminal is for the benchmark, which then ends it.
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
+    # It logs a line per stream, and must not have to wait for somebody to read them.
+    reading = threading.Thread(target=deque, args=(process.stderr, 0), daemon=True)
     try:
         port = _wait_until_serving(process, process.stderr)
-        # It logs a line per stream, and must not have to wait for somebody to read them.
-        threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+        reading.start()
         yield ServerProcess(f"127.0.0.1:{port}", process.pid)
     finally:
         process.terminate()
@@ -56,6 +57,9 @@ def serving(model_path: Path | None, max_streams: int) -> Iterator[ServerProcess
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if reading.is_alive():
+            reading.join()
+        process.stderr.close()
 
 
 def _wait_until_serving(process: subprocess.Popen[str], log: IO[str]) -> int:

@@ -1,0 +1,251 @@
+"""The load generator's HTTP/2 against the real server, with gRPC's own client to compare."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+import tiny_model
+from earmark.v1 import keyword_spotting_pb2 as messages
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from google.rpc import error_details_pb2, status_pb2
+
+from benchmarks.http2 import Call, Connections, Ending, Http2Error, prefixed
+from benchmarks.processes import ServerProcess, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+DEADLINE_S = 60
+METHOD = "/earmark.v1.KeywordSpottingService/StreamingSpot"
+WORDS = [(0.5, "low"), (1.4, "mid"), (2.2, "high"), (3.1, "low")]
+LINEAR16 = messages.AudioFormat(encoding=messages.ENCODING_LINEAR16, sample_rate_hertz=tiny_model.RATE_HZ)
+CONFIG = rpcs.StreamingSpotRequest(config=rpcs.StreamingConfig(audio_format=LINEAR16, request_id="a test"))
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model_path: Path) -> Iterator[ServerProcess]:
+    with serving(tiny_model_path, 200) as process:
+        yield process
+
+
+class Listener:
+    """Takes down all that happens to a call."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+        self.sent_later = 0
+        self.ending: Ending | None = None
+
+    def on_message(self, message: bytes) -> None:
+        assert self.ending is None
+        self.answers.append(message)
+
+    def on_sent(self) -> None:
+        self.sent_later += 1
+
+    def on_end(self, ending: Ending) -> None:
+        assert self.ending is None
+        self.ending = ending
+
+
+def _wait(connections: Connections, until: Callable[[], Any]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not until():
+        assert time.monotonic() < deadline_s, "nothing happens any more"
+        connections.wait(0.1)
+
+
+def _open(connections: Connections, index: int = 0) -> tuple[Call, Listener]:
+    listener = Listener()
+    call = connections[index].call(listener)
+    connections[index].send(call, prefixed(CONFIG.SerializeToString()))
+    return call, listener
+
+
+def _audio(chunk_bytes: int, repeats: int = 1) -> list[rpcs.StreamingSpotRequest]:
+    pcm = (32767 * tiny_model.recording(WORDS, 4.0)).astype("<i2").tobytes() * repeats
+    return [
+        rpcs.StreamingSpotRequest(audio=pcm[i : i + chunk_bytes]) for i in range(0, len(pcm), chunk_bytes)
+    ]
+
+
+def _by_grpc(address: str, requests: Sequence[rpcs.StreamingSpotRequest]) -> list[bytes]:
+    with grpc.insecure_channel(address) as channel:
+        call = channel.stream_stream(METHOD)
+        return list(call((r.SerializeToString() for r in (CONFIG, *requests)), timeout=DEADLINE_S))
+
+
+def _timeless(answers: list[bytes]) -> list[bytes]:
+    """Leave out how much was received when: that is the one thing that depends on time."""
+    events = [rpcs.StreamingSpotResponse.FromString(answer) for answer in answers]
+    for event in events:
+        if event.HasField("progress"):
+            event.progress.ClearField("received_offset")
+    return [event.SerializeToString() for event in events]
+
+
+# From less than a sample to more than a frame, a window, and what the server lets wait.
+@pytest.mark.parametrize(("chunk_bytes", "repeats"), [(101, 1), (3200, 1), (40_000, 5), (1_000_000, 10)])
+def test_answers_are_those_that_grpcs_own_client_gets(
+    server: ServerProcess, chunk_bytes: int, repeats: int
+) -> None:
+    requests = _audio(chunk_bytes, repeats)
+    connections = Connections(server.address, METHOD, 2)
+    listeners, waited = [], 0
+    for i in range(6):
+        call, listener = _open(connections, i)
+        listeners.append(listener)
+        for request in requests:
+            waited += not connections[i].send(call, prefixed(request.SerializeToString()))
+        connections[i].end(call)
+    _wait(connections, lambda: all(listener.ending for listener in listeners))
+    connections.close()
+    expected = _by_grpc(server.address, requests)
+    assert sum(answer[0] == 0x12 for answer in expected) == 4 * repeats
+    for listener in listeners:
+        assert listener.ending == Ending(0, "")
+        assert _timeless(listener.answers) == _timeless(expected)
+    assert sum(listener.sent_later for listener in listeners) == waited
+
+
+def test_a_stream_that_sends_far_ahead_does_not_hold_up_the_others(server: ServerProcess) -> None:
+    connections = Connections(server.address, METHOD, 1)
+    big, big_listener = _open(connections)
+    waited = 0
+    for request in _audio(3200, repeats=100):
+        waited += not connections[0].send(big, prefixed(request.SerializeToString()))
+    assert waited > 0
+    call, listener = _open(connections)
+    for request in _audio(3200):
+        connections[0].send(call, prefixed(request.SerializeToString()))
+    connections[0].end(call)
+    _wait(connections, lambda: listener.ending)
+    assert big_listener.ending is None
+    connections[0].end(big)
+    _wait(connections, lambda: big_listener.ending)
+    assert sum(answer[0] == 0x12 for answer in big_listener.answers) == 4 * 100
+    assert big_listener.sent_later == waited
+    connections.close()
+
+
+def test_a_refused_call_has_its_status_and_a_cancelled_one_makes_room(tiny_model_path: Path) -> None:
+    with serving(tiny_model_path, 1) as server:
+        connections = Connections(server.address, METHOD, 1)
+        first, first_listener = _open(connections)
+        _wait(connections, lambda: first_listener.answers)
+        _, refused = _open(connections)
+        _wait(connections, lambda: refused.ending)
+        assert refused.ending is not None
+        assert refused.ending.code == 8
+        assert "1 streams are open" in refused.ending.message
+        details = status_pb2.Status.FromString(refused.ending.details).details
+        assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in details)
+
+        connections[0].cancel(first)
+        taken: list[Listener] = []
+
+        def is_taken() -> bool:
+            if not taken or taken[-1].ending:
+                taken.append(_open(connections)[1])
+            return bool(taken[-1].answers)
+
+        _wait(connections, is_taken)
+        assert first_listener.ending is None
+        connections.close()
+
+
+def test_calls_end_when_the_server_goes(tiny_model_path: Path) -> None:
+    with serving(tiny_model_path, 10) as server:
+        connections = Connections(server.address, METHOD, 1)
+        _, listener = _open(connections)
+        _wait(connections, lambda: listener.answers)
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        _wait(connections, lambda: listener.ending)
+        assert listener.ending is not None
+        assert listener.ending.code == 14
+        _, late = _open(connections)
+        assert late.ending is not None
+        assert late.ending.code == 14
+        connections.close()
+
+
+def test_who_does_not_speak_http2_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(Http2Error, match=address):
+            Connections(address, METHOD, 1)
+        thread.join()
+    with pytest.raises(Http2Error, match=f"Cannot connect to {address}"):
+        Connections(address, METHOD, 1)
+
+
+def _frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_frames_may_be_padded_and_split_anywhere(piece: int) -> None:
+    """What HTTP/2 allows and this server does not happen to do."""
+    plain = [b"\x00\x06status\x03one", b"\x00\x0bgrpc-status\x015"]
+    long = b"x" * 150
+    answer = prefixed(b"one") + prefixed(b"") + prefixed(b"three")
+    script = b"".join(
+        (
+            _frame(6, 0, 0, b"12345678"),
+            _frame(1, 0x4 | 0x8 | 0x20, 1, b"\x03" + b"\0\0\0\0\x10" + plain[0] + b"\0\0\0"),
+            _frame(99, 0xFF, 1, b"unknown frames are ignored"),
+            _frame(0, 0x8, 1, b"\x02" + answer[:7] + b"\0\0"),
+            _frame(0, 0, 1, answer[7:]),
+            _frame(1, 0x1, 1, plain[1][:5]),
+            _frame(9, 0x4, 1, plain[1][5:]),
+        )
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        received = bytearray()
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                peer.sendall(_frame(4, 0, 0, struct.pack(">HI", 4, 100)))  # the first window
+                while b"the message" not in received:
+                    received.extend(peer.recv(1 << 16))
+                for i in range(0, len(script), piece):
+                    peer.sendall(script[i : i + piece])
+                while more := peer.recv(1 << 16):
+                    received.extend(more)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        connections = Connections(f"127.0.0.1:{listener.getsockname()[1]}", METHOD, 1)
+        heard = Listener()
+        call = connections[0].call(heard)
+        # The window is 100: the rest of the long one waits for a WINDOW_UPDATE that never comes.
+        assert connections[0].send(call, prefixed(b"the message"))
+        assert not connections[0].send(call, prefixed(long))
+        _wait(connections, lambda: heard.ending)
+        connections.wait(0)
+        connections.close()
+        thread.join()
+    assert heard.answers == [b"one", b"", b"three"]
+    assert heard.ending == Ending(5, "")
+    assert _frame(0, 0, 1, prefixed(long)[: 100 - len(prefixed(b"the message"))]) in received
+    assert _frame(6, 0x1, 0, b"12345678") in received
+    assert _frame(4, 0x1, 0, b"") in received
+    assert received.endswith(_frame(3, 0, 1, (8).to_bytes(4, "big")))
