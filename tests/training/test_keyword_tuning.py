@@ -65,7 +65,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = Network(SHAPE)
     for name, parameter in network.named_parameters():
-        if "norm" in name:  # equal ones would become one in the file
+        if "norm" in name:  # as if trained: in a fresh one they are all alike, and blocks pass their input on
             torch.nn.init.normal_(parameter, 0.5, 0.1)
     network = network.folded()
     network.mel_mean += -8.0

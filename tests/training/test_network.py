@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import onnx
 import pytest
 import torch
+from earmark_training.export import load_network, to_onnx
 from earmark_training.network import Block, Network, Shape
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHAPE = Shape(4, channels=16, kernels=(5, 4, 3), strides=(1, 2, 1))
 
@@ -99,3 +106,13 @@ def test_silence_leaves_the_silent_state_as_it_is(network: Network):
     state = network.silent_state()
     _, after = network(torch.zeros(1, 5 * SHAPE.frame_samples), state)
     torch.testing.assert_close(after, state, atol=1e-5, rtol=1e-5)
+
+
+def test_equal_weights_which_a_file_has_once_are_found_again(tmp_path: Path):
+    fresh = Network(SHAPE).folded()  # all its biases are alike
+    graph = to_onnx(fresh)
+    assert not {w.name for w in graph.graph.initializer}.issuperset(fresh.state_dict())
+    onnx.save(graph, tmp_path / "fresh.onnx")
+    found = load_network(tmp_path / "fresh.onnx").state_dict()
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(found[name], value), name

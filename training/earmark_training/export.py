@@ -41,7 +41,10 @@ TOLERANCE = 1e-4
 """The largest difference between streamed scores and torch's that an export may have."""
 
 NETWORK_KEY = "earmark_network"
-"""Of the ONNX metadata: the network's shape, from which `load_network` builds it again."""
+"""Of the ONNX metadata: the network's shape, from which `load_network` builds it again.
+
+With it, under `shared`: weights that equal others, by whose name they are in the file.
+"""
 
 _SOURCES = (
     TrainingSource(
@@ -100,12 +103,13 @@ def load_network(path: Path) -> Network:
         graph = onnx.load(path)
         properties = {p.key: p.value for p in graph.metadata_props}
         document = json.loads(properties[NETWORK_KEY])
+        shared = document.pop("shared", {})
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
         network = Network(Shape(**fields)).folded()
         weights = {
             w.name: torch.from_numpy(onnx.numpy_helper.to_array(w).copy()) for w in graph.graph.initializer
         }
-        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+        network.load_state_dict({name: weights[shared.get(name, name)] for name in network.state_dict()})
     except (DecodeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ExportError(f"{path} holds no network that can be trained further") from error
     return network
@@ -129,7 +133,6 @@ def to_onnx(network: Network) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
-    program.optimize()
     graph = program.model_proto
     # The exporter notes each node's source lines: half of the file, and paths of the machine that ran it.
     for node in graph.graph.node:
@@ -138,8 +141,23 @@ def to_onnx(network: Network) -> onnx.ModelProto:
     for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         value.ClearField("metadata_props")
     del graph.graph.metadata_props[:]
-    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(asdict(network.shape))})
+    document = asdict(network.shape)
+    if shared := _shared_weights(network, graph):
+        document["shared"] = shared
+    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(document)})
     return graph
+
+
+def _shared_weights(network: Network, graph: onnx.ModelProto) -> dict[str, str]:
+    """Return which weights the exporter made one with others that equal them, and with which."""
+    kept = {w.name: onnx.numpy_helper.to_array(w) for w in graph.graph.initializer}
+    return {
+        name: other
+        for name, value in network.state_dict().items()
+        if name not in kept
+        for other, array in kept.items()
+        if np.array_equal(value.numpy(), array)
+    }
 
 
 def _provisional(trained: Trained, name: str, version: str) -> ModelMetadata:
