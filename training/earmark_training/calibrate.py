@@ -68,7 +68,7 @@ def false_alarms(
     *,
     anywhere: bool = False,
 ) -> Counter[str]:
-    """Count detections of keywords that the transcript does not have there, nor a homophone.
+    """Count detections of keywords that the transcript does not have there, nor what is heard as them.
 
     `anywhere`: let those pass whose keyword the transcript has, wherever in the utterance.
     """

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from earmark_training.errors import RecipeError
 from earmark_training.network import LOG_FLOOR, LogMel
-from earmark_training.transcripts import sounds_like, tolerance_samples
-from earmark_training.vocabulary import SILENCE, UNKNOWN
+from earmark_training.transcripts import tolerance_samples
+from earmark_training.vocabulary import SILENCE, UNKNOWN, heard_as
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,7 +99,7 @@ class ExampleMaker:
         self._speech = [i for i in bank.items if i.kind == "speech"]
         self._noise = [i for i in bank.items if i.kind == "noise"]
         self._synthetic = [i for i in bank.items if i.kind == "synthetic"]
-        self._sounds = {word: self._labels[k] for k in keywords for word in sounds_like(k)}
+        self._sounds = {word: self._labels[k] for k in keywords for word in heard_as(k)}
         self._seconds = shape.hop_samples / shape.sample_rate_hz
         self._stride = shape.frame_samples // shape.hop_samples
         self._frames = shape.mel_frames + (OUTPUT_FRAMES - 1) * self._stride

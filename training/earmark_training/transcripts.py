@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_training.corpus import SAMPLE_RATE_HZ
-from earmark_training.vocabulary import HOMOPHONES
+from earmark_training.vocabulary import heard_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,20 +71,15 @@ def _speech_frames(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
     return active
 
 
-def sounds_like(keyword: str) -> frozenset[str]:
-    """Return the words whose sound is the keyword's: itself and its homophones, nothing longer."""
-    return frozenset((keyword, *HOMOPHONES.get(keyword, ())))
-
-
 def tolerance_samples(length: int) -> int:
     """Return by how far a word's place may be off in an utterance of `length` samples."""
     return int(_TOLERANCE_SAMPLES + _TOLERANCE_OF_LENGTH * length)
 
 
 def is_spoken_at(words: Sequence[Placed], keyword: str, middle: float, length: int) -> bool:
-    """Return whether the transcript has the keyword or a homophone about sample `middle`.
+    """Return whether the transcript has the keyword, or what is heard as it, about sample `middle`.
 
     words: from `place_words`, of an utterance of `length` samples.
     """
-    accepted, tolerance = sounds_like(keyword), tolerance_samples(length)
+    accepted, tolerance = heard_as(keyword), tolerance_samples(length)
     return any(w.text in accepted and abs((w.start + w.end) / 2 - middle) <= tolerance for w in words)

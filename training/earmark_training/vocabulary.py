@@ -13,7 +13,7 @@ DEFAULT_KEYWORDS = (
     "zero", "one", "two", "three", "four", "five",
 )  # fmt: skip
 
-HOMOPHONES = {
+_ALSO_HEARD = {
     "no": ("know",),
     "right": ("write", "rite", "wright"),
     "backward": ("backwards",),
@@ -22,7 +22,7 @@ HOMOPHONES = {
     "two": ("to", "too"),
     "four": ("for", "fore"),
 }
-"""Words that a listener cannot tell from a keyword: a detection there is no false alarm."""
+"""What else is heard as a keyword, by spelling: its homophones, and `backwards`, which says all of it."""
 
 
 def labels_for(keywords: tuple[str, ...]) -> tuple[str, ...]:
@@ -30,7 +30,12 @@ def labels_for(keywords: tuple[str, ...]) -> tuple[str, ...]:
     return (SILENCE, UNKNOWN, *keywords)
 
 
+def heard_as(keyword: str) -> frozenset[str]:
+    """Return the words in which a detection of the keyword is no false alarm: itself, and what sounds like it."""
+    return frozenset((keyword, *_ALSO_HEARD.get(keyword, ())))
+
+
 def keywords_in(transcript: str, keywords: tuple[str, ...]) -> frozenset[str]:
-    """Return the keywords that `transcript` holds, by their own or a homophone's spelling."""
+    """Return the keywords that are heard in what `transcript` says."""
     words = set(transcript.lower().split())
-    return frozenset(k for k in keywords if not words.isdisjoint((k, *HOMOPHONES.get(k, ()))))
+    return frozenset(k for k in keywords if not words.isdisjoint(heard_as(k)))
