@@ -55,6 +55,11 @@ Samples = np.ndarray[Any, np.dtype[Any]]
 Chunk = bytes | bytearray | memoryview | Samples | Silence
 
 
+def frame_bytes(encoding: Encoding, channels: int) -> int:
+    """Bytes of one sample of every channel."""
+    return {Encoding.LINEAR16: 2, Encoding.FLOAT32: 4}.get(encoding, 1) * channels
+
+
 def pcm_messages(chunk: bytes | bytearray | memoryview | Samples, encoding: Encoding) -> Iterator[bytes]:
     """Write a chunk in an encoding, cut into messages of a size that every server takes."""
     data = pcm_bytes(chunk, encoding)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc.aio
 
-from earmark_client import messages
+from earmark_client import async_stream, messages
 from earmark_client.audio import Encoding
-from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, SpottingStub, options, target
-from earmark_client.errors import ConnectionLostError, EarmarkError, error_from_rpc
+from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, Line, SpottingStub, options, target
+from earmark_client.errors import error_from_rpc
+from earmark_client.resuming import RESUME_WITHIN_S, UnbrokenStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
     from os import PathLike
 
     from earmark_client.audio import Chunk, KeywordSetting, Samples
@@ -41,8 +42,13 @@ class Client:
         self.address = target(address)
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
-        self._open_channel: grpc.aio.Channel | None = None
-        self._closed = False
+        # A channel belongs to the loop that runs when it is made.
+        self._line = Line(
+            lambda: grpc.aio.insecure_channel(
+                self.address, options=options(self.address, self._connect_timeout_s)
+            )
+        )
+        self._closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -52,11 +58,11 @@ class Client:
 
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
-        self._closed = True
-        if self._open_channel is not None:
-            await self._open_channel.close()
+        self._closed.set()
+        for channel in self._line.close():
+            await channel.close()
 
-    async def stream(
+    def stream(
         self,
         audio: AsyncIterable[Chunk] | Iterable[Chunk],
         *,
@@ -68,25 +74,35 @@ class Client:
         score_interval_s: float | None = None,
         progress_interval_s: float | None = None,
         resume: Progress | None = None,
+        resume_within_s: float = RESUME_WITHIN_S,
         request_id: str = "",
     ) -> AsyncGenerator[Event]:
         """Send live audio and get events as they are decided: Started first, Ended last.
 
+        A stream that has started survives its connection and its server: the client keeps the audio
+        that a server would need again, tries again with growing pauses, on a new connection (which
+        may lead to another server behind the same name), and gives every event of an unbroken
+        stream exactly once, with the same ids and offsets. `Reconnecting` and `Resumed` tell of it.
+        It gives up, with ConnectionLostError, when the stream has got no further for
+        `resume_within_s`. Until then the source is not kept waiting: at most `resume_within_s` and
+        30 s of audio, and a `progress_interval_s`, are kept. A source that gives more than that,
+        faster than the server listens, waits. With `resume_within_s=0` nothing is kept and what breaks
+        is broken.
+
         `audio` gives chunks of any length: bytes in `encoding` (split anywhere), or numpy arrays of
         float (full scale at -1 and 1) or int16 samples, [n] or [n, channels], or `Silence(seconds)`.
-        The next chunk is taken when the server has room for it. It ends with the iterator; an
-        exception of the iterator ends the stream and comes out here. A plain iterable is read on the
-        event loop, so it must not block.
+        It ends with the iterator; an exception of the iterator ends the stream and comes out here. A
+        plain iterable is read on the event loop, so it must not block.
 
         `keywords`: names or KeywordSettings; none means all of the model's. `score_interval_s`: ask
         for Scores so often. `progress_interval_s`: how often Progress comes (1 s). `resume`: go on
-        with a stream that broke, from its newest Progress; `audio` then begins at its `replay_s`, and
-        detections that came after that Progress come again with the same ids.
+        with a stream of another client, from its newest Progress; `audio` then begins at its
+        `replay_s`, and detections that came after that Progress come again with the same ids.
 
-        ConnectionLostError when the server goes away, ServerUnreachableError when none answers,
-        InvalidRequestError for what the contract refuses.
+        ConnectionLostError when the stream broke for good, ServerUnreachableError when no server
+        answers at its beginning, InvalidRequestError for what the contract refuses.
         """
-        first = messages.stream_config(
+        stream = UnbrokenStream(
             sample_rate_hz=sample_rate_hz,
             encoding=encoding,
             channels=channels,
@@ -95,35 +111,10 @@ class Client:
             score_interval_s=score_interval_s,
             progress_interval_s=progress_interval_s,
             resume=resume,
+            resume_within_s=resume_within_s,
             request_id=request_id,
         )
-        call = SpottingStub(self._channel()).StreamingSpot()
-        given = _GivenStatus(call)
-        sender = asyncio.create_task(_send(call, first, audio, encoding))
-        answered = False
-        try:
-            async for response in call:
-                answered = True
-                event = messages.event(response)
-                if event is not None:
-                    yield event
-        except grpc.aio.AioRpcError as error:
-            failed = await given.instead_of(error)
-            raise error_from_rpc(failed, self.address, answered=answered) from error
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # gRPC's word for a call that this side ended: `_send`, for its audio failed, or `close`.
-            if sender.done() and not sender.cancelled() and (failure := sender.exception()) is not None:
-                raise failure from None
-            raise ConnectionLostError("the client was closed in the middle of a stream") from None
-        finally:
-            call.cancel()
-            sender.cancel()
-            await asyncio.wait([sender])
-            if not sender.cancelled():
-                sender.exception()  # seen: asyncio would report it as never retrieved
+        return async_stream.events(stream, audio, line=self._line, address=self.address, closed=self._closed)
 
     async def spot(
         self,
@@ -186,119 +177,41 @@ class Client:
     async def health(self, service: str = "") -> Health:
         """Ask whether the server, or one of its services, is serving."""
         try:
-            return messages.health(
-                await HealthStub(self._channel()).Check(
-                    messages.health_request(service), timeout=self._connect_timeout_s
-                )
-            )
+            async with self._channel() as channel:
+                check = HealthStub(channel).Check
+                request = messages.health_request(service)
+                return messages.health(await check(request, timeout=self._connect_timeout_s))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
 
     async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
         """Give the health now, and again whenever it changes, until the server goes away."""
-        call = HealthStub(self._channel()).Watch(messages.health_request(service))
-        answered = False
-        try:
-            async for response in call:
-                answered = True
-                yield messages.health(response)
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self.address, answered=answered) from error
-        finally:
-            call.cancel()
+        async with self._channel() as channel:
+            call = HealthStub(channel).Watch(messages.health_request(service))
+            answered = False
+            try:
+                async for response in call:
+                    answered = True
+                    yield messages.health(response)
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error, self.address, answered=answered) from error
+            finally:
+                call.cancel()
 
-    def _channel(self) -> grpc.aio.Channel:
-        if self._closed:
-            raise EarmarkError("this client has been closed: make a new one")
-        # Not in the constructor: a channel belongs to the loop that runs when it is made.
-        if self._open_channel is None:
-            self._open_channel = grpc.aio.insecure_channel(
-                self.address, options=options(self.address, self._connect_timeout_s)
-            )
-        return self._open_channel
+    @asynccontextmanager
+    async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
+        channel = self._line.take()
+        try:
+            yield channel
+        finally:
+            worn = self._line.give_back(channel)
+            if worn is not None:
+                await worn.close()
 
     async def _unary(self, unary: messages.Unary[Result]) -> Result:
-        method = getattr(SpottingStub(self._channel()), unary.method)
         try:
-            return unary.read(await method(unary.request, timeout=self._call_timeout_s))
+            async with self._channel() as channel:
+                method = getattr(SpottingStub(channel), unary.method)
+                return unary.read(await method(unary.request, timeout=self._call_timeout_s))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
-
-
-class _GivenStatus:
-    """The status that the server gave a call.
-
-    grpc.aio writes INTERNAL over it when a write fails because the call has just ended
-    (https://github.com/grpc/grpc/issues/36066): without this, the reason of a refusal would be lost.
-    """
-
-    _OVERWRITTEN = "Internal error from Core"
-
-    def __init__(self, call: Any) -> None:
-        self._error: grpc.aio.AioRpcError | None = None
-        self._known = asyncio.Event()
-        call.add_done_callback(self._note)
-
-    async def instead_of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """Give the error that the server sent, where the one that was raised hides it."""
-        if error.details() != self._OVERWRITTEN:
-            return error
-        with suppress(TimeoutError):
-            # Written over before it came, it is on its way.
-            await asyncio.wait_for(self._known.wait(), 1.0)
-        return self._error or error
-
-    def _note(self, call: Any) -> None:
-        # Called with each status in turn; of a call that is done these coroutines never wait.
-        details = _result(call.details())
-        if details != self._OVERWRITTEN:
-            self._error = grpc.aio.AioRpcError(
-                _result(call.code()), grpc.aio.Metadata(), _result(call.trailing_metadata()), details
-            )
-            self._known.set()
-
-
-def _result(finished: Coroutine[Any, Any, Any]) -> Any:
-    """Give the result of a coroutine that has nothing to wait for."""
-    try:
-        finished.send(None)
-    except StopIteration as stop:
-        return stop.value
-    finished.close()
-    raise RuntimeError("a call that is done has no status")
-
-
-async def _send(
-    call: Any, first: Any, audio: AsyncIterable[Chunk] | Iterable[Chunk], encoding: Encoding
-) -> None:
-    """Write the configuration and every chunk, each when there is room for it, and half-close.
-
-    A call that has ended is the reader's affair; a failure of `audio` cancels the call and is kept.
-    """
-    try:
-        # A write to a call that has ended raises one of these two.
-        ended = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
-        try:
-            await call.write(first)
-        except ended:
-            return
-        async for chunk in _aiter(audio):
-            for request in messages.chunk_requests(chunk, encoding):
-                try:
-                    await call.write(request)
-                except ended:
-                    return
-        with suppress(*ended):
-            await call.done_writing()
-    except Exception:
-        call.cancel()
-        raise
-
-
-async def _aiter(audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> AsyncIterator[Chunk]:
-    if hasattr(audio, "__aiter__"):
-        async for chunk in audio:
-            yield chunk
-    else:
-        for chunk in audio:
-            yield chunk

@@ -83,7 +83,27 @@ class Ended:
     detections: int
 
 
-Event = Started | Detection | Scores | Progress | Ended
+@dataclass(frozen=True, slots=True)
+class Reconnecting:
+    """The connection is lost, or the server is going away; the next try comes in `delay_s`.
+
+    For information: nothing of the stream is lost, and nothing will come twice. `attempt` counts
+    the tries of one outage from 1.
+    """
+
+    cause: str
+    attempt: int
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The stream goes on where it was, `outage_s` after it broke."""
+
+    outage_s: float
+
+
+Event = Started | Detection | Scores | Progress | Reconnecting | Resumed | Ended
 
 
 @dataclass(frozen=True, slots=True)

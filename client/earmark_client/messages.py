@@ -13,15 +13,18 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
 from earmark_client import events
-from earmark_client.audio import Encoding, KeywordSetting, Silence, pcm_bytes, pcm_messages
+from earmark_client.audio import Encoding, KeywordSetting, Silence, pcm_bytes
 from earmark_client.errors import InvalidRequestError, RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from earmark_client.audio import Chunk, Samples
+    from earmark_client.audio import Samples
 
 Result = TypeVar("Result")
+
+StreamRequest = service_pb.StreamingSpotRequest
+StreamResponse = service_pb.StreamingSpotResponse
 
 # What a unary call takes is one word or one sentence; a file above this was surely meant for a stream.
 _MAX_UPLOAD_BYTES = 64 * 1024 * 1024
@@ -55,10 +58,9 @@ def stream_config(
     keywords: Iterable[str | KeywordSetting],
     score_interval_s: float | None,
     progress_interval_s: float | None,
-    resume: events.Progress | None,
     request_id: str,
-) -> service_pb.StreamingSpotRequest:
-    """Build the first message of a stream."""
+) -> service_pb.StreamingConfig:
+    """Build a stream's configuration, of one that begins."""
     config = service_pb.StreamingConfig(
         model=model,
         audio_format=_audio_format(sample_rate_hz, encoding, channels),
@@ -69,22 +71,32 @@ def stream_config(
         config.score_interval.CopyFrom(_duration(score_interval_s))
     if progress_interval_s is not None:
         config.progress_interval.CopyFrom(_duration(progress_interval_s))
+    return config
+
+
+def first_request(
+    config: service_pb.StreamingConfig, resume: events.Progress | None, request_id: str
+) -> StreamRequest:
+    """Build the first message of a stream's call, resumed from a Progress if there is one.
+
+    `request_id`: the stream's name where its configuration has none.
+    """
+    request = StreamRequest(config=config)
     if resume is not None:
-        config.resume.start_offset.CopyFrom(_duration(resume.replay_s))
-        config.resume.resume_token = resume.resume_token
-    return service_pb.StreamingSpotRequest(config=config)
+        request.config.resume.start_offset.CopyFrom(_duration(resume.replay_s))
+        request.config.resume.resume_token = resume.resume_token
+    request.config.request_id = config.request_id or request_id
+    return request
 
 
-def chunk_requests(chunk: Chunk, encoding: Encoding) -> Iterator[service_pb.StreamingSpotRequest]:
-    """Build a chunk's messages: several for a long one, none for an empty one."""
-    if isinstance(chunk, Silence):
-        yield service_pb.StreamingSpotRequest(silence=_duration(chunk.seconds))
-        return
-    for data in pcm_messages(chunk, encoding):
-        yield service_pb.StreamingSpotRequest(audio=data)
+def audio_request(audio: bytes | Silence) -> StreamRequest:
+    """Build the message for a piece of a stream's audio."""
+    if isinstance(audio, Silence):
+        return StreamRequest(silence=_duration(audio.seconds))
+    return StreamRequest(audio=audio)
 
 
-def event(response: service_pb.StreamingSpotResponse) -> events.Event | None:
+def event(response: StreamResponse) -> events.Event | None:
     """Read a stream's response; None for a kind that this version does not know."""
     match response.WhichOneof("event"):
         case "started":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import soundfile
 
-from earmark_client.audio import Encoding, pcm_bytes
+from earmark_client.audio import Encoding, frame_bytes, pcm_bytes
 from earmark_client.errors import EarmarkError, RecordingError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class RawPipe:
         self.encoding = encoding
         self.channels = channels
         self._descriptor = descriptor
-        self._block_bytes = max(1, round(block_s * sample_rate_hz)) * _frame_bytes(encoding, channels)
+        self._block_bytes = max(1, round(block_s * sample_rate_hz)) * frame_bytes(encoding, channels)
 
     def __enter__(self) -> Self:
         return self
@@ -145,17 +145,12 @@ class RawPipe:
 
 def paced(source: Recording | RawPipe) -> Iterator[bytes]:
     """Give a source's blocks at its own pace: each when its last sample would have been spoken."""
-    bytes_per_s = _frame_bytes(source.encoding, source.channels) * source.sample_rate_hz
+    bytes_per_s = frame_bytes(source.encoding, source.channels) * source.sample_rate_hz
     start_s, given_bytes = time.monotonic(), 0
     for block in source:
         given_bytes += len(block)
         time.sleep(max(0.0, start_s + given_bytes / bytes_per_s - time.monotonic()))
         yield block
-
-
-def _frame_bytes(encoding: Encoding, channels: int) -> int:
-    """Bytes of one sample of every channel."""
-    return {Encoding.LINEAR16: 2, Encoding.FLOAT32: 4}.get(encoding, 1) * channels
 
 
 def _why(error: Exception) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
-from earmark_client import messages
+from earmark_client import messages, sync_stream
 from earmark_client.audio import Encoding
-from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, SpottingStub, options, target
-from earmark_client.errors import EarmarkError, error_from_rpc
+from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, Line, SpottingStub, options, target
+from earmark_client.errors import error_from_rpc
+from earmark_client.resuming import RESUME_WITHIN_S, UnbrokenStream
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -38,10 +40,12 @@ class SyncClient:
         self.address = target(address)
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
-        self._open_channel = grpc.insecure_channel(
-            self.address, options=options(self.address, self._connect_timeout_s)
+        self._line = Line(
+            lambda: grpc.insecure_channel(
+                self.address, options=options(self.address, self._connect_timeout_s)
+            )
         )
-        self._closed = False
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -51,8 +55,9 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
-        self._closed = True
-        self._open_channel.close()
+        self._closed.set()
+        for channel in self._line.close():
+            channel.close()
 
     def stream(
         self,
@@ -66,14 +71,15 @@ class SyncClient:
         score_interval_s: float | None = None,
         progress_interval_s: float | None = None,
         resume: Progress | None = None,
+        resume_within_s: float = RESUME_WITHIN_S,
         request_id: str = "",
     ) -> Generator[Event]:
         """Send live audio and get events as they are decided, as `Client.stream` does.
 
-        `audio` is read on a thread of gRPC's, so it may block; when the stream ends early, what it
+        `audio` is read on a thread of its own, so it may block; when the stream ends early, what it
         is blocked in is not interrupted.
         """
-        first = messages.stream_config(
+        stream = UnbrokenStream(
             sample_rate_hz=sample_rate_hz,
             encoding=encoding,
             channels=channels,
@@ -82,24 +88,10 @@ class SyncClient:
             score_interval_s=score_interval_s,
             progress_interval_s=progress_interval_s,
             resume=resume,
+            resume_within_s=resume_within_s,
             request_id=request_id,
         )
-        requests = _Requests(first, audio, encoding)
-        call = SpottingStub(self._channel()).StreamingSpot(iter(requests))
-        requests.call.set_result(call)
-        answered = False
-        try:
-            for response in call:
-                answered = True
-                event = messages.event(response)
-                if event is not None:
-                    yield event
-        except grpc.RpcError as error:
-            if requests.failure is not None:
-                raise requests.failure from None
-            raise error_from_rpc(error, self.address, answered=answered) from error
-        finally:
-            call.cancel()
+        return sync_stream.events(stream, audio, line=self._line, address=self.address, closed=self._closed)
 
     def spot(
         self,
@@ -158,60 +150,41 @@ class SyncClient:
     def health(self, service: str = "") -> Health:
         """Ask whether the server, or one of its services, is serving."""
         try:
-            return messages.health(
-                HealthStub(self._channel()).Check(
-                    messages.health_request(service), timeout=self._connect_timeout_s
-                )
-            )
+            with self._channel() as channel:
+                check = HealthStub(channel).Check
+                request = messages.health_request(service)
+                return messages.health(check(request, timeout=self._connect_timeout_s))
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from error
 
     def watch_health(self, service: str = "") -> Generator[Health]:
         """Give the health now, and again whenever it changes, until the server goes away."""
-        call = HealthStub(self._channel()).Watch(messages.health_request(service))
-        answered = False
-        try:
-            for response in call:
-                answered = True
-                yield messages.health(response)
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self.address, answered=answered) from error
-        finally:
-            call.cancel()
+        with self._channel() as channel:
+            call = HealthStub(channel).Watch(messages.health_request(service))
+            answered = False
+            try:
+                for response in call:
+                    answered = True
+                    yield messages.health(response)
+            except grpc.RpcError as error:
+                raise error_from_rpc(error, self.address, answered=answered) from error
+            finally:
+                call.cancel()
 
-    def _channel(self) -> grpc.Channel:
-        if self._closed:
-            raise EarmarkError("this client has been closed: make a new one")
-        return self._open_channel
+    @contextmanager
+    def _channel(self) -> Iterator[grpc.Channel]:
+        channel = self._line.take()
+        try:
+            yield channel
+        finally:
+            worn = self._line.give_back(channel)
+            if worn is not None:
+                worn.close()
 
     def _unary(self, unary: messages.Unary[Result]) -> Result:
-        method = getattr(SpottingStub(self._channel()), unary.method)
         try:
-            return unary.read(method(unary.request, timeout=self._call_timeout_s))
+            with self._channel() as channel:
+                method = getattr(SpottingStub(channel), unary.method)
+                return unary.read(method(unary.request, timeout=self._call_timeout_s))
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from error
-
-
-class _Requests:
-    """The requests of one stream, iterated on gRPC's thread; keeps the failure of `audio` for the caller.
-
-    gRPC takes an iterator's end for the end of the audio, and an exception for nothing in particular:
-    so a failure cancels the call first.
-    """
-
-    def __init__(self, first: Any, audio: Iterable[Chunk], encoding: Encoding) -> None:
-        self._first = first
-        self._audio = audio
-        self._encoding = encoding
-        # gRPC begins to iterate before it has handed out the call.
-        self.call: Future[Any] = Future()
-        self.failure: Exception | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            yield self._first
-            for chunk in self._audio:
-                yield from messages.chunk_requests(chunk, self._encoding)
-        except Exception as failure:
-            self.failure = failure
-            self.call.result().cancel()

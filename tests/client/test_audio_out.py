@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from earmark_client import Encoding, InvalidRequestError, Silence
 from earmark_client.audio import pcm_bytes
-from earmark_client.messages import chunk_requests
+from earmark_client.messages import audio_request
+from earmark_client.outbox import Outbox, Piece
 from hypothesis import given
 from hypothesis import strategies as st
+
+
+def _pieces(chunk: object, encoding: Encoding) -> list[Piece]:
+    outbox = Outbox(sample_rate_hz=16_000, encoding=encoding, channels=1, start_s=0, keep_s=0)
+    return list(outbox.pieces(chunk))  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(-32768, 32767)))
@@ -33,25 +39,29 @@ def test_channels_are_interleaved() -> None:
 @given(st.binary(max_size=1000), st.sampled_from(list(Encoding)))
 def test_bytes_go_out_as_they_are(data: bytes, encoding: Encoding) -> None:
     for kind in (bytes, bytearray, memoryview):
-        assert b"".join(request.audio for request in chunk_requests(kind(data), encoding)) == data
+        assert b"".join(_pieces(kind(data), encoding)) == data  # type: ignore[arg-type]
 
 
 def test_a_long_chunk_is_cut_into_messages_that_every_server_takes() -> None:
     data = bytes(range(256)) * 10_000
-    requests = list(chunk_requests(data, Encoding.LINEAR16))
-    assert b"".join(request.audio for request in requests) == data
-    assert max(len(request.audio) for request in requests) <= 256 * 1024
+    pieces = _pieces(data, Encoding.LINEAR16)
+    assert b"".join(pieces) == data  # type: ignore[arg-type]
+    assert max(len(piece) for piece in pieces) <= 256 * 1024  # type: ignore[arg-type]
 
 
 def test_a_pause_is_sent_as_its_length() -> None:
-    (request,) = chunk_requests(Silence(2.25), Encoding.LINEAR16)
+    outbox = Outbox(sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1, start_s=0, keep_s=0)
+    for piece in outbox.pieces(Silence(2.25)):
+        outbox.put(piece)
+    request = audio_request(outbox.next())  # type: ignore[arg-type]
     assert (request.silence.seconds, request.silence.nanos) == (2, 250_000_000)
 
 
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e18])
-def test_a_pause_of_no_length_is_refused(seconds: float) -> None:
-    with pytest.raises(InvalidRequestError, match="no length of time"):
-        list(chunk_requests(Silence(seconds), Encoding.LINEAR16))
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e18, -1.0, 3601.0])
+def test_a_pause_of_no_length_or_over_an_hour_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidRequestError, match="silence must be 0 to 3600 s") as refused:
+        _pieces(Silence(seconds), Encoding.LINEAR16)
+    assert refused.value.reason == "BAD_AUDIO"
 
 
 @pytest.mark.parametrize(
@@ -69,5 +79,5 @@ def test_what_is_no_audio_is_refused_before_it_is_sent(
     chunk: object, encoding: Encoding, reason: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as refused:
-        list(chunk_requests(chunk, encoding))  # type: ignore[arg-type]
+        _pieces(chunk, encoding)
     assert refused.value.reason == reason

@@ -140,7 +140,7 @@ def test_a_server_that_goes_away_in_the_middle_ends_the_stream_with_its_own_erro
             return False
 
         with pytest.raises(ConnectionLostError) as lost:
-            client.until(address, endless(), stop_server, sample_rate_hz=16_000)
+            client.until(address, endless(), stop_server, sample_rate_hz=16_000, resume_within_s=0)
         gone.append(True)
     assert address in str(lost.value)
     assert lost.value.retryable

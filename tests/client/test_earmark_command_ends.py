@@ -151,7 +151,7 @@ def test_a_server_that_goes_away_in_the_middle_is_said(
 ) -> None:
     with (
         _server_process(tiny_model_path, "--drain-grace-s", "0") as (server, address),
-        running("spot", "-", "--server", address) as process,
+        running("spot", "-", "--server", address, "--resume-within", "0") as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None

@@ -12,6 +12,7 @@ from earmark_client.audio import Encoding, KeywordSetting
 from earmark_client.channel import DEFAULT_ADDRESS, target
 from earmark_client.commands import queries, streaming
 from earmark_client.errors import InvalidRequestError
+from earmark_client.resuming import RESUME_WITHIN_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,6 +161,14 @@ def _listening() -> argparse.ArgumentParser:
         help="listen for this keyword, counted as heard from this score on, between 0 and 1; may be "
         "repeated (default: all of the model's, as calibrated)",
     )
+    parser.add_argument(
+        "--resume-within",
+        type=_seconds,
+        default=RESUME_WITHIN_S,
+        metavar="SECONDS",
+        help="when the connection or the server is lost, try for so long to go on where it broke "
+        f"(default: {RESUME_WITHIN_S:g}; 0: do not try)",
+    )
     return parser
 
 
@@ -205,6 +214,13 @@ def _positive(text: str) -> float:
     value = _number(text)
     if value is None or value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if value is None or not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
     return value
 
 

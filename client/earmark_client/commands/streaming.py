@@ -13,7 +13,7 @@ from earmark_client import embedded
 from earmark_client.audio import Encoding
 from earmark_client.commands.printer import JsonPrinter, Printer, Summary, TextPrinter, notice
 from earmark_client.errors import InvalidRequestError, RecordingError
-from earmark_client.events import Detection, Ended, Progress, Started
+from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Started
 from earmark_client.microphone import Microphone, input_devices
 from earmark_client.recording import RawPipe, Recording, paced
 from earmark_client.sync_client import SyncClient
@@ -140,7 +140,7 @@ def _run(
 ) -> None:
     """Stream one source and print what comes, with the summary also when interrupted."""
     begin_s = time.monotonic()
-    audio_s, detections = 0.0, 0
+    audio_s, detections, broken = 0.0, 0, False
     events = client.stream(
         paced(source) if not isinstance(source, Microphone) and args.pace else source,
         sample_rate_hz=source.sample_rate_hz,
@@ -148,6 +148,7 @@ def _run(
         channels=source.channels,
         model=args.model,
         keywords=args.keyword,
+        resume_within_s=args.resume_within,
     )
     try:
         for event in events:
@@ -160,6 +161,13 @@ def _run(
                     printer.detection(name, event)
                 case Progress():
                     audio_s = event.received_s
+                case Reconnecting():
+                    if not broken:
+                        notice(f"earmark: {event.cause}; trying to go on for {args.resume_within:g} s")
+                    broken = True
+                case Resumed():
+                    notice(f"earmark: going on where it broke, after {event.outage_s:.1f} s; nothing is lost")
+                    broken = False
                 case Ended():
                     audio_s = event.audio_s
     except KeyboardInterrupt:
