@@ -24,9 +24,7 @@ def configure(level: str, form: str, stream: TextIO | None = None, *, worker: in
 
     `worker`: one of several processes that write to the same place; each of its lines names it.
     """
-    if worker is not None and stream is None:
-        # One write a line, also for a long one: those of other processes must not come in between.
-        stream = open(2, "w", buffering=1 << 20, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    # It writes each line at once, so that those of other processes do not come in between.
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter(worker) if form == "json" else _TextFormatter(worker))
     root = logging.getLogger()

@@ -25,7 +25,7 @@ import socket
 import stat
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from earmark_server.logs import log
@@ -273,7 +273,8 @@ class _Supervisor:
             begun_s = time.monotonic()
             served, ending = await self._run_one()
             if self._stopping.is_set():
-                log(_LOGGER, logging.INFO, "worker ended", **asdict(ending))
+                # Why they could not start, if so, is said once for all.
+                log(_LOGGER, logging.INFO, "worker ended", **asdict(replace(ending, problem=None)))
                 return ending.exit_code == 0
             if not (served or self._have_served):
                 how = ending.signal or f"exit code {ending.exit_code}"

@@ -3,6 +3,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,3 +60,16 @@ def test_the_level_is_kept_and_libraries_are_quiet() -> None:
     logging.getLogger("grpc").warning("said")
     (line,) = stream.getvalue().splitlines()
     assert line.endswith("level=warning event=said logger=grpc")
+
+
+def test_a_worker_writes_each_line_at_once_and_names_itself() -> None:
+    code = (
+        "import logging; from earmark_server import logs; logs.configure('info', 'json', worker=7);"
+        "logs.log(logging.getLogger('earmark_server'), logging.INFO, 'long', value='x' * 50_000)"
+    )
+    # Here one write is one message.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True)
+        line = json.loads(ours.recv(1 << 20))
+    assert (line["event"], line["worker"], len(line["value"])) == ("long", 7, 50_000)

@@ -5,6 +5,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from earmark_server import serve_in_thread
 from earmark_server.settings import Settings, SettingsError, is_loopback
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ def test_several_models(tmp_path: Path) -> None:
         (["--log-format", "xml"], {}, "log_format must be text or json, but is 'xml'"),
         (["--log-level", "loud"], {}, "debug, info, warning or error"),
         (["--max-streams", "0"], {}, "1 to 100000"),
+        (["--workers", "0"], {}, "workers must be 1 to 256, but is 0"),
+        (["--workers", "x"], {}, "--workers must be a whole number, but is 'x'"),
+        ([], {"EARMARK_WORKERS": "257"}, "1 to 256"),
         (["--max-message-bytes", "12"], {}, "1024 to 1073741824 bytes"),
         (["--host", ""], {}, "host must be an address"),
         (["--host", "0.0.0.0"], {}, "add --insecure"),
@@ -116,6 +120,21 @@ def test_code_is_refused_too() -> None:
         with pytest.raises(SettingsError, match="must be of type"):
             Settings(**wrong)
     assert Settings(idle_timeout_s=3).idle_timeout_s == 3
+
+
+def test_several_workers_need_linux(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    assert Settings.read(["--workers", "3"], {}).workers == 3
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert "workers must be 1 here, but is 3" in refusal(["--workers", "3"], {}, capsys)
+    assert Settings(workers=1).workers == 1
+
+
+def test_a_server_in_code_is_one_process() -> None:
+    with pytest.raises(SettingsError, match="workers must be 1 for a Server"), serve_in_thread(workers=2):
+        pass
 
 
 @pytest.mark.parametrize(
