@@ -31,7 +31,7 @@ def labels_for(keywords: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def heard_as(keyword: str) -> frozenset[str]:
-    """Return the words in which a detection of the keyword is no false alarm: itself, and what sounds like it."""
+    """Return the words where a detection of the keyword is no false alarm: it, and what is heard as it."""
     return frozenset((keyword, *_ALSO_HEARD.get(keyword, ())))
 
 
