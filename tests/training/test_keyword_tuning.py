@@ -202,6 +202,15 @@ def run_command(recordings: Path, *more: str) -> int:
     return main(["keyword", "computer", "--recordings", str(recordings), *more])
 
 
+def test_few_recordings_are_warned_of(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    folder = write_recordings(tmp_path / "few", COMPUTER, 8)
+    # Ends at the negatives that are not there: what comes before has been said by then.
+    assert run_command(folder, "--base", str(base), "--negatives", str(tmp_path / "none")) == 1
+    (warning,) = (r for r in caplog.records if "recordings are few" in r.getMessage())
+    assert warning.levelname == "WARNING"
+    assert warning.getMessage().startswith("8 recordings are few: expect misses")
+
+
 def test_one_voice_is_refused_unless_it_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = write_recordings(tmp_path / "mine", COMPUTER, 12, one_person=True)
     assert run_command(folder) == 1

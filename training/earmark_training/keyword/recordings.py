@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MIN_RECORDINGS = 8
 """With fewer nothing can be held out to see how well the keyword is heard."""
 
+FEW_RECORDINGS = 30
+"""With fewer, much of what others say may be missed."""
+
 RECOMMENDED_RECORDINGS = 100
 
 _READABLE = frozenset(
@@ -34,6 +37,7 @@ _SILENT_PEAK = 10 ** (-50 / 20)
 _CLIPPED_SHARE = 0.02
 _AT_THE_TOP = 0.999
 _FEW_BAD = 0.2
+_LISTED = 10
 
 
 class RecordingsError(TrainingError):
@@ -83,11 +87,11 @@ def read_audio(path: Path) -> NDArray[np.float32]:
     return mono
 
 
-def read_takes(folder: Path, *, least: int = MIN_RECORDINGS) -> tuple[list[Take], list[Rejected]]:
+def read_takes(folder: Path) -> tuple[list[Take], list[Rejected]]:
     """Read all recordings of a keyword below a folder; return the good ones, and the bad with the reasons.
 
     Raises RecordingsError where the folder is missing or empty, where more than a fifth of the recordings
-    is bad, or where fewer than `least` are good.
+    is bad, or where fewer than MIN_RECORDINGS are good.
     """
     files, others = find_audio(folder)
     if not files and not others:
@@ -115,20 +119,20 @@ def read_takes(folder: Path, *, least: int = MIN_RECORDINGS) -> tuple[list[Take]
             f"{len(rejected)} of {count} recordings in {folder} cannot be used; mend or remove them:\n"
             + listed(rejected)
         )
-    if len(takes) < least:
+    if len(takes) < MIN_RECORDINGS:
         raise RecordingsError(
-            f"{folder} holds {len(takes)} usable recordings, and at least {least} are needed "
+            f"{folder} holds {len(takes)} usable recordings, and at least {MIN_RECORDINGS} are needed "
             f"({RECOMMENDED_RECORDINGS} or more, of as many people as can be, are recommended)"
             + (":\n" + listed(rejected) if rejected else "")
         )
     return takes, rejected
 
 
-def listed(rejected: Iterable[Rejected], most: int = 10) -> str:
-    """Return lines that name recordings and what is wrong with them."""
+def listed(rejected: Iterable[Rejected]) -> str:
+    """Return lines that name recordings and what is wrong with them; the first ten of many."""
     every = [f"  {r.path}: {r.reason}" for r in rejected]
-    more = [f"  … and {len(every) - most} more"] if len(every) > most else []
-    return "\n".join(every[:most] + more)
+    more = [f"  … and {len(every) - _LISTED} more"] if len(every) > _LISTED else []
+    return "\n".join(every[:_LISTED] + more)
 
 
 def _read_take(path: Path) -> Take | Rejected:

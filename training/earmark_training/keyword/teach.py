@@ -37,6 +37,7 @@ from earmark_training.keyword.jobs import Job, run_jobs
 from earmark_training.keyword.material import Material, folds, gather, hours
 from earmark_training.keyword.negatives import find_negatives
 from earmark_training.keyword.recordings import (
+    FEW_RECORDINGS,
     RECOMMENDED_RECORDINGS,
     RecordingsError,
     Rejected,
@@ -95,8 +96,7 @@ def teach(request: Request, *, progress: Callable[..., Any] = tqdm) -> SpotterMo
     if rejected:
         log.warning("%d recordings are left out:\n%s", len(rejected), listed(rejected))
     _check_voices(takes, request)
-    if len(takes) < RECOMMENDED_RECORDINGS:
-        log.info("%d recordings; with %d it hears better", len(takes), RECOMMENDED_RECORDINGS)
+    _tell_number(len(takes))
     base = SpotterModel.load(request.base)
     if keyword in base.metadata.keyword_names:
         log.info("%s knows %r already; this makes a model of its own for it", base.metadata.name, keyword)
@@ -145,6 +145,18 @@ def teach(request: Request, *, progress: Callable[..., Any] = tqdm) -> SpotterMo
 
 def _bundled_model() -> Path:
     return Path(str(resources.files("earmark_spotter") / "models" / "default.onnx"))
+
+
+def _tell_number(count: int) -> None:
+    if count < FEW_RECORDINGS:
+        log.warning(
+            "%d recordings are few: expect misses (half of one word that was taught from 10 recordings, one in "
+            "sixteen of another). Better record %d or more",
+            count,
+            RECOMMENDED_RECORDINGS,
+        )
+    elif count < RECOMMENDED_RECORDINGS:
+        log.info("%d recordings; with %d it hears better", count, RECOMMENDED_RECORDINGS)
 
 
 def _check_voices(takes: Sequence[Take], request: Request) -> None:
