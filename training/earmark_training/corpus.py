@@ -107,8 +107,8 @@ def clip_speaker(file_name: str) -> str:
     return re.sub(r"_nohash_.*$", "", Path(file_name).stem)
 
 
-def speaker_split(file_name: str, validation_percent: float = 10, testing_percent: float = 10) -> Split:
-    """Return the split of a clip by the rule of the Speech Commands data set.
+def speaker_split(file_name: str) -> Split:
+    """Return the split of a clip by the rule of the Speech Commands data set: two tenths are not for training.
 
     All clips of a speaker fall into the same split, and stay there when clips are added: the file name
     up to `_nohash_` is hashed (Warden 2018, section 4; the data set's README has the reference code).
@@ -116,9 +116,9 @@ def speaker_split(file_name: str, validation_percent: float = 10, testing_percen
     limit = 2**27 - 1
     digest = hashlib.sha1(clip_speaker(file_name).encode()).hexdigest()
     percent = (int(digest, 16) % (limit + 1)) * (100.0 / limit)
-    if percent < validation_percent:
+    if percent < 10:
         return "validation"
-    return "testing" if percent < validation_percent + testing_percent else "training"
+    return "testing" if percent < 20 else "training"
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,10 +136,8 @@ def in_pieces(recordings: Iterable[Recording]) -> list[Recording]:
     ]
 
 
-def hold_out(
-    recordings: Sequence[Recording], seed: int, share: float = _HELD_OUT_SHARE
-) -> tuple[list[Recording], list[Recording]]:
-    """Deal out recordings into what is trained on and what is held out.
+def hold_out(recordings: Sequence[Recording], seed: int) -> tuple[list[Recording], list[Recording]]:
+    """Deal out recordings into what is trained on and what is held out, three tenths of them.
 
     All of a speaker's go into the same part, if there are several speakers.
     """
@@ -152,7 +150,7 @@ def hold_out(
     training: list[Recording] = []
     held_out: list[Recording] = []
     for i in np.random.default_rng(seed).permutation(len(names)):
-        enough = hours(held_out) >= share * hours(recordings)
+        enough = hours(held_out) >= _HELD_OUT_SHARE * hours(recordings)
         (training if enough else held_out).extend(groups[names[i]])
     return training, held_out
 
