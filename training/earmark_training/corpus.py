@@ -108,7 +108,7 @@ def clip_speaker(file_name: str) -> str:
 
 
 def speaker_split(file_name: str) -> Split:
-    """Return the split of a clip by the rule of the Speech Commands data set: two tenths are not for training.
+    """Return the split of a clip by the rule of the Speech Commands data set: two tenths are not trained on.
 
     All clips of a speaker fall into the same split, and stay there when clips are added: the file name
     up to `_nohash_` is hashed (Warden 2018, section 4; the data set's README has the reference code).
