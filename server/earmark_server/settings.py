@@ -56,8 +56,8 @@ class Settings:
     )
     workers: int = _setting(
         1,
-        "server processes that share the port, each with its own model, threads and limits; about one "
-        "for each core; for this command only, and more than 1 only on Linux",
+        "server processes that share the port, each with its own model, threads and limits, and "
+        "connections; about one for each core; more than 1 only on Linux",
         low=1,
         high=256,
     )
