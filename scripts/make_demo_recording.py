@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Make the bundled demo recording and its known answer, out of nothing but free speech synthesizers.
 
+Runs where this project is installed with its `train` extra, and these are:
+
     apt-get install espeak-ng festival festvox-kallpc16k festvox-us-slt-hts flite sox
     scripts/make_demo_recording.py              writes client/earmark_client/samples/demo.{flac,json}
     scripts/make_demo_recording.py --pool DIR   writes DIR/<voice>/<word>.wav for every voice and keyword
@@ -28,9 +30,15 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+from earmark_training.keyword.synthesis import espeak_voice, festival_voice, flite_voice, speak
+from earmark_training.vocabulary import DEFAULT_KEYWORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RATE_HZ = 16_000
 SNR_DB = 20.0
@@ -38,57 +46,18 @@ SPEECH_RMS = 0.03
 LEAD_S, GAP_S = 1.0, 0.7
 SAMPLES = Path(__file__).resolve().parents[1] / "client" / "earmark_client" / "samples"
 
-KEYWORDS = ["yes", "no", "up", "down", "left", "right", "stop", "go", "backward", "forward"]
-KEYWORDS += ["zero", "one", "two", "three", "four", "five"]
-
-# How each voice speaks: {text} goes to standard input unless it is in the command; {wav} is written.
-VOICES: dict[str, list[str]] = {
-    "flite-slt": ["flite", "-voice", "slt", "-t", "{text}", "-o", "{wav}"],
-    "flite-rms": ["flite", "-voice", "rms", "-t", "{text}", "-o", "{wav}"],
-    "flite-awb": ["flite", "-voice", "awb", "-t", "{text}", "-o", "{wav}"],
-    "flite-kal16": ["flite", "-voice", "kal16", "-t", "{text}", "-o", "{wav}"],
-    "flite-slt-slow": [
-        "flite",
-        "-voice",
-        "slt",
-        "--setf",
-        "duration_stretch=1.3",
-        "-t",
-        "{text}",
-        "-o",
-        "{wav}",
-    ],
-    "flite-rms-slow": [
-        "flite",
-        "-voice",
-        "rms",
-        "--setf",
-        "duration_stretch=1.3",
-        "-t",
-        "{text}",
-        "-o",
-        "{wav}",
-    ],
-    "flite-awb-slow": [
-        "flite",
-        "-voice",
-        "awb",
-        "--setf",
-        "duration_stretch=1.3",
-        "-t",
-        "{text}",
-        "-o",
-        "{wav}",
-    ],
-    "festival-kal": ["text2wave", "-eval", "(voice_kal_diphone)", "-o", "{wav}"],
-    "festival-slt": ["text2wave", "-eval", "(voice_cmu_us_slt_arctic_hts)", "-o", "{wav}"],
-    "espeak-us": ["espeak-ng", "-v", "en-us", "-s", "140", "-w", "{wav}", "{text}"],
-    "espeak-us-f2": ["espeak-ng", "-v", "en-us+f2", "-s", "140", "-w", "{wav}", "{text}"],
-    "espeak-us-m3": ["espeak-ng", "-v", "en-us+m3", "-s", "140", "-w", "{wav}", "{text}"],
-    "espeak-us-max": ["espeak-ng", "-v", "en-us+max", "-s", "140", "-w", "{wav}", "{text}"],
-    "espeak-gb": ["espeak-ng", "-v", "en-gb", "-s", "140", "-w", "{wav}", "{text}"],
-    "espeak-gb-linda": ["espeak-ng", "-v", "en-gb+linda", "-s", "140", "-w", "{wav}", "{text}"],
-    "espeak-scotland": ["espeak-ng", "-v", "en-gb-scotland", "-s", "140", "-w", "{wav}", "{text}"],
+VOICES = {
+    **{f"flite-{name}": flite_voice(name) for name in ("slt", "rms", "awb", "kal16")},
+    **{f"flite-{name}-slow": flite_voice(name, 1.3) for name in ("slt", "rms", "awb")},
+    "festival-kal": festival_voice("kal_diphone"),
+    "festival-slt": festival_voice("cmu_us_slt_arctic_hts"),
+    "espeak-us": espeak_voice("en-us", 140),
+    "espeak-us-f2": espeak_voice("en-us+f2", 140),
+    "espeak-us-m3": espeak_voice("en-us+m3", 140),
+    "espeak-us-max": espeak_voice("en-us+max", 140),
+    "espeak-gb": espeak_voice("en-gb", 140),
+    "espeak-gb-linda": espeak_voice("en-gb+linda", 140),
+    "espeak-scotland": espeak_voice("en-gb-scotland", 140),
 }
 
 
@@ -102,7 +71,7 @@ class Line:
     @property
     def keyword(self) -> str | None:
         """The keyword that this line is, if it is one."""
-        return self.text if self.text in KEYWORDS else None
+        return self.text if self.text in DEFAULT_KEYWORDS else None
 
 
 SCRIPT = [
@@ -125,18 +94,18 @@ SCRIPT = [
 ]
 
 
-def speak(line: Line, folder: Path) -> np.ndarray:
-    """Synthesize a line: float32 [n] at RATE_HZ, without silence around it, at SPEECH_RMS."""
-    raw, resampled = folder / "raw.wav", folder / "resampled.wav"
-    command = [part.format(text=f"{line.text}.", wav=raw) for part in VOICES[line.voice]]
-    subprocess.run(command, input=f"{line.text}.\n", text=True, check=True, capture_output=True)
-    subprocess.run(
-        ["sox", "-R", raw, "-r", str(RATE_HZ), "-c", "1", "-b", "16", resampled, "gain", "-h"], check=True
-    )
-    samples, _ = soundfile.read(resampled, dtype="float32")
-    first, last = located(samples)
-    word = samples[first:last]
-    return word * (SPEECH_RMS / np.sqrt(np.mean(word**2)))
+def say(lines: Sequence[Line], folder: Path) -> list[np.ndarray]:
+    """Synthesize lines: float32 [n] each at RATE_HZ, without silence around it, at SPEECH_RMS."""
+    spoken, resampled = [], folder / "resampled.wav"
+    for raw in speak([(VOICES[line.voice], line.text) for line in lines], folder / "raw"):
+        subprocess.run(
+            ["sox", "-R", raw, "-r", str(RATE_HZ), "-c", "1", "-b", "16", resampled, "gain", "-h"], check=True
+        )
+        samples, _ = soundfile.read(resampled, dtype="float32")
+        first, last = located(samples)
+        word = samples[first:last]
+        spoken.append(word * (SPEECH_RMS / np.sqrt(np.mean(word**2))))
+    return spoken
 
 
 def located(samples: np.ndarray) -> tuple[int, int]:
@@ -162,8 +131,7 @@ def make_recording(folder: Path) -> None:
     """Write demo.flac and demo.json."""
     at = round(LEAD_S * RATE_HZ)
     placed: list[tuple[int, Line, np.ndarray]] = []
-    for line in SCRIPT:
-        samples = speak(line, folder)
+    for line, samples in zip(SCRIPT, say(SCRIPT, folder), strict=True):
         placed.append((at, line, samples))
         at += len(samples) + round(GAP_S * RATE_HZ)
     mixed = noise(at + round((LEAD_S - GAP_S) * RATE_HZ), folder)
@@ -196,10 +164,10 @@ def make_recording(folder: Path) -> None:
 
 def make_pool(pool: Path, folder: Path) -> None:
     """Write every voice's every keyword, to choose SCRIPT from."""
-    for voice in VOICES:
-        (pool / voice).mkdir(parents=True, exist_ok=True)
-        for word in KEYWORDS:
-            soundfile.write(pool / voice / f"{word}.wav", speak(Line(voice, word), folder), RATE_HZ)
+    lines = [Line(voice, word) for voice in VOICES for word in DEFAULT_KEYWORDS]
+    for line, samples in zip(lines, say(lines, folder), strict=True):
+        (pool / line.voice).mkdir(parents=True, exist_ok=True)
+        soundfile.write(pool / line.voice / f"{line.text}.wav", samples, RATE_HZ)
 
 
 def main() -> int:

@@ -49,33 +49,20 @@ class Voice:
 
 def espeak_voice(name: str, words_per_minute: int, pitch: int = 50) -> Voice:
     """Return a voice of eSpeak NG: a language, and a variant of it after a plus sign; pitch is 0 to 99."""
-    command = (
-        "espeak-ng",
-        "-v",
-        name,
-        "-s",
-        f"{words_per_minute}",
-        "-p",
-        f"{pitch}",
-        "-w",
-        "{wav}",
-        "{text}",
-    )
-    return Voice(f"espeak-{name}", command)
+    options = ("-v", name, "-s", f"{words_per_minute}", "-p", f"{pitch}")
+    return Voice(f"espeak-{name}", ("espeak-ng", *options, "-w", "{wav}", "{text}"))
 
 
-def flite_voice(name: str, stretch: float = 1.0) -> Voice:
-    """Return a voice of Flite, `stretch` times as slow as usual."""
-    command = ("flite", "-voice", name, "--setf", f"duration_stretch={stretch:.2f}")
-    return Voice(f"flite-{name}", (*command, "-t", "{text}", "-o", "{wav}"))
+def flite_voice(name: str, stretch: float | None = None) -> Voice:
+    """Return a voice of Flite, its durations stretched so many times; None: as the voice has them."""
+    slower = () if stretch is None else ("--setf", f"duration_stretch={stretch:.2f}")
+    return Voice(f"flite-{name}", ("flite", "-voice", name, *slower, "-t", "{text}", "-o", "{wav}"))
 
 
-def festival_voice(name: str, stretch: float = 1.0) -> Voice:
-    """Return a voice of Festival, `stretch` times as slow as usual; text goes to standard input."""
-    slower = f"(Parameter.set 'Duration_Stretch {stretch:.2f})"
-    return Voice(
-        f"festival-{name}", ("text2wave", "-eval", f"(voice_{name})", "-eval", slower, "-o", "{wav}")
-    )
+def festival_voice(name: str, stretch: float | None = None) -> Voice:
+    """Return a voice of Festival, as `flite_voice`; text goes to standard input."""
+    slower = () if stretch is None else ("-eval", f"(Parameter.set 'Duration_Stretch {stretch:.2f})")
+    return Voice(f"festival-{name}", ("text2wave", "-eval", f"(voice_{name})", *slower, "-o", "{wav}"))
 
 
 def available_voices(language: str, count: int, *, seed: int) -> list[Voice]:
