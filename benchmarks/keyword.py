@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 from earmark_spotter import SpotterModel, score_recording
 from earmark_training.calibrate import detect
-from earmark_training.corpus import SourceFile, find_speech
+from earmark_training.corpus import SourceFile, find_speech, read_audio
 from earmark_training.keyword.negatives import holds
-from earmark_training.keyword.recordings import find_audio, read_audio
+from earmark_training.keyword.recordings import find_audio
 from earmark_training.keyword.teach import Request, teach
 from earmark_training.keyword.tune import Tuning
 from earmark_training.peaks import find_peaks

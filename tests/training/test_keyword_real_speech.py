@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from earmark_spotter import SpotterModel, score_recording
-from earmark_training.keyword.recordings import read_audio
+from earmark_training.corpus import read_audio
 from earmark_training.keyword.teach import Request, teach
 from earmark_training.keyword.tune import Tuning
 

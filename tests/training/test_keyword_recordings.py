@@ -156,6 +156,8 @@ def test_a_phrase_is_held_as_a_whole():
 def test_negatives_are_freed_of_utterances_with_the_keyword(tmp_path: Path):
     folder = write_speech(tmp_path / "speech", 3, 4)
     soundfile.write(folder / "radio.wav", say(BANANA, 1, 1), RATE)
+    listing = folder / "2" / "1" / "2-1.trans.txt"
+    listing.write_text("\n" + listing.read_text() + "\n\n")  # empty lines are no utterances
     found = find_negatives([folder], "computer", seed=1)
     assert found.left_out == 3
     assert len(found.files) == 3 * 3 + 1

@@ -154,27 +154,43 @@ def find_clips(folder: Path) -> Iterator[SourceFile]:
 
 def find_speech(folder: Path) -> Iterator[SourceFile]:
     """Yield the utterances below `folder` with their transcripts; a quarter of the speakers validate."""
-    for listing in sorted(folder.rglob("*.trans.txt")):
-        speaker = listing.name.split("-", 1)[0]
+    for path, speaker, transcript in read_transcripts(folder):
         percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 100
         split: Split = "validation" if percent < _SPEECH_VALIDATION_PERCENT else "training"
+        found = [p for s in _SUFFIXES if (p := path.with_name(path.name + s)).is_file()]
+        if found:
+            yield SourceFile(found[0], "speech", split, transcript, speaker)
+
+
+def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield what is read below a folder in LibriSpeech's layout, by its `*.trans.txt` files.
+
+    Each utterance's path without the suffix, its speaker, and the transcript, lower case.
+    """
+    for listing in sorted(folder.rglob("*.trans.txt")):
+        speaker = listing.name.split("-", 1)[0]
         for line in listing.read_text().splitlines():
             name, _, transcript = line.partition(" ")
-            found = [p for s in _SUFFIXES if (p := listing.with_name(name + s)).is_file()]
-            if found:
-                yield SourceFile(found[0], "speech", split, transcript.lower(), speaker)
+            if name:
+                yield listing.with_name(name), speaker, transcript.lower()
 
 
-def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
+def read_audio(path: Path) -> NDArray[np.float32]:
+    """Read a file as mono float32 [n] at 16 kHz. Raises CorpusError for what is no audio."""
     try:
-        samples, rate = soundfile.read(file.path, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise CorpusError(f"{file.path} cannot be read: {error.error_string}") from error
-    mono = samples.mean(axis=1)
-    if rate != SAMPLE_RATE_HZ:
+        raise CorpusError(f"{path} cannot be read: {error.error_string}") from error
+    mono: NDArray[np.float32] = samples.mean(axis=1)
+    if rate != SAMPLE_RATE_HZ and len(mono):
         import soxr
 
         mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
+    return mono
+
+
+def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
+    mono = read_audio(file.path)
     word = locate_word(mono, SAMPLE_RATE_HZ) if file.kind == "clip" else None
     return np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16), word
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from earmark_training.corpus import SourceFile
+from earmark_training.corpus import SourceFile, read_transcripts
 from earmark_training.keyword.recordings import RecordingsError, find_audio
 
 if TYPE_CHECKING:
@@ -47,25 +47,14 @@ def find_negatives(folders: Sequence[Path], keyword: str, *, seed: int) -> Negat
         readable, _ = find_audio(folder)
         if not readable:
             raise RecordingsError(f"{folder} holds no audio that can be read (WAV, FLAC, Ogg, Opus, MP3, …)")
-        texts = read_transcripts(folder)
+        known = {path: (speaker, text) for path, speaker, text in read_transcripts(folder)}
         for path in readable:
-            text = texts.get(path.with_suffix(""), "")
+            speaker, text = known.get(path.with_suffix(""), (path.parent.as_posix(), ""))
             if holds(text, keyword):
                 left_out += 1
                 continue
-            speaker = path.stem.split("-", 1)[0] if text else path.parent.as_posix()
             files.append(SourceFile(path, "speech", "training", text, speaker))
     return Negatives(tuple(_at_most(files, MAX_HOURS, seed)), left_out)
-
-
-def read_transcripts(folder: Path) -> dict[Path, str]:
-    """Return the transcripts below a folder by the audio file's path without its suffix."""
-    texts: dict[Path, str] = {}
-    for listing in sorted(folder.rglob("*.trans.txt")):
-        for line in listing.read_text().splitlines():
-            name, _, text = line.partition(" ")
-            texts[listing.with_name(name)] = text.lower()
-    return texts
 
 
 def holds(text: str, keyword: str) -> bool:

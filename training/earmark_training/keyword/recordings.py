@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from earmark_training.corpus import SAMPLE_RATE_HZ
-from earmark_training.errors import TrainingError
+from earmark_training.corpus import SAMPLE_RATE_HZ, read_audio
+from earmark_training.errors import CorpusError, TrainingError
 from earmark_training.locate import locate_word
 
 if TYPE_CHECKING:
@@ -73,20 +73,6 @@ def find_audio(folder: Path) -> tuple[list[Path], list[Path]]:
     return readable, [p for p in files if p.suffix.lower() in _OTHER_AUDIO]
 
 
-def read_audio(path: Path) -> NDArray[np.float32]:
-    """Read a file as mono float32 [n] at 16 kHz. Raises RecordingsError for what is no audio."""
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise RecordingsError(f"{path} cannot be read: {error}") from error
-    mono: NDArray[np.float32] = samples.mean(axis=1)
-    if rate != SAMPLE_RATE_HZ and len(mono):
-        import soxr
-
-        mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
-    return mono
-
-
 def read_takes(folder: Path) -> tuple[list[Take], list[Rejected]]:
     """Read all recordings of a keyword below a folder; return the good ones, and the bad with the reasons.
 
@@ -140,7 +126,7 @@ def _read_take(path: Path) -> Take | Rejected:
         seconds = soundfile.info(path).duration
         too_long = seconds > _LONGEST_S
         samples = np.zeros(0, np.float32) if too_long else read_audio(path)
-    except (soundfile.LibsndfileError, RecordingsError, OSError):
+    except (soundfile.LibsndfileError, CorpusError, OSError):
         return Rejected(path, "it is no audio file that can be read: convert it to WAV or FLAC")
     if too_long:
         return Rejected(path, f"it lasts {seconds:.0f} s: cut it into pieces of one utterance each, 1 to 3 s")
