@@ -29,14 +29,13 @@ from pathlib import Path
 import numpy as np
 from earmark_spotter import SpotterModel, score_recording
 from earmark_training.calibrate import detect
-from earmark_training.corpus import SourceFile, find_speech, read_audio
+from earmark_training.corpus import SAMPLE_RATE_HZ, SourceFile, find_speech, read_audio
 from earmark_training.keyword.negatives import holds
 from earmark_training.keyword.recordings import find_audio
 from earmark_training.keyword.teach import Request, teach
 from earmark_training.keyword.tune import Tuning
-from earmark_training.peaks import find_peaks
+from earmark_training.peaks import LOWEST_PEAK, find_peaks
 
-RATE_HZ = 16_000
 TEST_SHARE = 1 / 3
 TARGET = 0.5
 
@@ -124,17 +123,19 @@ def _measure(
     meta = model.metadata
     (threshold,) = (info.threshold for info in meta.keywords.values())
     # A second of silence on either side: what is cut off at a file's end is nobody's miss.
-    said = [_best(model, np.pad(read_audio(path), RATE_HZ)) for path in files[size:]]
+    said = [_best(model, np.pad(read_audio(path), SAMPLE_RATE_HZ)) for path in files[size:]]
     alarms, peaks, seconds = 0, [], 0.0
     for file in test_speech:
         if not holds(file.text, word.name):
             samples = read_audio(file.path)
-            seconds += len(samples) / RATE_HZ
+            seconds += len(samples) / SAMPLE_RATE_HZ
             scores = score_recording(model, samples)
             alarms += len(detect(meta, scores))
             peaks += find_peaks(meta, scores, word.name)[1].tolist()
     hours = seconds / 3600
-    fair = sorted(peaks, reverse=True)[int(TARGET * hours)]
+    # The peak that would be the first alarm too many; lower ones than LOWEST_PEAK are not collected.
+    ranked = sorted(peaks, reverse=True)
+    fair = ranked[int(TARGET * hours)] if len(ranked) > int(TARGET * hours) else LOWEST_PEAK
     return (
         f"| {word.name} | {size} | {100 * np.mean([s < threshold for s in said]):.1f}% of {len(said)} "
         f"| {alarms / hours:.2f} in {hours:.1f} h | {100 * np.mean([s <= fair for s in said]):.1f}% "
