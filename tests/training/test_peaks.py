@@ -53,9 +53,7 @@ def test_peaks_are_words_wrong_or_alarms(metadata: ModelMetadata):
     stream = scores(300, low=[(51, 0.9), (104, 0.6)], mid=[(105, 0.5)])
     placed = (Placed("low", 20 * FRAME, 40 * FRAME), Placed("sun", 300 * FRAME, 340 * FRAME))
     speech = scores(400, low=[(35, 0.9), (320, 0.7)], high=[(35, 0.8)])
-    peaks = collect_peaks(
-        metadata, [(words, stream)], [Utterance("low sun", placed, 400 * FRAME, speech, "anna")]
-    )
+    peaks = collect_peaks(metadata, [(words, stream)], [Utterance("low sun", placed, 400 * FRAME, speech)])
     assert peaks.words["low"].tolist() == pytest.approx([0.9, 0.0])
     assert peaks.wrong["low"].tolist() == pytest.approx([0.6])
     assert peaks.wrong["mid"].tolist() == pytest.approx([0.5])

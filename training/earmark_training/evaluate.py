@@ -14,10 +14,8 @@ from earmark_spotter import Detector, classify, resolve_settings, score_recordin
 from earmark_spotter.metadata import Metric
 
 from earmark_training.calibrate import detect, false_alarms
-from earmark_training.corpus import Corpus
 from earmark_training.crossval import cross_validate
 from earmark_training.errors import CorpusError
-from earmark_training.material import Material, prepared
 from earmark_training.peaks import Peaks, Utterance, collect_peaks, hear_utterances, hours
 from earmark_training.protocols import Answered, count
 from earmark_training.sounds import silent_sounds
@@ -34,7 +32,8 @@ if TYPE_CHECKING:
     from earmark_spotter.metadata import ModelMetadata
     from earmark_spotter.model import Float32Array
 
-    from earmark_training.corpus import Recording
+    from earmark_training.corpus import Corpus, Recording
+    from earmark_training.material import Material
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +49,16 @@ _NOISE_GAINS_DB = (0.0, -10.0, -20.0)
 
 def evaluate(
     model: SpotterModel,
-    data: Corpus | Material,
+    material: Material,
     *,
     seed: int = SEED,
     fa_per_hour: float = 2.0,
 ) -> tuple[list[Metric], dict[str, Any]]:
-    """Measure everything that the data has; return the figures and a document with them and their details.
+    """Measure all that the material has; return the figures and a document with them and their details.
 
     fa_per_hour: the operating point that is cross-validated, where speakers are known.
     Raises CorpusError where there is nothing to measure: no clip of a word that the model knows, no speech.
     """
-    material = prepared(data) if isinstance(data, Corpus) else data
     corpus, meta = material.corpus, model.metadata
     clips, speech = corpus.select("clip", "validation"), corpus.select("speech", "validation")
     check_known(meta, clips, speech)

@@ -29,6 +29,7 @@ from google.protobuf.message import DecodeError
 from earmark_training.calibrate import choose_thresholds, measure_offsets
 from earmark_training.errors import ExportError
 from earmark_training.evaluate import evaluate
+from earmark_training.material import prepared
 from earmark_training.network import Network, Shape
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def export(
         )
     model = pack(graph, state, measure_offsets(model, corpus))
     metadata = choose_thresholds(model, corpus, fa_per_hour=fa_per_hour)
-    figures, document = evaluate(pack(graph, state, metadata), corpus, fa_per_hour=fa_per_hour)
+    figures, document = evaluate(pack(graph, state, metadata), prepared(corpus), fa_per_hour=fa_per_hour)
     metadata = replace(metadata, metrics=tuple(replace(f, value=round(f.value, 4)) for f in figures))
     model = pack(graph, state, metadata, out)
     document["sha256"] = model.sha256

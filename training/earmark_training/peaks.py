@@ -41,7 +41,6 @@ class Utterance:
     words: tuple[Placed, ...]
     length: int
     scores: Float32Array
-    speaker: str = ""
 
 
 def hear_utterances(
@@ -59,7 +58,7 @@ def hear_utterances(
         words = place_words(samples, u.text)
         if snr_db is not None:
             samples = under_noise(corpus, samples, np.square(samples).mean(), snr_db, rng)
-        heard.append(Utterance(u.text, words, u.length, score_recording(model, samples), u.speaker))
+        heard.append(Utterance(u.text, words, u.length, score_recording(model, samples)))
     return heard
 
 
