@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import player
-from benchmarks.load import GRACE_S, Outcome
+from benchmarks.load import GRACE_S
 from benchmarks.speech import BenchmarkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
 
-    from benchmarks.load import Load
+    from benchmarks.load import Load, Outcome
 
 _START_TIMEOUT_S = 60
 _LEAD_S = 0.2
@@ -34,12 +34,9 @@ class Generators:
             control.send(begin_s)
         return begin_s
 
-    def finish(self, timeout_s: float) -> Outcome:
-        """Wait until all of them are through, that long at most beyond the grace."""
-        total = Outcome()
-        for control in self._controls:
-            total.add(_receive(control, timeout_s + 2 * GRACE_S))
-        return total
+    def finish(self, timeout_s: float) -> list[Outcome]:
+        """Wait until all of them are through, that long at most beyond the grace; give each one's."""
+        return [_receive(control, timeout_s + 2 * GRACE_S) for control in self._controls]
 
 
 @contextlib.contextmanager

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 GRACE_S = 30
 """What streams get after the last of them should have ended."""
+
+_TOLD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,22 @@ class Outcome:
     """For every chunk: how long after it was due it was sent."""
     cpu_s: float = 0.0
     problems: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def sum(cls, outcomes: Iterable[Outcome]) -> Outcome:
+        """Put several together."""
+        total = cls()
+        for outcome in outcomes:
+            total.add(outcome)
+        return total
+
+    def told_problems(self) -> list[str]:
+        """Say what went wrong, the most frequent first, and not all of it if it is much."""
+        counted = self.problems.most_common()
+        found = [f"{what} ({count} times)" if count > 1 else what for what, count in counted[:_TOLD]]
+        if len(counted) > _TOLD:
+            found.append(f"and {sum(count for _, count in counted[_TOLD:])} problems more")
+        return found
 
     def add(self, other: Outcome) -> None:
         """Take another one's into this one."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from benchmarks.speech import BenchmarkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 10
@@ -84,21 +85,41 @@ def _wait_until_serving(process: subprocess.Popen[str], log: IO[str]) -> int:
 
 
 def cpu_s(pid: int | None) -> float | None:
-    """CPU time of a process since its start, in seconds, of all threads; None where it cannot be known."""
+    """CPU time of a process and its children so far, in seconds; None where it cannot be known."""
     if pid is None or sys.platform != "linux":
         return None
-    # The clock of clock_getcpuclockid(3): nanoseconds, where /proc has hundredths of a second.
-    with contextlib.suppress(OSError):  # there is no such process
-        return time.clock_gettime(~pid << 3 | 2)
-    return None
+    total_s = 0.0
+    for one in _family(pid):
+        # The clock of clock_getcpuclockid(3): nanoseconds, where /proc has hundredths of a second.
+        with contextlib.suppress(OSError):  # there is no such process
+            total_s += time.clock_gettime(~one << 3 | 2)
+    return total_s or None
 
 
 def resident_bytes(pid: int | None) -> int | None:
-    """Memory of a process that is in RAM now; None where it cannot be known."""
+    """Memory of a process and its children that is in RAM now; None where it cannot be known."""
     if pid is None or sys.platform != "linux":
         return None
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
+    total = 0
+    for one in _family(pid):
+        with contextlib.suppress(OSError), open(f"/proc/{one}/status", encoding="ascii") as status:
+            total += sum(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
+    return total or None
+
+
+def machine_cpu_s() -> float | None:
+    """CPU time of everything on this machine so far, in seconds; None where it cannot be known."""
+    with contextlib.suppress(OSError), open("/proc/stat", encoding="ascii") as stat:
+        user, nice, system, _idle, _waiting, *interrupts = map(int, stat.readline().split()[1:8])
+        return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
     return None
+
+
+def _family(pid: int) -> list[int]:
+    """Find a process and what it has started: the workers of a server that has some."""
+    family = [pid]
+    for parent in family:
+        for path in Path(f"/proc/{parent}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                family += map(int, path.read_text().split())
+    return family

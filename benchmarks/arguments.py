@@ -1,0 +1,74 @@
+"""Options that several commands share, and how all of them end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import earmark_client
+from earmark_client import EarmarkError
+from earmark_spotter import SpotterError
+
+from benchmarks.speech import BenchmarkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEMO_RECORDING = Path(earmark_client.__file__).parent / "samples" / "demo.flac"
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Make a command's parser, with the model and the recording, which every command has."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=description, allow_abbrev=False
+    )
+    made.add_argument(
+        "--model", type=Path, metavar="FILE", help="the model file (default: the one that comes with Earmark)"
+    )
+    made.add_argument(
+        "--recording",
+        type=Path,
+        default=DEMO_RECORDING,
+        metavar="FILE",
+        help="what is said, in a loop: WAV, FLAC, Ogg or MP3 (default: the demo recording)",
+    )
+    return made
+
+
+def run(name: str, measure: Callable[[], Sequence[str]]) -> int:
+    """Measure; say which problems there were, and return the exit code: 1 if there was one."""
+    try:
+        problems = measure()
+    except (BenchmarkError, EarmarkError, SpotterError) as error:
+        print(f"benchmarks.{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if problems:
+        print("\n" + "\n".join(problems), file=sys.stderr)
+    return 1 if problems else 0
+
+
+def count(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def counts(text: str) -> list[int]:
+    """Read several of them, with commas between."""
+    return [count(part.strip()) for part in text.split(",")]
+
+
+def seconds(text: str) -> float:
+    """Read a length of time that is enough to measure something."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.5 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.5 to 86400")
+    return value
