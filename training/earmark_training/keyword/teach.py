@@ -11,8 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from earmark_spotter import SpotterModel, score_recording
+from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import (
     DetectorInfo,
     KeywordInfo,
@@ -23,8 +22,7 @@ from earmark_spotter.metadata import (
 from tqdm import tqdm
 
 from earmark_training.calibrate import measure_offsets
-from earmark_training.errors import ExportError
-from earmark_training.export import TOLERANCE, load_network, pack, to_onnx
+from earmark_training.export import check_streaming, load_network, pack, to_onnx
 from earmark_training.keyword.alike import (
     ONE_VOICE_DB,
     SAME_WORD,
@@ -46,7 +44,7 @@ from earmark_training.keyword.recordings import (
 )
 from earmark_training.keyword.report import write_report
 from earmark_training.keyword.results import Results
-from earmark_training.keyword.tune import Tuning, scores
+from earmark_training.keyword.tune import Tuning
 from earmark_training.train import code_commit
 from earmark_training.vocabulary import labels_for
 
@@ -61,6 +59,7 @@ log = logging.getLogger(__name__)
 _MANY_ODD = 0.2
 _BACKGROUND_PIECES = 60
 _FEW_HELD_OUT_HOURS = 1.0
+_CHECKED_TAKES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,9 @@ def teach(request: Request, *, progress: Callable[..., Any] = tqdm) -> SpotterMo
         )  # fmt: skip
         graph, state = to_onnx(final.network), final.network.silent_state().numpy()
         model = pack(graph, state, metadata)
-        _check_streaming(model, final.network, material)
+        check_streaming(
+            final.network, model, [material.corpus.samples(t) for t in material.takes[:_CHECKED_TAKES]]
+        )
         metadata = measure_offsets(model, material.corpus)
         info = replace(metadata.keywords[keyword], threshold=results.threshold)
         metadata = replace(metadata, keywords={keyword: info}, metrics=results.metrics())
@@ -245,11 +246,3 @@ def _provisional(
 def _name_of(keyword: str) -> str:
     """Return a model's name for a keyword: its letters and digits, the rest as dashes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", keyword).strip("-._") or "keyword"
-
-
-def _check_streaming(model: SpotterModel, network: Network, material: Material) -> None:
-    """Refuse a graph that does not give what the network gave."""
-    samples = np.concatenate([material.corpus.samples(t) for t in material.takes[:10]])
-    difference = float(np.abs(score_recording(model, samples) - scores(network, samples)).max())
-    if not difference <= TOLERANCE:
-        raise ExportError(f"served scores differ from torch's by {difference:.1e}, more than {TOLERANCE:.0e}")
