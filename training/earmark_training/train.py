@@ -15,6 +15,7 @@ import tempfile
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,7 @@ from earmark_training.corpus import SAMPLE_RATE_HZ, Corpus
 from earmark_training.errors import RecipeError
 from earmark_training.examples import Batch, ExampleMaker, Mix
 from earmark_training.features import feature_bank
+from earmark_training.learning import follow, rate_at
 from earmark_training.network import Network, Shape
 from earmark_training.processes import end_with_parent
 from earmark_training.vocabulary import DEFAULT_KEYWORDS, SILENCE, UNKNOWN, labels_for
@@ -72,11 +74,6 @@ class Recipe:
     def labels(self) -> tuple[str, ...]:
         """The model's classes in their order."""
         return labels_for(self.keywords)
-
-    def learning_rate_at(self, step: int) -> float:
-        """Return the share of the learning rate at a step: up in a line, then down in a cosine to nothing."""
-        fallen = 0.5 + 0.5 * math.cos(math.pi * min(1, step / (self.epochs * self.steps_per_epoch)))
-        return min(1.0, (step + 1) / self.warmup_steps) * fallen
 
     @property
     def shape(self) -> Shape:
@@ -157,7 +154,7 @@ def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     bank = feature_bank(corpus, recipe.shape)
     ExampleMaker(bank, recipe.shape, recipe.labels, recipe.mix)  # complains here, not in another process
     with tempfile.TemporaryDirectory() as folder:
-        job = _Job(corpus, bank, recipe, out, Path(folder) / "meeting")
+        job = _Job(corpus, bank, recipe, out, Path(folder) / "meeting", code_commit())
         start = cast("Callable[..., None]", start_processes)
         start(_train, (job,), nprocs=recipe.processes, start_method="spawn")
 
@@ -172,6 +169,8 @@ class _Job:
     out: Path
     meeting: Path
     """The file by which they find one another."""
+    commit: str
+    """The code's, when they began: what is committed while they run is not what runs."""
 
 
 def _train(rank: int, job: _Job) -> None:
@@ -195,7 +194,10 @@ def _train(rank: int, job: _Job) -> None:
     optimizer = torch.optim.AdamW(
         parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.learning_rate_at)
+    total_steps = recipe.epochs * recipe.steps_per_epoch
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, partial(rate_at, warmup_steps=recipe.warmup_steps, steps=total_steps)
+    )
     history: list[dict[str, float]] = []
     if (out / CHECKPOINT).is_file():
         history = _resume(out / CHECKPOINT, network, average, optimizer, schedule)
@@ -225,7 +227,7 @@ def _train(rank: int, job: _Job) -> None:
             schedule.step()
             total_loss += batch_loss.item()
             if rank == 0:
-                _follow(average, network, min(recipe.ema_decay, (step + 1) / (step + 10)))
+                follow(average, network, step, most=recipe.ema_decay)
         if rank == 0:
             accuracy = float(np.mean(classify_clips(average, clips) == classes))
             history.append({"loss": total_loss / recipe.steps_per_epoch, "validation_accuracy": accuracy})
@@ -236,7 +238,7 @@ def _train(rank: int, job: _Job) -> None:
                 accuracy,
                 time.monotonic() - started,
             )
-            _save(out, recipe, network, average, optimizer, schedule, history)
+            _save(job, network, average, optimizer, schedule, history)
     dist.destroy_process_group()
 
 
@@ -271,27 +273,16 @@ def _log_to(path: Path) -> None:
     log.setLevel(logging.INFO)
 
 
-@torch.no_grad()
-def _follow(average: Network, network: Network, decay: float) -> None:
-    """Move the average of the weights a little towards the network; counters are taken as they are."""
-    values = network.state_dict()
-    for name, mean in average.state_dict().items():
-        if mean.is_floating_point():
-            mean.lerp_(values[name], 1 - decay)
-        else:
-            mean.copy_(values[name])
-
-
-def _save(out: Path, recipe: Recipe, *parts: Any) -> None:
-    network, average, optimizer, schedule, history = parts
+def _save(job: _Job, *parts: Any) -> None:
+    out, (network, average, optimizer, schedule, history) = job.out, parts
     state = {
-        "recipe": asdict(recipe),
+        "recipe": asdict(job.recipe),
         "network": network.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "history": history,
-        "commit": code_commit(),
+        "commit": job.commit,
     }
     torch.save(state, out / (CHECKPOINT + ".new"))
     os.replace(out / (CHECKPOINT + ".new"), out / CHECKPOINT)

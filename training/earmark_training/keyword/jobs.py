@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from earmark_training.corpus import SAMPLE_RATE_HZ
-from earmark_training.keyword.tune import scores, tune
+from earmark_training.keyword.tune import KEYWORD, scores, tune
 from earmark_training.peaks import find_peaks
 from earmark_training.processes import end_with_parent
 
@@ -103,7 +103,7 @@ def _run(job: Job) -> Tuned:
 def take_score(network: Network, corpus: Corpus, take: Recording) -> float:
     """Return the keyword's highest score in a recording that is followed by silence."""
     samples = np.pad(corpus.samples(take), (0, SAMPLE_RATE_HZ // 2))
-    return float(scores(network, samples)[:, 2].max())
+    return float(scores(network, samples)[:, KEYWORD].max())
 
 
 def speech_peaks(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from earmark_training.corpus import SAMPLE_RATE_HZ
 from earmark_training.keyword.examples import ExampleMaker, Mix
+from earmark_training.learning import follow, rate_at
 from earmark_training.network import Pointwise
 
 if TYPE_CHECKING:
@@ -91,11 +93,7 @@ def tune(
         weight_decay=tuning.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            min(1.0, (step + 1) / tuning.warmup_steps)
-            * (0.5 + 0.5 * math.cos(math.pi * min(1, step / tuning.steps)))
-        ),
+        optimizer, partial(rate_at, warmup_steps=tuning.warmup_steps, steps=tuning.steps)
     )
     mined: list[Mined] = []
     round_steps = math.ceil(tuning.steps / (tuning.rounds + 1))
@@ -114,7 +112,7 @@ def tune(
         nn.utils.clip_grad_norm_(tuned.parameters(), 5.0)
         optimizer.step()
         schedule.step()
-        _follow(average, tuned, min(tuning.ema_decay, (step + 1) / (step + 10)))
+        follow(average, tuned, step, most=tuning.ema_decay)
     return average
 
 
@@ -154,12 +152,6 @@ def loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
     return (answer.sum() + (mean + background.topk(_WORST_FRAMES, dim=1).values.mean(1)).sum() / 2) / len(
         logits
     )
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, tuned: nn.Module, decay: float) -> None:
-    for mean, value in zip(average.parameters(), tuned.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
 
 
 @torch.no_grad()
