@@ -44,6 +44,8 @@ class Outcome:
 
     streams: int = 0
     """Streams that the server took; only of them anything is expected."""
+    stream_s: float = 0.0
+    """Audio that was sent in those, in seconds."""
     refused: int = 0
     expected: int = 0
     got: int = 0
@@ -75,6 +77,7 @@ class Outcome:
     def add(self, other: Outcome) -> None:
         """Take another one's into this one."""
         self.streams += other.streams
+        self.stream_s += other.stream_s
         self.refused += other.refused
         self.expected += other.expected
         self.got += other.got

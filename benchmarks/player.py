@@ -167,6 +167,7 @@ class _Stream:
                 total.problems["a stream was refused without RetryInfo"] += 1
             return
         total.streams += 1
+        total.stream_s += len(self._sent_s) * self._messages.chunk_s
         total.expected += len(self._plan.answers)
         if ending is None:
             total.problems[f"a stream had not ended {GRACE_S} s after its time"] += 1

@@ -26,27 +26,29 @@ class Speech:
     """A recording that streams play in an endless loop, each from a chunk of its own choosing."""
 
     sample_rate_hz: int
-    chunk_samples: int
+    chunk_bytes: int
     chunks: tuple[bytes, ...]
     """LINEAR16, mono, all equally long: less than a chunk at the recording's end is left out."""
 
     @classmethod
-    def read(cls, path: Path, chunk_ms: int) -> Speech:
-        """Cut a recording into chunks. Raises RecordingError and BenchmarkError for one that won't do."""
+    def read(cls, path: Path, chunk_ms: float) -> Speech:
+        """Cut a recording into chunks; 0 ms stands for single bytes.
+
+        Raises RecordingError and BenchmarkError for one that won't do.
+        """
         with Recording(path) as recording:
             rate_hz = recording.sample_rate_hz
             pcm = b"".join(recording)
-        chunk_samples = round(rate_hz * chunk_ms / 1000)
-        size = 2 * chunk_samples
+        size = 2 * round(rate_hz * chunk_ms / 1000) or 1
         chunks = tuple(pcm[i : i + size] for i in range(0, len(pcm) - size + 1, size))
         if not chunks:
             raise BenchmarkError(f"{path}: the recording is shorter than one chunk of {chunk_ms} ms.")
-        return cls(rate_hz, chunk_samples, chunks)
+        return cls(rate_hz, size, chunks)
 
     @property
     def chunk_s(self) -> float:
         """How long a chunk is spoken."""
-        return self.chunk_samples / self.sample_rate_hz
+        return self.chunk_bytes / (2 * self.sample_rate_hz)
 
     def config(self) -> bytes:
         """Make a stream's first message: every keyword, as calibrated, and a Progress every second."""

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from earmark_client import SyncClient
@@ -96,51 +97,63 @@ class Workload:
                 pass
 
     def run(self, stream_count: int, server: ServerProcess, base_bytes: int | None = None) -> Measured:
-        """Load a server, and wait for the end; `base_bytes` is its memory before, if it is of interest."""
-        with generators(self.loads(self.plans(stream_count), server.address)) as ready:
-            before = (cpu_s(server.pid), machine_cpu_s())
-            begin_s = ready.begin()
-            time.sleep(max(0.0, begin_s + 0.9 * self.seconds - time.monotonic()))
-            loaded_bytes = resident_bytes(server.pid)
-            outcome = Outcome.sum(ready.finish(self.seconds))
-            passed_s = time.monotonic() - begin_s
-            after = (cpu_s(server.pid), machine_cpu_s())
-        server_s, machine_s = (
-            None if earlier is None or later is None else later - earlier
-            for earlier, later in zip(before, after, strict=True)
-        )
-        grown = None if base_bytes is None or loaded_bytes is None else loaded_bytes - base_bytes
-        return Measured(stream_count, self.seconds, passed_s, server_s, machine_s, grown, outcome)
+        """Load a server with that many streams; `base_bytes` is its memory before, if of interest."""
+        return play(self.loads(self.plans(stream_count), server.address), server, self.seconds, base_bytes)
 
 
-@dataclass(frozen=True, slots=True)
+def play(
+    loads: Sequence[Load], server: ServerProcess, seconds: float, base_bytes: int | None = None
+) -> Measured:
+    """Load a server, and wait for the end, which comes after so many seconds if all goes well."""
+    with generators(loads) as ready:
+        before = (cpu_s(server.pid), machine_cpu_s())
+        begin_s = ready.begin()
+        time.sleep(max(0.0, begin_s + 0.9 * seconds - time.monotonic()))
+        loaded_bytes = resident_bytes(server.pid)
+        outcomes = ready.finish(seconds)
+        passed_s = time.monotonic() - begin_s
+        after = (cpu_s(server.pid), machine_cpu_s())
+    server_s, machine_s = (
+        None if earlier is None or later is None else later - earlier
+        for earlier, later in zip(before, after, strict=True)
+    )
+    grown = None if base_bytes is None or loaded_bytes is None else loaded_bytes - base_bytes
+    return Measured(sum(len(load.plans) for load in loads), passed_s, server_s, machine_s, grown, outcomes)
+
+
+@dataclass(frozen=True)
 class Measured:
     """What a load cost, and what came of it. None is what cannot be known here."""
 
     streams: int
-    seconds: float
-    """The length of each stream."""
+    """Those that were wanted."""
     passed_s: float
     """From the begin to the end of the load."""
     server_cpu_s: float | None
     machine_cpu_s: float | None
     """CPU time of everything on this machine."""
     grown_bytes: int | None
-    outcome: Outcome
+    outcomes: list[Outcome]
+    """Of each generator process."""
 
-    @property
-    def _stream_s(self) -> float:
-        return max(1, self.outcome.streams) * self.seconds
+    @cached_property
+    def outcome(self) -> Outcome:
+        """That of all of them together."""
+        return Outcome.sum(self.outcomes)
 
     @property
     def server_ms(self) -> float | None:
         """The server's CPU time for a second of a stream, in ms."""
-        return None if self.server_cpu_s is None else 1000 * self.server_cpu_s / self._stream_s
+        return self._per_stream_s(self.server_cpu_s)
 
     @property
-    def generator_ms(self) -> float:
+    def generator_ms(self) -> float | None:
         """The same of the load generators."""
-        return 1000 * self.outcome.cpu_s / self._stream_s
+        return self._per_stream_s(self.outcome.cpu_s)
+
+    def _per_stream_s(self, used_s: float | None) -> float | None:
+        stream_s = self.outcome.stream_s
+        return None if used_s is None or not stream_s else 1000 * used_s / stream_s
 
     @property
     def busy_percent(self) -> float | None:

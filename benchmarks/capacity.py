@@ -1,0 +1,112 @@
+"""Fill a server with real-time streams, then try more, and print how those that run fare.
+
+    python -m benchmarks.capacity [--streams 1000] [--more 200] [--max-streams N] [--seconds 40]
+
+After a third of the time, more streams knock, one after the other until two thirds are over. A stream that
+is refused does not come back. Prints the delay of the first streams' events before and meanwhile, and that of
+the others, if any were let in. Exits with 1 when a detection was lost, or came that should not have, when a
+stream beyond --max-streams was let in, or one was refused without being told when to come back.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from earmark_spotter import SpotterModel
+
+from benchmarks import arguments
+from benchmarks.load import Outcome
+from benchmarks.processes import serving
+from benchmarks.speech import Speech
+from benchmarks.table import number, print_head, print_row, quantile_ms
+from benchmarks.workload import Workload, play
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+COLUMNS = (
+    "",
+    "streams",
+    "refused",
+    "delay p50, ms",
+    "delay p99, ms",
+    "delay max, ms",
+    "detections, got / expected",
+    "sent late p99, ms",
+)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = arguments.parser("capacity", "Fill a server with streams, then try more.")
+    parser.add_argument(
+        "--streams", type=arguments.count, default=1000, help="streams from the start (default: 1000)"
+    )
+    parser.add_argument(
+        "--more", type=arguments.count, default=200, help="streams that knock later (default: 200)"
+    )
+    parser.add_argument(
+        "--max-streams",
+        type=arguments.count,
+        metavar="N",
+        help="the server's limit (default: as many as --streams)",
+    )
+    parser.add_argument(
+        "--seconds", type=arguments.seconds, default=40.0, help="length of the streams (default: 40)"
+    )
+    parser.add_argument(
+        "--chunk-ms", type=arguments.count, default=100, help="audio in one message, in ms (default: 100)"
+    )
+    options = parser.parse_args(given)
+    return arguments.run("capacity", lambda: _measure(options))
+
+
+def _measure(options: argparse.Namespace) -> list[str]:
+    speech = Speech.read(options.recording, options.chunk_ms)
+    model = SpotterModel.load(options.model)
+    limit = options.max_streams or options.streams
+    first = Workload(speech, model, max(3, round(options.seconds / speech.chunk_s)))
+    later = Workload(speech, model, first.chunk_count // 3)
+    third_s = first.seconds / 3
+    about = f"{first.seconds:g} s of {options.recording.name} in chunks of {options.chunk_ms} ms"
+    print_head(f"{model.metadata.name} {model.metadata.version}, {about}, at most {limit} streams", COLUMNS)
+    with serving(options.model, limit) as server:
+        first.warm_up(server.address)
+        loads = first.loads(first.plans(options.streams), server.address)
+        knocking = later.plans(options.more, after_s=third_s, within_s=third_s)
+        measured = play([*loads, *later.loads(knocking, server.address)], server, first.seconds)
+    those = Outcome.sum(measured.outcomes[: len(loads)])
+    others = Outcome.sum(measured.outcomes[len(loads) :])
+    for name, begin_s, end_s in (
+        ("before", 0.0, third_s),
+        (f"while {options.more} more knock", third_s, 2 * third_s),
+        ("afterwards", 2 * third_s, math.inf),
+    ):
+        pairs = zip(those.delays_s, those.heard_s, strict=True)
+        print_row(_row(name, those, [delay_s for delay_s, heard_s in pairs if begin_s <= heard_s < end_s]))
+    print_row(_row("those that knocked", others, others.delays_s))
+    print(
+        f"\nServer CPU {number(measured.server_ms, 2)} and generator CPU {number(measured.generator_ms, 2)} "
+        f"ms per stream-s, machine busy {number(measured.busy_percent, 0)}%."
+    )
+    problems = measured.problems
+    if measured.outcome.streams > limit:
+        problems.append(f"{measured.outcome.streams} streams were let in, but the limit is {limit}")
+    return problems
+
+
+def _row(name: str, outcome: Outcome, delays_s: Sequence[float]) -> tuple[str, ...]:
+    return (
+        name,
+        str(outcome.streams),
+        str(outcome.refused),
+        *(number(quantile_ms(delays_s, percent)) for percent in (50, 99, 100)),
+        f"{outcome.got} / {outcome.expected}",
+        number(quantile_ms(outcome.late_s, 99)),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Measure how soon a lone stream hears of a keyword, and what its server costs meanwhile.
+
+    python -m benchmarks.latency [--seconds 120]
+
+One stream says the recording again and again in real time, on a server that has nothing else to do.
+The delay is from the sending of the chunk that decides a detection to the receipt of the event.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from earmark_spotter import SpotterModel
+
+from benchmarks import arguments
+from benchmarks.processes import serving
+from benchmarks.speech import Speech
+from benchmarks.table import number, print_head, print_row, quantile_ms
+from benchmarks.workload import Workload
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+COLUMNS = (
+    "detections, got / expected",
+    "delay p50, ms",
+    "delay p90, ms",
+    "delay p99, ms",
+    "delay max, ms",
+    "server CPU, ms per stream-s",
+    "sent late p99, ms",
+)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = arguments.parser("latency", "Measure how soon a lone stream hears of a keyword.")
+    parser.add_argument(
+        "--seconds", type=arguments.seconds, default=120.0, help="length of the stream (default: 120)"
+    )
+    parser.add_argument(
+        "--chunk-ms", type=arguments.count, default=100, help="audio in one message, in ms (default: 100)"
+    )
+    options = parser.parse_args(given)
+    return arguments.run("latency", lambda: _measure(options))
+
+
+def _measure(options: argparse.Namespace) -> list[str]:
+    speech = Speech.read(options.recording, options.chunk_ms)
+    model = SpotterModel.load(options.model)
+    workload = Workload(speech, model, max(1, round(options.seconds / speech.chunk_s)))
+    about = f"{workload.seconds:g} s of {options.recording.name} in chunks of {options.chunk_ms} ms"
+    print_head(f"{model.metadata.name} {model.metadata.version}, one stream, {about}", COLUMNS)
+    with serving(options.model, 2) as server:
+        workload.warm_up(server.address)
+        measured = workload.run(1, server)
+    outcome = measured.outcome
+    print_row(
+        (
+            f"{outcome.got} / {outcome.expected}",
+            *(number(quantile_ms(outcome.delays_s, percent)) for percent in (50, 90, 99, 100)),
+            number(measured.server_ms, 2),
+            number(quantile_ms(outcome.late_s, 99)),
+        )
+    )
+    return measured.problems
+
+
+if __name__ == "__main__":
+    sys.exit(main())
