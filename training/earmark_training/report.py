@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REPORT, METRICS = "report.html", "metrics.json"
-
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 0.5em 0 } td, th { padding: 0.15em 0.9em 0.15em 0 }
@@ -32,8 +30,8 @@ svg { max-width: 100%; height: auto } p { color: #555; max-width: 48em } code { 
 def write_report(document: dict[str, Any], out: Path) -> None:
     """Write `report.html` and `metrics.json` into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / METRICS).write_text(json.dumps(document, indent=1) + "\n")
-    (out / REPORT).write_text(page(document))
+    (out / "metrics.json").write_text(json.dumps(document, indent=1) + "\n")
+    (out / "report.html").write_text(page(document))
 
 
 def page(document: dict[str, Any]) -> str:
@@ -50,18 +48,18 @@ def page(document: dict[str, Any]) -> str:
         parts += [
             "<h2>Misses against false alarms</h2><p>All thresholds moved together; the dots are the model's "
             "own thresholds.</p>",
-            _svg(_curves(document)),
+            svg(_curves(document)),
             "<h2>The same for every keyword</h2><p>Solid: no noise added. Dashed: noise at 10 dB.</p>",
-            _svg(_keyword_curves(document["tradeoff"]["by_keyword"])),
+            svg(_keyword_curves(document["tradeoff"]["by_keyword"])),
         ]
     names = {"own": "the model's own classes", "12": "the 12-class protocol"}
     for name, protocol in document.get("clips", {}).items():
         if name in names:
-            parts += [f"<h2>Confusion, {names[name]}</h2>", _svg(_confusion(protocol))]
+            parts += [f"<h2>Confusion, {names[name]}</h2>", svg(_confusion(protocol))]
     return "\n".join(parts) + "\n</html>\n"
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """Return the figure as an SVG element without what only a file of its own needs."""
     import matplotlib as mpl
 
@@ -69,10 +67,9 @@ def _svg(figure: Figure) -> str:
     # Text stays text; the salt makes the same figure the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "earmark"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    text = out.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
 
 
 def _figure(width: float, height: float) -> Figure:

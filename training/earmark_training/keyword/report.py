@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from html import escape
 from typing import TYPE_CHECKING, Any
+
+from earmark_training.report import svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,7 +76,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _curve(points: Sequence[Sequence[float]]) -> str:
     """Return the curve of misses against false alarms as an SVG element."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.5), layout="constrained")
@@ -84,8 +83,4 @@ def _curve(points: Sequence[Sequence[float]]) -> str:
     axes.plot([p[0] for p in points], [100 * p[1] for p in points])
     axes.set(xscale="log", xlabel="false alarms per hour", ylabel="missed, %", ylim=(0, None))
     axes.grid(alpha=0.3)
-    out = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "earmark"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return svg(figure)
