@@ -65,6 +65,13 @@ def coloured_noise(rng: np.random.Generator, length: int) -> Samples:
     return noise / np.float32(np.abs(noise).max())
 
 
+def add_at(to: NDArray[np.float32], piece: NDArray[np.float32], offset: int) -> None:
+    """Add `piece` at `offset`, which may lie before the start; what does not fit is left out."""
+    piece = piece[max(0, -offset) : max(0, len(to) - offset)]
+    start = max(0, offset)
+    to[start : start + len(piece)] += piece
+
+
 def _swell(rng: np.random.Generator, length: int) -> Samples:
     """Return a level over time that moves by up to 40 dB, in steps of 50 ms to 1 s."""
     count = int(length / SAMPLE_RATE_HZ / 10 ** rng.uniform(-1.3, 0)) + 2

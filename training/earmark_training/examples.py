@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from earmark_training.augment import add_at
 from earmark_training.errors import RecipeError
 from earmark_training.network import LOG_FLOOR, LogMel
 from earmark_training.transcripts import tolerance_samples
@@ -175,7 +176,7 @@ class ExampleMaker:
             (_, start, end), target = item.words[0], self._labels.get(item.text, self._labels[UNKNOWN])
             start, end = position + int(start / tempo), position + math.ceil(end / tempo)
             sound *= np.float32(10 ** (rng.uniform(-6, 3) / 10))
-            _add(stretch.power, sound, position)
+            add_at(stretch.power, sound, position)
             heard = start + int(_HEARD_FRACTION * (end - start))
             stretch.allowed[max(0, heard) : max(0, end + round(_FORGET_SECONDS / self._seconds)), target] = (
                 True
@@ -208,7 +209,7 @@ class ExampleMaker:
         """
         cut, length = piece
         sound, _ = self._voice(rng, self._bank.power(item, cut, length), tempo=False)
-        _add(stretch.power, sound, position)
+        add_at(stretch.power, sound, position)
         reach = tolerance_samples(item.frames * self._shape.hop_samples) // self._shape.hop_samples
         for word, start, end in item.words:
             if word in self._sounds:
@@ -242,7 +243,9 @@ class ExampleMaker:
             for _ in range(rng.integers(3, 7)):
                 item = self._pick(rng, self._speech)
                 cut, length = self._cut(rng, item, self._frames)
-                _add(noise, self._bank.power(item, cut, length), int(rng.integers(self._frames - length + 1)))
+                add_at(
+                    noise, self._bank.power(item, cut, length), int(rng.integers(self._frames - length + 1))
+                )
         level = noise.sum(1).mean()
         return noise / max(float(level), 1e-9)
 
@@ -253,13 +256,6 @@ class ExampleMaker:
         phase = np.cos(rng.uniform(0, np.pi, power.shape).astype(np.float32))
         power += noise + 2 * self._interference * np.sqrt(power * noise) * phase
         np.maximum(power, 0, out=power)
-
-
-def _add(to: Power, piece: Power, offset: int) -> None:
-    """Add `piece` at `offset`, which may lie before the start; what does not fit is left out."""
-    piece = piece[max(0, -offset) : max(0, len(to) - offset)]
-    start = max(0, offset)
-    to[start : start + len(piece)] += piece
 
 
 def _warp(mels: int, amount: float) -> Power:

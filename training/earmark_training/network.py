@@ -62,10 +62,14 @@ class Shape:
         return self.stem_kernel + self.stem_stride * (frames - 1)
 
     @property
+    def unsmoothed_field_samples(self) -> int:
+        """Samples that one unsmoothed score depends on."""
+        return self.window_samples + self.hop_samples * (self.mel_frames - 1)
+
+    @property
     def receptive_field_samples(self) -> int:
         """Samples that one score depends on."""
-        smoothing = (self.smoothing_frames - 1) * self.frame_samples
-        return self.window_samples + self.hop_samples * (self.mel_frames - 1) + smoothing
+        return self.unsmoothed_field_samples + (self.smoothing_frames - 1) * self.frame_samples
 
 
 def _history(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,15 +269,19 @@ class Network(nn.Module):
         )
         return torch.relu(self.stem(stacked.transpose(0, 1)))
 
-    def logits(self, mel: Tensor) -> Tensor:
-        """Return the classes' logits (batch, frames, classes) for normalised log-mel, in valid form.
+    def body(self, mel: Tensor) -> Tensor:
+        """From normalised log-mel (batch, mel frames, mels) to what the head sees, (frames, batch, channels).
 
-        The first frame comes from the first `shape.mel_frames` mel frames.
+        In valid form: the first frame comes from the first `shape.mel_frames` mel frames.
         """
         x = self.embed(mel)
         for block in self.blocks:
             x = block(x)
-        return cast("Tensor", self.head(self.dropout(x))).transpose(0, 1)
+        return x
+
+    def logits(self, mel: Tensor) -> Tensor:
+        """Return the classes' logits (batch, frames, classes) for normalised log-mel; frames as of `body`."""
+        return cast("Tensor", self.head(self.dropout(self.body(mel)))).transpose(0, 1)
 
     def forward(self, pcm: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step as it is served.

@@ -36,13 +36,10 @@ _FEWEST = 2  # recordings that can be a word of their own
 def body_frames(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what the body makes of a recording, [frames, channels], one frame each `frame_samples`."""
     shape = network.shape
-    seen = shape.receptive_field_samples - (shape.smoothing_frames - 1) * shape.frame_samples
-    padded = np.pad(samples, (seen - shape.frame_samples, -len(samples) % shape.frame_samples))
+    before = shape.unsmoothed_field_samples - shape.frame_samples
+    padded = np.pad(samples, (before, -len(samples) % shape.frame_samples))
     mel = network.normalize(network.log_mel(torch.from_numpy(padded[None])))
-    x = network.embed(mel)
-    for block in network.blocks:
-        x = block(x)
-    return cast("NDArray[np.float32]", x[:, 0].numpy())
+    return cast("NDArray[np.float32]", network.body(mel)[:, 0].numpy())
 
 
 def compare(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earmark_training.augment import synthetic, vary_voice
+from earmark_training.augment import add_at, synthetic, vary_voice
 from earmark_training.corpus import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class ExampleMaker:
     def __init__(self, material: Material, shape: Shape, mix: Mix, *, seed: int) -> None:
         self._material, self._mix, self._seed = material, mix, seed
         self._frame = shape.frame_samples
-        # The loss sees scores that are not smoothed yet.
-        self._first = shape.receptive_field_samples - (shape.smoothing_frames - 1) * self._frame
+        self._first = shape.unsmoothed_field_samples
         self._frames = int(_SCORED_S * SAMPLE_RATE_HZ) // self._frame
         self._samples = self._first + (self._frames - 1) * self._frame
         # Making noise takes longer than all the rest: there is a stock of it.
@@ -160,11 +159,11 @@ class ExampleMaker:
             samples, offset = samples[margin:], offset + margin
             space = pcm[: max(0, offset - int(rng.uniform(0, 0.4) * SAMPLE_RATE_HZ))]
             speech = self._some_speech(rng, len(space))
-            _add(space, speech, len(space) - len(speech))
-        _add(pcm, samples, offset)
+            add_at(space, speech, len(space) - len(speech))
+        add_at(pcm, samples, offset)
         if rng.random() < self._mix.after:
             space = pcm[ends_at + int(rng.uniform(0.05, 0.5) * SAMPLE_RATE_HZ) :]
-            _add(space, self._some_speech(rng, len(space)), 0)
+            add_at(space, self._some_speech(rng, len(space)), 0)
         return ends_at
 
     def _marks(self, ends_at: int, length: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -177,12 +176,12 @@ class ExampleMaker:
     def _place_mined(self, rng: np.random.Generator, mined: Mined, pcm: NDArray[np.float32]) -> float:
         recording, until = mined
         offset = int(rng.integers(self._first, len(pcm))) - until
-        _add(pcm, self._material.corpus.samples(recording), offset)
+        add_at(pcm, self._material.corpus.samples(recording), offset)
         return float(np.square(pcm).mean())
 
     def _place_speech(self, rng: np.random.Generator, pcm: NDArray[np.float32]) -> float:
         speech, _ = vary_voice(rng, self._some_speech(rng, int(1.2 * len(pcm))))
-        _add(pcm, speech, 0)
+        add_at(pcm, speech, 0)
         return float(np.square(pcm).mean())
 
     def _some_speech(self, rng: np.random.Generator, length: int) -> NDArray[np.float32]:
@@ -203,20 +202,13 @@ class ExampleMaker:
             noise = np.zeros(self._samples, np.float32)
             for _ in range(rng.integers(1, 6)):
                 voice = self._some_speech(rng, self._samples)
-                _add(noise, voice / (np.sqrt(np.square(voice).mean()) + np.float32(1e-6)), 0)
+                add_at(noise, voice / (np.sqrt(np.square(voice).mean()) + np.float32(1e-6)), 0)
         scaled: NDArray[np.float32] = noise / (np.sqrt(np.square(noise).mean()) + np.float32(1e-4))
         return scaled
 
 
 def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
     return items[int(rng.integers(len(items)))]
-
-
-def _add(to: NDArray[np.float32], piece: NDArray[np.float32], offset: int) -> None:
-    """Add `piece` at `offset`, which may lie before the start; what does not fit is left out."""
-    piece = piece[max(0, -offset) : max(0, len(to) - offset)]
-    start = max(0, offset)
-    to[start : start + len(piece)] += piece
 
 
 def _part(rng: np.random.Generator, word: _Word) -> _Word:
