@@ -80,6 +80,7 @@ async def _serve(settings: Settings, line: Line | None) -> int:
         draining.result()
         return 0
     draining.cancel()
+    await asyncio.wait((draining,))
     await server.stop()
     return 1
 

@@ -234,8 +234,8 @@ def test_workers_end_when_their_supervisor_is_gone(workers: Workers, tiny_model_
     stream.until(lambda event: event.HasField("started"))
     workers.process.kill()
     # The lines end with the last process that could write one.
-    stopped = {line["worker"] for line in workers.lines() if line["event"] == "stopped"}
-    assert stopped == set(workers.pids)
+    stopped = [line["worker"] for line in workers.lines() if line["event"] == "stopped"]
+    assert sorted(stopped) == sorted(workers.pids)
     with pytest.raises(grpc.RpcError):
         stream.end()
     arguments = (f"--port={workers.port}", f"--model={tiny_model_path}", "--log-format=json")
