@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -114,6 +115,19 @@ def test_the_bank_has_every_training_recording_plain_and_varied(bank: FeatureBan
 def test_a_bank_is_computed_once(corpus: Corpus, bank: FeatureBank, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("earmark_training.features._compute", None)
     assert feature_bank(corpus, RECIPE.shape).folder == bank.folder
+
+
+def test_a_corpus_that_replaces_another_gets_its_own_bank(
+    clips_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("earmark_training.features._VARIANTS", {"clip": 1, "noise": 1})
+    monkeypatch.setattr("earmark_training.features._SYNTHETIC_PIECES", 1)
+    fewer = shutil.copytree(clips_dir, tmp_path / "clips")
+    shutil.rmtree(fewer / "yes")
+    for folder in (clips_dir, fewer):
+        found = feature_bank(prepare(folder, [], tmp_path / "corpus", progress=quiet), RECIPE.shape)
+        words = {i.text for i in found.items if i.kind == "clip"}
+        assert words == {path.name for path in folder.glob("[a-z]*") if path.is_dir()}
 
 
 def test_a_batch_is_the_same_whenever_it_is_made(maker: ExampleMaker):

@@ -90,13 +90,17 @@ class FeatureBank:
 
 
 def feature_bank(corpus: Corpus, shape: Shape) -> FeatureBank:
-    """Return the corpus's features for a network's shape; computed at the first call, and kept beside it."""
+    """Return the corpus's features for a network's shape; computed at the first call, and kept beside it.
+
+    Those of a corpus that was in the folder before are computed anew.
+    """
     front_end = {
         k: v for k, v in asdict(shape).items() if k.endswith(("_hz", "mels", "window_samples", "hop_samples"))
     }
     key = json.dumps([front_end, _VARIANTS, _SYNTHETIC_PIECES, _SEED], sort_keys=True)
     folder = corpus.folder / f"mel-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    if not (folder / "index.json").is_file():
+    made, prepared = folder / "index.json", corpus.folder / "index.json"
+    if not made.is_file() or made.stat().st_mtime_ns < prepared.stat().st_mtime_ns:
         folder.mkdir(exist_ok=True)
         _compute(corpus, shape, folder)
     return FeatureBank(folder)
