@@ -34,8 +34,8 @@ STREAMS_PER_CONNECTION = 100
 METHOD = "/earmark.v1.KeywordSpottingService/StreamingSpot"
 
 # The first byte of an answer names its one field.
-_DETECTION = rpcs.StreamingSpotResponse.DETECTION_FIELD_NUMBER << 3 | 2
-_ENDED = rpcs.StreamingSpotResponse.ENDED_FIELD_NUMBER << 3 | 2
+DETECTION = rpcs.StreamingSpotResponse.DETECTION_FIELD_NUMBER << 3 | 2
+ENDED = rpcs.StreamingSpotResponse.ENDED_FIELD_NUMBER << 3 | 2
 _OK, _RESOURCE_EXHAUSTED = 0, 8
 
 
@@ -146,11 +146,11 @@ class _Stream:
     def on_message(self, message: bytes) -> None:
         """Note a detection, and when it came."""
         self._answered = True
-        if message[0] == _DETECTION:
+        if message[0] == DETECTION:
             now_s = time.monotonic()
             event = rpcs.StreamingSpotResponse.FromString(message)
             self._received.append((event.detection.detection_id, now_s))
-        self._ended = message[0] == _ENDED
+        self._ended = message[0] == ENDED
 
     def on_end(self, ending: Ending) -> None:
         """Be done."""

@@ -32,14 +32,17 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving(model_path: Path | None, max_streams: int) -> Iterator[ServerProcess]:
+def serving(
+    model_path: Path | None, max_streams: int, *settings: str, core: int | None = None
+) -> Iterator[ServerProcess]:
     """Run `earmark-server` on a free port of loopback while the block runs.
 
-    Settings that are not stated here can be made by the server's environment variables.
-    Raises BenchmarkError if it doesn't start.
+    With `core`, it runs on that core only. `settings` are more options of its command line; others can be
+    made by its environment variables. Raises BenchmarkError if it doesn't start.
     """
-    command = [sys.executable, "-m", "earmark_server", "--host", "127.0.0.1", "--port", "0"]
-    command += ["--max-streams", str(max_streams), "--log-format", "json", "--log-level", "info"]
+    command = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    command += [sys.executable, "-m", "earmark_server", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--max-streams", str(max_streams), "--log-format", "json", "--log-level", "info", *settings]
     if model_path is not None:
         command += ["--model", str(model_path)]
     # A session of its own: an interrupt from the terminal is for the benchmark, which then ends it.
