@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import bench_rig
+import pytest
+
+from benchmarks import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are bound to cores on Linux")
+
+
+def _given(tiny_model_path: Path, recording: Path) -> list[str]:
+    return [
+        "--model", str(tiny_model_path), "--recording", str(recording), "--seconds", "20",
+        "--recordings", "5", "--recording-seconds", "8", "--at-once", "3", "--workers", "2",
+    ]  # fmt: skip
+
+
+def test_one_recording_and_an_archive_by_both_rpcs(tiny_model_path: Path, tmp_path: Path) -> None:
+    done = bench_rig.run("files", *_given(tiny_model_path, bench_rig.words(tmp_path)))
+    assert done.code == 0, done.err
+    header, lines = done.table()
+    assert header[6] == "times real time"
+    assert [(line[0], line[1], line[2], line[4]) for line in lines] == [
+        ("one recording", "StreamingSpot", "1", "20"),
+        ("one recording", "Spot", "1", "20"),
+        ("5 recordings", "StreamingSpot", "3", "40"),
+        ("5 recordings", "Spot", "3", "40"),
+    ]
+    assert [line[8] for line in lines] == ["30 / 30", "30 / 30", "60 / 60", "60 / 60"]
+    for line in lines:
+        assert float(line[6]) > 0
+        assert float(line[7]) > 0
+
+
+def test_a_lost_detection_is_noticed(
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench_rig.expect_one_more(monkeypatch)
+    assert files.main(_given(tiny_model_path, bench_rig.words(tmp_path))) == 1
+    problems = capsys.readouterr().err.split("\n")
+    assert "one recording, StreamingSpot: a detection that is never made was lost" in problems
+    assert "5 recordings, Spot: a detection that is never made was lost (5 times)" in problems

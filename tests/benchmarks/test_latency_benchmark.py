@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import bench_rig
+
+from benchmarks import latency
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_the_delays_are_in_order_and_every_detection_came(tiny_model_path: Path, tmp_path: Path) -> None:
+    recording = bench_rig.words(tmp_path)
+    done = bench_rig.run("latency", "--model", tiny_model_path, "--recording", recording, "--seconds", "4")
+    assert done.code == 0, done.err
+    header, (line,) = done.table()
+    assert header[0] == "detections, got / expected"
+    assert line[0] == "6 / 6"
+    delays_ms = [float(cell) for cell in line[1:5]]
+    assert delays_ms[0] > 0
+    assert delays_ms == sorted(delays_ms)
+
+
+def test_a_lost_detection_is_noticed(
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench_rig.expect_one_more(monkeypatch)
+    given = ["--model", str(tiny_model_path), "--recording", str(bench_rig.words(tmp_path))]
+    assert latency.main([*given, "--seconds", "1"]) == 1
+    assert "a detection that is never made was lost" in capsys.readouterr().err
