@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from earmark_spotter import SpotterModel
 
 from benchmarks import arguments
+from benchmarks.connections import Connections
+from benchmarks.frames import prefixed
 from benchmarks.fullspeed import FastCall, run_calls
-from benchmarks.http2 import Connections, prefixed
 from benchmarks.load import Outcome
 from benchmarks.player import METHOD
 from benchmarks.processes import serving

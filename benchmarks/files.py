@@ -20,8 +20,9 @@ from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_spotter import SpotterModel
 
 from benchmarks import arguments
+from benchmarks.connections import Connections
+from benchmarks.frames import prefixed
 from benchmarks.fullspeed import FastCall, SpotCall, run_calls
-from benchmarks.http2 import Connections, prefixed
 from benchmarks.player import METHOD
 from benchmarks.processes import ServerProcess, cpu_s, serving
 from benchmarks.speech import Speech

@@ -14,7 +14,9 @@ from benchmarks.player import DETECTION, ENDED
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from benchmarks.http2 import Connection, Connections, Ending
+    from benchmarks.connections import Connections
+    from benchmarks.frames import Ending
+    from benchmarks.http2 import Connection
 
 _OK = 0
 _LOOK_S = 0.1

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from earmark_spotter import SpotterModel
 
 from benchmarks import arguments
+from benchmarks.connections import Connections
+from benchmarks.frames import prefixed
 from benchmarks.fullspeed import FastCall, run_calls
-from benchmarks.http2 import Connections, prefixed
 from benchmarks.load import Outcome
 from benchmarks.player import METHOD, STREAMS_PER_CONNECTION
 from benchmarks.processes import ServerProcess, resident_bytes, serving
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.http2 import Connection, Ending
+    from benchmarks.frames import Ending
+    from benchmarks.http2 import Connection
 
 _CHUNK_MS = 100
 _PLACES = 16

@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from google.rpc import error_details_pb2, status_pb2
 
-from benchmarks.http2 import Connections, Http2Error, prefixed
+from benchmarks.connections import Connections
+from benchmarks.frames import prefixed
+from benchmarks.http2 import Http2Error
 from benchmarks.load import GRACE_S, Outcome
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
 
-    from benchmarks.http2 import Connection, Ending
+    from benchmarks.frames import Ending
+    from benchmarks.http2 import Connection
     from benchmarks.load import Load, StreamPlan
 
 STREAMS_PER_CONNECTION = 100

@@ -17,7 +17,9 @@ from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from google.rpc import error_details_pb2, status_pb2
 
-from benchmarks.http2 import Call, Connections, Ending, Http2Error, prefixed
+from benchmarks.connections import Connections
+from benchmarks.frames import Ending, prefixed
+from benchmarks.http2 import Call, Http2Error
 from benchmarks.processes import ServerProcess, serving
 
 if TYPE_CHECKING:
