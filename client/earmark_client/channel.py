@@ -60,6 +60,8 @@ def options(target: str, connect_timeout_s: float) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 12_000),
         ("grpc.keepalive_timeout_ms", 8_000),
         ("grpc.http2.max_pings_without_data", 0),
+        # Pings that gRPC sends to measure the connection stand in for those, and would be given 60 s.
+        ("grpc.http2.ping_timeout_ms", 8_000),
         # A call made while gRPC waits to try again fails at once: keep the wait short.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),

@@ -84,7 +84,7 @@ class ServerFaultError(EarmarkError):
 
 
 class IncompatibleServerError(EarmarkError):
-    """Something answers at the address, but it does not serve `earmark.v1`."""
+    """What answers does not serve `earmark.v1`, or cannot go on with what another server began."""
 
 
 class RecordingError(EarmarkError):

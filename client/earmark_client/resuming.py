@@ -187,7 +187,7 @@ class UnbrokenStream:
             return
         if replace(event, request_id=self._started.request_id) != self._started:
             # With a resume token the server itself sees to that; without one it cannot.
-            raise ConnectionLostError(
+            raise IncompatibleServerError(
                 f"the stream broke, and the server has changed: it now listens with {event.model} "
                 f"{event.model_version} or other settings; the stream began with {self._started.model} "
                 f"{self._started.model_version}: begin a new one"

@@ -173,6 +173,53 @@ def test_words_are_heard_from_a_microphone(microphone: _Microphone, tiny_model_p
     assert ended["audio_s"] >= found[-1]["end_s"]
 
 
+def test_listening_outlives_its_server(microphone: _Microphone, tiny_model_path: Path) -> None:
+    import tiny_model
+    from faults import Server
+
+    words = [(0.5 + i, ("low", "high", "mid")[i % 3]) for i in range(8)]
+    with (
+        Server(tiny_model_path) as server,
+        subprocess.Popen(
+            [sys.executable, "-m", "earmark_client", "listen", "--json", "--server", server.address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=microphone.environment,
+        ) as process,
+    ):
+        deadline = threading.Timer(60, process.kill)
+        deadline.start()
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert "Listening" in process.stderr.readline()
+            microphone.play(tiny_model.recording(words, 8.5) * 32768)
+            lines: list[dict[str, Any]] = []
+            for text in process.stdout:
+                lines.append(json.loads(text))
+                found = [line for line in lines if line["type"] == "detection"]
+                if len(found) == 2 and lines[-1] is found[-1]:
+                    server.kill()
+                    server.start()
+                if len(found) == len(words):
+                    break
+            process.send_signal(signal.SIGINT)
+            lines += [json.loads(text) for text in process.stdout]
+            lost, resumed = process.stderr.read().splitlines()
+            assert process.wait() == 130
+        finally:
+            deadline.cancel()
+            process.kill()
+    assert [line["type"] for line in lines] == ["started", *["detection"] * len(words), "ended"]
+    assert [line["keyword"] for line in lines[1:-1]] == [word for _, word in words]
+    first_s = lines[1]["start_s"]
+    for line, (start_s, _) in zip(lines[1:-1], words, strict=True):
+        assert line["start_s"] - first_s == pytest.approx(start_s - words[0][0], abs=0.1)
+    assert "trying to go on" in lost
+    assert "nothing is lost" in resumed
+
+
 def test_it_stops_by_itself_after_so_much_audio(microphone: _Microphone, tiny_model_path: Path) -> None:
     from earmark_server.embedded import serve_in_thread
 

@@ -1,0 +1,210 @@
+"""What goes wrong on purpose: servers that are killed, frozen and drained, and connections that are cut."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import queue
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TIMEOUT_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """`earmark-server` as a process on a port of its own, to be started again on the same one."""
+
+    def __init__(self, model_path: Path | None = None, *arguments: str) -> None:
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.model_path = model_path
+        self._arguments = arguments
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self, *arguments: str) -> None:
+        """Start it, with these arguments too, and wait until it serves."""
+        command = [sys.executable, "-m", "earmark_server", f"--port={self.port}", "--log-format=json"]
+        if self.model_path is not None:
+            command.append(f"--model={self.model_path}")
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("EARMARK_", "GRPC_"))
+        }
+        self._process = subprocess.Popen(
+            [*command, *self._arguments, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self._lines = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(self._process.stderr, self._lines), daemon=True).start()
+        self.wait_for("serving")
+
+    @staticmethod
+    def _read(log: Any, lines: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+        with log:
+            for line in log:
+                lines.put(json.loads(line))
+        lines.put(None)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Wait for a line of its log."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while (line := self._lines.get(timeout=max(0.0, deadline_s - time.monotonic()))) is not None:
+            if line["event"] == event:
+                return line
+        raise AssertionError(f"the server ended, and never said {event!r}")
+
+    def kill(self) -> None:
+        """Kill it as `kill -9` does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(TIMEOUT_S)
+
+    def freeze(self) -> None:
+        """Stop it without its connections noticing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def drain(self) -> None:
+        """Ask it to go away."""
+        assert self._process is not None
+        self._process.terminate()
+
+    def wait(self) -> int:
+        """Wait until it has ended; give its exit code."""
+        assert self._process is not None
+        return self._process.wait(TIMEOUT_S)
+
+
+class Direction(enum.Enum):
+    """Which way bytes go."""
+
+    REQUESTS = enum.auto()
+    ANSWERS = enum.auto()
+
+
+class Proxy:
+    """A way to a server that can be cut: each connection after so many bytes of one direction.
+
+    `cuts` gives for each connection in turn which direction and how many bytes, None for no cut. Every
+    other cut is a reset, the rest an orderly close.
+    """
+
+    def __init__(self, port: int, cuts: Callable[[], tuple[Direction, int] | None] = lambda: None) -> None:
+        self.target_port = port
+        self.swallows_answers = False
+        self.connections = 0
+        self.cut_count = 0
+        self._cuts = cuts
+        self._open: list[tuple[socket.socket, socket.socket]] = []
+        self._lock = threading.Lock()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut every connection that is open."""
+        with self._lock:
+            pairs, self._open = self._open, []
+        for pair in pairs:
+            self._close(*pair)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._listening.accept()
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.target_port))
+                except OSError:  # nobody there
+                    client.close()
+                    continue
+                self.connections += 1
+                with self._lock:
+                    self._open.append((client, server))
+                cut = self._cuts()
+                for direction, source, sink in (
+                    (Direction.REQUESTS, client, server),
+                    (Direction.ANSWERS, server, client),
+                ):
+                    limit = cut[1] if cut is not None and cut[0] is direction else None
+                    arguments = (source, sink, direction, limit)
+                    threading.Thread(target=self._pump, args=arguments, daemon=True).start()
+
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, direction: Direction, limit: int | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if direction is Direction.REQUESTS or not self.swallows_answers:
+                    sink.sendall(data if limit is None else data[:limit])
+                if limit is not None:
+                    limit -= len(data)
+                    if limit <= 0:
+                        self._cut_off(source, sink)
+                        break
+        self._close(source, sink)
+
+    def _cut_off(self, *pair: socket.socket) -> None:
+        self.cut_count += 1
+        if self.cut_count % 2:
+            for one in pair:
+                with contextlib.suppress(OSError):  # l_onoff, l_linger: a reset
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    @staticmethod
+    def _close(*pair: socket.socket) -> None:
+        for one in pair:
+            with contextlib.suppress(OSError):
+                # Wakes the thread that reads it; not of one to be reset, which would be told before.
+                if one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER) == 0:
+                    one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+@contextlib.contextmanager
+def eventually(what: str) -> Iterator[Callable[[bool], bool]]:
+    """Give a function that says whether to go on waiting, until a deadline."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+
+    def waiting(done: bool) -> bool:
+        if done:
+            return False
+        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
+        time.sleep(0.01)
+        return True
+
+    yield waiting

@@ -1,0 +1,205 @@
+"""Streams outlive their connections and their servers: nothing lost, nothing twice, nothing moved.
+
+Real servers as processes, which are killed, frozen, drained and replaced, and real connections, which
+are cut. What a stream then gives must equal what an undisturbed one gave.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from earmark_client import (
+    Detection,
+    Progress,
+    Reconnecting,
+    Resumed,
+    Silence,
+)
+from faults import Direction, Proxy, Server, eventually
+from watched import Stream, assert_unbroken, demo, in_the_background, run, undisturbed
+
+if TYPE_CHECKING:
+    from earmark_client import Chunk, Event
+
+both = pytest.mark.parametrize("flavour", ["async", "sync"])
+
+
+@both
+@pytest.mark.parametrize("speed", [None, 8.0])
+def test_servers_are_killed_and_restarted_at_random_moments(flavour: str, speed: float | None) -> None:
+    rng = random.Random(f"{flavour} {speed}")
+    chunks = demo(loops=3)
+    with Server() as server:
+        expected = undisturbed(server.address, chunks, score_interval_s=0.1)
+        streams = [Stream(chunks, speed) for _ in range(4)]
+        total = len(streams) * len(expected.events)
+        moments = sorted(rng.randrange(len(streams), total * 9 // 10) for _ in range(3))
+
+        def sabotage() -> None:
+            for moment in moments:
+                with eventually("events") as waiting:
+                    while waiting(sum(len(stream.events) for stream in streams) >= moment):
+                        pass
+                server.kill()
+                server.start()
+
+        saboteur = in_the_background(sabotage)
+        run(flavour, server.address, streams, score_interval_s=0.1)
+        saboteur.result()
+    for stream in streams:
+        assert_unbroken(stream, expected)
+    assert all(stream.of(Resumed) for stream in streams)
+
+
+@both
+def test_connections_are_cut_in_the_middle_of_messages(flavour: str) -> None:
+    """Forty connections and more, cut at any byte that comes or goes."""
+    rng = random.Random(flavour)
+    chunks = demo()
+    cut_count = 0
+    with Server() as server:
+        expected = undisturbed(server.address, chunks, score_interval_s=0.1)
+
+        def cut() -> tuple[Direction, int]:
+            # The first one lets a stream start.
+            least = 5000 if proxy.connections == 1 else 1
+            if rng.random() < 0.5:
+                return Direction.ANSWERS, rng.randrange(least, 40_000)
+            return Direction.REQUESTS, rng.randrange(least, 1_000_000)
+
+        while cut_count < 40:
+            with Proxy(server.port, cut) as proxy:
+                stream = Stream(chunks)
+                run(flavour, proxy.address, [stream], score_interval_s=0.1)
+                assert_unbroken(stream, expected)
+                cut_count += proxy.cut_count
+
+
+@both
+def test_a_stream_that_breaks_before_its_first_progress_begins_again(flavour: str) -> None:
+    chunks = demo()
+    with Server() as server, Proxy(server.port) as proxy:
+        expected = undisturbed(server.address, chunks, progress_interval_s=10.0)
+        stream = Stream(chunks, speed=10.0)
+
+        def cut_after_a_detection(event: Event) -> None:
+            if isinstance(event, Detection) and not stream.of(Reconnecting):
+                proxy.cut()
+
+        stream.on_event = cut_after_a_detection
+        run(flavour, proxy.address, [stream], progress_interval_s=10.0)
+    assert_unbroken(stream, expected)
+    kinds = [type(event) for event in stream.events]
+    assert kinds.index(Resumed) < kinds.index(Progress)
+
+
+@both
+def test_a_stream_that_breaks_after_its_last_audio_still_ends(flavour: str) -> None:
+    """The server has heard it all and said so, but the client never got its last words."""
+    chunks = demo()
+    with Server() as server, Proxy(server.port) as proxy:
+        expected = undisturbed(server.address, chunks)
+        server.wait_for("call ended")
+        stream = Stream(chunks)
+
+        def swallow(event: Event) -> None:
+            proxy.swallows_answers = isinstance(event, Progress)
+
+        def cut() -> None:
+            assert server.wait_for("call ended")["status"] == "OK"
+            proxy.swallows_answers = False
+            stream.on_event = lambda _: None
+            proxy.cut()
+
+        stream.on_event = swallow
+        cutter = in_the_background(cut)
+        run(flavour, proxy.address, [stream])
+        cutter.result()
+    assert_unbroken(stream, expected)
+    assert len(stream.of(Resumed)) == 1
+
+
+@both
+def test_pauses_are_replayed_too(flavour: str) -> None:
+    rng = random.Random(flavour)
+    speech = demo()
+    chunks: list[Chunk] = []
+    for i in range(0, len(speech), 20):
+        chunks += [*speech[i : i + 20], Silence(rng.uniform(0, 6)), Silence(0.0)]
+    with Server() as server:
+        expected = undisturbed(server.address, chunks)
+
+        def cut() -> tuple[Direction, int]:
+            return Direction.ANSWERS, rng.randrange(3000 if proxy.connections == 1 else 1000, 9000)
+
+        with Proxy(server.port, cut) as proxy:
+            stream = Stream(chunks)
+            run(flavour, proxy.address, [stream])
+            assert proxy.cut_count
+    assert_unbroken(stream, expected)
+
+
+@both
+def test_a_draining_server_is_left_for_the_one_that_took_over_its_name(flavour: str) -> None:
+    """SIGTERM while streams are open: they move, and it ends well, long before its grace is over."""
+    chunks = demo()
+    with Server() as old, Server() as new, Proxy(old.port) as name:
+        expected = undisturbed(old.address, chunks)
+        streams = [Stream(chunks, speed=6.0) for _ in range(4)]
+
+        def roll() -> None:
+            with eventually("progress") as waiting:
+                while waiting(all(len(stream.of(Progress)) > 4 for stream in streams)):
+                    pass
+            name.target_port = new.port
+            old.drain()
+            assert old.wait() == 0
+            for _ in streams:
+                assert new.wait_for("call ended")["status"] == "OK"
+
+        roller = in_the_background(roll)
+        run(flavour, name.address, streams)
+        roller.result()
+    for stream in streams:
+        assert_unbroken(stream, expected)
+        (left,) = stream.of(Reconnecting)
+        assert isinstance(left, Reconnecting)
+        assert left.delay_s == 0
+    # One new connection for all of them.
+    assert name.connections == 2
+
+
+def test_a_draining_server_that_still_answers_sends_its_streams_to_the_next_address() -> None:
+    chunks = demo()
+    with Server() as first, Server() as second:
+        expected = undisturbed(second.address, chunks)
+        stream = Stream(chunks, speed=6.0)
+
+        def drain(event: Event) -> None:
+            if isinstance(event, Detection) and len(stream.of(Detection)) == 3:
+                first.drain()
+
+        stream.on_event = drain
+        run("async", f"ipv4:{first.address},{second.address}", [stream])
+        assert first.wait() == 0
+    assert_unbroken(stream, expected)
+
+
+def test_a_frozen_server_is_noticed_and_left() -> None:
+    """Within 20 s, as the client's keepalive has it."""
+    chunks = demo()
+    with Server() as frozen, Server() as other, Proxy(frozen.port) as name:
+        expected = undisturbed(other.address, chunks)
+        stream = Stream(chunks, speed=8.0)
+
+        def freeze(event: Event) -> None:
+            if isinstance(event, Detection) and len(stream.of(Detection)) == 3:
+                name.target_port = other.port
+                frozen.freeze()
+
+        stream.on_event = freeze
+        run("sync", name.address, [stream])
+    assert_unbroken(stream, expected)
+    assert len(stream.of(Resumed)) == 1

@@ -1,0 +1,194 @@
+"""Where resuming ends: what is kept, how long is tried, and what is not tried at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import tiny_model
+from earmark_client import (
+    ConnectionLostError,
+    Detection,
+    Ended,
+    IncompatibleServerError,
+    InvalidRequestError,
+    Progress,
+    Reconnecting,
+    ServerUnreachableError,
+    Started,
+    SyncClient,
+)
+from faults import Proxy, Server, eventually, free_port
+from watched import RATE_HZ, Stream, assert_unbroken, demo, in_the_background, run, undisturbed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from earmark_client import Event
+
+both = pytest.mark.parametrize("flavour", ["async", "sync"])
+
+
+@both
+def test_a_live_source_is_not_kept_waiting_by_an_outage(flavour: str, tiny_model_path: Path) -> None:
+    """The server comes back only when the source has given 40 s more."""
+    recording = tiny_model.recording([(0.5 + i, ("low", "mid", "high")[i % 3]) for i in range(60)], 60.0)
+    chunks = [recording[i : i + 1600] for i in range(0, len(recording), 1600)]
+    with Server(tiny_model_path) as server:
+        expected = undisturbed(server.address, chunks)
+        stream = Stream(chunks, speed=20.0)
+
+        def outage() -> None:
+            with eventually("progress") as waiting:
+                while waiting(len(stream.of(Progress)) > 2):
+                    pass
+            server.kill()
+            taken = stream.taken
+            with eventually("audio to be taken") as waiting:
+                while waiting(stream.taken >= min(taken + 400, len(chunks))):
+                    pass
+            server.start()
+
+        saboteur = in_the_background(outage)
+        run(flavour, server.address, [stream])
+        saboteur.result()
+    assert_unbroken(stream, expected)
+
+
+@both
+def test_what_is_kept_is_bounded(flavour: str, tiny_model_path: Path) -> None:
+    """A source that gives as fast as it can waits once its bound is full, and goes on afterwards."""
+    with Server(tiny_model_path) as server:
+        stream = Stream([bytes(2 * RATE_HZ)] * 300)
+
+        def outage() -> None:
+            with eventually("progress") as waiting:
+                while waiting(bool(stream.of(Progress))):
+                    pass
+            server.kill()
+            with eventually("the connection to be missed") as waiting:
+                while waiting(bool(stream.of(Reconnecting))):
+                    pass
+            newest = stream.of(Progress)[-1]
+            assert isinstance(newest, Progress)
+            # 20 s of outage, a progress interval, 30 s beyond, and the chunk that fills it.
+            bound = round(newest.replay_s) + 20 + 1 + 30 + 1
+            with eventually("a full bound") as waiting:
+                while waiting(stream.taken >= bound):
+                    pass
+            assert stream.taken == bound < 300
+            server.start()
+
+        saboteur = in_the_background(outage)
+        run(flavour, server.address, [stream], resume_within_s=20.0)
+        saboteur.result()
+    assert stream.events[-1] == Ended(audio_s=300.0, detections=0)
+
+
+@both
+def test_it_gives_up_in_time_with_one_error(flavour: str, tiny_model_path: Path) -> None:
+    with Server(tiny_model_path) as server:
+        stream = Stream([bytes(3200)] * 1000, speed=2.0)
+        stream.on_event = lambda event: server.kill() if isinstance(event, Started) else None
+        with pytest.raises(ConnectionLostError, match="could not be resumed within 1 s") as lost:
+            run(flavour, server.address, [stream], resume_within_s=1.0)
+        assert lost.value.status == "UNAVAILABLE"
+        assert stream.of(Reconnecting)
+
+
+@both
+def test_a_stream_that_never_started_does_not_try_again(flavour: str) -> None:
+    stream = Stream([])
+    begin_s = time.monotonic()
+    with pytest.raises(ServerUnreachableError):
+        run(flavour, f"127.0.0.1:{free_port()}", [stream])
+    assert time.monotonic() - begin_s < 30
+    assert not stream.events
+
+
+@both
+@pytest.mark.parametrize("progress", [True, False])
+def test_another_model_does_not_go_on_with_a_stream(
+    flavour: str, progress: bool, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    """What the new server would hear could be something else: that is an error, and not tried again."""
+    document = tiny_model.metadata()
+    document["version"] = "1.0.1"
+    other = tiny_model.build(tmp_path / "other.onnx", document=document)
+    with Server(tiny_model_path) as server:
+        stream = Stream([bytes(3200)] * 1000, speed=4.0)
+
+        def replace(event: Event) -> None:
+            if isinstance(event, Progress if progress else Started):
+                server.kill()
+                server.model_path = other
+                server.start()
+
+        stream.on_event = replace
+        kind = InvalidRequestError if progress else IncompatibleServerError
+        with pytest.raises(kind) as refused:
+            run(flavour, server.address, [stream])
+    if progress:
+        assert refused.value.reason == "BAD_RESUME_TOKEN"
+    else:
+        assert "1.0.1" in str(refused.value)
+
+
+@both
+def test_a_server_without_room_is_asked_again(flavour: str, tiny_model_path: Path) -> None:
+    """RESOURCE_EXHAUSTED while reconnecting: the one place is taken, until it is not."""
+    with (
+        Server(tiny_model_path, "--max-streams=1") as server,
+        Proxy(server.port) as proxy,
+        SyncClient(server.address) as other,
+    ):
+        let_go = threading.Event()
+        stream = Stream([bytes(3200)] * 40, speed=2.0)
+
+        def until_let_go() -> Iterator[bytes]:
+            assert let_go.wait(60)
+            yield bytes(3200)
+
+        def take_its_place() -> None:
+            with eventually("progress") as waiting:
+                while waiting(bool(stream.of(Progress))):
+                    pass
+            proxy.target_port = free_port()
+            proxy.cut()
+            server.wait_for("call ended")
+            for _ in other.stream(until_let_go(), sample_rate_hz=RATE_HZ):
+                proxy.target_port = server.port
+
+        def see(event: Event) -> None:
+            if isinstance(event, Reconnecting) and "takes no more" in event.cause:
+                assert event.delay_s >= 1
+                let_go.set()
+
+        stream.on_event = see
+        taker = in_the_background(take_its_place)
+        run(flavour, proxy.address, [stream])
+        taker.result()
+    assert let_go.is_set()
+    assert stream.events[-1] == Ended(audio_s=4.0, detections=0)
+
+
+@both
+def test_without_resuming_a_broken_stream_is_broken_and_goes_on_by_hand(flavour: str) -> None:
+    chunks = demo()
+    with Server() as server, Proxy(server.port) as proxy:
+        expected = undisturbed(server.address, chunks)
+        stream = Stream(chunks, speed=10.0)
+        stream.on_event = lambda event: proxy.cut() if len(stream.of(Progress)) == 5 else None
+        with pytest.raises(ConnectionLostError):
+            run(flavour, proxy.address, [stream], resume_within_s=0)
+        assert not stream.of(Reconnecting)
+        newest = stream.of(Progress)[-1]
+        assert isinstance(newest, Progress)
+        rest = b"".join(chunks)[round(newest.replay_s * RATE_HZ) * 2 :]
+        again = Stream([rest])
+        run(flavour, server.address, [again], resume=newest)
+    together = {one.id: one for one in [*stream.of(Detection), *again.of(Detection)]}
+    assert list(together) == [one.id for one in expected.of(Detection)]
