@@ -41,7 +41,7 @@ class Ending:
 
 
 def opening() -> bytes:
-    """Make what a client says first: the server may send as much as HTTP/2 lets one allow, and push nothing."""
+    """Make what a client says first: the server may send as much as can be allowed, and push nothing."""
     settings = SETTING.pack(SET_PUSH, 0) + SETTING.pack(SET_WINDOW, LARGEST_WINDOW)
     more = (LARGEST_WINDOW - DEFAULT_WINDOW).to_bytes(4, "big")
     return PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW, 0, 0, more)
