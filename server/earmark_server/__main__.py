@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # workers are supervised.
     from earmark_spotter import ModelError
 
-    from earmark_server.event_loop import run
+    from earmark_server.event_loop import read_on_one_thread, run
+
+    read_on_one_thread()
     from earmark_server.server import StartError
 
     try:

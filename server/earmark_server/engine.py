@@ -1,14 +1,21 @@
 """Dynamic batching: one thread listens for all streams, joined to the event loop by bounded queues.
 
-The engine takes what is ready of up to 64 streams, a few steps of each, runs the model on
-those with equally many steps in one call, and hands the results back with one call into the
-loop. It never waits for a batch to fill, and a stream that has more goes to the end of the
-queue: nobody starves, however fast another one sends.
+A stream is due when listening to what it has sent can bring an event (see `Work.due_ns`); until
+then its audio waits, at no loss, and is listened to in one go. The engine takes up to 64 streams
+that are due, runs the model on those with equally many steps in one call, and hands the results
+back with one call into the loop. A stream that has more goes to the end of the queue: nobody
+starves, however fast another one sends.
 
-Who owns what: commands go to the engine's thread through one queue, results come back
-through `call_soon_threadsafe`, and every attribute is written by one side only (the comments
-say which; the other side may read an older value, which only makes it more careful). So
-there are no locks.
+The loop hands the engine all that became due while it dealt with what had come, and then, where
+many live streams are open, sleeps for a moment on purpose, as network cards do that gather packets
+before they interrupt: what comes meanwhile is read together, and the engine has the interpreter to
+itself. That halves what reading costs, and makes the batches large.
+
+Who owns what: audio goes to the engine's thread through each stream's inbox and the queue of
+streams that are due, commands through another queue, and results come back through
+`call_soon_threadsafe`. Every other attribute is written by one side only (the comments say
+which; the other side may read an older value, which only makes it more careful). So there are
+no locks. A stream may be in the queue twice: the second time there is nothing to do.
 """
 
 from __future__ import annotations
@@ -20,11 +27,11 @@ import queue
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from earmark_server.listening import Event, Failed
+from earmark_server.listening import End, Event, Failed
 from earmark_server.logs import log
 from earmark_server.state_bank import StateBank
 
@@ -45,9 +52,20 @@ MAX_UNREAD_EVENTS = 256
 """Events that may wait for a stream's reader; beyond it the stream is not listened to."""
 
 # Audio of one stream in a round: a second for one alone, so that a recording is fast, and down to
-# 100 ms when many are ready, so that nobody waits long.
+# 200 ms when many are ready, so that nobody waits long.
 _ROUND_S = 1.0
-_LEAST_S = 0.1
+_LEAST_S = 0.2
+
+# So long the loop deals with what comes before it hands over what is due of it, if it may sleep then.
+_GATHER_S = 0.001
+# How long the loop sleeps, for each open stream but one, and at most.
+_NAP_PER_STREAM_S = 0.0004
+_LONGEST_NAP_S = 0.02
+# So far ahead of real time a stream is no live one, and nobody sleeps while it sends.
+_LIVE_LEAD_NS = 1_000_000_000
+
+# Messages of one stream that wait to be looked at together, however short they are.
+_MAX_INBOX = 64
 
 
 class EngineError(Exception):
@@ -67,14 +85,17 @@ class EngineStream:
 
     def __init__(self, engine: Engine, work: Work, max_pending_ns: int) -> None:
         self.work = work
+        self.inbox: deque[Input] = deque()  # filled by the loop, emptied by the engine
         self.sent_ns = 0  # written by the loop
+        self.has_ended = False  # written by the loop
         self.taken_events = 0  # written by the loop
         self.made_events = 0  # written by the engine
+        self.queued = False  # set by whoever puts it into the queue, cleared by the engine
         self.slot = -1  # the rest of this paragraph: the engine's alone
-        self.queued = False
         self.parked = False
         self.wants_room = False
         self._engine = engine
+        self._opened_s = time.monotonic()
         self._max_pending_ns = max_pending_ns
         self._events: deque[Event] = deque()
         self._handed_out = 0
@@ -98,10 +119,32 @@ class EngineStream:
         """Whether reading should go on: with some distance to `is_full`, so as not to flutter."""
         return self.sent_ns - self.work.heard_ns <= self._max_pending_ns // 2
 
+    @property
+    def is_due(self) -> bool:
+        """Whether what was sent should be listened to now."""
+        return (
+            self.sent_ns >= self.work.due_ns
+            or self.has_ended
+            or self.wants_room
+            or len(self.inbox) >= _MAX_INBOX
+        )
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it sends faster than anybody speaks."""
+        return self.sent_ns - (time.monotonic() - self._opened_s) * 1e9 > _LIVE_LEAD_NS
+
     def send(self, item: Input, duration_ns: int = 0) -> None:
         """Hand over what came next, and how much audio it is."""
+        self.inbox.append(item)
         self.sent_ns += duration_ns
-        self._engine.command(self, item)
+        if not self.queued and self.is_due:
+            self._engine.enqueue(self)
+
+    def end(self) -> None:
+        """Hand over that no more audio will come."""
+        self.has_ended = True
+        self.send(End.OF_AUDIO)
 
     async def room(self) -> None:
         """Wait until there is room for more audio."""
@@ -164,8 +207,13 @@ class Engine:
 
     def __init__(self, models: Sequence[SpotterModel]) -> None:
         self._banks = {id(model): StateBank(model) for model in models}  # the engine's alone
-        self._ready: deque[EngineStream] = deque()  # the engine's alone; each stream at most once
-        self._commands: queue.SimpleQueue[tuple[EngineStream, _Command | Input] | None] = queue.SimpleQueue()
+        self._due: deque[EngineStream] = deque()  # filled by both, emptied by the engine
+        self._asleep = False  # set by the engine, cleared by whoever wakes it
+        self._handing_over = False  # this and the next: the loop's alone
+        self._is_live = True
+        self._commands: queue.SimpleQueue[tuple[EngineStream, _Command] | Literal["wake", "end"]] = (
+            queue.SimpleQueue()
+        )
         self._streams: set[EngineStream] = set()  # the loop's
         self._busy_since: float | None = None  # written by the engine
         self._error: BaseException | None = None
@@ -182,7 +230,7 @@ class Engine:
     async def stop(self) -> None:
         """End the thread after the run of the model that it is in."""
         if self._thread.is_alive():
-            self._commands.put(None)
+            self._commands.put("end")
             # A wedged thread cannot be ended, only left behind.
             await asyncio.to_thread(self._thread.join, 5)
 
@@ -201,9 +249,36 @@ class Engine:
             self._streams.remove(stream)
             self.command(stream, _Command.CLOSE)
 
-    def command(self, stream: EngineStream, item: _Command | Input) -> None:
-        """Hand something over to the engine's thread; it never blocks."""
-        self._commands.put((stream, item))
+    def command(self, stream: EngineStream, command: _Command) -> None:
+        """Have the engine's thread do something; it never blocks."""
+        self._commands.put((stream, command))
+
+    def enqueue(self, stream: EngineStream) -> None:
+        """Have a stream listened to that is due."""
+        stream.queued = True
+        self._due.append(stream)
+        self._is_live = self._is_live and not stream.is_ahead
+        if self._handing_over:
+            return
+        assert self._loop is not None
+        self._handing_over = True
+        nap_s = min(_LONGEST_NAP_S, (len(self._streams) - 1) * _NAP_PER_STREAM_S)
+        if nap_s:
+            self._loop.call_later(_GATHER_S, self._hand_over, nap_s, time.monotonic(), time.thread_time())
+        else:
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self, nap_s: float = 0, since_s: float = 0, cpu_since_s: float = 0) -> None:
+        """Wake the engine, and sleep if the loop had little to do since then."""
+        self._handing_over = False
+        if self._asleep:
+            self._asleep = False
+            self._commands.put("wake")
+        if nap_s and self._is_live:
+            is_quiet = time.thread_time() - cpu_since_s < (time.monotonic() - since_s) / 2
+            if is_quiet:
+                time.sleep(nap_s)  # on purpose: see the module's docstring
+        self._is_live = True
 
     @property
     def used_slots(self) -> int:
@@ -233,7 +308,7 @@ class Engine:
         assert self._loop is not None
         try:
             while self._obey():
-                if self._ready:
+                if self._due:
                     self._busy_since = time.monotonic()
                     self._round()
                     self._busy_since = None
@@ -246,29 +321,31 @@ class Engine:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
             # The loop was closed without stopping the engine: nobody listens any more.
-            self._commands.put(None)
+            self._commands.put("end")
 
     def _obey(self) -> bool:
         """Carry out what was commanded, waiting if there is nothing else to do; False at the end."""
-        for _ in range(max(self._commands.qsize(), not self._ready)):
+        # In this order: what becomes due from here on wakes.
+        self._asleep = True
+        for _ in range(max(self._commands.qsize(), not self._due)):
             command = self._commands.get()
-            if command is None:
+            if command == "end":
                 return False
-            stream, item = command
+            if command == "wake":
+                continue
+            stream, what = command
             try:
-                if isinstance(item, _Command):
-                    self._carry_out(stream, item)
-                else:
-                    stream.work.accept(item)
-                    self._enqueue(stream)
+                self._carry_out(stream, what)
             except Exception as error:
                 self._report([(stream, [Failed(error)])])
+        self._asleep = False
         return True
 
     def _carry_out(self, stream: EngineStream, command: _Command) -> None:
         match command:
             case _Command.OPEN:
                 stream.slot = self._bank(stream).allocate()
+                self._enqueue_if_due(stream)  # it may have been due before it had a slot
             case _Command.CLOSE:
                 if stream.slot >= 0:
                     self._bank(stream).release(stream.slot)
@@ -276,9 +353,10 @@ class Engine:
             case _Command.TELL_ROOM:
                 stream.wants_room = True
                 self._report([(stream, [])])
+                self._enqueue_if_due(stream)
             case _Command.UNPARK:
                 stream.parked = False
-                self._enqueue(stream)
+                self._enqueue_if_due(stream)
             case _Command.MILESTONE:
                 milestone = stream.work.milestone()
                 if milestone is not None and stream.slot >= 0:
@@ -287,36 +365,39 @@ class Engine:
     def _bank(self, stream: EngineStream) -> StateBank:
         return self._banks[id(stream.work.model)]
 
-    def _enqueue(self, stream: EngineStream) -> None:
-        if not stream.queued and not stream.parked and stream.slot >= 0:
+    def _enqueue_if_due(self, stream: EngineStream) -> None:
+        has_more = stream.inbox or stream.work.has_more
+        if has_more and stream.is_due and not (stream.queued or stream.parked) and stream.slot >= 0:
             stream.queued = True
-            self._ready.append(stream)
+            self._due.append(stream)
 
     def _round(self) -> None:
         """Run the models once for the streams at the head of the queue."""
-        limit_s = max(_LEAST_S, _ROUND_S / len(self._ready))
+        limit_s = max(_LEAST_S, _ROUND_S / len(self._due))
         groups: dict[tuple[int, int], list[EngineStream]] = {}
-        for _ in range(min(len(self._ready), MAX_BATCH)):
-            stream = self._ready.popleft()
+        for _ in range(min(len(self._due), MAX_BATCH)):
+            stream = self._due.popleft()
             stream.queued = False
             if stream.slot < 0 or stream.parked:
                 continue
             try:
-                steps = stream.work.prepare(limit_s)
+                work = stream.work
+                while stream.inbox:
+                    work.accept(stream.inbox.popleft())
+                steps = work.prepare(limit_s)
             except Exception as error:
                 self._report([(stream, [Failed(error)])])
                 continue
             if steps:
-                groups.setdefault((id(stream.work.model), steps), []).append(stream)
+                groups.setdefault((id(work.model), steps), []).append(stream)
         for (_, steps), streams in groups.items():
             self._report(self._listen(streams, steps))
+            for stream in streams:
+                self._enqueue_if_due(stream)
 
     def _listen(self, streams: list[EngineStream], steps: int) -> list[tuple[EngineStream, list[Event]]]:
         """Run a model for streams that have equally many steps."""
         taken = [stream.work.take(steps) for stream in streams]
-        for stream in streams:
-            if stream.work.has_more:
-                self._enqueue(stream)
         try:
             scores = self._step(streams, np.stack(taken) if len(taken) > 1 else taken[0][np.newaxis])
         except Exception as error:

@@ -35,6 +35,9 @@ NANOSECONDS = 1_000_000_000
 # short ones that wait are put together, so that they cost no more than a long one.
 _PIECE_S = 0.25
 
+# What waits because nothing can come of it yet is bounded, whatever the model's hold.
+_MAX_WAIT_NS = NANOSECONDS * 2 // 5
+
 
 class End(enum.Enum):
     """The client's half-close: no more audio will come."""
@@ -100,6 +103,8 @@ class Work(Protocol):
     model: SpotterModel
     heard_ns: int
     """Audio listened to in this call; only grows."""
+    due_ns: int
+    """Audio of this call before whose end nothing can come of listening; less of it may wait."""
 
     def accept(self, item: Input) -> None:
         """Take what came next; costs next to nothing."""
@@ -215,6 +220,7 @@ class Spotting:
             first = decode_token(resume.token, stream_digest(model, audio_format, active)).detector.frame
         self._next_score = self._due(first, self._score_frames)
         self._next_progress = self._due(first, self._progress_frames)
+        self.due_ns = self._find_due_ns()
 
     @property
     def has_more(self) -> bool:
@@ -236,9 +242,15 @@ class Spotting:
             done = stop
             self._report(frame, scores[done - 1], events)
         self.heard_ns = self._ns(frame - self._start_frame)
+        self.due_ns = self._find_due_ns()
         if self._state.finished:
             events.append(Finished(self._state.received_ns))
         return events
+
+    def _find_due_ns(self) -> int:
+        # A Progress comes with what is listened to next: it hurries nobody.
+        frame = min(self._state.next_decision_frame + 1, self._next_score)
+        return min(self._ns(frame - self._start_frame), self.heard_ns + _MAX_WAIT_NS)
 
     def milestone(self) -> Milestone:
         """Where the stream stands, for a client that is to resume elsewhere."""
@@ -285,6 +297,7 @@ class Classifying:
         """`active`: all of the model's keywords."""
         self.model = model
         self.heard_ns = 0
+        self.due_ns = 0  # the one event comes at the end, but a clip is there as a whole
         self._state = StreamState(model, audio_format, active)
         self._intake = _Intake(self._state, model, audio_format)
         self.accept = self._intake.accept

@@ -13,7 +13,7 @@ from earmark_spotter import AudioFormat, Detection, Encoding, resolve_settings
 from earmark_server import recordings, wire
 from earmark_server.calls import Kind
 from earmark_server.idle import ending_when_idle
-from earmark_server.listening import NANOSECONDS, Classifying, ClipScores, End, Failed, Finished, Spotting
+from earmark_server.listening import NANOSECONDS, Classifying, ClipScores, Failed, Finished, Spotting
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class KeywordSpottingService:
         """Hand over what the client sends, as fast as it is listened to, and no faster."""
         rate_hz = audio_format.sample_rate_hz
         byte_ns = NANOSECONDS / (rate_hz * audio_format.frame_bytes)
+        byte_count = 0
         try:
             while True:
                 if stream.is_full:
@@ -148,13 +149,15 @@ class KeywordSpottingService:
                 request = await context.read()
                 activity.reading_since = None
                 if request is grpc.aio.EOF:
-                    stream.send(End.OF_AUDIO)
+                    stream.end()
                     return
                 kind = wire.readable(request).WhichOneof("request")
                 if kind == "audio":
                     # Each look at the field copies its bytes.
                     if audio := request.audio:
-                        stream.send(audio, round(len(audio) * byte_ns))
+                        before_ns = round(byte_count * byte_ns)
+                        byte_count += len(audio)
+                        stream.send(audio, round(byte_count * byte_ns) - before_ns)
                 elif kind == "silence":
                     stream.send(*wire.silence(request.silence, rate_hz))
                 elif kind == "config":
@@ -224,7 +227,7 @@ class KeywordSpottingService:
         with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
             call.stream = stream
             stream.send(audio)
-            stream.send(End.OF_AUDIO)
+            stream.end()
             while call.audio_ns is None:
                 for event in await stream.events():
                     if isinstance(event, Failed):

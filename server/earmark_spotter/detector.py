@@ -182,6 +182,12 @@ class Detector:
         frame = self._frame if self._candidate is None else self._candidate.frame
         return max(0, (frame + 1) * self._frame_samples - self._longest_end_lag)
 
+    @property
+    def next_decision_frame(self) -> int:
+        """The frame before which nothing is decided, whatever comes: a peak is held for `hold_ms`."""
+        peak = self._frame if self._candidate is None else self._candidate.frame
+        return peak + self._hold_frames
+
     def push(self, scores: Float32Array) -> list[Detection]:
         """Take the next frames' scores, [frames, classes]; return what they decide."""
         reached = scores >= self._thresholds  # [frames, classes]

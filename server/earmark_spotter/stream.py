@@ -121,6 +121,11 @@ class StreamState:
         return self._next_frame * self._metadata.frame_samples
 
     @property
+    def next_decision_frame(self) -> int:
+        """No detection can come before this frame (from the start of the stream's audio) is applied."""
+        return self._detector.next_decision_frame
+
+    @property
     def received_ns(self) -> int:
         """The end of the audio received, in nanoseconds from the start of the stream's audio."""
         return self._start_s * NANOSECONDS + offset_ns(self._received_samples, self._input_rate_hz)

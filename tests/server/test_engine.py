@@ -50,6 +50,7 @@ class FakeWork:
     def __init__(self, model: FakeModel) -> None:
         self.model: Any = model
         self.heard_ns = 0
+        self.due_ns = 0
         self._samples: deque[float] = deque()
 
     def accept(self, item: Any) -> None:
@@ -173,7 +174,7 @@ def test_one_stream_alone_goes_in_long_steps_and_many_in_short_ones() -> None:
             bench.model.go.set()
             for stream in streams:
                 await events_of(stream, 20)
-            assert {steps for _, steps in bench.model.batches[1:]} == {5}
+            assert {steps for _, steps in bench.model.batches[1:]} == {10}
 
     run(scenario)
 
