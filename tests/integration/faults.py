@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import queue
+import random
 import signal
 import socket
 import struct
@@ -24,9 +25,12 @@ TIMEOUT_S = 60
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    # Below those that connections get: one that is tried while nobody listens might keep it.
+    while True:
+        port = random.randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:
