@@ -37,24 +37,25 @@ async def events(
     feeder = asyncio.create_task(_feed(queue, audio))
     try:
         while True:
-            channel, error = line.take(), None
+            channel, pause = line.take(), None
             call = _Call(stream, queue, channel, address)
             try:
                 while (found := await call.events()) is not None:
                     for event in found:
                         yield event
-            except EarmarkError as broken:
-                error = broken
+            except EarmarkError as error:
+                if closed.is_set():
+                    raise
+                pause = stream.pause(error)
+            else:
+                if stream.ended:
+                    return
+                pause = stream.pause(None)
             finally:
                 await call.end()
-                worn = line.give_back(channel, worn=not stream.ended)
+                worn = line.give_back(channel, worn=pause is not None)
                 if worn is not None:
                     await worn.close()
-            if stream.ended:
-                return
-            if error is not None and closed.is_set():
-                raise error
-            pause = stream.pause(error)
             yield pause
             with suppress(TimeoutError):
                 await asyncio.wait_for(closed.wait(), pause.delay_s)

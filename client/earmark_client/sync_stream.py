@@ -31,21 +31,22 @@ def events(
     threading.Thread(target=queue.feed, args=[audio], name="earmark-audio", daemon=True).start()
     try:
         while True:
-            channel, error = line.take(), None
+            channel, pause = line.take(), None
             try:
                 with closing(_call(stream, queue, channel, address)) as call:
                     yield from call
-            except EarmarkError as broken:
-                error = broken
+            except EarmarkError as error:
+                if closed.is_set():
+                    raise
+                pause = stream.pause(error)
+            else:
+                if stream.ended:
+                    return
+                pause = stream.pause(None)
             finally:
-                worn = line.give_back(channel, worn=not stream.ended)
+                worn = line.give_back(channel, worn=pause is not None)
                 if worn is not None:
                     worn.close()
-            if stream.ended:
-                return
-            if error is not None and closed.is_set():
-                raise error
-            pause = stream.pause(error)
             yield pause
             if closed.wait(pause.delay_s):
                 raise ConnectionLostError("the client was closed in the middle of a stream")

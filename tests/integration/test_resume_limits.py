@@ -175,6 +175,22 @@ def test_a_server_without_room_is_asked_again(flavour: str, tiny_model_path: Pat
     assert stream.events[-1] == Ended(audio_s=4.0, detections=0)
 
 
+def test_streams_that_are_left_or_refused_keep_their_connection(tiny_model_path: Path) -> None:
+    """A new one is for what the old one failed at."""
+    silence = [bytes(3200)] * 5
+    with (
+        Server(tiny_model_path) as server,
+        Proxy(server.port) as proxy,
+        SyncClient(proxy.address) as client,
+    ):
+        for _ in range(3):
+            next(client.stream(silence, sample_rate_hz=RATE_HZ))
+            with pytest.raises(InvalidRequestError):
+                next(client.stream(silence, sample_rate_hz=RATE_HZ, keywords=["nothing"]))
+            list(client.stream(silence, sample_rate_hz=RATE_HZ))
+        assert proxy.connections == 1
+
+
 @both
 def test_without_resuming_a_broken_stream_is_broken_and_goes_on_by_hand(flavour: str) -> None:
     chunks = demo()
