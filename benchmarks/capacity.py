@@ -1,11 +1,12 @@
 """Fill a server with real-time streams, then try more, and print how those that run fare.
 
-    python -m benchmarks.capacity [--streams 1000] [--more 200] [--max-streams N] [--seconds 40]
+    python -m benchmarks.capacity [--streams 1000] [--more 200] [--max-streams N] [--workers 1] [--seconds 40]
 
-After a third of the time, more streams knock, one after the other until two thirds are over. A stream that
-is refused does not come back. Prints the delay of the first streams' events before and meanwhile, and that of
-the others, if any were let in. Exits with 1 when a detection was lost, or came that should not have, when a
-stream beyond --max-streams was let in, or one was refused without being told when to come back.
+After a third of the time, more streams knock, one after the other until nearly two thirds are over. A stream
+that is refused does not come back. Prints the delay of the first streams' events before, meanwhile and
+afterwards, and that of the others, if any were let in. Exits with 1 when a detection was lost, or came that
+should not have, when a stream beyond --max-streams was let in, or one was refused without being told when to
+come back.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ def main(given: Sequence[str] | None = None) -> int:
         "--max-streams",
         type=arguments.count,
         metavar="N",
-        help="the server's limit (default: as many as --streams)",
+        help="the limit of each of the server's workers (default: as many as --streams, in all)",
+    )
+    parser.add_argument(
+        "--workers", type=arguments.count, default=1, help="the server's workers (default: 1)"
     )
     parser.add_argument(
         "--seconds", type=arguments.seconds, default=40.0, help="length of the streams (default: 40)"
@@ -66,16 +70,19 @@ def main(given: Sequence[str] | None = None) -> int:
 def _measure(options: argparse.Namespace) -> list[str]:
     speech = Speech.read(options.recording, options.chunk_ms)
     model = SpotterModel.load(options.model)
-    limit = options.max_streams or options.streams
+    worker_limit = options.max_streams or math.ceil(options.streams / options.workers)
+    limit = worker_limit * options.workers
     first = Workload(speech, model, max(3, round(options.seconds / speech.chunk_s)))
     later = Workload(speech, model, first.chunk_count // 3)
     third_s = first.seconds / 3
+    # None of those that are let in may end before the last one knocks: then all are open at once.
+    knocking_s = 0.9 * third_s
     about = f"{first.seconds:g} s of {options.recording.name} in chunks of {options.chunk_ms} ms"
     print_head(f"{model.metadata.name} {model.metadata.version}, {about}, at most {limit} streams", COLUMNS)
-    with serving(options.model, limit) as server:
+    with serving(options.model, worker_limit, "--workers", str(options.workers)) as server:
         first.warm_up(server.address)
         loads = first.loads(first.plans(options.streams), server.address)
-        knocking = later.plans(options.more, after_s=third_s, within_s=third_s)
+        knocking = later.plans(options.more, after_s=third_s, within_s=knocking_s)
         measured = play([*loads, *later.loads(knocking, server.address)], server, first.seconds)
     those = Outcome.sum(measured.outcomes[: len(loads)])
     others = Outcome.sum(measured.outcomes[len(loads) :])
