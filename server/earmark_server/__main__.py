@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import os
@@ -71,6 +72,11 @@ async def _serve(settings: Settings, line: Line | None) -> int:
     if line is not None:
         line.watch(asked.set, on_end)
     await server.start()
+    # What is loaded stays: the collector need not go through it again, nor run as often as it does for
+    # programs with fewer objects that come and go. Saves about 5% of what streams cost.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     if line is not None:
         line.say_serving()
     await asked.wait()

@@ -11,7 +11,7 @@ many live streams are open, sleeps for a moment on purpose, as network cards do 
 before they interrupt: what comes meanwhile is read together, and the engine has the interpreter to
 itself. That halves what reading costs, and makes the batches large.
 
-Who owns what: audio goes to the engine's thread through each stream's inbox and the queue of
+Who owns what: audio goes to the engine's thread through each call's inbox and the queue of
 streams that are due, commands through another queue, and results come back through
 `call_soon_threadsafe`. Every other attribute is written by one side only (the comments say
 which; the other side may read an older value, which only makes it more careful). So there are
@@ -85,7 +85,6 @@ class EngineStream:
 
     def __init__(self, engine: Engine, work: Work, max_pending_ns: int) -> None:
         self.work = work
-        self.inbox: deque[Input] = deque()  # filled by the loop, emptied by the engine
         self.sent_ns = 0  # written by the loop
         self.has_ended = False  # written by the loop
         self.taken_events = 0  # written by the loop
@@ -126,7 +125,7 @@ class EngineStream:
             self.sent_ns >= self.work.due_ns
             or self.has_ended
             or self.wants_room
-            or len(self.inbox) >= _MAX_INBOX
+            or len(self.work.inbox) >= _MAX_INBOX
         )
 
     @property
@@ -136,7 +135,7 @@ class EngineStream:
 
     def send(self, item: Input, duration_ns: int = 0) -> None:
         """Hand over what came next, and how much audio it is."""
-        self.inbox.append(item)
+        self.work.inbox.append(item)
         self.sent_ns += duration_ns
         if not self.queued and self.is_due:
             self._engine.enqueue(self)
@@ -366,8 +365,8 @@ class Engine:
         return self._banks[id(stream.work.model)]
 
     def _enqueue_if_due(self, stream: EngineStream) -> None:
-        has_more = stream.inbox or stream.work.has_more
-        if has_more and stream.is_due and not (stream.queued or stream.parked) and stream.slot >= 0:
+        may_run = stream.slot >= 0 and not (stream.queued or stream.parked)
+        if may_run and stream.is_due and stream.work.has_more:
             stream.queued = True
             self._due.append(stream)
 
@@ -381,15 +380,12 @@ class Engine:
             if stream.slot < 0 or stream.parked:
                 continue
             try:
-                work = stream.work
-                while stream.inbox:
-                    work.accept(stream.inbox.popleft())
-                steps = work.prepare(limit_s)
+                steps = stream.work.prepare(limit_s)
             except Exception as error:
                 self._report([(stream, [Failed(error)])])
                 continue
             if steps:
-                groups.setdefault((id(work.model), steps), []).append(stream)
+                groups.setdefault((id(stream.work.model), steps), []).append(stream)
         for (_, steps), streams in groups.items():
             self._report(self._listen(streams, steps))
             for stream in streams:

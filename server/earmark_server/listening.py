@@ -106,8 +106,8 @@ class Work(Protocol):
     due_ns: int
     """Audio of this call before whose end nothing can come of listening; less of it may wait."""
 
-    def accept(self, item: Input) -> None:
-        """Take what came next; costs next to nothing."""
+    inbox: deque[Input]
+    """What came and was not looked at yet: the event loop fills it, `prepare` empties it."""
 
     @property
     def has_more(self) -> bool:
@@ -137,52 +137,48 @@ class _Intake:
         self._piece_samples = max(1, round(audio_format.sample_rate_hz * _PIECE_S))
         self._piece_bytes = self._piece_samples * audio_format.frame_bytes
         self._step_s = model.metadata.step_ms / 1000
-        self._items: deque[Input | bytearray] = deque()
+        self.inbox: deque[Input] = deque()
         self._position = 0  # in the first item
-
-    def accept(self, item: Input) -> None:
-        last = self._items[-1] if self._items else None
-        if isinstance(item, bytes) and len(item) < self._piece_bytes:
-            if isinstance(last, bytearray) and len(last) < self._piece_bytes:
-                last += item
-            else:
-                self._items.append(bytearray(item))
-        elif isinstance(item, Silence) and isinstance(last, Silence):
-            self._items[-1] = Silence(last.samples + item.samples)
-        else:
-            self._items.append(item)
 
     @property
     def has_more(self) -> bool:
-        return bool(self._items) or self.state.ready_steps > 0
+        return bool(self.inbox) or self.state.ready_steps > 0
 
     def prepare(self, limit_s: float) -> int:
-        state = self.state
+        state, inbox = self.state, self.inbox
         # A little more than that, rather than a step less for a rounding.
         limit = max(1, int(limit_s / self._step_s + 0.01))
-        while self._items and state.ready_steps < limit:
-            item = self._items[0]
+        while inbox and state.ready_steps < limit:
+            item = inbox[0]
             if isinstance(item, bytes):
-                state.push_audio(item[self._next_piece(len(item), self._piece_bytes)])
-                continue
-            if isinstance(item, np.ndarray):
+                state.push_audio(self._next_bytes(item))
+            elif isinstance(item, np.ndarray):
                 state.push_samples(item[self._next_piece(len(item), self._piece_samples)])
-                continue
-            self._items.popleft()
-            if isinstance(item, bytearray):
-                state.push_audio(bytes(item))
-            elif isinstance(item, Silence):
-                state.push_silence(item.samples)
             else:
-                state.finish()
+                inbox.popleft()
+                if isinstance(item, Silence):
+                    state.push_silence(item.samples)
+                else:
+                    state.finish()
         return min(state.ready_steps, limit)
+
+    def _next_bytes(self, first: bytes) -> bytes:
+        """Take a piece of a long message, or as many short ones as make a piece."""
+        if len(first) > self._piece_bytes:
+            return first[self._next_piece(len(first), self._piece_bytes)]
+        messages, room = [], self._piece_bytes
+        while self.inbox and isinstance(item := self.inbox[0], bytes) and len(item) <= room:
+            messages.append(item)
+            room -= len(item)
+            self.inbox.popleft()
+        return b"".join(messages)
 
     def _next_piece(self, length: int, size: int) -> slice:
         """Find the next piece of the first item, and pass over it."""
         start = self._position
         self._position += size
         if self._position >= length:
-            self._items.popleft()
+            self.inbox.popleft()
             self._position = 0
         return slice(start, start + size)
 
@@ -205,7 +201,7 @@ class Spotting:
         self.heard_ns = 0
         self._state = StreamState(model, audio_format, active, resume)
         self._intake = _Intake(self._state, model, audio_format)
-        self.accept = self._intake.accept
+        self.inbox = self._intake.inbox
         self.prepare = self._intake.prepare
         self.take = self._state.take
 
@@ -300,7 +296,7 @@ class Classifying:
         self.due_ns = 0  # the one event comes at the end, but a clip is there as a whole
         self._state = StreamState(model, audio_format, active)
         self._intake = _Intake(self._state, model, audio_format)
-        self.accept = self._intake.accept
+        self.inbox = self._intake.inbox
         self.prepare = self._intake.prepare
         self.take = self._state.take
         self._classifier = ClipClassifier.for_model(model)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from earmark_server.engine import MAX_BATCH, MAX_UNREAD_EVENTS, Engine, EngineError
-from earmark_server.listening import Failed, Finished
+from earmark_server.listening import End, Failed, Finished
 from server_rig import DEADLINE_S, run
 
 if TYPE_CHECKING:
@@ -51,18 +51,20 @@ class FakeWork:
         self.model: Any = model
         self.heard_ns = 0
         self.due_ns = 0
+        self.inbox: deque[Any] = deque()
         self._samples: deque[float] = deque()
-
-    def accept(self, item: Any) -> None:
-        if isinstance(item, Exception):
-            raise item
-        self._samples.extend(item)
 
     @property
     def has_more(self) -> bool:
-        return bool(self._samples)
+        return bool(self.inbox or self._samples)
 
     def prepare(self, limit_s: float) -> int:
+        while self.inbox:
+            item = self.inbox.popleft()
+            if isinstance(item, Exception):
+                raise item
+            if item is not End.OF_AUDIO:
+                self._samples.extend(item)
         return min(round(limit_s * 50), len(self._samples))
 
     def take(self, steps: int) -> np.ndarray:
@@ -175,6 +177,25 @@ def test_one_stream_alone_goes_in_long_steps_and_many_in_short_ones() -> None:
             for stream in streams:
                 await events_of(stream, 20)
             assert {steps for _, steps in bench.model.batches[1:]} == {10}
+
+    run(scenario)
+
+
+def test_a_stream_is_listened_to_when_it_is_due_or_ends_or_has_sent_many_pieces() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            early, ending, piecemeal, late = (bench.open() for _ in range(4))
+            for stream in (early, ending, piecemeal, late):
+                stream.work.due_ns = 10 * SECOND_NS
+                stream.send([1.0] * 9, 9 * SECOND_NS)
+            late.send([1.0], SECOND_NS)
+            await events_of(late, 10)
+            ending.end()
+            await events_of(ending, 9)
+            for _ in range(63):
+                piecemeal.send([0.1])
+            await events_of(piecemeal, 50)
+            assert early.work.heard_ns == 0
 
     run(scenario)
 

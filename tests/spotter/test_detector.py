@@ -243,6 +243,20 @@ def test_a_snapshot_goes_on_where_it_was_taken(
 
 
 @given(scores=score_frames(), settings=settings_lists)
+def test_nothing_is_decided_before_the_next_decision_frame(
+    scores: np.ndarray, settings: list[KeywordSetting]
+) -> None:
+    detector = Detector(META, resolve_settings(META, settings))
+    earliest = []
+    for frame, row in enumerate(scores):
+        earliest.append(detector.next_decision_frame)
+        if detector.push(row[np.newaxis]):
+            # It was known all along since the peak, and the very frame when it came.
+            assert earliest[-1] == frame
+            assert max(earliest) <= frame
+
+
+@given(scores=score_frames(), settings=settings_lists)
 def test_detections_keep_the_rules(scores: np.ndarray, settings: list[KeywordSetting]) -> None:
     active = {keyword.keyword: keyword for keyword in resolve_settings(META, settings)}
     detector = Detector(META, list(active.values()))
