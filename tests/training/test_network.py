@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import onnx
 import pytest
 import torch
-from earmark_training.export import load_network, to_onnx
-from earmark_training.network import Block, Network, Shape
+from earmark_training.export import NETWORK_KEY, load_network, to_onnx
+from earmark_training.network import LOG_FLOOR, Block, LogMel, Network, Shape
+from torchaudio.functional import melscale_fbanks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +36,25 @@ def run(network: Network, pcm: torch.Tensor, steps: list[int]) -> torch.Tensor:
         found, state = network(part, state)
         scores.append(found)
     return torch.cat(scores, dim=1)
+
+
+@pytest.mark.parametrize("low_hz", [60.0, 120.0])  # the first bin is an even one, an odd one
+def test_log_mel_is_that_of_the_fourier_transform(low_hz: float):
+    shape = Shape(4, low_hz=low_hz)
+    pcm, n = torch.randn(2, 5 * shape.hop_samples, dtype=torch.float64) * 0.1, shape.window_samples
+    frames = pcm.unfold(1, n, shape.hop_samples) * torch.hann_window(n, periodic=False, dtype=torch.float64)
+    power = torch.fft.rfft(frames).abs().square()
+    mel = melscale_fbanks(
+        n // 2 + 1, low_hz, shape.high_hz, shape.mels, shape.sample_rate_hz, norm=None, mel_scale="htk"
+    )
+    expected = torch.log(power @ mel.double() + LOG_FLOOR).float()
+    assert expected.shape == (2, 4, shape.mels)
+    torch.testing.assert_close(LogMel(shape)(pcm.float()), expected, atol=1e-4, rtol=0)
+
+
+def test_a_window_of_other_than_two_hops_is_refused():
+    with pytest.raises(ValueError, match="two hops"):
+        Shape(4, window_samples=400)
 
 
 @torch.no_grad()
@@ -115,4 +137,24 @@ def test_equal_weights_which_a_file_has_once_are_found_again(tmp_path: Path):
     onnx.save(graph, tmp_path / "fresh.onnx")
     found = load_network(tmp_path / "fresh.onnx").state_dict()
     for name, value in fresh.state_dict().items():
+        assert torch.equal(found[name], value), name
+
+
+def test_the_weights_of_a_trained_network_are_found_again(network: Network, tmp_path: Path):
+    trained = network.folded()
+    onnx.save(to_onnx(trained), tmp_path / "trained.onnx")
+    found = load_network(tmp_path / "trained.onnx").state_dict()
+    for name, value in trained.state_dict().items():
+        assert torch.equal(found[name], value), name
+
+
+def test_a_file_with_every_weight_by_its_name_can_be_read(network: Network, tmp_path: Path):
+    """As the graphs had them that were exported when no weight was turned round."""
+    trained = network.folded()
+    weights = [onnx.numpy_helper.from_array(v.numpy(), name) for name, v in trained.state_dict().items()]
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "old", [], [], weights))
+    onnx.helper.set_model_props(model, {NETWORK_KEY: json.dumps(asdict(SHAPE))})
+    onnx.save(model, tmp_path / "old.onnx")
+    found = load_network(tmp_path / "old.onnx").state_dict()
+    for name, value in trained.state_dict().items():
         assert torch.equal(found[name], value), name

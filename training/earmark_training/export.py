@@ -48,7 +48,8 @@ _SEED, _CHECKED_CLIPS = 3, 60
 NETWORK_KEY = "earmark_network"
 """Of the ONNX metadata: the network's shape, from which `load_network` builds it again.
 
-With it, under `shared`: weights that equal others, by whose name they are in the file.
+With it, under `shared`: weights that are in the file by another name, as those are that equal others or
+that the graph has turned round; or not at all (null), as biases of nothing but zeros.
 """
 
 _SOURCES = (
@@ -108,10 +109,13 @@ def load_network(path: Path) -> Network:
         shared = document.pop("shared", {})
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
         network = Network(Shape(**fields)).folded()
-        weights = {
-            w.name: torch.from_numpy(onnx.numpy_helper.to_array(w).copy()) for w in graph.graph.initializer
-        }
-        network.load_state_dict({name: weights[shared.get(name, name)] for name in network.state_dict()})
+        weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.graph.initializer}
+        found = {}
+        for name, value in network.state_dict().items():
+            other = shared.get(name, name)
+            array = np.zeros(value.shape, np.float32) if other is None else weights[other]
+            found[name] = torch.from_numpy(_as_trained(array, value.shape).copy())
+        network.load_state_dict(found)
     except (DecodeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ExportError(f"{path} holds no network that can be trained further") from error
     return network
@@ -150,16 +154,30 @@ def to_onnx(network: Network) -> onnx.ModelProto:
     return graph
 
 
-def _shared_weights(network: Network, graph: onnx.ModelProto) -> dict[str, str]:
-    """Return which weights the exporter made one with others that equal them, and with which."""
+def _shared_weights(network: Network, graph: onnx.ModelProto) -> dict[str, str | None]:
+    """Return what became of the weights that the exporter did not keep by their names: see NETWORK_KEY."""
     kept = {w.name: onnx.numpy_helper.to_array(w) for w in graph.graph.initializer}
-    return {
-        name: other
-        for name, value in network.state_dict().items()
-        if name not in kept
-        for other, array in kept.items()
-        if np.array_equal(value.numpy(), array)
-    }
+    shared: dict[str, str | None] = {}
+    for name, tensor in network.state_dict().items():
+        if name in kept:
+            continue
+        value = tensor.numpy()
+        same = (
+            other
+            for other, array in kept.items()
+            if array.size == value.size and np.array_equal(value, _as_trained(array, value.shape))
+        )
+        shared[name] = next(same, None)
+        if shared[name] is None and value.any():
+            raise ExportError(f"the exported graph has lost the weight {name}")
+    return shared
+
+
+def _as_trained(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Undo what the served graph makes of a weight: an image's kernel, turned round if it is pointwise."""
+    if array.ndim == 4 and len(shape) == 2:
+        array = array[:, :, 0, 0].T
+    return array.reshape(shape)
 
 
 def _provisional(trained: Trained, name: str, version: str) -> ModelMetadata:
