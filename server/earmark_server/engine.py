@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from earmark_server.listening import End, Event, Failed
+from earmark_server.load import Load
 from earmark_server.logs import log
 from earmark_server.state_bank import StateBank
 
@@ -89,7 +90,9 @@ class EngineStream:
         self.has_ended = False  # written by the loop
         self.taken_events = 0  # written by the loop
         self.made_events = 0  # written by the engine
-        self.queued = False  # set by whoever puts it into the queue, cleared by the engine
+        self.queued = False  # this and the next: set by whoever puts it into the queue; cleared by the engine
+        self.queued_s = 0.0
+        self.is_live = True  # written by the loop
         self.slot = -1  # the rest of this paragraph: the engine's alone
         self.parked = False
         self.wants_room = False
@@ -205,6 +208,7 @@ class Engine:
     """Listens for any number of streams, with any of its models, on a thread of its own."""
 
     def __init__(self, models: Sequence[SpotterModel]) -> None:
+        self.load = Load()
         self._banks = {id(model): StateBank(model) for model in models}  # the engine's alone
         self._due: deque[EngineStream] = deque()  # filled by both, emptied by the engine
         self._asleep = False  # set by the engine, cleared by whoever wakes it
@@ -254,8 +258,8 @@ class Engine:
 
     def enqueue(self, stream: EngineStream) -> None:
         """Have a stream listened to that is due."""
-        stream.queued = True
-        self._due.append(stream)
+        self._put(stream)
+        stream.is_live = not (stream.has_ended or stream.is_ahead)
         self._is_live = self._is_live and not stream.is_ahead
         if self._handing_over:
             return
@@ -266,6 +270,10 @@ class Engine:
             self._loop.call_later(_GATHER_S, self._hand_over, nap_s, time.monotonic(), time.thread_time())
         else:
             self._loop.call_soon(self._hand_over)
+
+    def _put(self, stream: EngineStream) -> None:
+        stream.queued, stream.queued_s = True, time.monotonic()
+        self._due.append(stream)
 
     def _hand_over(self, nap_s: float = 0, since_s: float = 0, cpu_since_s: float = 0) -> None:
         """Wake the engine, and sleep if the loop had little to do since then."""
@@ -308,9 +316,11 @@ class Engine:
         try:
             while self._obey():
                 if self._due:
-                    self._busy_since = time.monotonic()
-                    self._round()
+                    began_s = self._busy_since = time.monotonic()
+                    waited_s = began_s - self._due[0].queued_s
+                    live_share = self._round()
                     self._busy_since = None
+                    self.load.add_round(began_s, time.monotonic(), waited_s, live_share)
         except BaseException as error:  # nobody is above it to see it
             self._call_loop(self._die, error)
 
@@ -367,16 +377,18 @@ class Engine:
     def _enqueue_if_due(self, stream: EngineStream) -> None:
         may_run = stream.slot >= 0 and not (stream.queued or stream.parked)
         if may_run and stream.is_due and stream.work.has_more:
-            stream.queued = True
-            self._due.append(stream)
+            self._put(stream)
 
-    def _round(self) -> None:
-        """Run the models once for the streams at the head of the queue."""
+    def _round(self) -> float:
+        """Run the models once for the streams at the head of the queue; return their live share."""
         limit_s = max(_LEAST_S, _ROUND_S / len(self._due))
         groups: dict[tuple[int, int], list[EngineStream]] = {}
-        for _ in range(min(len(self._due), MAX_BATCH)):
+        count = min(len(self._due), MAX_BATCH)
+        live_count = 0
+        for _ in range(count):
             stream = self._due.popleft()
             stream.queued = False
+            live_count += stream.is_live
             if stream.slot < 0 or stream.parked:
                 continue
             try:
@@ -390,6 +402,7 @@ class Engine:
             self._report(self._listen(streams, steps))
             for stream in streams:
                 self._enqueue_if_due(stream)
+        return live_count / count
 
     def _listen(self, streams: list[EngineStream], steps: int) -> list[tuple[EngineStream, list[Event]]]:
         """Run a model for streams that have equally many steps."""

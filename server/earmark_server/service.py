@@ -62,6 +62,7 @@ class KeywordSpottingService:
     async def streaming_spot(self, _: object, context: Context) -> None:
         """Live audio in, events out: this task writes, another one reads."""
         async with self._calls.handle(context, "StreamingSpot", Kind.STREAM) as call:
+            self._refuse_if_overloaded()
             await self._stream(context, call)
 
     async def spot(self, request: Any, context: Context) -> Any:
@@ -104,6 +105,13 @@ class KeywordSpottingService:
         return await asyncio.shield(self.loaded)
 
     # Streams.
+
+    def _refuse_if_overloaded(self) -> None:
+        if not self.loaded.done():
+            return
+        load = self.loaded.result().engine.load
+        if load.share > self._settings.max_load or load.lag_s > self._settings.max_lag_s:
+            raise CallError("OVERLOADED", "This server has as much to listen to as it can: come back later.")
 
     async def _stream(self, context: Context, call: Call) -> None:
         with ending_when_idle(call, self._settings.idle_timeout_s) as activity:

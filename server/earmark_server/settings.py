@@ -68,6 +68,21 @@ class Settings:
         low=1,
         high=100_000,
     )
+    max_load: float = _setting(
+        0.85,
+        "share of the engine's time that live streams may take before one more is refused with OVERLOADED; "
+        "recordings at full speed take what is left, and do not count",
+        low=0.05,
+        high=1,
+    )
+    max_lag_s: float = _setting(
+        0.1,
+        "how long all audio may have to wait to be listened to before one more stream is refused with "
+        "OVERLOADED",
+        unit="seconds",
+        low=0.01,
+        high=60,
+    )
     max_calls: int = _setting(
         64,
         "Spot and Classify calls at once in one worker; one more is refused with OVERLOADED",
