@@ -69,7 +69,7 @@ class Settings:
         high=100_000,
     )
     max_load: float = _setting(
-        0.85,
+        0.75,
         "share of the engine's time that live streams may take before one more is refused with OVERLOADED; "
         "recordings at full speed take what is left, and do not count",
         low=0.05,
