@@ -72,8 +72,8 @@ async def _serve(settings: Settings, line: Line | None) -> int:
     if line is not None:
         line.watch(asked.set, on_end)
     await server.start()
-    # What is loaded stays: the collector need not go through it again, nor run as often as it does for
-    # programs with fewer objects that come and go. Saves about 5% of what streams cost.
+    # What is loaded stays: the collector need not go through it again, nor run as often as is good for
+    # programs in which fewer objects come and go.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -9,7 +9,7 @@ starves, however fast another one sends.
 The loop hands the engine all that became due while it dealt with what had come, and then, where
 many live streams are open, sleeps for a moment on purpose, as network cards do that gather packets
 before they interrupt: what comes meanwhile is read together, and the engine has the interpreter to
-itself. That halves what reading costs, and makes the batches large.
+itself. Reading then costs less, and batches are larger.
 
 Who owns what: audio goes to the engine's thread through each call's inbox and the queue of
 streams that are due, commands through another queue, and results come back through
@@ -213,7 +213,7 @@ class Engine:
         self._due: deque[EngineStream] = deque()  # filled by both, emptied by the engine
         self._asleep = False  # set by the engine, cleared by whoever wakes it
         self._handing_over = False  # this and the next: the loop's alone
-        self._is_live = True
+        self._all_live = True
         self._commands: queue.SimpleQueue[tuple[EngineStream, _Command] | Literal["wake", "end"]] = (
             queue.SimpleQueue()
         )
@@ -260,12 +260,12 @@ class Engine:
         """Have a stream listened to that is due."""
         self._put(stream)
         stream.is_live = not (stream.has_ended or stream.is_ahead)
-        self._is_live = self._is_live and not stream.is_ahead
+        self._all_live = self._all_live and not stream.is_ahead
         if self._handing_over:
             return
         assert self._loop is not None
         self._handing_over = True
-        nap_s = min(_LONGEST_NAP_S, (len(self._streams) - 1) * _NAP_PER_STREAM_S)
+        nap_s = min(_LONGEST_NAP_S, max(0, len(self._streams) - 1) * _NAP_PER_STREAM_S)
         if nap_s:
             self._loop.call_later(_GATHER_S, self._hand_over, nap_s, time.monotonic(), time.thread_time())
         else:
@@ -281,11 +281,11 @@ class Engine:
         if self._asleep:
             self._asleep = False
             self._commands.put("wake")
-        if nap_s and self._is_live:
+        if nap_s and self._all_live:
             is_quiet = time.thread_time() - cpu_since_s < (time.monotonic() - since_s) / 2
             if is_quiet:
                 time.sleep(nap_s)  # on purpose: see the module's docstring
-        self._is_live = True
+        self._all_live = True
 
     @property
     def used_slots(self) -> int:
