@@ -17,7 +17,7 @@ from earmark_spotter import SpotterModel
 
 from benchmarks import arguments
 from benchmarks.processes import cpu_s, serving
-from benchmarks.speech import Speech
+from benchmarks.speech import BenchmarkError, Speech
 from benchmarks.table import number, print_head, print_row
 from benchmarks.workload import Workload
 from benchmarks.wyoming import is_installed, serving_neighbour, stream_to_neighbour
@@ -68,7 +68,11 @@ def main(given: Sequence[str] | None = None) -> int:
         "--chunk-ms", type=arguments.count, default=100, help="audio in one message, in ms (default: 100)"
     )
     options = parser.parse_args(given)
-    if not is_installed(options.python):
+    try:
+        installed = is_installed(options.python)
+    except BenchmarkError as error:
+        parser.error(str(error))
+    if not installed:
         print(_HOW.format(python=options.python), file=sys.stderr)
         return 2
     return arguments.run("neighbour", lambda: _measure(options))

@@ -23,6 +23,13 @@ def test_where_it_is_not_installed_it_says_how() -> None:
     assert not done.out
 
 
+def test_an_interpreter_that_is_none_is_a_wrong_option(tmp_path: Path) -> None:
+    done = bench_rig.run("neighbour", "--python", tmp_path / "python")
+    assert done.code == 2
+    assert "cannot be run" in done.err
+    assert "Traceback" not in done.err
+
+
 @needs_neighbour
 def test_both_bear_the_same_load(tiny_model_path: Path, tmp_path: Path) -> None:
     done = bench_rig.run(
