@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
 import os
@@ -72,11 +71,6 @@ async def _serve(settings: Settings, line: Line | None) -> int:
     if line is not None:
         line.watch(asked.set, on_end)
     await server.start()
-    # What is loaded stays: the collector need not go through it again, nor run as often as is good for
-    # programs in which fewer objects come and go.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
     if line is not None:
         line.say_serving()
     await asked.wait()

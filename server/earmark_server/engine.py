@@ -62,8 +62,10 @@ _GATHER_S = 0.001
 # How long the loop sleeps, for each open stream but one, and at most.
 _NAP_PER_STREAM_S = 0.0004
 _LONGEST_NAP_S = 0.02
-# So far ahead of real time a stream is no live one, and nobody sleeps while it sends.
-_LIVE_LEAD_NS = 1_000_000_000
+# A stream that sends so much more than is spoken meanwhile, within a second, is no live one: nobody
+# sleeps while there is one.
+_LIVE_LEAD_NS = 300_000_000
+_PACE_WINDOW_S = 1.0
 
 # Messages of one stream that wait to be looked at together, however short they are.
 _MAX_INBOX = 64
@@ -92,12 +94,12 @@ class EngineStream:
         self.made_events = 0  # written by the engine
         self.queued = False  # this and the next: set by whoever puts it into the queue; cleared by the engine
         self.queued_s = 0.0
-        self.is_live = True  # written by the loop
+        self.is_live = True  # this and the next: written by the engine
+        self._pace_since = (time.monotonic(), 0)  # when, and what had been sent by then
         self.slot = -1  # the rest of this paragraph: the engine's alone
         self.parked = False
         self.wants_room = False
         self._engine = engine
-        self._opened_s = time.monotonic()
         self._max_pending_ns = max_pending_ns
         self._events: deque[Event] = deque()
         self._handed_out = 0
@@ -131,11 +133,6 @@ class EngineStream:
             or len(self.work.inbox) >= _MAX_INBOX
         )
 
-    @property
-    def is_ahead(self) -> bool:
-        """Whether it sends faster than anybody speaks."""
-        return self.sent_ns - (time.monotonic() - self._opened_s) * 1e9 > _LIVE_LEAD_NS
-
     def send(self, item: Input, duration_ns: int = 0) -> None:
         """Hand over what came next, and how much audio it is."""
         self.work.inbox.append(item)
@@ -147,6 +144,14 @@ class EngineStream:
         """Hand over that no more audio will come."""
         self.has_ended = True
         self.send(End.OF_AUDIO)
+
+    def take_pace(self, now_s: float) -> None:
+        """Find out whether it sends as fast as somebody speaks; a lead from before does not count."""
+        since_s, sent_ns = self._pace_since
+        lead_ns = self.sent_ns - sent_ns - (now_s - since_s) * 1e9
+        self.is_live = not self.has_ended and lead_ns < _LIVE_LEAD_NS
+        if now_s - since_s > _PACE_WINDOW_S:
+            self._pace_since = (now_s, self.sent_ns)
 
     async def room(self) -> None:
         """Wait until there is room for more audio."""
@@ -259,8 +264,7 @@ class Engine:
     def enqueue(self, stream: EngineStream) -> None:
         """Have a stream listened to that is due."""
         self._put(stream)
-        stream.is_live = not (stream.has_ended or stream.is_ahead)
-        self._all_live = self._all_live and not stream.is_ahead
+        self._all_live = self._all_live and stream.is_live
         if self._handing_over:
             return
         assert self._loop is not None
@@ -318,7 +322,7 @@ class Engine:
                 if self._due:
                     began_s = self._busy_since = time.monotonic()
                     waited_s = began_s - self._due[0].queued_s
-                    live_share = self._round()
+                    live_share = self._round(began_s)
                     self._busy_since = None
                     self.load.add_round(began_s, time.monotonic(), waited_s, live_share)
         except BaseException as error:  # nobody is above it to see it
@@ -379,7 +383,7 @@ class Engine:
         if may_run and stream.is_due and stream.work.has_more:
             self._put(stream)
 
-    def _round(self) -> float:
+    def _round(self, now_s: float) -> float:
         """Run the models once for the streams at the head of the queue; return their live share."""
         limit_s = max(_LEAST_S, _ROUND_S / len(self._due))
         groups: dict[tuple[int, int], list[EngineStream]] = {}
@@ -388,6 +392,7 @@ class Engine:
         for _ in range(count):
             stream = self._due.popleft()
             stream.queued = False
+            stream.take_pace(now_s)
             live_count += stream.is_live
             if stream.slot < 0 or stream.parked:
                 continue

@@ -37,21 +37,21 @@ class Load:
     @property
     def share(self) -> float:
         """Time that live streams took, of all time: 0 to 1."""
-        return 0.0 if self._is_stale else self._share
+        return self._measured(time.monotonic())[0]
 
     @property
     def lag_s(self) -> float:
         """How long streams had to wait at least, to be listened to."""
-        return 0.0 if self._is_stale else self._lag_s
-
-    @property
-    def _is_stale(self) -> bool:
-        return time.monotonic() - self._began_s > 4 * _WINDOW_S
+        return self._measured(time.monotonic())[1]
 
     def _roll(self, now_s: float) -> None:
+        if now_s - self._began_s >= _WINDOW_S:
+            self._share, self._lag_s = self._measured(now_s)
+            self._began_s, self._live_s, self._rounds, self._shortest_wait_s = now_s, 0.0, 0, float("inf")
+
+    def _measured(self, now_s: float) -> tuple[float, float]:
+        """Give share and lag of the window that has begun, once it is long enough; else of the one before."""
         passed_s = now_s - self._began_s
         if passed_s < _WINDOW_S:
-            return
-        self._share = self._live_s / passed_s
-        self._lag_s = self._shortest_wait_s if self._rounds >= _MIN_ROUNDS else 0.0
-        self._began_s, self._live_s, self._rounds, self._shortest_wait_s = now_s, 0.0, 0, float("inf")
+            return self._share, self._lag_s
+        return self._live_s / passed_s, self._shortest_wait_s if self._rounds >= _MIN_ROUNDS else 0.0

@@ -348,7 +348,7 @@ def test_a_dead_engine_ends_its_streams_and_takes_no_more(monkeypatch: pytest.Mo
         async with Bench() as bench:
             stream = bench.open()
 
-            def die() -> None:
+            def die(*_: object) -> None:
                 raise MemoryError
 
             monkeypatch.setattr(bench.engine, "_round", die)

@@ -135,7 +135,7 @@ def test_a_dead_engine_is_told_and_health_says_so(
             watch = Watch(rig.channel)
             assert await watch.next() == SERVING
 
-            def die() -> None:
+            def die(*_: object) -> None:
                 raise MemoryError
 
             monkeypatch.setattr(rig.server._engine, "_round", die)
