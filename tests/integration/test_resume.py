@@ -6,7 +6,9 @@ are cut. What a stream then gives must equal what an undisturbed one gave.
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +23,8 @@ from faults import Direction, Proxy, Server, eventually
 from watched import Stream, assert_unbroken, demo, in_the_background, run, undisturbed
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
     from earmark_client import Chunk, Event
 
 both = pytest.mark.parametrize("flavour", ["async", "sync"])
@@ -95,6 +99,26 @@ def test_a_stream_that_breaks_before_its_first_progress_begins_again(flavour: st
     assert kinds.index(Resumed) < kinds.index(Progress)
 
 
+class HeldBack(Stream):
+    """Its last chunk waits until it may end."""
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        super().__init__(chunks)
+        self.may_end = threading.Event()
+
+    def audio(self) -> Iterator[Chunk]:
+        for chunk in super().audio():
+            if self.taken == len(self.chunks):
+                assert self.may_end.wait(60)
+            yield chunk
+
+    async def async_audio(self) -> AsyncIterator[Chunk]:
+        async for chunk in super().async_audio():
+            if self.taken == len(self.chunks):
+                assert await asyncio.to_thread(self.may_end.wait, 60)
+            yield chunk
+
+
 @both
 def test_a_stream_that_breaks_after_its_last_audio_still_ends(flavour: str) -> None:
     """The server has heard it all and said so, but the client never got its last words."""
@@ -102,15 +126,19 @@ def test_a_stream_that_breaks_after_its_last_audio_still_ends(flavour: str) -> N
     with Server() as server, Proxy(server.port) as proxy:
         expected = undisturbed(server.address, chunks)
         server.wait_for("call ended")
-        stream = Stream(chunks)
+        stream = HeldBack(chunks)
+        last = expected.of(Progress)[-1].decided_s
 
         def swallow(event: Event) -> None:
-            proxy.swallows_answers = isinstance(event, Progress)
+            # For good: no connection loses something and then goes on.
+            if isinstance(event, Progress) and event.decided_s == last:
+                proxy.swallows_answers = True
+                stream.may_end.set()
 
         def cut() -> None:
             assert server.wait_for("call ended")["status"] == "OK"
-            proxy.swallows_answers = False
             stream.on_event = lambda _: None
+            proxy.swallows_answers = False
             proxy.cut()
 
         stream.on_event = swallow
