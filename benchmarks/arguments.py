@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,13 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     return made
 
 
+def add_chunk_ms(to: argparse.ArgumentParser, default: int = 100) -> None:
+    """Add the option of how much audio is in one message."""
+    to.add_argument(
+        "--chunk-ms", type=count, default=default, help=f"audio in one message, in ms (default: {default})"
+    )
+
+
 def run(name: str, measure: Callable[[], Sequence[str]]) -> int:
     """Measure; say which problems there were, and return the exit code: 1 if there was one."""
     try:
@@ -63,12 +71,20 @@ def counts(text: str) -> list[int]:
     return [count(part.strip()) for part in text.split(",")]
 
 
-def seconds(text: str) -> float:
-    """Read a length of time that is enough to measure something."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.5 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.5 to 86400")
-    return value
+def number(low: float, high: float, what: str = "a number") -> Callable[[str], float]:
+    """Make a reader of numbers within bounds."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+seconds = number(0.5, 86_400, "a number of seconds")
+"""Reads a length of time that is enough to measure something."""

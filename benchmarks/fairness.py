@@ -85,9 +85,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=arguments.seconds, default=30.0, help="length of every stream (default: 30)"
     )
-    parser.add_argument(
-        "--chunk-ms", type=arguments.count, default=100, help="audio in one message, in ms (default: 100)"
-    )
+    arguments.add_chunk_ms(parser)
     options = parser.parse_args(given)
     return arguments.run("fairness", lambda: _measure(options))
 

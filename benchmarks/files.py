@@ -106,9 +106,7 @@ def main(given: Sequence[str] | None = None) -> int:
         default=os.cpu_count() or 1,
         help="the server's workers for the archive (default: one for each core)",
     )
-    parser.add_argument(
-        "--chunk-ms", type=arguments.count, default=1000, help="audio in one message, in ms (default: 1000)"
-    )
+    arguments.add_chunk_ms(parser, 1000)
     options = parser.parse_args(given)
     return arguments.run("files", lambda: _measure(options))
 

@@ -39,9 +39,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=arguments.seconds, default=120.0, help="length of the stream (default: 120)"
     )
-    parser.add_argument(
-        "--chunk-ms", type=arguments.count, default=100, help="audio in one message, in ms (default: 100)"
-    )
+    arguments.add_chunk_ms(parser)
     options = parser.parse_args(given)
     return arguments.run("latency", lambda: _measure(options))
 

@@ -64,9 +64,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=arguments.seconds, default=20.0, help="length of every stream (default: 20)"
     )
-    parser.add_argument(
-        "--chunk-ms", type=arguments.count, default=100, help="audio in one message, in ms (default: 100)"
-    )
+    arguments.add_chunk_ms(parser)
     options = parser.parse_args(given)
     try:
         installed = is_installed(options.python)

@@ -116,9 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=arguments.seconds, default=20.0, help="length of every stream (default: 20)"
     )
-    parser.add_argument(
-        "--chunk-ms", type=arguments.count, default=100, help="audio in one message, in ms (default: 100)"
-    )
+    arguments.add_chunk_ms(parser)
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",

@@ -12,7 +12,6 @@ lone Spotter finds them at. Exits with 1 if one did, if a stream failed, or if n
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import random
@@ -33,6 +32,7 @@ from benchmarks.table import number, print_head, print_row
 from benchmarks.victims import Victim, behind_nginx
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from earmark_spotter import Detection as Found
@@ -130,7 +130,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=arguments.seconds, default=90.0, help="length of every stream (default: 90)"
     )
-    parser.add_argument("--speed", type=_speed, default=1.0, help="times real time to send at (default: 1)")
+    parser.add_argument(
+        "--speed",
+        type=arguments.number(0.1, 100),
+        default=1.0,
+        help="times real time to send at (default: 1)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
     parser.add_argument(
         "--nginx", action="store_true", help="two servers behind nginx, which must be installed"
@@ -240,16 +245,6 @@ def _places(speech: Speech, model: SpotterModel, first: int, chunk_count: int) -
         for detections in heard()
         for one in detections
     }
-
-
-def _speed(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.1 to 100")
-    return value
 
 
 if __name__ == "__main__":
