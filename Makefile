@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-lowest lint format generate check-generated wheel bench clean
+.PHONY: help demo serve test test-lowest lint format generate check-generated wheel bench audit sbom clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -47,6 +47,13 @@ wheel: $(VENV)/.dev ## Build the wheel, and try it in an empty environment
 
 bench: $(VENV)/.bench ## Load a server with real-time streams and print what they cost
 	$(BIN)/python -m benchmarks.streams
+
+audit: $(VENV)/.dev ## Ask whether anything installed is known to be vulnerable (2: it could not be asked)
+	@$(BIN)/python scripts/audit.py
+
+sbom: $(VENV)/.dev ## Write what the server is made of to dist/earmark-sbom.cdx.json
+	@mkdir -p dist
+	@scripts/make_sbom.sh dist/earmark-sbom.cdx.json
 
 clean: ## Remove what was built and installed
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/integration/node_client/node_modules
