@@ -21,7 +21,6 @@ from earmark_spotter import (
     StreamState,
     offset_ns,
 )
-from earmark_spotter.resume import decode_token, stream_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,13 +192,14 @@ class Spotting:
         active: Sequence[ActiveKeyword],
         *,
         resume: ResumePoint | None = None,
+        resume_keys: Sequence[bytes] = (),
         score_interval_ns: int | None = None,
         progress_interval_ns: int | None = None,
     ) -> None:
         """Begin, or go on with a broken stream; ResumeError for a resume point that does not fit."""
         self.model = model
         self.heard_ns = 0
-        self._state = StreamState(model, audio_format, active, resume)
+        self._state = StreamState(model, audio_format, active, resume, resume_keys)
         self._intake = _Intake(self._state, model, audio_format)
         self.inbox = self._intake.inbox
         self.prepare = self._intake.prepare
@@ -211,9 +211,7 @@ class Spotting:
         self._score_frames = self._whole_steps(score_interval_ns)
         self._progress_frames = self._whole_steps(progress_interval_ns)
         # Replayed audio from before the resume point was reported on in the call that broke.
-        first = 0
-        if resume is not None:
-            first = decode_token(resume.token, stream_digest(model, audio_format, active)).detector.frame
+        first = self._state.next_new_frame
         self._next_score = self._due(first, self._score_frames)
         self._next_progress = self._due(first, self._progress_frames)
         self.due_ns = self._find_due_ns()

@@ -110,6 +110,7 @@ class Server:
             logging.INFO,
             "worker serving" if self._shares_port else "serving",
             models=",".join(model.metadata.name for model in models),
+            resume_key="file" if self._settings.resume_key_file else "model",
             start_s=round(time.perf_counter() - begun_s, 3),
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import grpc
 from earmark_spotter import AudioFormat, Detection, Encoding, resolve_settings
 
-from earmark_server import recordings, wire
+from earmark_server import recordings, resume_keys, wire
 from earmark_server.calls import Kind
 from earmark_server.idle import ending_when_idle
 from earmark_server.listening import NANOSECONDS, Classifying, ClipScores, Failed, Finished, Spotting
@@ -56,6 +56,7 @@ class KeywordSpottingService:
         self.loaded: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._settings = settings
         self._calls = calls
+        self._resume_keys = resume_keys.read(settings.resume_key_file)
         self._max_pending_ns = round(settings.max_pending_s * NANOSECONDS)
         self._decoded = asyncio.Semaphore(_MAX_DECODED_RECORDINGS)
 
@@ -122,7 +123,7 @@ class KeywordSpottingService:
             call.model = model.metadata.name
             audio_format = wire.stream_format(config.audio_format, "config.audio_format")
             active = wire.active_keywords(model.metadata, config.keywords, "config.keywords")
-            work = wire.spotting(model, audio_format, active, config)
+            work = wire.spotting(model, audio_format, active, config, self._resume_keys)
             self._calls.refuse_if_draining()
             with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
                 call.stream = stream

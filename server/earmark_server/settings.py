@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from earmark_server import resume_keys
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from dataclasses import Field
@@ -121,6 +123,13 @@ class Settings:
         low=0,
         high=3600,
     )
+    resume_key_file: str = _setting(
+        "",
+        "text file of keys for resume tokens, one a line, 32 to 256 characters: the first signs, all are "
+        "accepted; servers that take up each other's streams need the same. Without one each model file is "
+        "its own key: servers with the same model take up each other's streams, and who has the file can "
+        "make up tokens, which can spoil no stream but his own",
+    )
     stall_timeout_s: float = _setting(
         5.0,
         "health turns NOT_SERVING when one run of a model takes longer than this",
@@ -230,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
 def _shown(default: Any) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
-    if default == ():
+    if default in ((), ""):
         return "none"
     return f"{default:g}" if isinstance(default, float) else str(default)
 
@@ -271,6 +280,11 @@ def _check(one: Field[Any], hint: Any, value: Any) -> None:
         raise SettingsError(f"{name} must be {low} to {high}{' ' + unit if unit else ''}, but is {value}.")
     if one.name == "host" and not value:
         raise SettingsError("host must be an address or a name, but is empty.")
+    if one.name == "resume_key_file":
+        try:
+            resume_keys.read(value)
+        except ValueError as error:
+            raise SettingsError(f"resume_key_file {error}") from None
     if one.name == "model":
         for path in value:
             if not os.path.isfile(path):

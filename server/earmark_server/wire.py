@@ -155,6 +155,7 @@ def spotting(
     audio_format: AudioFormat,
     active: Sequence[ActiveKeyword],
     config: rpcs.StreamingConfig,
+    resume_keys: Sequence[bytes] = (),
 ) -> Spotting:
     """Read how a stream is to be reported on, and where it goes on."""
     score_ns, progress_ns, resume = None, _DEFAULT_PROGRESS_INTERVAL_NS, None
@@ -174,6 +175,7 @@ def spotting(
             audio_format,
             active,
             resume=resume,
+            resume_keys=resume_keys,
             score_interval_ns=score_ns,
             progress_interval_ns=progress_ns,
         )

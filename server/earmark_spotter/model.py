@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 from importlib import resources
 from pathlib import Path
@@ -43,6 +44,9 @@ class SpotterModel:
         """Take a model from the bytes of its ONNX file; `load` takes it from a path."""
         self.sha256 = hashlib.sha256(content).hexdigest()
         """The SHA-256 of the model file, in lower-case hexadecimal."""
+        # From the content, and not from its digest, which anybody may know.
+        self.resume_key = hmac.digest(b"earmark resume token", content, "sha256")
+        """What signs resume tokens where there is no other key: only who has the model file has it."""
         self._session = _open_session(content, threads)
         entries: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         for key in (METADATA_KEY, INITIAL_STATE_KEY):

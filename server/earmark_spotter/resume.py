@@ -2,12 +2,16 @@
 
 A server keeps nothing of a broken stream. The client keeps the newest token, replays the
 audio from the token's replay offset, and the stream goes on where the token was made.
+
+Tokens are authenticated (HMAC-SHA256, RFC 2104): one that was not written with a key of the
+server's is refused, whatever is in it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,9 +30,10 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES = 65_536
 
-_VERSION = b"e1"
-_CHECKSUM_BYTES = 8
+_VERSION = b"e2"
+_TAG_BYTES = 16
 _MAX_COUNT = 1 << 53
+_MAX_REPLAY_S = 1_000_000_000  # thirty years: all offsets that follow from it can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +78,29 @@ def stream_digest(model: SpotterModel, audio_format: AudioFormat, active: Sequen
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def encode_token(state: ResumeState, digest: str) -> bytes:
-    """Write a token: version, checksum, and a compact JSON list."""
+def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
+    """Write a token: version, authentication tag, and a compact JSON list."""
     snapshot = state.detector
     candidate = None if snapshot.candidate is None else dataclasses.astuple(snapshot.candidate)
     fields = [digest, state.replay_s, state.decided_sample, snapshot.frame, candidate, snapshot.blocked]
     payload = json.dumps(fields, separators=(",", ":")).encode()
-    return _VERSION + _checksum(payload) + payload
+    return _sealed(payload, key)
 
 
-def decode_token(token: bytes, digest: str) -> ResumeState:
-    """Read a token back. Raises ResumeError for one that is malformed or from another stream."""
-    payload = token[len(_VERSION) + _CHECKSUM_BYTES :]
-    if len(token) > MAX_TOKEN_BYTES or token != _VERSION + _checksum(payload) + payload:
+def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeState:
+    """Read a token back that was written with one of the keys.
+
+    Raises ResumeError for one that was not, or that is from another stream.
+    """
+    payload = token[len(_VERSION) + _TAG_BYTES :]
+    if len(token) > MAX_TOKEN_BYTES or not any(
+        hmac.compare_digest(token, _sealed(payload, key)) for key in keys
+    ):
         raise ResumeError(
-            "The resume token is damaged, or from another version: send the bytes of the newest "
-            "Progress unchanged, or begin a new stream."
+            "The resume token is damaged, from another version, or from a server with another key or model "
+            "file: send the bytes of the newest Progress unchanged, or begin a new stream."
         )
-    # The checksum is no signature: a caller can make one up, so nothing in it is trusted.
+    # Whoever has the key, and be it the model file, can make one up: nothing in it is trusted.
     try:
         state = _read_fields(json.loads(payload), digest)
     except (ValueError, TypeError, RecursionError) as error:
@@ -111,7 +121,7 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
         class_index, score, peak_frame = candidate
         peak = Candidate(_count(class_index), _score(score), _count(peak_frame, frame))
     return ResumeState(
-        replay_s=_count(replay_s),
+        replay_s=_count(replay_s, _MAX_REPLAY_S),
         decided_sample=_count(decided_sample),
         detector=DetectorSnapshot(frame, peak, tuple((_count(i), _count(until)) for i, until in blocked)),
     )
@@ -129,5 +139,5 @@ def _score(value: Any) -> float:
     return value
 
 
-def _checksum(payload: bytes) -> bytes:
-    return hashlib.sha256(_VERSION + payload).digest()[:_CHECKSUM_BYTES]
+def _sealed(payload: bytes, key: bytes) -> bytes:
+    return _VERSION + hmac.digest(key, _VERSION + payload, "sha256")[:_TAG_BYTES] + payload

@@ -43,15 +43,17 @@ class Spotter:
         audio_format: AudioFormat = DEFAULT_FORMAT,
         keywords: Sequence[KeywordSetting] = (),
         resume: ResumePoint | None = None,
+        resume_keys: Sequence[bytes] = (),
     ) -> None:
         """Listen with a loaded model; one model serves any number of spotters.
 
-        `keywords`: which to listen for, and how eagerly; none: all, as calibrated.
+        `keywords`: which to listen for, and how eagerly; none: all, as calibrated. `resume_keys`:
+        the first one signs resume tokens, all of them are accepted; none: the model file's own.
         Raises KeywordError, ThresholdError, and ResumeError for a resume point that does not fit.
         """
         self.model = model
         active = resolve_settings(model.metadata, keywords)
-        self._stream = StreamState(model, audio_format, active, resume)
+        self._stream = StreamState(model, audio_format, active, resume, resume_keys)
         self._model_state = model.initial_states(1)  # [1, state_size]
 
     @classmethod

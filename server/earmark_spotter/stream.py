@@ -64,10 +64,12 @@ class StreamState:
         audio_format: AudioFormat,
         active: Sequence[ActiveKeyword],
         resume: ResumePoint | None = None,
+        resume_keys: Sequence[bytes] = (),
     ) -> None:
         """Begin a stream, or go on with a broken one.
 
-        Raises ResumeError for a resume point that does not fit this model, format and keywords.
+        `resume_keys`: the first one signs resume tokens, all of them are accepted; none: the model
+        file's own. Raises ResumeError for a resume point that does not fit this model, format and keywords.
         """
         meta = model.metadata
         self._metadata = meta
@@ -75,6 +77,7 @@ class StreamState:
         self._step_samples = meta.step_samples
         self._input_rate_hz = audio_format.sample_rate_hz
         self._digest = stream_digest(model, audio_format, active)
+        self._resume_keys = resume_keys or (model.resume_key,)
         # Whole seconds keep the resampler's phase, whole steps the model's frames.
         self._replay_unit_s = math.lcm(self._rate_hz, self._step_samples) // self._rate_hz
         end_lags_ms = [meta.keywords[keyword.keyword].end_lag_ms for keyword in active]
@@ -119,6 +122,11 @@ class StreamState:
     def next_sample(self) -> int:
         """The sample, at the model's rate, at which the next frame to be applied begins."""
         return self._next_frame * self._metadata.frame_samples
+
+    @property
+    def next_new_frame(self) -> int:
+        """The next frame (from the start of the stream's audio) that is not replayed from before a resume."""
+        return self._detector.frame
 
     @property
     def next_decision_frame(self) -> int:
@@ -213,12 +221,12 @@ class StreamState:
         decided = min(self._detector.decided_sample, self._received_at_model_rate())
         decided = max(decided, self._decided_floor)
         self._decided_floor = decided
-        replay_s = self._replay_offset_s(snapshot.frame)
+        replay_s, key = self._replay_offset_s(snapshot.frame), self._resume_keys[0]
         return StreamProgress(
             received_offset_ns=self.received_ns,
             decided_offset_ns=offset_ns(decided, self._rate_hz),
             replay_offset_ns=replay_s * NANOSECONDS,
-            resume_token=encode_token(ResumeState(replay_s, decided, snapshot), self._digest),
+            resume_token=encode_token(ResumeState(replay_s, decided, snapshot), self._digest, key),
         )
 
     def _check_open(self) -> None:
@@ -283,7 +291,7 @@ class StreamState:
         return start // (self._replay_unit_s * self._rate_hz) * self._replay_unit_s
 
     def _read_resume_point(self, resume: ResumePoint, active: set[int]) -> ResumeState:
-        state = decode_token(resume.token, self._digest)
+        state = decode_token(resume.token, self._digest, self._resume_keys)
         if resume.start_offset_ns != state.replay_s * NANOSECONDS:
             raise ResumeError(
                 f"The resumed audio must start at {state.replay_s} s, the replay offset that came with the "
@@ -293,7 +301,12 @@ class StreamState:
         classes = {index for index, _ in snapshot.blocked}
         if snapshot.candidate is not None:
             classes.add(snapshot.candidate.class_index)
-        if not classes <= active or self._replay_offset_s(snapshot.frame) != state.replay_s:
+        heard = (snapshot.frame + 1) * self._metadata.frame_samples
+        if (
+            not classes <= active
+            or state.decided_sample > heard
+            or self._replay_offset_s(snapshot.frame) != state.replay_s
+        ):
             raise ResumeError("The resume token does not hold what a token holds: begin a new stream.")
         return state
 

@@ -187,6 +187,21 @@ def test_a_killed_worker_takes_only_its_own_streams_which_resume_on_another(work
     assert workers.end()[0] == 0
 
 
+def test_workers_share_the_keys_of_resume_tokens(tiny_model_path: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("0123456789abcdef" * 4)
+    with Workers(tiny_model_path, f"--resume-key-file={keys}") as workers:
+        workers.serve()
+        to_one, to_other = workers.connect_to(*workers.pids)
+        stream = Live(to_one)
+        stream.send(PCM[:CUT])
+        stream.until(lambda event: event.progress.decided_offset.seconds >= 2)
+        newest = stream.progress()
+        point = rpcs.ResumePoint(start_offset=newest.replay_offset, resume_token=newest.resume_token)
+        begin = newest.replay_offset.seconds * 32_000
+        assert Live(to_other, resume=point).end(PCM[begin:])[-1] == stream.end(PCM[CUT:])[-1]
+
+
 @pytest.mark.parametrize("everybody", [False, True], ids=["the supervisor", "every process of the service"])
 def test_a_signal_drains_all(workers: Workers, everybody: bool) -> None:
     streams = [Live(connection) for connection in workers.connect_to(*workers.pids)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -134,15 +135,59 @@ def test_a_token_is_small(progress: StreamProgress) -> None:
     assert progress.replay_offset_ns == 2 * 10**9
 
 
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_any_flipped_bit_is_refused(
-    tiny: SpotterModel, progress: StreamProgress, place: float, bit: int
+def test_a_token_with_any_one_bit_flipped_is_refused(tiny: SpotterModel, progress: StreamProgress) -> None:
+    for bit in range(8 * len(progress.resume_token)):
+        token = bytearray(progress.resume_token)
+        token[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ResumeError) as caught:
+            Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, bytes(token)))
+        assert caught.value.reason == "BAD_RESUME_TOKEN"
+
+
+OLD, NEW = b"the key of yesterday", b"the key of today"
+
+
+@pytest.mark.parametrize(
+    ("written_with", "read_with", "taken"),
+    [
+        ([OLD], [OLD], True),
+        ([OLD], [NEW], False),
+        ([], [NEW], False),
+        ([OLD], [], False),
+        # A key is replaced: first all know the new one, then all sign with it, then the old one goes.
+        ([OLD], [OLD, NEW], True),
+        ([OLD, NEW], [OLD], True),
+        ([OLD, NEW], [NEW, OLD], True),
+        ([NEW, OLD], [OLD, NEW], True),
+        ([NEW, OLD], [NEW], True),
+        ([NEW, OLD], [OLD], False),
+    ],
+)
+def test_a_token_is_taken_if_and_only_if_the_key_that_signed_it_is_known(
+    tiny: SpotterModel, written_with: list[bytes], read_with: list[bytes], taken: bool
 ) -> None:
-    token = bytearray(progress.resume_token)
-    token[int(place * len(token))] ^= 1 << bit
-    with pytest.raises(ResumeError) as caught:
-        Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, bytes(token)))
-    assert caught.value.reason == "BAD_RESUME_TOKEN"
+    written = Spotter(tiny, resume_keys=written_with).progress()
+    point = ResumePoint(written.replay_offset_ns, written.resume_token)
+    if taken:
+        Spotter(tiny, resume=point, resume_keys=read_with)
+        return
+    with pytest.raises(ResumeError, match="another key"):
+        Spotter(tiny, resume=point, resume_keys=read_with)
+
+
+def test_what_the_public_can_know_of_a_model_does_not_sign_its_tokens(
+    tiny: SpotterModel, progress: StreamProgress
+) -> None:
+    payload = progress.resume_token[18:]
+    assert resealed(payload, tiny.resume_key) == progress.resume_token
+    for known in (tiny.sha256.encode(), bytes.fromhex(tiny.sha256), b""):
+        with pytest.raises(ResumeError):
+            Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, resealed(payload, known)))
+
+
+def resealed(payload: bytes, key: bytes) -> bytes:
+    """The token of whoever has the key: RFC 2104, cut to 16 bytes."""
+    return b"e2" + hmac.digest(key, b"e2" + payload, hashlib.sha256)[:16] + payload
 
 
 @given(token=st.binary(max_size=300))
@@ -192,11 +237,15 @@ def test_the_same_settings_may_be_spelt_out(tiny: SpotterModel, progress: Stream
     Spotter(tiny, keywords=spelt_out, resume=ResumePoint(progress.replay_offset_ns, progress.resume_token))
 
 
-def test_another_model_is_refused(tmp_path: Path, progress: StreamProgress) -> None:
+def test_another_model_is_refused(tmp_path: Path, tiny: SpotterModel, progress: StreamProgress) -> None:
     document = tiny_model.metadata() | {"version": "1.0.1"}
     other = SpotterModel.load(tiny_model.build(tmp_path / "other.onnx", document=document))
-    with pytest.raises(ResumeError, match="another model"):
+    with pytest.raises(ResumeError, match="another key or model file"):
         Spotter(other, resume=ResumePoint(progress.replay_offset_ns, progress.resume_token))
+    written = Spotter(tiny, resume_keys=[OLD]).progress()
+    point = ResumePoint(written.replay_offset_ns, written.resume_token)
+    with pytest.raises(ResumeError, match="another model"):
+        Spotter(other, resume=point, resume_keys=[OLD])
 
 
 json_values = st.recursive(
@@ -211,14 +260,37 @@ json_values = st.recursive(
 def test_a_forged_token_is_refused_or_harmless(
     tiny: SpotterModel, progress: StreamProgress, field: int, value: Any
 ) -> None:
-    fields = json.loads(progress.resume_token[10:])
+    fields = json.loads(progress.resume_token[18:])
     fields[field] = value
-    payload = json.dumps(fields).encode()
-    token = b"e1" + hashlib.sha256(b"e1" + payload).digest()[:8] + payload
+    token = resealed(json.dumps(fields).encode(), tiny.resume_key)
     try:
         spotter = Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, token))
     except ResumeError:
         return
     detections = spotter.feed(RECORDINGS[FORMATS[0]]) + spotter.flush()
     assert all(0 <= d.start_sample <= d.end_sample for d in detections)
-    spotter.progress()
+    after = spotter.progress()
+    assert after.decided_offset_ns <= after.received_offset_ns
+
+
+@pytest.mark.parametrize("frame", [1 << 50, (1 << 53) - 1])
+def test_a_forged_offset_that_no_message_can_hold_is_refused(
+    tiny: SpotterModel, progress: StreamProgress, frame: int
+) -> None:
+    fields = json.loads(progress.resume_token[18:])
+    # The replay offset that belongs to the frame, as the listener finds it.
+    replay_s = (frame * 320 - (480 + 2 * 320) - 8000) // 16_000
+    fields[1], fields[3] = replay_s, frame
+    token = resealed(json.dumps(fields).encode(), tiny.resume_key)
+    with pytest.raises(ResumeError, match="does not hold"):
+        Spotter(tiny, resume=ResumePoint(replay_s * 10**9, token))
+
+
+def test_a_forged_decision_about_audio_that_was_not_heard_is_refused(
+    tiny: SpotterModel, progress: StreamProgress
+) -> None:
+    fields = json.loads(progress.resume_token[18:])
+    fields[2] = (fields[3] + 1) * 320 + 1
+    token = resealed(json.dumps(fields).encode(), tiny.resume_key)
+    with pytest.raises(ResumeError, match="does not hold"):
+        Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, token))
