@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal.
 
-    Returns 0 after a drain, 1 if it could not start or was cut short; exits with 2 for wrong settings.
+    Returns 0 after a drain, 1 if it could not start or was cut short; exits with 2 for wrong settings,
+    and with 70 when it is stuck.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     line = Line.take(given)
@@ -67,7 +68,7 @@ async def _serve(settings: Settings, line: Line | None) -> int:
         asked.set()
         hurried.set()
 
-    server = Server(settings, shares_port=line is not None)
+    server = Server(settings, shares_port=line is not None, owns_process=True)
     if line is not None:
         line.watch(asked.set, on_end)
     await server.start()

@@ -116,6 +116,8 @@ class Calls:
     """All calls that are open now."""
 
     def __init__(self, settings: Settings) -> None:
+        self.stalled = False
+        """Whether no streams and recordings are let in because nobody would listen to them."""
         self._limits = {
             Kind.STREAM: (settings.max_streams, "TOO_MANY_STREAMS", "streams are open"),
             Kind.RECORDING: (settings.max_calls, "OVERLOADED", "recordings are being listened to"),
@@ -184,6 +186,8 @@ class Calls:
         if call.kind is Kind.LOOKUP:
             return
         self.refuse_if_draining()
+        if self.stalled:
+            raise CallError("ENGINE_STALLED", "This server listens to nothing now: try another one.")
         limit, reason, what = self._limits[call.kind]
         if self._counts[call.kind] >= limit:
             raise CallError(reason, f"{limit} {what} on this server, and it takes no more: come back later.")

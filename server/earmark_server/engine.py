@@ -71,10 +71,6 @@ _PACE_WINDOW_S = 1.0
 _MAX_INBOX = 64
 
 
-class EngineError(Exception):
-    """The engine cannot listen any more."""
-
-
 class _Command(enum.Enum):
     OPEN = enum.auto()
     CLOSE = enum.auto()
@@ -223,9 +219,11 @@ class Engine:
             queue.SimpleQueue()
         )
         self._streams: set[EngineStream] = set()  # the loop's
-        self._busy_since: float | None = None  # written by the engine
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="earmark-engine", daemon=True)
+        self.progress = 0
+        """Grows with all that the thread does; this and the next are written by the engine."""
+        self.is_busy = False
+        """Whether the thread has something to do, rather than waiting for it."""
+        self.thread = threading.Thread(target=self._run, name="earmark-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # On the loop.
@@ -233,19 +231,17 @@ class Engine:
     def start(self) -> None:
         """Start the thread, which reports to the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self.thread.start()
 
     async def stop(self) -> None:
         """End the thread after the run of the model that it is in."""
-        if self._thread.is_alive():
+        if self.thread.is_alive():
             self._commands.put("end")
             # A wedged thread cannot be ended, only left behind.
-            await asyncio.to_thread(self._thread.join, 5)
+            await asyncio.to_thread(self.thread.join, 5)
 
     def open_stream(self, work: Work, max_pending_ns: int) -> EngineStream:
-        """Give a call a slot. Raises EngineError if the engine is dead."""
-        if self._error is not None:
-            raise EngineError("the engine thread has died") from self._error
+        """Give a call a slot."""
         stream = EngineStream(self, work, max_pending_ns)
         self._streams.add(stream)
         self.command(stream, _Command.OPEN)
@@ -296,37 +292,28 @@ class Engine:
         """Slots in use, as the engine's thread has it: a moment behind what was opened and closed."""
         return sum(bank.used for bank in self._banks.values())
 
-    def is_well(self, stall_timeout_s: float) -> bool:
-        """Whether the thread lives, and is not in one run of a model for longer than that."""
-        since = self._busy_since
-        stalled = since is not None and time.monotonic() - since > stall_timeout_s
-        return self._thread.is_alive() and not stalled
+    @property
+    def has_due(self) -> bool:
+        """Whether streams wait to be listened to."""
+        return bool(self._due)
 
     def _deliver(self, results: list[tuple[EngineStream, list[Event], bool]]) -> None:
         for stream, events, parked in results:
             if stream in self._streams:
                 stream.deliver(events, parked)
 
-    def _die(self, error: BaseException) -> None:
-        self._error = error
-        log(_LOGGER, logging.CRITICAL, "engine died", exc_info=error)
-        for stream in self._streams:
-            stream.fail(EngineError("the engine thread has died"))
-
     # On the engine's thread.
 
     def _run(self) -> None:
-        assert self._loop is not None
         try:
             while self._obey():
                 if self._due:
-                    began_s = self._busy_since = time.monotonic()
+                    began_s = time.monotonic()
                     waited_s = began_s - self._due[0].queued_s
                     live_share = self._round(began_s)
-                    self._busy_since = None
                     self.load.add_round(began_s, time.monotonic(), waited_s, live_share)
-        except BaseException as error:  # nobody is above it to see it
-            self._call_loop(self._die, error)
+        except BaseException as error:  # nobody is above it to see it, but the watchdog sees that it is gone
+            log(_LOGGER, logging.CRITICAL, "engine died", exc_info=error)
 
     def _call_loop(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
@@ -341,7 +328,10 @@ class Engine:
         # In this order: what becomes due from here on wakes.
         self._asleep = True
         for _ in range(max(self._commands.qsize(), not self._due)):
+            self.is_busy = False
             command = self._commands.get()
+            self.is_busy = True
+            self.progress += 1
             if command == "end":
                 return False
             if command == "wake":
@@ -390,6 +380,7 @@ class Engine:
         count = min(len(self._due), MAX_BATCH)
         live_count = 0
         for _ in range(count):
+            self.progress += 1
             stream = self._due.popleft()
             stream.queued = False
             stream.take_pace(now_s)
@@ -404,6 +395,7 @@ class Engine:
             if steps:
                 groups.setdefault((id(stream.work.model), steps), []).append(stream)
         for (_, steps), streams in groups.items():
+            self.progress += 1
             self._report(self._listen(streams, steps))
             for stream in streams:
                 self._enqueue_if_due(stream)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
 
-from earmark_server.calls import Calls
+from earmark_server.calls import Calls, Kind
 from earmark_server.engine import Engine
 from earmark_server.health import Health
 from earmark_server.logs import log
@@ -19,6 +20,7 @@ from earmark_server.registration import register_reflection, register_service
 from earmark_server.service import KeywordSpottingService, Loaded
 from earmark_server.settings import SettingsError
 from earmark_server.status import CallError
+from earmark_server.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from earmark_spotter import SpotterModel
@@ -49,8 +51,11 @@ class Server:
     await server.drain()
     """
 
-    def __init__(self, settings: Settings, *, shares_port: bool = False) -> None:
-        """`shares_port`: it is one of several workers on that port; see workers.py."""
+    def __init__(self, settings: Settings, *, shares_port: bool = False, owns_process: bool = False) -> None:
+        """`shares_port`: it is one of several workers on that port; see workers.py.
+
+        `owns_process`: the process may be ended when the server is stuck; see watchdog.py.
+        """
         if settings.workers != 1:
             raise SettingsError(
                 f"workers must be 1 for a Server, which is one process, but is {settings.workers}."
@@ -61,7 +66,9 @@ class Server:
         self._calls = Calls(settings)
         self._service = KeywordSpottingService(settings, self._calls)
         self._engine: Engine | None = None
-        self._watchdog: asyncio.Task[None] | None = None
+        self._owns_process = owns_process
+        self._watchdog: Watchdog | None = None
+        self._turning: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         longest = max(_ANSWERED_BYTES, settings.max_message_bytes + 1024)
         self._grpc = grpc.aio.server(
@@ -103,7 +110,15 @@ class Server:
         self._engine = Engine(models)
         self._engine.start()
         self._service.loaded.set_result(Loaded(models, self._engine))
-        self._watchdog = asyncio.create_task(self._watch(self._engine))
+        self._watchdog = Watchdog(
+            self._engine,
+            self._settings,
+            self._on_engine,
+            loop=asyncio.get_running_loop(),
+            loop_thread=threading.current_thread(),
+            exits=self._owns_process,
+        )
+        self._watchdog.start()
         await self._health.set_serving(True)
         log(
             _LOGGER,
@@ -133,7 +148,7 @@ class Server:
         if self._stopped.is_set():
             return
         if self._watchdog is not None:
-            self._watchdog.cancel()
+            self._watchdog.stop()
         await self._health.drain()
         self._calls.drain()
         await self._grpc.stop(grace_s)
@@ -158,20 +173,15 @@ class Server:
                 "free one), or the address is not this machine's."
             )
 
-    async def _watch(self, engine: Engine) -> None:
-        """Turn health with the engine's: a wedged thread cannot say so itself, so this looks."""
-        limit_s = self._settings.stall_timeout_s
-        well = True
-        while True:
-            await asyncio.sleep(min(1.0, limit_s / 2))
-            if engine.is_well(limit_s) != well:
-                well = not well
-                log(
-                    _LOGGER,
-                    logging.INFO if well else logging.ERROR,
-                    "engine well" if well else "engine stalled",
+    def _on_engine(self, well: bool) -> None:
+        """Turn health with the engine's; streams that it does not listen to are better off elsewhere."""
+        self._calls.stalled = not well
+        for call in () if well else self._calls:
+            if call.kind is not Kind.LOOKUP:
+                call.end(
+                    CallError("ENGINE_STALLED", "This server listens to nothing now: resume on another one.")
                 )
-                await self._health.set_serving(well)
+        self._turning = asyncio.create_task(self._health.set_serving(well))
 
 
 def load_models(settings: Settings) -> list[SpotterModel]:

@@ -131,11 +131,20 @@ class Settings:
         "make up tokens, which can spoil no stream but his own",
     )
     stall_timeout_s: float = _setting(
-        5.0,
-        "health turns NOT_SERVING when one run of a model takes longer than this",
+        2.0,
+        "when the engine makes no progress for this long while audio waits, health turns NOT_SERVING, and "
+        "streams are ended with ENGINE_STALLED, to be resumed elsewhere",
         unit="seconds",
         low=0.1,
         high=600,
+    )
+    stall_exit_s: float = _setting(
+        10.0,
+        "how long the engine or the event loop may stay so before the process exits with code 70, to be "
+        "started again by its supervisor",
+        unit="seconds",
+        low=0,
+        high=86_400,
     )
     reflection: bool = _setting(True, "let clients ask which services there are")
     log_level: str = _setting(

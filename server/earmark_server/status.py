@@ -31,6 +31,7 @@ _CODES = {
     "TOO_MANY_STREAMS": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "DRAINING": grpc.StatusCode.UNAVAILABLE,
+    "ENGINE_STALLED": grpc.StatusCode.UNAVAILABLE,
     "IDLE_STREAM": grpc.StatusCode.DEADLINE_EXCEEDED,
     "INTERNAL_ERROR": grpc.StatusCode.INTERNAL,
 }

@@ -8,8 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
-from earmark_server.engine import MAX_BATCH, MAX_UNREAD_EVENTS, Engine, EngineError
+from earmark_server.engine import MAX_BATCH, MAX_UNREAD_EVENTS, Engine
 from earmark_server.listening import End, Failed, Finished
 from server_rig import DEADLINE_S, run
 
@@ -246,7 +245,7 @@ def test_work_that_fails_ends_its_own_stream_only() -> None:
             (event,) = await events_of(bad, 1)
             assert isinstance(event, Failed)
             await events_of(good, 1)
-            assert bench.engine.is_well(5)
+            assert bench.engine.thread.is_alive()
 
     run(scenario)
 
@@ -331,32 +330,22 @@ def test_a_closed_stream_gets_nothing_and_its_slot_is_free() -> None:
     run(scenario)
 
 
-def test_a_wedged_engine_is_not_well_and_recovers() -> None:
+def test_progress_is_told_and_whether_there_is_anything_to_do() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
-            assert bench.engine.is_well(0.05)
+            await until(lambda: not bench.engine.is_busy)
+            before = bench.engine.progress
             await bench.hold()
-            await until(lambda: not bench.engine.is_well(0.05))
+            held = bench.engine.progress
+            assert held > before
+            assert bench.engine.is_busy
+            waiting = bench.open()
+            waiting.send([1.0])
+            assert bench.engine.has_due
+            assert bench.engine.progress == held
             bench.model.go.set()
-            await until(lambda: bench.engine.is_well(0.05))
-
-    run(scenario)
-
-
-def test_a_dead_engine_ends_its_streams_and_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with Bench() as bench:
-            stream = bench.open()
-
-            def die(*_: object) -> None:
-                raise MemoryError
-
-            monkeypatch.setattr(bench.engine, "_round", die)
-            stream.send([1.0])
-            (event,) = await events_of(stream, 1)
-            assert isinstance(event.error, EngineError)
-            await until(lambda: not bench.engine.is_well(5))
-            with pytest.raises(EngineError):
-                bench.open()
+            await events_of(waiting, 1)
+            await until(lambda: not (bench.engine.is_busy or bench.engine.has_due))
+            assert bench.engine.progress > held
 
     run(scenario)

@@ -103,50 +103,6 @@ def test_not_serving_until_the_model_is_warm(tiny_model_path: Path, monkeypatch:
     run(scenario)
 
 
-def test_health_follows_a_wedged_engine(tiny_model_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tiny_model_path, stall_timeout_s=0.2) as rig:
-            watch = Watch(rig.channel)
-            assert await watch.next() == SERVING
-            loaded = rig.server._service.loaded.result()
-            go = threading.Event()
-            step = loaded.models[0].step
-
-            def held(*arguments: Any) -> Any:
-                assert go.wait(DEADLINE_S)
-                return step(*arguments)
-
-            loaded.models[0].step = held
-            collecting = asyncio.ensure_future(collect(rig.stream(config(), *chunks(pcm()))))
-            assert await watch.next() == NOT_SERVING
-            assert await check(rig.channel) == NOT_SERVING
-            go.set()
-            assert await watch.next() == SERVING
-            assert len(detections(await collecting)) == 4
-
-    run(scenario)
-
-
-def test_a_dead_engine_is_told_and_health_says_so(
-    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        async with serving(tiny_model_path, stall_timeout_s=0.2) as rig:
-            watch = Watch(rig.channel)
-            assert await watch.next() == SERVING
-
-            def die(*_: object) -> None:
-                raise MemoryError
-
-            monkeypatch.setattr(rig.server._engine, "_round", die)
-            for request in (audio(pcm()), config()):
-                failed = await failure(rig.stream(config(), request))
-                assert (failed.code, failed.reason) == (StatusCode.INTERNAL, "INTERNAL_ERROR")
-            assert await watch.next() == NOT_SERVING
-
-    run(scenario)
-
-
 def test_an_internal_error_has_an_id_that_the_log_has_too(
     tiny_model_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

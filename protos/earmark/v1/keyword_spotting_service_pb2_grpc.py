@@ -39,7 +39,8 @@ class KeywordSpottingServiceStub:
     when to come back)
     INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
     a field is out of the range that its comment states)
-    UNAVAILABLE         DRAINING (this server is going away: try another)
+    UNAVAILABLE         DRAINING (this server is going away: try another),
+    ENGINE_STALLED (it listens to nothing now: try another)
     UNAUTHENTICATED     MISSING_CREDENTIALS
     PERMISSION_DENIED   BAD_CREDENTIALS
     INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
@@ -92,7 +93,8 @@ class KeywordSpottingServiceServicer:
     when to come back)
     INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
     a field is out of the range that its comment states)
-    UNAVAILABLE         DRAINING (this server is going away: try another)
+    UNAVAILABLE         DRAINING (this server is going away: try another),
+    ENGINE_STALLED (it listens to nothing now: try another)
     UNAUTHENTICATED     MISSING_CREDENTIALS
     PERMISSION_DENIED   BAD_CREDENTIALS
     INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
@@ -194,7 +196,8 @@ class KeywordSpottingService:
     when to come back)
     INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
     a field is out of the range that its comment states)
-    UNAVAILABLE         DRAINING (this server is going away: try another)
+    UNAVAILABLE         DRAINING (this server is going away: try another),
+    ENGINE_STALLED (it listens to nothing now: try another)
     UNAUTHENTICATED     MISSING_CREDENTIALS
     PERMISSION_DENIED   BAD_CREDENTIALS
     INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
