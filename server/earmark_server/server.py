@@ -77,6 +77,8 @@ class Server:
                 # Two servers on one port would share it in silence, each with half of the calls; only
                 # workers of one supervisor may.
                 ("grpc.so_reuseport", int(shares_port)),
+                # Nothing is unpacked (bit 0: as it is): 16 KB could become 16 MB before anybody looks at it.
+                ("grpc.compression_enabled_algorithms_bitset", 1),
                 # A client that vanished without a word is noticed, and its stream ended.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),

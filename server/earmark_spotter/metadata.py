@@ -254,6 +254,8 @@ class _Node:
 
     def text(self, pattern: re.Pattern[str] | None = None) -> str:
         value: str = self._typed(str, "a string")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            self.refuse("has half of a surrogate pair, which is no character")
         if pattern is not None and not pattern.fullmatch(value):
             self.refuse(
                 f"is {value!r}, which is not a name of 1 to 64 printable characters without blanks "

@@ -377,6 +377,18 @@ def test_bytes_that_are_no_message(tiny_model_path: Path, place: int) -> None:
     run(scenario)
 
 
+def test_compressed_messages_are_refused_unopened(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            bomb = rpcs.SpotRequest(audio=bytes(10_000_000))
+            for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+                call = rig.stub.Spot(bomb, compression=compression, timeout=DEADLINE_S)
+                assert await call.code() == StatusCode.UNIMPLEMENTED
+            assert kinds(await collect(rig.stream(config(), *chunks(pcm()))))[-1] == "ended"
+
+    run(scenario)
+
+
 def test_a_cancelled_stream_gives_its_slot_back(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:

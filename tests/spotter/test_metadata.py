@@ -124,6 +124,8 @@ def test_keywords_cannot_be_changed() -> None:
         ("training.sources", "everything"),
         ("training.sources.0.license", 1),
         ("training.commit", 0),
+        ("training.commit", "\ud800"),
+        ("labels.0", "half \udc00"),
     ],
 )
 def test_a_lying_field_is_named(path: str, value: Any) -> None:

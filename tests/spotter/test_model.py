@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from onnx import TensorProto, helper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def test_the_file_tells_everything(tiny_model_path: Path) -> None:
@@ -162,6 +162,33 @@ def scores_not_probabilities(model: onnx.ModelProto) -> None:
     next(node for node in model.graph.node if node.op_type == "Softmax").op_type = "Sigmoid"
 
 
+def weights_in_another_file(model: onnx.ModelProto) -> None:
+    kernel = next(tensor for tensor in model.graph.initializer if tensor.name == "kernel")
+    Path("weights.bin").write_bytes(kernel.raw_data)  # in the working folder, where it would be found
+    kernel.ClearField("raw_data")
+    kernel.data_location = TensorProto.EXTERNAL
+    kernel.external_data.add(key="location", value="weights.bin")
+
+
+def operator_of_a_library(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.op_type == "Softmax").domain = "somebody.else"
+    model.opset_import.append(helper.make_opsetid("somebody.else", 1))
+
+
+def state_for_two_streams_only(model: onnx.ModelProto) -> None:
+    shape = next(tensor for tensor in model.graph.initializer if tensor.name == "flat_shape")
+    shape.raw_data = np.array([2, shape.dims[0] * 5], np.int64).tobytes()
+
+
+def more_memory_than_there_is(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    graph.initializer.append(helper.make_tensor("size", TensorProto.INT64, [1], [1 << 50]))
+    next(node for node in graph.node if node.output[0] == "scores").output[0] = "small"
+    graph.node.append(helper.make_node("ConstantOfShape", ["size"], ["large"]))
+    graph.node.append(helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0))
+    graph.node.append(helper.make_node("Add", ["small", "sum"], ["scores"]))
+
+
 def scores_not_finite(model: onnx.ModelProto) -> None:
     floor = next(tensor for tensor in model.graph.initializer if tensor.name == "floor")
     floor.raw_data = np.float32(-1).tobytes()
@@ -177,11 +204,19 @@ def scores_not_finite(model: onnx.ModelProto) -> None:
         (add_input, "extra"),
         (scores_not_probabilities, "scores"),
         (scores_not_finite, "next_state"),
+        (weights_in_another_file, r"kernel.*External data"),
+        (operator_of_a_library, r"somebody\.else"),
+        (state_for_two_streams_only, "next_state.*fixed"),
+        (more_memory_than_there_is, "does not run"),
     ],
 )
 def test_a_graph_that_breaks_the_contract_is_refused(
-    tmp_path: Path, change: Callable[[onnx.ModelProto], None], named: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[onnx.ModelProto], None],
+    named: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     path = rewritten(tiny_model.build(tmp_path / "m.onnx"), change)
     if change is scores_not_probabilities:
         model = onnx.load(path)
@@ -190,3 +225,15 @@ def test_a_graph_that_breaks_the_contract_is_refused(
         path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=named):
         SpotterModel.load(path)
+
+
+@pytest.mark.parametrize("text", [b"earmark_initial_state", b"next_state", b"tiny"])
+def test_text_that_is_not_utf_8_is_refused_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: bytes
+) -> None:
+    path = tiny_model.build(tmp_path / "m.onnx")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(text, text[:-1] + b"\xf3"))
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        SpotterModel.load(path)
+    assert capfd.readouterr() == ("", "")
