@@ -14,6 +14,8 @@ from earmark_server import recordings, resume_keys, wire
 from earmark_server.calls import Kind
 from earmark_server.idle import ending_when_idle
 from earmark_server.listening import NANOSECONDS, Classifying, ClipScores, Failed, Finished, Spotting
+from earmark_server.operations import left_to_end
+from earmark_server.reading import Reader
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ class KeywordSpottingService:
 
     async def _stream(self, context: Context, call: Call) -> None:
         with ending_when_idle(call, self._settings.idle_timeout_s) as activity:
-            config = await self._read_config(context, activity)
+            reader = Reader(context, activity)
+            config = await reader.config()
             call.take_request_id(config.request_id, "config.request_id")
             loaded = await self._wait_loaded()
             model = loaded.model(config.model, "config.model")
@@ -128,55 +131,11 @@ class KeywordSpottingService:
             with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
                 call.stream = stream
                 await self._write(context, activity, wire.started(model, active, call.request_id))
-                reader = asyncio.create_task(self._read_audio(context, activity, stream, audio_format))
                 try:
-                    await self._write_events(context, activity, call, stream)
+                    with reader.sending_on(stream, audio_format):
+                        await self._write_events(context, activity, call, stream)
                 finally:
-                    reader.cancel()
                     call.audio_ns = stream.sent_ns
-
-    async def _read_config(self, context: Context, activity: Activity) -> Any:
-        activity.reading_since = activity.now()
-        request = await context.read()
-        activity.reading_since = None
-        if request is not grpc.aio.EOF and wire.readable(request).WhichOneof("request") == "config":
-            return request.config
-        raise CallError("CONFIG_EXPECTED_FIRST", "The first message of a stream must be its config.")
-
-    async def _read_audio(
-        self, context: Context, activity: Activity, stream: EngineStream, audio_format: AudioFormat
-    ) -> None:
-        """Hand over what the client sends, as fast as it is listened to, and no faster."""
-        rate_hz = audio_format.sample_rate_hz
-        byte_ns = NANOSECONDS / (rate_hz * audio_format.frame_bytes)
-        byte_count = 0
-        try:
-            while True:
-                if stream.is_full:
-                    await stream.room()
-                activity.reading_since = activity.now()
-                request = await context.read()
-                activity.reading_since = None
-                if request is grpc.aio.EOF:
-                    stream.end()
-                    return
-                kind = wire.readable(request).WhichOneof("request")
-                if kind == "audio":
-                    # Each look at the field copies its bytes.
-                    if audio := request.audio:
-                        before_ns = round(byte_count * byte_ns)
-                        byte_count += len(audio)
-                        stream.send(audio, round(byte_count * byte_ns) - before_ns)
-                elif kind == "silence":
-                    stream.send(*wire.silence(request.silence, rate_hz))
-                elif kind == "config":
-                    raise CallError(
-                        "CONFIG_REPEATED", "A stream has one config, and this one has it already."
-                    )
-                else:
-                    raise CallError("BAD_AUDIO", "A message had neither audio nor silence in it.")
-        except Exception as error:
-            stream.fail(error)
 
     async def _write_events(
         self, context: Context, activity: Activity, call: Call, stream: EngineStream
@@ -194,7 +153,7 @@ class KeywordSpottingService:
     @staticmethod
     async def _write(context: Context, activity: Activity, message: Any) -> None:
         activity.writing_since = activity.now()
-        await context.write(message)
+        await left_to_end(context.write(message))
         activity.writing_since = None
 
     # Recordings.
