@@ -143,9 +143,7 @@ def _soak(speech: Speech, model: SpotterModel, options: argparse.Namespace) -> l
     return problems
 
 
-def _clips(
-    speech: Speech, model: SpotterModel, chunk_count: int, cancel_every: int
-) -> Iterator[FastCall]:
+def _clips(speech: Speech, model: SpotterModel, chunk_count: int, cancel_every: int) -> Iterator[FastCall]:
     """Make calls without end: clips from many places, every so manieth of them cancelled midway."""
     requests = [prefixed(request) for request in speech.requests()]
     config, chunks = prefixed(speech.config()), len(requests)

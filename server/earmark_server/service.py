@@ -7,7 +7,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import grpc
 from earmark_spotter import AudioFormat, Detection, Encoding, resolve_settings
 
 from earmark_server import recordings, resume_keys, wire
@@ -21,6 +20,7 @@ from earmark_server.status import CallError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    import grpc
     from earmark_spotter import SpotterModel
 
     from earmark_server.calls import Call, Calls
