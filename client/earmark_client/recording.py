@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x03": "MP3", b"ID3\x04": "MP3"}
 
+_FRAMES_UNKNOWN = 1 << 62  # libsndfile's SF_COUNT_MAX, and what comes near it
+
 
 class Recording:
     """A sound file (WAV, FLAC, Ogg, MP3), to be streamed: iterating gives LINEAR16 blocks of `block_s`.
 
-    Channels are mixed down to one by their mean; the rate stays the file's, `sample_rate_hz`.
+    Channels are mixed down to one by their mean; the rate stays the file's, `sample_rate_hz`. `duration_s`
+    is what the file says of its length, None where it says nothing.
     RecordingError, with the file's name, when it cannot be opened or read.
     """
 
@@ -52,6 +55,8 @@ class Recording:
             self._file.close()
             raise
         self.sample_rate_hz: int = self._sound.samplerate
+        known = 0 <= self._sound.frames < _FRAMES_UNKNOWN
+        self.duration_s: float | None = self._sound.frames / self.sample_rate_hz if known else None
         # A stream that ends early may leave a thread reading; libsndfile must not be closed under it.
         self._lock = threading.Lock()
 

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_client.audio import Encoding, KeywordSetting
@@ -96,6 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
     listen.add_argument(
         "--duration", type=_positive, metavar="SECONDS", help="stop after so much audio (default: at Ctrl-C)"
     )
+    listen.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE.wav",
+        help="keep what is heard, with the detections as cue points, and in FILE.txt as labels for Audacity",
+    )
 
     classify = _add(
         commands, "classify", "name the one word in each short clip", queries.classify, connection, model
@@ -162,6 +169,13 @@ def _listening() -> argparse.ArgumentParser:
         "repeated (default: all of the model's, as calibrated)",
     )
     parser.add_argument(
+        "--threshold",
+        type=_threshold,
+        metavar="T",
+        help="the threshold of every keyword for which --keyword gives none, between 0 and 1 "
+        "(default: as calibrated)",
+    )
+    parser.add_argument(
         "--resume-within",
         type=_seconds,
         default=RESUME_WITHIN_S,
@@ -189,6 +203,13 @@ def _keyword(text: str) -> KeywordSetting:
             f"{text!r}: give a keyword, or a keyword and its threshold between 0 and 1, such as stop=0.8"
         )
     return KeywordSetting(keyword, threshold=value)
+
+
+def _threshold(text: str) -> float:
+    value = _number(text)
+    if value is None or not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
 
 
 def _rate(text: str) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earmark_client.errors import EarmarkError
@@ -35,11 +36,27 @@ def notice(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class TextPrinter:
-    """For people. Every line goes out at once: a detection is news."""
+def on_terminal(stream: IO[str]) -> bool:
+    """Say whether a stream shows on a terminal that can do more than print lines."""
+    return stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
-    def __init__(self, *, many: bool = False) -> None:
+
+def clock(seconds: float) -> str:
+    """Write a length of time as 1:05 or 1:00:05."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+class TextPrinter:
+    """For people. Every line goes out at once: a detection is news.
+
+    `emphasis`: what the terminal is told before and after a keyword.
+    """
+
+    def __init__(self, *, many: bool = False, emphasis: tuple[str, str] = ("", "")) -> None:
         self._many = many
+        self._before, self._after = emphasis
         self._width = 0
 
     def started(self, source: str, started: Started) -> None:
@@ -52,7 +69,7 @@ class TextPrinter:
         """Print one detection."""
         _say(
             f"{detection.start_s:8.2f} s {_TO} {detection.end_s:.2f} s  "
-            f"{detection.keyword:<{self._width}}  {detection.confidence:.2f}"
+            f"{self._before}{detection.keyword:<{self._width}}{self._after}  {detection.confidence:.2f}"
         )
 
     def summary(self, source: str, summary: Summary) -> None:

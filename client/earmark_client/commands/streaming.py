@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_client import embedded
-from earmark_client.audio import Encoding
-from earmark_client.commands.printer import JsonPrinter, Printer, Summary, TextPrinter, notice
+from earmark_client.audio import Encoding, KeywordSetting
+from earmark_client.commands.keeping import Keeper
+from earmark_client.commands.printer import (
+    JsonPrinter,
+    Printer,
+    Summary,
+    TextPrinter,
+    notice,
+    on_terminal,
+)
 from earmark_client.errors import InvalidRequestError, RecordingError
 from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Started
 from earmark_client.microphone import Microphone, input_devices
@@ -20,7 +30,11 @@ from earmark_client.sync_client import SyncClient
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+
+    from earmark_client.audio import Silence
+    from earmark_client.commands.screen import Screen
 
 DEMO_RECORDING = Path(__file__).parents[1] / "samples" / "demo.flac"
 
@@ -51,7 +65,7 @@ def demo(args: argparse.Namespace) -> int:
 
 def _spot(recordings: dict[str, str], args: argparse.Namespace) -> int:
     """Stream recordings, given as names to show and paths."""
-    printer: Printer = JsonPrinter() if args.json else TextPrinter(many=len(recordings) > 1)
+    printer = _printer(args, many=len(recordings) > 1)
     failed = False
     with ExitStack() as stack:
         client: SyncClient | None = None
@@ -73,7 +87,7 @@ def _spot(recordings: dict[str, str], args: argparse.Namespace) -> int:
 
 def listen(args: argparse.Namespace) -> int:
     """Stream a microphone until interrupted; then 130."""
-    printer: Printer = JsonPrinter() if args.json else TextPrinter()
+    printer = _printer(args)
     if args.list_devices:
         devices = input_devices()
         for device in devices:
@@ -85,6 +99,7 @@ def listen(args: argparse.Namespace) -> int:
     # The microphone first: without one there is no need of a server, and nothing said meanwhile is missed.
     with (
         Microphone(args.device, duration_s=args.duration) as microphone,
+        _keeper(args.record, microphone.sample_rate_hz) as keeper,
         embedded.server(args.server) as address,
         SyncClient(address) as client,
     ):
@@ -110,6 +125,7 @@ def listen(args: argparse.Namespace) -> int:
                 args,
                 printer,
                 name=microphone.name,
+                keeper=keeper,
                 on_started=say_so,
                 was_interrupted=lambda: interrupted,
             )
@@ -128,6 +144,47 @@ def _open(name: str, args: argparse.Namespace) -> Recording | RawPipe:
     return RawPipe(0, sample_rate_hz=args.rate, encoding=encoding, channels=args.channels, block_s=block_s)
 
 
+def _printer(args: argparse.Namespace, *, many: bool = False) -> Printer:
+    if args.json:
+        return JsonPrinter()
+    # A screen drops what its terminal cannot show, or NO_COLOR does not want.
+    return TextPrinter(many=many, emphasis=("\x1b[1;32m", "\x1b[0m") if on_terminal(sys.stdout) else ("", ""))
+
+
+def _keeper(path: Path | None, sample_rate_hz: int) -> AbstractContextManager[Keeper | None]:
+    return nullcontext() if path is None else Keeper(path, sample_rate_hz=sample_rate_hz)
+
+
+def _screen(
+    source: Recording | RawPipe | Microphone, args: argparse.Namespace, name: str
+) -> AbstractContextManager[Screen | None]:
+    """Show the stream where somebody looks; for anything else, what is printed is all there is."""
+    if args.json or not on_terminal(sys.stdout):
+        return nullcontext()
+    # Costs a twentieth of a second to import.
+    from earmark_client.commands.screen import Screen
+
+    recording = source if isinstance(source, Recording) else None
+    return Screen(
+        name,
+        sample_rate_hz=source.sample_rate_hz,
+        encoding=source.encoding,
+        channels=source.channels,
+        total_s=recording.duration_s if recording else None,
+        live=not recording or args.pace,
+    )
+
+
+def keyword_settings(client: SyncClient, args: argparse.Namespace) -> list[KeywordSetting]:
+    """Give the keywords to listen for; --threshold counts where a --keyword says none."""
+    if args.threshold is None:
+        return list(args.keyword)
+    chosen = args.keyword or [
+        KeywordSetting(active.keyword) for active in client.get_model(args.model).keywords
+    ]
+    return [one if one.threshold is not None else replace(one, threshold=args.threshold) for one in chosen]
+
+
 def _run(
     client: SyncClient,
     source: Recording | RawPipe | Microphone,
@@ -135,44 +192,60 @@ def _run(
     printer: Printer,
     *,
     name: str,
+    keeper: Keeper | None = None,
     on_started: Callable[[Started], None] = lambda _: None,
     was_interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Stream one source and print what comes, with the summary also when interrupted."""
     begin_s = time.monotonic()
     audio_s, detections, broken = 0.0, 0, False
-    events = client.stream(
-        paced(source) if not isinstance(source, Microphone) and args.pace else source,
-        sample_rate_hz=source.sample_rate_hz,
-        encoding=source.encoding,
-        channels=source.channels,
-        model=args.model,
-        keywords=args.keyword,
-        resume_within_s=args.resume_within,
-    )
+    audio: Iterable[bytes | Silence] = source
+    if not isinstance(source, Microphone) and args.pace:
+        audio = paced(source)
+    keywords = keyword_settings(client, args)
     try:
-        for event in events:
-            match event:
-                case Started():
-                    on_started(event)
-                    printer.started(name, event)
-                case Detection():
-                    detections += 1
-                    printer.detection(name, event)
-                case Progress():
-                    audio_s = event.received_s
-                case Reconnecting():
-                    if not broken:
-                        notice(f"earmark: {event.cause}; trying to go on for {args.resume_within:g} s")
-                    broken = True
-                case Resumed():
-                    notice(f"earmark: going on where it broke, after {event.outage_s:.1f} s; nothing is lost")
-                    broken = False
-                case Ended():
-                    audio_s = event.audio_s
+        with _screen(source, args, name) as screen:
+            for watcher in (keeper, screen):
+                audio = audio if watcher is None else watcher.watch(audio)
+            for event in client.stream(
+                audio,
+                sample_rate_hz=source.sample_rate_hz,
+                encoding=source.encoding,
+                channels=source.channels,
+                model=args.model,
+                keywords=keywords,
+                score_interval_s=screen.score_interval_s if screen else None,
+                resume_within_s=args.resume_within,
+            ):
+                if screen:
+                    screen.take(event)
+                match event:
+                    case Started():
+                        on_started(event)
+                        printer.started(name, event)
+                    case Detection():
+                        detections += 1
+                        if keeper:
+                            keeper.take(event)
+                        printer.detection(name, event)
+                    case Progress():
+                        audio_s = event.received_s
+                    case Reconnecting() | Resumed():
+                        _tell(event, broken=broken, within_s=args.resume_within)
+                        broken = isinstance(event, Reconnecting)
+                    case Ended():
+                        audio_s = event.audio_s
     except KeyboardInterrupt:
         printer.summary(name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=True))
         raise
     printer.summary(
         name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=was_interrupted())
     )
+
+
+def _tell(event: Reconnecting | Resumed, *, broken: bool, within_s: float) -> None:
+    """Say that the stream broke, once, and that it goes on."""
+    if isinstance(event, Resumed):
+        notice(f"earmark: going on where it broke, after {event.outage_s:.1f} s; nothing is lost")
+    elif not broken:
+        notice(f"earmark: {event.cause}; trying to go on for {within_s:g} s")
