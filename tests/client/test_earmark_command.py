@@ -95,6 +95,16 @@ def test_keywords_are_chosen(address: str, recording: Path) -> None:
     assert [line["keyword"] for line in found] == ["mid", "high"]
 
 
+def test_one_threshold_counts_for_every_keyword_without_its_own(address: str, recording: Path) -> None:
+    for chosen, expected in [
+        ([], {"low": 0.9, "mid": 0.9, "high": 0.9}),
+        (["--keyword", "mid", "--keyword", "high=0.75"], {"mid": 0.9, "high": 0.75}),
+    ]:
+        done = earmark("spot", recording, "--server", address, "--json", "--threshold", "0.9", *chosen)
+        started, *_ = json_lines(done.stdout)
+        assert {one["keyword"]: one["threshold"] for one in started["keywords"]} == expected
+
+
 def test_one_bad_recording_does_not_keep_the_others_from_being_marked(
     address: str, recording: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         ["spot", "x.wav", "--keyword", "stop=loud"],
         ["spot", "x.wav", "--keyword", "=0.5"],
         ["spot", "x.wav", "--keyword", "stop=nan"],
+        ["spot", "x.wav", "--threshold", "1"],
+        ["listen", "--threshold", "loud"],
         ["spot", "-", "--channels", "0"],
         ["spot", "-", "--channels", "9"],
         ["spot", "-", "--rate", "0"],
@@ -197,6 +199,7 @@ def test_nothing_but_the_base_install_is_imported() -> None:
         "import sys, earmark_client, earmark_client.commands.arguments as arguments\n"
         "arguments.build_parser()\n"
         "heavy = {'torch', 'onnxruntime', 'soxr', 'sounddevice', 'earmark_server', 'earmark_spotter'}\n"
+        "heavy |= {'argcomplete', 'matplotlib', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")

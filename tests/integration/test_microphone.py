@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import soundfile
+from earmark_client import SyncClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,14 +154,17 @@ def _listen(
             process.kill()
 
 
-def test_words_are_heard_from_a_microphone(microphone: _Microphone, tiny_model_path: Path) -> None:
+def test_words_are_heard_from_a_microphone_and_kept(
+    microphone: _Microphone, tiny_model_path: Path, tmp_path: Path
+) -> None:
     import tiny_model
     from earmark_server.embedded import serve_in_thread
 
     words = [(0.5, "low"), (1.5, "high"), (2.5, "mid")]
     samples = tiny_model.recording(words, 3.0) * 32768
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
-        code, lines, notice = _listen(microphone, samples, 3, "--server", address)
+        kept = tmp_path / "kept.wav"
+        code, lines, notice = _listen(microphone, samples, 3, "--server", address, "--record", str(kept))
     assert code == 130
     assert notice == "Listening to default (44100 Hz); Ctrl-C ends. Keywords: low, mid, high\n"
     started, *found, ended = lines
@@ -171,6 +175,17 @@ def test_words_are_heard_from_a_microphone(microphone: _Microphone, tiny_model_p
         assert line["start_s"] - first_s == pytest.approx(start_s - words[0][0], abs=0.1)
     assert (ended["type"], ended["interrupted"], ended["detections"]) == ("ended", True, 3)
     assert ended["audio_s"] >= found[-1]["end_s"]
+    # The same audio gives the same again.
+    assert soundfile.info(kept).duration == pytest.approx(ended["audio_s"], abs=1e-4)
+    with serve_in_thread(model=(str(tiny_model_path),)) as address, SyncClient(address) as client:
+        again = client.spot(kept).detections
+    assert [(one.keyword, round(one.start_s, 4)) for one in again] == [
+        (line["keyword"], line["start_s"]) for line in found
+    ]
+    labels = [line.split("\t") for line in kept.with_suffix(".txt").read_text().splitlines()]
+    assert [(float(start), text.split()[0]) for start, _, text in labels] == [
+        (round(line["start_s"], 3), line["keyword"]) for line in found
+    ]
 
 
 def test_listening_outlives_its_server(microphone: _Microphone, tiny_model_path: Path) -> None:

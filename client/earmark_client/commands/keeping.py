@@ -160,13 +160,15 @@ def _header(rate_hz: int, data_bytes: int, more_bytes: int) -> bytes:
 
 def _cue_chunks(detections: list[Detection], rate_hz: int) -> bytes:
     """Write a cue point where each word starts, with its label and its length."""
-    points, texts = b"", b""
+    points, labels, lengths = b"", b"", b""
     for number, detection in enumerate(detections, start=1):
         start, end = round(detection.start_s * rate_hz), round(detection.end_s * rate_hz)
         points += struct.pack("<II4sIII", number, start, b"data", 0, 0, start)
-        texts += _chunk(b"labl", struct.pack("<I", number) + _label(detection).encode() + b"\0")
-        texts += _chunk(b"ltxt", struct.pack("<II4sHHHH", number, end - start, b"rgn ", 0, 0, 0, 0))
-    return _chunk(b"cue ", struct.pack("<I", len(detections)) + points) + _chunk(b"LIST", b"adtl" + texts)
+        labels += _chunk(b"labl", struct.pack("<I", number) + _label(detection).encode() + b"\0")
+        lengths += _chunk(b"ltxt", struct.pack("<II4sHHHH", number, end - start, b"rgn ", 0, 0, 0, 0))
+    cues = _chunk(b"cue ", struct.pack("<I", len(detections)) + points)
+    # libsndfile reads no label that comes after a length.
+    return cues + _chunk(b"LIST", b"adtl" + labels + lengths)
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

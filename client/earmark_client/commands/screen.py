@@ -31,7 +31,7 @@ _REFRESH_HZ = 10
 _KEYWORDS = 4
 _SCORE_INTERVAL_S = 0.04  # rounded up to the model's steps
 _QUIETEST_DB = -60.0
-_BAR_COLUMNS = 40
+_BAR_COLUMNS = 30
 # A score that has peaked stays long enough to be read.
 _FALL_S = 0.8
 _RESUMED_SHOWN_S = 10.0
@@ -178,14 +178,14 @@ class Screen:
         state, style = self._state, self._state_style
         if self._resumed_s > -math.inf and time.monotonic() - self._resumed_s > _RESUMED_SHOWN_S:
             state = "connected" if style == "green" else state
-        found = f"{self._detections} detection{'' if self._detections == 1 else 's'}"
-        facts = [self._name, found]
-        if self._total_s is None:
-            facts.insert(1, clock(self._audio_s))
+        facts = [f"{self._detections} detection{'' if self._detections == 1 else 's'}"]
         if style == "yellow" and self._thresholds:
-            facts.append(f"{max(0.0, self._audio_s - self._heard_s):.0f} s waiting")
+            facts.insert(0, f"{max(0.0, self._audio_s - self._heard_s):.0f} s waiting")
         elif self._delays_s:
-            facts.append(f"delay {max(self._delays_s) * 1000:.0f} ms")
+            facts.insert(0, f"delay {max(self._delays_s) * 1000:.0f} ms")
+        if self._total_s is None:
+            facts.append(clock(self._audio_s))
+        facts.append(self._name)
         dot = {"green": "*" if ascii_only else "●", "yellow": "o" if ascii_only else "○"}[style]
         return Text.assemble("  ", (f"{dot} {state}", style), "  ", "  ".join(facts))
 

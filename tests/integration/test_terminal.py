@@ -1,0 +1,138 @@
+"""What a person sees of `earmark` on a terminal: a real pty, and the bundled recording's speech."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import soundfile
+from earmark_server.embedded import serve_in_thread
+from faults import Server
+from outside import DEMO
+from terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DETECTION = re.compile(r"^ +\d+\.\d\d s \N{EN DASH} \d+\.\d\d s  (\w+) +[01]\.\d\d$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serve_in_thread() as address:
+        yield address
+
+
+def _speech(until_s: float) -> bytes:
+    samples, rate_hz = soundfile.read(DEMO, dtype="int16")
+    assert rate_hz == 16_000
+    return samples[: round(until_s * rate_hz)].tobytes()
+
+
+def _after_yes(text: str) -> bool:
+    """Whether the second word has been heard, and all that is drawn below it is there."""
+    return DETECTION.findall(text) == ["no", "yes"] and "delay" in text and text.count("┃") == 4
+
+
+def test_a_stream_shows_its_state_level_scores_and_delay_below_its_detections(address: str) -> None:
+    with Terminal("spot", "-", "--server", address) as terminal:
+        terminal.stdin.write(_speech(3.2))
+        terminal.stdin.flush()
+        text = terminal.wait_for(_after_yes)
+        assert re.search(r"● connected  delay \d+ ms  2 detections  0:03  -$", text, re.MULTILINE), text
+        assert re.search(r"^  level +[━─]{30} -\d+ dB$", text, re.MULTILINE), text
+        scores = re.findall(r"^  (\w+) +([━─┃]{30}) ([01]\.\d\d)$", text, re.MULTILINE)
+        assert len(scores) == 4
+        assert scores[0][0] == "yes"
+        assert [value for *_, value in scores] == sorted((value for *_, value in scores), reverse=True)
+        # Ctrl-C takes the live part away and leaves what plain lines would have been.
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+        *found, summary = terminal.text.replace("^C", "").splitlines()
+        assert [DETECTION.findall(line) for line in found if line] == [["no"], ["yes"]]
+        assert re.fullmatch(r"-: 3\.\d\d s of audio, 2 detections, took .*, interrupted", summary)
+        assert not terminal.screen.cursor.hidden
+
+
+def test_a_recording_shows_its_progress_and_leaves_only_its_lines(address: str, tmp_path: Path) -> None:
+    long = tmp_path / "long.flac"
+    samples, rate_hz = soundfile.read(DEMO, dtype="int16")
+    soundfile.write(long, np.tile(samples, 40), rate_hz)
+    with Terminal("spot", DEMO, long, "--server", address, "--keyword", "go", columns=160) as terminal:
+        terminal.wait_for(
+            re.compile(r"[━─]+ +\d+%  \d+:\d\d of 15:15  \d+ times real time, \d+:\d\d left").search
+        )
+        assert terminal.wait() == 0
+    last = terminal.text.splitlines()
+    assert re.search(r"long\.flac: 915\.20 s of audio, 40 detections, took ", last[-1])
+    assert "times real time, " not in terminal.text
+    assert DETECTION.findall("\n".join(last[:-1])) == ["go"] * (len(last) - 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "live"),
+    [({"NO_COLOR": "1"}, True), ({"PYTHONIOENCODING": "ascii"}, True), ({"TERM": "dumb"}, False)],
+)
+def test_a_terminal_that_can_do_less_is_given_less(
+    address: str, variables: dict[str, str], live: bool
+) -> None:
+    with Terminal("spot", "-", "--server", address, **variables) as terminal:
+        terminal.stdin.write(_speech(3.2))
+        terminal.stdin.flush()
+        text = terminal.wait_for(lambda text: " yes " in text and ("delay" in text) == live)
+        assert ("level" in text) == live
+        terminal.stdin.close()
+        assert terminal.wait() == 0
+    coloured = re.search(rb"\x1b\[[\d;]*3\d[\d;]*m", terminal.raw)
+    assert coloured if "PYTHONIOENCODING" in variables else not coloured
+    if not live:
+        assert b"\x1b" not in terminal.raw
+    if "PYTHONIOENCODING" in variables:
+        assert terminal.raw.isascii()
+
+
+def test_a_narrow_and_low_terminal_shows_what_there_is_room_for(address: str) -> None:
+    with Terminal("spot", "-", "--server", address, columns=26, lines=5) as terminal:
+        terminal.stdin.write(_speech(1.8))
+        terminal.stdin.flush()
+        text = terminal.wait_for(lambda text: "connected" in text and "level" in text)
+        assert "connected  delay" in text
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+
+
+def test_the_screen_follows_the_size_of_its_terminal(address: str) -> None:
+    with Terminal("spot", "-", "--server", address) as terminal:
+        terminal.stdin.write(_speech(3.2))
+        terminal.stdin.flush()
+        terminal.wait_for(_after_yes)
+        for columns, bar in [(30, 12), (70, 30)]:
+            terminal.resize(columns, 24)
+            terminal.wait_for(re.compile(rf"^  level +[━─]{{{bar}}} -\d+ dB$", re.MULTILINE).search)
+        assert terminal.text.count("connected") == 1
+        terminal.stdin.close()
+        assert terminal.wait() == 0
+
+
+def test_an_outage_is_shown_while_it_lasts_and_when_it_is_over() -> None:
+    with Server() as server, Terminal("spot", "-", "--server", server.address) as terminal:
+        audio = _speech(10.0)
+        half = 3 * len(audio) // 10 // 2 * 2
+        terminal.stdin.write(audio[:half])
+        terminal.stdin.flush()
+        terminal.wait_for(_after_yes)
+        server.kill()
+        terminal.stdin.write(audio[half:])
+        terminal.stdin.flush()
+        text = terminal.wait_for(re.compile(r"○ reconnecting, try \d+: ").search)
+        assert "trying to go on for 60 s" in text
+        server.start()
+        text = terminal.wait_for(re.compile(r"● resumed after \d+\.\d s").search)
+        assert "nothing is lost" in text
+        terminal.stdin.close()
+        assert terminal.wait() == 0
+    assert DETECTION.findall(terminal.text) == ["no", "yes", "stop", "go", "left", "right"]
+    assert ", 6 detections, took" in terminal.text
