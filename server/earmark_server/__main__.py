@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from earmark_server.event_loop import read_on_one_thread, run
 
+    # gRPC would write a line of its own about every failed handshake, so for everybody who knocks.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     read_on_one_thread()
     from earmark_server.server import StartError
 

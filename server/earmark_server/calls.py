@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import grpc
 from earmark_spotter import SpotterError
 
+from earmark_server import authentication
 from earmark_server.logs import log
 from earmark_server.status import DETAILS_KEY, CallError
 
@@ -46,6 +47,8 @@ class Call:
         self.rpc = rpc
         self.kind = kind
         self.peer = peer
+        self.caller = authentication.caller.get()
+        self.token_digest = authentication.token_digest.get()
         self.request_id = secrets.token_hex(8)
         self.model: str | None = None
         self.audio_ns: int | None = None
@@ -94,7 +97,7 @@ class Call:
 
     def log_end(self, status: str, reason: str | None = None, incident: str | None = None) -> None:
         """Write the call's one line."""
-        level = logging.DEBUG if self.kind is Kind.LOOKUP else logging.INFO
+        level = logging.DEBUG if self.kind is Kind.LOOKUP and status == "OK" else logging.INFO
         log(
             _LOGGER,
             level,
@@ -102,6 +105,7 @@ class Call:
             rpc=self.rpc,
             request_id=self.request_id,
             peer=self.peer,
+            caller=self.caller,
             model=self.model,
             audio_s=None if self.audio_ns is None else round(self.audio_ns / 1e9, 3),
             detections=None if self.kind is Kind.LOOKUP else self.detection_count,
@@ -157,6 +161,7 @@ class Calls:
         What the block raises is turned into the contract's status: SpotterError and CallError
         into what they say, all else into INTERNAL with an id that the log has too.
         """
+        authentication.name_by_certificate(context)
         call = Call(rpc, kind, unquote(context.peer()))
         try:
             self._let_in(call)
@@ -181,6 +186,15 @@ class Calls:
             await self._abort(call, context, error)
         call.log_end("OK")
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+
+    def refusal(self, rpc: str, error: CallError) -> grpc.RpcMethodHandler[object, object]:
+        """Make a handler that ends a call with an error, of whatever kind it is, and reads nothing of it."""
+
+        async def refuse(_: object, context: grpc.aio.ServicerContext[object, object]) -> None:
+            async with self.handle(context, rpc, Kind.LOOKUP):
+                raise error
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _let_in(self, call: Call) -> None:
         if call.kind is Kind.LOOKUP:

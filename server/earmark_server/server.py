@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
+from earmark_server.authentication import Authentication
 from earmark_server.calls import Calls, Kind
 from earmark_server.engine import Engine
 from earmark_server.health import Health
@@ -20,7 +21,9 @@ from earmark_server.registration import register_reflection, register_service
 from earmark_server.service import KeywordSpottingService, Loaded
 from earmark_server.settings import SettingsError
 from earmark_server.status import CallError
+from earmark_server.tls import Certificates
 from earmark_server.watchdog import Watchdog
+from earmark_server.watched import BadFileError
 
 if TYPE_CHECKING:
     from earmark_spotter import SpotterModel
@@ -55,6 +58,8 @@ class Server:
         """`shares_port`: it is one of several workers on that port; see workers.py.
 
         `owns_process`: the process may be ended when the server is stuck; see watchdog.py.
+
+        Raises StartError if its certificate or tokens cannot be used.
         """
         if settings.workers != 1:
             raise SettingsError(
@@ -70,8 +75,15 @@ class Server:
         self._watchdog: Watchdog | None = None
         self._turning: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
+        try:
+            self._certificates = Certificates(settings) if settings.tls_certificate else None
+            self._authentication = Authentication(settings, self._calls) if settings.token_file else None
+        except BadFileError as error:
+            raise StartError(str(error)) from error
+        self._following: list[asyncio.Task[None]] = []
         longest = max(_ANSWERED_BYTES, settings.max_message_bytes + 1024)
         self._grpc = grpc.aio.server(
+            interceptors=() if self._authentication is None else (self._authentication,),
             options=(
                 ("grpc.max_receive_message_length", longest),
                 # Two servers on one port would share it in silence, each with half of the calls; only
@@ -85,7 +97,7 @@ class Server:
                 # Clients may look after their connections in the same way, with or without calls.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
-            )
+            ),
         )
         self.port = 0
         """The port that is listened on, once `start` has bound it."""
@@ -103,7 +115,14 @@ class Server:
             register_reflection(self._grpc)
         register_service(self._grpc, self._service, self._settings.max_message_bytes)
         await self._grpc.start()
-        log(_LOGGER, logging.INFO, "listening", host=self._settings.host, port=self.port)
+        log(
+            _LOGGER,
+            logging.INFO,
+            "listening",
+            host=self._settings.host,
+            port=self.port,
+            tls=self._certificates is not None or None,
+        )
         try:
             models = await asyncio.to_thread(load_models, self._settings)
         except BaseException:
@@ -121,6 +140,9 @@ class Server:
             exits=self._owns_process,
         )
         self._watchdog.start()
+        for guard in (self._certificates, self._authentication):
+            if guard is not None:
+                self._following.append(asyncio.create_task(guard.follow()))
         await self._health.set_serving(True)
         log(
             _LOGGER,
@@ -151,6 +173,8 @@ class Server:
             return
         if self._watchdog is not None:
             self._watchdog.stop()
+        for task in self._following:
+            task.cancel()
         await self._health.drain()
         self._calls.drain()
         await self._grpc.stop(grace_s)
@@ -166,7 +190,10 @@ class Server:
     def _bind(self) -> None:
         address = self._settings.address
         try:
-            self.port = self._grpc.add_insecure_port(address)
+            if self._certificates is None:
+                self.port = self._grpc.add_insecure_port(address)
+            else:
+                self.port = self._grpc.add_secure_port(address, self._certificates.credentials())
         except RuntimeError:
             self.port = 0
         if not self.port:

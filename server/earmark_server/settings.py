@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from earmark_server import resume_keys
+from earmark_server.tokens import add_token
+from earmark_server.watched import BadFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,13 +46,35 @@ def _setting(
 class Settings:
     """How a server runs. Making one checks every value and raises SettingsError for a wrong one."""
 
-    host: str = _setting("127.0.0.1", "address to listen on; other than loopback only with --insecure")
+    host: str = _setting(
+        "127.0.0.1", "address to listen on; other than loopback only with a certificate, or --insecure"
+    )
     port: int = _setting(
         50051, "port to listen on; 0 picks a free one, which the log names", low=0, high=65535
     )
     insecure: bool = _setting(
         False, "listen on a host other than loopback although nothing is encrypted and anybody may connect"
     )
+    tls_certificate: str = _setting(
+        "",
+        "PEM file of the server's certificate and those that lead to its authority; with it everything is "
+        "encrypted. Certificates, keys and tokens are read again when their files change: new connections "
+        "get the new ones, open streams go on; files that cannot be used are logged, and the old ones stay. "
+        "Replace a file by moving another one there",
+    )
+    tls_key: str = _setting("", "PEM file of that certificate's key, without a password")
+    tls_client_ca: str = _setting(
+        "",
+        "PEM file of authorities: every client, health checks too, must have a certificate that one of them "
+        "signed; its common name names the caller in the log",
+    )
+    token_file: str = _setting(
+        "",
+        "text file of who may call: lines of a name and the SHA-256 of its token, made by --new-token; every "
+        "call must then have a token. The names show in the log. Streams of a token that is taken out are "
+        "ended within seconds",
+    )
+    open_health: bool = _setting(False, "answer the health service without a token")
     model: tuple[str, ...] = _setting(
         (),
         "path of a model file; may be repeated (in the environment: separated by "
@@ -163,11 +187,7 @@ class Settings:
                 f"workers must be 1 here, but is {self.workers}: several share a port by SO_REUSEPORT, which "
                 f"gives each of them its part of the connections on Linux, but not on {sys.platform}."
             )
-        if not self.insecure and not is_loopback(self.host):
-            raise SettingsError(
-                f"host {self.host} can be reached from other machines, and nothing here is encrypted: "
-                "use 127.0.0.1, ::1 or localhost, or add --insecure if the network around it is trusted."
-            )
+        _check_access(self)
 
     @property
     def address(self) -> str:
@@ -218,6 +238,15 @@ def _parser() -> argparse.ArgumentParser:
         "ends it; a second one ends it at once.",
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--new-token",
+        action=_NewToken,
+        nargs=2,
+        metavar=("NAME", "FILE"),
+        help="make a token for NAME, add its line to FILE (for --token-file; may be new), print the token, "
+        "and end. Only its hash is kept: give the token to its owner now. To replace a token, make another "
+        "for the same name, and take the first line out later",
+    )
     hints = get_type_hints(Settings)
     for one in fields(Settings):
         about = dict(one.metadata)
@@ -243,6 +272,17 @@ def _parser() -> argparse.ArgumentParser:
             metavar = "N" if hint in {int, float} else one.name.rsplit("_", 1)[-1].upper()
             parser.add_argument(_flag(one), default=None, metavar=metavar, help=text, dest=one.name)
     return parser
+
+
+class _NewToken(argparse.Action):
+    """Does what it is for as soon as it is seen, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, values: Any, __: object = None) -> None:
+        try:
+            print(add_token(*values))
+        except BadFileError as error:
+            parser.error(str(error))
+        parser.exit()
 
 
 def _shown(default: Any) -> str:
@@ -298,6 +338,26 @@ def _check(one: Field[Any], hint: Any, value: Any) -> None:
         for path in value:
             if not os.path.isfile(path):
                 raise SettingsError(f"model must be the path of a model file, but there is no file {path!r}.")
+
+
+def _check_access(settings: Settings) -> None:
+    """Check that what is asked for together makes sense together: encryption, tokens, who can get here."""
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        raise SettingsError("tls_certificate and tls_key must be given together.")
+    if settings.tls_client_ca and not settings.tls_certificate:
+        raise SettingsError(
+            "tls_client_ca needs tls_certificate and tls_key: without TLS no client shows any."
+        )
+    if settings.open_health and not settings.token_file:
+        raise SettingsError("open_health needs token_file: without tokens everything is open.")
+    if settings.insecure and settings.tls_certificate:
+        raise SettingsError("insecure and tls_certificate contradict each other: leave one out.")
+    if not (settings.insecure or settings.tls_certificate or is_loopback(settings.host)):
+        raise SettingsError(
+            f"host {settings.host} can be reached from other machines, and nothing here is encrypted: "
+            "add --tls-certificate and --tls-key, or use 127.0.0.1, ::1 or localhost, or add --insecure if "
+            "the network around it is trusted."
+        )
 
 
 def _has_type(value: Any, hint: Any) -> bool:
