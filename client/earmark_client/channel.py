@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import threading
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,12 @@ HealthStub: Any = health_pb2_grpc.HealthStub
 
 DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
+
+# In turn, and only to servers whose health is SERVING (https://grpc.io/docs/guides/health-checking): one
+# that drains is left out at once.
+_ROUND_ROBIN = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+)
 
 
 def target(address: str) -> str:
@@ -49,9 +56,11 @@ def target(address: str) -> str:
     return address if port else f"{address}:{DEFAULT_PORT}"
 
 
-def options(target: str, connect_timeout_s: float) -> list[tuple[str, int]]:
+def options(
+    target: str, connect_timeout_s: float, *, round_robin: bool = False
+) -> list[tuple[str, int | str]]:
     """Give the channel's settings, so that no call waits long for a server that is not there."""
-    settings = [
+    settings: list[tuple[str, int | str]] = [
         # Also the deadline of one attempt to connect, which gRPC sets to 20 s otherwise.
         ("grpc.min_reconnect_backoff_ms", max(100, int(connect_timeout_s * 1000))),
         ("grpc.dns_ares_query_timeout", max(100, int(connect_timeout_s * 1000))),
@@ -68,6 +77,8 @@ def options(target: str, connect_timeout_s: float) -> list[tuple[str, int]]:
         # A new channel is a new connection: gRPC would share one with the channel that is left for it.
         ("grpc.use_local_subchannel_pool", 1),
     ]
+    if round_robin:
+        settings.append(("grpc.service_config", _ROUND_ROBIN))
     if _is_loopback(target):
         # gRPC obeys http_proxy even for this machine itself, where a proxy can never help.
         settings.append(("grpc.enable_http_proxy", 0))

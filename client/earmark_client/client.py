@@ -28,8 +28,10 @@ class Client:
     """A connection to an Earmark server, for asyncio; `SyncClient` is its twin for plain code.
 
     `address` is HOST:PORT. The connection is made by the first call, within `connect_timeout_s`;
-    calls with one answer may take `call_timeout_s`. Every method raises kinds of EarmarkError.
-    One client serves any number of calls at the same time, on the event loop that it was first used on.
+    calls with one answer may take `call_timeout_s`. Where HOST has several addresses, calls go to the
+    first that answers; with `round_robin` in turn to all that answered so far and whose health is
+    SERVING. Every method raises kinds of EarmarkError. One client serves any number of calls at the
+    same time, on the event loop that it was first used on.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Client:
         *,
         connect_timeout_s: float = 5.0,
         call_timeout_s: float = 60.0,
+        round_robin: bool = False,
     ) -> None:
         self.address = target(address)
         self._connect_timeout_s = connect_timeout_s
@@ -45,7 +48,8 @@ class Client:
         # A channel belongs to the loop that runs when it is made.
         self._line = Line(
             lambda: grpc.aio.insecure_channel(
-                self.address, options=options(self.address, self._connect_timeout_s)
+                self.address,
+                options=options(self.address, self._connect_timeout_s, round_robin=round_robin),
             )
         )
         self._closed = asyncio.Event()

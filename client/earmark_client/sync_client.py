@@ -36,13 +36,15 @@ class SyncClient:
         *,
         connect_timeout_s: float = 5.0,
         call_timeout_s: float = 60.0,
+        round_robin: bool = False,
     ) -> None:
         self.address = target(address)
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
         self._line = Line(
             lambda: grpc.insecure_channel(
-                self.address, options=options(self.address, self._connect_timeout_s)
+                self.address,
+                options=options(self.address, self._connect_timeout_s, round_robin=round_robin),
             )
         )
         self._closed = threading.Event()

@@ -36,11 +36,13 @@ def free_port() -> int:
 class Server:
     """`earmark-server` as a process on a port of its own, to be started again on the same one."""
 
-    def __init__(self, model_path: Path | None = None, *arguments: str) -> None:
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
+    def __init__(
+        self, model_path: Path | None = None, *arguments: str, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        self.port = port or free_port()
+        self.address = f"{host}:{self.port}"
         self.model_path = model_path
-        self._arguments = arguments
+        self._arguments = (f"--host={host}", *arguments)
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
@@ -87,6 +89,16 @@ class Server:
             if line["event"] == event:
                 return line
         raise AssertionError(f"the server ended, and never said {event!r}")
+
+    def ended_calls(self) -> int:
+        """Count the calls that have ended, from here or the line waited for last on."""
+        lines = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                lines.append(self._lines.get_nowait())
+        for line in lines:
+            self._lines.put(line)
+        return sum(line is not None and line["event"] == "call ended" for line in lines)
 
     def kill(self) -> None:
         """Kill it as `kill -9` does."""

@@ -6,9 +6,7 @@ are cut. What a stream then gives must equal what an undisturbed one gave.
 
 from __future__ import annotations
 
-import asyncio
 import random
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,11 +18,9 @@ from earmark_client import (
     Silence,
 )
 from faults import Direction, Proxy, Server, eventually
-from watched import Stream, assert_unbroken, demo, in_the_background, run, undisturbed
+from watched import HeldBack, Stream, assert_unbroken, demo, in_the_background, run, undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from earmark_client import Chunk, Event
 
 both = pytest.mark.parametrize("flavour", ["async", "sync"])
@@ -97,26 +93,6 @@ def test_a_stream_that_breaks_before_its_first_progress_begins_again(flavour: st
     assert_unbroken(stream, expected)
     kinds = [type(event) for event in stream.events]
     assert kinds.index(Resumed) < kinds.index(Progress)
-
-
-class HeldBack(Stream):
-    """Its last chunk waits until it may end."""
-
-    def __init__(self, chunks: list[Chunk]) -> None:
-        super().__init__(chunks)
-        self.may_end = threading.Event()
-
-    def audio(self) -> Iterator[Chunk]:
-        for chunk in super().audio():
-            if self.taken == len(self.chunks):
-                assert self.may_end.wait(60)
-            yield chunk
-
-    async def async_audio(self) -> AsyncIterator[Chunk]:
-        async for chunk in super().async_audio():
-            if self.taken == len(self.chunks):
-                assert await asyncio.to_thread(self.may_end.wait, 60)
-            yield chunk
 
 
 @both

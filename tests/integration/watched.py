@@ -81,26 +81,44 @@ class Stream:
         return [event for event in self.events if isinstance(event, kinds)]
 
 
-def run(flavour: str, address: str, streams: list[Stream], **settings: Any) -> None:
+class HeldBack(Stream):
+    """Its last chunk waits until it may end."""
+
+    def __init__(self, chunks: list[Chunk], speed: float | None = None) -> None:
+        super().__init__(chunks, speed)
+        self.may_end = threading.Event()
+
+    def let_go(self) -> None:
+        super().let_go()
+        self.may_end.set()
+
+    def audio(self) -> Iterator[Chunk]:
+        for chunk in super().audio():
+            if self.taken == len(self.chunks):
+                assert self.may_end.wait(60)
+            yield chunk
+
+    async def async_audio(self) -> AsyncIterator[Chunk]:
+        async for chunk in super().async_audio():
+            if self.taken == len(self.chunks):
+                assert await asyncio.to_thread(self.may_end.wait, 60)
+            yield chunk
+
+
+def run(
+    flavour: str, address: str, streams: list[Stream], *, round_robin: bool = False, **settings: Any
+) -> None:
     """Run streams side by side on one client, to their ends."""
     settings = {"sample_rate_hz": RATE_HZ, **settings}
 
     async def run_async() -> None:
-        async def one(client: Client, stream: Stream) -> None:
-            async for event in client.stream(stream.async_audio(), **settings):
-                stream.see(event)
-
-        try:
-            async with Client(address) as client:
-                await asyncio.wait_for(asyncio.gather(*(one(client, stream) for stream in streams)), 240)
-        finally:
-            for stream in streams:
-                stream.let_go()
+        async with Client(address, round_robin=round_robin) as client:
+            await run_on(client, streams, **settings)
 
     if flavour == "async":
         asyncio.run(run_async())
         return
-    with SyncClient(address) as client, ThreadPoolExecutor(len(streams)) as pool:
+    with SyncClient(address, round_robin=round_robin) as client, ThreadPoolExecutor(len(streams)) as pool:
 
         def one(stream: Stream) -> None:
             for event in client.stream(stream.audio(), **settings):
@@ -112,6 +130,20 @@ def run(flavour: str, address: str, streams: list[Stream], **settings: Any) -> N
         finally:
             for stream in streams:
                 stream.let_go()
+
+
+async def run_on(client: Client, streams: list[Stream], **settings: Any) -> None:
+    """Run streams side by side, to their ends."""
+
+    async def one(stream: Stream) -> None:
+        async for event in client.stream(stream.async_audio(), **settings):
+            stream.see(event)
+
+    try:
+        await asyncio.wait_for(asyncio.gather(*map(one, streams)), 240)
+    finally:
+        for stream in streams:
+            stream.let_go()
 
 
 def undisturbed(address: str, chunks: list[Chunk], **settings: Any) -> Stream:
