@@ -22,6 +22,8 @@ from earmark_server.status import DETAILS_KEY, CallError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from earmark_spotter import SpotterModel
+
     from earmark_server.engine import EngineStream
     from earmark_server.settings import Settings
 
@@ -151,6 +153,10 @@ class Calls:
     async def all_ended(self) -> None:
         """After `drain`: wait until no call is open."""
         await self._all_ended.wait()
+
+    def models(self) -> set[SpotterModel]:
+        """Give the models that calls listen with."""
+        return {call.stream.work.model for call in self._open if call.stream is not None}
 
     @contextlib.asynccontextmanager
     async def handle(

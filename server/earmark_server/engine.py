@@ -28,6 +28,7 @@ import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -206,11 +207,13 @@ class EngineStream:
 
 
 class Engine:
-    """Listens for any number of streams, with any of its models, on a thread of its own."""
+    """Listens for any number of streams, with any models, on a thread of its own."""
 
-    def __init__(self, models: Sequence[SpotterModel]) -> None:
+    def __init__(self) -> None:
         self.load = Load()
-        self._banks = {id(model): StateBank(model) for model in models}  # the engine's alone
+        self.used_slots = 0  # written by the engine: a moment behind what was opened and closed
+        # The engine's alone; a bank goes with its model, when nobody has that any more.
+        self._banks: WeakKeyDictionary[SpotterModel, StateBank] = WeakKeyDictionary()
         self._due: deque[EngineStream] = deque()  # filled by both, emptied by the engine
         self._asleep = False  # set by the engine, cleared by whoever wakes it
         self._handing_over = False  # this and the next: the loop's alone
@@ -288,11 +291,6 @@ class Engine:
         self._all_live = True
 
     @property
-    def used_slots(self) -> int:
-        """Slots in use, as the engine's thread has it: a moment behind what was opened and closed."""
-        return sum(bank.used for bank in self._banks.values())
-
-    @property
     def has_due(self) -> bool:
         """Whether streams wait to be listened to."""
         return bool(self._due)
@@ -348,11 +346,13 @@ class Engine:
         match command:
             case _Command.OPEN:
                 stream.slot = self._bank(stream).allocate()
+                self.used_slots += 1
                 self._enqueue_if_due(stream)  # it may have been due before it had a slot
             case _Command.CLOSE:
                 if stream.slot >= 0:
                     self._bank(stream).release(stream.slot)
                     stream.slot = -1
+                    self.used_slots -= 1
             case _Command.TELL_ROOM:
                 stream.wants_room = True
                 self._report([(stream, [])])
@@ -366,7 +366,11 @@ class Engine:
                     self._report([(stream, [milestone])])
 
     def _bank(self, stream: EngineStream) -> StateBank:
-        return self._banks[id(stream.work.model)]
+        model = stream.work.model
+        bank = self._banks.get(model)
+        if bank is None:
+            bank = self._banks[model] = StateBank(model)
+        return bank
 
     def _enqueue_if_due(self, stream: EngineStream) -> None:
         may_run = stream.slot >= 0 and not (stream.queued or stream.parked)

@@ -10,13 +10,13 @@ import time
 from typing import TYPE_CHECKING
 
 import grpc
-import numpy as np
 
 from earmark_server.authentication import Authentication
 from earmark_server.calls import Calls, Kind
 from earmark_server.engine import Engine
 from earmark_server.health import Health
 from earmark_server.logs import log
+from earmark_server.models import Models
 from earmark_server.registration import register_reflection, register_service
 from earmark_server.service import KeywordSpottingService, Loaded
 from earmark_server.settings import SettingsError
@@ -26,8 +26,6 @@ from earmark_server.watchdog import Watchdog
 from earmark_server.watched import BadFileError
 
 if TYPE_CHECKING:
-    from earmark_spotter import SpotterModel
-
     from earmark_server.settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
@@ -124,13 +122,14 @@ class Server:
             tls=self._certificates is not None or None,
         )
         try:
-            models = await asyncio.to_thread(load_models, self._settings)
+            models = await asyncio.to_thread(Models, self._settings)
         except BaseException:
             await self._grpc.stop(None)
             raise
-        self._engine = Engine(models)
+        self._engine = Engine()
         self._engine.start()
         self._service.loaded.set_result(Loaded(models, self._engine))
+        self._following.append(asyncio.create_task(models.follow(self._calls.models)))
         self._watchdog = Watchdog(
             self._engine,
             self._settings,
@@ -148,7 +147,7 @@ class Server:
             _LOGGER,
             logging.INFO,
             "worker serving" if self._shares_port else "serving",
-            models=",".join(model.metadata.name for model in models),
+            models=",".join(model.metadata.name for model in models.current),
             resume_key="file" if self._settings.resume_key_file else "model",
             start_s=round(time.perf_counter() - begun_s, 3),
         )
@@ -211,22 +210,3 @@ class Server:
                     CallError("ENGINE_STALLED", "This server listens to nothing now: resume on another one.")
                 )
         self._turning = asyncio.create_task(self._health.set_serving(well))
-
-
-def load_models(settings: Settings) -> list[SpotterModel]:
-    """Load the models of the settings, the default one first, and run each one once or twice."""
-    # Also what the first resampled stream and the first file would otherwise wait for.
-    import soundfile  # noqa: F401
-    import soxr  # noqa: F401
-    from earmark_spotter import SpotterModel
-
-    models = [SpotterModel.load(path or None, threads=settings.threads) for path in settings.model or ("",)]
-    names = [model.metadata.name for model in models]
-    if len(set(names)) != len(names):
-        raise StartError(f"Two of the models have the same name: {', '.join(names)}. Leave one out.")
-    for model in models:
-        # The first run with a new shape is slow, and nobody should wait for it.
-        for batch, steps in ((1, 5), (1, 50), (8, 5)):
-            pcm = np.zeros((batch, steps * model.metadata.step_samples), np.float32)
-            model.step(pcm, model.initial_states(batch))
-    return models

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     import grpc
-    from earmark_spotter import SpotterModel
+    from earmark_spotter import ActiveKeyword, SpotterModel
 
     from earmark_server.calls import Call, Calls
     from earmark_server.engine import Engine, EngineStream
     from earmark_server.idle import Activity
     from earmark_server.listening import Event, Input, Work
+    from earmark_server.models import Models
     from earmark_server.settings import Settings
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -37,18 +38,10 @@ _MAX_DECODED_RECORDINGS = 4
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is there once the server has started: the models, the default one first, and the engine."""
+    """What is there once the server has started."""
 
-    models: Sequence[SpotterModel]
+    models: Models
     engine: Engine
-
-    def model(self, name: str, field: str) -> SpotterModel:
-        """Find a model by its name; empty: the default one."""
-        for model in self.models:
-            if name in ("", model.metadata.name):
-                return model
-        known = ", ".join(model.metadata.name for model in self.models)
-        raise CallError("UNKNOWN_MODEL", f"There is no model {name[:100]!a} here, only {known}.", field=field)
 
 
 class KeywordSpottingService:
@@ -94,15 +87,15 @@ class KeywordSpottingService:
         async with self._calls.handle(context, "ListModels", Kind.LOOKUP):
             wire.readable(request)
             loaded = await self._wait_loaded()
-            return wire.list_models_response(loaded.models)
+            return wire.list_models_response(loaded.models.current)
 
     async def get_model(self, request: Any, context: Context) -> Any:
         """Tell about one model."""
         async with self._calls.handle(context, "GetModel", Kind.LOOKUP):
             name = wire.readable(request).model
             loaded = await self._wait_loaded()
-            model = loaded.model(name, "model")
-            return wire.get_model_response(model, default=model is loaded.models[0])
+            model = loaded.models.find(name, "model")
+            return wire.get_model_response(model, default=model is loaded.models.current[0])
 
     async def _wait_loaded(self) -> Loaded:
         return await asyncio.shield(self.loaded)
@@ -122,20 +115,34 @@ class KeywordSpottingService:
             config = await reader.config()
             call.take_request_id(config.request_id, "config.request_id")
             loaded = await self._wait_loaded()
-            model = loaded.model(config.model, "config.model")
-            call.model = model.metadata.name
+            versions = loaded.models.versions(config.model, "config.model")
+            call.model = versions[0].metadata.name
             audio_format = wire.stream_format(config.audio_format, "config.audio_format")
-            active = wire.active_keywords(model.metadata, config.keywords, "config.keywords")
-            work = wire.spotting(model, audio_format, active, config, self._resume_keys)
+            work, active = self._spotting(versions, audio_format, config)
             self._calls.refuse_if_draining()
             with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
                 call.stream = stream
-                await self._write(context, activity, wire.started(model, active, call.request_id))
+                await self._write(context, activity, wire.started(work.model, active, call.request_id))
                 try:
                     with reader.sending_on(stream, audio_format):
                         await self._write_events(context, activity, call, stream)
                 finally:
                     call.audio_ns = stream.sent_ns
+
+    def _spotting(
+        self, versions: Sequence[SpotterModel], audio_format: AudioFormat, config: Any
+    ) -> tuple[Spotting, tuple[ActiveKeyword, ...]]:
+        """Begin with the newest version of a model, or go on with the one that a resume token is of."""
+        refusals = []
+        for model in versions if config.HasField("resume") else versions[:1]:
+            active = wire.active_keywords(model.metadata, config.keywords, "config.keywords")
+            try:
+                return wire.spotting(model, audio_format, active, config, self._resume_keys), active
+            except CallError as error:
+                if error.reason != "BAD_RESUME_TOKEN":
+                    raise
+                refusals.append(error)
+        raise refusals[0]
 
     async def _write_events(
         self, context: Context, activity: Activity, call: Call, stream: EngineStream
@@ -161,7 +168,7 @@ class KeywordSpottingService:
     async def _begin(self, call: Call, request: Any) -> SpotterModel:
         call.take_request_id(wire.readable(request).request_id, "request_id")
         loaded = await self._wait_loaded()
-        model = loaded.model(request.model, "model")
+        model = loaded.models.find(request.model, "model")
         call.model = model.metadata.name
         return model
 

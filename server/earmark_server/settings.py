@@ -80,6 +80,15 @@ class Settings:
         "path of a model file; may be repeated (in the environment: separated by "
         f"'{os.pathsep}'), the first is the default one; none: the model that comes with Earmark",
     )
+    keep_replaced_s: float = _setting(
+        120.0,
+        "a model file that is written anew, with the same name and keywords, is taken over for new streams; "
+        "how long the model before it is kept after its last stream, for broken streams to resume on (later "
+        "they are refused with BAD_RESUME_TOKEN)",
+        unit="seconds",
+        low=0,
+        high=86_400,
+    )
     workers: int = _setting(
         1,
         "server processes that share the port, each with its own model, threads and limits, and "

@@ -26,11 +26,6 @@ class StateBank:
         self._rows = np.empty((_FIRST_SLOTS, model.state_size), np.float32)  # [slots, state_size]
         self._free = list(range(_FIRST_SLOTS))[::-1]
 
-    @property
-    def used(self) -> int:
-        """Slots in use."""
-        return self._rows.shape[0] - len(self._free)
-
     def allocate(self) -> int:
         """Find a slot, and put into it the state of a stream that is about to begin."""
         if not self._free:

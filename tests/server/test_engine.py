@@ -95,7 +95,7 @@ async def until(condition: Any) -> None:
 class Bench:
     def __init__(self) -> None:
         self.model = FakeModel()
-        self.engine = Engine([self.model])  # type: ignore[list-item]
+        self.engine = Engine()
 
     async def __aenter__(self) -> Bench:
         self.engine.start()
@@ -137,7 +137,7 @@ def test_a_slot_is_used_again_and_nothing_of_the_last_stream_is_left_in_it() -> 
                     stream.send([5.0])
                     assert (await events_of(stream, 1))[0].audio_ns == 105
             await until(lambda: bench.engine.used_slots == 0)
-            assert bench.engine._banks[id(bench.model)]._rows.shape[0] == 16
+            assert bench.engine._banks[bench.model]._rows.shape[0] == 16
 
     run(scenario)
 

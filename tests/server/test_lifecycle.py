@@ -11,9 +11,10 @@ import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server import server as server_module
+from earmark_server.models import Models
 from earmark_server.server import Server, StartError
 from earmark_server.settings import Settings
-from earmark_spotter import ModelError, SpotterModel
+from earmark_spotter import ModelError
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -73,13 +74,12 @@ def test_health_is_checked_by_name(tiny_model_path: Path) -> None:
 
 def test_not_serving_until_the_model_is_warm(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
-    load_models = server_module.load_models
 
-    def load_later(settings: Settings) -> list[SpotterModel]:
+    def load_later(settings: Settings) -> Models:
         assert go.wait(DEADLINE_S)
-        return load_models(settings)
+        return Models(settings)
 
-    monkeypatch.setattr(server_module, "load_models", load_later)
+    monkeypatch.setattr(server_module, "Models", load_later)
 
     async def scenario() -> None:
         server = Server(Settings(port=0, model=(str(tiny_model_path),)))
@@ -108,7 +108,7 @@ def test_an_internal_error_has_an_id_that_the_log_has_too(
 ) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
-            model = rig.server._service.loaded.result().models[0]
+            model = rig.server._service.loaded.result().models.current[0]
             step = model.step
 
             def fail(pcm: Any, state: Any) -> Any:
