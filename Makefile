@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-lowest lint format generate check-generated wheel bench audit sbom clean
+.PHONY: help demo serve test test-lowest lint format generate check-generated lock docker docker-report wheel bench audit sbom clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -39,6 +39,9 @@ generate: $(VENV)/.dev ## Make the Python code from protos/ (the only way it is 
 
 check-generated: $(VENV)/.dev
 	@scripts/check_generated.sh
+
+lock: $(VENV)/.dev ## Write requirements/ anew, the images' exact packages with their hashes (UPGRADE=--upgrade: newest)
+	@scripts/lock.sh $(UPGRADE)
 
 wheel: $(VENV)/.dev ## Build the wheel, and try it in an empty environment
 	@rm -rf dist
