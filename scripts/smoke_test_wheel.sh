@@ -25,7 +25,7 @@ if env/bin/earmark demo >out 2>err; then
 fi
 grep -q 'earmark\[server\]' err || { echo "It did not say how to install the server:" >&2; cat err >&2; exit 1; }
 
-pip install --constraint "$constraints" "$wheel[server]"
+pip install --constraint "$constraints" "${wheel}[server]"
 env/bin/earmark demo --fast --json >out
 grep -q '"keyword"' out || { echo "The installed wheel marked no keyword in the demo." >&2; cat out >&2; exit 1; }
 echo "The wheel works: client alone, and with the server."

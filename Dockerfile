@@ -1,0 +1,152 @@
+# Earmark's images; docs/docker.md is their guide.
+#   docker build -t earmark .                             the server
+#   docker build -t earmark-client --target client .      the command `earmark` alone
+#   docker build -t earmark-trainer --target trainer .    earmark-train, with torch
+# Layers are ordered by how often they change: system, locked packages, model, code.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+# 1: the build trains a model, if models/ has none.
+ARG TRAIN=0
+
+# What all of them share: an unprivileged user, an environment without pip, and one thread for each numeric library
+# (Earmark's own threads and processes are what is parallel).
+FROM ${PYTHON_IMAGE} AS base
+ENV PATH=/opt/earmark/bin:$PATH \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+RUN groupadd --gid 10001 earmark \
+ && useradd --uid 10001 --gid earmark --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin earmark \
+ && python -m venv --without-pip /opt/earmark
+
+# The server's packages, and the tools that build.
+FROM base AS deps
+ENV PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
+    rm -f /etc/apt/apt.conf.d/docker-clean \
+ && apt-get update && apt-get install -y --no-install-recommends binutils
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirements/build.txt,target=/build.txt \
+    python3 -m venv /opt/build && /opt/build/bin/python -m pip install --progress-bar on --require-hashes -r /build.txt
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirements/server.txt,target=/server.txt \
+    --mount=type=bind,source=scripts/slim_packages.sh,target=/slim_packages.sh \
+    /opt/build/bin/python -m pip --python /opt/earmark/bin/python install --require-hashes -r /server.txt \
+ && /slim_packages.sh /opt/earmark/lib/python3*/site-packages \
+ && python -m compileall -q --invalidation-mode unchecked-hash /opt/earmark
+
+# The client's.
+FROM base AS client-deps
+ENV PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirements/client.txt,target=/client.txt \
+    --mount=type=bind,source=scripts/slim_packages.sh,target=/slim_packages.sh \
+    /usr/local/bin/python -m pip --python /opt/earmark/bin/python install --require-hashes -r /client.txt \
+ && /slim_packages.sh /opt/earmark/lib/python3*/site-packages \
+ && python -m compileall -q --invalidation-mode unchecked-hash /opt/earmark
+
+# What the server is made of.
+FROM deps AS sbom
+WORKDIR /source
+COPY pyproject.toml scripts/make_sbom.sh ./scripts/
+RUN mv scripts/pyproject.toml . && PATH=/opt/build/bin:$PATH scripts/make_sbom.sh /sbom.cdx.json /opt/earmark/bin/python
+
+# Earmark itself, from its wheel: /code for server and client, /training for the trainer, which so does not train
+# anew when a server's code changes. Bytecode names no time, so that what did not change stays the same layer.
+FROM deps AS code
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY protos protos
+COPY client client
+COPY server server
+COPY training training
+# hadolint ignore=DL3003
+RUN /opt/build/bin/hatchling build --target wheel --directory /wheel \
+ && /opt/build/bin/uv pip install --python /opt/earmark/bin/python --offline --no-deps --prefix /code /wheel/*.whl \
+ && cd /code/lib/python3*/site-packages && rm -f /code/.lock earmark-*.dist-info/*.json earmark-*.dist-info/RECORD \
+ && mkdir -p /training/bin "/training/${PWD#/code}" \
+ && mv earmark_spotter/models/default.onnx /training/bundled.onnx \
+ && ln -s /opt/earmark/model.onnx earmark_spotter/models/default.onnx \
+ && cp -r earmark_spotter "/training/${PWD#/code}" && mv earmark_training "/training/${PWD#/code}" \
+ && mv /code/bin/earmark-train /training/bin \
+ && python -m compileall -q --invalidation-mode unchecked-hash /code /training
+
+# Training: torch for the CPU, or TORCH=cu128, rocm6.3 and so on, as `uv pip install --torch-backend` knows them; empty:
+# as the package index has it. The image trains into /models by itself if nothing is there: scripts/train_if_needed.sh.
+FROM base AS trainer
+ARG TORCH=cpu
+ARG UV_FIND_LINKS=
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
+    rm -f /etc/apt/apt.conf.d/docker-clean \
+ && apt-get update && apt-get install -y --no-install-recommends espeak-ng flite
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=bind,source=requirements,target=/requirements --mount=type=bind,from=deps,source=/opt/build,target=/opt/build \
+    --mount=type=bind,source=scripts/repair_torchaudio.py,target=/repair_torchaudio.py \
+    /opt/build/bin/uv pip install --python /opt/earmark/bin/python ${TORCH:+--torch-backend=$TORCH} -r /requirements/torch.txt \
+ && /opt/build/bin/python -m pip --python /opt/earmark/bin/python install --no-compile --require-hashes -r /requirements/trainer.txt \
+ && python /repair_torchaudio.py
+ENV MPLCONFIGDIR=/tmp/matplotlib
+RUN install -d -o earmark -g earmark /models /corpus /data /out
+COPY --from=code /training /opt/earmark
+COPY scripts/train_if_needed.sh /usr/local/bin/train_if_needed
+USER 10001:10001
+WORKDIR /models
+ENTRYPOINT ["train_if_needed"]
+
+# The model of the image: as it was given in models/, or the one that comes with Earmark; with TRAIN=1 trained here, from
+# data/, if models/ has none. Only the stage that is asked for is built, and only then is data/ read.
+FROM base AS model-0
+COPY server/earmark_spotter/models/default.onnx /opt/earmark/bundled.onnx
+COPY model[s]/*.onnx /models/
+RUN --mount=type=bind,source=scripts/train_if_needed.sh,target=/train_if_needed.sh \
+    mkdir -p /out && OUT=/out /train_if_needed.sh
+
+FROM scratch AS data
+COPY dat[a] /
+
+FROM trainer AS model-1
+ARG TRAIN_ARGS=
+COPY model[s]/*.onnx /models/
+RUN --mount=type=bind,from=data,target=/data OUT=/out TRAIN=1 train_if_needed ${TRAIN_ARGS}
+
+# hadolint ignore=DL3006
+FROM model-${TRAIN} AS model
+
+# The model and what tells of its training, to be taken out: docker build --target artifacts --output DIR .
+FROM scratch AS artifacts
+COPY --from=model /out /
+
+FROM base AS runtime
+RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip* /usr/local/bin/wheel
+
+FROM runtime AS client
+COPY --from=client-deps /opt/earmark /opt/earmark
+COPY --from=code /code /opt/earmark
+USER 10001:10001
+WORKDIR /audio
+ENTRYPOINT ["earmark"]
+CMD ["--help"]
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Earmark client" \
+      org.opencontainers.image.description="Marks keywords in audio with an Earmark server" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+FROM runtime AS server
+# Inside a container every address is the container's: who may reach it is decided where its port is published. A
+# server with TLS needs EARMARK_INSECURE=false. The drain ends within the 10 s that `docker stop` gives by itself.
+ENV EARMARK_HOST=0.0.0.0 EARMARK_PORT=50051 EARMARK_INSECURE=true EARMARK_DRAIN_GRACE_S=8
+COPY --from=deps /opt/earmark /opt/earmark
+COPY --from=sbom /sbom.cdx.json /usr/local/share/sbom/earmark.cdx.json
+COPY --from=model /out/model.onnx /opt/earmark/model.onnx
+COPY --from=code /code /opt/earmark
+USER 10001:10001
+EXPOSE 50051
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["/bin/sh", "-c", "exec earmark health --server localhost:$EARMARK_PORT"]
+ENTRYPOINT ["earmark-server"]
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Earmark" \
+      org.opencontainers.image.description="A gRPC service that marks keywords in live audio" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
