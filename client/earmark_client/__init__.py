@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ServerUnreachableError,
         TimedOutError,
         UnknownModelError,
+        UntrustedServerError,
     )
     from earmark_client.events import (
         ActiveKeyword,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     )
     from earmark_client.microphone import InputDevice, Microphone, input_devices
     from earmark_client.recording import Recording
+    from earmark_client.security import Tls
     from earmark_client.sync_client import SyncClient
 
 __all__ = [
@@ -98,12 +100,14 @@ __all__ = [
     "Started",
     "SyncClient",
     "TimedOutError",
+    "Tls",
     "TrainingSource",
     "UnknownModelError",
+    "UntrustedServerError",
     "input_devices",
 ]
 
-_MODULES = ("events", "errors", "audio", "recording", "microphone", "client", "sync_client")
+_MODULES = ("events", "errors", "audio", "recording", "microphone", "client", "sync_client", "security")
 
 
 def __getattr__(name: str) -> Any:

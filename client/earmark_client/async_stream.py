@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from earmark_client.events import Event
     from earmark_client.outbox import Outbox
     from earmark_client.resuming import UnbrokenStream
+    from earmark_client.security import Metadata
 
 _CLOSED = "the client was closed in the middle of a stream"
 
@@ -38,7 +39,7 @@ async def events(
     try:
         while True:
             channel, pause = line.take(), None
-            call = _Call(stream, queue, channel, address)
+            call = _Call(stream, queue, channel, line.metadata, address)
             try:
                 while (found := await call.events()) is not None:
                     for event in found:
@@ -129,11 +130,13 @@ async def _aiter(audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> AsyncIterator
 class _Call:
     """One call of a stream."""
 
-    def __init__(self, stream: UnbrokenStream, queue: _Queue, channel: Any, address: str) -> None:
+    def __init__(
+        self, stream: UnbrokenStream, queue: _Queue, channel: Any, metadata: Metadata, address: str
+    ) -> None:
         self._stream = stream
         self._queue = queue
         self._address = address
-        self._call = SpottingStub(channel).StreamingSpot()
+        self._call = SpottingStub(channel).StreamingSpot(metadata=metadata)
         self._given = _GivenStatus(self._call)
         self._sender = asyncio.create_task(_send(self._call, stream.begin(), stream.outbox, queue))
         self._responses = aiter(self._call)

@@ -17,6 +17,10 @@ from earmark_client.errors import EarmarkError, InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import grpc
+
+    from earmark_client.security import Metadata
+
 # Generated, without types; each serves both flavours of channel.
 SpottingStub: Any = keyword_spotting_service_pb2_grpc.KeywordSpottingServiceStub
 HealthStub: Any = health_pb2_grpc.HealthStub
@@ -79,13 +83,16 @@ def options(
     ]
     if round_robin:
         settings.append(("grpc.service_config", _ROUND_ROBIN))
-    if _is_loopback(target):
+    if is_local(target):
         # gRPC obeys http_proxy even for this machine itself, where a proxy can never help.
         settings.append(("grpc.enable_http_proxy", 0))
     return settings
 
 
-def _is_loopback(target: str) -> bool:
+def is_local(target: str) -> bool:
+    """Whether what is sent there stays on this machine; of names, only `localhost` is trusted to."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
     host = urlsplit(f"//{target}").hostname or ""
     if host == "localhost":
         return True
@@ -95,14 +102,27 @@ def _is_loopback(target: str) -> bool:
         return False
 
 
+def connect(
+    flavour: Any,
+    target: str,
+    credentials: grpc.ChannelCredentials | None,
+    settings: list[tuple[str, int | str]],
+) -> Any:
+    """Make a channel of one of gRPC's flavours, `grpc` or `grpc.aio`; in plain text without credentials."""
+    if credentials is None:
+        return flavour.insecure_channel(target, options=settings)
+    return flavour.secure_channel(target, credentials, options=settings)
+
+
 class Line:
     """The channel that calls use now, and earlier ones for as long as calls still use those.
 
-    Of either flavour of channel; threads may share it.
+    Of either flavour of channel; threads may share it. `metadata` goes with every call.
     """
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], metadata: Metadata) -> None:
         self._make = make
+        self.metadata = metadata
         self._lock = threading.Lock()
         self._current: Any = None
         self._users: dict[Any, int] = {}

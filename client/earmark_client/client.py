@@ -10,9 +10,19 @@ import grpc.aio
 
 from earmark_client import async_stream, messages
 from earmark_client.audio import Encoding
-from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, Line, SpottingStub, options, target
+from earmark_client.channel import (
+    DEFAULT_ADDRESS,
+    HealthStub,
+    Line,
+    SpottingStub,
+    connect,
+    is_local,
+    options,
+    target,
+)
 from earmark_client.errors import error_from_rpc
 from earmark_client.resuming import RESUME_WITHIN_S, UnbrokenStream
+from earmark_client.security import credentials, metadata
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 
     from earmark_client.audio import Chunk, KeywordSetting, Samples
     from earmark_client.events import Classification, Event, Health, ModelInfo, Progress, SpotResult
+    from earmark_client.security import Tls
 
 Result = TypeVar("Result")
 
@@ -27,17 +38,27 @@ Result = TypeVar("Result")
 class Client:
     """A connection to an Earmark server, for asyncio; `SyncClient` is its twin for plain code.
 
-    `address` is HOST:PORT. The connection is made by the first call, within `connect_timeout_s`;
-    calls with one answer may take `call_timeout_s`. Where HOST has several addresses, calls go to the
-    first that answers; with `round_robin` in turn to all that answered so far and whose health is
-    SERVING. Every method raises kinds of EarmarkError. One client serves any number of calls at the
-    same time, on the event loop that it was first used on.
+    `address` is HOST:PORT. With `tls` everything is encrypted, and the server's certificate checked:
+    True trusts the public authorities, `Tls(ca=...)` one's own. `token` says who calls; it is sent in
+    plain text only where it does not leave this machine, else InvalidRequestError says so.
+
+    The connection is made by the first call, within `connect_timeout_s`; calls with one answer may take
+    `call_timeout_s`. Where HOST has several addresses, calls go to the first that answers; with
+    `round_robin` in turn to all that answered so far and whose health is SERVING, which they must tell
+    without a token (`earmark-server --open-health`).
+
+    Every method raises kinds of EarmarkError: AccessError where the server wants another token,
+    UntrustedServerError where it is not to be trusted.
+
+    One client serves any number of calls at the same time, on the event loop that it was first used on.
     """
 
     def __init__(
         self,
         address: str = DEFAULT_ADDRESS,
         *,
+        tls: bool | Tls = False,
+        token: str | None = None,
         connect_timeout_s: float = 5.0,
         call_timeout_s: float = 60.0,
         round_robin: bool = False,
@@ -45,12 +66,12 @@ class Client:
         self.address = target(address)
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
+        own = credentials(tls)
+        settings = options(self.address, connect_timeout_s, round_robin=round_robin)
         # A channel belongs to the loop that runs when it is made.
         self._line = Line(
-            lambda: grpc.aio.insecure_channel(
-                self.address,
-                options=options(self.address, self._connect_timeout_s, round_robin=round_robin),
-            )
+            lambda: connect(grpc.aio, self.address, own, settings),
+            metadata(token, is_safe=own is not None or is_local(self.address)),
         )
         self._closed = asyncio.Event()
 
@@ -184,14 +205,16 @@ class Client:
             async with self._channel() as channel:
                 check = HealthStub(channel).Check
                 request = messages.health_request(service)
-                return messages.health(await check(request, timeout=self._connect_timeout_s))
+                return messages.health(
+                    await check(request, timeout=self._connect_timeout_s, metadata=self._line.metadata)
+                )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
 
     async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
         """Give the health now, and again whenever it changes, until the server goes away."""
         async with self._channel() as channel:
-            call = HealthStub(channel).Watch(messages.health_request(service))
+            call = HealthStub(channel).Watch(messages.health_request(service), metadata=self._line.metadata)
             answered = False
             try:
                 async for response in call:
@@ -216,6 +239,8 @@ class Client:
         try:
             async with self._channel() as channel:
                 method = getattr(SpottingStub(channel), unary.method)
-                return unary.read(await method(unary.request, timeout=self._call_timeout_s))
+                return unary.read(
+                    await method(unary.request, timeout=self._call_timeout_s, metadata=self._line.metadata)
+                )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error

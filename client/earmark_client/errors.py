@@ -79,6 +79,10 @@ class AccessError(EarmarkError):
     """The server wants credentials, or other ones."""
 
 
+class UntrustedServerError(EarmarkError):
+    """What answers does not speak TLS, or cannot prove that it is the server that was asked for."""
+
+
 class ServerFaultError(EarmarkError):
     """The server failed; its log tells more under the id in the message."""
 
@@ -127,14 +131,13 @@ def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> Earma
     if status == "UNAVAILABLE":
         if reason:
             kind = ServerDrainingError
+        elif (problem := _untrusted(text)) is not None:
+            kind, text = UntrustedServerError, f"the server at {address} {problem}"
         elif answered:
             kind, text = ConnectionLostError, f"the server at {address} went away: {_cause(text)}"
         else:
             kind = ServerUnreachableError
-            text = (
-                f"no Earmark server answers at {address} ({_cause(text)}): check the address, "
-                "or start a server there with `earmark-server`"
-            )
+            text = f"no Earmark server answers at {address} ({_cause(text)}): {_what_to_do(text)}"
     elif status == "UNIMPLEMENTED":
         text = f"what answers at {address} does not serve {_DOMAIN}: is that the right address? ({text})"
     elif status == "DEADLINE_EXCEEDED" and not reason:
@@ -164,6 +167,32 @@ def _details(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, float | 
             elif detail.Unpack(retry):
                 retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     return reason, retry_after_s
+
+
+# What BoringSSL and gRPC say when a connection is not trusted, and what that means to a person.
+_UNTRUSTED = {
+    "WRONG_VERSION_NUMBER": "does not speak TLS: leave out tls (--tls), or check the port",
+    "certificate has expired": "has a certificate that has expired: it must be renewed there",
+    "certificate is not yet valid": "has a certificate that is not valid yet: check the clocks",
+    "Hostname Verification Check failed": "has a certificate for another name: use a name that is in it",
+    "CERTIFICATE_VERIFY_FAILED": "has a certificate that no trusted authority signed: give that of its "
+    "authority with Tls(ca=...) (--ca FILE)",
+}
+_UNTRUSTED["certificate signature failure"] = _UNTRUSTED["CERTIFICATE_VERIFY_FAILED"]
+
+
+def _untrusted(text: str) -> str | None:
+    return next((meaning for said, meaning in _UNTRUSTED.items() if said in text), None)
+
+
+def _what_to_do(text: str) -> str:
+    if "failed to connect" in text and "Socket closed" in text:
+        # Neither is told apart from a server that dies.
+        return (
+            "it closed the connection at once, as a server does that speaks TLS to a client that does not "
+            "(tls=True, --tls), or that wants a certificate of the client, or another one"
+        )
+    return "check the address, or start a server there with `earmark-server`"
 
 
 def _cause(text: str) -> str:

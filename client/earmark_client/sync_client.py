@@ -10,9 +10,19 @@ import grpc
 
 from earmark_client import messages, sync_stream
 from earmark_client.audio import Encoding
-from earmark_client.channel import DEFAULT_ADDRESS, HealthStub, Line, SpottingStub, options, target
+from earmark_client.channel import (
+    DEFAULT_ADDRESS,
+    HealthStub,
+    Line,
+    SpottingStub,
+    connect,
+    is_local,
+    options,
+    target,
+)
 from earmark_client.errors import error_from_rpc
 from earmark_client.resuming import RESUME_WITHIN_S, UnbrokenStream
+from earmark_client.security import credentials, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 
     from earmark_client.audio import Chunk, KeywordSetting, Samples
     from earmark_client.events import Classification, Event, Health, ModelInfo, Progress, SpotResult
+    from earmark_client.security import Tls
 
 Result = TypeVar("Result")
 
@@ -34,6 +45,8 @@ class SyncClient:
         self,
         address: str = DEFAULT_ADDRESS,
         *,
+        tls: bool | Tls = False,
+        token: str | None = None,
         connect_timeout_s: float = 5.0,
         call_timeout_s: float = 60.0,
         round_robin: bool = False,
@@ -41,11 +54,11 @@ class SyncClient:
         self.address = target(address)
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
+        own = credentials(tls)
+        settings = options(self.address, connect_timeout_s, round_robin=round_robin)
         self._line = Line(
-            lambda: grpc.insecure_channel(
-                self.address,
-                options=options(self.address, self._connect_timeout_s, round_robin=round_robin),
-            )
+            lambda: connect(grpc, self.address, own, settings),
+            metadata(token, is_safe=own is not None or is_local(self.address)),
         )
         self._closed = threading.Event()
 
@@ -155,14 +168,16 @@ class SyncClient:
             with self._channel() as channel:
                 check = HealthStub(channel).Check
                 request = messages.health_request(service)
-                return messages.health(check(request, timeout=self._connect_timeout_s))
+                return messages.health(
+                    check(request, timeout=self._connect_timeout_s, metadata=self._line.metadata)
+                )
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from error
 
     def watch_health(self, service: str = "") -> Generator[Health]:
         """Give the health now, and again whenever it changes, until the server goes away."""
         with self._channel() as channel:
-            call = HealthStub(channel).Watch(messages.health_request(service))
+            call = HealthStub(channel).Watch(messages.health_request(service), metadata=self._line.metadata)
             answered = False
             try:
                 for response in call:
@@ -187,6 +202,8 @@ class SyncClient:
         try:
             with self._channel() as channel:
                 method = getattr(SpottingStub(channel), unary.method)
-                return unary.read(method(unary.request, timeout=self._call_timeout_s))
+                return unary.read(
+                    method(unary.request, timeout=self._call_timeout_s, metadata=self._line.metadata)
+                )
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from error

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from earmark_client.channel import Line
     from earmark_client.events import Event
     from earmark_client.resuming import UnbrokenStream
+    from earmark_client.security import Metadata
 
 
 def events(
@@ -33,7 +34,7 @@ def events(
         while True:
             channel, pause = line.take(), None
             try:
-                with closing(_call(stream, queue, channel, address)) as call:
+                with closing(_call(stream, queue, channel, line.metadata, address)) as call:
                     yield from call
             except EarmarkError as error:
                 if closed.is_set():
@@ -144,10 +145,12 @@ class _Requests:
             self.call.result().cancel()
 
 
-def _call(stream: UnbrokenStream, queue: _Queue, channel: Any, address: str) -> Generator[Event]:
+def _call(
+    stream: UnbrokenStream, queue: _Queue, channel: Any, metadata: Metadata, address: str
+) -> Generator[Event]:
     """Give what one call brings; it ends when the stream is done, or is to move to another call."""
     requests = _Requests(stream, queue)
-    call = SpottingStub(channel).StreamingSpot(iter(requests))
+    call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=metadata)
     requests.call.set_result(call)
     overdue: threading.Timer | None = None
     if stream.answer_within_s is not None:

@@ -12,37 +12,47 @@ if TYPE_CHECKING:
 
     from earmark_client import Chunk, Event
 
+    Security = dict[str, Any] | None
+    """The client's own settings: tls and token."""
     Stop = Callable[[Event], bool]
 
 
 class AsyncDriver:
     """Uses `Client`."""
 
-    def events(self, address: str, chunks: Iterable[Chunk], **settings: Any) -> list[Event]:
+    def events(
+        self, address: str, chunks: Iterable[Chunk], *, security: Security = None, **settings: Any
+    ) -> list[Event]:
         """Give a whole stream's events."""
 
         async def run() -> list[Event]:
-            async with Client(address) as client:
+            async with Client(address, **(security or {})) as client:
                 return [event async for event in client.stream(chunks, **settings)]
 
         return asyncio.run(run())
 
-    def call(self, address: str, method: str, *args: Any, **settings: Any) -> Any:
+    def call(self, address: str, method: str, *args: Any, security: Security = None, **settings: Any) -> Any:
         """Give a unary method's result."""
 
         async def run() -> Any:
-            async with Client(address) as client:
+            async with Client(address, **(security or {})) as client:
                 return await getattr(client, method)(*args, **settings)
 
         return asyncio.run(run())
 
     def until(
-        self, address: str, chunks: Iterable[Chunk], stop: Callable[[Event], bool], **settings: Any
+        self,
+        address: str,
+        chunks: Iterable[Chunk],
+        stop: Callable[[Event], bool],
+        *,
+        security: Security = None,
+        **settings: Any,
     ) -> None:
         """Stream until an event, then leave the stream."""
 
         async def run() -> None:
-            async with Client(address) as client:
+            async with Client(address, **(security or {})) as client:
                 async for event in client.stream(chunks, **settings):
                     if stop(event):
                         break
@@ -53,21 +63,29 @@ class AsyncDriver:
 class SyncDriver:
     """Uses `SyncClient`."""
 
-    def events(self, address: str, chunks: Iterable[Chunk], **settings: Any) -> list[Event]:
+    def events(
+        self, address: str, chunks: Iterable[Chunk], *, security: Security = None, **settings: Any
+    ) -> list[Event]:
         """Give a whole stream's events."""
-        with SyncClient(address) as client:
+        with SyncClient(address, **(security or {})) as client:
             return list(client.stream(chunks, **settings))
 
-    def call(self, address: str, method: str, *args: Any, **settings: Any) -> Any:
+    def call(self, address: str, method: str, *args: Any, security: Security = None, **settings: Any) -> Any:
         """Give a unary method's result."""
-        with SyncClient(address) as client:
+        with SyncClient(address, **(security or {})) as client:
             return getattr(client, method)(*args, **settings)
 
     def until(
-        self, address: str, chunks: Iterable[Chunk], stop: Callable[[Event], bool], **settings: Any
+        self,
+        address: str,
+        chunks: Iterable[Chunk],
+        stop: Callable[[Event], bool],
+        *,
+        security: Security = None,
+        **settings: Any,
     ) -> None:
         """Stream until an event, then leave the stream."""
-        with SyncClient(address) as client:
+        with SyncClient(address, **(security or {})) as client:
             for event in client.stream(chunks, **settings):
                 if stop(event):
                     break

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from earmark_client.audio import Encoding, KeywordSetting
 from earmark_client.channel import DEFAULT_ADDRESS, target
 from earmark_client.commands import queries, streaming
+from earmark_client.commands.connection import add_security
 from earmark_client.errors import InvalidRequestError
 from earmark_client.resuming import RESUME_WITHIN_S
 
@@ -146,6 +147,7 @@ def _connection(without: str = "one inside this process") -> argparse.ArgumentPa
         help=f"the server to use (default: $EARMARK_SERVER, else {without})",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    add_security(parser)
     return parser
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from earmark_client import embedded
 from earmark_client.channel import DEFAULT_ADDRESS
+from earmark_client.commands.connection import connected
 from earmark_client.commands.printer import JsonPrinter, Printer, TextPrinter
 from earmark_client.errors import InvalidRequestError, RecordingError
 from earmark_client.events import Health
-from earmark_client.sync_client import SyncClient
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +18,7 @@ def classify(args: argparse.Namespace) -> int:
     """Name each clip; 1 if any of them failed."""
     printer = _printer(args)
     failed = False
-    with embedded.server(args.server) as address, SyncClient(address) as client:
+    with connected(args) as (_, client):
         for name in args.files:
             try:
                 printer.classification(name, client.classify(name, model=args.model), args.top)
@@ -32,7 +31,7 @@ def classify(args: argparse.Namespace) -> int:
 def models(args: argparse.Namespace) -> int:
     """List what is loaded."""
     printer = _printer(args)
-    with embedded.server(args.server) as address, SyncClient(address) as client:
+    with connected(args) as (_, client):
         for model in client.list_models():
             printer.model(model)
     return 0
@@ -41,8 +40,7 @@ def models(args: argparse.Namespace) -> int:
 def health(args: argparse.Namespace) -> int:
     """Say whether the server serves, once or at every change; 0 only if it does."""
     printer = _printer(args)
-    address = args.server or DEFAULT_ADDRESS
-    with SyncClient(address) as client:
+    with connected(args, without=DEFAULT_ADDRESS) as (address, client):
         if args.watch:
             status = Health.UNKNOWN
             for status in client.watch_health():

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_client import embedded
 from earmark_client.audio import Encoding, KeywordSetting
+from earmark_client.commands.connection import connected
 from earmark_client.commands.keeping import Keeper
 from earmark_client.commands.printer import (
     JsonPrinter,
@@ -26,7 +26,6 @@ from earmark_client.errors import InvalidRequestError, RecordingError
 from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Started
 from earmark_client.microphone import Microphone, input_devices
 from earmark_client.recording import RawPipe, Recording, paced
-from earmark_client.sync_client import SyncClient
 
 if TYPE_CHECKING:
     import argparse
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from earmark_client.audio import Silence
     from earmark_client.commands.screen import Screen
+    from earmark_client.sync_client import SyncClient
 
 DEMO_RECORDING = Path(__file__).parents[1] / "samples" / "demo.flac"
 
@@ -74,8 +74,7 @@ def _spot(recordings: dict[str, str], args: argparse.Namespace) -> int:
                 with _open(path, args) as source:
                     # Not before: without one good recording there is no need of a server.
                     if client is None:
-                        address = stack.enter_context(embedded.server(args.server))
-                        client = stack.enter_context(SyncClient(address))
+                        _, client = stack.enter_context(connected(args))
                     _run(client, source, args, printer, name=name)
             except (RecordingError, InvalidRequestError) as error:
                 if isinstance(error, InvalidRequestError) and error.reason not in _OF_THE_RECORDING:
@@ -100,8 +99,7 @@ def listen(args: argparse.Namespace) -> int:
     with (
         Microphone(args.device, duration_s=args.duration) as microphone,
         _keeper(args.record, microphone.sample_rate_hz) as keeper,
-        embedded.server(args.server) as address,
-        SyncClient(address) as client,
+        connected(args) as (_, client),
     ):
 
         def interrupt(_signal: int, _frame: object) -> None:
