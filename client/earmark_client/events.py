@@ -85,7 +85,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """The connection is lost, or the server is going away; the next try comes in `delay_s`.
+    """The connection is lost, or the server asks to move; the next try comes in `delay_s`.
 
     For information: nothing of the stream is lost, and nothing will come twice. `attempt` counts
     the tries of one outage from 1.

@@ -157,7 +157,7 @@ class UnbrokenStream:
             self._broke_at_s, self._attempts = now_s, 0
         self._attempts += 1
         if error is None:
-            error = ServerDrainingError("the server is going away")
+            error = ServerDrainingError("the server asks the stream to move")
             if self._attempts == 1:
                 return Reconnecting(str(error), self._attempts, 0.0)
         self._raise_if_final(error)

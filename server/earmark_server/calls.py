@@ -16,6 +16,7 @@ import grpc
 from earmark_spotter import SpotterError
 
 from earmark_server import authentication
+from earmark_server.connection_age import ConnectionAge
 from earmark_server.logs import log
 from earmark_server.status import DETAILS_KEY, CallError
 
@@ -128,6 +129,7 @@ class Calls:
             Kind.STREAM: (settings.max_streams, "TOO_MANY_STREAMS", "streams are open"),
             Kind.RECORDING: (settings.max_calls, "OVERLOADED", "recordings are being listened to"),
         }
+        self.connection_age = ConnectionAge(settings)
         self._open: set[Call] = set()
         self._counts = dict.fromkeys(Kind, 0)
         self._draining = False
@@ -175,7 +177,8 @@ class Calls:
             self._counts[kind] += 1
             try:
                 async with call.can_be_ended():
-                    yield call
+                    with self.connection_age.moving(call):
+                        yield call
             finally:
                 self._open.discard(call)
                 self._counts[kind] -= 1

@@ -95,6 +95,7 @@ class Server:
                 # Clients may look after their connections in the same way, with or without calls.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                *self._calls.connection_age.grpc_options,
             ),
         )
         self.port = 0

@@ -156,6 +156,15 @@ class Settings:
         low=0,
         high=3600,
     )
+    max_connection_age_s: float = _setting(
+        0.0,
+        "age of a connection, to within 10%, at which its streams are told to go on over a new one, so that "
+        "servers that were added get their share; it takes no new calls from a little before, and what is "
+        "left on it after --drain-grace-s is ended; 0: never, else at least 1",
+        unit="seconds",
+        low=0,
+        high=604_800,
+    )
     resume_key_file: str = _setting(
         "",
         "text file of keys for resume tokens, one a line, 32 to 256 characters: the first signs, all are "
@@ -338,6 +347,8 @@ def _check(one: Field[Any], hint: Any, value: Any) -> None:
         raise SettingsError(f"{name} must be {low} to {high}{' ' + unit if unit else ''}, but is {value}.")
     if one.name == "host" and not value:
         raise SettingsError("host must be an address or a name, but is empty.")
+    if one.name == "max_connection_age_s" and 0 < value < 1:
+        raise SettingsError(f"{name} must be 0 or at least 1 second, but is {value}.")
     if one.name == "resume_key_file":
         try:
             resume_keys.read(value)

@@ -168,7 +168,7 @@ class Proxy:
             while True:
                 client, _ = self._listening.accept()
                 try:
-                    server = socket.create_connection(("127.0.0.1", self.target_port))
+                    server = socket.create_connection(("127.0.0.1", self._next_port()))
                 except OSError:  # nobody there
                     client.close()
                     continue
@@ -183,6 +183,9 @@ class Proxy:
                     limit = cut[1] if cut is not None and cut[0] is direction else None
                     arguments = (source, sink, direction, limit)
                     threading.Thread(target=self._pump, args=arguments, daemon=True).start()
+
+    def _next_port(self) -> int:
+        return self.target_port
 
     def _pump(
         self, source: socket.socket, sink: socket.socket, direction: Direction, limit: int | None
@@ -213,6 +216,17 @@ class Proxy:
                 if one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER) == 0:
                     one.shutdown(socket.SHUT_RDWR)
             one.close()
+
+
+class Balancer(Proxy):
+    """Gives each connection to the next of several servers, which may be changed."""
+
+    def __init__(self, *ports: int) -> None:
+        self.ports = list(ports)
+        super().__init__(0)
+
+    def _next_port(self) -> int:
+        return self.ports[self.connections % len(self.ports)]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,91 @@
+"""Streams that live longer than their connections: they move, and nothing is lost or comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from earmark_client import Client, Ended, Reconnecting
+from faults import Balancer, Server, eventually
+from watched import (
+    RATE_HZ,
+    HeldBack,
+    Stream,
+    assert_unbroken,
+    demo,
+    in_the_background,
+    run,
+    run_on,
+    undisturbed,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+both = pytest.mark.parametrize("flavour", ["async", "sync"])
+
+
+@both
+def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: str) -> None:
+    chunks = demo()
+    with (
+        Server(None, "--max-connection-age-s=1") as one,
+        Server(None, "--max-connection-age-s=1") as other,
+        Balancer(one.port, other.port) as balancer,
+    ):
+        expected = undisturbed(one.address, chunks)
+        one.wait_for("call ended")
+        streams = [Stream(chunks, speed=5.0) for _ in range(3)]
+        run(flavour, balancer.address, streams)
+        calls = one.ended_calls() + other.ended_calls()
+    for stream in streams:
+        assert_unbroken(stream, expected)
+        moves = stream.of(Reconnecting)
+        assert len(moves) >= 3
+        # It was told in time, each time: its connection was never cut.
+        causes = {move.cause for move in moves if isinstance(move, Reconnecting)}
+        assert causes == {"the server asks the stream to move"}
+        assert isinstance(moves[0], Reconnecting)
+        assert moves[0].delay_s == 0
+    # Streams of one client move together, to one new connection.
+    most = max(len(stream.of(Reconnecting)) for stream in streams)
+    assert balancer.connections <= most + 2
+    assert calls >= most
+
+
+def test_streams_spread_over_a_server_that_was_added(tiny_model_path: Path) -> None:
+    """Five clients with a stream each, on the one server that there was."""
+    age = "--max-connection-age-s=1"
+    with (
+        Server(tiny_model_path, age) as first,
+        Server(tiny_model_path, age) as added,
+        Balancer(first.port) as balancer,
+    ):
+        streams = [HeldBack([bytes(3200)] * 10) for _ in range(5)]
+
+        def add() -> None:
+            with eventually("all of them there") as waiting:
+                while waiting(balancer.connections >= 5):
+                    pass
+            assert not added.ended_calls()
+            balancer.ports.append(added.port)
+            # Each connection goes to the next server: of five that move, two at least.
+            with eventually("some of them to leave the one that was added again") as waiting:
+                while waiting(added.ended_calls() >= 2):
+                    pass
+            for stream in streams:
+                stream.may_end.set()
+
+        async def one(stream: Stream) -> None:
+            async with Client(balancer.address) as client:
+                await run_on(client, [stream], sample_rate_hz=RATE_HZ)
+
+        async def all_of_them() -> None:
+            adding = in_the_background(add)
+            await asyncio.gather(*map(one, streams))
+            adding.result()
+
+        asyncio.run(all_of_them())
+    for stream in streams:
+        assert stream.of(Ended) == [Ended(audio_s=1.0, detections=0)]
