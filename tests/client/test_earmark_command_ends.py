@@ -103,13 +103,15 @@ def test_a_health_watch_is_ended_by_an_interrupt(address: str) -> None:
         assert process.returncode == 130
 
 
-@pytest.mark.parametrize("command", ["", "spot", "demo", "listen", "classify", "models", "health"])
+@pytest.mark.parametrize(
+    "command", ["", "spot", "demo", "listen", "classify", "models", "health", "completion"]
+)
 def test_help_fits_a_terminal_and_says_what_for(command: str) -> None:
     done = earmark(*command.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: earmark")
     assert max(map(len, done.stdout.splitlines())) <= 100
-    assert "HOST:PORT" in done.stdout or not command
+    assert "HOST:PORT" in done.stdout or command in {"", "completion"}
     for name in ["spot", "listen", "classify", "models", "health", "exit codes"]:
         assert name in done.stdout or command
 
@@ -199,7 +201,7 @@ def test_nothing_but_the_base_install_is_imported() -> None:
         "import sys, earmark_client, earmark_client.commands.arguments as arguments\n"
         "arguments.build_parser()\n"
         "heavy = {'torch', 'onnxruntime', 'soxr', 'sounddevice', 'earmark_server', 'earmark_spotter'}\n"
-        "heavy |= {'argcomplete', 'matplotlib', 'rich'}\n"
+        "heavy |= {'matplotlib', 'rich', 'shtab'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -1,4 +1,4 @@
-"""The `earmark` command on a terminal: a real pty, and a screen (pyte) to look at what it draws."""
+"""The `earmark` command, or a shell, on a terminal: a real pty, and a screen (pyte) to look at it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60
 
-# The command, with its output's terminal as the one that Ctrl-C comes from.
+# What it runs has this terminal as the one that Ctrl-C comes from.
 _ON_THIS_TERMINAL = """
-import fcntl, runpy, sys, termios
+import fcntl, os, sys, termios
 fcntl.ioctl(1, termios.TIOCSCTTY, 0)
-sys.argv[0] = "earmark"
-runpy.run_module("earmark_client", run_name="__main__")
+os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
 class Terminal:
     """Runs the command with output, errors and Ctrl-C on a terminal of so many columns and lines.
 
-    Its standard input is a pipe, `stdin`, so that it can be fed with audio.
+    Its standard input is a pipe, `stdin`, so that it can be fed with audio. `shell`: run that in place
+    of the command, with the terminal as its standard input too.
     """
 
-    def __init__(self, *args: object, columns: int = 90, lines: int = 24, **variables: str) -> None:
-        self._args, self._variables = args, variables
+    def __init__(
+        self, *args: object, columns: int = 90, lines: int = 24, shell: str | None = None, **variables: str
+    ) -> None:
+        self._args, self._variables, self._shell = args, variables, shell
         self._master, self._slave = pty.openpty()
         self.screen = pyte.HistoryScreen(columns, lines, history=1000)
         self._stream = pyte.ByteStream(self.screen)
@@ -47,16 +49,17 @@ class Terminal:
         dropped = ("EARMARK_", "GRPC_", "NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         utf8 = {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+        program = [sys.executable, "-m", "earmark_client"] if self._shell is None else [self._shell]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _ON_THIS_TERMINAL, *map(str, self._args)],
-            stdin=subprocess.PIPE,
+            [sys.executable, "-c", _ON_THIS_TERMINAL, *program, *map(str, self._args)],
+            stdin=subprocess.PIPE if self._shell is None else self._slave,
             stdout=self._slave,
             stderr=self._slave,
             env={**kept, **utf8, **self._variables},
             start_new_session=True,
         )
-        assert self._process.stdin is not None
-        self.stdin = self._process.stdin
+        if self._process.stdin is not None:
+            self.stdin = self._process.stdin
         os.close(self._slave)
         return self
 

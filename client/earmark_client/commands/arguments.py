@@ -13,6 +13,7 @@ from earmark_client.audio import Encoding, KeywordSetting
 from earmark_client.channel import DEFAULT_ADDRESS, target
 from earmark_client.commands import queries, streaming
 from earmark_client.commands.connection import add_security
+from earmark_client.commands.completion import HOW_TO, SHELLS, completion
 from earmark_client.errors import InvalidRequestError
 from earmark_client.resuming import RESUME_WITHIN_S
 
@@ -119,6 +120,10 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "health", "say whether a server is serving", queries.health, _connection(DEFAULT_ADDRESS)
     )
     health.add_argument("--watch", action="store_true", help="go on, and say every change")
+
+    shells = _add(commands, "completion", "print a script that completes the command in a shell", completion)
+    shells.add_argument("shell", choices=SHELLS, help="the shell")
+    shells.formatter_class, shells.epilog = argparse.RawDescriptionHelpFormatter, HOW_TO
     return parser
 
 
