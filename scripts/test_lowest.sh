@@ -13,5 +13,5 @@ for requirement in (*project["dependencies"], *extras["server"], *extras["mic"])
 PYTHON
 python -m venv "$scratch/env"
 "$scratch/env/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$scratch/lowest.txt" \
-  '.[server,mic]' 'grpcio-status>=1.85.1' cryptography onnx pytest hypothesis
+  '.[server,mic]' 'grpcio-status>=1.85.1' cryptography onnx pytest hypothesis jsonschema
 "$scratch/env/bin/python" -m pytest -q -p no:cacheprovider tests/spotter tests/server tests/client

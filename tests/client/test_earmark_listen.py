@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jsonschema
 import pytest
 from command_line import earmark, earmark_process, json_lines
 from earmark_client import Microphone, Silence
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+SCHEMA = Path(__file__).parents[2] / "docs" / "output.schema.json"
 DESK = {"index": 1, "name": "desk", "max_input_channels": 2, "default_samplerate": 48_000.0}
 SPEAKER = {"index": 2, "name": "speaker", "max_input_channels": 0, "default_samplerate": 48_000.0}
 
@@ -145,3 +146,4 @@ def test_the_devices_that_can_record_are_listed(monkeypatch: pytest.MonkeyPatch)
         "sample_rate_hz": 48_000,
         "default": True,
     }
+    jsonschema.validate(line, json.loads(SCHEMA.read_text()))

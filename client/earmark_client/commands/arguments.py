@@ -151,7 +151,9 @@ def _connection(without: str = "one inside this process") -> argparse.ArgumentPa
         default=os.environ.get("EARMARK_SERVER") or None,
         help=f"the server to use (default: $EARMARK_SERVER, else {without})",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON, one object a line (docs/output.schema.json)"
+    )
     add_security(parser)
     return parser
 

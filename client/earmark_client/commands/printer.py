@@ -118,7 +118,7 @@ class TextPrinter:
 
 
 class JsonPrinter:
-    """For programs: one JSON object a line, told apart by `type`. Names, once there, stay."""
+    """For programs: JSON lines as docs/output.schema.json has them. Names, once there, stay."""
 
     def started(self, source: str, started: Started) -> None:
         """Type `started`."""
