@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from earmark_client.audio import Encoding, KeywordSetting
 from earmark_client.channel import DEFAULT_ADDRESS, target
 from earmark_client.commands import queries, streaming
-from earmark_client.commands.connection import add_security
 from earmark_client.commands.completion import HOW_TO, SHELLS, completion
+from earmark_client.commands.connection import add_security
 from earmark_client.errors import InvalidRequestError
 from earmark_client.resuming import RESUME_WITHIN_S
 
