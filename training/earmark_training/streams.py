@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _CLIPS_PER_STREAM = 40
 _PAUSE_S = (0.3, 1.5)
+_MOST_GAIN = 10 ** (30 / 20)
+"""By which a voice is brought to the others' level: some clips are of next to nothing."""
 TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 4
 """How far beside a word a detection's middle may lie to be one of it."""
 
@@ -53,8 +55,10 @@ def make_streams(
 ) -> list[Stream]:
     """Put every clip into some stream, once, in random order, with pauses of 0.3 to 1.5 s between them.
 
-    `snr_db`: recorded noise lies under the whole stream, that much weaker than its median word;
-    None: nothing is added. The same seed gives the same words and pauses at every level.
+    `snr_db`: recorded noise lies under the whole stream, and every word that much above it: as loud as the
+    stream's median word, since a nominal level means nothing where voices differ by 25 dB. None: no noise is
+    added, and every voice is as loud as it was recorded. The same seed gives the same words and pauses at
+    every level.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(clips))
@@ -76,8 +80,11 @@ def _make_stream(
         powers.append(float(np.square(samples[start:end]).mean()))
         pieces += [np.zeros(pause, np.float32), samples]
         position += pause + len(samples)
-    samples = under_noise(corpus, np.concatenate(pieces), np.median(powers), snr_db, rng)
-    return Stream(samples, tuple(words))
+    median = np.median(powers)
+    if snr_db is not None:
+        gains = np.minimum(_MOST_GAIN, np.sqrt(median / np.maximum(powers, 1e-12)))
+        pieces[1::2] = [clip * np.float32(gain) for clip, gain in zip(pieces[1::2], gains, strict=True)]
+    return Stream(under_noise(corpus, np.concatenate(pieces), median, snr_db, rng), tuple(words))
 
 
 def under_noise(
