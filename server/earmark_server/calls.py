@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ from earmark_server.status import DETAILS_KEY, CallError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from earmark_spotter import SpotterModel
+    from earmark_spotter import Detection, SpotterModel
 
     from earmark_server.engine import EngineStream
     from earmark_server.settings import Settings
@@ -130,6 +131,8 @@ class Calls:
             Kind.RECORDING: (settings.max_calls, "OVERLOADED", "recordings are being listened to"),
         }
         self.connection_age = ConnectionAge(settings)
+        self.detections: Counter[tuple[str | None, str]] = Counter()
+        """How many there were of each model's keywords."""
         self._open: set[Call] = set()
         self._counts = dict.fromkeys(Kind, 0)
         self._draining = False
@@ -140,6 +143,26 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def count(self, kind: Kind) -> int:
+        """How many calls of a kind are open."""
+        return self._counts[kind]
+
+    def note(self, call: Call, detection: Detection, rate_hz: int) -> None:
+        """Count a detection, and log it: what a client was told can be looked up by its request id."""
+        call.detection_count += 1
+        self.detections[call.model, detection.keyword] += 1
+        log(
+            _LOGGER,
+            logging.INFO,
+            "detection",
+            request_id=call.request_id,
+            keyword=detection.keyword,
+            start_s=round(detection.start_sample / rate_hz, 3),
+            end_s=round(detection.end_sample / rate_hz, 3),
+            confidence=round(detection.confidence, 3),
+            detection_id=detection.id,
+        )
 
     def drain(self) -> None:
         """Let no more streams and recordings in."""

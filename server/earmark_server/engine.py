@@ -32,6 +32,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from earmark_server.distribution import Distribution
 from earmark_server.listening import End, Event, Failed
 from earmark_server.load import Load
 from earmark_server.logs import log
@@ -212,6 +213,17 @@ class Engine:
     def __init__(self) -> None:
         self.load = Load()
         self.used_slots = 0  # written by the engine: a moment behind what was opened and closed
+        # What the thread counts; the others may read values that are a moment old.
+        self.heard_s = 0.0
+        """Audio listened to, of all streams."""
+        self.batches = Distribution((1, 2, 4, 8, 16, 32, 64))
+        """Streams in a run of a model."""
+        self.steps_s = Distribution(
+            (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1)
+        )
+        """Time of a run of a model."""
+        self.waits_s = Distribution((0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5))
+        """The longest wait of a stream, in each round."""
         # The engine's alone; a bank goes with its model, when nobody has that any more.
         self._banks: WeakKeyDictionary[SpotterModel, StateBank] = WeakKeyDictionary()
         self._due: deque[EngineStream] = deque()  # filled by both, emptied by the engine
@@ -295,6 +307,19 @@ class Engine:
         """Whether streams wait to be listened to."""
         return bool(self._due)
 
+    @property
+    def queue_length(self) -> int:
+        """How many streams wait to be listened to."""
+        return len(self._due)
+
+    @property
+    def lag_s(self) -> float:
+        """How long the stream that waits longest has waited; 0 if none does."""
+        try:
+            return time.monotonic() - self._due[0].queued_s
+        except IndexError:
+            return 0.0
+
     def _deliver(self, results: list[tuple[EngineStream, list[Event], bool]]) -> None:
         for stream, events, parked in results:
             if stream in self._streams:
@@ -308,6 +333,7 @@ class Engine:
                 if self._due:
                     began_s = time.monotonic()
                     waited_s = began_s - self._due[0].queued_s
+                    self.waits_s.add(waited_s)
                     live_share = self._round(began_s)
                     self.load.add_round(began_s, time.monotonic(), waited_s, live_share)
         except BaseException as error:  # nobody is above it to see it, but the watchdog sees that it is gone
@@ -427,7 +453,12 @@ class Engine:
     def _step(self, streams: list[EngineStream], pcm: Float32Array) -> Float32Array:
         bank = self._bank(streams[0])
         slots = [stream.slot for stream in streams]
-        scores, states = streams[0].work.model.step(pcm, bank.gather(slots))
+        model = streams[0].work.model
+        began_s = time.perf_counter()
+        scores, states = model.step(pcm, bank.gather(slots))
+        self.steps_s.add(time.perf_counter() - began_s)
+        self.batches.add(len(streams))
+        self.heard_s += pcm.size / model.metadata.sample_rate_hz
         bank.scatter(slots, states)
         return scores
 

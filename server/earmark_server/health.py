@@ -17,6 +17,9 @@ class Health:
 
     def __init__(self) -> None:
         self._servicer = health.aio.HealthServicer()
+        self.serving = False
+        """Whether it says SERVING."""
+        self._drains = False
 
     async def register(self, server: grpc.aio.Server) -> None:
         """Add it to a server, as NOT_SERVING."""
@@ -26,10 +29,12 @@ class Health:
 
     async def set_serving(self, serving: bool) -> None:
         """Tell everybody who checks or watches; without effect after `drain`."""
+        self.serving = serving and not self._drains
         response = health_pb2.HealthCheckResponse
         for name in ("", SERVICE.full_name):
             await self._servicer.set(name, response.SERVING if serving else response.NOT_SERVING)
 
     async def drain(self) -> None:
         """Be NOT_SERVING from now on, for good."""
+        self._drains, self.serving = True, False
         await self._servicer.enter_graceful_shutdown()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -11,9 +11,22 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from earmark_server import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from earmark_server.service import KeywordSpottingService
 
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+def services(*, reflected: bool) -> Iterator[tuple[str, Any]]:
+    """Give the descriptor of every service on the port, under the name that it is called by."""
+    yield wire.SERVICE.full_name, wire.SERVICE
+    yield _HEALTH.full_name, _HEALTH
+    if reflected:
+        descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+        yield reflection.SERVICE_NAME, descriptor
+        yield _REFLECTION_V1, descriptor
 
 
 def register_service(
@@ -48,8 +61,7 @@ def register_service(
 
 def register_reflection(server: grpc.aio.Server) -> None:
     """Let clients ask which services there are, in the final and in the older protocol."""
-    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    names = (wire.SERVICE.full_name, health_name, reflection.SERVICE_NAME)
+    names = (wire.SERVICE.full_name, _HEALTH.full_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     # The two protocols have the same messages under two names.
     handler = grpc.stream_stream_rpc_method_handler(

@@ -26,6 +26,7 @@ from earmark_server.watchdog import Watchdog
 from earmark_server.watched import BadFileError
 
 if TYPE_CHECKING:
+    from earmark_server.metrics import Metrics
     from earmark_server.settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
@@ -79,9 +80,17 @@ class Server:
         except BadFileError as error:
             raise StartError(str(error)) from error
         self._following: list[asyncio.Task[None]] = []
+        self._exit_stack = contextlib.ExitStack()
+        self._metrics: Metrics | None = None
+        if settings.metrics_port:
+            from earmark_server.metrics import Metrics
+
+            self._metrics = Metrics(settings, self._health, self._calls, self._running)
+        # In this order: the first one sees what the second one refuses.
+        interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication)
         longest = max(_ANSWERED_BYTES, settings.max_message_bytes + 1024)
         self._grpc = grpc.aio.server(
-            interceptors=() if self._authentication is None else (self._authentication,),
+            interceptors=[each for each in interceptors if each is not None],
             options=(
                 ("grpc.max_receive_message_length", longest),
                 # Two servers on one port would share it in silence, each with half of the calls; only
@@ -123,8 +132,10 @@ class Server:
             tls=self._certificates is not None or None,
         )
         try:
+            await self._open_metrics()
             models = await asyncio.to_thread(Models, self._settings)
         except BaseException:
+            self._exit_stack.close()
             await self._grpc.stop(None)
             raise
         self._engine = Engine()
@@ -180,6 +191,7 @@ class Server:
         await self._grpc.stop(grace_s)
         if self._engine is not None:
             await self._engine.stop()
+        self._exit_stack.close()
         log(_LOGGER, logging.INFO, "stopped")
         self._stopped.set()
 
@@ -201,6 +213,21 @@ class Server:
                 f"Cannot listen on {address}: the port is in use (choose another with --port, or 0 for a "
                 "free one), or the address is not this machine's."
             )
+
+    async def _open_metrics(self) -> None:
+        if self._metrics is None:
+            return
+        host, port = self._settings.metrics_host, self._settings.metrics_port
+        try:
+            # Python's HTTP server asks for its host's name, which may take a while.
+            await asyncio.to_thread(self._exit_stack.enter_context, self._metrics.served(host, port))
+        except OSError as error:
+            raise StartError(f"Cannot listen on {host}:{port} for metrics: {error.strerror}.") from None
+
+    def _running(self) -> tuple[Loaded, Watchdog] | None:
+        if self._watchdog is None:
+            return None
+        return self._service.loaded.result(), self._watchdog
 
     def _on_engine(self, well: bool) -> None:
         """Turn health with the engine's; streams that it does not listen to are better off elsewhere."""

@@ -69,7 +69,8 @@ class KeywordSpottingService:
             async with self._recording(request) as (audio_format, audio):
                 events = await self._listen(call, Spotting(model, audio_format, active), audio)
             detections = [event for event in events if isinstance(event, Detection)]
-            call.detection_count = len(detections)
+            for detection in detections:
+                self._calls.note(call, detection, model.metadata.sample_rate_hz)
             return wire.spot_response(model, detections, call.audio_ns or 0)
 
     async def classify(self, request: Any, context: Context) -> Any:
@@ -153,7 +154,8 @@ class KeywordSpottingService:
             for event in await stream.events():
                 if isinstance(event, Failed):
                     raise event.error
-                call.detection_count += isinstance(event, Detection)
+                if isinstance(event, Detection):
+                    self._calls.note(call, event, meta.sample_rate_hz)
                 ended = isinstance(event, Finished)
                 await self._write(context, activity, wire.response(event, meta, call.detection_count))
 

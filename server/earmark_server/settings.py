@@ -188,6 +188,13 @@ class Settings:
         low=0,
         high=86_400,
     )
+    metrics_port: int = _setting(
+        0,
+        "port for Prometheus to fetch /metrics from; 0: none; of several workers, each has the next one",
+        low=0,
+        high=65535,
+    )
+    metrics_host: str = _setting("127.0.0.1", "address for it to listen on; plain HTTP, for whoever asks")
     reflection: bool = _setting(True, "let clients ask which services there are")
     log_level: str = _setting(
         "info", "least severe lines to log", choices=("debug", "info", "warning", "error")
@@ -206,6 +213,11 @@ class Settings:
                 f"gives each of them its part of the connections on Linux, but not on {sys.platform}."
             )
         _check_access(self)
+        if self.metrics_port and self.metrics_port + self.workers > 65536:
+            raise SettingsError(
+                f"metrics_port must leave a port for each of {self.workers} workers, but is "
+                f"{self.metrics_port}."
+            )
 
     @property
     def address(self) -> str:

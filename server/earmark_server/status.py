@@ -37,6 +37,9 @@ _CODES = {
     "IDLE_STREAM": grpc.StatusCode.DEADLINE_EXCEEDED,
     "INTERNAL_ERROR": grpc.StatusCode.INTERNAL,
 }
+REASONS = tuple(_CODES)
+"""Every reason that there is."""
+
 _COME_BACK = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 
 
@@ -74,6 +77,15 @@ class CallError(Exception):
             )
         serialized: bytes = status.SerializeToString()
         return serialized
+
+
+def reason_of(details: bytes | None) -> str | None:
+    """Read the reason out of serialized details, as `CallError.details` gives them; None without any."""
+    if details is None:
+        return None
+    info = error_details_pb2.ErrorInfo()
+    status_pb2.Status.FromString(details).details[0].Unpack(info)
+    return str(info.reason)
 
 
 def _shortened(message: str) -> str:

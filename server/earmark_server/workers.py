@@ -236,7 +236,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(self._keep()) for _ in range(self._settings.workers)]
+            keepers = [group.create_task(self._keep(i)) for i in range(self._settings.workers)]
             await self._stopping.wait()
             if self._cannot_start is None:
                 log(_LOGGER, logging.INFO, "draining", workers=len(self._workers))
@@ -266,12 +266,15 @@ class _Supervisor:
         hurry.cancel()
         all_ended.cancel()
 
-    async def _keep(self) -> bool:
-        """Have a worker, and another one whenever it ends, until all stop; returns whether that went well."""
+    async def _keep(self, index: int) -> bool:
+        """Have a worker, and another one whenever it ends, until all stop; returns whether that went well.
+
+        `index`: its number among the workers.
+        """
         wait_s = 0.0
         while True:
             begun_s = time.monotonic()
-            served, ending = await self._run_one()
+            served, ending = await self._run_one(index)
             if self._stopping.is_set():
                 # Why they could not start, if so, is said once for all.
                 log(_LOGGER, logging.INFO, "worker ended", **asdict(replace(ending, problem=None)))
@@ -288,10 +291,13 @@ class _Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
                 return True
 
-    async def _run_one(self) -> tuple[bool, _Ending]:
+    async def _run_one(self, index: int) -> tuple[bool, _Ending]:
         """Run one worker to its end; returns whether it served, and how it ended."""
+        command = self._command
+        if self._settings.metrics_port:
+            command = [*command, f"--metrics-port={self._settings.metrics_port + index}"]
         try:
-            worker = await _Worker.start(self._command)
+            worker = await _Worker.start(command)
         except OSError as error:
             return False, _Ending(problem=f"There can be no more processes for workers: {error.strerror}.")
         self._workers.add(worker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class FakeModel:
     """Adds up the samples of each stream in its state; one sample is a step."""
 
     state_size = 1
+    metadata = SimpleNamespace(sample_rate_hz=1)
 
     def __init__(self) -> None:
         self.initial_state = np.array([100], np.float32)
