@@ -55,6 +55,7 @@ async def _serve(settings: Settings, line: Line | None) -> int:
     from earmark_server.server import Server
 
     loop = asyncio.get_running_loop()
+    logs.log_what_nobody_catches(loop)
     asked, hurried = asyncio.Event(), asyncio.Event()
     signals = itertools.count(1)
 

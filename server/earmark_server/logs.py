@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
-from typing import Any, TextIO
+import traceback
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import asyncio
+
+_LOGGER = logging.getLogger(__name__)
 
 # Printed bare as a value: no blanks, quotes or equals signs that would need escaping.
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;/_+-*@%[]()")
@@ -34,6 +41,25 @@ def configure(level: str, form: str, stream: TextIO | None = None, *, worker: in
     logging.getLogger("earmark_server").setLevel(level.upper())
 
 
+def log_what_nobody_catches(loop: asyncio.AbstractEventLoop) -> None:
+    """Have errors that end a thread, the process, or a task of the loop's logged as the others are.
+
+    Python itself would write their texts.
+    """
+
+    def on_loop(_: object, context: dict[str, Any]) -> None:
+        # Its message may quote what the callback was called with.
+        _log_uncaught(context.get("exception"))
+
+    loop.set_exception_handler(on_loop)
+    sys.excepthook = lambda _, error, __: _log_uncaught(error)
+    threading.excepthook = lambda unhandled: _log_uncaught(unhandled.exc_value)
+
+
+def _log_uncaught(error: BaseException | None) -> None:
+    log(_LOGGER, logging.ERROR, "uncaught error", exc_info=error)
+
+
 class _Formatter(logging.Formatter):
     def __init__(self, worker: int | None) -> None:
         super().__init__()
@@ -52,6 +78,21 @@ class _Formatter(logging.Formatter):
             fields["logger"] = record.name
         fields.update(getattr(record, "earmark", {}))
         return fields
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Tell where it went wrong, and by what kinds of exceptions, first the one that was caught.
+
+        Not their texts: whoever raises one may quote what a client sent.
+        """
+        told: list[str] = []
+        seen: set[int] = set()
+        error: BaseException | None = ei[1]
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
+            kind = type(error)
+            told += [*traceback.format_tb(error.__traceback__), f"{kind.__module__}.{kind.__qualname__}\n"]
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "".join(told).rstrip()
 
 
 class _JsonFormatter(_Formatter):

@@ -3,7 +3,8 @@
 A model file that was written anew is taken over for new streams; those that are open end on the
 model they began with. It must be the same model, trained again: of the same name, with the same
 keywords. A file that is anything else, or cut off, or no model at all, is refused with a line in
-the log, and the server goes on with what it has. A new file is loaded in a process of its own
+the log, and the server goes on with what it has; so is every other file where the SHA-256 of the model
+is pinned. A new file is loaded in a process of its own
 first: one that crashes the runtime or never ends its first run does not take the server along.
 
 The model that was replaced is kept until its last stream has ended, and for `keep_replaced_s`
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_spotter import ModelError, SpotterModel
+from earmark_spotter.model import check_sha256
 
 from earmark_server.logs import log
 from earmark_server.status import CallError
@@ -67,8 +69,11 @@ class Models:
         # Earmark is replaced with Earmark.
         self._files = [_File(Watched(path), place) for place, path in enumerate(settings.model)]
         self._replaced: list[_Replaced] = []
+        paths = settings.model or (None,)
+        self._pins = settings.model_sha256 or (None,) * len(paths)
         self.current = [
-            SpotterModel.load(path or None, threads=settings.threads) for path in settings.model or ("",)
+            SpotterModel.load(path, threads=settings.threads, sha256=pin)
+            for path, pin in zip(paths, self._pins, strict=True)
         ]
         """The models for new streams, the default one first."""
         names = [model.metadata.name for model in self.current]
@@ -76,6 +81,14 @@ class Models:
             raise ModelError(f"Two of the models have the same name: {', '.join(names)}. Leave one out.")
         for model in self.current:
             warm_up(model)
+            log(
+                _LOGGER,
+                logging.INFO,
+                "model loaded",
+                model=model.metadata.name,
+                version=model.metadata.version,
+                sha256=model.sha256,
+            )
 
     def find(self, name: str, field: str) -> SpotterModel:
         """Find a model by its name; empty: the default one. CallError (UNKNOWN_MODEL) if there is none."""
@@ -117,7 +130,7 @@ class Models:
     async def _replace(self, file: _File) -> None:
         old = self.current[file.place]
         try:
-            new = await self._load(Path(file.watched.path), old)
+            new = await self._load(Path(file.watched.path), old, self._pins[file.place])
         except (ModelError, OSError, MemoryError) as error:
             log(
                 _LOGGER,
@@ -142,9 +155,11 @@ class Models:
             replaces=old.sha256,
         )
 
-    async def _load(self, path: Path, old: SpotterModel) -> SpotterModel | None:
+    async def _load(self, path: Path, old: SpotterModel, pin: str | None) -> SpotterModel | None:
         """Load what replaces a model; None if it is the same, ModelError if it cannot replace it."""
         content = await asyncio.to_thread(path.read_bytes)
+        # Before anything of it is parsed, in whatever process.
+        check_sha256(content, pin)
         await try_model(content)
         new = await asyncio.to_thread(SpotterModel, content, threads=self._settings.threads)
         if new.sha256 == old.sha256:

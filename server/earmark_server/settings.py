@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import math
 import os
+import re
 import sys
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from dataclasses import Field
 
 ENVIRONMENT_PREFIX = "EARMARK_"
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -88,6 +91,11 @@ class Settings:
         unit="seconds",
         low=0,
         high=86_400,
+    )
+    model_sha256: tuple[str, ...] = _setting(
+        (),
+        "SHA-256 that a model file must have, in hexadecimal, as the log tells it; a file that differs is "
+        "refused, at the start and when it is replaced. Given once for each --model, in the same order",
     )
     workers: int = _setting(
         1,
@@ -212,6 +220,7 @@ class Settings:
                 f"workers must be 1 here, but is {self.workers}: several share a port by SO_REUSEPORT, which "
                 f"gives each of them its part of the connections on Linux, but not on {sys.platform}."
             )
+        _check_models(self)
         _check_access(self)
         if self.metrics_port and self.metrics_port + self.workers > 65536:
             raise SettingsError(
@@ -290,16 +299,16 @@ def _parser() -> argparse.ArgumentParser:
         ]
         text = f"{about['help']} ({'; '.join(note for note in notes if note)})".replace("%", "%%")
         hint = hints[one.name]
+        metavar = "N" if hint in {int, float} else one.name.rsplit("_", 1)[-1].upper()
         if hint is bool:
             parser.add_argument(
                 _flag(one), action=argparse.BooleanOptionalAction, default=None, help=text, dest=one.name
             )
         elif hint == tuple[str, ...]:
             parser.add_argument(
-                _flag(one), action="append", default=None, metavar="PATH", help=text, dest=one.name
+                _flag(one), action="append", default=None, metavar=metavar, help=text, dest=one.name
             )
         else:
-            metavar = "N" if hint in {int, float} else one.name.rsplit("_", 1)[-1].upper()
             parser.add_argument(_flag(one), default=None, metavar=metavar, help=text, dest=one.name)
     return parser
 
@@ -366,10 +375,20 @@ def _check(one: Field[Any], hint: Any, value: Any) -> None:
             resume_keys.read(value)
         except ValueError as error:
             raise SettingsError(f"resume_key_file {error}") from None
-    if one.name == "model":
-        for path in value:
-            if not os.path.isfile(path):
-                raise SettingsError(f"model must be the path of a model file, but there is no file {path!r}.")
+
+
+def _check_models(settings: Settings) -> None:
+    for path in settings.model:
+        if not os.path.isfile(path):
+            raise SettingsError(f"model must be the path of a model file, but there is no file {path!r}.")
+    for digest in settings.model_sha256:
+        if not _SHA256.fullmatch(digest):
+            raise SettingsError(f"model_sha256 must be 64 hexadecimal digits, but is {digest[:80]!r}.")
+    if settings.model_sha256 and len(settings.model_sha256) != max(1, len(settings.model)):
+        raise SettingsError(
+            f"model_sha256 must be given once for each model, so {max(1, len(settings.model))} times, but is "
+            f"given {len(settings.model_sha256)} times."
+        )
 
 
 def _check_access(settings: Settings) -> None:

@@ -33,6 +33,13 @@ _RANKS = {"pcm": 2, "state": 2, "scores": 3, "next_state": 2}
 _MAX_STATE_SIZE = 1 << 22
 
 
+def check_sha256(content: bytes, expected: str | None) -> None:
+    """Raise ModelError if a model file is not the one that was expected; None expects nothing."""
+    found = hashlib.sha256(content).hexdigest()
+    if expected is not None and found != expected.lower():
+        raise ModelError(f"The model file's SHA-256 is {found}, and not {expected.lower()}, as was required.")
+
+
 class SpotterModel:
     """A keyword model, ready to run.
 
@@ -63,12 +70,15 @@ class SpotterModel:
         """The class that digital silence is put into: nobody speaks."""
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int = 1) -> SpotterModel:
+    def load(
+        cls, path: str | os.PathLike[str] | None = None, *, threads: int = 1, sha256: str | None = None
+    ) -> SpotterModel:
         """Load a model file and check all of it.
 
         `path`: the ONNX file; None for the model that comes with the package.
         `threads`: how many threads one step may use. One is best for speech models of this
         size; batches of many streams, not threads, are what makes a busy server fast.
+        `sha256`: what the file's SHA-256 must be, in hexadecimal; another file is not even parsed.
 
         Raises ModelError, naming what is at fault, for a file that cannot be read, is not
         an ONNX model, or does not keep what its metadata promises.
@@ -81,6 +91,7 @@ class SpotterModel:
         except OSError as error:
             raise ModelError(f"The model file {source} cannot be read: {error.strerror}.") from error
         try:
+            check_sha256(content, sha256)
             return cls(content, threads=threads)
         except ModelError as error:
             raise ModelError(f"{source}: {error}") from error
