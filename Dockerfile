@@ -77,7 +77,7 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,source=requirements,target=/requirements --mount=type=bind,from=deps,source=/opt/build,target=/opt/build \
     --mount=type=bind,source=scripts/repair_torchaudio.py,target=/repair_torchaudio.py \
-    /opt/build/bin/uv pip install --python /opt/earmark/bin/python ${TORCH:+--torch-backend=$TORCH} -r /requirements/torch.txt \
+    UV_SYSTEM_CERTS=1 /opt/build/bin/uv pip install --python /opt/earmark/bin/python ${TORCH:+--torch-backend=$TORCH} -r /requirements/torch.txt \
  && /opt/build/bin/python -m pip --python /opt/earmark/bin/python install --no-compile --require-hashes -r /requirements/trainer.txt \
  && python /repair_torchaudio.py
 ENV MPLCONFIGDIR=/tmp/matplotlib
