@@ -59,9 +59,9 @@ def speech() -> Case:
 
 
 @contextlib.contextmanager
-def running_server(case: Case) -> Iterator[str]:
+def running_server(case: Case, *options: str) -> Iterator[str]:
     """Start `earmark-server`; gives HOST:PORT once it serves."""
-    arguments = [sys.executable, "-m", "earmark_server", "--port=0", "--log-format=json"]
+    arguments = [sys.executable, "-m", "earmark_server", "--port=0", "--log-format=json", *options]
     if case.model_path is not None:
         arguments.append(f"--model={case.model_path}")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from certificates import Authority
+from earmark_server.tokens import add_token
 from google.rpc.error_details_pb2 import ErrorInfo
-from outside import TIMEOUT_S, running_server, speech, tones
+from outside import REPOSITORY, TIMEOUT_S, running_server, speech, tones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,15 +43,18 @@ def address(case: Case) -> Iterator[str]:
 
 
 def curl(
-    address: str, *arguments: str, path: str = "", data: str | None = None
+    address: str, *arguments: str, path: str = "", data: str | None = None, tls: bool = False
 ) -> subprocess.CompletedProcess[str]:
     buf = find_buf()
     assert buf is not None
-    command = [buf, "curl", "--protocol", "grpc", "--http2-prior-knowledge", *arguments]
+    # Over TLS the two sides agree on HTTP/2 by themselves.
+    command = [buf, "curl", "--protocol", "grpc", *arguments]
+    if not tls:
+        command.append("--http2-prior-knowledge")
     if data is not None:
         command += ["--data", "@-"]
     return subprocess.run(
-        [*command, f"http://{address}{path}"],
+        [*command, f"http{'s' if tls else ''}://{address}{path}"],
         input=data,
         capture_output=True,
         text=True,
@@ -135,3 +140,39 @@ def test_a_refusal_names_its_reason(case: Case, address: str) -> None:
     (value,) = [one["value"] for one in told["details"] if one["type"] == "google.rpc.ErrorInfo"]
     info = ErrorInfo.FromString(base64.b64decode(value + "=="))
     assert (info.reason, info.domain) == ("UNKNOWN_KEYWORD", "earmark.v1")
+
+
+def reason(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """The status and the reason that a call was refused with."""
+    assert done.returncode != 0
+    told = json.loads(done.stderr)
+    (value,) = [one["value"] for one in told["details"] if one["type"] == "google.rpc.ErrorInfo"]
+    return told["code"], ErrorInfo.FromString(base64.b64decode(value + "==")).reason
+
+
+def test_over_tls_and_with_a_token_everything_works_and_without_nothing(case: Case, tmp_path: Path) -> None:
+    authority, tokens = Authority(tmp_path), tmp_path / "tokens"
+    own, token = authority.sign(), add_token("alice", str(tokens))
+    options = [f"--tls-certificate={own.certificate}", f"--tls-key={own.key}", f"--token-file={tokens}"]
+    stream, health = f"/{SERVICE}/StreamingSpot", "/grpc.health.v1.Health/Check"
+    data = requests(case, requestId="from outside")
+    trust, show = ("--cacert", str(authority.path)), ("--header", f"Authorization: Bearer {token}")
+    with running_server(case, *options, "--open-health") as address:
+        # buf asks the server what the messages look like, with the same header.
+        ask = (*trust, *show, "--reflect-header", "*")
+        assert_marked(case, curl(address, *ask, path=stream, data=data, tls=True))
+        assert SERVICE in curl(address, *ask, "--list-services", tls=True).stdout.split()
+        schema = ("--schema", str(REPOSITORY / "protos"))
+        done = curl(address, *trust, *schema, path=stream, data=data, tls=True)
+        assert reason(done) == ("unauthenticated", "MISSING_CREDENTIALS")
+        wrong = ("--header", "Authorization: Bearer wrong")
+        done = curl(address, *trust, *wrong, *schema, path=stream, data=data, tls=True)
+        assert reason(done) == ("unauthenticated", "BAD_CREDENTIALS")
+        # The header for reflection alone: health itself is asked without one.
+        lookup = ("--reflect-header", show[1])
+        done = curl(address, *trust, *lookup, path=health, data="{}", tls=True)
+        assert json.loads(done.stdout) == {"status": "SERVING"}, done.stderr
+        untrusted = curl(address, *show, *schema, path=stream, data=data, tls=True)
+        assert "certificate signed by unknown authority" in untrusted.stderr
+        plain = curl(address, *show, *schema, path=stream, data=data)
+        assert json.loads(plain.stderr)["code"] == "unavailable"

@@ -41,8 +41,9 @@ class KeywordSpottingServiceStub:
     a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another),
     ENGINE_STALLED (it listens to nothing now: try another)
-    UNAUTHENTICATED     MISSING_CREDENTIALS
-    PERMISSION_DENIED   BAD_CREDENTIALS
+    UNAUTHENTICATED     MISSING_CREDENTIALS (this server wants `authorization: Bearer
+    TOKEN` in the call's metadata), BAD_CREDENTIALS (it does not
+    accept that token, or, on an open stream, no longer)
     INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
     """
 
@@ -95,8 +96,9 @@ class KeywordSpottingServiceServicer:
     a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another),
     ENGINE_STALLED (it listens to nothing now: try another)
-    UNAUTHENTICATED     MISSING_CREDENTIALS
-    PERMISSION_DENIED   BAD_CREDENTIALS
+    UNAUTHENTICATED     MISSING_CREDENTIALS (this server wants `authorization: Bearer
+    TOKEN` in the call's metadata), BAD_CREDENTIALS (it does not
+    accept that token, or, on an open stream, no longer)
     INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
     """
 
@@ -198,8 +200,9 @@ class KeywordSpottingService:
     a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another),
     ENGINE_STALLED (it listens to nothing now: try another)
-    UNAUTHENTICATED     MISSING_CREDENTIALS
-    PERMISSION_DENIED   BAD_CREDENTIALS
+    UNAUTHENTICATED     MISSING_CREDENTIALS (this server wants `authorization: Bearer
+    TOKEN` in the call's metadata), BAD_CREDENTIALS (it does not
+    accept that token, or, on an open stream, no longer)
     INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
     """
 
