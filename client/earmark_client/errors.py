@@ -62,7 +62,7 @@ class ServerBusyError(EarmarkError):
 
 
 class TimedOutError(EarmarkError):
-    """No answer in time, or a stream on which nothing was sent for too long."""
+    """No answer in time, or a stream on which nothing was sent, or its events not read, for too long."""
 
     retryable = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import ipaddress
 import logging
 import re
 import secrets
@@ -53,6 +54,7 @@ class Call:
         self.peer = peer
         self.caller = authentication.caller.get()
         self.token_digest = authentication.token_digest.get()
+        self.client = _client(self.caller, peer)
         self.request_id = secrets.token_hex(8)
         self.model: str | None = None
         self.audio_ns: int | None = None
@@ -135,6 +137,8 @@ class Calls:
         """How many there were of each model's keywords."""
         self._open: set[Call] = set()
         self._counts = dict.fromkeys(Kind, 0)
+        self._max_streams_per_client = settings.max_streams_per_client
+        self._streams_by_client: Counter[str] = Counter()
         self._draining = False
         self._all_ended = asyncio.Event()
 
@@ -196,15 +200,13 @@ class Calls:
         call = Call(rpc, kind, unquote(context.peer()))
         try:
             self._let_in(call)
-            self._open.add(call)
-            self._counts[kind] += 1
+            self._add(call)
             try:
                 async with call.can_be_ended():
                     with self.connection_age.moving(call):
                         yield call
             finally:
-                self._open.discard(call)
-                self._counts[kind] -= 1
+                self._remove(call)
                 if self._draining and not self._open:
                     self._all_ended.set()
         except asyncio.CancelledError:
@@ -236,7 +238,30 @@ class Calls:
             raise CallError("ENGINE_STALLED", "This server listens to nothing now: try another one.")
         limit, reason, what = self._limits[call.kind]
         if self._counts[call.kind] >= limit:
-            raise CallError(reason, f"{limit} {what} on this server, and it takes no more: come back later.")
+            quota = "server" if call.kind is Kind.STREAM else ""
+            message = f"{limit} {what} on this server, and it takes no more: come back later."
+            raise CallError(reason, message, quota=quota)
+        limit = self._max_streams_per_client
+        if limit and call.kind is Kind.STREAM and self._streams_by_client[call.client] >= limit:
+            raise CallError(
+                "TOO_MANY_STREAMS",
+                f"This client has {limit} streams open, and no client may have more here: end one first.",
+                quota=call.client,
+            )
+
+    def _add(self, call: Call) -> None:
+        self._open.add(call)
+        self._counts[call.kind] += 1
+        if call.kind is Kind.STREAM:
+            self._streams_by_client[call.client] += 1
+
+    def _remove(self, call: Call) -> None:
+        self._open.discard(call)
+        self._counts[call.kind] -= 1
+        if call.kind is Kind.STREAM:
+            self._streams_by_client[call.client] -= 1
+            if not self._streams_by_client[call.client]:
+                del self._streams_by_client[call.client]
 
     @staticmethod
     def _log_broken(call: Call, context: grpc.aio.ServicerContext[object, object]) -> None:
@@ -257,3 +282,21 @@ class Calls:
         call.log_end(error.code.name, error.reason, incident)
         trailers = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, error.details()))
         await context.abort(error.code, error.message, trailers)
+
+
+def _client(caller: str | None, peer: str) -> str:
+    """Name who calls: the credential, else the address in gRPC's `ipv4:ADDRESS:PORT`, `ipv6:[ADDRESS]:PORT`.
+
+    Of IPv6 its /64 network, for one subscriber has all of that; a peer of another kind as it is.
+    """
+    if caller is not None:
+        return f"client:{caller}"
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return peer
+    address = ipaddress.ip_address(rest.rpartition(":")[0].strip("[]").partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return f"clientip:{ipaddress.ip_network((address, 64), strict=False)}"
+        address = address.ipv4_mapped
+    return f"clientip:{address}"

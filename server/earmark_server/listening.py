@@ -199,6 +199,8 @@ class Spotting:
         """Begin, or go on with a broken stream; ResumeError for a resume point that does not fit."""
         self.model = model
         self.heard_ns = 0
+        self.start_ns = 0 if resume is None else resume.start_offset_ns
+        """Where in the stream's audio this call begins."""
         self._state = StreamState(model, audio_format, active, resume, resume_keys)
         self._intake = _Intake(self._state, model, audio_format)
         self.inbox = self._intake.inbox

@@ -35,7 +35,9 @@ def register_service(
     """Add the RPCs of earmark.v1 to a server.
 
     Not by the generated function, whose deserializers raise on what they cannot read: gRPC
-    would tell the client the exception's text. These give the error to the RPC instead.
+    would tell the client the exception's text. These give the error to the RPC instead. Nor is any
+    request read before its RPC begins (a stream of one message is the same to a client): one that
+    is refused need not be read, and one that never comes ends in time.
     """
     unary = {
         "Spot": service.spot,
@@ -44,7 +46,7 @@ def register_service(
         "GetModel": service.get_model,
     }
     handlers = {
-        name: grpc.unary_unary_rpc_method_handler(
+        name: grpc.stream_unary_rpc_method_handler(
             method,
             request_deserializer=wire.reader(name, max_message_bytes),
             response_serializer=wire.write,

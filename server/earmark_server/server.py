@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from earmark_server import connections
 from earmark_server.authentication import Authentication
 from earmark_server.calls import Calls, Kind
 from earmark_server.engine import Engine
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from earmark_server.settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
-
-# Longer messages than allowed get the contract's answer up to this size; beyond it, gRPC itself
-# refuses them by their header, with RESOURCE_EXHAUSTED, before they take memory.
-_ANSWERED_BYTES = 128 * 1024 * 1024
 
 # What ended calls get to send their status; all of it passes only where a health watch, which has
 # no end of its own, or a client that does not read, is still there.
@@ -88,22 +85,10 @@ class Server:
             self._metrics = Metrics(settings, self._health, self._calls, self._running)
         # In this order: the first one sees what the second one refuses.
         interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication)
-        longest = max(_ANSWERED_BYTES, settings.max_message_bytes + 1024)
         self._grpc = grpc.aio.server(
             interceptors=[each for each in interceptors if each is not None],
             options=(
-                ("grpc.max_receive_message_length", longest),
-                # Two servers on one port would share it in silence, each with half of the calls; only
-                # workers of one supervisor may.
-                ("grpc.so_reuseport", int(shares_port)),
-                # Nothing is unpacked (bit 0: as it is): 16 KB could become 16 MB before anybody looks at it.
-                ("grpc.compression_enabled_algorithms_bitset", 1),
-                # A client that vanished without a word is noticed, and its stream ended.
-                ("grpc.keepalive_time_ms", 60_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
-                # Clients may look after their connections in the same way, with or without calls.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
+                *connections.options(settings, shares_port=shares_port),
                 *self._calls.connection_age.grpc_options,
             ),
         )

@@ -61,11 +61,14 @@ class KeywordSpottingService:
             self._refuse_if_overloaded()
             await self._stream(context, call)
 
-    async def spot(self, request: Any, context: Context) -> Any:
+    async def spot(self, _: object, context: Context) -> Any:
         """Find every keyword in a recording."""
         async with self._calls.handle(context, "Spot", Kind.RECORDING) as call:
+            request = await self._request(context, call)
             model = await self._begin(call, request)
-            active = wire.active_keywords(model.metadata, request.keywords, "keywords")
+            active = wire.active_keywords(
+                model.metadata, request.keywords, "keywords", self._settings.max_keywords
+            )
             async with self._recording(request) as (audio_format, audio):
                 events = await self._listen(call, Spotting(model, audio_format, active), audio)
             detections = [event for event in events if isinstance(event, Detection)]
@@ -73,9 +76,10 @@ class KeywordSpottingService:
                 self._calls.note(call, detection, model.metadata.sample_rate_hz)
             return wire.spot_response(model, detections, call.audio_ns or 0)
 
-    async def classify(self, request: Any, context: Context) -> Any:
+    async def classify(self, _: object, context: Context) -> Any:
         """Score every class on a clip."""
         async with self._calls.handle(context, "Classify", Kind.RECORDING) as call:
+            request = await self._request(context, call)
             model = await self._begin(call, request)
             active = resolve_settings(model.metadata)
             async with self._recording(request) as (audio_format, audio):
@@ -83,23 +87,34 @@ class KeywordSpottingService:
             (clip,) = [event for event in events if isinstance(event, ClipScores)]
             return wire.classify_response(model, clip, call.elapsed_ns)
 
-    async def list_models(self, request: Any, context: Context) -> Any:
+    async def list_models(self, _: object, context: Context) -> Any:
         """Tell what is loaded."""
-        async with self._calls.handle(context, "ListModels", Kind.LOOKUP):
-            wire.readable(request)
+        async with self._calls.handle(context, "ListModels", Kind.LOOKUP) as call:
+            await self._request(context, call)
             loaded = await self._wait_loaded()
             return wire.list_models_response(loaded.models.current)
 
-    async def get_model(self, request: Any, context: Context) -> Any:
+    async def get_model(self, _: object, context: Context) -> Any:
         """Tell about one model."""
-        async with self._calls.handle(context, "GetModel", Kind.LOOKUP):
-            name = wire.readable(request).model
+        async with self._calls.handle(context, "GetModel", Kind.LOOKUP) as call:
+            name = (await self._request(context, call)).model
             loaded = await self._wait_loaded()
             model = loaded.models.find(name, "model")
             return wire.get_model_response(model, default=model is loaded.models.current[0])
 
+    async def _request(self, context: Context, call: Call) -> Any:
+        with self._ending_when_idle(call) as activity:
+            request = await Reader(context, activity, self._settings).first()
+        if request is None:
+            raise CallError("BAD_CONFIG", f"{call.rpc} takes one message, and there was none.")
+        return request
+
     async def _wait_loaded(self) -> Loaded:
         return await asyncio.shield(self.loaded)
+
+    def _ending_when_idle(self, call: Call) -> contextlib.AbstractContextManager[Activity]:
+        settings = self._settings
+        return ending_when_idle(call, settings.idle_timeout_s, settings.slow_reader_timeout_s)
 
     # Streams.
 
@@ -111,9 +126,12 @@ class KeywordSpottingService:
             raise CallError("OVERLOADED", "This server has as much to listen to as it can: come back later.")
 
     async def _stream(self, context: Context, call: Call) -> None:
-        with ending_when_idle(call, self._settings.idle_timeout_s) as activity:
-            reader = Reader(context, activity)
-            config = await reader.config()
+        with self._ending_when_idle(call) as activity:
+            reader = Reader(context, activity, self._settings)
+            first = await reader.first()
+            if first is None or first.WhichOneof("request") != "config":
+                raise CallError("CONFIG_EXPECTED_FIRST", "The first message of a stream must be its config.")
+            config = first.config
             call.take_request_id(config.request_id, "config.request_id")
             loaded = await self._wait_loaded()
             versions = loaded.models.versions(config.model, "config.model")
@@ -125,8 +143,8 @@ class KeywordSpottingService:
                 call.stream = stream
                 await self._write(context, activity, wire.started(work.model, active, call.request_id))
                 try:
-                    with reader.sending_on(stream, audio_format):
-                        await self._write_events(context, activity, call, stream)
+                    with reader.sending_on(stream, audio_format, work.start_ns):
+                        await self._write_events(context, activity, call, stream, reader)
                 finally:
                     call.audio_ns = stream.sent_ns
 
@@ -136,7 +154,9 @@ class KeywordSpottingService:
         """Begin with the newest version of a model, or go on with the one that a resume token is of."""
         refusals = []
         for model in versions if config.HasField("resume") else versions[:1]:
-            active = wire.active_keywords(model.metadata, config.keywords, "config.keywords")
+            active = wire.active_keywords(
+                model.metadata, config.keywords, "config.keywords", self._settings.max_keywords
+            )
             try:
                 return wire.spotting(model, audio_format, active, config, self._resume_keys), active
             except CallError as error:
@@ -146,17 +166,19 @@ class KeywordSpottingService:
         raise refusals[0]
 
     async def _write_events(
-        self, context: Context, activity: Activity, call: Call, stream: EngineStream
+        self, context: Context, activity: Activity, call: Call, stream: EngineStream, reader: Reader
     ) -> None:
         meta = stream.work.model.metadata
         ended = False
         while not ended:
             for event in await stream.events():
                 if isinstance(event, Failed):
-                    raise event.error
+                    raise reader.cut_off or event.error
                 if isinstance(event, Detection):
                     self._calls.note(call, event, meta.sample_rate_hz)
                 ended = isinstance(event, Finished)
+                if ended and reader.cut_off is not None:
+                    raise reader.cut_off
                 await self._write(context, activity, wire.response(event, meta, call.detection_count))
 
     @staticmethod
@@ -168,7 +190,7 @@ class KeywordSpottingService:
     # Recordings.
 
     async def _begin(self, call: Call, request: Any) -> SpotterModel:
-        call.take_request_id(wire.readable(request).request_id, "request_id")
+        call.take_request_id(request.request_id, "request_id")
         loaded = await self._wait_loaded()
         model = loaded.models.find(request.model, "model")
         call.model = model.metadata.name

@@ -111,6 +111,14 @@ class Settings:
         low=1,
         high=100_000,
     )
+    max_streams_per_client: int = _setting(
+        0,
+        "of those, streams of one client: of one credential, or without credentials of one address (of one "
+        "/64 network in IPv6); one more is refused with TOO_MANY_STREAMS; 0: no limit, as it has to be "
+        "behind a proxy, whose address is everybody's",
+        low=0,
+        high=100_000,
+    )
     max_load: float = _setting(
         0.75,
         "share of the engine's time that live streams may take before one more is refused with OVERLOADED; "
@@ -149,12 +157,88 @@ class Settings:
         low=0.5,
         high=600,
     )
+    max_rate: float = _setting(
+        0.0,
+        "how many times faster than it is spoken a stream's audio is read, counted from its beginning, so "
+        "that a client that sends faster is slowed; 0: as fast as it is listened to",
+        low=0,
+        high=100_000,
+    )
+    rate_burst_s: float = _setting(
+        30.0,
+        "audio that a stream may send at any speed before --max-rate slows it, as a stream does that is "
+        "resumed",
+        unit="seconds",
+        low=0,
+        high=86_400,
+    )
+    max_stream_s: float = _setting(
+        0.0,
+        "longest stream, in audio, what was sent before it was resumed included; a longer one is ended with "
+        "STREAM_TOO_LONG once all before was listened to; 0: no limit",
+        unit="seconds",
+        low=0,
+        high=1e9,
+    )
+    max_keywords: int = _setting(
+        256, "keywords that one request may name; more are refused with BAD_CONFIG", low=1, high=10_000
+    )
     idle_timeout_s: float = _setting(
         60.0,
-        "a stream that sends nothing, or reads nothing of what waits for it, for this long is ended "
-        "with IDLE_STREAM",
+        "a call that sends nothing of what is waited for, for this long, is ended with IDLE_STREAM",
         unit="seconds",
         low=0.05,
+        high=86_400,
+    )
+    slow_reader_timeout_s: float = _setting(
+        30.0,
+        "a stream that reads nothing of what waits for it, for this long, is ended with SLOW_READER; until "
+        "then it is not listened to once 256 events wait, or what fits into its connection",
+        unit="seconds",
+        low=0.05,
+        high=86_400,
+    )
+    max_metadata_bytes: int = _setting(
+        8192,
+        "longest metadata of a call, names and values and 32 bytes for each of them; a call with more is "
+        "refused with RESOURCE_EXHAUSTED",
+        unit="bytes",
+        low=1024,
+        high=1 << 20,
+    )
+    max_calls_per_connection: int = _setting(
+        1000,
+        "calls of any kind at once on one connection; more of them wait in the client",
+        low=1,
+        high=1_000_000,
+    )
+    handshake_timeout_s: float = _setting(
+        20.0,
+        "how long a new connection may take to begin with TLS and HTTP/2 before it is closed",
+        unit="seconds",
+        low=0.1,
+        high=600,
+    )
+    keepalive_s: float = _setting(
+        60.0,
+        "a connection on which nothing came for this long is asked for a sign of life (an HTTP/2 ping)",
+        unit="seconds",
+        low=1,
+        high=86_400,
+    )
+    keepalive_timeout_s: float = _setting(
+        20.0,
+        "how long that may take before the connection is given up, and its streams are ended",
+        unit="seconds",
+        low=0.1,
+        high=600,
+    )
+    min_ping_interval_s: float = _setting(
+        10.0,
+        "how often a client may ask for a sign of life; a connection that goes on asking more often is "
+        "closed with GOAWAY, ENHANCE_YOUR_CALM",
+        unit="seconds",
+        low=0,
         high=86_400,
     )
     drain_grace_s: float = _setting(
@@ -226,6 +310,11 @@ class Settings:
             raise SettingsError(
                 f"metrics_port must leave a port for each of {self.workers} workers, but is "
                 f"{self.metrics_port}."
+            )
+        if 0 < self.max_rate < 1:
+            raise SettingsError(
+                f"max_rate must be 0 (no limit) or at least 1, but is {self.max_rate:g}: no stream could be "
+                "listened to as it is spoken."
             )
 
     @property

@@ -34,6 +34,8 @@ _CODES = {
     "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "DRAINING": grpc.StatusCode.UNAVAILABLE,
     "ENGINE_STALLED": grpc.StatusCode.UNAVAILABLE,
+    "STREAM_TOO_LONG": grpc.StatusCode.OUT_OF_RANGE,
+    "SLOW_READER": grpc.StatusCode.DEADLINE_EXCEEDED,
     "IDLE_STREAM": grpc.StatusCode.DEADLINE_EXCEEDED,
     "INTERNAL_ERROR": grpc.StatusCode.INTERNAL,
 }
@@ -47,14 +49,15 @@ class CallError(Exception):
     """A call ends with an error that its client is told.
 
     `reason`: one of the contract's. `field`: the field at fault, as a path in the request,
-    such as `config.keywords[0].threshold`; empty where none is.
+    such as `config.keywords[0].threshold`; empty where none is. `quota`: whose streams were too many.
     """
 
-    def __init__(self, reason: str, message: str, *, field: str = "") -> None:
+    def __init__(self, reason: str, message: str, *, field: str = "", quota: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = _shortened(message)
         self.field = field
+        self.quota = quota
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -71,6 +74,9 @@ class CallError(Exception):
                 field=self.field, description=self.message
             )
             status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        if self.quota:
+            exceeded = error_details_pb2.QuotaFailure.Violation(subject=self.quota, description=self.message)
+            status.details.add().Pack(error_details_pb2.QuotaFailure(violations=[exceeded]))
         if self.code in _COME_BACK:
             status.details.add().Pack(
                 error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S))

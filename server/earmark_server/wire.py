@@ -57,6 +57,9 @@ _CONTAINERS = {
 _MAX_DURATION_S = 315_576_000_000  # of google.protobuf.Duration
 _MAX_DURATION_NS = _MAX_DURATION_S * NANOSECONDS
 _MAX_SILENCE_NS = 3600 * NANOSECONDS
+# Of a message, beside its audio: many times what all keywords of a model and a resume token take.
+_MAX_FIELDS_BYTES = 64 * 1024
+_LENGTH_DELIMITED = 2  # protobuf's wire type of bytes, strings and messages
 _MIN_PROGRESS_INTERVAL_NS = NANOSECONDS // 10
 _DEFAULT_PROGRESS_INTERVAL_NS = NANOSECONDS
 
@@ -66,6 +69,7 @@ _DEFAULT_PROGRESS_INTERVAL_NS = NANOSECONDS
 def reader(rpc: str, limit: int) -> Callable[[bytes], Any]:
     """Make a reader of an RPC's requests; what it cannot read, it gives as the error to be raised for it."""
     kind = _REQUESTS[rpc]
+    audio = kind.DESCRIPTOR.fields_by_name["audio"].number if "audio" in kind.DESCRIPTOR.fields_by_name else 0
 
     def read(serialized: bytes) -> Message | CallError:
         if len(serialized) > limit:
@@ -73,12 +77,50 @@ def reader(rpc: str, limit: int) -> Callable[[bytes], Any]:
                 "MESSAGE_TOO_LARGE",
                 f"A message may have {limit} bytes here, but has {len(serialized)}: send shorter pieces.",
             )
+        if len(serialized) > _MAX_FIELDS_BYTES and _has_more_fields(serialized, audio):
+            return CallError(
+                "MESSAGE_TOO_LARGE",
+                f"A message may have {_MAX_FIELDS_BYTES} bytes beside its audio, but has more: name fewer "
+                "keywords.",
+            )
         try:
             return kind.FromString(serialized)
         except DecodeError:
             return CallError("BAD_CONFIG", f"The bytes of a message are not a {kind.DESCRIPTOR.full_name}.")
 
     return read
+
+
+def _has_more_fields(serialized: bytes, audio: int) -> bool:
+    """Whether a message has more than it may beside field number `audio`, as far as it can be read.
+
+    To be known before it is parsed: 2 bytes can make an object of 50.
+    """
+    position = others = 0
+    try:
+        while position < len(serialized) and others <= _MAX_FIELDS_BYTES:
+            start = position
+            key, position = _varint(serialized, position)
+            if key & 7 != _LENGTH_DELIMITED:
+                return True  # no field of ours, nor of a message as long as this
+            size, position = _varint(serialized, position)
+            position += size
+            others += position - start - (size if key >> 3 == audio else 0)
+    except IndexError:
+        pass  # It ends too soon, as parsing it will tell.
+    return others > _MAX_FIELDS_BYTES
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Read a number as protobuf writes it; give it, and where it ends."""
+    value = shift = 0
+    while (byte := data[position]) & 0x80:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        position += 1
+        if shift > 63:
+            raise IndexError
+    return value | byte << shift, position + 1
 
 
 def write(message: Message) -> bytes:
@@ -130,9 +172,12 @@ def container(stated: messages.AudioFormat) -> Container | None:
 
 
 def active_keywords(
-    meta: ModelMetadata, stated: Sequence[messages.KeywordSetting], field: str
+    meta: ModelMetadata, stated: Sequence[messages.KeywordSetting], field: str, limit: int
 ) -> tuple[ActiveKeyword, ...]:
-    """Read what to listen for; `field` is where it is in the request."""
+    """Read what to listen for, `limit` keywords at most; `field` is where it is in the request."""
+    if len(stated) > limit:
+        message = f"A request may name {limit} keywords here, but names {len(stated)}."
+        raise CallError("BAD_CONFIG", message, field=field)
     settings: list[KeywordSetting] = []
     for i, one in enumerate(stated):
         place = f"{field}[{i}]"

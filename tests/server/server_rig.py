@@ -152,6 +152,7 @@ class Failure:
     reason: str
     fields: list[str]
     retry_s: float | None
+    quotas: list[str]
     trailers: dict[str, Any]
 
 
@@ -162,7 +163,7 @@ async def failure(call: Any) -> Failure:
     INTERNAL for its own failed write. So what is to fail must be the last thing it sends.
     """
     with contextlib.suppress(grpc.aio.AioRpcError):
-        if isinstance(call, grpc.aio.UnaryUnaryCall):
+        if isinstance(call, grpc.aio.UnaryUnaryCall | grpc.aio.StreamUnaryCall):
             await call
         else:
             while await call.read() is not grpc.aio.EOF:
@@ -171,7 +172,8 @@ async def failure(call: Any) -> Failure:
     code, trailers = await call.code(), dict(await call.trailing_metadata())
     assert status is not None, f"{code} without details: {await call.details()}"
     found: dict[type, Any] = {}
-    for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+    kinds = ("ErrorInfo", "BadRequest", "RetryInfo", "QuotaFailure")
+    for kind in (getattr(error_details_pb2, name) for name in kinds):
         for detail in status.details:
             if detail.Is(kind.DESCRIPTOR):
                 found[kind] = kind.FromString(detail.value)
@@ -181,11 +183,13 @@ async def failure(call: Any) -> Failure:
         found[error_details_pb2.BadRequest].field_violations if error_details_pb2.BadRequest in found else []
     )
     retry = found.get(error_details_pb2.RetryInfo)
+    quota = found.get(error_details_pb2.QuotaFailure)
     return Failure(
         code,
         status.message,
         info.reason,
         [violation.field for violation in violations],
         None if retry is None else seconds(retry.retry_delay),
+        [] if quota is None else [violation.subject for violation in quota.violations],
         trailers,
     )

@@ -132,16 +132,25 @@ def test_many_hours_of_silence_wait_in_the_connection(tiny_model_path: Path) -> 
     run(scenario)
 
 
-def test_a_reader_that_never_reads_is_idle_in_the_end(tiny_model_path: Path) -> None:
+def test_a_reader_that_never_reads_is_ended_and_the_others_go_on(tiny_model_path: Path) -> None:
     async def scenario() -> None:
-        async with serving(tiny_model_path, idle_timeout_s=0.5) as rig, narrow(rig) as stub:
+        async with serving(tiny_model_path, slow_reader_timeout_s=0.5) as rig, narrow(rig) as stub:
+            other = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await other.write(config())
+            data = pcm()
+            for request in chunks(data[:64_000]):
+                await other.write(request)
             call = stub.StreamingSpot(timeout=DEADLINE_S)
             await call.write(EVERY_STEP)
             await call.write(HOUR)
+            await rig.used_slots(2)
             await rig.used_slots(1)
-            await rig.used_slots(0)
+            for request in chunks(data[64_000:]):
+                await other.write(request)
+            await other.done_writing()
+            assert len(detections(await read_on(other))) == 4
             failed = await failure(call)
-            assert (failed.code, failed.reason) == (StatusCode.DEADLINE_EXCEEDED, "IDLE_STREAM")
-            assert "read nothing" in failed.message
+            assert (failed.code, failed.reason) == (StatusCode.DEADLINE_EXCEEDED, "SLOW_READER")
+            assert "0.5 s" in failed.message
 
     run(scenario)

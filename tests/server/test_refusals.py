@@ -100,10 +100,10 @@ BAD_STREAMS: list[Any] = [
         id="a class, no keyword",
     ),
     pytest.param(
-        [config(keywords=[setting("x" * 100_000)])], "UNKNOWN_KEYWORD", "config.keywords[0]", id="a huge word"
+        [config(keywords=[setting("x" * 60_000)])], "UNKNOWN_KEYWORD", "config.keywords[0]", id="a huge word"
     ),
     pytest.param(
-        [config(keywords=[setting("\u6f22" * 100_000)])],
+        [config(keywords=[setting("\u6f22" * 20_000)])],
         "UNKNOWN_KEYWORD",
         "config.keywords[0]",
         id="a huge word beyond ASCII",
@@ -114,6 +114,13 @@ BAD_STREAMS: list[Any] = [
         "config.keywords[2]",
         id="a word twice",
     ),
+    pytest.param(
+        [config(keywords=[setting()] * 257)], "BAD_CONFIG", "config.keywords", id="too many keywords"
+    ),
+    pytest.param(
+        [config(keywords=[setting("")] * 100_000)], "MESSAGE_TOO_LARGE", "", id="a hundred thousand keywords"
+    ),
+    pytest.param([config(model="x" * 70_000)], "MESSAGE_TOO_LARGE", "", id="a huge model name"),
     *[
         pytest.param(
             [config(keywords=[setting("mid"), setting(threshold=threshold)])],
@@ -187,7 +194,7 @@ BAD_STREAMS: list[Any] = [
     ),
     pytest.param([config(resume={})], "BAD_RESUME_TOKEN", "config.resume", id="no token"),
     pytest.param(
-        [config(resume={"resume_token": bytes(200_000)})], "BAD_RESUME_TOKEN", "config.resume", id="zeros"
+        [config(resume={"resume_token": bytes(60_000)})], "BAD_RESUME_TOKEN", "config.resume", id="zeros"
     ),
     pytest.param(
         [config(resume={"start_offset": Duration(seconds=-1)})],

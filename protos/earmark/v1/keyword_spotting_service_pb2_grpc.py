@@ -35,8 +35,10 @@ class KeywordSpottingServiceStub:
     reason that stays the same over versions; texts may change. Beside the reasons
     that the fields below name, any call may end with
 
-    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS, OVERLOADED (a google.rpc.RetryInfo says
-    when to come back)
+    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS (a google.rpc.QuotaFailure says whose),
+    OVERLOADED (a google.rpc.RetryInfo says when to come back)
+    DEADLINE_EXCEEDED   IDLE_STREAM (nothing of what is waited for came for the
+    server's idle time)
     INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
     a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another),
@@ -90,8 +92,10 @@ class KeywordSpottingServiceServicer:
     reason that stays the same over versions; texts may change. Beside the reasons
     that the fields below name, any call may end with
 
-    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS, OVERLOADED (a google.rpc.RetryInfo says
-    when to come back)
+    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS (a google.rpc.QuotaFailure says whose),
+    OVERLOADED (a google.rpc.RetryInfo says when to come back)
+    DEADLINE_EXCEEDED   IDLE_STREAM (nothing of what is waited for came for the
+    server's idle time)
     INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
     a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another),
@@ -112,8 +116,9 @@ class KeywordSpottingServiceServicer:
 
         Errors: INVALID_ARGUMENT with CONFIG_EXPECTED_FIRST, CONFIG_REPEATED,
         MESSAGE_TOO_LARGE and those of the fields; NOT_FOUND with UNKNOWN_MODEL;
-        DEADLINE_EXCEEDED with IDLE_STREAM when no message came for the server's idle
-        time.
+        DEADLINE_EXCEEDED with SLOW_READER when events waited to be read for longer
+        than the server lets them; OUT_OF_RANGE with STREAM_TOO_LONG, after all events
+        of what came before, where the server bounds a stream's length.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,8 +199,10 @@ class KeywordSpottingService:
     reason that stays the same over versions; texts may change. Beside the reasons
     that the fields below name, any call may end with
 
-    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS, OVERLOADED (a google.rpc.RetryInfo says
-    when to come back)
+    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS (a google.rpc.QuotaFailure says whose),
+    OVERLOADED (a google.rpc.RetryInfo says when to come back)
+    DEADLINE_EXCEEDED   IDLE_STREAM (nothing of what is waited for came for the
+    server's idle time)
     INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
     a field is out of the range that its comment states)
     UNAVAILABLE         DRAINING (this server is going away: try another),
