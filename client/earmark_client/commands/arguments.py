@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from earmark_client.audio import Encoding, KeywordSetting
 from earmark_client.channel import DEFAULT_ADDRESS, target
-from earmark_client.commands import queries, streaming
+from earmark_client.commands import plot, queries, streaming
 from earmark_client.commands.completion import HOW_TO, SHELLS, completion
 from earmark_client.commands.connection import add_security
 from earmark_client.errors import InvalidRequestError
@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    connection, audio, model = _connection(), _listening(), _model()
+    connection, keywords, model = _connection(), _keywords(), _model()
+    audio = _listening(keywords)
 
     spot = _add(commands, "spot", "mark keywords in recordings", streaming.spot, connection, model, audio)
     spot.add_argument(
@@ -114,6 +115,36 @@ def build_parser() -> argparse.ArgumentParser:
         "--top", type=_count, metavar="N", help="print the N likeliest classes (default: 3, with --json all)"
     )
 
+    timeline = _add(
+        commands,
+        "plot",
+        "draw a recording, its scores and what was heard in it",
+        plot.plot,
+        connection,
+        model,
+        keywords,
+    )
+    timeline.add_argument("file", metavar="FILE", help="WAV, FLAC, Ogg or MP3")
+    timeline.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("timeline.html"),
+        metavar="FILE",
+        help="a page that plays the sound (.html), or a picture (.png, needs matplotlib); "
+        "default: timeline.html",
+    )
+    timeline.add_argument(
+        "--from", dest="start", type=_offset, default=0.0, metavar="SECONDS", help="draw from here on"
+    )
+    timeline.add_argument(
+        "--to",
+        dest="end",
+        type=_positive,
+        metavar="SECONDS",
+        help=f"draw up to here; at most {plot.LONGEST_S / 60:g} minutes can be drawn",
+    )
+
     _add(commands, "models", "list what the server has loaded", queries.models, connection)
 
     health = _add(
@@ -166,7 +197,7 @@ def _model() -> argparse.ArgumentParser:
     return parser
 
 
-def _listening() -> argparse.ArgumentParser:
+def _keywords() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--keyword",
@@ -184,6 +215,11 @@ def _listening() -> argparse.ArgumentParser:
         help="the threshold of every keyword for which --keyword gives none, between 0 and 1 "
         "(default: as calibrated)",
     )
+    return parser
+
+
+def _listening(keywords: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, parents=[keywords])
     parser.add_argument(
         "--resume-within",
         type=_seconds,
@@ -244,6 +280,13 @@ def _positive(text: str) -> float:
     value = _number(text)
     if value is None or value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _offset(text: str) -> float:
+    value = _number(text)
+    if value is None or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
     return value
 
 

@@ -159,7 +159,7 @@ def _screen(
     """Show the stream where somebody looks; for anything else, what is printed is all there is."""
     if args.json or not on_terminal(sys.stdout):
         return nullcontext()
-    # Costs a twentieth of a second to import.
+    # Nobody else is to wait for its import.
     from earmark_client.commands.screen import Screen
 
     recording = source if isinstance(source, Recording) else None

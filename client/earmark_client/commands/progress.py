@@ -1,0 +1,26 @@
+"""A bar on standard error for what takes a while, where somebody looks."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from earmark_client.commands.printer import on_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def progress_bar(name: str, total_s: float) -> Iterator[Callable[[float], object]]:
+    """Give a function that is told how many of `total_s` seconds of audio are done."""
+    if not on_terminal(sys.stderr):
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=total_s)
+        yield lambda done_s: progress.update(task, completed=done_s)
