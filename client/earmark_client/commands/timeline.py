@@ -65,4 +65,5 @@ class Timeline:
         lowest, highest = (np.minimum.reduceat, np.maximum.reduceat)
         samples = self.samples.astype(np.float32)
         both = np.stack([lowest(samples, edges), highest(samples, edges)], axis=1)
-        return np.rint(127 * both / max(1.0, np.abs(both).max())).astype(np.int8)
+        full: np.ndarray[Any, np.dtype[np.float32]] = np.rint(127 * both / max(1.0, np.abs(both).max()))
+        return full.astype(np.int8)
