@@ -77,11 +77,12 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,source=requirements,target=/requirements --mount=type=bind,from=deps,source=/opt/build,target=/opt/build \
     --mount=type=bind,source=scripts/repair_torchaudio.py,target=/repair_torchaudio.py \
-    /opt/build/bin/uv pip install --python /opt/earmark/bin/python ${TORCH:+--torch-backend=$TORCH} -r /requirements/torch.txt \
+    UV_SYSTEM_CERTS=1 /opt/build/bin/uv pip install --python /opt/earmark/bin/python ${TORCH:+--torch-backend=$TORCH} -r /requirements/torch.txt \
  && /opt/build/bin/python -m pip --python /opt/earmark/bin/python install --no-compile --require-hashes -r /requirements/trainer.txt \
  && python /repair_torchaudio.py
 ENV MPLCONFIGDIR=/tmp/matplotlib
-RUN install -d -o earmark -g earmark /models /corpus /data /out
+# Whoever runs it may write there: a mounted folder is its owner's.
+RUN install -d -m 1777 /models /corpus /out && install -d /data
 COPY --from=code /training /opt/earmark
 COPY scripts/train_if_needed.sh /usr/local/bin/train_if_needed
 USER 10001:10001
@@ -131,7 +132,8 @@ LABEL org.opencontainers.image.title="Earmark client" \
 
 FROM runtime AS server
 # Inside a container every address is the container's: who may reach it is decided where its port is published. A
-# server with TLS needs EARMARK_INSECURE=false. The drain ends within the 10 s that `docker stop` gives by itself.
+# server with TLS needs EARMARK_INSECURE=false. The drain ends within the 10 s that `docker stop` gives by itself. The
+# health check is a client like any other: it takes EARMARK_CA, EARMARK_TOKEN and so on.
 ENV EARMARK_HOST=0.0.0.0 EARMARK_PORT=50051 EARMARK_INSECURE=true EARMARK_DRAIN_GRACE_S=8
 COPY --from=deps /opt/earmark /opt/earmark
 COPY --from=sbom /sbom.cdx.json /usr/local/share/sbom/earmark.cdx.json
@@ -141,7 +143,7 @@ USER 10001:10001
 EXPOSE 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["/bin/sh", "-c", "exec earmark health --server localhost:$EARMARK_PORT"]
+    CMD ["/bin/sh", "-c", "exec earmark health --server ${EARMARK_SERVER:-localhost:$EARMARK_PORT}"]
 ENTRYPOINT ["earmark-server"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
