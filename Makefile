@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-lowest lint format generate check-generated lock docker wheel bench audit sbom clean
+.PHONY: help demo serve test test-lowest lint format generate check-generated lock docker docker-report wheel bench audit sbom clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -45,6 +45,9 @@ lock: $(VENV)/.dev ## Write requirements/ anew, the images' exact packages with 
 
 docker: ## Build the server's and the client's image, try them, and clean up (DOCKER_BUILD_FLAGS are passed on)
 	@scripts/test_docker_build.sh
+
+docker-report: ## Build the server's image with all output, and tell what in it is heavy
+	@scripts/report_docker.sh
 
 wheel: $(VENV)/.dev ## Build the wheel, and try it in an empty environment
 	@rm -rf dist

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Measure what builds of the images take, and print the table of docs/docker.md.
+#   scripts/measure_docker.sh                 builds of the server
+#   scripts/measure_docker.sh --trainer       and of the trainer, which downloads torch
+#   scripts/measure_docker.sh --empty-cache   empties the engine's whole build cache first, so that "cold" downloads
+# DOCKER and DOCKER_BUILD_FLAGS are as for test_docker_build.sh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+docker=${DOCKER:-docker}
+export DOCKER_BUILDKIT=1
+read -ra flags <<<"${DOCKER_BUILD_FLAGS:-}"
+trainer="" cold="cold, packages downloaded before"
+for option; do
+  case $option in
+    --trainer) trainer=1 ;;
+    --empty-cache)
+      "$docker" builder prune --all --force >/dev/null
+      cold="cold"
+      ;;
+    *)
+      sed -n '2,7s/^# //p' "$0" >&2
+      exit 2
+      ;;
+  esac
+done
+
+copy=$(mktemp -d) log=$(mktemp)
+tags=()
+trap 'rm -rf "$copy" "$log"; "$docker" image rm "${tags[@]}" >/dev/null 2>&1 || true' EXIT
+git ls-files -z | tar --null --files-from - --create | tar --extract --directory "$copy"
+cd "$copy"
+
+build() { # build TARGET OPTION...: sets took_s, steps and cached
+  local begun target=$1
+  shift
+  begun=$(date +%s.%N)
+  "$docker" build "${flags[@]}" "$@" --progress=plain --target "$target" --tag "earmark-measure:$target" . >"$log" 2>&1 ||
+    { tail -30 "$log" >&2 && exit 1; }
+  took_s=$(echo "$(date +%s.%N) $begun" | awk '{ printf "%.1f", $1 - $2 }')
+  steps=$(grep -cE '^#[0-9]+ \[[a-z]' "$log") cached=$(grep -cE '^#[0-9]+ CACHED' "$log" || true)
+  tags+=("earmark-measure:$target")
+}
+row() { # row WHAT TARGET OPTION...
+  local what=$1
+  shift
+  build "$@"
+  echo "| $what | $took_s | $cached of $steps |"
+}
+
+echo "| build of the server | s | steps taken from the cache |"
+echo "| --- | ---: | ---: |"
+row "$cold" server --no-cache
+row "nothing changed" server
+echo "# changed" >>server/earmark_server/server.py
+row "code changed" server
+mkdir -p models && cp server/earmark_spotter/models/default.onnx models/model.onnx && echo >>models/model.onnx
+row "model changed" server
+echo "# changed" >>requirements/server.txt
+row "a dependency changed" server
+[ -z "$trainer" ] || row "trainer, $cold" trainer --no-cache
+
+rm models/model.onnx
+printf 'FROM scratch\nCOPY . /\n' | "$docker" build --quiet --tag earmark-measure:context --file - . >/dev/null
+tags+=(earmark-measure:context)
+size() { "$docker" image inspect -f '{{.Size}}' "earmark-measure:$1"; }
+mb() { awk -v bytes="$1" 'BEGIN { printf "%.1f", bytes / 1e6 }'; }
+printf '\n| stage | MB | above the base image, MB |\n| --- | ---: | ---: |\n'
+for stage in base client server ${trainer:+trainer}; do
+  [ "$stage" = trainer ] || build "$stage"
+  [ "$stage" != base ] || base=$(size base)
+  echo "| $stage | $(mb "$(size "$stage")") | $(mb $(($(size "$stage") - base))) |"
+done
+printf '\nWhat goes into a build, with the model that comes with Earmark: %s MB; without: %s MB.\n' \
+  "$(mb "$(size context)")" "$(mb $(($(size context) - $(stat -c %s server/earmark_spotter/models/default.onnx))))"
