@@ -30,25 +30,30 @@ trap 'rm -rf "$copy" "$log"; "$docker" image rm "${tags[@]}" >/dev/null 2>&1 || 
 git ls-files -z | tar --null --files-from - --create | tar --extract --directory "$copy"
 cd "$copy"
 
-build() { # build TARGET OPTION...: sets took_s, steps and cached
-  local begun target=$1
+layers() { "$docker" image inspect -f '{{json .RootFS.Layers}}' "earmark-measure:$1" 2>/dev/null | tr ',' '\n' || true; }
+build() { # build TARGET OPTION...: sets took_s, steps, cached and kept
+  local begun before target=$1
   shift
+  before=$(layers "$target")
   begun=$(date +%s.%N)
   "$docker" build "${flags[@]}" "$@" --progress=plain --target "$target" --tag "earmark-measure:$target" . >"$log" 2>&1 ||
     { tail -30 "$log" >&2 && exit 1; }
   took_s=$(echo "$(date +%s.%N) $begun" | awk '{ printf "%.1f", $1 - $2 }')
-  steps=$(grep -cE '^#[0-9]+ \[[a-z]' "$log") cached=$(grep -cE '^#[0-9]+ CACHED' "$log" || true)
+  # Each step once, without those that only read the Dockerfile and the context.
+  steps=$(grep -E '^#[0-9]+ \[' "$log" | grep -v '\[internal\]' | cut -d' ' -f1 | sort -u | wc -l)
+  cached=$(grep -cE '^#[0-9]+ CACHED' "$log" || true)
+  kept=$(comm -12 <(sort <<<"$before") <(layers "$target" | sort) | grep -c sha256 || true)
   tags+=("earmark-measure:$target")
 }
 row() { # row WHAT TARGET OPTION...
   local what=$1
   shift
   build "$@"
-  echo "| $what | $took_s | $cached of $steps |"
+  echo "| $what | $took_s | $cached of $steps | $kept of $(layers "$1" | wc -l) |"
 }
 
-echo "| build of the server | s | steps taken from the cache |"
-echo "| --- | ---: | ---: |"
+echo "| build of the server | s | steps taken from the cache | layers that stay |"
+echo "| --- | ---: | ---: | ---: |"
 row "$cold" server --no-cache
 row "nothing changed" server
 echo "# changed" >>server/earmark_server/server.py
