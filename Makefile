@@ -1,12 +1,13 @@
 # What a person types. Everything happens in .venv; nothing outside the checkout is touched.
 PYTHON ?= python3
 VENV := .venv
+FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-lowest lint format generate check-generated lock docker docker-report wheel bench audit sbom clean
+.PHONY: help demo serve test test-lowest lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -63,6 +64,9 @@ audit: $(VENV)/.dev ## Ask whether anything installed is known to be vulnerable 
 sbom: $(VENV)/.dev ## Write what the server is made of to dist/earmark-sbom.cdx.json
 	@mkdir -p dist
 	@scripts/make_sbom.sh dist/earmark-sbom.cdx.json
+
+fuzz: $(VENV)/.dev ## Throw broken input at a server for ten minutes (FUZZ_SECONDS=600), beside a stream of speech
+	PYTHONPATH=tests:tests/fuzz:. $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
 clean: ## Remove what was built and installed
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/integration/node_client/node_modules

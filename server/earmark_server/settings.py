@@ -148,7 +148,12 @@ class Settings:
         high=1 << 30,
     )
     max_recording_s: float = _setting(
-        300.0, "longest recording that Spot and Classify take", unit="seconds", low=1, high=36_000
+        300.0,
+        "longest recording that Spot and Classify take; of a file with more samples a second than stereo at "
+        "48 kHz so much less",
+        unit="seconds",
+        low=1,
+        high=36_000,
     )
     max_pending_s: float = _setting(
         2.0,

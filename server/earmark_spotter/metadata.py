@@ -8,8 +8,8 @@ that does not fit and names the field by its path in the document, such as
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -270,8 +270,8 @@ class _Node:
 
     def number(self, low: float | None = None, high: float | None = None) -> float:
         value = self._typed((int, float), "a number")
-        # A JSON number such as 1e999 reads as infinity.
-        if not math.isfinite(value):
+        # A JSON number such as 1e999 reads as infinity, and one of 400 digits as an integer.
+        if not -sys.float_info.max <= value <= sys.float_info.max:
             self.refuse("must be finite")
         self._check_range(value, low, high)
         return float(value)

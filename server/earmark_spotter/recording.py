@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from earmark_spotter.model import Float32Array
 
+_DENSEST_HZ = 96_000
+"""Stereo at 48 kHz. What has more samples a second, all channels together, may be shorter only: a file of
+half a megabyte can hold 300 s of eight channels at 192 kHz, which is two gigabytes."""
+
 _UNKNOWN_LENGTH = (1 << 63) - 1
 """libsndfile's SF_COUNT_MAX: the file does not say how long it is."""
 
@@ -32,6 +36,7 @@ def read_recording(
     source: the file's bytes, or its path.
     max_seconds: refuse a longer one (TooLongError), by the length that the file declares
         and by what comes out of it; memory stays within that bound whatever the file says.
+        With more than 96,000 samples a second, all channels together, so much less is taken.
     container: what the file is said to be; None: what its first bytes tell.
 
     Channels are mixed down by their mean. Raises AudioError for what is empty, damaged,
@@ -69,6 +74,8 @@ def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
     rate: int = sound.samplerate
     check_sample_rate(rate)
     check_channel_count(sound.channels)
+    if max_seconds is not None:
+        max_seconds *= min(1.0, _DENSEST_HZ / (rate * sound.channels))
     limit = None if max_seconds is None else int(max_seconds * rate)
     declared: int | None = None if sound.frames == _UNKNOWN_LENGTH else sound.frames
     # A declared length may lie: it can refuse a recording, but not let it in.
@@ -87,11 +94,16 @@ def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
         raise AudioError("The recording is empty: it has no samples.")
     if declared is not None and decoded < declared:
         raise AudioError(f"The recording is cut off: it declares {declared} samples but has {decoded}.")
-    return np.concatenate(blocks)
+    samples = np.empty(decoded, np.float32)
+    while blocks:  # each one goes when it is copied, so that the recording is not there twice
+        block = blocks.pop()
+        samples[decoded - len(block) : decoded] = block
+        decoded -= len(block)
+    return samples
 
 
 def _too_long(seconds: float, max_seconds: float | None) -> TooLongError:
     return TooLongError(
-        f"The recording is {seconds:.1f} s or longer, but at most {max_seconds:g} s are taken in one call: "
-        "cut it, or use a stream."
+        f"The recording is {seconds:.1f} s or longer, but at most {max_seconds:g} s of this rate and this "
+        "number of channels are taken in one call: cut it, or use a stream."
     )

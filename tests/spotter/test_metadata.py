@@ -120,6 +120,7 @@ def test_keywords_cannot_be_changed() -> None:
         ("metrics", {}),
         ("metrics.0.name", 1),
         ("metrics.0.value", "1"),
+        ("metrics.0.value", 10**400),
         ("metrics.0.description", None),
         ("training.sources", "everything"),
         ("training.sources.0.license", 1),

@@ -146,6 +146,16 @@ def test_the_limit_holds_for_what_is_decoded_whatever_is_declared() -> None:
     assert caught.value.reason == "MESSAGE_TOO_LARGE"
 
 
+def test_many_samples_a_second_may_not_go_on_for_as_long() -> None:
+    # Half a megabyte of FLAC holds 300 s of eight silent channels at 192 kHz: two gigabytes of floats.
+    silence = np.zeros((2 * 96_000, 8), np.float32)
+    dense = encoded("FLAC", "PCM_16", silence, 96_000)  # eight times as many as stereo at 48 kHz
+    assert len(read_recording(dense, max_seconds=16)[0]) == 2 * 96_000
+    for data in (dense, with_declared_length(dense, 0)):
+        with pytest.raises(TooLongError, match=r"at most 1\.5 s of this rate"):
+            read_recording(data, max_seconds=12)
+
+
 def test_a_declared_length_beyond_the_limit_is_refused_before_decoding() -> None:
     with pytest.raises(TooLongError, match=r"4294967\.3 s"):
         read_recording(with_declared_length(encoded("FLAC", "PCM_16"), (1 << 36) - 1), max_seconds=3600)
