@@ -230,6 +230,18 @@ def test_the_command_takes_options_and_the_environment(
         assert f"{flag.split('=')[0]} is for a server: name it with --server" in done.stderr
 
 
+def test_the_command_shows_a_certificate(authority: Authority, tiny_model_path: Path) -> None:
+    robot = authority.sign("robot", names=())
+    own = ("--certificate", robot.certificate, "--key", robot.key)
+    with serving(tiny_model_path, authority, tls_client_ca=str(authority.path)) as address:
+        options = ("--server", address, "--ca", authority.path)
+        assert earmark("models", *options, *own).returncode == 0
+        variables = {"EARMARK_CERTIFICATE": str(robot.certificate), "EARMARK_KEY": str(robot.key)}
+        assert earmark("models", *options, **variables).returncode == 0
+        assert "wants a certificate of the client" in earmark("models", *options).stderr
+        assert "must be given together" in earmark("models", *options, *own[:2]).stderr
+
+
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks into /proc")
 def test_a_token_is_not_in_the_process_list(closed: tuple[str, Path], authority: Authority) -> None:
     address, token_file = closed
