@@ -60,7 +60,7 @@ echo "# changed" >>server/earmark_server/server.py
 row "code changed" server
 mkdir -p models && cp server/earmark_spotter/models/default.onnx models/model.onnx && echo >>models/model.onnx
 row "model changed" server
-echo "# changed" >>requirements/server.txt
+sed -i "/^uvloop==/,\$d" requirements/server.txt # one package less
 row "a dependency changed" server
 [ -z "$trainer" ] || row "trainer, $cold" trainer --no-cache
 
