@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         ["spot", "x.wav", "--threshold", "1"],
         ["listen", "--threshold", "loud"],
         ["plot"],
+        ["tune"],
+        ["tune", "own", "--fa-per-hour", "0"],
         ["plot", "x.wav", "--from", "-1"],
         ["spot", "-", "--channels", "0"],
         ["spot", "-", "--channels", "9"],
@@ -106,7 +108,7 @@ def test_a_health_watch_is_ended_by_an_interrupt(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "spot", "demo", "listen", "classify", "models", "health", "plot", "completion"]
+    "command", ["", "spot", "demo", "listen", "classify", "models", "health", "plot", "tune", "completion"]
 )
 def test_help_fits_a_terminal_and_says_what_for(command: str) -> None:
     done = earmark(*command.split(), "--help")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from earmark_client.audio import Encoding, KeywordSetting
 from earmark_client.channel import DEFAULT_ADDRESS, target
-from earmark_client.commands import plot, queries, streaming
+from earmark_client.commands import plot, queries, streaming, tune
 from earmark_client.commands.completion import HOW_TO, SHELLS, completion
 from earmark_client.commands.connection import add_security
 from earmark_client.errors import InvalidRequestError
@@ -143,6 +143,19 @@ def build_parser() -> argparse.ArgumentParser:
         type=_positive,
         metavar="SECONDS",
         help=f"draw up to here; at most {plot.LONGEST_S / 60:g} minutes can be drawn",
+    )
+
+    tuning = _add(
+        commands, "tune", "find thresholds with recordings of your own", tune.tune, connection, model
+    )
+    tuning.formatter_class, tuning.epilog = argparse.RawDescriptionHelpFormatter, tune.LAYOUT
+    tuning.add_argument("folder", type=Path, metavar="DIR", help="the folder with the recordings")
+    tuning.add_argument(
+        "--fa-per-hour",
+        type=_rate_per_hour,
+        default=0.5,
+        metavar="N",
+        help="how many false alarms an hour a keyword may give (default: 0.5)",
     )
 
     _add(commands, "models", "list what the server has loaded", queries.models, connection)
@@ -287,6 +300,13 @@ def _offset(text: str) -> float:
     value = _number(text)
     if value is None or value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
+    return value
+
+
+def _rate_per_hour(text: str) -> float:
+    value = _number(text)
+    if value is None or not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 3600")
     return value
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from earmark_client.commands.tuning import Evidence, Point
     from earmark_client.errors import EarmarkError
     from earmark_client.events import Classification, Detection, Health, ModelInfo, Started
     from earmark_client.microphone import InputDevice
@@ -90,6 +91,19 @@ class TextPrinter:
         rest = ", ".join(f"{other.label} {other.score:.2f}" for other in others)
         _say(f"{source}: {best.label} {best.score:.2f}{f'  ({rest})' if rest else ''}")
 
+    def tuned(self, evidence: Evidence, proposed: Point) -> None:
+        """Print what a keyword's thresholds miss, and what they let through."""
+        recordings, hours = len(evidence.said), evidence.hours
+        _say(f"{evidence.active.keyword}: {recordings} recordings, {hours:.2f} h of other audio")
+        _say("  threshold  missed            false alarms  per hour")
+        current = evidence.point(evidence.active.threshold)
+        remarks = {current: "as it is", proposed: "proposed"}
+        for point in sorted({*evidence.curve(), current, proposed}, key=lambda one: one.threshold):
+            rate = f"{point.alarms / hours:.2f}" if hours else "-"
+            missed = f"{point.missed} ({point.missed / recordings:.1%})"
+            line = f"  {point.threshold:<9.4g}  {missed:<16}  {point.alarms:>12}  {rate:>8}"
+            _say(f"{line}  {remarks.get(point, '')}".rstrip())
+
     def model(self, model: ModelInfo) -> None:
         """Print what a model knows and where it comes from."""
         _say(f"{model.name} {model.version}{' (default)' if model.default else ''}")
@@ -142,6 +156,18 @@ class JsonPrinter:
         fields = asdict(result)
         fields["scores"] = fields["scores"][:top]
         _line("classification", source=source, label=result.label, **fields)
+
+    def tuned(self, evidence: Evidence, proposed: Point) -> None:
+        """Type `tuned`."""
+        _line(
+            "tuned",
+            keyword=evidence.active.keyword,
+            recordings=len(evidence.said),
+            other_audio_h=evidence.hours,
+            current=asdict(evidence.point(evidence.active.threshold)),
+            proposed=asdict(proposed),
+            curve=[asdict(point) for point in evidence.curve()],
+        )
 
     def model(self, model: ModelInfo) -> None:
         """Type `model`."""

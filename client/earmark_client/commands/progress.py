@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(name: str, total_s: float) -> Iterator[Callable[[float], object]]:
-    """Give a function that is told how many of `total_s` seconds of audio are done."""
+def progress_bar(name: str, total: float) -> Iterator[Callable[[float], object]]:
+    """Give a function that is told how much of `total` is done."""
     if not on_terminal(sys.stderr):
         yield lambda _: None
         return
@@ -22,5 +22,5 @@ def progress_bar(name: str, total_s: float) -> Iterator[Callable[[float], object
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=total_s)
-        yield lambda done_s: progress.update(task, completed=done_s)
+        task = progress.add_task(name, total=total)
+        yield lambda done: progress.update(task, completed=done)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 DEMO_RECORDING = Path(__file__).parents[1] / "samples" / "demo.flac"
 
 # Errors that are one recording's own: the next one may do better.
-_OF_THE_RECORDING = {"BAD_AUDIO", "UNSUPPORTED_SAMPLE_RATE"}
+OF_THE_RECORDING = {"BAD_AUDIO", "UNSUPPORTED_SAMPLE_RATE"}
 
 # As a microphone would; and long blocks where nobody waits, which cost less to send.
 _PACED_BLOCK_S = 0.1
@@ -77,7 +77,7 @@ def _spot(recordings: dict[str, str], args: argparse.Namespace) -> int:
                         _, client = stack.enter_context(connected(args))
                     _run(client, source, args, printer, name=name)
             except (RecordingError, InvalidRequestError) as error:
-                if isinstance(error, InvalidRequestError) and error.reason not in _OF_THE_RECORDING:
+                if isinstance(error, InvalidRequestError) and error.reason not in OF_THE_RECORDING:
                     raise
                 printer.failure(name, error)
                 failed = True

@@ -1,0 +1,148 @@
+"""`earmark tune`: what it counts is what a stream then misses and marks."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+import tiny_model
+from command_line import RATE_HZ, earmark, json_lines
+from earmark_client import ActiveKeyword
+from earmark_client.commands.tuning import Evidence
+from test_output_schema import SCHEMA
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Words in noise of all strengths, and other audio with a word-like sound of some strengths in it."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(1)
+    for word in ("low", "mid"):
+        (folder / word).mkdir()
+        for i in range(12):
+            said = tiny_model.recording([(0.3, word)], 0.8) * (0.07 + 0.01 * i)
+            noisy = said + rng.normal(0, 0.03, len(said))
+            soundfile.write(folder / word / f"{i}.wav", noisy, RATE_HZ)
+    (folder / "talk" / "deeper").mkdir(parents=True)
+    other = rng.normal(0, 0.03, 20 * RATE_HZ)
+    for i, start_s in enumerate(range(2, 20, 3)):
+        piece = tiny_model.recording([(0.2, "low")], 0.6) * (0.06 + 0.01 * i)
+        other[start_s * RATE_HZ : start_s * RATE_HZ + len(piece)] += piece
+    soundfile.write(folder / "talk" / "deeper" / "long.flac", other, RATE_HZ)
+    (folder / "notes.txt").write_text("no recording")
+    return folder
+
+
+def test_the_counts_are_those_of_a_stream_with_that_threshold(address: str, folder: Path) -> None:
+    done = earmark("tune", folder, "--server", address, "--json", "--fa-per-hour", "400")
+    assert (done.returncode, done.stderr) == (0, "")
+    low, mid = json_lines(done.stdout)
+    for line in (low, mid):
+        jsonschema.validate(line, SCHEMA)
+        assert line["recordings"] == 12
+        assert line["other_audio_h"] == pytest.approx((20 + 12 * 0.8) / 3600, rel=0.01)
+        missed, alarms = ([point[name] for point in line["curve"]] for name in ("missed", "alarms"))
+        assert missed == sorted(missed)
+        assert alarms == sorted(alarms, reverse=True)
+    assert low["curve"][0]["alarms"] > low["proposed"]["alarms"]
+    assert low["proposed"]["alarms"] <= 400 * low["other_audio_h"]
+    for line in (low, mid):
+        for point in [line["current"], line["proposed"]]:
+            option = f"{line['keyword']}={point['threshold']}"
+
+            def heard(*files: Path, option: str = option) -> list[str]:
+                marked = earmark("spot", *files, "--server", address, "--json", "--keyword", option)
+                return [one["source"] for one in json_lines(marked.stdout) if one["type"] == "detection"]
+
+            said = sorted((folder / line["keyword"]).iterdir())
+            assert len(said) - len(set(heard(*said))) == point["missed"]
+            others = [path for path in folder.rglob("*.*a*") if path not in said]
+            assert len(heard(*others)) == point["alarms"]
+
+
+def test_it_prints_the_curve_and_options_to_paste(address: str, folder: Path) -> None:
+    done = earmark("tune", folder, "--server", address)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "low: 12 recordings, 0.01 h of other audio"
+    assert sum("as it is" in line for line in lines) == 2
+    assert re.fullmatch(r"earmark listen --keyword low=0\.\d+ --keyword mid=0\.\d+", lines[-1])
+    few, short = done.stderr.splitlines()
+    assert "fewer than 30 recordings of low, mid" in few
+    assert "for 0.5 it takes 6 h" in short
+    options = lines[-1].split()[2:]
+    wav = next((folder / "low").iterdir())
+    assert earmark("spot", wav, "--server", address, *options).returncode == 0
+
+
+def test_a_file_that_cannot_be_read_is_said_and_the_others_count(address: str, tmp_path: Path) -> None:
+    (tmp_path / "low").mkdir()
+    soundfile.write(tmp_path / "low" / "a.wav", tiny_model.recording([(0.3, "low")], 0.8), RATE_HZ)
+    (tmp_path / "low" / "b.wav").write_text("no sound")
+    done = earmark("tune", tmp_path, "--server", address)
+    assert done.returncode == 1
+    assert "b.wav: not a recording" in done.stderr
+    assert "no audio without the keyword, so nothing is known of false alarms" in done.stderr
+    # Nothing speaks for another threshold than the calibrated one.
+    assert done.stdout.splitlines()[-1] == "earmark listen --keyword low=0.6"
+
+
+def test_a_folder_that_does_not_fit_is_said(address: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "words" / "hello").mkdir(parents=True)
+    soundfile.write(tmp_path / "words" / "hello" / "a.wav", np.zeros(RATE_HZ), RATE_HZ)
+    for name, sentence in [
+        ("absent", "is no folder"),
+        ("empty", "holds no recordings"),
+        ("words", "no folder named like a keyword of the model (it knows low, mid, high)"),
+    ]:
+        done = earmark("tune", tmp_path / name, "--server", address)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert sentence in done.stderr
+
+
+def test_the_proposed_threshold_lies_between_what_is_to_be_heard_and_what_is_not() -> None:
+    active = ActiveKeyword("stop", 0.9, 0.5)
+    evidence = Evidence(active, said=[0.2, 0.7, 0.9], peaks=[0.6, 0.4, 0.3], hours=1.0)
+    for alarms_per_hour, missed, alarms, (lowest, highest) in [
+        (0.5, 1, 0, (0.6, 0.7)),  # the peak at 0.6 is refused
+        (1.5, 1, 1, (0.4, 0.7)),  # it need not be, but that at 0.4
+        (2.5, 1, 1, (0.3, 0.7)),
+        (9.0, 0, 3, (0.05, 0.2)),
+    ]:
+        proposed = evidence.proposed(alarms_per_hour)
+        assert lowest < proposed.threshold < highest
+        assert (proposed.missed, proposed.alarms) == (missed, alarms)
+
+
+def test_a_peak_as_high_as_a_score_can_be_is_refused_by_no_threshold(address: str, tmp_path: Path) -> None:
+    for folder in ("low", "talk"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "a.wav", tiny_model.recording([(0.3, "low")], 0.8), RATE_HZ)
+    done = earmark("tune", tmp_path, "--server", address)
+    assert done.returncode == 0
+    assert "earmark: no threshold of low keeps to 0.5 false alarms per hour" in done.stderr
+
+
+def test_real_words_are_tuned(data_dir: Path, tmp_path: Path) -> None:
+    words = data_dir / "speech_commands"
+    for word in ("stop", "go", "cat"):
+        (tmp_path / word).mkdir()
+        for path in sorted((words / word).iterdir())[:40]:
+            (tmp_path / word / path.name).symlink_to(path)
+    done = earmark("tune", tmp_path, "--json")
+    lines = {line["keyword"]: line for line in json_lines(done.stdout)}
+    assert set(lines) == {"stop", "go"}
+    for line in lines.values():
+        assert line["recordings"] == 40
+        assert line["proposed"]["alarms"] == 0
+        assert line["proposed"]["missed"] <= 0.3 * 40
+    assert json.dumps(lines)
