@@ -29,6 +29,9 @@ def options(settings: Settings, *, shares_port: bool) -> tuple[tuple[str, int], 
         # A client that vanished without a word is noticed, and its streams ended.
         ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_s)),
+        # The same for gRPC's own pings, by which it measures the line: one that waits for its answer is
+        # taken for the other, and would have a minute.
+        ("grpc.http2.ping_timeout_ms", _milliseconds(settings.keepalive_timeout_s)),
         # Clients may look after their connections in the same way, with or without calls.
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_ping_interval_s)),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -76,6 +76,26 @@ def open_channel(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=options)
 
 
+@contextlib.asynccontextmanager
+async def beside(rig: Rig) -> AsyncIterator[None]:
+    """A stream that is open before, and must have heard every word when the block has ended."""
+    async with open_channel(rig.address) as channel:
+        stub = stubs.KeywordSpottingServiceStub(channel)
+        call = stub.StreamingSpot(timeout=DEADLINE_S)
+        await call.write(config())
+        data = pcm()
+        for request in chunks(data[:64_000]):
+            await call.write(request)
+        yield
+        for request in chunks(data[64_000:]):
+            await call.write(request)
+        await call.done_writing()
+        events = []
+        while (event := await call.read()) is not grpc.aio.EOF:
+            events.append(event)
+        assert [one.keyword for one in detections(events)] == [word for _, word in WORDS]
+
+
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run an asynchronous test to its end, or to the deadline."""
 

@@ -16,13 +16,13 @@ from server_rig import (
     WORDS,
     Rig,
     audio,
+    beside,
     chunks,
     collect,
     config,
     detections,
     failure,
     kinds,
-    open_channel,
     pcm,
     run,
     seconds,
@@ -31,28 +31,7 @@ from server_rig import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@contextlib.asynccontextmanager
-async def beside(rig: Rig) -> AsyncIterator[None]:
-    """A stream that is open before, and must have heard every word when the block has ended."""
-    async with open_channel(rig.address) as channel:
-        other = Rig(rig.server, rig.address, channel, type(rig.stub)(channel))
-        call = other.stub.StreamingSpot(timeout=DEADLINE_S)
-        await call.write(config())
-        data = pcm()
-        for request in chunks(data[:64_000]):
-            await call.write(request)
-        yield
-        for request in chunks(data[64_000:]):
-            await call.write(request)
-        await call.done_writing()
-        events = []
-        while (event := await call.read()) is not grpc.aio.EOF:
-            events.append(event)
-        assert [one.keyword for one in detections(events)] == [word for _, word in WORDS]
 
 
 async def open_stream(rig: Rig) -> Any:
