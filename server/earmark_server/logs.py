@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import select
 import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +20,9 @@ _LOGGER = logging.getLogger(__name__)
 # Printed bare as a value: no blanks, quotes or equals signs that would need escaping.
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;/_+-*@%[]()")
 
+_PATIENCE_S = 0.1
+"""How long a line may wait for room where it is written to."""
+
 
 def log(logger: logging.Logger, level: int, event: str, *, exc_info: Any = None, **values: Any) -> None:
     """Log an event with its values; what is None is left out."""
@@ -26,13 +31,15 @@ def log(logger: logging.Logger, level: int, event: str, *, exc_info: Any = None,
         logger.log(level, event, exc_info=exc_info, extra={"earmark": fields})
 
 
-def configure(level: str, form: str, stream: TextIO | None = None, *, worker: int | None = None) -> None:
+def configure(level: str, form: str, descriptor: int = 2, *, worker: int | None = None) -> None:
     """Send this process's log lines to standard error, as `text` or `json`, from a level on.
 
     `worker`: one of several processes that write to the same place; each of its lines names it.
     """
-    # It writes each line at once, so that those of other processes do not come in between.
-    handler = logging.StreamHandler(stream or sys.stderr)
+    if sys.stderr is None:
+        # It was closed: what is opened next would get its number, and be written to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    handler = _Handler(descriptor)
     handler.setFormatter(_JsonFormatter(worker) if form == "json" else _TextFormatter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -58,6 +65,43 @@ def log_what_nobody_catches(loop: asyncio.AbstractEventLoop) -> None:
 
 def _log_uncaught(error: BaseException | None) -> None:
     log(_LOGGER, logging.ERROR, "uncaught error", exc_info=error)
+
+
+class _Handler(logging.Handler):
+    """Writes each line at once, so that those of other processes do not come in between; or not at all.
+
+    Where a line cannot be written, for the disk is full or nobody reads what is written, the server goes
+    on without it. How many were lost is said as soon as there is room again.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._lost = 0
+        self._torn = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record) + "\n"
+            if self._lost:
+                about = {"name": __name__, "levelname": "WARNING", "msg": "log lines lost"}
+                lost = logging.makeLogRecord({**about, "earmark": {"lines": self._lost}})
+                text = f"{self.format(lost)}\n{text}"
+            self._write(("\n" * self._torn + text).encode(errors="backslashreplace"))
+        except Exception:
+            self._lost += 1
+        else:
+            self._lost = 0
+
+    def _write(self, lines: bytes) -> None:
+        # Whoever reads may be slow for a moment, but the event loop must not wait for it line by line.
+        patience_s = 0 if self._lost else _PATIENCE_S
+        if sys.platform != "win32" and not select.select((), (self._descriptor,), (), patience_s)[1]:
+            raise BlockingIOError
+        written = os.write(self._descriptor, lines)
+        self._torn = written < len(lines)
+        if self._torn:
+            raise OSError("the disk is full")
 
 
 class _Formatter(logging.Formatter):

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
-import io
 import json
 import logging
+import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
+from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server import logs
+from server_rig import DEADLINE_S, chunks, config, detections, free_port, pcm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -31,24 +37,41 @@ MARK = "".join(["what a", " client sent"])
 LOGGER = logging.getLogger("earmark_server.somewhere")
 
 
-def test_text_is_key_and_value() -> None:
-    stream = io.StringIO()
-    logs.configure("info", "text", stream)
+class Written:
+    """A file to write to, and the lines in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self.fileno = self._file.fileno
+
+    def lines(self) -> list[str]:
+        self._file.seek(0)
+        return self._file.read().decode().splitlines()
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Written]:
+    written = Written(tmp_path / "log")
+    yield written
+    written._file.close()
+
+
+def test_text_is_key_and_value(written: Written) -> None:
+    logs.configure("info", "text", written.fileno())
     logs.log(LOGGER, logging.INFO, "call ended", audio_s=1.5, request_id='a "b" \n c', reason=None, empty="")
-    (line,) = stream.getvalue().splitlines()
+    (line,) = written.lines()
     assert line.startswith("time=20")
     assert line.endswith('level=info event="call ended" audio_s=1.5 request_id="a \\"b\\" \\n c" empty=""')
 
 
-def test_json_is_one_object_a_line() -> None:
-    stream = io.StringIO()
-    logs.configure("info", "json", stream)
+def test_json_is_one_object_a_line(written: Written) -> None:
+    logs.configure("info", "json", written.fileno())
     logs.log(LOGGER, logging.INFO, "call ended", audio_s=1.5, request_id="a\nb", reason=None)
     try:
         raise ValueError("why")
     except ValueError as error:
         logs.log(LOGGER, logging.ERROR, "internal error", exc_info=error, incident="1234")
-    first, second = map(json.loads, stream.getvalue().splitlines())
+    first, second = map(json.loads, written.lines())
     assert first.pop("time").endswith("Z")
     assert first == {"level": "info", "event": "call ended", "audio_s": 1.5, "request_id": "a\nb"}
     assert second["incident"] == "1234"
@@ -57,9 +80,10 @@ def test_json_is_one_object_a_line() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_traceback_tells_where_and_what_kinds_of_errors_but_not_their_texts(form: str) -> None:
-    stream = io.StringIO()
-    logs.configure("info", form, stream)
+def test_a_traceback_tells_where_and_what_kinds_of_errors_but_not_their_texts(
+    written: Written, form: str
+) -> None:
+    logs.configure("info", form, written.fileno())
     try:
         try:
             raise ValueError(MARK)
@@ -70,7 +94,7 @@ def test_a_traceback_tells_where_and_what_kinds_of_errors_but_not_their_texts(fo
         logs.log(LOGGER, logging.ERROR, "internal error", exc_info=error)
         # As a library would.
         logging.getLogger("library").exception("failed")
-    said = stream.getvalue()
+    said = "\n".join(written.lines())
     assert MARK not in said
     assert said.count("builtins.RuntimeError") == said.count("builtins.ValueError") == 2
     assert said.count("in test_a_traceback_tells") == 4
@@ -97,13 +121,12 @@ def test_what_nobody_catches_is_logged_in_the_same_way() -> None:
     assert all("in fail" in line["traceback"] for line in lines)
 
 
-def test_the_level_is_kept_and_libraries_are_quiet() -> None:
-    stream = io.StringIO()
-    logs.configure("warning", "text", stream)
+def test_the_level_is_kept_and_libraries_are_quiet(written: Written) -> None:
+    logs.configure("warning", "text", written.fileno())
     logs.log(LOGGER, logging.INFO, "unsaid")
     logging.getLogger("grpc").info("unsaid")
     logging.getLogger("grpc").warning("said")
-    (line,) = stream.getvalue().splitlines()
+    (line,) = written.lines()
     assert line.endswith("level=warning event=said logger=grpc")
 
 
@@ -118,3 +141,63 @@ def test_a_worker_writes_each_line_at_once_and_names_itself() -> None:
         subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True)
         line = json.loads(ours.recv(1 << 20))
     assert (line["event"], line["worker"], len(line["value"])) == ("long", 7, 50_000)
+
+
+def test_a_full_disk_loses_lines_and_says_how_many(written: Written) -> None:
+    logs.configure("info", "json", written.fileno())
+    logs.log(LOGGER, logging.INFO, "one", value="x" * 100)
+    room = os.stat(written.fileno()).st_size
+    # As on a full disk, what still fits is written of a line.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room + 50, before[1]))
+    try:
+        for _ in range(3):
+            logs.log(LOGGER, logging.INFO, "two", value="x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    logs.log(LOGGER, logging.INFO, "three")
+    logs.log(LOGGER, logging.INFO, "four")
+    first, torn, *rest = written.lines()
+    assert json.loads(first)["event"] == "one"
+    assert len(torn) == 50
+    lost, *others = map(json.loads, rest)
+    assert (lost["level"], lost["event"], lost["lines"]) == ("warning", "log lines lost", 3)
+    assert [line["event"] for line in others] == ["three", "four"]
+
+
+def test_a_reader_that_does_not_read_holds_nothing_up() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb") as writer:
+        logs.configure("info", "json", writer.fileno())
+        # Far more than a pipe holds: a second one that waits would wait for ever.
+        for _ in range(5000):
+            logs.log(LOGGER, logging.INFO, "line", value="x" * 100)
+        held = reader.read1(1 << 20).splitlines()
+        logs.log(LOGGER, logging.INFO, "last")
+        lost, last = map(json.loads, reader.read1(1 << 20).splitlines())
+    assert lost["lines"] == 5000 - len(held)
+    assert last["event"] == "last"
+
+
+@pytest.mark.parametrize("broken", ["2>&-", "2>/dev/full", "2> >(exec true)"])
+def test_a_server_serves_wherever_its_lines_go(tiny_model_path: Path, broken: str) -> None:
+    port = free_port()
+    command = f"{sys.executable} -m earmark_server --port={port} --model={tiny_model_path}"
+    process = subprocess.Popen(["bash", "-c", f"exec {command} {broken}"])
+    try:
+        options = (("grpc.max_reconnect_backoff_ms", 100), ("grpc.use_local_subchannel_pool", 1))
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            grpc.channel_ready_future(channel).result(DEADLINE_S)
+            stub = stubs.KeywordSpottingServiceStub(channel)
+            for _ in range(3):
+                requests = iter([config(), *chunks(pcm())])
+                assert len(detections(stub.StreamingSpot(requests, timeout=DEADLINE_S))) == 4
+            with pytest.raises(grpc.RpcError):
+                list(stub.StreamingSpot(iter([*chunks(pcm())]), timeout=DEADLINE_S))
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
