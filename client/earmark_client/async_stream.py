@@ -136,7 +136,7 @@ class _Call:
         self._stream = stream
         self._queue = queue
         self._address = address
-        self._call = SpottingStub(channel).StreamingSpot(metadata=metadata)
+        self._call = SpottingStub(channel).StreamingSpot(metadata=(*metadata, *stream.trace.metadata))
         self._given = _GivenStatus(self._call)
         self._sender = asyncio.create_task(_send(self._call, stream.begin(), stream.outbox, queue))
         self._responses = aiter(self._call)
@@ -171,6 +171,8 @@ class _Call:
             if stream.ended:
                 return None
             raise ConnectionLostError(f"the server at {self._address} ended the call before the stream")
+        if not stream.answered:
+            stream.trace.take(await self._call.initial_metadata())
         events = list(stream.take(response))
         self._queue.look_for_room()
         return events

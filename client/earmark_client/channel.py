@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from earmark.v1 import keyword_spotting_service_pb2_grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from earmark_client import tracing
 from earmark_client.errors import EarmarkError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -122,11 +123,16 @@ class Line:
 
     def __init__(self, make: Callable[[], Any], metadata: Metadata) -> None:
         self._make = make
-        self.metadata = metadata
+        self._metadata = metadata
         self._lock = threading.Lock()
         self._current: Any = None
         self._users: dict[Any, int] = {}
         self._closed = False
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes with a call that is made now: the credentials, and what the program is just doing."""
+        return (*self._metadata, *tracing.outgoing())
 
     def take(self) -> Any:
         """Give the channel for a call, a new one where there is none; EarmarkError once closed."""

@@ -22,6 +22,7 @@ from earmark_client.errors import (
 )
 from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Scores, Started
 from earmark_client.outbox import Outbox
+from earmark_client.tracing import StreamTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,6 +96,7 @@ class UnbrokenStream:
             start_s=0.0 if resume is None else resume.replay_s,
             keep_s=resume_within_s + interval_s + KEPT_BEYOND_S if resume_within_s > 0 else 0.0,
         )
+        self.trace = StreamTrace()
         self.answered = False
         """Whether the server has begun the stream on this call."""
         self.moving = False

@@ -150,7 +150,7 @@ def _call(
 ) -> Generator[Event]:
     """Give what one call brings; it ends when the stream is done, or is to move to another call."""
     requests = _Requests(stream, queue)
-    call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=metadata)
+    call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=(*metadata, *stream.trace.metadata))
     requests.call.set_result(call)
     overdue: threading.Timer | None = None
     if stream.answer_within_s is not None:
@@ -161,6 +161,8 @@ def _call(
         for response in call:
             if overdue is not None:
                 overdue.cancel()
+            if not stream.answered:
+                stream.trace.take(call.initial_metadata())
             yield from queue.take(response)
             if stream.moving:
                 return

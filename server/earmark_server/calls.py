@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from earmark_server.engine import EngineStream
     from earmark_server.settings import Settings
+    from earmark_server.tracing import CallTrace, Tracing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Call:
         self.audio_ns: int | None = None
         self.detection_count = 0
         self.stream: EngineStream | None = None
+        self.trace: CallTrace | None = None
         self._begun_s = time.perf_counter()
         self._guard: asyncio.Timeout | None = None
         self._ended_by: CallError | None = None
@@ -119,13 +121,17 @@ class Call:
             status=status,
             reason=reason,
             incident=incident,
+            trace_id=None if self.trace is None else self.trace.trace_id,
         )
+        if self.trace is not None:
+            self.trace.end(self, status, reason)
 
 
 class Calls:
     """All calls that are open now."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
+        self._tracing = tracing
         self.stalled = False
         """Whether no streams and recordings are let in because nobody would listen to them."""
         self._limits = {
@@ -198,6 +204,8 @@ class Calls:
         """
         authentication.name_by_certificate(context)
         call = Call(rpc, kind, unquote(context.peer()))
+        if self._tracing is not None:
+            call.trace = self._tracing.begin(rpc, context.invocation_metadata() or ())
         try:
             self._let_in(call)
             self._add(call)

@@ -29,6 +29,7 @@ from earmark_server.watched import BadFileError
 if TYPE_CHECKING:
     from earmark_server.metrics import Metrics
     from earmark_server.settings import Settings
+    from earmark_server.tracing import Tracing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ class Server:
         self._settings = settings
         self._shares_port = shares_port
         self._health = Health()
-        self._calls = Calls(settings)
+        self._tracing = _tracing() if settings.traces else None
+        self._calls = Calls(settings, self._tracing)
         self._service = KeywordSpottingService(settings, self._calls)
         self._engine: Engine | None = None
         self._owns_process = owns_process
@@ -177,6 +179,8 @@ class Server:
         if self._engine is not None:
             await self._engine.stop()
         self._exit_stack.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         log(_LOGGER, logging.INFO, "stopped")
         self._stopped.set()
 
@@ -223,3 +227,13 @@ class Server:
                     CallError("ENGINE_STALLED", "This server listens to nothing now: resume on another one.")
                 )
         self._turning = asyncio.create_task(self._health.set_serving(well))
+
+
+def _tracing() -> Tracing:
+    try:
+        from earmark_server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"traces needs {error.name}, which is not installed: pip install 'earmark[otel]'."
+        ) from None
+    return Tracing()

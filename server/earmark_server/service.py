@@ -141,6 +141,8 @@ class KeywordSpottingService:
             self._calls.refuse_if_draining()
             with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
                 call.stream = stream
+                if call.trace is not None:
+                    await context.send_initial_metadata(call.trace.metadata)
                 await self._write(context, activity, wire.started(work.model, active, call.request_id))
                 try:
                     with reader.sending_on(stream, audio_format, work.start_ns):

@@ -292,6 +292,11 @@ class Settings:
         high=65535,
     )
     metrics_host: str = _setting("127.0.0.1", "address for it to listen on; plain HTTP, for whoever asks")
+    traces: bool = _setting(
+        False,
+        "send an OpenTelemetry span of each call over OTLP/HTTP to where OTEL_EXPORTER_OTLP_ENDPOINT and the "
+        "other OTEL_ variables say; needs earmark[otel]",
+    )
     reflection: bool = _setting(True, "let clients ask which services there are")
     log_level: str = _setting(
         "info", "least severe lines to log", choices=("debug", "info", "warning", "error")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import grpc
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, SpanKind, StatusCode, get_current_span
@@ -21,7 +22,6 @@ from earmark_server.wire import SERVICE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import grpc
     from opentelemetry.trace import Span, SpanContext
 
     from earmark_server.calls import Call
@@ -42,9 +42,8 @@ _W3C = TraceContextTextMapPropagator()
 class Tracing:
     """Makes the spans of a server's calls."""
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
-        """`provider`: None for the one that the environment describes."""
-        self._provider = provider or _from_environment()
+    def __init__(self) -> None:
+        self._provider = _from_environment()
         self._tracer = self._provider.get_tracer("earmark_server")
 
     def begin(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> CallTrace:
@@ -79,10 +78,10 @@ class CallTrace:
         self.metadata = ((_RESPONSE_KEY, value),)
         """What tells the client of it."""
 
-    def end(self, call: Call, code: grpc.StatusCode, reason: str | None) -> None:
-        """End it with what is known of the call."""
-        known = {
-            "rpc.grpc.status_code": code.value[0],
+    def end(self, call: Call, status: str, reason: str | None) -> None:
+        """End it with a status, by its name, and what else is known of the call."""
+        known: dict[str, Any] = {
+            "rpc.grpc.status_code": grpc.StatusCode[status].value[0],
             "earmark.request_id": call.request_id,
             "earmark.caller": call.caller,
             "earmark.model": call.model,
@@ -91,7 +90,7 @@ class CallTrace:
             "earmark.reason": reason,
         }
         self._span.set_attributes({key: value for key, value in known.items() if value is not None})
-        if code.name in _FAULTS:
+        if status in _FAULTS:
             self._span.set_status(StatusCode.ERROR, reason)
         self._span.end()
 
