@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from earmark_client.sync_client import SyncClient
 
 LAYOUT = """\
-DIR/<keyword>/…   recordings in which that keyword is said once, one word a file
-DIR/…             all else: audio in which no keyword is said (other words, talk, noise), the longer the
-                  better; recordings of one keyword count as such audio for the others
+DIR/<keyword>/...  recordings in which that keyword is said once
+DIR/...            all else: audio in which no keyword is said, such as other
+                   words, talk, noise: the longer the better; recordings of one
+                   keyword count as such audio for the others
 """
 
 _SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
