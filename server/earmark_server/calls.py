@@ -283,6 +283,8 @@ class Calls:
         incident = None
         if isinstance(error, SpotterError):
             error = CallError(error.reason, str(error))
+        elif isinstance(error, MemoryError):
+            error = CallError("OVERLOADED", "This server has no memory left for the call: come back later.")
         elif not isinstance(error, CallError):
             incident = secrets.token_hex(6)
             log(_LOGGER, logging.ERROR, "internal error", exc_info=error, incident=incident, rpc=call.rpc)

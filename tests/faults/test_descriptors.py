@@ -1,0 +1,66 @@
+"""No more connections can be opened: who is in is served, who comes later waits until one closes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from command_rig import DEADLINE_S, Process
+from earmark_client import Detection, Health, Recording, SyncClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEMO = Path(__file__).resolve().parents[2] / "client/earmark_client/samples/demo.flac"
+CHUNK_S = 0.1
+
+if not hasattr(resource, "prlimit"):
+    pytest.skip("limits of another process are set by prlimit, which is Linux's", allow_module_level=True)
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_who_is_in_is_served_and_who_comes_later_waits_without_a_busy_loop() -> None:
+    everybody_is_there = threading.Event()
+
+    def audio() -> Iterator[bytes]:
+        with Recording(DEMO, block_s=CHUNK_S) as recording:
+            for i, chunk in enumerate(recording):
+                if i == 10:
+                    assert everybody_is_there.wait(DEADLINE_S)
+                yield bytes(chunk)
+
+    with Process("--port=0", "--log-format=json") as server:
+        port = server.wait_for("listening")["port"]
+        server.wait_for("serving")
+        pid, address = server.process.pid, f"127.0.0.1:{port}"
+        crowd = []
+        with SyncClient(address) as client, SyncClient(address) as late:
+            words = client.stream(audio(), sample_rate_hz=16_000, resume_within_s=0)
+            events = [next(words)]
+            opened = len(os.listdir(f"/proc/{pid}/fd"))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened + 8, opened + 8))
+            try:
+                crowd += [socket.create_connection(("127.0.0.1", port), DEADLINE_S) for _ in range(40)]
+                begun_s, used_s = time.monotonic(), cpu_s(pid)
+                everybody_is_there.set()
+                events += words
+                assert sum(isinstance(event, Detection) for event in events) == 13
+                # The stream itself takes a tenth of a second; a busy loop would take all there is.
+                time.sleep(2)
+                assert cpu_s(pid) - used_s < 0.5 * (time.monotonic() - begun_s)
+            finally:
+                for one in crowd:
+                    one.close()
+            assert late.health() is Health.SERVING
+        server.process.terminate()
+        assert server.process.wait(DEADLINE_S) == 0
