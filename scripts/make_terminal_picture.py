@@ -38,9 +38,7 @@ def main() -> None:
     code_format = CONSOLE_SVG_FORMAT[:start] + CONSOLE_SVG_FORMAT[end:]
     code_format = code_format.replace("Fira Code, monospace", "Fira Code, DejaVu Sans Mono, Menlo, monospace")
     (ROOT / "docs" / "terminal.svg").write_text(
-        console.export_svg(
-            title="earmark", theme=MONOKAI, code_format=code_format, unique_id="earmark"
-        )
+        console.export_svg(title="earmark", theme=MONOKAI, code_format=code_format, unique_id="earmark")
     )
 
 
@@ -51,6 +49,9 @@ def _rows(terminal: Terminal) -> list[Text]:
         for x in range(COLUMNS):
             cell = terminal.screen.buffer[y][x]
             colour = {"default": "", "brown": "yellow"}.get(cell.fg, cell.fg)
+            # pyte does not keep "dim", in which a bar's rest is drawn.
+            if cell.data == "─":
+                colour = "bright_black"
             row.append(cell.data, f"{'bold' if cell.bold else ''} {colour}".strip() or None)
         row.rstrip()
         rows.append(row)
