@@ -118,7 +118,7 @@ def test_the_screen_follows_the_size_of_its_terminal(address: str) -> None:
 
 
 def test_an_outage_is_shown_while_it_lasts_and_when_it_is_over() -> None:
-    with Server() as server, Terminal("spot", "-", "--server", server.address) as terminal:
+    with Server() as server, Terminal("spot", "-", "--server", server.address, columns=200) as terminal:
         audio = _speech(10.0)
         half = 3 * len(audio) // 10 // 2 * 2
         terminal.stdin.write(audio[:half])
