@@ -1,4 +1,4 @@
-"""Servers to be killed: on ports of their own, and behind an nginx."""
+"""Servers to be killed or replaced: on ports of their own, and behind an nginx."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _START_TIMEOUT_S = 60
+_DRAIN_TIMEOUT_S = 60
 
 _NGINX = """\
 daemon off;
@@ -46,7 +47,7 @@ http {{
 
 
 class Victim:
-    """A server process on a port of its own, which can be killed and started again there."""
+    """A server process on a port of its own, which can be killed, drained, and started again there."""
 
     def __init__(self, model_path: Path | None, max_streams: int, log: Path) -> None:
         self.port = _free_port()
@@ -84,6 +85,23 @@ class Victim:
             raise BenchmarkError(f"A server ended by itself. Its last words:\n{_last_words(self._log)}")
         self._process.kill()
         self._process.wait()
+
+    def replace(self) -> None:
+        """Drain it with SIGTERM, start it again, and wait until it serves.
+
+        BenchmarkError where it did not end by itself, with exit code 0.
+        """
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            code = self._process.wait(_DRAIN_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        if code != 0:
+            how = "did not end" if code is None else f"ended with exit code {code}"
+            raise BenchmarkError(f"A drained server {how}. Its last words:\n{_last_words(self._log)}")
+        self.start()
+        _wait_until_serving(self.address, self._log)
 
 
 @contextlib.contextmanager

@@ -6,27 +6,28 @@ from typing import TYPE_CHECKING
 import bench_rig
 import pytest
 
-from benchmarks import survival
+from benchmarks.survivor import Stream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("way", ["alone", "--nginx"])
-def test_nothing_is_lost_under_servers_that_are_killed(
-    tiny_model_path: Path, tmp_path: Path, way: str
+@pytest.mark.parametrize(
+    "way", [[], ["--nginx"], ["--rolling"], ["--rolling", "--nginx"], ["--cut"]], ids=" ".join
+)
+def test_nothing_is_lost_when_servers_are_killed_or_replaced_or_connections_cut(
+    tiny_model_path: Path, tmp_path: Path, way: list[str]
 ) -> None:
-    if way == "--nginx" and shutil.which("nginx") is None:
+    if "--nginx" in way and shutil.which("nginx") is None:
         pytest.skip("no nginx: on Debian, install nginx-light")
     done = bench_rig.run(
         "survival", "--model", tiny_model_path, "--recording", bench_rig.words(tmp_path),
-        "--streams", "4", "--seconds", "6", "--kills", "3", "--speed", "2",
-        *([way] if way == "--nginx" else []),
+        "--streams", "4", "--seconds", "6", "--times", "3", "--speed", "2", *way,
     )  # fmt: skip
     assert done.code == 0, done.err
     header, (line,) = done.table()
     cells = dict(zip(header, line, strict=True))
-    assert (cells["kills"], cells["streams"]) == ("3", "4")
+    assert (cells["times"], cells["streams"]) == ("3", "4")
     assert int(cells["times resumed"]) >= 1
     # 12 s from any place of a loop of 2 s with three words.
     assert cells["got"] == cells["detections expected"]
@@ -37,10 +38,10 @@ def test_nothing_is_lost_under_servers_that_are_killed(
 def test_what_is_lost_comes_twice_or_is_moved_is_counted() -> None:
     expected = {"low-10": (1, 2), "mid-20": (3, 4), "low-30": (5, 6)}
 
-    def stream(*got: tuple[str, tuple[int, int]]) -> survival.Stream:
-        return survival.Stream(None, 0, 0, 1.0, expected, list(got))  # type: ignore[arg-type]
+    def stream(*got: tuple[str, tuple[int, int]]) -> Stream:
+        return Stream(None, 0, 0, 1.0, expected, list(got))  # type: ignore[arg-type]
 
-    def counts(one: survival.Stream) -> tuple[int, int, int]:
+    def counts(one: Stream) -> tuple[int, int, int]:
         return one.lost, one.repeated, one.moved
 
     first, second, third = expected.items()
@@ -55,7 +56,7 @@ def test_what_is_lost_comes_twice_or_is_moved_is_counted() -> None:
 def test_a_trial_in_which_nothing_is_heard_is_no_success(tiny_model_path: Path, tmp_path: Path) -> None:
     done = bench_rig.run(
         "survival", "--model", tiny_model_path, "--recording", bench_rig.words(tmp_path, []),
-        "--streams", "1", "--seconds", "1", "--kills", "1",
+        "--streams", "1", "--seconds", "1", "--times", "1",
     )  # fmt: skip
     assert done.code == 1
     assert "nothing was put to the test" in done.err

@@ -42,6 +42,7 @@ class Server:
         self.port = port or free_port()
         self.address = f"{host}:{self.port}"
         self.model_path = model_path
+        self.environment: dict[str, str] = {}
         self._arguments = (f"--host={host}", *arguments)
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -69,7 +70,7 @@ class Server:
             [*command, *self._arguments, *arguments],
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env={**environment, **self.environment},
         )
         self._lines = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(self._process.stderr, self._lines), daemon=True).start()

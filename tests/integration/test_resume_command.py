@@ -8,25 +8,29 @@ import re
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
+from glob import glob
 from typing import TYPE_CHECKING
 
+import pytest
 from faults import TIMEOUT_S, Server
 from outside import DEMO
 from watched import demo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextlib.contextmanager
-def _spot(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def _spot(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
     with subprocess.Popen(
         [sys.executable, "-m", "earmark_client", "spot", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
+        env={**environment, **variables},
     ) as process:
         overdue = threading.Timer(TIMEOUT_S, process.kill)
         overdue.start()
@@ -69,6 +73,46 @@ def test_a_killed_server_leaves_no_trace_in_the_output() -> None:
         rf"earmark: the server at {server.address} went away: .*; trying to go on for 60 s\n", lost
     )
     assert re.fullmatch(r"earmark: going on where it broke, after \d+\.\d s; nothing is lost\n", resumed)
+
+
+def test_a_clock_that_is_set_back_and_forth_in_the_middle_of_a_stream_changes_nothing(tmp_path: Path) -> None:
+    """The clock of the server's process and of the client's, by libfaketime."""
+    libraries = glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+    if not libraries:
+        pytest.skip("no libfaketime: on Debian, install faketime")
+    clock = tmp_path / "clock"
+    clock.write_text("+0d")
+    # As when a clock is set: the time of day jumps, and what measures intervals does not.
+    faked = {
+        "LD_PRELOAD": libraries[0],
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    audio = b"".join(demo())
+    thirds = [audio[len(audio) * i // 3 : len(audio) * (i + 1) // 3] for i in range(3)]
+    server = Server()
+    server.environment = faked
+    with server, _spot("-", "--server", server.address, **faked) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines = []
+        for third, known, days in zip(thirds, (3, 4, 0), (-2, 2, 2), strict=True):
+            process.stdin.write(third)
+            process.stdin.flush()
+            lines += [process.stdout.readline() for _ in range(known)]
+            clock.write_text(f"{days:+}d")
+        process.stdin.close()
+        lines += process.stdout.readlines()
+        assert process.wait(TIMEOUT_S) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        told = [datetime.fromisoformat(server.wait_for("detection")["time"]) for _ in range(13)]
+        with _spot("-", "--server", server.address) as undisturbed:
+            expected, _ = undisturbed.communicate(audio)
+    assert _without_time(b"".join(lines)) == _without_time(expected)
+    jumps = {round((time - datetime.now(UTC)) / timedelta(days=1)) for time in told}
+    assert jumps == {0, -2, 2}
 
 
 def test_without_trying_a_killed_server_is_a_failure() -> None:
