@@ -87,13 +87,13 @@ class Server:
             self._metrics = Metrics(settings, self._health, self._calls, self._running)
         # In this order: the first one sees what the second one refuses.
         interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication)
+        options = connections.options(settings, shares_port=shares_port)
         self._grpc = grpc.aio.server(
             interceptors=[each for each in interceptors if each is not None],
-            options=(
-                *connections.options(settings, shares_port=shares_port),
-                *self._calls.connection_age.grpc_options,
-            ),
+            options=(*options, *self._calls.connection_age.grpc_options),
         )
+        own = connections.options(settings, shares_port=False)
+        self._probed = grpc.aio.server(options=own) if settings.health_port else None
         self.port = 0
         """The port that is listened on, once `start` has bound it."""
 
@@ -106,6 +106,9 @@ class Server:
         begun_s = time.perf_counter()
         self._bind()
         await self._health.register(self._grpc)
+        if self._probed is not None:
+            await self._health.register(self._probed)
+            await self._probed.start()
         if self._settings.reflection:
             register_reflection(self._grpc)
         register_service(self._grpc, self._service, self._settings.max_message_bytes)
@@ -123,7 +126,7 @@ class Server:
             models = await asyncio.to_thread(Models, self._settings)
         except BaseException:
             self._exit_stack.close()
-            await self._grpc.stop(None)
+            await self._stop_grpc(None)
             raise
         self._engine = Engine()
         self._engine.start()
@@ -175,7 +178,7 @@ class Server:
             task.cancel()
         await self._health.drain()
         self._calls.drain()
-        await self._grpc.stop(grace_s)
+        await self._stop_grpc(grace_s)
         if self._engine is not None:
             await self._engine.stop()
         self._exit_stack.close()
@@ -189,19 +192,35 @@ class Server:
         await self._stopped.wait()
 
     def _bind(self) -> None:
-        address = self._settings.address
+        certificates = self._certificates
+        credentials = None if certificates is None else certificates.credentials()
+        self.port = self._listen(self._grpc, self._settings.port, credentials, "--port, or 0 for a free one")
+        if self._probed is not None:
+            self._listen(self._probed, self._settings.health_port, None, "--health-port")
+
+    def _listen(
+        self, server: grpc.aio.Server, port: int, credentials: grpc.ServerCredentials | None, option: str
+    ) -> int:
+        address = self._settings.address(port)
         try:
-            if self._certificates is None:
-                self.port = self._grpc.add_insecure_port(address)
+            if credentials is None:
+                bound = server.add_insecure_port(address)
             else:
-                self.port = self._grpc.add_secure_port(address, self._certificates.credentials())
+                bound = server.add_secure_port(address, credentials)
         except RuntimeError:
-            self.port = 0
-        if not self.port:
+            bound = 0
+        if not bound:
             raise StartError(
-                f"Cannot listen on {address}: the port is in use (choose another with --port, or 0 for a "
-                "free one), or the address is not this machine's."
+                f"Cannot listen on {address}: the port is in use (choose another with {option}), "
+                "or the address is not this machine's."
             )
+        return int(bound)
+
+    async def _stop_grpc(self, grace_s: float | None) -> None:
+        await self._grpc.stop(grace_s)
+        # Last: until then it can be asked.
+        if self._probed is not None:
+            await self._probed.stop(None)
 
     async def _open_metrics(self) -> None:
         if self._metrics is None:

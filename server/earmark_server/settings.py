@@ -285,6 +285,13 @@ class Settings:
         low=0,
         high=86_400,
     )
+    health_port: int = _setting(
+        0,
+        "port on which the health service alone answers too, in plain text and without a token, for probes "
+        "that can do no TLS, as those of Kubernetes; 0: none; of several workers, each has the next one",
+        low=0,
+        high=65535,
+    )
     metrics_port: int = _setting(
         0,
         "port for Prometheus to fetch /metrics from; 0: none; of several workers, each has the next one",
@@ -316,21 +323,20 @@ class Settings:
             )
         _check_models(self)
         _check_access(self)
-        if self.metrics_port and self.metrics_port + self.workers > 65536:
-            raise SettingsError(
-                f"metrics_port must leave a port for each of {self.workers} workers, but is "
-                f"{self.metrics_port}."
-            )
+        for name, port in (("health_port", self.health_port), ("metrics_port", self.metrics_port)):
+            if port and port + self.workers > 65536:
+                raise SettingsError(
+                    f"{name} must leave a port for each of {self.workers} workers, but is {port}."
+                )
         if 0 < self.max_rate < 1:
             raise SettingsError(
                 f"max_rate must be 0 (no limit) or at least 1, but is {self.max_rate:g}: no stream could be "
                 "listened to as it is spoken."
             )
 
-    @property
-    def address(self) -> str:
-        """Host and port as gRPC writes them, IPv6 in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+    def address(self, port: int) -> str:
+        """Host and a port as gRPC writes them, IPv6 in brackets."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
     @classmethod
     def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:

@@ -107,7 +107,7 @@ def supervise(settings: Settings, arguments: Sequence[str]) -> int:
         except OSError as error:
             in_use = "the port is in use (choose another with --port, or 0 for a free one)"
             why = in_use if error.errno == errno.EADDRINUSE else error.strerror
-            _log_cannot_start(f"Cannot listen on {settings.address}: {why}.")
+            _log_cannot_start(f"Cannot listen on {settings.address(settings.port)}: {why}.")
             return 1
         return asyncio.run(_Supervisor(settings, arguments, port).run())
 
@@ -294,8 +294,9 @@ class _Supervisor:
     async def _run_one(self, index: int) -> tuple[bool, _Ending]:
         """Run one worker to its end; returns whether it served, and how it ended."""
         command = self._command
-        if self._settings.metrics_port:
-            command = [*command, f"--metrics-port={self._settings.metrics_port + index}"]
+        for name in ("health_port", "metrics_port"):
+            if port := getattr(self._settings, name):
+                command = [*command, f"--{name.replace('_', '-')}={port + index}"]
         try:
             worker = await _Worker.start(command)
         except OSError as error:

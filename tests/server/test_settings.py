@@ -24,7 +24,7 @@ def test_defaults() -> None:
     settings = Settings.read([], {})
     assert settings == Settings()
     assert (settings.host, settings.port, settings.reflection) == ("127.0.0.1", 50051, True)
-    assert settings.address == "127.0.0.1:50051"
+    assert settings.address(50051) == "127.0.0.1:50051"
 
 
 def test_help_has_every_setting_once_with_its_default_unit_and_variable(
@@ -155,4 +155,4 @@ def test_loopback(host: str, loopback: bool) -> None:
 
 
 def test_an_ipv6_address_is_written_in_brackets() -> None:
-    assert Settings(host="::1", port=1).address == "[::1]:1"
+    assert Settings(host="::1", port=1).address(1) == "[::1]:1"
