@@ -11,11 +11,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from earmark_server import logs
-from earmark_server.settings import Settings
+from earmark_server.command_line import read_settings
 from earmark_server.workers import Line, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from earmark_server.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     line = Line.take(given)
-    settings = Settings.read(given if line is None else given[1:], os.environ)
+    settings = read_settings(given if line is None else given[1:], os.environ)
     logs.configure(settings.log_level, settings.log_format, worker=None if line is None else os.getpid())
     if settings.workers > 1:
         return supervise(settings, given)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from earmark_server import serve_in_thread
+from earmark_server.command_line import read_settings
 from earmark_server.settings import Settings, SettingsError, is_loopback
 
 if TYPE_CHECKING:
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 def refusal(arguments: list[str], environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> str:
     """What is said of wrong settings; the exit code must be 2."""
     with pytest.raises(SystemExit) as caught:
-        Settings.read(arguments, environment)
+        read_settings(arguments, environment)
     assert caught.value.code == 2
     return capsys.readouterr().err.splitlines()[-1]
 
 
 def test_defaults() -> None:
-    settings = Settings.read([], {})
+    settings = read_settings([], {})
     assert settings == Settings()
     assert (settings.host, settings.port, settings.reflection) == ("127.0.0.1", 50051, True)
     assert settings.address(50051) == "127.0.0.1:50051"
@@ -31,7 +32,7 @@ def test_help_has_every_setting_once_with_its_default_unit_and_variable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        Settings.read(["--help"], {})
+        read_settings(["--help"], {})
     assert caught.value.code == 0
     out = capsys.readouterr().out
     for field in dataclasses.fields(Settings):
@@ -63,7 +64,7 @@ def test_help_has_every_setting_once_with_its_default_unit_and_variable(
 def test_command_line_before_environment_before_default(
     arguments: list[str], environment: dict[str, str], expected: dict[str, Any]
 ) -> None:
-    assert Settings.read(arguments, environment) == Settings(**expected)
+    assert read_settings(arguments, environment) == Settings(**expected)
 
 
 def test_several_models(tmp_path: Path) -> None:
@@ -71,8 +72,8 @@ def test_several_models(tmp_path: Path) -> None:
     one.touch()
     two.touch()
     both = (str(one), str(two))
-    assert Settings.read(["--model", both[0], "--model", both[1]], {}).model == both
-    assert Settings.read([], {"EARMARK_MODEL": f"{one}:{two}"}).model == both
+    assert read_settings(["--model", both[0], "--model", both[1]], {}).model == both
+    assert read_settings([], {"EARMARK_MODEL": f"{one}:{two}"}).model == both
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_several_workers_need_linux(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.platform", "linux")
-    assert Settings.read(["--workers", "3"], {}).workers == 3
+    assert read_settings(["--workers", "3"], {}).workers == 3
     monkeypatch.setattr("sys.platform", "darwin")
     assert "workers must be 1 here, but is 3" in refusal(["--workers", "3"], {}, capsys)
     assert Settings(workers=1).workers == 1
