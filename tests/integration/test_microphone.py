@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import soundfile
 from earmark_client import SyncClient
+from terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,6 +234,25 @@ def test_listening_outlives_its_server(microphone: _Microphone, tiny_model_path:
         assert line["start_s"] - first_s == pytest.approx(start_s - words[0][0], abs=0.1)
     assert "trying to go on" in lost
     assert "nothing is lost" in resumed
+
+
+def test_a_microphone_is_shown_on_a_terminal(microphone: _Microphone, tiny_model_path: Path) -> None:
+    import tiny_model
+    from earmark_server.embedded import serve_in_thread
+
+    own = {name: microphone.environment[name] for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")}
+    with (
+        serve_in_thread(model=(str(tiny_model_path),)) as address,
+        Terminal("listen", "--server", address, **own) as terminal,
+    ):
+        terminal.wait_for(lambda text: "● connected  delay" in text and "silent" in text)
+        microphone.play(tiny_model.recording([(0.5, "low")], 1.0) * 32768)
+        text = terminal.wait_for(lambda text: "1 detection " in text and "dB" in text)
+        assert "Listening to default (44100 Hz); Ctrl-C ends. Keywords: low, mid, high" in text
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+    assert " s of audio, 1 detection, took " in terminal.text
+    assert terminal.text.endswith("interrupted")
 
 
 def test_it_stops_by_itself_after_so_much_audio(microphone: _Microphone, tiny_model_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_stream_shows_its_state_level_scores_and_delay_below_its_detections(ad
         assert terminal.wait() == 130
         *found, summary = terminal.text.replace("^C", "").splitlines()
         assert [DETECTION.findall(line) for line in found if line] == [["no"], ["yes"]]
-        assert re.fullmatch(r"-: 3\.\d\d s of audio, 2 detections, took .*, interrupted", summary)
+        assert re.fullmatch(r"-: [23]\.\d\d s of audio, 2 detections, took .*, interrupted", summary)
         assert not terminal.screen.cursor.hidden
 
 
@@ -82,8 +82,8 @@ def test_a_terminal_that_can_do_less_is_given_less(
     with Terminal("spot", "-", "--server", address, **variables) as terminal:
         terminal.stdin.write(_speech(3.2))
         terminal.stdin.flush()
-        text = terminal.wait_for(lambda text: " yes " in text and ("delay" in text) == live)
-        assert ("level" in text) == live
+        text = terminal.wait_for(lambda text: " yes " in text and ("level" in text) == live)
+        assert ("delay" in text) == live
         terminal.stdin.close()
         assert terminal.wait() == 0
     coloured = re.search(rb"\x1b\[[\d;]*3\d[\d;]*m", terminal.raw)
@@ -109,12 +109,13 @@ def test_the_screen_follows_the_size_of_its_terminal(address: str) -> None:
         terminal.stdin.write(_speech(3.2))
         terminal.stdin.flush()
         terminal.wait_for(_after_yes)
-        for columns, bar in [(30, 12), (70, 30)]:
+        for columns, bar in [(44, 26), (70, 30)]:
             terminal.resize(columns, 24)
             terminal.wait_for(re.compile(rf"^  level +[━─]{{{bar}}} -\d+ dB$", re.MULTILINE).search)
-        assert terminal.text.count("connected") == 1
+            assert DETECTION.findall(terminal.text) == ["no", "yes"]
         terminal.stdin.close()
         assert terminal.wait() == 0
+    assert ": 3.20 s of audio, 2 detections, took " in terminal.text
 
 
 def test_an_outage_is_shown_while_it_lasts_and_when_it_is_over() -> None:
@@ -127,11 +128,13 @@ def test_an_outage_is_shown_while_it_lasts_and_when_it_is_over() -> None:
         server.kill()
         terminal.stdin.write(audio[half:])
         terminal.stdin.flush()
-        text = terminal.wait_for(re.compile(r"○ reconnecting, try \d+: ").search)
-        assert "trying to go on for 60 s" in text
+        terminal.wait_for(
+            re.compile(r"trying to go on for 60 s$.*○ reconnecting, try \d+: ", re.M | re.S).search
+        )
         server.start()
-        text = terminal.wait_for(re.compile(r"● resumed after \d+\.\d s").search)
-        assert "nothing is lost" in text
+        terminal.wait_for(
+            lambda text: "nothing is lost" in text and re.search(r"● resumed after \d+\.\d s", text)
+        )
         terminal.stdin.close()
         assert terminal.wait() == 0
     assert DETECTION.findall(terminal.text) == ["no", "yes", "stop", "go", "left", "right"]

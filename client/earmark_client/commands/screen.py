@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import signal
 import sys
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -92,6 +94,18 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         self._display.stop()
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Hold Ctrl-C back until the block is done: rich prints again what it is interrupted in."""
+        held: list[int] = []
+        before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if held and callable(before):
+            before(signal.SIGINT, None)
 
     def watch(self, blocks: Iterable[bytes | Silence]) -> Iterator[bytes | Silence]:
         """Give the blocks on, having looked at them."""

@@ -215,24 +215,25 @@ def _run(
                 score_interval_s=screen.score_interval_s if screen else None,
                 resume_within_s=args.resume_within,
             ):
-                if screen:
-                    screen.take(event)
-                match event:
-                    case Started():
-                        on_started(event)
-                        printer.started(name, event)
-                    case Detection():
-                        detections += 1
-                        if keeper:
-                            keeper.take(event)
-                        printer.detection(name, event)
-                    case Progress():
-                        audio_s = event.received_s
-                    case Reconnecting() | Resumed():
-                        _tell(event, broken=broken, within_s=args.resume_within)
-                        broken = isinstance(event, Reconnecting)
-                    case Ended():
-                        audio_s = event.audio_s
+                with screen.undisturbed() if screen else nullcontext():
+                    if screen:
+                        screen.take(event)
+                    match event:
+                        case Started():
+                            on_started(event)
+                            printer.started(name, event)
+                        case Detection():
+                            detections += 1
+                            if keeper:
+                                keeper.take(event)
+                            printer.detection(name, event)
+                        case Progress():
+                            audio_s = event.received_s
+                        case Reconnecting() | Resumed():
+                            _tell(event, broken=broken, within_s=args.resume_within)
+                            broken = isinstance(event, Reconnecting)
+                        case Ended():
+                            audio_s = event.audio_s
     except KeyboardInterrupt:
         printer.summary(name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=True))
         raise
