@@ -77,8 +77,8 @@ def test_it_serves_and_a_signal_drains_it(server: Process, number: signal.Signal
         assert len(detections(events)) == 4
     server.process.send_signal(number)
     lines = list(server.lines())
-    assert [line["event"] for line in lines] == ["call ended", "draining", "stopped"]
-    assert lines[0]["request_id"] == "last"
+    assert [line["event"] for line in lines] == [*["detection"] * 4, "call ended", "draining", "stopped"]
+    assert {line["request_id"] for line in lines[:5]} == {"last"}
     assert server.end()[0] == 0
 
 
