@@ -1,0 +1,207 @@
+"""What deploy/kubernetes says is what the server, its image and Kubernetes know."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import promql_parser
+import pytest
+import yaml
+from certificates import Authority
+from earmark_server.settings import Settings
+from earmark_server.tokens import add_token
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import parser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "deploy" / "kubernetes"
+TIMEOUT_S = 60
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((FOLDER / name).read_text())
+
+
+DEPLOYMENT = read("deployment.yaml")
+POD = DEPLOYMENT["spec"]["template"]["spec"]
+CONTAINER = POD["containers"][0]
+ENVIRONMENT = {one["name"]: one["value"] for one in CONTAINER["env"]}
+PORTS = {one["name"]: one["containerPort"] for one in CONTAINER["ports"]}
+NAME = {"app.kubernetes.io/name": "earmark"}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The container's, with the secrets that README.md says how to make."""
+    secrets = tmp_path_factory.mktemp("secrets")
+    pair = Authority(secrets / "made").sign("server")
+    add_token("robot", str(secrets / "made/tokens"))
+    (secrets / "made/keys").write_text("k" * 64)
+    files = {
+        "tls": {"tls.crt": pair.certificate, "tls.key": pair.key},  # as `create secret tls` calls them
+        "tokens": {"tokens": secrets / "made/tokens"},
+        "resume-key": {"keys": secrets / "made/keys"},
+    }
+    for volume in POD["volumes"]:
+        folder = secrets / volume["name"]
+        folder.mkdir()
+        for name, content in files[volume["name"]].items():
+            shutil.copy(content, folder / name)
+    assert {one["mountPath"] for one in CONTAINER["volumeMounts"]} == {f"/secrets/{name}" for name in files}
+    return {key: value.replace("/secrets", str(secrets)) for key, value in ENVIRONMENT.items()}
+
+
+@pytest.fixture(scope="module")
+def series(environment: dict[str, str], tiny_model_path: Path) -> Iterator[set[str]]:
+    """Run a server as in the deployment, probed as there; give the names of its metrics."""
+    mine = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
+    command = [sys.executable, "-m", "earmark_server", f"--model={tiny_model_path}"]
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
+        free = {name: one.getsockname()[1] for name, one in zip(PORTS, sockets, strict=True)}
+    ports = {f"EARMARK_{name.upper()}_PORT": str(free[name]) for name in ("health", "metrics")}
+    ports |= {"EARMARK_PORT": str(free["grpc"]), "EARMARK_HOST": "127.0.0.1"}
+    with subprocess.Popen(command, env={**mine, **environment, **ports}) as process:
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{free['health']}") as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                status = None
+                while status != health_pb2.HealthCheckResponse.SERVING:
+                    assert process.poll() is None
+                    request = health_pb2.HealthCheckRequest()
+                    status = stub.Check(request, timeout=TIMEOUT_S, wait_for_ready=True).status
+            address = f"http://127.0.0.1:{free['metrics']}/metrics"
+            with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:
+                text = answer.read().decode()
+            yield {
+                one.name for family in parser.text_string_to_metric_families(text) for one in family.samples
+            }
+        finally:
+            process.terminate()
+            assert process.wait(TIMEOUT_S) == 0
+
+
+def test_every_variable_is_a_setting_with_a_value_that_it_can_have(environment: dict[str, str]) -> None:
+    known = {f"EARMARK_{name.upper()}" for name in Settings.__dataclass_fields__}
+    assert set(environment) <= known
+    settings = Settings.read([], environment)
+    assert (settings.port, settings.health_port, settings.metrics_port) == (
+        PORTS["grpc"],
+        PORTS["health"],
+        PORTS["metrics"],
+    )
+    assert not settings.insecure
+
+
+def test_every_port_that_is_named_is_the_containers() -> None:
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert CONTAINER[probe]["grpc"]["port"] == PORTS["health"]
+    annotations = DEPLOYMENT["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(PORTS["metrics"])
+    assert [one["targetPort"] for one in read("service.yaml")["spec"]["ports"]] == ["grpc"]
+    allowed = [
+        port["port"] for rule in read("network-policy.yaml")["spec"]["ingress"] for port in rule["ports"]
+    ]
+    assert set(allowed) <= set(PORTS)
+
+
+def test_everything_selects_the_servers_and_nothing_else() -> None:
+    assert DEPLOYMENT["spec"]["template"]["metadata"]["labels"] == NAME
+    assert DEPLOYMENT["spec"]["selector"] == {"matchLabels": NAME}
+    assert read("service.yaml")["spec"]["selector"] == NAME
+    assert read("disruption-budget.yaml")["spec"]["selector"] == {"matchLabels": NAME}
+    assert read("network-policy.yaml")["spec"]["podSelector"] == {"matchLabels": NAME}
+    target = read("autoscaler.yaml")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == (DEPLOYMENT["kind"], DEPLOYMENT["metadata"]["name"])
+
+
+def test_a_pod_has_time_to_leave_the_name_and_to_drain(environment: dict[str, str]) -> None:
+    settings = Settings.read([], environment)
+    leaves_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert leaves_s > CONTAINER["readinessProbe"]["periodSeconds"]
+    assert POD["terminationGracePeriodSeconds"] >= leaves_s + settings.drain_grace_s + 5
+
+
+def test_the_watchdog_comes_before_the_liveness_probe(environment: dict[str, str]) -> None:
+    settings, probe = Settings.read([], environment), CONTAINER["livenessProbe"]
+    # A failure may begin just before a probe.
+    soonest_s = (probe["failureThreshold"] - 1) * probe["periodSeconds"]
+    assert soonest_s > settings.stall_timeout_s + settings.stall_exit_s
+
+
+def test_a_pod_runs_as_the_images_user_and_can_write_nowhere() -> None:
+    users = set(re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    context = POD["securityContext"]
+    assert users == {(str(context["runAsUser"]), str(context["runAsGroup"]))}
+    assert context["runAsNonRoot"]
+    assert CONTAINER["securityContext"]["readOnlyRootFilesystem"]
+    assert CONTAINER["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert all(volume.keys() == {"name", "secret"} for volume in POD["volumes"])
+
+
+def test_the_readme_says_how_to_make_every_secret() -> None:
+    text = (FOLDER / "README.md").read_text()
+    made = set(re.findall(r"kubectl create secret \S+ (\S+)", text))
+    assert {volume["secret"]["secretName"] for volume in POD["volumes"]} == made
+    named = set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE))
+    assert named == {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+
+
+def test_what_is_scaled_by_is_made_of_the_servers_metrics(series: set[str]) -> None:
+    made = set()
+    for rule in read("prometheus-adapter.yaml")["rules"]["custom"]:
+        asked = promql_parser.parse(rule["seriesQuery"])
+        assert asked.name in series
+        query = rule["metricsQuery"].replace("<<.Series>>", asked.name)
+        query = query.replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'namespace="default"')
+        promql_parser.parse(query)
+        naming = rule.get("name", {"matches": "^(.*)$", "as": "${1}"})
+        made.add(re.sub(naming["matches"], naming["as"].replace("${1}", r"\1"), asked.name))
+    assert {one["pods"]["metric"]["name"] for one in read("autoscaler.yaml")["spec"]["metrics"]} == made
+
+
+def test_servers_are_added_before_they_refuse_streams(environment: dict[str, str]) -> None:
+    settings = Settings.read([], environment)
+    targets = {
+        one["pods"]["metric"]["name"]: one["pods"]["target"]["averageValue"]
+        for one in read("autoscaler.yaml")["spec"]["metrics"]
+    }
+    assert int(targets["earmark_streams_open"]) < settings.max_streams
+    assert float(targets["earmark_queue_wait_seconds_p50"].rstrip("m")) / 1000 < settings.max_lag_s
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tool = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
+    if shutil.which(tool[0]) is None:
+        pytest.skip("neither kustomize nor kubectl is installed")
+    path = tmp_path_factory.mktemp("built") / "all.yaml"
+    path.write_bytes(subprocess.run([*tool, str(FOLDER)], check=True, capture_output=True).stdout)
+    return path
+
+
+def test_kustomize_builds_it_and_kubernetes_knows_every_field(built: Path) -> None:
+    command = [sys.executable, "-m", "kubernetes_validate", "--strict", str(built)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+    kinds = [one["kind"] for one in yaml.safe_load_all(built.read_text())]
+    assert sorted(kinds) == [
+        "Deployment",
+        "HorizontalPodAutoscaler",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Service",
+    ]
