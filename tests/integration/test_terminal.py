@@ -98,8 +98,7 @@ def test_a_narrow_and_low_terminal_shows_what_there_is_room_for(address: str) ->
     with Terminal("spot", "-", "--server", address, columns=26, lines=5) as terminal:
         terminal.stdin.write(_speech(1.8))
         terminal.stdin.flush()
-        text = terminal.wait_for(lambda text: "connected" in text and "level" in text)
-        assert "connected  delay" in text
+        terminal.wait_for(lambda text: "● connected  delay" in text and "  level " in text)
         terminal.type("\x03")
         assert terminal.wait() == 130
 
