@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -25,21 +24,22 @@ TEXT = "a marked exception"
 
 
 @pytest.fixture(params=["text", "json"])
-def said(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
-    """Log all that can be logged, as the command does; gives what was said."""
+def log_file(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Log all that can be logged, as the command does, to this file."""
     root, own = logging.getLogger(), logging.getLogger("earmark_server")
     before = root.handlers[:], root.level, own.level
-    stream = io.StringIO()
-    logs.configure("debug", request.param, stream)
-    root.setLevel(logging.DEBUG)
-    yield stream
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        logs.configure("debug", request.param, file.fileno())
+        root.setLevel(logging.DEBUG)
+        yield path
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     own.setLevel(before[2])
 
 
 def test_no_audio_no_token_and_no_exception_text_is_logged_or_told(
-    said: io.StringIO, tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+    log_file: Path, tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = add_token("alice", str(tmp_path / "tokens"))
     good, bad = ((("authorization", f"Bearer {one}"),) for one in (token, "a marked token"))
@@ -66,7 +66,7 @@ def test_no_audio_no_token_and_no_exception_text_is_logged_or_told(
                 assert told[-1].code == StatusCode.INTERNAL
 
     run(scenario)
-    log = said.getvalue()
+    log = log_file.read_text()
     assert log.count("internal error") == 2
     assert "in step" in log
     assert "RuntimeError" in log
