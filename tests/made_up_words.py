@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 RATE = 16_000
 COMPUTER = ((500.0, 900.0), (1400.0, 1100.0), (700.0, 700.0))  # three syllables: from and to, in Hz
 BANANA = ((2600.0, 1800.0), (400.0, 400.0), (3000.0, 3400.0))
+LEMON = ((1000.0, 1600.0), (2200.0, 2000.0))
 
 
 def say(word: tuple[tuple[float, float], ...], person: int, seed: int, length_s: float = 1.6) -> np.ndarray:
@@ -42,6 +43,22 @@ def write_recordings(
     for i in range(count):
         samples = say(word, 0 if one_person else i, i)
         soundfile.write(folder / f"{i:02d}.wav", samples, RATE)
+    return folder
+
+
+def write_clips(folder: Path, words: dict[str, tuple[tuple[float, float], ...]], people: int) -> Path:
+    """Every word by every person, laid out as in Speech Commands; the last fifth of the people validate."""
+    rng, validation = np.random.default_rng(6), []
+    for i, (name, word) in enumerate(words.items()):
+        (folder / name).mkdir(parents=True)
+        for person in range(people):
+            path = folder / name / f"{person:08x}_nohash_0.wav"
+            soundfile.write(path, say(word, person, i), RATE)
+            if person >= people * 4 // 5:
+                validation.append(f"{name}/{path.name}\n")
+    (folder / "validation_list.txt").write_text("".join(validation))
+    (folder / "_background_noise_").mkdir()
+    soundfile.write(folder / "_background_noise_" / "hiss.wav", 0.05 * rng.standard_normal(20 * RATE), RATE)
     return folder
 
 
