@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS=1 DVC_SITE_CACHE_DIR=$scratch/site
 
 git clone --quiet . "$scratch/earmark"
 cd "$scratch/earmark"
-export PYTHONPATH=protos:server:client:training
+export PYTHONPATH=$PWD/protos:$PWD/server:$PWD/client:$PWD/training
 git config user.name Pipeline
 git config user.email pipeline@example.org
 
@@ -28,7 +28,7 @@ ran() {
 }
 
 step "a few made-up words"
-PYTHONPATH=tests python - <<'PYTHON'
+PYTHONPATH=tests:$PYTHONPATH python - <<'PYTHON'
 from pathlib import Path
 from made_up_words import BANANA, COMPUTER, LEMON, write_clips, write_speech
 write_clips(Path("data/speech_commands"), {"computer": COMPUTER, "banana": BANANA, "lemon": LEMON}, people=20)
