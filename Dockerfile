@@ -3,9 +3,12 @@
 #   docker build -t earmark-client --target client .      the command `earmark` alone
 #   docker build -t earmark-trainer --target trainer .    earmark-train, with torch
 # Layers are ordered by how often they change: system, locked packages, model, code.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python
 # 1: the build trains a model, if models/ has none.
 ARG TRAIN=0
+
+# Named where Dependabot sees it; another base takes its place by PYTHON_IMAGE.
+FROM python:3.11-slim-bookworm AS python
 
 # What all of them share: an unprivileged user, an environment without pip, and one thread for each numeric library
 # (Earmark's own threads and processes are what is parallel).

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-lowest lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
+.PHONY: help demo serve test test-pipeline torch-cpu test-lowest lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -21,14 +21,28 @@ serve: $(VENV)/.server ## Set up, and serve on 127.0.0.1:50051
 test: $(VENV)/.dev ## Set up what is still missing, and run the tests
 	$(BIN)/python -m pytest -q
 
+test-pipeline: $(VENV)/.dev ## Run the training pipeline (dvc) on a few made-up words: minutes
+	@$(PIP) --editable '.[pipeline]'
+	scripts/test_pipeline.sh
+
+torch-cpu: $(VENV)/.server ## Install torch for the CPU, where the package index has it for CUDA (before test or lint)
+	@$(PIP) uv
+	@$(BIN)/uv pip install --python $(BIN)/python --torch-backend=cpu --requirement requirements/torch.txt
+
 test-lowest: $(VENV)/.dev ## Test client and server with the lowest versions that are allowed
 	scripts/test_lowest.sh
 
-lint: $(VENV)/.dev check-generated ## Check style, types, protos and that the generated code is current
+lint: $(VENV)/.dev check-generated ## Check style, types, protos, scripts, images and workflows, and that the generated code is current
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/buf lint
+	$(BIN)/shellcheck scripts/*.sh .ci/run
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml compose.dev.yaml
 
 format: $(VENV)/.dev ## Put the sources into the project's format
 	$(BIN)/ruff check --fix --select I

@@ -245,6 +245,9 @@ def test_the_command_measures_folders_and_writes_a_page_that_stands_alone(
     document = json.loads((tmp_path / "metrics.json").read_text())
     assert document["data"]["seed"] == 3
     assert document["sha256"] in page
+    card = (tmp_path / "model_card.md").read_text()
+    assert all(f"| {keyword} |" in card for keyword in SpotterModel.load(tiny_model_path).metadata.keywords)
+    assert document["sha256"] in card
 
 
 @pytest.mark.parametrize(

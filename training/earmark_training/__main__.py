@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="write report.html, a page that stands alone, and metrics.json",
+        help="write report.html, a page that stands alone, metrics.json and model_card.md",
     )
     keyword = command("keyword", "Teach the model that comes with the package a word of your own.")
     keyword.add_argument("keyword", metavar="WORD", help="the word or phrase, as it is written")
@@ -201,6 +201,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     from earmark_spotter import SpotterModel
 
+    from earmark_training.card import new_card
     from earmark_training.corpus import Corpus
     from earmark_training.evaluate import evaluate
     from earmark_training.material import from_folders, prepared
@@ -219,7 +220,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(table.text() + "\n")
     if args.out:
         write_report(document, args.out)
-        print(f"{args.out}/report.html shows this with curves; {args.out}/metrics.json has every figure")
+        (args.out / "model_card.md").write_text(new_card(model.metadata, document))
+        print(
+            f"{args.out}/report.html shows this with curves; metrics.json and model_card.md have the figures"
+        )
 
 
 def _keyword(args: argparse.Namespace) -> None:

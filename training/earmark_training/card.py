@@ -10,6 +10,8 @@ from earmark_training.tables import Table, tables_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from earmark_spotter.metadata import ModelMetadata
+
 BEGIN = "<!-- figures: written by scripts/update_model_card.py -->"
 END = "<!-- end of figures -->"
 
@@ -31,6 +33,20 @@ def update_card(path: Path, document: dict[str, Any]) -> None:
     if not begin or not end:
         raise ExportError(f"{path} lacks the lines that its figures go between: {BEGIN} and {END}")
     path.write_text(f"{before}{BEGIN}\n\n{_figures(document)}\n\n{END}{after}")
+
+
+def new_card(metadata: ModelMetadata, document: dict[str, Any]) -> str:
+    """Return the model card of a model that has none, from what its file and its evaluation say."""
+    words = ", ".join(f"*{name}*" for name in metadata.keyword_names)
+    sources = "\n".join(f"- {s.name}: {s.license}; {s.attribution}" for s in metadata.training.sources)
+    return (
+        f"# Model card: `{metadata.name}` {metadata.version}\n\n"
+        f"Listens for {words} in PCM at {metadata.sample_rate_hz} Hz; each score looks back on "
+        f"{metadata.receptive_field_ms / 1000:.2f} s of audio. Every detection waits "
+        f"{metadata.detector.hold_ms:.0f} ms after its score's peak to see whether a higher one follows.\n\n"
+        f"Trained by the code at commit `{metadata.training.commit}` on:\n\n{sources}\n\n"
+        f"## How well it hears\n\n{BEGIN}\n\n{_figures(document)}\n\n{END}\n"
+    )
 
 
 def _figures(document: dict[str, Any]) -> str:

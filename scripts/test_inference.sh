@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Say keywords with a synthesizer, have them spotted, and keep the answer and how long it took.
+#   scripts/test_inference.sh IMAGE                a server in a container of this image, pulled if it is not there
+#   scripts/test_inference.sh --server HOST:PORT   a server that runs; earmark_client is that of `python`
+# Leaves words.wav, response.json and inference_metrics.json in $OUT (inference/). WORDS are what is said, VOICE is
+# espeak-ng's. Needs espeak-ng and sox.
+set -euo pipefail
+[ $# = 1 ] || [ "${1:-} $#" = "--server 2" ] || { sed -n '3,6s/^# //p' "$0" >&2; exit 2; }
+scripts=$(realpath "$(dirname "$0")")
+docker=${DOCKER:-docker}
+mkdir -p "${OUT:=inference}"
+out=$(realpath "$OUT")
+read -ra words <<<"${WORDS:-yes no stop go left right up down}"
+scratch=$(mktemp -d)
+container=
+finish() {
+  rm -rf "$scratch"
+  [ -z "$container" ] || "$docker" rm --force "$container" >/dev/null
+}
+trap finish EXIT
+
+for command in espeak-ng sox; do
+  command -v "$command" >/dev/null || { echo "$command is missing: apt-get install espeak-ng sox" >&2; exit 1; }
+done
+clips=()
+for word in "${words[@]}"; do
+  espeak-ng -v "${VOICE:-en-us}" -s 140 -w "$scratch/$word.wav" "$word"
+  sox -q "$scratch/$word.wav" -r 16000 -c 1 -b 16 "$scratch/$word-16k.wav" gain -n -6 pad 0.6 0.6
+  clips+=("$scratch/$word-16k.wav")
+done
+sox -q "${clips[@]}" "$out/words.wav"
+said=$(IFS=, && echo "${words[*]}")
+
+if [ "$1" = --server ]; then
+  python "$scripts/measure_inference.py" "$2" "$out/words.wav" "$said" "$out"
+  exit
+fi
+container=$("$docker" run --detach --read-only --cap-drop ALL --security-opt no-new-privileges --health-interval 1s "$1")
+for _ in $(seq 120); do
+  health=$("$docker" inspect -f '{{.State.Health.Status}}' "$container")
+  [ "$health" != healthy ] || break
+  sleep 0.5
+done
+[ "$health" = healthy ] || { "$docker" logs "$container" >&2; echo "The server was not healthy within 60 s." >&2; exit 1; }
+# The image has the client too: it asks from beside the server, and writes as whoever runs this.
+"$docker" run --rm --network "container:$container" --user "$(id -u):$(id -g)" --volume "$scripts:/scripts:ro" \
+  --volume "$out:/out" --entrypoint python "$1" /scripts/measure_inference.py localhost:50051 /out/words.wav "$said" /out

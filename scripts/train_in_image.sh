@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Train in the trainer's image, from nothing: fetch Speech Commands and LibriSpeech's dev-clean, prepare, train, export, evaluate.
+#   scripts/train_in_image.sh IMAGE [OPTION OF earmark-train train]...      such as --preset quick --epochs 1
+# Leaves model.onnx and run/ in $OUT (trained/). Recordings go into $DATA (data/) and are fetched only if it lacks
+# speech_commands/.
+set -euo pipefail
+[ $# -ge 1 ] || { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }
+image=$1
+shift
+docker=${DOCKER:-docker}
+mkdir -p "${OUT:=trained}" "${DATA:=data}"
+inside() { # as whoever runs this, whose the folders are
+  "$docker" run --rm --user "$(id -u):$(id -g)" --env TRAIN=1 --env HOME=/tmp \
+    --volume "$(realpath "$OUT"):/models" --volume "$(realpath "$DATA"):/data" "$@"
+}
+if [ ! -d "$DATA/speech_commands" ]; then
+  inside --entrypoint python "$image" -c '
+from torchaudio.datasets import LIBRISPEECH, SPEECHCOMMANDS
+SPEECHCOMMANDS("/data", download=True)
+LIBRISPEECH("/data", url="dev-clean", download=True)'
+  mv "$DATA/SpeechCommands/speech_commands_v0.02" "$DATA/speech_commands"
+fi
+inside "$image" "$@"

@@ -1,0 +1,77 @@
+"""scripts/test_inference.sh, with which the pipeline tries an image: here it asks a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from outside import REPOSITORY, TIMEOUT_S, Case, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("espeak-ng") and shutil.which("sox")), reason="espeak-ng or sox is missing"
+)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with running_server(Case(None, 16_000, b"")) as address:
+        yield address
+
+
+def ask(address: str, out: Path, words: str, *, synthesizer: str = "") -> subprocess.CompletedProcess[str]:
+    path = f"{synthesizer}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["scripts/test_inference.sh", "--server", address],
+        cwd=REPOSITORY,
+        env=os.environ | {"PATH": path, "OUT": str(out), "WORDS": words},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def test_what_a_synthesizer_says_is_heard_and_kept_with_how_long_it_took(address: str, tmp_path: Path):
+    words = "yes left right up"
+    done = ask(address, tmp_path, words)
+    assert done.returncode == 0, done.stderr
+    response = json.loads((tmp_path / "response.json").read_text())
+    metrics = json.loads((tmp_path / "inference_metrics.json").read_text())
+    assert metrics["said"] == words.split()
+    assert metrics["heard"] == [one["keyword"] for one in response["detections"]]
+    assert metrics["right"] >= 3
+    assert metrics["spot_ms"] > 0
+    assert 0 < metrics["classify_one_second"]["p50_ms"] <= metrics["classify_one_second"]["p95_ms"]
+
+
+def test_words_that_the_model_does_not_know_fail_it(address: str, tmp_path: Path):
+    done = ask(address, tmp_path, "banana")
+    assert done.returncode == 1
+    assert "knows none of banana" in done.stderr
+
+
+def test_words_that_are_not_heard_fail_it(address: str, tmp_path: Path):
+    # Another synthesizer, which whistles whatever it is to say.
+    whistler = tmp_path / "espeak-ng"
+    whistler.write_text(f'#!/bin/sh\nexec {shutil.which("sox")} -q -n -r 22050 -c 1 "$6" synth 1 sine 3000\n')
+    whistler.chmod(0o755)
+    done = ask(address, tmp_path, "yes left", synthesizer=str(tmp_path))
+    assert done.returncode == 1
+    assert "Said was yes left, but heard" in done.stderr
+
+
+def test_it_says_how_it_is_called():
+    done = subprocess.run(
+        ["scripts/test_inference.sh"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "IMAGE" in done.stderr
