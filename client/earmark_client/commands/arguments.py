@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from earmark_client.audio import Encoding, KeywordSetting
 from earmark_client.channel import DEFAULT_ADDRESS, target
-from earmark_client.commands import plot, queries, streaming, tune
+from earmark_client.commands import plot, queries, streaming, tune, web
 from earmark_client.commands.completion import HOW_TO, SHELLS, completion
 from earmark_client.commands.connection import add_security
 from earmark_client.errors import InvalidRequestError
@@ -158,6 +158,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="how many false alarms an hour a keyword may give (default: 0.5)",
     )
 
+    page = _add(
+        commands,
+        "web",
+        "serve a page that listens to a browser's microphone",
+        web.web,
+        _connection(with_json=False),
+        model,
+    )
+    web.add_options(page, whole=_whole)
+
     _add(commands, "models", "list what the server has loaded", queries.models, connection)
 
     health = _add(
@@ -185,7 +195,9 @@ def _add(
     return parser
 
 
-def _connection(without: str = "one inside this process") -> argparse.ArgumentParser:
+def _connection(
+    without: str = "one inside this process", *, with_json: bool = True
+) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--server",
@@ -195,9 +207,10 @@ def _connection(without: str = "one inside this process") -> argparse.ArgumentPa
         default=os.environ.get("EARMARK_SERVER") or None,
         help=f"the server to use (default: $EARMARK_SERVER, else {without})",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON, one object a line (docs/output.schema.json)"
-    )
+    if with_json:
+        parser.add_argument(
+            "--json", action="store_true", help="print JSON, one object a line (docs/output.schema.json)"
+        )
     add_security(parser)
     return parser
 

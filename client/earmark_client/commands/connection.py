@@ -48,7 +48,17 @@ def add_security(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def connected(args: argparse.Namespace, *, without: str | None = None) -> Iterator[tuple[str, SyncClient]]:
-    """Give a server's address, and a client of it.
+    """Give a server's address, and a client of it; which server, `reached` says."""
+    with (
+        reached(args, without=without) as (address, security),
+        SyncClient(address, **security) as client,
+    ):
+        yield address, client
+
+
+@contextmanager
+def reached(args: argparse.Namespace, *, without: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give a server's address, and how a client of it is secured.
 
     The server is the one that the options name, else that at the address `without`, else one inside
     this process.
@@ -59,10 +69,8 @@ def connected(args: argparse.Namespace, *, without: str | None = None) -> Iterat
         for flag, value in {**given, "--token-file": args.token_file}.items():
             if value is not None:
                 raise InvalidRequestError(f"{flag} is for a server: name it with --server HOST:PORT")
-    with embedded.server(address) as reached:
-        security = {} if address is None else _security(args)
-        with SyncClient(reached, **security) as client:
-            yield reached, client
+    with embedded.server(address) as found:
+        yield found, {} if address is None else _security(args)
 
 
 def _security(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+// The rows of keywords: a name, a slider for its threshold, and its figure.
+
+export class Keywords {
+  /** `onChange` is told when a threshold was moved. */
+  constructor(rows, reset, onChange) {
+    this.rows = rows;
+    this.reset = reset;
+    this.onChange = onChange;
+    this.all = [];
+    reset.onclick = () => {
+      for (const one of this.all) this.set(one, one.calibrated, false);
+      onChange();
+    };
+  }
+
+  /** Show these keywords, each {keyword, threshold}, as calibrated. */
+  show(keywords) {
+    for (const one of this.all) one.row.remove();
+    this.all = keywords.map(({ keyword, threshold }) => {
+      const row = document.createElement("div"), label = document.createElement("label");
+      const slider = document.createElement("input"), figure = document.createElement("output");
+      row.className = "keyword";
+      label.textContent = keyword;
+      label.htmlFor = slider.id = figure.htmlFor = `threshold-${keyword}`;
+      slider.type = "range";
+      [slider.min, slider.max, slider.step] = ["0.01", "0.99", "any"];
+      slider.setAttribute("aria-label", `Threshold of ${keyword}`);
+      row.append(label, figure, slider);
+      this.rows.append(row);
+      const one = { keyword, calibrated: threshold, row, slider, figure };
+      slider.oninput = () => {
+        this.set(one, slider.valueAsNumber, true);
+        this.onChange();
+      };
+      // With step "any" an arrow's step is the browser's.
+      slider.onkeydown = event => {
+        const by = { ArrowUp: 0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowLeft: -0.01 }[event.key];
+        if (!by) return;
+        event.preventDefault();
+        slider.valueAsNumber = Math.round(100 * (slider.valueAsNumber + by)) / 100;
+        slider.oninput();
+      };
+      this.set(one, threshold, false);
+      return one;
+    });
+  }
+
+  set(one, threshold, changed) {
+    Object.assign(one, { threshold, changed });
+    one.slider.value = threshold;
+    one.figure.value = threshold.toFixed(2);
+    one.slider.setAttribute("aria-valuetext", threshold.toFixed(2));
+    one.row.classList.toggle("changed", changed);
+    this.reset.disabled = !this.all.some(one => one.changed);
+  }
+
+  /** The thresholds that are not as calibrated. */
+  get changed() {
+    return Object.fromEntries(this.all.filter(one => one.changed).map(one => [one.keyword, one.threshold]));
+  }
+
+  /** Mark a keyword as just heard. */
+  mark(keyword) {
+    const one = this.all.find(one => one.keyword === keyword);
+    if (!one) return;
+    one.row.classList.add("heard");
+    clearTimeout(one.timer);
+    one.timer = setTimeout(() => one.row.classList.remove("heard"), 1200);
+  }
+}
