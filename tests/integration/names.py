@@ -17,14 +17,15 @@ _A, _IN = 1, 1
 class Name:
     """A name server (RFC 1035) that gives the same IPv4 addresses for every name, and none of IPv6.
 
-    `addresses` may be changed; `target` is an address that gRPC resolves here.
+    It is at `address`. `addresses` may be changed; `target` is an address that gRPC resolves here.
     """
 
     def __init__(self, addresses: Sequence[str], port: int) -> None:
         self.addresses = list(addresses)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
-        self.target = f"dns://127.0.0.1:{self._socket.getsockname()[1]}/earmark.test:{port}"
+        self.address: tuple[str, int] = self._socket.getsockname()
+        self.target = f"dns://127.0.0.1:{self.address[1]}/earmark.test:{port}"
         self._thread = threading.Thread(target=self._answer)
 
     def __enter__(self) -> Self:
@@ -33,7 +34,7 @@ class Name:
 
     def __exit__(self, *_: object) -> None:
         # An empty question: closing does not wake the thread.
-        self._socket.sendto(b"", self._socket.getsockname())
+        self._socket.sendto(b"", self.address)
         self._thread.join()
         self._socket.close()
 

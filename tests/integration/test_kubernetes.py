@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,15 +16,17 @@ import promql_parser
 import pytest
 import yaml
 from certificates import Authority
+from earmark_client import SyncClient, Tls
 from earmark_server.settings import Settings
 from earmark_server.tokens import add_token
+from faults import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 TIMEOUT_S = 60
 
@@ -48,7 +48,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The container's, with the secrets that README.md says how to make."""
     secrets = tmp_path_factory.mktemp("secrets")
     pair = Authority(secrets / "made").sign("server")
-    add_token("robot", str(secrets / "made/tokens"))
+    (secrets / "made/token").write_text(add_token("robot", str(secrets / "made/tokens")))
     (secrets / "made/keys").write_text("k" * 64)
     files = {
         "tls": {"tls.crt": pair.certificate, "tls.key": pair.key},  # as `create secret tls` calls them
@@ -65,13 +65,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def series(environment: dict[str, str], tiny_model_path: Path) -> Iterator[set[str]]:
-    """Run a server as in the deployment, probed as there; give the names of its metrics."""
+def deployed(environment: dict[str, str], tiny_model_path: Path) -> Iterator[dict[str, int]]:
+    """Run a server as in the deployment, probed as there; give its ports."""
     mine = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
     command = [sys.executable, "-m", "earmark_server", f"--model={tiny_model_path}"]
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
-        free = {name: one.getsockname()[1] for name, one in zip(PORTS, sockets, strict=True)}
+    free = {name: free_port() for name in PORTS}
     ports = {f"EARMARK_{name.upper()}_PORT": str(free[name]) for name in ("health", "metrics")}
     ports |= {"EARMARK_PORT": str(free["grpc"]), "EARMARK_HOST": "127.0.0.1"}
     with subprocess.Popen(command, env={**mine, **environment, **ports}) as process:
@@ -83,15 +81,32 @@ def series(environment: dict[str, str], tiny_model_path: Path) -> Iterator[set[s
                     assert process.poll() is None
                     request = health_pb2.HealthCheckRequest()
                     status = stub.Check(request, timeout=TIMEOUT_S, wait_for_ready=True).status
-            address = f"http://127.0.0.1:{free['metrics']}/metrics"
-            with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:
-                text = answer.read().decode()
-            yield {
-                one.name for family in parser.text_string_to_metric_families(text) for one in family.samples
-            }
+            yield free
         finally:
             process.terminate()
             assert process.wait(TIMEOUT_S) == 0
+
+
+@pytest.fixture(scope="module")
+def series(deployed: dict[str, int]) -> set[str]:
+    """The names of the server's metrics."""
+    address = f"http://127.0.0.1:{deployed['metrics']}/metrics"
+    with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:
+        families = parser.text_string_to_metric_families(answer.read().decode())
+    return {one.name for family in families for one in family.samples}
+
+
+def test_a_client_that_balances_by_itself_gets_through(
+    deployed: dict[str, int], environment: dict[str, str]
+) -> None:
+    made = Path(environment["EARMARK_TOKEN_FILE"]).parents[1] / "made"
+    with SyncClient(
+        f"127.0.0.1:{deployed['grpc']}",
+        round_robin=True,
+        tls=Tls(ca=made / "ca.pem"),
+        token=(made / "token").read_text(),
+    ) as client:
+        assert [model.name for model in client.list_models()] == ["tiny"]
 
 
 def test_every_variable_is_a_setting_with_a_value_that_it_can_have(environment: dict[str, str]) -> None:

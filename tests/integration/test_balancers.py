@@ -1,0 +1,208 @@
+"""Three servers behind a balancer, set up as deploy/ says: streams are spread, and survive their servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from certificates import Authority
+from cryptography.x509 import DNSName
+from earmark_client import Client, EarmarkError, Progress, Resumed, Tls
+from faults import Server, eventually, free_port
+from names import Name
+from watched import RATE_HZ, HeldBack, Stream, assert_unbroken, demo, in_the_background, run_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+HOSTS = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+ADDED = "127.0.0.4"
+CARES = "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
+SERVICE = "earmark.default.svc.cluster.local"
+
+
+class Site:
+    """Servers with TLS on a port that they share, and a name of them all that a balancer asks for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority(folder)
+        self.front = self.authority.sign("front")
+        self.back = self.authority.sign("back", names=(DNSName(SERVICE),))
+        self.port, self.front_port = free_port(), free_port()
+        self.name = Name(HOSTS, self.port)
+
+    def server(self, host: str) -> Server:
+        tls = (f"--tls-certificate={self.back.certificate}", f"--tls-key={self.back.key}")
+        return Server(None, *tls, host=host, port=self.port)
+
+    def client(self) -> Client:
+        return Client(f"127.0.0.1:{self.front_port}", tls=Tls(ca=self.authority.path))
+
+    def config(self, source: str, changes: dict[str, object]) -> Path:
+        """Write one of deploy/ anew, with what is different here."""
+        text = (DEPLOY / source).read_text()
+        for old, new in changes.items():
+            assert text.count(old) == 1, old
+            text = text.replace(old, str(new))
+        path = self.folder / Path(source).name
+        path.write_text(text)
+        return path
+
+
+def envoy(site: Site) -> list[object]:
+    own = "{address: 0.0.0.0, port_value: 50051}", "{address: 127.0.0.1, port_value: 9901}"
+    host, port = site.name.address
+    resolver = f"""
+          typed_dns_resolver_config:
+            name: envoy.network.dns_resolver.cares
+            typed_config:
+              "@type": {CARES}
+              resolvers:
+                - socket_address: {{address: {host}, port_value: {port}}}
+"""
+    path = site.config(
+        "envoy/envoy.yaml",
+        {
+            own[0]: f"{{address: 127.0.0.1, port_value: {site.front_port}}}",
+            own[1]: "{address: 127.0.0.1, port_value: 0}",
+            f"{{address: {SERVICE}, port_value: 50051}}": f"{{address: {SERVICE}, port_value: {site.port}}}",
+            "          dns_refresh_rate: 2s\n": "          dns_refresh_rate: 0.1s" + resolver,
+            "/secrets/tls/tls.crt": site.front.certificate,
+            "/secrets/tls/tls.key": site.front.key,
+            "/secrets/ca/ca.crt": site.authority.path,
+        },
+    )
+    return ["envoy", "-c", path, "--log-level", "warning", "--use-dynamic-base-id", "--concurrency", 2]
+
+
+def haproxy(site: Site) -> list[object]:
+    pem = site.folder / "front-and-key.pem"
+    pem.write_bytes(site.front.certificate.read_bytes() + site.front.key.read_bytes())
+    host, port = site.name.address
+    path = site.config(
+        "haproxy/haproxy.cfg",
+        {
+            "bind :50051": f"bind 127.0.0.1:{site.front_port}",
+            f"{SERVICE}:50051": f"{SERVICE}:{site.port}",
+            "parse-resolv-conf": f"nameserver here {host}:{port}",
+            "/secrets/tls/tls.pem": pem,
+            "/secrets/ca/ca.crt": site.authority.path,
+        },
+    )
+    return ["haproxy", "-f", path, "-db"]
+
+
+@pytest.fixture(params=[envoy, haproxy], ids=["Envoy", "HAProxy"])
+def balancer(request: pytest.FixtureRequest) -> Callable[[Site], list[object]]:
+    make: Callable[[Site], list[object]] = request.param
+    if shutil.which(make.__name__) is None:
+        pytest.skip(f"{make.__name__} is not installed")
+    return make
+
+
+@contextlib.contextmanager
+def running(site: Site, balancer: Callable[[Site], list[object]]) -> Iterator[None]:
+    """Run a balancer before the site's servers, which serve, until it knows all of them to be well."""
+    command = [*map(str, balancer(site))]
+    with (
+        site.name,
+        (site.folder / "balancer.log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield
+        finally:
+            process.kill()
+            print((site.folder / "balancer.log").read_text())
+
+
+async def reach_all(client: Client, servers: list[Server]) -> None:
+    """Call until each of them has been called through the balancer."""
+    with eventually("calls at all servers") as waiting:
+        while waiting(all(server.ended_calls() for server in servers)):
+            with contextlib.suppress(EarmarkError):
+                async for _ in client.stream([bytes(3200)], sample_rate_hz=RATE_HZ):
+                    pass
+
+
+def test_streams_are_spread_evenly(balancer: Callable[[Site], list[object]], tmp_path: Path) -> None:
+    """Those of one client, over one connection."""
+    site, count = Site(tmp_path), 30
+    with contextlib.ExitStack() as held:
+        servers = [held.enter_context(site.server(host)) for host in HOSTS]
+        held.enter_context(running(site, balancer))
+
+        async def play() -> list[int]:
+            async with site.client() as client:
+                await reach_all(client, servers)
+                before = [server.ended_calls() for server in servers]
+                streams = [HeldBack([bytes(3200)] * 2) for _ in range(count)]
+
+                def end() -> None:
+                    with eventually("all of them to be open") as waiting:
+                        while waiting(all(stream.events for stream in streams)):
+                            pass
+                    for stream in streams:
+                        stream.may_end.set()
+
+                ending = in_the_background(end)
+                await run_on(client, streams, sample_rate_hz=RATE_HZ)
+                ending.result()
+            with eventually("the ends") as waiting:
+                while waiting(sum(server.ended_calls() for server in servers) == sum(before) + count):
+                    pass
+            return [server.ended_calls() - one for server, one in zip(servers, before, strict=True)]
+
+        shares = asyncio.run(play())
+    assert all(abs(share - count / 3) <= 0.2 * count / 3 for share in shares), shares
+
+
+def test_one_server_is_added_one_is_killed_one_is_drained_and_no_detection_is_lost(
+    balancer: Callable[[Site], list[object]], tmp_path: Path
+) -> None:
+    site, chunks = Site(tmp_path), demo()
+    with contextlib.ExitStack() as held:
+        servers = [held.enter_context(site.server(host)) for host in HOSTS]
+        killed, drained, _ = servers
+        added = held.enter_context(site.server(ADDED))
+        held.enter_context(running(site, balancer))
+        streams = [HeldBack(chunks, speed=8.0) for _ in range(9)]
+        expected = Stream(chunks)
+
+        def change() -> None:
+            with eventually("progress") as waiting:
+                while waiting(all(len(stream.of(Progress)) > 3 for stream in streams)):
+                    pass
+            site.name.addresses.append(ADDED)
+            killed.kill()
+            with eventually("the killed one's streams to go on") as waiting:
+                while waiting(sum(bool(stream.of(Resumed)) for stream in streams) >= 2):
+                    pass
+            drained.drain()
+            assert drained.wait() == 0
+            for stream in streams:
+                stream.may_end.set()
+
+        async def play() -> None:
+            async with site.client() as client:
+                await reach_all(client, servers)
+                await run_on(client, [expected], sample_rate_hz=RATE_HZ)
+                changing = in_the_background(change)
+                await run_on(client, streams, sample_rate_hz=RATE_HZ)
+                changing.result()
+                await reach_all(client, [added])
+
+        asyncio.run(play())
+    assert not expected.of(Resumed)
+    for stream in streams:
+        assert_unbroken(stream, expected)
