@@ -17,6 +17,7 @@ import pytest
 import yaml
 from certificates import Authority
 from earmark_client import SyncClient, Tls
+from earmark_server.command_line import read_settings
 from earmark_server.settings import Settings
 from earmark_server.tokens import add_token
 from faults import free_port
@@ -112,7 +113,7 @@ def test_a_client_that_balances_by_itself_gets_through(
 def test_every_variable_is_a_setting_with_a_value_that_it_can_have(environment: dict[str, str]) -> None:
     known = {f"EARMARK_{name.upper()}" for name in Settings.__dataclass_fields__}
     assert set(environment) <= known
-    settings = Settings.read([], environment)
+    settings = read_settings([], environment)
     assert (settings.port, settings.health_port, settings.metrics_port) == (
         PORTS["grpc"],
         PORTS["health"],
@@ -144,14 +145,14 @@ def test_everything_selects_the_servers_and_nothing_else() -> None:
 
 
 def test_a_pod_has_time_to_leave_the_name_and_to_drain(environment: dict[str, str]) -> None:
-    settings = Settings.read([], environment)
+    settings = read_settings([], environment)
     leaves_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert leaves_s > CONTAINER["readinessProbe"]["periodSeconds"]
     assert POD["terminationGracePeriodSeconds"] >= leaves_s + settings.drain_grace_s + 5
 
 
 def test_the_watchdog_comes_before_the_liveness_probe(environment: dict[str, str]) -> None:
-    settings, probe = Settings.read([], environment), CONTAINER["livenessProbe"]
+    settings, probe = read_settings([], environment), CONTAINER["livenessProbe"]
     # A failure may begin just before a probe.
     soonest_s = (probe["failureThreshold"] - 1) * probe["periodSeconds"]
     assert soonest_s > settings.stall_timeout_s + settings.stall_exit_s
@@ -189,7 +190,7 @@ def test_what_is_scaled_by_is_made_of_the_servers_metrics(series: set[str]) -> N
 
 
 def test_servers_are_added_before_they_refuse_streams(environment: dict[str, str]) -> None:
-    settings = Settings.read([], environment)
+    settings = read_settings([], environment)
     targets = {
         one["pods"]["metric"]["name"]: one["pods"]["target"]["averageValue"]
         for one in read("autoscaler.yaml")["spec"]["metrics"]
