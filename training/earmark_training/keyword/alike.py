@@ -27,7 +27,8 @@ ONE_VOICE_DB = 6.0
 SAME_WORD = 0.2
 """Below this usual likeness, recordings are not of one word."""
 
-_ODD_FRACTION = 0.45
+_ODD_FRACTION = 0.3
+_DOUBTFUL_FRACTION = 0.45
 _TWO_WORDS = 0.22
 _FEWEST = 2  # recordings that can be a word of their own
 
@@ -66,22 +67,27 @@ def usual_likeness(alike: NDArray[np.float64]) -> float:
 
 
 def odd_ones(alike: NDArray[np.float64]) -> list[int]:
-    """Return which recordings are not of the word that the others are.
+    """Return which recordings are much less like the others than is usual: hardly of the same word.
 
-    Those that are much less like the others than is usual; and, where the recordings fall into two groups
-    that are alike within but not between them, the smaller group. Measured on `computer` and `jarvis`, with
-    12, 24 and 50 recordings, eight draws each: where one in ten is of another word, 60% to 100% of those are
-    found, and up to 6% of the word's own are taken for strangers; where a third is, 18 of 24 folders are
-    refused for it; of 24 folders of one word, one is.
+    Measured on `computer` and `jarvis` with 12, 30 and 100 recordings, eight draws each: 0% to 4% of a word's
+    own are taken for strangers; where one in ten is of another word, 20% to 60% of those are found. To take
+    more of a word's own for strangers is worse than to miss some: it is those that are hard to hear.
     """
     likeness = _likeness(alike)
-    odd = set(np.flatnonzero(likeness < _ODD_FRACTION * np.median(likeness)).tolist())
-    while True:
-        rest = np.array([i for i in range(len(alike)) if i not in odd], int)
-        smaller = _smaller_group(alike[np.ix_(rest, rest)])
-        if not smaller.any():
-            return sorted(odd)
-        odd |= set(rest[smaller].tolist())
+    return np.flatnonzero(likeness < _ODD_FRACTION * np.median(likeness)).tolist()
+
+
+def doubtful_ones(alike: NDArray[np.float64]) -> list[int]:
+    """Return which recordings somebody should listen to: they may be of another word.
+
+    The odd ones and others that are less like the rest than is usual (4% to 9% of a word's own; 40% to 90% of
+    the strangers, where they are one in ten); and, where the recordings fall into two groups that are alike
+    within but not between them, the smaller group. Where a third is of another word, that group is more than
+    a fifth of all in 28 to 78 of a hundred folders. Of 48 folders of one word, two have so many, both of 12.
+    """
+    likeness = _likeness(alike)
+    doubtful = set(np.flatnonzero(likeness < _DOUBTFUL_FRACTION * np.median(likeness)).tolist())
+    return sorted(doubtful | set(np.flatnonzero(_smaller_group(alike)).tolist()))
 
 
 def _likeness(alike: NDArray[np.float64]) -> NDArray[np.float64]:

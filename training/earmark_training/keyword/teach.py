@@ -27,6 +27,7 @@ from earmark_training.keyword.alike import (
     ONE_VOICE_DB,
     SAME_WORD,
     compare,
+    doubtful_ones,
     odd_ones,
     usual_likeness,
     voice_spread_db,
@@ -178,18 +179,21 @@ def _odd_ones(
     """Return, by their numbers, the recordings that do not sound like the others; refuse many of them."""
     background = [material.corpus.samples(r) for r in material.speech[:_BACKGROUND_PIECES]]
     alike = compare(network, takes, background)
-    usual = usual_likeness(alike)
+    usual, doubtful = usual_likeness(alike), doubtful_ones(alike)
     odd = {i: Rejected(takes[i].path, "it does not sound like the same word") for i in odd_ones(alike)}
-    if usual < SAME_WORD or len(odd) > _MANY_ODD * len(takes):
+    others = [Rejected(takes[i].path, "is it the same word?") for i in doubtful if i not in odd]
+    if usual < SAME_WORD or len(doubtful) > _MANY_ODD * len(takes):
         raise RecordingsError(
             f"the recordings in {request.recordings} do not sound like one word (likeness {usual:.2f}, "
-            f"{len(odd)} of {len(takes)} odd): put recordings of one keyword into a folder"
-            + (", and listen to these:\n" + listed(odd.values()) if odd else "")
+            f"{len(doubtful)} of {len(takes)} odd): put recordings of one keyword into a folder"
+            + (", and listen to these:\n" + listed([*odd.values(), *others]) if doubtful else "")
         )
     if odd:
         log.warning(
             "%d recordings do not sound like the others and are left out:\n%s", len(odd), listed(odd.values())
         )
+    if others:
+        log.info("%d recordings sound less like the others; listen to them:\n%s", len(others), listed(others))
     return odd
 
 
