@@ -18,6 +18,7 @@ if [ ! -d "$DATA/speech_commands" ]; then
 from torchaudio.datasets import LIBRISPEECH, SPEECHCOMMANDS
 SPEECHCOMMANDS("/data", download=True)
 LIBRISPEECH("/data", url="dev-clean", download=True)'
+  rm -f "$DATA"/*.tar.gz
   mv "$DATA/SpeechCommands/speech_commands_v0.02" "$DATA/speech_commands"
 fi
 inside "$image" "$@"
