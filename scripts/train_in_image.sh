@@ -8,9 +8,11 @@ set -euo pipefail
 image=$1
 shift
 docker=${DOCKER:-docker}
+# The image has no history: the model is to say of which commit it is.
+commit=$(git -C "$(dirname "$0")" describe --always --abbrev=12 --dirty --match= 2>/dev/null || echo unknown)
 mkdir -p "${OUT:=trained}" "${DATA:=data}"
 inside() { # as whoever runs this, whose the folders are
-  "$docker" run --rm --user "$(id -u):$(id -g)" --env TRAIN=1 --env HOME=/tmp \
+  "$docker" run --rm --user "$(id -u):$(id -g)" --env TRAIN=1 --env HOME=/tmp --env "EARMARK_COMMIT=$commit" \
     --volume "$(realpath "$OUT"):/models" --volume "$(realpath "$DATA"):/data" "$@"
 }
 if [ ! -d "$DATA/speech_commands" ]; then

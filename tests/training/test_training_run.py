@@ -28,7 +28,7 @@ from earmark_training.features import FeatureBank, feature_bank
 from earmark_training.network import LOG_FLOOR, Network
 from earmark_training.peaks import Utterance
 from earmark_training.streams import Spoken, Stream, judge, make_streams
-from earmark_training.train import CHECKPOINT, Recipe, load_trained, train
+from earmark_training.train import CHECKPOINT, Recipe, code_commit, load_trained, train
 from earmark_training.transcripts import Placed
 
 if TYPE_CHECKING:
@@ -367,6 +367,13 @@ def test_the_command_says_what_is_wrong(
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+
+
+def test_outside_a_checkout_the_commit_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")  # no git there
+    assert code_commit() == "unknown"
+    monkeypatch.setenv("EARMARK_COMMIT", "0123456789ab")
+    assert code_commit() == "0123456789ab"
 
 
 def test_wrong_usage_is_2(capsys: pytest.CaptureFixture[str]):

@@ -292,7 +292,7 @@ def _save(job: _Job, *parts: Any) -> None:
 
 
 def code_commit() -> str:
-    """Return this code's commit, marked if it was changed since; `unknown` outside a checkout."""
+    """Return this code's commit, marked if changed since; outside a checkout EARMARK_COMMIT or `unknown`."""
     git = [
         "git",
         "-C",
@@ -306,7 +306,7 @@ def code_commit() -> str:
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("EARMARK_COMMIT", "unknown")
 
 
 def _check_recipe(path: Path, recipe: Recipe) -> None:
