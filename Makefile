@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-pipeline torch-cpu test-lowest lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
+.PHONY: help demo serve test test-pipeline torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -31,6 +31,10 @@ torch-cpu: $(VENV)/.server ## Install torch for the CPU, where the package index
 
 test-lowest: $(VENV)/.dev ## Test client and server with the lowest versions that are allowed
 	scripts/test_lowest.sh
+
+test-examples: $(VENV)/.dev ## Test the examples, with what they need besides
+	$(PIP) 'ray[data]>=2.40'
+	$(BIN)/python -m pytest -q tests/examples
 
 lint: $(VENV)/.dev check-generated ## Check style, types, protos, scripts, images and workflows, and that the generated code is current
 	$(BIN)/ruff check

@@ -112,7 +112,7 @@ def balancer(request: pytest.FixtureRequest) -> Callable[[Site], list[object]]:
 
 @contextlib.contextmanager
 def running(site: Site, balancer: Callable[[Site], list[object]]) -> Iterator[None]:
-    """Run a balancer before the site's servers, which serve, until it knows all of them to be well."""
+    """Run a balancer before the site's servers."""
     command = [*map(str, balancer(site))]
     with (
         site.name,
@@ -139,8 +139,9 @@ def test_streams_are_spread_evenly(balancer: Callable[[Site], list[object]], tmp
     """Those of one client, over one connection."""
     site, count = Site(tmp_path), 30
     with contextlib.ExitStack() as held:
-        servers = [held.enter_context(site.server(host)) for host in HOSTS]
+        # Before there is anybody to balance.
         held.enter_context(running(site, balancer))
+        servers = [held.enter_context(site.server(host)) for host in HOSTS]
 
         async def play() -> list[int]:
             async with site.client() as client:

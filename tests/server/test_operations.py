@@ -130,3 +130,20 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
             assert panel["targets"]
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
+
+
+def test_the_capacity_page_counts_the_time_series_of_a_server() -> None:
+    async def scenario() -> None:
+        port = free_port()
+        async with serving((), metrics_port=port):
+
+            def fetch() -> list[str]:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
+                    text: str = answer.read().decode()
+                return text.splitlines()
+
+            series = sum(not line.startswith("#") for line in await asyncio.to_thread(fetch))
+        assert f"counted, {series} with the model" in (ROOT / "docs" / "capacity.md").read_text()
+        assert series <= 500
+
+    run(scenario)

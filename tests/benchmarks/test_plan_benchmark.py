@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+import yaml
+from bench_rig import ROOT, run
+
+from benchmarks.plan import Plan, main
+
+if TYPE_CHECKING:
+    import pytest
+
+PAGE = (ROOT / "docs" / "capacity.md").read_text()
+
+PLAN = Plan(
+    streams=1000,
+    cost_ms=1.0,
+    streams_per_core=400,
+    balancer_ms=0.25,
+    machine_cores=2,
+    series=10,
+    chunk_ms=100,
+    replay_s=2.0,
+    core_hour=0.5,
+    gigabyte=1.0,
+)
+
+
+def test_the_page_has_the_table_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    table = capsys.readouterr().out
+    assert table in PAGE
+
+
+def test_the_figures_follow_from_what_is_put_in() -> None:
+    assert PLAN.cores == 3  # 2.5
+    assert PLAN.balancer_cores == 1  # 0.25 of work, half busy
+    assert PLAN.machines == 2
+    # 3,200 bytes and 40 beside them, in three packets, ten times a second.
+    assert math.isclose(PLAN.gigabit_s(256_000), 1000 * 10 * (3200 + 40 + 3 * 54) * 8 / 1e9)
+    assert PLAN.all_series == 30
+    # Of three cores two are left, with 1.5 times the streams: 0.6 busy, and 0.3 for what is sent again.
+    assert math.isclose(PLAN.catching_up_s, 200 * 2 * 1e-3 / 0.3)
+    assert PLAN.money == 2.0
+    assert math.isclose(PLAN.money_by_gigabyte(256_000), PLAN.gigabit_s(256_000) / 8 * 3600)
+
+
+def test_without_room_for_a_lost_zone_nobody_catches_up() -> None:
+    done = run("plan", "--streams", "100", "--streams-per-core", "700")
+    assert done.code == 0
+    assert ["a zone lost: s to catch up", "inf"] in [line[:2] for line in done.tables()[0]]
+
+
+def test_the_page_says_what_is_asked_of_the_autoscaler_and_what_was_measured() -> None:
+    scaler = yaml.safe_load((ROOT / "deploy/kubernetes/autoscaler.yaml").read_text())
+    (streams,) = (
+        metric["pods"]["target"]["averageValue"]
+        for metric in scaler["spec"]["metrics"]
+        if metric["pods"]["metric"]["name"] == "earmark_streams_open"
+    )
+    assert f"| {streams} streams a core" in PAGE
+    readme = (ROOT / "README.md").read_text()
+    costs = re.findall(r"^\| (?:500|1,000 .*?) \| ([\d.]+) \|", readme, re.MULTILINE)
+    assert len(costs) == 2
+    assert f"| {max(costs)} ms of CPU for a second of a stream |" in PAGE
