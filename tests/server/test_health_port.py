@@ -96,8 +96,9 @@ def test_a_health_port_in_use_is_refused_with_a_sentence(tiny_model_path: Path) 
 
 def test_each_worker_has_a_health_port(tiny_model_path: Path) -> None:
     port = free_port(2)
-    with Process("--workers=2", "--port=0", f"--health-port={port}", f"--model={tiny_model_path}") as workers:
-        next(line for line in workers.text_lines() if " serving" in line)
+    given = ("--workers=2", "--port=0", f"--model={tiny_model_path}", "--log-format=json")
+    with Process(*given, f"--health-port={port}") as workers:
+        workers.wait_for("serving")
         for each in (port, port + 1):
             assert asyncio.run(check(each)) == SERVING
     with pytest.raises(SettingsError, match="health_port must leave a port for each of 4 workers"):
