@@ -112,15 +112,11 @@ def web(args: argparse.Namespace) -> int:
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family)
     except OSError as error:
-        raise EarmarkError(
-            f"cannot listen on {host}, port {port}: {error.strerror}; try another --port"
-        ) from None
-    return listener
+        why = str(error.strerror).partition(" (")[0]  # Python adds where
+        raise EarmarkError(f"cannot listen on {host}, port {port}: {why}; try another --port") from None
 
 
 def _is_loopback(host: str) -> bool:

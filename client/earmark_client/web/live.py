@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -85,13 +85,16 @@ class _Page:
         """Tell the page all that is heard in its sound."""
         first = await self.receive()
         rate_hz = None if isinstance(first, bytes) else first.get("sample_rate_hz")
-        if isinstance(first, bytes) or not isinstance(rate_hz, int):
+        if isinstance(first, bytes) or not isinstance(rate_hz, float):
             message = 'the first message must be text such as {"sample_rate_hz": 48000}'
             raise _refused(message, "CONFIG_EXPECTED_FIRST")
+        if not 8000 <= rate_hz <= 192_000:
+            raise _refused(f"{rate_hz:g} samples a second: 8000 to 192000 may be", "UNSUPPORTED_SAMPLE_RATE")
         state = self._socket.state
-        spliced = Spliced(state.client, self.receive, sample_rate_hz=rate_hz, model=state.model)
-        async for event in spliced.events(first.get("keywords", {})):
-            await self._tell(event)
+        spliced = Spliced(state.client, self.receive, sample_rate_hz=round(rate_hz), model=state.model)
+        async with aclosing(spliced.events(first.get("keywords", {}))) as events:
+            async for event in events:
+                await self._tell(event)
 
     async def receive(self) -> bytes | dict[str, Any]:
         """Wait for samples, or for settings; kinds of EarmarkError for what is neither."""
@@ -114,8 +117,8 @@ class _Page:
                 raise _refused("a message must hold whole samples of 16 bits", "BAD_AUDIO")
             return content
         try:
-            settings = json.loads(content)
-        except ValueError:
+            settings = json.loads(content, parse_int=float)  # of any size
+        except (ValueError, RecursionError):
             settings = None
         if not isinstance(settings, dict) or not _are_thresholds(settings.get("keywords", {})):
             raise _refused('settings must be such as {"keywords": {"stop": 0.8}}', "BAD_CONFIG")
@@ -148,7 +151,10 @@ async def _send(socket: WebSocket, kind: str, **content: Any) -> None:
 
 
 def _are_thresholds(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(one, float | int) for one in value.values())
+    # What cannot be printed cannot be sent either.
+    return isinstance(value, dict) and all(
+        isinstance(threshold, float) and keyword.isprintable() for keyword, threshold in value.items()
+    )
 
 
 def _refused(message: str, reason: str) -> InvalidRequestError:

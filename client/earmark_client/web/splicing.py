@@ -8,6 +8,7 @@ What it finds there that was told already is not told again.
 from __future__ import annotations
 
 import math
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,15 +68,18 @@ class Spliced:
             skipped = -first % self._between_scores
             del self._kept[: skipped * _BYTES]
             begin_s = (first + skipped) / self._rate_hz
-            async for event in self._client.stream(
+            segment = self._client.stream(
                 self._audio(),
                 sample_rate_hz=self._rate_hz,
                 model=self._model,
                 keywords=await self._keywords(settings),
                 score_interval_s=_SCORE_INTERVAL_S,
-            ):
-                for one in self._take(event, begin_s, told_until_s):
-                    yield one
+            )
+            # Whoever leaves early, the call ends at once.
+            async with aclosing(segment):
+                async for event in segment:
+                    for one in self._take(event, begin_s, told_until_s):
+                        yield one
             settings = self._next
         yield Ended(self._samples / self._rate_hz, self._detections)
 

@@ -18,6 +18,7 @@ const timeline = new Timeline(keywords, {
 });
 
 let microphone = null, stream = null, recording = null, settling = 0;
+let turn = 0; // counts what is begun, so that what comes late is known
 
 /** Say how things stand: `state` is idle, live, wait or bad. */
 function say(state, text) {
@@ -52,6 +53,7 @@ async function start() {
 
 async function listen() {
   leave();
+  const mine = turn;
   recording = null;
   press(true);
   $("player").hidden = $("cursor").hidden = true;
@@ -62,12 +64,14 @@ async function listen() {
   let opened;
   try {
     opened = await openMicrophone(block => (stream ? hear(block) : early.push(block)), () => {
-      stop();
-      say("bad", "The microphone went away: connect it, then press Listen again.");
+      over("bad", "The microphone went away: connect it, then press Listen again.");
     });
   } catch (error) {
-    press(false);
-    say("bad", microphoneProblem(error));
+    if (mine === turn) over("bad", microphoneProblem(error));
+    return;
+  }
+  if (mine !== turn) {
+    opened.stop();
     return;
   }
   microphone = opened;
@@ -97,6 +101,7 @@ function stop() {
 
 /** Leave whatever is under way. */
 function leave() {
+  turn++;
   clearTimeout(settling);
   microphone?.stop();
   stream?.leave();
@@ -142,7 +147,7 @@ function failure(event) {
 }
 
 function press(pressed) {
-  button.setAttribute("aria-pressed", pressed);
+  button.dataset.on = pressed;
   button.querySelector("b").textContent = pressed ? "Stop" : "Listen";
 }
 
@@ -150,14 +155,16 @@ function press(pressed) {
 
 async function open(chosen) {
   leave();
+  const mine = turn;
   say("wait", `Reading ${chosen.name}…`);
   let samples;
   try {
     samples = await decode(chosen);
   } catch (error) {
-    say("bad", error.message);
+    if (mine === turn) say("bad", error.message);
     return;
   }
+  if (mine !== turn) return;
   recording = { name: chosen.name, samples, length: samples.length / RATE };
   URL.revokeObjectURL(sound.src);
   sound.src = URL.createObjectURL(chosen);
@@ -228,11 +235,14 @@ function follow() {
 
 function item({ keyword, confidence, start_s }) {
   const line = document.createElement("li"), time = document.createElement("time");
-  const word = document.createElement("b"), sure = document.createElement("data");
+  const word = document.createElement("b"), sure = document.createElement("span");
   time.textContent = `${start_s.toFixed(2)} s`;
   word.textContent = keyword;
-  sure.textContent = sure.value = confidence.toFixed(2);
-  sure.ariaLabel = `confidence ${sure.value}`;
+  const spoken = document.createElement("span");
+  spoken.className = "unseen";
+  spoken.textContent = "confidence ";
+  sure.className = "sure";
+  sure.append(spoken, confidence.toFixed(2));
   line.append(time, word, sure);
   if (recording) {
     const play = document.createElement("button");
@@ -253,12 +263,16 @@ function prepend(detection) {
 
 function list(detections) {
   // All of a recording at once is for the reader to look at; the status tells of it.
-  heard.ariaLive = recording ? "off" : "polite";
+  $("log").ariaLive = recording ? "off" : "polite";
   heard.replaceChildren(...detections.map(item));
   $("nothing").hidden = detections.length > 0;
 }
 
-button.onclick = () => (microphone ? stop() : listen());
+button.onclick = () => {
+  if (microphone) stop();
+  else if (button.dataset.on === "true") over("idle", "Ready. Press Listen and speak."); // while the browser asks
+  else listen();
+};
 file.onchange = () => {
   if (file.files.length) open(file.files[0]);
   file.value = "";

@@ -1,0 +1,190 @@
+"""The page of `earmark web` in a real browser, whose microphone is a recording."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import soundfile
+from outside import DEMO
+from playwright.sync_api import sync_playwright
+from web_page import DEVICE, GRANTED, free_port, launched, opened, says, serving, web, words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+SAID = [one["keyword"] for one in json.loads(DEMO.with_suffix(".json").read_text())["said"] if one["keyword"]]
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Its microphone is the bundled recording, over and over."""
+    microphone = tmp_path_factory.mktemp("browser") / "microphone.wav"
+    soundfile.write(microphone, *soundfile.read(DEMO), subtype="PCM_16")
+    with (
+        sync_playwright() as drive,
+        launched(drive.chromium, {GRANTED, DEVICE, f"--use-file-for-fake-audio-capture={microphone}"}) as one,
+    ):
+        yield one
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with web() as (address, _):
+        yield address
+
+
+@pytest.fixture
+def page(chromium: Browser, address: str) -> Iterator[Page]:
+    with opened(chromium, address) as page:
+        says(page, "Ready")
+        yield page
+
+
+def test_words_that_are_spoken_appear_in_the_page(page: Page) -> None:
+    page.get_by_role("button", name="Listen").click()
+    says(page, "Listening.")
+    page.locator("#heard li", has_text="yes").wait_for()
+    page.locator("#chips .chip", has_text="yes").wait_for()
+    assert [word for word in reversed(words(page)) if word in {"no", "yes"}][:2] == ["no", "yes"]
+    seconds = float(page.locator("#canvas").get_attribute("data-seconds"))
+    assert seconds > 2
+    page.get_by_role("button", name="Stop").click()
+    says(page, "Ended: ")
+    assert page.get_by_role("button", name="Listen").is_enabled()
+
+
+def test_a_threshold_that_is_moved_while_one_speaks_counts_at_once(page: Page) -> None:
+    page.get_by_role("button", name="Listen").click()
+    says(page, "Listening.")
+    # Its score is 0.87 where it is said, after seven seconds.
+    page.get_by_role("slider", name="Threshold of go").press("End")
+    page.locator("#heard li", has_text="left").first.wait_for()
+    assert "stop" in words(page)
+    assert "go" not in words(page)
+
+
+def test_a_recording_shows_its_words_and_plays_from_any_of_them(page: Page) -> None:
+    page.locator("#file").set_input_files(DEMO)
+    says(page, f"demo.flac: 22.9 s, {len(SAID)} keywords heard.")
+    assert words(page) == SAID
+    page.get_by_role("button", name="Play left").click()
+    page.wait_for_function("() => sound.currentTime > 8.1")
+    left = page.evaluate("new DOMMatrix(cursor.style.transform).e / plot.clientWidth")
+    assert left == pytest.approx(8.1 / 22.88, abs=0.1)
+    page.evaluate("sound.pause()")
+    page.get_by_role("button", name="Zoom in").click()
+    page.locator("#plot").click(position={"x": 1, "y": 100})
+    page.wait_for_function("() => sound.currentTime < 8")
+
+
+def test_a_recording_is_heard_anew_at_other_thresholds(page: Page) -> None:
+    page.locator("#file").set_input_files(DEMO)
+    says(page, f"{len(SAID)} keywords heard")
+    page.get_by_role("slider", name="Threshold of go").press("End")
+    says(page, f"{len(SAID) - 1} keywords heard")
+    assert "go" not in words(page)
+    page.get_by_role("button", name="As calibrated").click()
+    says(page, f"{len(SAID)} keywords heard")
+    assert words(page) == SAID
+
+
+def test_a_recording_can_be_dropped(page: Page) -> None:
+    data = page.evaluate_handle(
+        """bytes => {
+          const data = new DataTransfer();
+          data.items.add(new File([Uint8Array.from(bytes)], "dropped.flac"));
+          return data;
+        }""",
+        list(DEMO.read_bytes()),
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+    says(page, f"dropped.flac: 22.9 s, {len(SAID)} keywords heard.")
+
+
+def test_a_file_that_is_no_recording_is_said_to_be_none(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no sound")
+    page.locator("#file").set_input_files(path)
+    says(page, "notes.txt is no recording")
+
+
+def test_everything_is_reached_with_the_keyboard_and_has_a_name(page: Page) -> None:
+    names = []
+    for _ in range(18):
+        page.keyboard.press("Tab")
+        names.append(
+            page.evaluate(
+                "(e => e.ariaLabel || e.innerText || e.labels?.[0].innerText)(document.activeElement)"
+            ).strip()
+        )
+    keywords = page.locator(".keyword label").all_inner_texts()
+    assert names[:2] == ["Listen", "Open a recording"]
+    assert names[2 : 2 + len(keywords)] == [f"Threshold of {keyword}" for keyword in keywords]
+    slider = page.get_by_role("slider", name="Threshold of yes")
+    before = float(slider.input_value())
+    slider.press("ArrowLeft")
+    assert float(slider.input_value()) == pytest.approx(before - 0.01, abs=0.006)
+    assert slider.get_attribute("aria-valuetext") == f"{float(slider.input_value()):.2f}"
+    tree = page.locator("body").aria_snapshot()
+    assert "status: Ready. Press Listen and speak." in tree
+    assert page.get_by_role("log", name="Heard").get_attribute("aria-live") == "polite"
+
+
+@pytest.mark.parametrize(
+    ("without", "told"),
+    [
+        (GRANTED, "The browser gives no microphone: allow it for this page"),
+        (DEVICE, "There is no microphone: connect one"),
+    ],
+)
+def test_a_page_without_a_microphone_says_what_to_do(
+    chromium: Browser, address: str, without: str, told: str
+) -> None:
+    with (
+        launched(chromium.browser_type, {GRANTED, DEVICE} - {without}) as other,
+        opened(other, address) as page,
+    ):
+        says(page, "Ready")
+        page.get_by_role("button", name="Listen").click()
+        says(page, told)
+        assert page.get_by_role("button", name="Listen").is_enabled()
+
+
+def test_without_encryption_the_page_says_that_there_is_no_microphone(chromium: Browser) -> None:
+    led_here = {"--host-resolver-rules=MAP kws.example.org 127.0.0.1"}
+    with (
+        web("--name", "kws.example.org") as (address, _),
+        launched(chromium.browser_type, led_here) as other,
+        opened(other, address.replace("127.0.0.1", "kws.example.org")) as page,
+    ):
+        says(
+            page,
+            "Browsers give the microphone only to pages of this machine (localhost) and to encrypted ones",
+        )
+        assert page.get_by_role("button", name="Listen").is_disabled()
+        page.locator("#file").set_input_files(DEMO)
+        says(page, f"{len(SAID)} keywords heard")
+
+
+def test_the_page_tells_when_its_server_comes_goes_and_comes_back(chromium: Browser) -> None:
+    port = free_port()
+    with web("--server", f"127.0.0.1:{port}") as (address, process), opened(chromium, address) as page:
+        says(page, "No server: no Earmark server answers at")
+        assert page.get_by_role("button", name="Listen").is_disabled()
+        with serving(port):
+            says(page, "Ready")
+            page.get_by_role("button", name="Listen").click()
+            says(page, "Listening.")
+            page.locator("#heard li").first.wait_for()
+        says(page, "Reconnecting: ")
+        heard = len(words(page))
+        with serving(port):
+            says(page, "Resumed after ")
+            page.wait_for_function(f"() => heard.children.length > {heard}")
+            process.kill()
+            says(page, "is earmark web still running?")
