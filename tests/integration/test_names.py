@@ -79,7 +79,7 @@ def test_streams_are_spread_evenly_over_all_addresses(tiny_model_path: Path) -> 
     assert all(abs(share - count / 3) <= 0.2 * count / 3 for share in shares), shares
 
 
-def test_one_server_is_added_one_is_killed_one_is_drained_and_no_detection_is_lost() -> None:
+def test_one_server_is_added_one_is_killed_the_others_are_drained_and_no_detection_is_lost() -> None:
     chunks, port = demo(), free_port()
     with contextlib.ExitStack() as held:
         servers = [held.enter_context(Server(host=f"127.0.0.{i}", port=port)) for i in (1, 2, 3)]
@@ -99,8 +99,10 @@ def test_one_server_is_added_one_is_killed_one_is_drained_and_no_detection_is_lo
             with eventually("the killed one's streams to go on") as waiting:
                 while waiting(sum(bool(stream.of(Resumed)) for stream in streams) == 3):
                     pass
-            drained.drain()
-            assert drained.wait() == 0
+            # Whichever of the two a stream moves to: in the end there is only the one that was added.
+            for server in (drained, other):
+                server.drain()
+                assert server.wait() == 0
             for stream in streams:
                 stream.may_end.set()
 
@@ -112,7 +114,6 @@ def test_one_server_is_added_one_is_killed_one_is_drained_and_no_detection_is_lo
                 changer.result()
 
         asyncio.run(play())
-        assert added.ended_calls()
-        assert other.ended_calls() > 3
+        assert added.ended_calls() == len(streams)
     for stream in streams:
         assert_unbroken(stream, expected)
