@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from outside import TIMEOUT_S, running_server, speech, tones
+from outside import REPOSITORY, TIMEOUT_S, running_server, speech, tones
 
 if TYPE_CHECKING:
     from outside import Case
@@ -76,3 +76,24 @@ def test_node_marks_a_stream(client: Path, tiny_model_path: Path, tmp_path: Path
 def test_node_marks_real_speech(client: Path, tmp_path: Path) -> None:
     case = speech()
     assert_marked(case, marked(client, case, tmp_path / "samples.raw"))
+
+
+def test_the_readme_s_example_works(client: Path, tmp_path: Path) -> None:
+    case = speech()
+    (tmp_path / "samples.raw").write_bytes(case.samples)
+    (tmp_path / "node_modules").symlink_to(client.parent / "node_modules")
+    code = (REPOSITORY / "README.md").read_text().partition("```js\n")[2].partition("```")[0]
+    with running_server(case) as address:
+        for placeholder, real in (
+            ('"protos"', json.dumps(str(REPOSITORY / "protos"))),
+            ('"localhost:50051"', json.dumps(address)),
+            ('"speech.raw"', json.dumps(str(tmp_path / "samples.raw"))),
+            ("16000", str(case.rate_hz)),
+        ):
+            assert placeholder in code
+            code = code.replace(placeholder, real)
+        (tmp_path / "example.mjs").write_text(code)
+        command = ["node", str(tmp_path / "example.mjs")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [keyword for keyword, _ in case.heard()]

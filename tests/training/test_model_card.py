@@ -78,3 +78,12 @@ def test_a_table_as_text_markdown_and_html():
         "**Title**\n\n| word | count |\n| --- | ---: |\n| \\_unknown\\_ | 1 |\n| a<b | 20 |\n\nSo it is."
     )
     assert "<td>a&lt;b</td><td>20</td>" in table.html()
+
+
+def test_the_readme_has_the_figures_of_the_bundled_model():
+    section = (CARD.parents[3] / "README.md").read_text().partition("## How well it hears")[2]
+    *shares, alarms = section.partition("|---:")[2].splitlines()[1].strip("| ").split(" | ")
+    figures = {figure.name: figure.value for figure in SpotterModel.load().metadata.metrics}
+    names = ("clip_accuracy", "stream_found_clean", "stream_found_20db", "stream_found_10db")
+    assert shares == [f"{figures[name]:.1%}" for name in names]
+    assert alarms == f"{figures['false_alarms_per_hour']:.1f}"
