@@ -152,8 +152,8 @@ def _bundled_model() -> Path:
 def _tell_number(count: int) -> None:
     if count < FEW_RECORDINGS:
         log.warning(
-            "%d recordings are few: expect misses (half of one word that was taught from 10 recordings, "
-            "one in sixteen of another). Better record %d or more",
+            "%d recordings are few: expect misses (a third of one word that was taught from 10 recordings, "
+            "one in forty of another). Better record %d or more",
             count,
             RECOMMENDED_RECORDINGS,
         )
