@@ -94,7 +94,11 @@ def is_local(target: str) -> bool:
     """Whether what is sent there stays on this machine; of names, only `localhost` is trusted to."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
-    host = urlsplit(f"//{target}").hostname or ""
+    return is_loopback(urlsplit(f"//{target}").hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address without a port is this machine's own; of names, only `localhost` is trusted."""
     if host == "localhost":
         return True
     try:

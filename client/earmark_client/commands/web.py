@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
+from earmark_client.channel import is_loopback
 from earmark_client.commands.connection import reached
 from earmark_client.commands.printer import notice
 from earmark_client.errors import EarmarkError, InvalidRequestError, NotInstalledError
@@ -70,7 +71,7 @@ def web(args: argparse.Namespace) -> int:
     if (args.https_certificate is None) != (args.https_key is None):
         raise InvalidRequestError("--https-certificate and --https-key must be given together")
     secure = args.https_certificate is not None
-    if not secure and not _is_loopback(args.host):
+    if not secure and not is_loopback(args.host):
         raise InvalidRequestError(
             f"--host {args.host} needs --https-certificate and --https-key: browsers give the microphone "
             "only to pages of this machine and to encrypted ones"
@@ -117,15 +118,6 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         why = str(error.strerror).partition(" (")[0]  # Python adds where
         raise EarmarkError(f"cannot listen on {host}, port {port}: {why}; try another --port") from None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _named(host: str) -> bool:
