@@ -273,8 +273,8 @@ def test_a_server_in_another_program_does_not_end_it(
 
             monkeypatch.setattr(rig.server._engine, "_round", die)
             monkeypatch.setattr(os, "_exit", die)
-            for _ in range(2):
-                error = await failure(rig.stream(config(), audio(PCM)))
+            for requests in ((config(), audio(PCM)), (config(),)):
+                error = await failure(rig.stream(*requests))
                 assert (error.code, error.reason) == (StatusCode.UNAVAILABLE, "ENGINE_STALLED")
             request = health_pb2.HealthCheckRequest()
             status = await health_pb2_grpc.HealthStub(rig.channel).Check(request, timeout=DEADLINE_S)
