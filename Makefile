@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-pipeline torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
+.PHONY: help demo serve test test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -24,6 +24,10 @@ test: $(VENV)/.dev ## Set up what is still missing, and run the tests
 test-pipeline: $(VENV)/.dev ## Run the training pipeline (dvc) on a few made-up words: minutes
 	@$(PIP) --editable '.[pipeline]'
 	scripts/test_pipeline.sh
+
+test-readme: $(VENV)/.dev ## Run what README.md shows, also its trainings and, where Docker answers, its images: many minutes
+	README_ALL=1 $(BIN)/python -m pytest -q tests/integration/test_readme.py tests/integration/test_readme_training.py \
+	  tests/integration/test_readme_docker.py
 
 torch-cpu: $(VENV)/.server ## Install torch for the CPU, where the package index has it for CUDA (before test or lint)
 	@$(PIP) uv

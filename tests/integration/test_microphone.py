@@ -1,129 +1,30 @@
-"""`earmark listen` with a real audio server, whose one microphone is a pipe that is fed at its own pace.
-
-Needs PulseAudio and what leads from PortAudio to it: on Debian the packages pulseaudio,
-libasound2-plugins and libportaudio2.
-"""
+"""`earmark listen` with a real audio server."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import soundfile
 from earmark_client import SyncClient
+from microphone import RATE_HZ
 from terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import numpy as np
+    from microphone import Microphone
 
-RATE_HZ = 16_000
 SAMPLES = Path(__file__).parents[2] / "client" / "earmark_client" / "samples"
-BLOCK = RATE_HZ // 10
-
-
-class _Microphone:
-    """A private PulseAudio with a pipe for a microphone: silence, and what is played into it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._pipe = folder / "microphone"
-        self._socket = folder / "native"
-        # ALSA's default device, which PortAudio opens, is this PulseAudio and nothing of the machine's own.
-        (folder / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("EARMARK_")},
-            "HOME": str(folder),
-            "XDG_RUNTIME_DIR": str(folder),
-            "PULSE_SERVER": f"unix:{self._socket}",
-        }
-        self._played = np.zeros(0, "<i2")
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--log-target=stderr"]
-        command += ["-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1"]
-        command += ["-L", f"module-pipe-source file={self._pipe} format=s16le rate={RATE_HZ} channels=1"]
-        with subprocess.Popen(command, env=self.environment, stderr=subprocess.PIPE) as daemon:
-            self.unplug = daemon.kill
-            log: list[bytes] = []
-            assert daemon.stderr is not None
-            reading = threading.Thread(target=log.extend, args=[daemon.stderr])
-            reading.start()
-            feeding = threading.Thread(target=self._feed)
-            try:
-                deadline_s = time.monotonic() + 20
-                while not (self._socket.exists() and self._pipe.exists()):
-                    assert daemon.poll() is None, b"".join(log).decode()
-                    assert time.monotonic() < deadline_s, b"".join(log).decode()
-                    time.sleep(0.02)
-                feeding.start()
-                yield
-            finally:
-                self._over.set()
-                if feeding.ident is not None:
-                    feeding.join()
-                daemon.terminate()
-                daemon.wait(10)
-                reading.join()
-
-    def play(self, samples: np.ndarray) -> None:
-        with self._lock:
-            self._played = np.concatenate([self._played, samples.astype("<i2")])
-
-    def _feed(self) -> None:
-        descriptor = os.open(self._pipe, os.O_WRONLY)
-        due_s = time.monotonic()
-        while not self._over.wait(max(0.0, due_s - time.monotonic())):
-            with self._lock:
-                block, self._played = self._played[:BLOCK], self._played[BLOCK:]
-            try:
-                os.write(descriptor, np.pad(block, (0, BLOCK - len(block))).tobytes())
-            except BrokenPipeError:  # unplugged
-                break
-            due_s += 0.1
-        os.close(descriptor)
-
-
-@pytest.fixture
-def microphone() -> Iterator[_Microphone]:
-    if shutil.which("pulseaudio") is None:
-        pytest.skip("no pulseaudio: on Debian, install pulseaudio, libasound2-plugins and libportaudio2")
-    try:
-        import sounddevice  # noqa: F401
-    except (ImportError, OSError) as error:
-        pytest.skip(f"no sounddevice or no PortAudio: {error}")
-    # Not pytest's: the path of a socket must be short.
-    with tempfile.TemporaryDirectory(prefix="earmark-") as folder:
-        microphone = _Microphone(Path(folder))
-        with microphone.open():
-            listed = subprocess.run(
-                [sys.executable, "-m", "earmark_client", "listen", "--list-devices"],
-                capture_output=True,
-                text=True,
-                timeout=30,
-                env=microphone.environment,
-                check=False,
-            )
-            if "default" not in listed.stdout:
-                pytest.skip("PortAudio does not see PulseAudio: on Debian, install libasound2-plugins")
-            yield microphone
 
 
 def _listen(
-    microphone: _Microphone, samples: np.ndarray, keywords: int, *args: str
+    microphone: Microphone, samples: np.ndarray, keywords: int, *args: str
 ) -> tuple[int, list[dict[str, Any]], str]:
     """Listen while the samples are played, until so many keywords are heard; then interrupt it."""
     with subprocess.Popen(
@@ -156,7 +57,7 @@ def _listen(
 
 
 def test_words_are_heard_from_a_microphone_and_kept(
-    microphone: _Microphone, tiny_model_path: Path, tmp_path: Path
+    microphone: Microphone, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     import tiny_model
     from earmark_server.embedded import serve_in_thread
@@ -189,7 +90,7 @@ def test_words_are_heard_from_a_microphone_and_kept(
     ]
 
 
-def test_listening_outlives_its_server(microphone: _Microphone, tiny_model_path: Path) -> None:
+def test_listening_outlives_its_server(microphone: Microphone, tiny_model_path: Path) -> None:
     import tiny_model
     from faults import Server
 
@@ -236,7 +137,7 @@ def test_listening_outlives_its_server(microphone: _Microphone, tiny_model_path:
     assert "nothing is lost" in resumed
 
 
-def test_a_microphone_is_shown_on_a_terminal(microphone: _Microphone, tiny_model_path: Path) -> None:
+def test_a_microphone_is_shown_on_a_terminal(microphone: Microphone, tiny_model_path: Path) -> None:
     import tiny_model
     from earmark_server.embedded import serve_in_thread
 
@@ -255,7 +156,7 @@ def test_a_microphone_is_shown_on_a_terminal(microphone: _Microphone, tiny_model
     assert terminal.text.endswith("interrupted")
 
 
-def test_it_stops_by_itself_after_so_much_audio(microphone: _Microphone, tiny_model_path: Path) -> None:
+def test_it_stops_by_itself_after_so_much_audio(microphone: Microphone, tiny_model_path: Path) -> None:
     from earmark_server.embedded import serve_in_thread
 
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
@@ -283,7 +184,7 @@ def test_it_stops_by_itself_after_so_much_audio(microphone: _Microphone, tiny_mo
     assert ended["interrupted"] is False
 
 
-def test_a_microphone_that_is_unplugged_is_said(microphone: _Microphone, tiny_model_path: Path) -> None:
+def test_a_microphone_that_is_unplugged_is_said(microphone: Microphone, tiny_model_path: Path) -> None:
     from earmark_server.embedded import serve_in_thread
 
     with (
@@ -305,7 +206,7 @@ def test_a_microphone_that_is_unplugged_is_said(microphone: _Microphone, tiny_mo
     assert err.splitlines()[-1] == "earmark: the microphone 'default' has gone away"
 
 
-def test_the_bundled_recording_is_heard_by_the_bundled_model(microphone: _Microphone) -> None:
+def test_the_bundled_recording_is_heard_by_the_bundled_model(microphone: Microphone) -> None:
     """As a newcomer would: no server anywhere, the default model, human words."""
     samples, rate_hz = soundfile.read(SAMPLES / "demo.flac", dtype="int16")
     assert rate_hz == RATE_HZ

@@ -1,72 +1,173 @@
-"""The README's commands, as they stand there, on the bundled recording."""
+"""Everything that README.md shows is run, as it stands there; readme.py says by which test."""
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
+import json
 import re
-import shlex
 import shutil
-import subprocess
-import sys
+import tomllib
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import soundfile
-from outside import DEMO, REPOSITORY, TIMEOUT_S, running_server, speech
+from certificates import Authority
+from faults import free_port
+from outside import DEMO, REPOSITORY, running_server, speech
+from packaging.requirements import Requirement
+from readme import BLOCKS, BLOCKS_RUN_BY, RUN_BY, Checkout, commands, is_output, runner, shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from microphone import Microphone
 
-README = (REPOSITORY / "README.md").read_text()
-BLOCKS = [
-    block.replace("\\\n", " ")
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    if not language
-]
-LINES = [line.partition("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-# Those that need a microphone, a certificate, or never end have tests of their own.
-EARMARK = [
-    line for line in LINES if re.match("earmark (spot|classify|plot|tune) ", line) and "--tls" not in line
-]
-CURL = [re.sub(" +", " ", line) for line in LINES if line.startswith("buf curl")]
+HERE = REPOSITORY / "tests/integration"
+# What it prints that shows it did what it is for; "stop" is said in every recording that there is.
+PRINTS = {
+    r"\. ": r"^$",
+    "make help": "make|demo .*mark the keywords",
+    "make demo": r" no +\d\.\d\d",
+    "make serve|earmark-server --workers": "event=serving",
+    ".*--help": "^usage: earmark",
+    "earmark completion": "_shtab_earmark",
+    "earmark plot": "13 detections",
+    "earmark web": r"the page is at (http://\S+)/",
+    "earmark health": "SERVING",
+    "earmark": "stop",
+}
+
+
+def prints(command: str) -> str:
+    return next(pattern for begin, pattern in PRINTS.items() if re.match(begin, command))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the README's commands are given."""
-    folder = tmp_path_factory.mktemp("readme")
-    samples, rate_hz = soundfile.read(DEMO, dtype="float32")
-    for name in ("interview.wav", "talk.mp3"):
-        soundfile.write(folder / name, samples, rate_hz)
-    stop = samples[int(5.5 * rate_hz) : int(6.4 * rate_hz)]
-    soundfile.write(folder / "clip.wav", stop, rate_hz)
-    (folder / "recordings/stop").mkdir(parents=True)
-    soundfile.write(folder / "recordings/stop/1.wav", stop, rate_hz)
-    soundfile.write(folder / "recordings/quiet.wav", np.zeros(rate_hz, np.float32), rate_hz)
-    return folder
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return Checkout.make(tmp_path_factory.mktemp("checkout"))
 
 
-def test_there_is_something_to_run() -> None:
-    assert len(EARMARK) >= 5
-    assert len(CURL) == 3
+@pytest.mark.parametrize("command", commands())
+def test_a_command_that_is_shown_is_run_by_a_test(command: str) -> None:
+    assert runner(command), f"no test runs `{command}`: run it, and say so in RUN_BY"
 
 
-@pytest.mark.parametrize("line", EARMARK)
-def test_the_command_works(line: str, folder: Path) -> None:
-    command = [sys.executable, "-m", "earmark_client", *shlex.split(line)[1:]]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
-    if "-o" in command:
-        assert (folder / command[command.index("-o") + 1]).stat().st_size > 10_000
-    else:
-        assert "stop" in done.stdout
+def test_each_test_that_is_said_to_run_commands_is_there_and_has_some() -> None:
+    for begin, test in RUN_BY.items():
+        assert any(re.match(begin, command) and runner(command) == test for command in commands()), begin
+    named = {*RUN_BY.values(), *BLOCKS_RUN_BY.values()} - {"a drawing"}
+    for path, _, name in (test.partition("::") for test in named):
+        tree = ast.parse((HERE / path).read_text())
+        assert not name or name in {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}, name
+
+
+def test_a_block_in_another_language_is_the_one_that_its_test_runs() -> None:
+    assert sorted(language for language, _ in BLOCKS if language) == sorted(BLOCKS_RUN_BY)
+
+
+def test_the_output_that_is_shown_is_the_demo_s(checkout: Checkout) -> None:
+    (block,) = (block for language, block in BLOCKS if not language and is_output(block))
+    head, *found, last = block.splitlines()
+    told = checkout.run("earmark demo --fast").splitlines()
+    assert (told[0], told[1:-1]) == (head, found)
+    assert last.partition(", took")[0] == told[-1].partition(", took")[0]
+
+
+def test_a_clone_is_a_folder_to_go_to(checkout: Checkout) -> None:
+    (command,) = shown("test_a_clone_is_a_folder_to_go_to")
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    assert "demo:" in checkout.run(f"{command.replace('…', str(REPOSITORY))} && cat Makefile")
+
+
+@pytest.mark.parametrize("command", shown("test_what_is_said_to_be_installed_is_what_is_tested"))
+def test_what_is_said_to_be_installed_is_what_is_tested(command: str, checkout: Checkout) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = {None: project["dependencies"], **project["optional-dependencies"]}
+    wanted = [None, *"".join(re.findall(r"\[(.*)\]", command)).split(",")]
+    while wanted:
+        extra = wanted.pop()
+        for requirement in map(Requirement, extras[extra or None]):
+            if requirement.marker and not requirement.marker.evaluate():
+                continue
+            if requirement.name == "earmark":
+                wanted += requirement.extras
+                continue
+            try:
+                installed = importlib.metadata.version(requirement.name)
+            except importlib.metadata.PackageNotFoundError:
+                pytest.skip(f"not installed here: {requirement}")
+            assert requirement.specifier.contains(installed, prereleases=True), requirement
+
+
+def test_what_is_said_to_check_is_what_ci_calls() -> None:
+    called = (REPOSITORY / ".ci/run").read_text() + (REPOSITORY / ".github/workflows/ci.yml").read_text()
+    for command in shown("test_what_is_said_to_check_is_what_ci_calls"):
+        assert re.search(rf"\b{command}$", called, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", shown("test_a_command_ends_well"))
+def test_a_command_ends_well(command: str, checkout: Checkout) -> None:
+    assert re.search(prints(command), checkout.run(command), re.MULTILINE)
+    if " -o " in command:
+        assert (checkout.folder / command.split(" -o ")[1]).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", shown("test_a_command_goes_on_until_it_is_interrupted"))
+def test_a_command_goes_on_until_it_is_interrupted(command: str, checkout: Checkout) -> None:
+    if command.startswith("make"):
+        # The environment is there, and stays as it is.
+        command += " -o .venv/.server"
+    elif command.startswith("earmark web"):
+        command += " --port 0"
+    with running_server(speech()) as address:
+        port = str(free_port())
+        with checkout.running(command, EARMARK_PORT=port, EARMARK_SERVER=address) as running:
+            running.until(prints(command))
+
+
+def test_curl_has_a_recording_classified(checkout: Checkout) -> None:
+    (command,) = shown("test_curl_has_a_recording_classified")
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    with checkout.running("earmark web --port 0") as page:
+        url = page.until(prints("earmark web"))[1]
+        told = checkout.run(command.replace("http://127.0.0.1:8080", f"-s {url}"))
+    assert json.loads(told)["prediction"] == "stop"
+
+
+@pytest.mark.parametrize("command", shown("test_what_is_said_into_a_microphone_is_heard"))
+def test_what_is_said_into_a_microphone_is_heard(
+    command: str, checkout: Checkout, microphone: Microphone
+) -> None:
+    own = {name: microphone.environment[name] for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")}
+    with checkout.running(command, **own) as listening:
+        listening.until("Listening")
+        microphone.play(soundfile.read(DEMO, dtype="int16")[0][:32_000])
+        listening.until(r" no +\d\.\d\d")
+    if "--record" in command:
+        assert soundfile.info(checkout.folder / "heard.wav").duration > 1
+        assert "no" in (checkout.folder / "heard.txt").read_text()
+
+
+def test_tls_and_tokens(checkout: Checkout) -> None:
+    *making, serving, spotting = shown("test_tls_and_tokens")
+    checkout.run("; ".join(making))
+    assert (checkout.folder / "robot.token").stat().st_mode & 0o777 == 0o600
+    authority = Authority(checkout.folder)
+    authority.sign()
+    port = free_port()
+    with checkout.running(serving, EARMARK_PORT=str(port)) as server:
+        server.until("event=serving")
+        command = spotting.replace("kws.example.org:50051", f"localhost:{port}")
+        assert command != spotting
+        assert "stop" in checkout.run(command, EARMARK_CA="ca.pem")
+        refused = checkout.run(f"! {command.partition(' --token-file')[0]}", EARMARK_CA="ca.pem")
+        assert "token" in refused
 
 
 @pytest.mark.skipif(shutil.which("buf") is None, reason="no buf: pip install buf-bin")
-def test_buf_curl_gets_an_answer_to_each() -> None:
+def test_buf_curl_gets_an_answer(checkout: Checkout) -> None:
     with running_server(speech()) as address:
-        for line in CURL:
-            command = shlex.split(line.replace("127.0.0.1:50051", address))
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-            assert done.returncode == 0, done.stderr
-            assert re.search("KeywordSpottingService|SERVING|earmark-en", done.stdout)
+        for command in shown("test_buf_curl_gets_an_answer"):
+            told = checkout.run(command.replace("127.0.0.1:50051", address))
+            assert re.search("KeywordSpottingService|SERVING|earmark-en", told)

@@ -1,0 +1,62 @@
+"""What README.md says of training, with made-up people who say made-up words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from faults import free_port
+from made_up_words import BANANA, COMPUTER, LEMON, say, write_clips, write_recordings, write_speech
+from readme import Checkout, shown, unless_slow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from microphone import Microphone
+
+WITHIN_S = 3600
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    pytest.importorskip("torch")
+    return Checkout.make(tmp_path)
+
+
+def test_what_is_installed_for_training_works(checkout: Checkout) -> None:
+    (command,) = shown("test_what_is_installed_for_training_works")
+    checkout.run(f"{command} && python -c 'import torchaudio'", timeout_s=WITHIN_S)
+
+
+@unless_slow
+def test_a_word_of_one_s_own(checkout: Checkout, microphone: Microphone) -> None:
+    teaching, serving, listening = shown("test_a_word_of_one_s_own")
+    write_recordings(checkout.folder / "DIR", COMPUTER, 40)
+    write_speech(checkout.folder / "SPEECH", speakers=10, utterances=6)
+    checkout.run(f"{teaching} --quick", timeout_s=WITHIN_S)
+    assert (checkout.folder / "computer.report.html").stat().st_size > 10_000
+    port = free_port()
+    own = {name: microphone.environment[name] for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")}
+    with checkout.running(serving, EARMARK_PORT=str(port)) as server:
+        server.until("event=serving")
+        command = listening.replace(":50051", f":{port}")
+        with checkout.running(command, **own) as heard:
+            heard.until("Listening .*Keywords: computer")
+            for person in range(50, 55):
+                microphone.play(say(COMPUTER, person, 1) * 32767)
+            heard.until(r" computer +\d\.\d\d")
+
+
+@unless_slow
+def test_a_model_from_clips(checkout: Checkout) -> None:
+    preparing, training, exporting, evaluating, serving = shown("test_a_model_from_clips")
+    words = {"computer": COMPUTER, "banana": BANANA, "lemon": LEMON}
+    write_clips(checkout.folder / "speech_commands", words, people=20)
+    write_speech(checkout.folder / "LibriSpeech", speakers=10, utterances=4)
+    training += " --preset quick --epochs 1 --keywords computer,banana"
+    for command in (preparing, training, exporting, evaluating):
+        checkout.run(command, timeout_s=WITHIN_S)
+    assert (checkout.folder / "runs/mine/curves.png").exists()
+    assert "<svg" in (checkout.folder / "report/report.html").read_text()
+    with checkout.running(serving, EARMARK_PORT=str(free_port())) as server:
+        server.until("event=serving")
