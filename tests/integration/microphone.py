@@ -35,12 +35,13 @@ class Microphone:
         self._socket = folder / "native"
         # ALSA's default device, which PortAudio opens, is this PulseAudio and nothing of the machine's own.
         (folder / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("EARMARK_")},
+        self.own = {
             "HOME": str(folder),
             "XDG_RUNTIME_DIR": str(folder),
             "PULSE_SERVER": f"unix:{self._socket}",
         }
+        others = {name: value for name, value in os.environ.items() if not name.startswith("EARMARK_")}
+        self.environment = {**others, **self.own}
         self._played = np.zeros(0, "<i2")
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -67,10 +68,11 @@ class Microphone:
                 yield
             finally:
                 self._over.set()
-                if feeding.ident is not None:
-                    feeding.join()
+                # First, since a source that nobody records from is not read: writing to it may wait.
                 daemon.terminate()
                 daemon.wait(10)
+                if feeding.ident is not None:
+                    feeding.join()
                 reading.join()
 
     def play(self, samples: np.ndarray) -> None:

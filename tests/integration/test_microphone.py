@@ -141,10 +141,9 @@ def test_a_microphone_is_shown_on_a_terminal(microphone: Microphone, tiny_model_
     import tiny_model
     from earmark_server.embedded import serve_in_thread
 
-    own = {name: microphone.environment[name] for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")}
     with (
         serve_in_thread(model=(str(tiny_model_path),)) as address,
-        Terminal("listen", "--server", address, **own) as terminal,
+        Terminal("listen", "--server", address, **microphone.own) as terminal,
     ):
         terminal.wait_for(lambda text: "● connected  delay" in text and "silent" in text)
         microphone.play(tiny_model.recording([(0.5, "low")], 1.0) * 32768)

@@ -139,8 +139,7 @@ def test_curl_has_a_recording_classified(checkout: Checkout) -> None:
 def test_what_is_said_into_a_microphone_is_heard(
     command: str, checkout: Checkout, microphone: Microphone
 ) -> None:
-    own = {name: microphone.environment[name] for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")}
-    with checkout.running(command, **own) as listening:
+    with checkout.running(command, **microphone.own) as listening:
         listening.until("Listening")
         microphone.play(soundfile.read(DEMO, dtype="int16")[0][:32_000])
         listening.until(r" no +\d\.\d\d")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from faults import free_port
 from made_up_words import BANANA, COMPUTER, LEMON, say, write_clips, write_recordings, write_speech
+from microphone import plugged_in
 from readme import Checkout, shown, unless_slow
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from microphone import Microphone
 
 WITHIN_S = 3600
 
@@ -29,18 +29,20 @@ def test_what_is_installed_for_training_works(checkout: Checkout) -> None:
 
 
 @unless_slow
-def test_a_word_of_one_s_own(checkout: Checkout, microphone: Microphone) -> None:
+def test_a_word_of_one_s_own(checkout: Checkout) -> None:
     teaching, serving, listening = shown("test_a_word_of_one_s_own")
     write_recordings(checkout.folder / "DIR", COMPUTER, 40)
     write_speech(checkout.folder / "SPEECH", speakers=10, utterances=6)
     checkout.run(f"{teaching} --quick", timeout_s=WITHIN_S)
     assert (checkout.folder / "computer.report.html").stat().st_size > 10_000
     port = free_port()
-    own = {name: microphone.environment[name] for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")}
-    with checkout.running(serving, EARMARK_PORT=str(port)) as server:
+    with (
+        plugged_in() as microphone,
+        checkout.running(serving, EARMARK_PORT=str(port)) as server,
+    ):
         server.until("event=serving")
         command = listening.replace(":50051", f":{port}")
-        with checkout.running(command, **own) as heard:
+        with checkout.running(command, **microphone.own) as heard:
             heard.until("Listening .*Keywords: computer")
             for person in range(50, 55):
                 microphone.play(say(COMPUTER, person, 1) * 32767)
