@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_model
-from command_line import RATE_HZ, earmark, json_lines
+from command_line import RATE_HZ, earmark, earmark_process, json_lines, python_process
 from earmark_client import ActiveKeyword
 from earmark_client.commands.tuning import Evidence
 from test_output_schema import SCHEMA
@@ -78,9 +78,50 @@ def test_it_prints_the_curve_and_options_to_paste(address: str, folder: Path) ->
     few, short = done.stderr.splitlines()
     assert "fewer than 30 recordings of low, mid" in few
     assert "for 0.5 it takes 6 h" in short
+    # Most is missed where no false alarm is let through, and then less and less.
+    drawn = [line.split()[-1] for line in lines if re.search("[▁-█]$", line)]
+    assert len(drawn) >= 2
+    assert all(row == "".join(sorted(row, reverse=True)) for row in drawn)
+    # Of the other word nothing is missed, so there is nothing to draw.
+    assert sum(line.endswith("false alarms per hour") for line in lines) == 1
     options = lines[-1].split()[2:]
     wav = next((folder / "low").iterdir())
     assert earmark("spot", wav, "--server", address, *options).returncode == 0
+
+
+def test_it_draws_the_curve_as_a_picture_or_a_page(address: str, folder: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    for suffix in ("png", "svg", "html"):
+        done = earmark("tune", folder, "--server", address, "-o", tmp_path / f"curve.{suffix}")
+        assert done.returncode == 0
+    assert image.imread(tmp_path / "curve.png")[..., :3].std() > 0.1
+    assert "<svg" in (tmp_path / "curve.svg").read_text()
+    page = (tmp_path / "curve.html").read_text()
+    for text in (">low<", ">mid<", "as it is: 0.6", "proposed: 0.", done.stdout.splitlines()[-1]):
+        assert text in page
+    assert not re.search("""(?:src|href)=.(?!#)|@import|url\\((?!#)""", page)  # it stands alone
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_heard(folder: Path) -> None:
+    done = earmark("tune", folder, "--server", "127.0.0.1:9", "-o", "curve.gif")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "give a name that ends in .png, .svg or .html" in done.stderr
+    args = ["tune", str(folder), "--server", "127.0.0.1:9", "-o", "curve.png"]
+    done = python_process(
+        "import sys\n"
+        "sys.modules['matplotlib'] = None\n"
+        "from earmark_client.__main__ import main\n"
+        f"sys.exit(main({args!r}))"
+    )
+    assert done.returncode == 1
+    assert "pip install 'earmark[plot]'" in done.stderr
+
+
+def test_where_the_blocks_cannot_be_shown_the_table_is(address: str, folder: Path) -> None:
+    done = earmark_process("tune", folder, "--server", address, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "as it is" in done.stdout
+    assert "false alarms per hour" not in done.stdout
 
 
 def test_a_file_that_cannot_be_read_is_said_and_the_others_count(address: str, tmp_path: Path) -> None:

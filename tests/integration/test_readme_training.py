@@ -34,7 +34,7 @@ def test_a_word_of_one_s_own(checkout: Checkout) -> None:
     write_recordings(checkout.folder / "DIR", COMPUTER, 40)
     write_speech(checkout.folder / "SPEECH", speakers=10, utterances=6)
     checkout.run(f"{teaching} --quick", timeout_s=WITHIN_S)
-    assert (checkout.folder / "computer.report.html").stat().st_size > 10_000
+    assert "<h1>computer</h1>" in (checkout.folder / "computer.report.html").read_text()
     port = free_port()
     with (
         plugged_in() as microphone,

@@ -157,6 +157,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many false alarms an hour a keyword may give (default: 0.5)",
     )
+    tuning.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="draw misses over false alarms too: a picture (.png, .svg) or a page (.html); needs matplotlib",
+    )
 
     page = _add(
         commands,

@@ -8,6 +8,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from earmark_client.commands.sketch import sketch
+
 if TYPE_CHECKING:
     from earmark_client.commands.tuning import Evidence, Point
     from earmark_client.errors import EarmarkError
@@ -103,6 +105,10 @@ class TextPrinter:
             missed = f"{point.missed} ({point.missed / recordings:.1%})"
             line = f"  {point.threshold:<9.4g}  {missed:<16}  {point.alarms:>12}  {rate:>8}"
             _say(f"{line}  {remarks.get(point, '')}".rstrip())
+        lines = sketch(evidence)
+        if _can_show("".join(lines)):
+            for line in lines:
+                _say(line)
 
     def model(self, model: ModelInfo) -> None:
         """Print what a model knows and where it comes from."""
@@ -187,6 +193,14 @@ Printer = TextPrinter | JsonPrinter
 
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def _can_show(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _line(kind: str, **fields: Any) -> None:

@@ -12,7 +12,7 @@ from earmark_client.commands.printer import JsonPrinter, TextPrinter, notice
 from earmark_client.commands.progress import progress_bar
 from earmark_client.commands.streaming import OF_THE_RECORDING
 from earmark_client.commands.tuning import Evidence, peaks
-from earmark_client.errors import InvalidRequestError, RecordingError
+from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 from earmark_client.recording import Recording
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from earmark_client.audio import Chunk
     from earmark_client.commands.hearing import Heard
+    from earmark_client.commands.tuning import Point
     from earmark_client.sync_client import SyncClient
 
 LAYOUT = """\
@@ -40,8 +41,9 @@ _RULE_OF_THREE = 3.0
 
 
 def tune(args: argparse.Namespace) -> int:
-    """Hear all recordings of a folder, and print each keyword's curve and the options that fit."""
+    """Hear all recordings of a folder; print, and draw, each keyword's curve, and the options that fit."""
     printer: JsonPrinter | TextPrinter = JsonPrinter() if args.json else TextPrinter()
+    write = _drawing(args.out)
     files = _find(args.folder)
     with connected(args) as (_, client):
         active = client.get_model(args.model).keywords
@@ -54,11 +56,34 @@ def tune(args: argparse.Namespace) -> int:
             )
         evidence = {one.keyword: Evidence(one) for one in active if one.keyword in said}
         failed = _listen(client, files, args, evidence, printer)
-    for one in evidence.values():
-        printer.tuned(one, one.proposed(args.fa_per_hour))
+    tuned = [(one, one.proposed(args.fa_per_hour)) for one in evidence.values()]
+    for one, proposed in tuned:
+        printer.tuned(one, proposed)
+    options = [f"--keyword {one.active.keyword}={proposed.threshold:g}" for one, proposed in tuned]
     if not args.json:
         _advise(evidence, args)
+        print(f"earmark listen {' '.join(options)}")
+    if write:
+        try:
+            write(tuned, args.folder.resolve().name, f"earmark listen {' '.join(options)}", args.out)
+        except OSError as error:
+            raise RecordingError(f"{args.out} cannot be written: {error.strerror}") from error
     return 1 if failed else 0
+
+
+def _drawing(out: Path | None) -> Callable[[list[tuple[Evidence, Point]], str, str, Path], None] | None:
+    """Give what draws into such a file, before the recordings are heard, which may take long."""
+    if out is None:
+        return None
+    if out.suffix not in {".png", ".svg", ".html"}:
+        raise InvalidRequestError(f"{out}: give a name that ends in .png, .svg or .html")
+    try:
+        from earmark_client.commands.curve import write
+    except ImportError as error:
+        raise NotInstalledError(
+            f"{out} needs matplotlib ({error}): `pip install 'earmark[plot]'`, or leave -o out"
+        ) from error
+    return write
 
 
 def _find(folder: Path) -> list[Path]:
@@ -126,7 +151,7 @@ def _take(heard: Heard, word: str, evidence: dict[str, Evidence]) -> None:
 
 
 def _advise(evidence: dict[str, Evidence], args: argparse.Namespace) -> None:
-    """Print the options, and say what there is too little of for them to mean much."""
+    """Say what there is too little of for the options to mean much."""
     few = [keyword for keyword, one in evidence.items() if len(one.said) < _FEW]
     if few:
         notice(f"earmark: fewer than {_FEW} recordings of {', '.join(few)}: take their thresholds as a guess")
@@ -146,8 +171,6 @@ def _advise(evidence: dict[str, Evidence], args: argparse.Namespace) -> None:
                 f"earmark: no threshold of {keyword} keeps to {limit:g} false alarms per hour: listen to "
                 f"what is heard as it, with `earmark spot` and `earmark plot`"
             )
-    options = (f"--keyword {k}={e.proposed(args.fa_per_hour).threshold:g}" for k, e in evidence.items())
-    print(f"earmark listen {' '.join(options)}")
 
 
 def _then_pause(recording: Recording) -> Iterator[Chunk]:

@@ -8,6 +8,7 @@ a moment) is left out.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,11 @@ class Evidence:
     def curve(self) -> list[Point]:
         """Give the trade between misses and false alarms, by rising threshold."""
         return [self.point(threshold) for threshold in _CURVE]
+
+    def trade(self) -> list[int]:
+        """Count what must be missed for no false alarm, for at most one, and so on up to all peaks."""
+        said = sorted(self.said)
+        return [bisect_right(said, score) for score in [*sorted(self.peaks, reverse=True), _LOWEST_PEAK]]
 
     def proposed(self, alarms_per_hour: float) -> Point:
         """Give the threshold that misses least with no more than so many false alarms an hour.
