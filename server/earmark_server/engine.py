@@ -435,7 +435,7 @@ class Engine:
         """Run a model for streams that have equally many steps."""
         taken = [stream.work.take(steps) for stream in streams]
         try:
-            scores = self._step(streams, np.stack(taken) if len(taken) > 1 else taken[0][np.newaxis])
+            scores = self._step(streams, np.concatenate(taken).reshape(len(taken), -1))
         except Exception as error:
             if len(streams) == 1:
                 return [(streams[0], [Failed(error)])]

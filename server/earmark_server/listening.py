@@ -230,13 +230,13 @@ class Spotting:
     def apply(self, scores: Float32Array) -> list[Event]:
         """Take the scores; the events come out in an order that depends on the audio alone."""
         events: list[Event] = []
-        frame, done = self._frame, 0
-        while done < len(scores):
-            stop = min(done + self._until_next(frame), len(scores))
-            events += self._state.apply(scores[done:stop])
-            frame += stop - done
-            done = stop
-            self._report(frame, scores[done - 1], events)
+        frame = self._frame
+        while len(scores):
+            now = scores[: min(self._next_score, self._next_progress) - frame]
+            events += self._state.apply(now)
+            frame += len(now)
+            self._report(frame, now, events)
+            scores = scores[len(now) :]
         self.heard_ns = self._ns(frame - self._start_frame)
         self.due_ns = self._find_due_ns()
         if self._state.finished:
@@ -252,16 +252,12 @@ class Spotting:
         """Where the stream stands, for a client that is to resume elsewhere."""
         return Milestone(self._state.progress(), draining=True)
 
-    def _until_next(self, frame: int) -> int:
-        """Frames until something is to be reported; a huge number if nothing is."""
-        return min(self._next_score, self._next_progress) - frame
-
     def _report(self, frame: int, scores: Float32Array, events: list[Event]) -> None:
         # Frames past the end of the audio hear out its last word: they are nobody's offsets.
         if frame == self._next_score:
             self._next_score += self._score_frames
             if self._ns(frame) <= self._state.received_ns:
-                events.append(Scores(self._ns(frame), scores.copy()))
+                events.append(Scores(self._ns(frame), scores[-1].copy()))
         if frame == self._next_progress:
             self._next_progress += self._progress_frames
             if self._ns(frame) <= self._state.received_ns:

@@ -192,7 +192,7 @@ class Detector:
         """Take the next frames' scores, [frames, classes]; return what they decide."""
         reached = scores >= self._thresholds  # [frames, classes]
         # Almost always nothing is heard: that must cost no more than the comparison.
-        if self._candidate is None and not reached.any():
+        if self._candidate is None and not np.count_nonzero(reached):
             self._frame += scores.shape[0]
             return []
         detections = []
