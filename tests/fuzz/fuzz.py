@@ -3,7 +3,8 @@
     PYTHONPATH=tests:tests/fuzz:. python tests/fuzz/fuzz.py [--seconds N] [--target NAME,...] [--seed N]
 
 A case that finds something is made as small as it gets and kept in tests/fuzz/seeds/: from then on the tests
-have it. Exits with 1 then, and where the stream beside lost a keyword, or memory has grown.
+have it. Exits with 1 then, and where the stream beside lost a keyword or its median delay grew by a tenth, or
+memory has grown.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _QUIET_S = 20
 _SLICE_S = 10
 _BATCH = 100
 _MAX_GROWTH_MB = 64
+_MAX_SLOWDOWN = 1.1
 
 
 class Beside:
@@ -160,7 +162,11 @@ def main() -> int:
     )
     print(f"{grown_mb:+.0f} MB in the last three quarters; {descriptors} files and connections open")
     print(f"the stream beside heard {heard['heard']} keywords of {heard['expected']}, same: {heard['same']}")
-    return 0 if heard["same"] and grown_mb < _MAX_GROWTH_MB else 1
+    limit_ms = _MAX_SLOWDOWN * statistics.median(quiet)
+    slowed = [name for name in delays if delays[name] and statistics.median(delays[name]) > limit_ms]
+    if slowed:
+        print(f"its median delay grew by more than a tenth beside: {', '.join(slowed)}")
+    return 0 if heard["same"] and grown_mb < _MAX_GROWTH_MB and not slowed else 1
 
 
 def _print_delays(what: str, delays_ms: list[float]) -> None:
