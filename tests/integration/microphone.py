@@ -51,6 +51,7 @@ class Microphone:
         command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--log-target=stderr"]
         command += ["-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1"]
         command += ["-L", f"module-pipe-source file={self._pipe} format=s16le rate={RATE_HZ} channels=1"]
+        command += ["-L", "module-null-sink"]  # Firefox processes no sound without anything to play it
         with subprocess.Popen(command, env=self.environment, stderr=subprocess.PIPE) as daemon:
             self.unplug = daemon.kill
             log: list[bytes] = []

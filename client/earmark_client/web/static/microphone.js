@@ -13,7 +13,7 @@ export async function openMicrophone(onBlock, onLost) {
   };
   try {
     await context.audioWorklet.addModule("/static/worklet.js");
-    await context.resume();
+    await Promise.race([context.resume(), noSound()]);
   } catch (error) {
     stop();
     throw error;
@@ -27,6 +27,10 @@ export async function openMicrophone(onBlock, onLost) {
   source.connect(node);
   return { rate: context.sampleRate, stop };
 }
+
+/** Fails after a while: Firefox waits for ever where there is nothing to play sound with. */
+const noSound = () => new Promise((_, fail) => setTimeout(fail, 10_000, new Error(
+  "the browser does not start its sound. Connect a loudspeaker or headphones, then press Listen again.")));
 
 /** Say why it cannot be opened, and what to do. */
 export function microphoneProblem(error) {
