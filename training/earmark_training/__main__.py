@@ -121,8 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     keyword.add_argument(
         "--synthesize", action="store_true",
-        help="let installed synthesizers (espeak-ng, flite, festival) say it too, and what sounds like it: better "
-        "with some ten recordings, worse with thirty",
+        help="let installed synthesizers (espeak-ng, flite, festival) say it too, and what sounds like it: "
+        "better with ten recordings, worse with thirty",
     )  # fmt: skip
     keyword.add_argument(
         "--language", default="en", metavar="CODE", help="of the synthesizers, as en, de, fr-fr"
