@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 # A test that imports ONNX Runtime before the listener does would switch its telemetry on for all.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+# Where Ctrl-C is ignored, as in a shell's background, programs that are started would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests are imported by path (importmode=importlib); this lets them import what lies beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
