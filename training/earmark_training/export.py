@@ -176,7 +176,7 @@ def _shared_weights(network: Network, graph: onnx.ModelProto) -> dict[str, str |
 def _as_trained(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Undo what the served graph makes of a weight: an image's kernel, turned round if it is pointwise."""
     if array.ndim == 4 and len(shape) == 2:
-        array = array[:, :, 0, 0].T
+        array = array.transpose(3, 2, 1, 0)  # (taps, 1, inputs, outputs)
     return array.reshape(shape)
 
 

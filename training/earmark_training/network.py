@@ -163,11 +163,15 @@ class Pointwise(nn.Module):
         assert self.bias is not None
         return y + self.bias
 
-    def served(self, image: Tensor) -> Tensor:
-        """Return the same function (as at evaluation) of an image, (1, inputs, batch, time)."""
+    def served(self, image: Tensor, taps: int = 1, stride: int = 1) -> Tensor:
+        """Return the same function (as at evaluation) of an image, (1, inputs / taps, batch, time).
+
+        Its inputs are that many times of the image, side by side, and the next ones `stride` further.
+        """
         weight, bias = self._affine()
         # The runtime turns the weight round once, when it loads the file.
-        return nn.functional.conv2d(image, weight[:, :, None, None].transpose(0, 1), bias)
+        weight = weight.reshape(taps, -1, weight.shape[1]).transpose(0, 2).unsqueeze(2)
+        return nn.functional.conv2d(image, weight, bias, stride=(1, stride))
 
     @torch.no_grad()
     def folded(self) -> Pointwise:
@@ -247,10 +251,10 @@ class Block(nn.Module):
     def served(self, past: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same function (as at evaluation) of the past and an image; and the next past.
 
-        past (batch, past, channels), image (1, channels, batch, stride * time) -> image of time, next past.
+        past (1, batch, past, channels), image (1, channels, batch, stride * time) -> those of time, and next.
         """
         channels = image.shape[1]
-        seen = torch.cat((past.unsqueeze(0), image.permute(0, 2, 3, 1)), dim=2)
+        seen = torch.cat((past, image.permute(0, 2, 3, 1)), dim=2)
         mixed = nn.functional.conv2d(
             seen.permute(0, 3, 1, 2), self.depthwise.transpose(2, 3), stride=(1, self.stride), groups=channels
         )
@@ -259,7 +263,7 @@ class Block(nn.Module):
             pick = torch.eye(self.stride)[-1].expand(channels, 1, 1, -1)
             image = nn.functional.conv2d(image, pick, stride=(1, self.stride), groups=channels)
         image = torch.relu(image + self.project.served(torch.relu(self.expand.served(mixed))))
-        return image, seen[:, :, -self.past :].squeeze(0)
+        return image, seen[:, :, -self.past :]
 
 
 class Network(nn.Module):
@@ -342,19 +346,18 @@ class Network(nn.Module):
         mel, mel_past = _history(
             mel_past.reshape(-1, s.stem_kernel - s.stem_stride, s.mels), self.normalize(self.log_mel(pcm))
         )
-        image = torch.relu(self.stem.served(self._stacked(mel).unsqueeze(0).permute(0, 3, 1, 2)))
+        image = mel.unsqueeze(0).permute(0, 3, 1, 2)  # (1, mels, B, T)
+        image = torch.relu(self.stem.served(image, s.stem_kernel, s.stem_stride))
         for i, block in enumerate(blocks):
-            past = body_past[i].reshape(-1, block.past, s.channels)
+            past = body_past[i].reshape(1, -1, block.past, s.channels)
             image, past = block.served(past, image)
             body_past[i] = past.reshape(-1, body_sizes[i])
         x = image.squeeze(0).permute(1, 2, 0)  # (B, T, C)
         posteriors = self.head(x).softmax(-1)
         seen, score_past = _history(score_past.reshape(-1, s.smoothing_frames - 1, s.classes), posteriors)
-        scores = (
-            sum(_shifted(seen, i, s.smoothing_frames) for i in range(s.smoothing_frames)) / s.smoothing_frames
-        )
+        scores = nn.functional.avg_pool2d(seen.unsqueeze(1), (s.smoothing_frames, 1), stride=1).squeeze(1)
         after = (pcm_past, mel_past.flatten(1), *body_past, score_past.flatten(1))
-        return cast("Tensor", scores), torch.cat(after, dim=1)
+        return scores, torch.cat(after, dim=1)
 
     def folded(self) -> Network:
         """Return the network as it is served: every batch normalisation folded into its layer."""
