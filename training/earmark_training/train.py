@@ -59,7 +59,9 @@ class Recipe:
     channels: int = 144
     kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5)
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
-    epochs: int = 36
+    epochs: int = 72
+    cycles: int = 2
+    """So often the learning rate falls to nothing (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     steps_per_epoch: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
@@ -84,7 +86,13 @@ class Recipe:
 PRESETS = {
     "default": Recipe(),
     "quick": Recipe(
-        channels=64, kernels=(7, 7, 5, 5), strides=(1, 2, 1, 1), epochs=4, warmup_steps=200, ema_decay=0.998
+        channels=64,
+        kernels=(7, 7, 5, 5),
+        strides=(1, 2, 1, 1),
+        epochs=4,
+        cycles=1,
+        warmup_steps=200,
+        ema_decay=0.998,
     ),
 }
 
@@ -151,10 +159,10 @@ def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).is_file():
         _check_recipe(out / CHECKPOINT, recipe)
-    bank = feature_bank(corpus, recipe.shape)
-    ExampleMaker(bank, recipe.shape, recipe.labels, recipe.mix)  # complains here, not in another process
+    banks = [feature_bank(corpus, recipe.shape, cycle) for cycle in range(recipe.cycles)]
+    ExampleMaker(banks[0], recipe.shape, recipe.labels, recipe.mix)  # complains here, not in another process
     with tempfile.TemporaryDirectory() as folder:
-        job = _Job(corpus, bank, recipe, out, Path(folder) / "meeting", code_commit())
+        job = _Job(corpus, banks, recipe, out, Path(folder) / "meeting", code_commit())
         start = cast("Callable[..., None]", start_processes)
         start(_train, (job,), nprocs=recipe.processes, start_method="spawn")
 
@@ -164,7 +172,8 @@ class _Job:
     """What the processes of one run share."""
 
     corpus: Corpus
-    bank: FeatureBank
+    banks: list[FeatureBank]
+    """One for each cycle."""
     recipe: Recipe
     out: Path
     meeting: Path
@@ -185,18 +194,18 @@ def _train(rank: int, job: _Job) -> None:
     dist.init_process_group("gloo", f"file://{job.meeting}", rank=rank, world_size=recipe.processes)
     torch.manual_seed(recipe.seed)
     network = Network(recipe.shape)
-    mean, deviation = job.bank.statistics()
+    mean, deviation = job.banks[0].statistics()
     network.mel_mean.copy_(torch.from_numpy(mean))
     network.mel_scale.copy_(torch.from_numpy(1 / deviation))
     average = deepcopy(network).eval()
-    maker = ExampleMaker(job.bank, recipe.shape, recipe.labels, recipe.mix)
+    makers = [ExampleMaker(bank, recipe.shape, recipe.labels, recipe.mix) for bank in job.banks]
     parameters = list(network.parameters())
     optimizer = torch.optim.AdamW(
         parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    total_steps = recipe.epochs * recipe.steps_per_epoch
+    cycle_steps = recipe.epochs * recipe.steps_per_epoch // recipe.cycles
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, partial(rate_at, warmup_steps=recipe.warmup_steps, steps=total_steps)
+        optimizer, partial(rate_at, warmup_steps=recipe.warmup_steps, steps=cycle_steps)
     )
     history: list[dict[str, float]] = []
     if (out / CHECKPOINT).is_file():
@@ -213,6 +222,7 @@ def _train(rank: int, job: _Job) -> None:
         started, total_loss = time.monotonic(), 0.0
         network.train()
         steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
+        maker = makers[min(steps[0] // cycle_steps, recipe.cycles - 1)]
         for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
             batch = maker.batch((recipe.seed, step, rank))
             mel = _mask(network.normalize(batch.mel))
