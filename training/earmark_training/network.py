@@ -48,7 +48,7 @@ class Shape:
     """How many of its frames each block's depthwise layer sees."""
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
     """By how much each block thins its frames out."""
-    smoothing_frames: int = 6
+    smoothing_frames: int = 7
 
     def __post_init__(self) -> None:
         if self.window_samples != 2 * self.hop_samples or self.window_samples % 4:
