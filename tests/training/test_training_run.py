@@ -25,6 +25,7 @@ from earmark_training.errors import ExportError, RecipeError
 from earmark_training.examples import OUTPUT_FRAMES, ExampleMaker, Mix
 from earmark_training.export import export, load_network
 from earmark_training.features import FeatureBank, feature_bank
+from earmark_training.learning import rate_at
 from earmark_training.network import LOG_FLOOR, Network
 from earmark_training.peaks import Utterance
 from earmark_training.streams import Spoken, Stream, judge, make_streams
@@ -117,10 +118,26 @@ def test_a_bank_is_computed_once(corpus: Corpus, bank: FeatureBank, monkeypatch:
     assert feature_bank(corpus, RECIPE.shape).folder == bank.folder
 
 
+def test_the_next_cycle_has_other_variants_of_the_same_recordings(corpus: Corpus, bank: FeatureBank):
+    following = feature_bank(corpus, RECIPE.shape, 1)
+    clips, others = ([i for i in b.items if i.kind == "clip"] for b in (bank, following))
+    assert [i.text for i in clips] == [i.text for i in others]
+    for one, other in zip(clips[:8], others[:8], strict=True):
+        powers = bank.power(one), following.power(other)
+        assert one.plain == other.plain == np.array_equal(*powers)
+
+
+def test_the_learning_rate_rises_again_where_a_cycle_begins():
+    rates = [rate_at(step, warmup_steps=10, steps=100) for step in range(200)]
+    assert rates[:100] == rates[100:]
+    assert max(rates[:100]) > 0.95
+    assert rates[99] < 0.01
+
+
 def test_a_corpus_that_replaces_another_gets_its_own_bank(
     clips_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("earmark_training.features._VARIANTS", {"clip": 1, "noise": 1})
+    monkeypatch.setattr("earmark_training.features._VARIANTS", ({"clip": 1, "noise": 1},))
     monkeypatch.setattr("earmark_training.features._SYNTHETIC_PIECES", 1)
     fewer = shutil.copytree(clips_dir, tmp_path / "clips")
     shutil.rmtree(fewer / "yes")
