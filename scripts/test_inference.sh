@@ -10,7 +10,7 @@ scripts=$(realpath "$(dirname "$0")")
 docker=${DOCKER:-docker}
 mkdir -p "${OUT:=inference}"
 out=$(realpath "$OUT")
-read -ra words <<<"${WORDS:-yes no stop go left right up down}"
+read -ra words <<<"${WORDS:-no go left right up down forward zero}"
 scratch=$(mktemp -d)
 container=
 finish() {

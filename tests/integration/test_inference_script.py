@@ -41,7 +41,7 @@ def ask(address: str, out: Path, words: str, *, synthesizer: str = "") -> subpro
 
 
 def test_what_a_synthesizer_says_is_heard_and_kept_with_how_long_it_took(address: str, tmp_path: Path):
-    words = "yes left right up"
+    words = "no left right down"
     done = ask(address, tmp_path, words)
     assert done.returncode == 0, done.stderr
     response = json.loads((tmp_path / "response.json").read_text())
