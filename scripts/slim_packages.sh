@@ -7,6 +7,7 @@ before=$(du -sm . | cut -f1)
 find . -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
 find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.a' -o -name '*.h' \) -delete
 rm -rf numpy/f2py numpy/distutils # they compile Fortran and C
+rm -rf numpy/{ma,polynomial,testing} # nothing here imports them
 rm -rf numpy/_core/_*_tests.*.so numpy/_core/_simd.*.so # for numpy's own tests
 rm -rf pygments/lexers # rich would colour source code with them
 rm -rf cffi pycparser                                # soundfile was made with them; _cffi_backend is what it runs
