@@ -310,8 +310,9 @@ def _detection(detection: pb.KeywordDetection) -> events.Detection:
 def _active_keywords(
     keywords: Iterable[pb.ActiveKeyword] | Iterable[pb.ModelKeyword],
 ) -> tuple[events.ActiveKeyword, ...]:
+    # The wire's float has seven digits: 0.966, not 0.9660000205039978.
     return tuple(
-        events.ActiveKeyword(active.keyword, active.threshold, _seconds(active.refractory))
+        events.ActiveKeyword(active.keyword, round(active.threshold, 7), _seconds(active.refractory))
         for active in keywords
     )
 

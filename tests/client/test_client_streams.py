@@ -55,7 +55,7 @@ def test_words_come_back_with_their_offsets_in_seconds(client: Driver, address: 
     assert isinstance(started, Started)
     assert (started.model, started.model_version) == ("tiny", "1.0.0")
     assert [active.keyword for active in started.keywords] == ["low", "mid", "high"]
-    assert started.keywords[0].threshold == pytest.approx(0.6)
+    assert started.keywords[0].threshold == 0.6
     assert started.keywords[0].refractory_s == 0.5
     assert started.step_s == 0.02
     assert ended == Ended(audio_s=5.0, detections=4)
