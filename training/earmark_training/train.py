@@ -6,6 +6,7 @@ command again goes on from there. Beside it: `train.log`, `metrics.json` and `cu
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ import os
 import subprocess
 import tempfile
 import time
+from bisect import bisect_right
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -60,9 +62,8 @@ class Recipe:
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1, 1, 1)
     late_blocks: int = 2
     """So many of the last blocks join for the last cycle only: they begin by changing nothing."""
-    epochs: int = 108
-    cycles: int = 3
-    """So often the learning rate falls to nothing (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+    cycles: tuple[int, ...] = (36, 36, 18)
+    """Epochs in which the learning rate falls to nothing (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     steps_per_epoch: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
@@ -78,22 +79,27 @@ class Recipe:
         """The model's classes in their order."""
         return labels_for(self.keywords)
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of all cycles."""
+        return sum(self.cycles)
+
     def shape_in(self, cycle: int) -> Shape:
         """Return the network's shape in a cycle."""
-        blocks = len(self.kernels) - (self.late_blocks if cycle < self.cycles - 1 else 0)
+        blocks = len(self.kernels) - (self.late_blocks if cycle < len(self.cycles) - 1 else 0)
         kernels, strides = self.kernels[:blocks], self.strides[:blocks]
         return Shape(len(self.labels), channels=self.channels, kernels=kernels, strides=strides)
 
     @property
     def shape(self) -> Shape:
         """The network's shape in the end."""
-        return self.shape_in(self.cycles - 1)
+        return self.shape_in(len(self.cycles) - 1)
 
     def cycle(self, epoch: int) -> tuple[int, range]:
         """Return the cycle that an epoch is in, and all its epochs."""
-        starts = [i * self.epochs // self.cycles for i in range(self.cycles + 1)]
-        index = max(i for i in range(self.cycles) if starts[i] <= epoch)
-        return index, range(starts[index], starts[index + 1])
+        ends = list(itertools.accumulate(self.cycles))
+        index = bisect_right(ends, epoch)
+        return index, range(ends[index] - self.cycles[index], ends[index])
 
 
 PRESETS = {
@@ -103,8 +109,7 @@ PRESETS = {
         kernels=(7, 7, 5, 5),
         strides=(1, 2, 1, 1),
         late_blocks=0,
-        epochs=4,
-        cycles=1,
+        cycles=(4,),
         warmup_steps=200,
         ema_decay=0.998,
     ),
@@ -173,7 +178,7 @@ def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).is_file():
         _check_recipe(out / CHECKPOINT, recipe)
-    banks = [feature_bank(corpus, recipe.shape, cycle) for cycle in range(recipe.cycles)]
+    banks = [feature_bank(corpus, recipe.shape, cycle) for cycle in range(len(recipe.cycles))]
     ExampleMaker(
         banks[0], recipe.shape_in(0), recipe.labels, recipe.mix
     )  # complains here, not in another process
