@@ -62,7 +62,7 @@ class Recipe:
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1, 1, 1)
     late_blocks: int = 2
     """So many of the last blocks join for the last cycle only: they begin by changing nothing."""
-    cycles: tuple[int, ...] = (36, 36, 18)
+    cycles: tuple[int, ...] = (36, 36, 30)
     """Epochs in which the learning rate falls to nothing (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     steps_per_epoch: int = 1000
     learning_rate: float = 3e-3
