@@ -87,7 +87,7 @@ def test_the_parameters_are_the_default_recipe_and_options_that_the_commands_hav
     from earmark_training.__main__ import build_parser
 
     recipe, chosen = train.PRESETS[PARAMETERS["train"]["preset"]], PARAMETERS["train"]
-    assert (recipe.epochs, recipe.seed, ",".join(recipe.keywords)) == (
+    assert (",".join(map(str, recipe.cycles)), recipe.seed, ",".join(recipe.keywords)) == (
         chosen["epochs"],
         chosen["seed"],
         chosen["keywords"],

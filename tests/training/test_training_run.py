@@ -29,7 +29,7 @@ from earmark_training.learning import rate_at
 from earmark_training.network import LOG_FLOOR, Network
 from earmark_training.peaks import Utterance
 from earmark_training.streams import Spoken, Stream, judge, make_streams
-from earmark_training.train import CHECKPOINT, Recipe, code_commit, load_trained, train
+from earmark_training.train import CHECKPOINT, Learner, Recipe, code_commit, load_trained, train
 from earmark_training.transcripts import Placed
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ RECIPE = Recipe(
     channels=24,
     kernels=(5, 5, 3),
     strides=(1, 2, 1),
-    epochs=8,
+    late_blocks=1,
+    cycles=(5, 3),
     steps_per_epoch=50,
     learning_rate=1e-2,
     warmup_steps=10,
@@ -127,11 +128,27 @@ def test_the_next_cycle_has_other_variants_of_the_same_recordings(corpus: Corpus
         assert one.plain == other.plain == np.array_equal(*powers)
 
 
-def test_the_learning_rate_rises_again_where_a_cycle_begins():
-    rates = [rate_at(step, warmup_steps=10, steps=100) for step in range(200)]
-    assert rates[:100] == rates[100:]
-    assert max(rates[:100]) > 0.95
+def test_the_learning_rate_rises_and_falls_to_nothing():
+    rates = [rate_at(step, warmup_steps=10, steps=100) for step in range(100)]
+    assert rates.index(max(rates)) in range(8, 12)
+    assert max(rates) > 0.95
     assert rates[99] < 0.01
+
+
+def test_every_epoch_is_in_its_cycle():
+    first, last = (0, range(5)), (1, range(5, 8))
+    assert [RECIPE.cycle(epoch) for epoch in range(RECIPE.epochs)] == [first] * 5 + [last] * 3
+
+
+def test_a_network_that_has_grown_says_what_it_said_before():
+    learner = Learner(RECIPE, RECIPE.shape_in(0))
+    grown = learner.grown(RECIPE, RECIPE.shape)
+    assert len(grown.network.blocks) == len(learner.network.blocks) + 1
+    extra = RECIPE.shape.mel_frames - RECIPE.shape_in(0).mel_frames
+    mel = torch.randn(2, RECIPE.shape.mel_frames + 40, RECIPE.shape.mels)
+    with torch.no_grad():
+        before = learner.network.eval().logits(mel[:, extra:])
+        torch.testing.assert_close(grown.network.eval().logits(mel), before)
 
 
 def test_a_corpus_that_replaces_another_gets_its_own_bank(

@@ -58,7 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("runs/default"), metavar="DIR", help="checkpoint, log, curves"
     )
     train.add_argument("--preset", choices=("default", "quick"), default="default", help="the recipe")
-    train.add_argument("--epochs", type=int, metavar="N", help="instead of the preset's")
+    train.add_argument(
+        "--epochs", type=_cycles, metavar="N[,N...]", help="of each cycle, instead of the preset's"
+    )
     train.add_argument("--seed", type=int, metavar="N", help="instead of the preset's")
     train.add_argument(
         "--keywords", metavar="A,B,..", help="instead of the preset's; other words become unknown"
@@ -149,6 +151,13 @@ def _corpus_argument(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument("--corpus", type=Path, default=Path("data/corpus"), metavar="DIR", help=help_text)
 
 
+def _cycles(text: str) -> tuple[int, ...]:
+    cycles = tuple(int(part) for part in text.split(","))
+    if min(cycles) < 1:
+        raise ValueError(text)
+    return cycles
+
+
 def _prepare(args: argparse.Namespace) -> None:
     from earmark_training.corpus import prepare
 
@@ -170,7 +179,7 @@ def _train(args: argparse.Namespace) -> None:
 
     recipe = PRESETS[args.preset]
     if args.epochs is not None:
-        recipe = replace(recipe, epochs=args.epochs)
+        recipe = replace(recipe, cycles=args.epochs)
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
     if args.keywords:

@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 
 
 def rate_at(step: int, *, warmup_steps: int, steps: int) -> float:
-    """Return the share of the learning rate at a step: up in a line, then down in a cosine to nothing.
-
-    All that in so many steps; then it begins anew.
-    """
-    step %= steps
+    """Return the share of the learning rate at a step: up in a line, then down in a cosine to nothing."""
     fallen = 0.5 + 0.5 * math.cos(math.pi * step / steps)
     return min(1.0, (step + 1) / warmup_steps) * fallen
 

@@ -6,6 +6,7 @@ command again goes on from there. Beside it: `train.log`, `metrics.json` and `cu
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -13,9 +14,9 @@ import os
 import subprocess
 import tempfile
 import time
+from bisect import bisect_right
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,11 +58,12 @@ class Recipe:
 
     keywords: tuple[str, ...] = DEFAULT_KEYWORDS
     channels: int = 144
-    kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5)
-    strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
-    epochs: int = 72
-    cycles: int = 2
-    """So often the learning rate falls to nothing (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+    kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5, 5, 5)
+    strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1, 1, 1)
+    late_blocks: int = 2
+    """So many of the last blocks join for the last cycle only: they begin by changing nothing."""
+    cycles: tuple[int, ...] = (36, 36, 30)
+    """Epochs in which the learning rate falls to nothing (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     steps_per_epoch: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
@@ -78,9 +80,26 @@ class Recipe:
         return labels_for(self.keywords)
 
     @property
+    def epochs(self) -> int:
+        """Epochs of all cycles."""
+        return sum(self.cycles)
+
+    def shape_in(self, cycle: int) -> Shape:
+        """Return the network's shape in a cycle."""
+        blocks = len(self.kernels) - (self.late_blocks if cycle < len(self.cycles) - 1 else 0)
+        kernels, strides = self.kernels[:blocks], self.strides[:blocks]
+        return Shape(len(self.labels), channels=self.channels, kernels=kernels, strides=strides)
+
+    @property
     def shape(self) -> Shape:
-        """The network's shape."""
-        return Shape(len(self.labels), channels=self.channels, kernels=self.kernels, strides=self.strides)
+        """The network's shape in the end."""
+        return self.shape_in(len(self.cycles) - 1)
+
+    def cycle(self, epoch: int) -> tuple[int, range]:
+        """Return the cycle that an epoch is in, and all its epochs."""
+        ends = list(itertools.accumulate(self.cycles))
+        index = bisect_right(ends, epoch)
+        return index, range(ends[index] - self.cycles[index], ends[index])
 
 
 PRESETS = {
@@ -89,8 +108,8 @@ PRESETS = {
         channels=64,
         kernels=(7, 7, 5, 5),
         strides=(1, 2, 1, 1),
-        epochs=4,
-        cycles=1,
+        late_blocks=0,
+        cycles=(4,),
         warmup_steps=200,
         ema_decay=0.998,
     ),
@@ -159,8 +178,10 @@ def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).is_file():
         _check_recipe(out / CHECKPOINT, recipe)
-    banks = [feature_bank(corpus, recipe.shape, cycle) for cycle in range(recipe.cycles)]
-    ExampleMaker(banks[0], recipe.shape, recipe.labels, recipe.mix)  # complains here, not in another process
+    banks = [feature_bank(corpus, recipe.shape, cycle) for cycle in range(len(recipe.cycles))]
+    ExampleMaker(
+        banks[0], recipe.shape_in(0), recipe.labels, recipe.mix
+    )  # complains here, not in another process
     with tempfile.TemporaryDirectory() as folder:
         job = _Job(corpus, banks, recipe, out, Path(folder) / "meeting", code_commit())
         start = cast("Callable[..., None]", start_processes)
@@ -182,6 +203,25 @@ class _Job:
     """The code's, when they began: what is committed while they run is not what runs."""
 
 
+class Learner:
+    """A network while it learns, the average of its weights, and its optimizer."""
+
+    def __init__(self, recipe: Recipe, shape: Shape) -> None:
+        torch.manual_seed(recipe.seed)
+        self.network = Network(shape)
+        self.average = deepcopy(self.network).eval()
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+
+    def grown(self, recipe: Recipe, shape: Shape) -> Learner:
+        """Return a learner whose network has more blocks at its end, and says the same as before."""
+        learner = Learner(recipe, shape)
+        for mine, old in ((learner.network, self.network), (learner.average, self.average)):
+            mine.load_state_dict({**mine.state_dict(), **old.state_dict()})
+        return learner
+
+
 def _train(rank: int, job: _Job) -> None:
     """Train in one of `recipe.processes` processes, each on one core with a part of every batch.
 
@@ -192,38 +232,31 @@ def _train(rank: int, job: _Job) -> None:
     end_with_parent()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{job.meeting}", rank=rank, world_size=recipe.processes)
-    torch.manual_seed(recipe.seed)
-    network = Network(recipe.shape)
-    mean, deviation = job.banks[0].statistics()
-    network.mel_mean.copy_(torch.from_numpy(mean))
-    network.mel_scale.copy_(torch.from_numpy(1 / deviation))
-    average = deepcopy(network).eval()
-    makers = [ExampleMaker(bank, recipe.shape, recipe.labels, recipe.mix) for bank in job.banks]
-    parameters = list(network.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    cycle_steps = recipe.epochs * recipe.steps_per_epoch // recipe.cycles
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, partial(rate_at, warmup_steps=recipe.warmup_steps, steps=cycle_steps)
-    )
-    history: list[dict[str, float]] = []
-    if (out / CHECKPOINT).is_file():
-        history = _resume(out / CHECKPOINT, network, average, optimizer, schedule)
+    learner, history = _resume(out / CHECKPOINT, recipe) if (out / CHECKPOINT).is_file() else _begin(job)
     if rank == 0:
         _log_to(out / "train.log")
-        log.info("%s; %d parameters", recipe, sum(p.numel() for p in parameters))
+        log.info("%s", recipe)
         if history:
             log.info("going on after epoch %d", len(history))
         clips, classes = validation_clips(job.corpus, recipe.labels)
     for epoch in range(len(history), recipe.epochs):
+        cycle, epochs = recipe.cycle(epoch)
+        shape = recipe.shape_in(cycle)
+        if learner.network.shape != shape:
+            learner = learner.grown(recipe, shape)
+        network, average, optimizer = learner.network, learner.average, learner.optimizer
+        parameters = list(network.parameters())
+        maker = ExampleMaker(job.banks[cycle], shape, recipe.labels, recipe.mix)
         # The masks draw from torch's own generator: seeded by the epoch, a resumed run draws the same.
         torch.manual_seed((recipe.seed * 1000 + epoch) * recipe.processes + rank)
         started, total_loss = time.monotonic(), 0.0
         network.train()
         steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
-        maker = makers[min(steps[0] // cycle_steps, recipe.cycles - 1)]
+        cycle_steps = range(epochs.start * recipe.steps_per_epoch, epochs.stop * recipe.steps_per_epoch)
         for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate * rate_at(
+                step - cycle_steps.start, warmup_steps=recipe.warmup_steps, steps=len(cycle_steps)
+            )
             batch = maker.batch((recipe.seed, step, rank))
             mel = _mask(network.normalize(batch.mel))
             with torch.autocast("cpu", torch.bfloat16):
@@ -234,7 +267,6 @@ def _train(rank: int, job: _Job) -> None:
             _share(parameters)
             nn.utils.clip_grad_norm_(parameters, 5.0)
             optimizer.step()
-            schedule.step()
             total_loss += batch_loss.item()
             if rank == 0:
                 follow(average, network, step, most=recipe.ema_decay)
@@ -248,7 +280,7 @@ def _train(rank: int, job: _Job) -> None:
                 accuracy,
                 time.monotonic() - started,
             )
-            _save(job, network, average, optimizer, schedule, history)
+            _save(job, learner, history)
     dist.destroy_process_group()
 
 
@@ -283,14 +315,13 @@ def _log_to(path: Path) -> None:
     log.setLevel(logging.INFO)
 
 
-def _save(job: _Job, *parts: Any) -> None:
-    out, (network, average, optimizer, schedule, history) = job.out, parts
+def _save(job: _Job, learner: Learner, history: list[dict[str, float]]) -> None:
+    out = job.out
     state = {
         "recipe": asdict(job.recipe),
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
+        "network": learner.network.state_dict(),
+        "average": learner.average.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
         "history": history,
         "commit": job.commit,
     }
@@ -326,13 +357,30 @@ def _check_recipe(path: Path, recipe: Recipe) -> None:
         )
 
 
-def _resume(path: Path, network: Network, average: Network, *others: Any) -> list[dict[str, float]]:
+def _begin(job: _Job) -> tuple[Learner, list[dict[str, float]]]:
+    """Return a learner that has learnt nothing yet but how loud each band is, and its empty history."""
+    learner = Learner(job.recipe, job.recipe.shape_in(0))
+    mean, deviation = job.banks[0].statistics()
+    for network in (learner.network, learner.average):
+        network.mel_mean.copy_(torch.from_numpy(mean))
+        network.mel_scale.copy_(torch.from_numpy(1 / deviation))
+    return learner, []
+
+
+def _resume(path: Path, recipe: Recipe) -> tuple[Learner, list[dict[str, float]]]:
+    """Return the learner that a checkpoint has, and its history."""
     state = torch.load(path, weights_only=True)
-    network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    for other, name in zip(others, ("optimizer", "schedule"), strict=True):
-        other.load_state_dict(state[name])
-    return cast("list[dict[str, float]]", state["history"])
+    history = cast("list[dict[str, float]]", state["history"])
+    learner = Learner(recipe, _reached(recipe, history))
+    learner.network.load_state_dict(state["network"])
+    learner.average.load_state_dict(state["average"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    return learner, history
+
+
+def _reached(recipe: Recipe, history: list[dict[str, float]]) -> Shape:
+    """Return the shape of the network of the last epoch in the history."""
+    return recipe.shape_in(recipe.cycle(len(history) - 1)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +397,7 @@ def load_trained(path: Path) -> Trained:
     path = path / CHECKPOINT if path.is_dir() else path
     state = torch.load(path, weights_only=True)
     recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
-    network = Network(recipe.shape)
+    network = Network(_reached(recipe, state["history"]))
     network.load_state_dict(state["average"])
     return Trained(network.eval(), recipe, state["commit"])
 
