@@ -83,10 +83,10 @@ def test_a_stage_is_out_of_date_when_the_code_that_it_runs_changes(stage: str, m
 
 
 def test_the_parameters_are_the_default_recipe_and_options_that_the_commands_have():
-    train = pytest.importorskip("earmark_training.train", exc_type=ImportError)
+    presets = pytest.importorskip("earmark_training.recipe", exc_type=ImportError).PRESETS
     from earmark_training.__main__ import build_parser
 
-    recipe, chosen = train.PRESETS[PARAMETERS["train"]["preset"]], PARAMETERS["train"]
+    recipe, chosen = presets[PARAMETERS["train"]["preset"]], PARAMETERS["train"]
     assert (",".join(map(str, recipe.cycles)), recipe.seed, ",".join(recipe.keywords)) == (
         chosen["epochs"],
         chosen["seed"],

@@ -28,8 +28,9 @@ from earmark_training.features import FeatureBank, feature_bank
 from earmark_training.learning import rate_at
 from earmark_training.network import LOG_FLOOR, Network
 from earmark_training.peaks import Utterance
+from earmark_training.recipe import Recipe
 from earmark_training.streams import Spoken, Stream, judge, make_streams
-from earmark_training.train import CHECKPOINT, Learner, Recipe, code_commit, load_trained, train
+from earmark_training.train import CHECKPOINT, Learner, code_commit, load_trained, train
 from earmark_training.transcripts import Placed
 
 if TYPE_CHECKING:

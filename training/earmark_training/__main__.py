@@ -175,7 +175,8 @@ def _prepare(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from earmark_training.corpus import Corpus
-    from earmark_training.train import PRESETS, train
+    from earmark_training.recipe import PRESETS
+    from earmark_training.train import train
 
     recipe = PRESETS[args.preset]
     if args.epochs is not None:

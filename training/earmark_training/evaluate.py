@@ -22,7 +22,7 @@ from earmark_training.sounds import silent_sounds
 from earmark_training.streams import judge, make_streams
 from earmark_training.subsets import measure_speakers, measure_subsets
 from earmark_training.tradeoff import curve
-from earmark_training.train import validation_clips
+from earmark_training.validation import validation_clips
 from earmark_training.vocabulary import SILENCE, UNKNOWN
 
 if TYPE_CHECKING:

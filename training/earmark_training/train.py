@@ -6,7 +6,6 @@ command again goes on from there. Beside it: `train.log`, `metrics.json` and `cu
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -14,106 +13,41 @@ import os
 import subprocess
 import tempfile
 import time
-from bisect import bisect_right
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from earmark_spotter import ClipClassifier
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 from tqdm import tqdm
 
-from earmark_training.corpus import SAMPLE_RATE_HZ, Corpus
 from earmark_training.errors import RecipeError
 from earmark_training.examples import Batch, ExampleMaker, Mix
 from earmark_training.features import feature_bank
 from earmark_training.learning import follow, rate_at
-from earmark_training.network import Network, Shape
+from earmark_training.network import Network
 from earmark_training.processes import end_with_parent
-from earmark_training.vocabulary import DEFAULT_KEYWORDS, SILENCE, UNKNOWN, labels_for
+from earmark_training.recipe import Recipe
+from earmark_training.validation import classify_clips, validation_clips
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from earmark_training.corpus import Corpus
     from earmark_training.features import FeatureBank
+    from earmark_training.network import Shape
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 
-
 _WINDOW_FRAMES = 25
 """Of an example's frames, the worst in every so many count as much as all of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train. `PRESETS` has the named ones."""
-
-    keywords: tuple[str, ...] = DEFAULT_KEYWORDS
-    channels: int = 144
-    kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5, 5, 5)
-    strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1, 1, 1)
-    late_blocks: int = 2
-    """So many of the last blocks join for the last cycle only: they begin by changing nothing."""
-    cycles: tuple[int, ...] = (36, 36, 30)
-    """Epochs in which the learning rate falls to nothing (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
-    steps_per_epoch: int = 1000
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    warmup_steps: int = 500
-    ema_decay: float = 0.9997
-    processes: int = 2
-    """Which share the batches: one a core. Their number changes the result a little."""
-    seed: int = 1
-    mix: Mix = field(default_factory=Mix)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The model's classes in their order."""
-        return labels_for(self.keywords)
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of all cycles."""
-        return sum(self.cycles)
-
-    def shape_in(self, cycle: int) -> Shape:
-        """Return the network's shape in a cycle."""
-        blocks = len(self.kernels) - (self.late_blocks if cycle < len(self.cycles) - 1 else 0)
-        kernels, strides = self.kernels[:blocks], self.strides[:blocks]
-        return Shape(len(self.labels), channels=self.channels, kernels=kernels, strides=strides)
-
-    @property
-    def shape(self) -> Shape:
-        """The network's shape in the end."""
-        return self.shape_in(len(self.cycles) - 1)
-
-    def cycle(self, epoch: int) -> tuple[int, range]:
-        """Return the cycle that an epoch is in, and all its epochs."""
-        ends = list(itertools.accumulate(self.cycles))
-        index = bisect_right(ends, epoch)
-        return index, range(ends[index] - self.cycles[index], ends[index])
-
-
-PRESETS = {
-    "default": Recipe(),
-    "quick": Recipe(
-        channels=64,
-        kernels=(7, 7, 5, 5),
-        strides=(1, 2, 1, 1),
-        late_blocks=0,
-        cycles=(4,),
-        warmup_steps=200,
-        ema_decay=0.998,
-    ),
-}
 
 
 def loss(logits: Tensor, batch: Batch, answer_frames: int) -> Tensor:
@@ -132,45 +66,6 @@ def loss(logits: Tensor, batch: Batch, answer_frames: int) -> Tensor:
     windows = wrong.view(len(wrong), -1, _WINDOW_FRAMES)
     background = (windows.mean(2) + windows.topk(3, dim=2).values.mean(2)).sum() / 2
     return (answer + background) / windows.shape[:2].numel()
-
-
-@torch.no_grad()
-def classify_clips(network: Network, clips: list[np.ndarray[Any, np.dtype[np.float32]]]) -> list[int]:
-    """Return each clip's class, found as the spotter's `classify` does."""
-    frame = network.shape.frame_samples
-    tail = SAMPLE_RATE_HZ * 2 // 5
-    found = []
-    for i in range(0, len(clips), 128):
-        part = clips[i : i + 128]
-        length = -(-(max(map(len, part)) + tail) // frame) * frame
-        pcm = np.stack([np.pad(clip, (0, length - len(clip))) for clip in part])
-        scores, _ = network(torch.from_numpy(pcm), network.silent_state().expand(len(part), -1))
-        for one in scores.numpy():
-            keywords = range(2, network.shape.classes)  # after silence and unknown: see labels_for
-            classifier = ClipClassifier(network.shape.classes, keywords, 0, 1000 * frame / SAMPLE_RATE_HZ)
-            classifier.push(one)
-            found.append(int(classifier.scores.argmax()))
-    return found
-
-
-def validation_clips(
-    corpus: Corpus, labels: tuple[str, ...]
-) -> tuple[list[np.ndarray[Any, np.dtype[np.float32]]], np.ndarray[Any, Any]]:
-    """Return the validation clips with their classes, and as much noise as an average class has clips."""
-    index = {label: i for i, label in enumerate(labels)}
-    words = corpus.select("clip", "validation")
-    clips = [corpus.samples(w) for w in words]
-    classes = [index.get(w.text, index[UNKNOWN]) for w in words]
-    noises = corpus.select("noise", "validation")
-    rng = np.random.default_rng(0)
-    for i in range(len(words) // len(labels)):
-        noise = noises[i % len(noises)]
-        cut = int(rng.integers(max(1, noise.length - SAMPLE_RATE_HZ)))
-        clips.append(
-            corpus.samples(replace(noise, start=noise.start + cut, length=min(SAMPLE_RATE_HZ, noise.length)))
-        )
-        classes.append(index[SILENCE])
-    return clips, np.array(classes)
 
 
 def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
