@@ -177,6 +177,8 @@ def _train(rank: int, job: _Job) -> None:
             )
             _save(job, learner, history)
     dist.destroy_process_group()
+    # The group's threads live on, and one that frees a tensor while the interpreter ends aborts the process.
+    os._exit(0)
 
 
 _MASKS = (*[FrequencyMasking(6, iid_masks=True)] * 2, *[TimeMasking(12, iid_masks=True)] * 4)
