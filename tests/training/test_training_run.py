@@ -273,6 +273,16 @@ def test_the_exported_file_can_be_trained_further(run: Path, model: SpotterModel
     assert all(p.requires_grad for p in rebuilt.parameters())
 
 
+def test_a_file_that_is_no_checkpoint_or_an_older_one_cannot_be_exported(run: Path, tmp_path: Path):
+    state = torch.load(run / CHECKPOINT, weights_only=True)
+    torch.save(state | {"recipe": state["recipe"] | {"epochs": 8}}, tmp_path / "older.pt")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    (tmp_path / "empty.pt").touch()
+    for name in ("older.pt", "text.pt", "empty.pt"):
+        with pytest.raises(RecipeError, match=f"{name} is no checkpoint"):
+            load_trained(tmp_path / name)
+
+
 def test_a_file_without_a_network_cannot_be_trained_further(tmp_path: Path, tiny_model_path: Path):
     (tmp_path / "text.onnx").write_text("no model")
     for path in (tmp_path / "text.onnx", tiny_model_path):

@@ -152,10 +152,10 @@ def _corpus_argument(parser: argparse.ArgumentParser, help_text: str) -> None:
 
 
 def _cycles(text: str) -> tuple[int, ...]:
-    cycles = tuple(int(part) for part in text.split(","))
-    if min(cycles) < 1:
-        raise ValueError(text)
-    return cycles
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 1 on, such as 36,36,30")
+    return tuple(map(int, parts))
 
 
 def _prepare(args: argparse.Namespace) -> None:

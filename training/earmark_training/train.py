@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import pickle
 import subprocess
 import tempfile
 import time
@@ -290,12 +291,15 @@ class Trained:
 
 
 def load_trained(path: Path) -> Trained:
-    """Load a run's checkpoint: the file, or the folder that holds it."""
+    """Load a run's checkpoint: the file, or the folder that holds it. Raises RecipeError for another file."""
     path = path / CHECKPOINT if path.is_dir() else path
-    state = torch.load(path, weights_only=True)
-    recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
-    network = Network(_reached(recipe, state["history"]))
-    network.load_state_dict(state["average"])
+    try:
+        state = torch.load(path, weights_only=True)
+        recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
+        network = Network(_reached(recipe, state["history"]))
+        network.load_state_dict(state["average"])
+    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
+        raise RecipeError(f"{path} is no checkpoint of a training by this version of Earmark") from error
     return Trained(network.eval(), recipe, state["commit"])
 
 
