@@ -315,13 +315,14 @@ class Network(nn.Module):
         s = self.shape
         return torch.cat([_shifted(mel, i, s.stem_kernel, s.stem_stride) for i in range(s.stem_kernel)], -1)
 
-    def body(self, mel: Tensor) -> Tensor:
+    def body(self, mel: Tensor, *, without_last: int = 0) -> Tensor:
         """From normalised log-mel (batch, mel frames, mels) to what the head sees, (frames, batch, channels).
 
-        In valid form: the first frame comes from the first `shape.mel_frames` mel frames.
+        In valid form: the first frame comes from the first `shape.mel_frames` mel frames; or from fewer,
+        where it goes only up to that many of the last blocks.
         """
         x = self.embed(mel)
-        for block in self.blocks:
+        for block in self.blocks[: len(self.blocks) - without_last]:
             x = block(x)
         return x
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -35,12 +36,17 @@ _FEWEST = 2  # recordings that can be a word of their own
 
 @torch.no_grad()
 def body_frames(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the body makes of a recording, [frames, channels], one frame each `frame_samples`."""
+    """Return what the body makes of a recording, [frames, channels], one frame each `frame_samples`.
+
+    All of it but its last block, which knows the network's own words too well: with it, of 96 folders of one
+    word four would be refused, without it none, and more strangers are found.
+    """
     shape = network.shape
     before = shape.unsmoothed_field_samples - shape.frame_samples
     padded = np.pad(samples, (before, -len(samples) % shape.frame_samples))
     mel = network.normalize(network.log_mel(torch.from_numpy(padded[None])))
-    return cast("NDArray[np.float32]", network.body(mel)[:, 0].numpy())
+    frames = cast("NDArray[np.float32]", network.body(mel, without_last=1)[:, 0].numpy())
+    return frames[-math.ceil(len(samples) / shape.frame_samples) :]
 
 
 def compare(
@@ -69,9 +75,9 @@ def usual_likeness(alike: NDArray[np.float64]) -> float:
 def odd_ones(alike: NDArray[np.float64]) -> list[int]:
     """Return which recordings are much less like the others than is usual: hardly of the same word.
 
-    Measured on `computer` and `jarvis` with 12, 30 and 100 recordings, eight draws each: 0% to 4% of a word's
-    own are taken for strangers; where one in ten is of another word, 20% to 60% of those are found. To take
-    more of a word's own for strangers is worse than to miss some: it is those that are hard to hear.
+    Measured on `computer` and `jarvis` with 12, 30 and 100 recordings, sixteen draws each: 0% to 0.5% of a
+    word's own are taken for strangers; where one in ten is of another word, 56% to 88% of those are found. To
+    take more of a word's own for strangers is worse than to miss some: it is those that are hard to hear.
     """
     likeness = _likeness(alike)
     return np.flatnonzero(likeness < _ODD_FRACTION * np.median(likeness)).tolist()
@@ -80,10 +86,10 @@ def odd_ones(alike: NDArray[np.float64]) -> list[int]:
 def doubtful_ones(alike: NDArray[np.float64]) -> list[int]:
     """Return which recordings somebody should listen to: they may be of another word.
 
-    The odd ones and others that are less like the rest than is usual (4% to 9% of a word's own; 40% to 90% of
+    The odd ones and others that are less like the rest than is usual (0% to 3% of a word's own; 86% to 100% of
     the strangers, where they are one in ten); and, where the recordings fall into two groups that are alike
-    within but not between them, the smaller group. Where a third is of another word, that group is more than
-    a fifth of all in 28 to 78 of a hundred folders. Of 48 folders of one word, two have so many, both of 12.
+    within but not between them, the smaller group. Where a third is of another word, these are more than a
+    fifth of all in 75 to 100 of a hundred folders; in none of 96 folders of one word.
     """
     likeness = _likeness(alike)
     doubtful = set(np.flatnonzero(likeness < _DOUBTFUL_FRACTION * np.median(likeness)).tolist())
