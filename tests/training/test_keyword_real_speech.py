@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 from earmark_spotter import SpotterModel, score_recording
 from earmark_training.corpus import read_audio
+from earmark_training.export import load_network
+from earmark_training.keyword.alike import SAME_WORD, compare, doubtful_ones, usual_likeness
+from earmark_training.keyword.recordings import find_audio, read_takes
 from earmark_training.keyword.teach import Request, teach
 from earmark_training.keyword.tune import Tuning
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,20 @@ def test_fifty_recordings_teach_a_word(recordings: dict[str, list[Path]], negati
 
     assert heard(recordings["jarvis"][50:150]) >= 0.9
     assert heard(recordings["computer"][:50]) <= 0.1
+
+
+@pytest.mark.parametrize("word", ["jarvis", "computer"])
+def test_recordings_of_one_word_are_known_as_such_and_those_of_another_found(
+    recordings: dict[str, list[Path]], negatives: Path, tmp_path: Path, word: str
+):
+    network = load_network(Path(str(files("earmark_spotter") / "models" / "default.onnx")))
+    background = [read_audio(f) for f in find_audio(negatives)[0][:60]]
+    other = "computer" if word == "jarvis" else "jarvis"
+    for i in range(3):
+        own, strangers = recordings[word][30 * i : 30 * (i + 1)], recordings[other][3 * i : 3 * (i + 1)]
+        takes, _ = read_takes(_copy(own + strangers, tmp_path / str(i)))
+        alike = compare(network, takes, background)
+        assert usual_likeness(alike) > SAME_WORD
+        doubtful = {takes[k].path.name for k in doubtful_ones(alike)}
+        assert len(doubtful & {f.name for f in own}) <= 3
+        assert len(doubtful & {f.name for f in strangers}) >= 2

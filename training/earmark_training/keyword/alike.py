@@ -86,10 +86,10 @@ def odd_ones(alike: NDArray[np.float64]) -> list[int]:
 def doubtful_ones(alike: NDArray[np.float64]) -> list[int]:
     """Return which recordings somebody should listen to: they may be of another word.
 
-    The odd ones and others that are less like the rest than is usual (0% to 3% of a word's own; 86% to 100% of
-    the strangers, where they are one in ten); and, where the recordings fall into two groups that are alike
-    within but not between them, the smaller group. Where a third is of another word, these are more than a
-    fifth of all in 75 to 100 of a hundred folders; in none of 96 folders of one word.
+    The odd ones and others that are less like the rest than is usual (0% to 3% of a word's own, 86% to 100%
+    of the strangers, where they are one in ten); and, where the recordings fall into two groups that are
+    alike within but not between them, the smaller group. Where a third is of another word, these are more
+    than a fifth of all in 75 to 100 of a hundred folders; in none of 96 folders of one word.
     """
     likeness = _likeness(alike)
     doubtful = set(np.flatnonzero(likeness < _DOUBTFUL_FRACTION * np.median(likeness)).tolist())
