@@ -74,10 +74,10 @@ def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).is_file():
         _check_recipe(out / CHECKPOINT, recipe)
-    banks = [feature_bank(corpus, recipe.shape, cycle) for cycle in range(len(recipe.cycles))]
-    ExampleMaker(
-        banks[0], recipe.shape_in(0), recipe.labels, recipe.mix
-    )  # complains here, not in another process
+    banks = [feature_bank(corpus, recipe.shape)]
+    # What cannot be trained is refused here: not in another process, nor after the other banks.
+    ExampleMaker(banks[0], recipe.shape_in(0), recipe.labels, recipe.mix)
+    banks += [feature_bank(corpus, recipe.shape, cycle) for cycle in range(1, len(recipe.cycles))]
     with tempfile.TemporaryDirectory() as folder:
         job = _Job(corpus, banks, recipe, out, Path(folder) / "meeting", code_commit())
         start = cast("Callable[..., None]", start_processes)
@@ -131,27 +131,30 @@ def _train(rank: int, job: _Job) -> None:
     learner, history = _resume(out / CHECKPOINT, recipe) if (out / CHECKPOINT).is_file() else _begin(job)
     if rank == 0:
         _log_to(out / "train.log")
-        log.info("%s", recipe)
+        log.info("%s; %d parameters", recipe, sum(p.numel() for p in Network(recipe.shape).parameters()))
         if history:
             log.info("going on after epoch %d", len(history))
         clips, classes = validation_clips(job.corpus, recipe.labels)
+    makers = [
+        ExampleMaker(bank, recipe.shape_in(cycle), recipe.labels, recipe.mix)
+        for cycle, bank in enumerate(job.banks)
+    ]
     for epoch in range(len(history), recipe.epochs):
         cycle, epochs = recipe.cycle(epoch)
-        shape = recipe.shape_in(cycle)
+        maker, shape = makers[cycle], recipe.shape_in(cycle)
         if learner.network.shape != shape:
             learner = learner.grown(recipe, shape)
         network, average, optimizer = learner.network, learner.average, learner.optimizer
         parameters = list(network.parameters())
-        maker = ExampleMaker(job.banks[cycle], shape, recipe.labels, recipe.mix)
         # The masks draw from torch's own generator: seeded by the epoch, a resumed run draws the same.
         torch.manual_seed((recipe.seed * 1000 + epoch) * recipe.processes + rank)
         started, total_loss = time.monotonic(), 0.0
         network.train()
         steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
-        cycle_steps = range(epochs.start * recipe.steps_per_epoch, epochs.stop * recipe.steps_per_epoch)
+        cycle_start, cycle_steps = (n * recipe.steps_per_epoch for n in (epochs.start, len(epochs)))
         for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
             optimizer.param_groups[0]["lr"] = recipe.learning_rate * rate_at(
-                step - cycle_steps.start, warmup_steps=recipe.warmup_steps, steps=len(cycle_steps)
+                step - cycle_start, warmup_steps=recipe.warmup_steps, steps=cycle_steps
             )
             batch = maker.batch((recipe.seed, step, rank))
             mel = _mask(network.normalize(batch.mel))
