@@ -50,7 +50,8 @@ def test_servers_are_killed_and_restarted_at_random_moments(flavour: str, speed:
         saboteur.result()
     for stream in streams:
         assert_unbroken(stream, expected)
-    assert all(stream.of(Resumed) for stream in streams)
+    # Not each of them: without a pace, one may have ended before the first kill.
+    assert any(stream.of(Resumed) for stream in streams)
 
 
 @both
