@@ -28,7 +28,7 @@ STREAMS_PER_GENERATOR = 500
 
 # Streams begin at that many places of the recording, so that they do not all hear a word at once.
 _PLACES = 16
-_START_GAP_S = 0.005
+_START_GAP_S = 0.01
 _GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 _WARM_UP_S = 2.0
 

@@ -30,8 +30,8 @@ addEventListener("load", async () => {
     .reduce((sum, value, i) => sum + (i % 4 == 3 && value > 0), 0) / canvas.width / canvas.height;
   seen.ink = ink();
   document.querySelectorAll("#detections button")[4].click();
-  await wait("seeked");
   seen.at = sound.currentTime;
+  await wait("seeked");
   seen.left = parseFloat(cursor.style.left);
   while (sound.currentTime < seen.at + 0.2) await wait("timeupdate");
   sound.pause();

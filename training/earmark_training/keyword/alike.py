@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -32,21 +32,27 @@ _ODD_FRACTION = 0.3
 _DOUBTFUL_FRACTION = 0.45
 _TWO_WORDS = 0.22
 _FEWEST = 2  # recordings that can be a word of their own
+_BATCH = 32
+
+_Word: TypeAlias = "tuple[NDArray[np.float32], tuple[int, int]]"
+"""A recording, and the samples in it between which the word is."""
 
 
 @torch.no_grad()
-def body_frames(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the body makes of a recording, [frames, channels], one frame each `frame_samples`.
+def body_frames(network: Network, sounds: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return what the body makes of recordings, [n, frames, channels], one frame each `frame_samples`.
 
-    All of it but its last block, which knows the network's own words too well: with it, of 96 folders of one
-    word four would be refused, without it none, and more strangers are found.
+    Those that are shorter than the longest go on in silence. All of the body but its last block, which knows
+    the network's own words too well: with it, of 96 folders of one word four would be refused, without it
+    none, and more strangers are found.
     """
     shape = network.shape
     before = shape.unsmoothed_field_samples - shape.frame_samples
-    padded = np.pad(samples, (before, -len(samples) % shape.frame_samples))
-    mel = network.normalize(network.log_mel(torch.from_numpy(padded[None])))
-    frames = cast("NDArray[np.float32]", network.body(mel, without_last=1)[:, 0].numpy())
-    return frames[-math.ceil(len(samples) / shape.frame_samples) :]
+    frames = math.ceil(max(len(samples) for samples in sounds) / shape.frame_samples)
+    after = frames * shape.frame_samples
+    padded = np.stack([np.pad(samples, (before, after - len(samples))) for samples in sounds])
+    mel = network.normalize(network.log_mel(torch.from_numpy(padded)))
+    return cast("NDArray[np.float32]", network.body(mel, without_last=1)[-frames:].transpose(0, 1).numpy())
 
 
 def compare(
@@ -60,9 +66,9 @@ def compare(
     """
     length = int(np.median([t.word[1] - t.word[0] for t in takes]))
     rng = np.random.default_rng(0)
-    others = [_embed(network, *_cut_out(rng, b, length)) for b in background for _ in range(_CUTS)]
-    mean, spread = np.mean(others, axis=0), np.std(others, axis=0) + 1e-3
-    words = np.stack([(_embed(network, t.samples, t.word) - mean) / spread for t in takes]).astype(np.float64)
+    others = _embed(network, [_cut_out(rng, b, length) for b in background for _ in range(_CUTS)])
+    words = _embed(network, [(t.samples, t.word) for t in takes])
+    words = (words - others.mean(0)) / (others.std(0) + 1e-3)
     words /= np.linalg.norm(words, axis=1, keepdims=True)
     return words @ words.T
 
@@ -133,9 +139,7 @@ def _smaller_group(alike: NDArray[np.float64]) -> NDArray[np.bool_]:
     return group if size <= count / 2 else ~group
 
 
-def _cut_out(
-    rng: np.random.Generator, speech: NDArray[np.float32], length: int
-) -> tuple[NDArray[np.float32], tuple[int, int]]:
+def _cut_out(rng: np.random.Generator, speech: NDArray[np.float32], length: int) -> _Word:
     """Return a piece of speech between two silences of half a second, and where it is."""
     at = int(rng.integers(max(1, len(speech) - length)))
     piece = speech[at : at + length]
@@ -143,14 +147,17 @@ def _cut_out(
     return np.pad(piece, silence), (silence, silence + len(piece))
 
 
-def _embed(network: Network, samples: NDArray[np.float32], word: tuple[int, int]) -> NDArray[np.float32]:
-    """Return what the body makes of a word, at `_POINTS` times, [_POINTS * channels]."""
-    frames = body_frames(network, np.pad(samples, (0, SAMPLE_RATE_HZ // 2)))
-    start, end = word
-    times = np.linspace(start + (end - start) / 4, end + _LAG_S * SAMPLE_RATE_HZ, _POINTS)
-    numbers = np.rint(times / network.shape.frame_samples).astype(int)
-    embedding: NDArray[np.float32] = frames[np.minimum(numbers, len(frames) - 1)].ravel()
-    return embedding
+def _embed(network: Network, words: Sequence[_Word]) -> NDArray[np.float64]:
+    """Return what the body makes of each word, at `_POINTS` times, [n, _POINTS * channels]."""
+    embeddings = []
+    for first in range(0, len(words), _BATCH):
+        batch = words[first : first + _BATCH]
+        frames = body_frames(network, [np.pad(samples, (0, SAMPLE_RATE_HZ // 2)) for samples, _ in batch])
+        for own, (_, (start, end)) in zip(frames, batch, strict=True):
+            times = np.linspace(start + (end - start) / 4, end + _LAG_S * SAMPLE_RATE_HZ, _POINTS)
+            numbers = np.rint(times / network.shape.frame_samples).astype(int)
+            embeddings.append(own[numbers].ravel())
+    return np.stack(embeddings).astype(np.float64)
 
 
 def voice_spread_db(takes: Sequence[Take]) -> float:
