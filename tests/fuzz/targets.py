@@ -152,7 +152,11 @@ _FRAME_SEEDS = [
 
 
 # What gRPC itself says of a connection that breaks HTTP/2 or its own protocol, before a server sees a call.
-_GRPCS_OWN = ("INTERNAL: Compression bit set but no encoding", "INTERNAL: Failed parsing HTTP/2")
+_GRPCS_OWN = (
+    "INTERNAL: Compression bit set but no encoding",
+    "INTERNAL: Failed parsing HTTP/2",
+    "INTERNAL: Error parsing '",
+)
 
 
 def _check_frames(service: Service, case: bytes) -> None:
