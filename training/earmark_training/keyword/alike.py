@@ -70,7 +70,8 @@ def compare(
     words = _embed(network, [(t.samples, t.word) for t in takes])
     words = (words - others.mean(0)) / (others.std(0) + 1e-3)
     words /= np.linalg.norm(words, axis=1, keepdims=True)
-    return words @ words.T
+    alike: NDArray[np.float64] = words @ words.T
+    return alike
 
 
 def usual_likeness(alike: NDArray[np.float64]) -> float:
