@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from earmark_spotter import SpotterModel
 
-from benchmarks import arguments
-from benchmarks.load import Outcome
-from benchmarks.processes import serving
-from benchmarks.speech import Speech
-from benchmarks.table import number, print_head, print_row, quantile_ms
-from benchmarks.workload import Workload, play
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.load import Outcome
+from benchmarks.loadgen.server_process import serving
+from benchmarks.loadgen.speech import Speech
+from benchmarks.loadgen.table import number, print_head, print_row, quantile_ms
+from benchmarks.loadgen.workload import Workload, play
 
 if TYPE_CHECKING:
     import argparse

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 from earmark_spotter import SpotterModel
 
-from benchmarks import arguments
-from benchmarks.connections import Connections
-from benchmarks.frames import prefixed
-from benchmarks.fullspeed import FastCall, run_calls
-from benchmarks.load import Outcome
-from benchmarks.player import METHOD
-from benchmarks.processes import serving
-from benchmarks.speech import Speech
-from benchmarks.table import number, print_head, print_row, quantile_ms
-from benchmarks.workload import Workload
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.full_speed_calls import FastCall, run_calls
+from benchmarks.loadgen.http2_connections import Connections
+from benchmarks.loadgen.http2_frames import prefixed
+from benchmarks.loadgen.load import Outcome
+from benchmarks.loadgen.load_client import METHOD
+from benchmarks.loadgen.server_process import serving
+from benchmarks.loadgen.speech import Speech
+from benchmarks.loadgen.table import number, print_head, print_row, quantile_ms
+from benchmarks.loadgen.workload import Workload
 
 if TYPE_CHECKING:
     import argparse

@@ -19,15 +19,15 @@ from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_spotter import SpotterModel
 
-from benchmarks import arguments
-from benchmarks.connections import Connections
-from benchmarks.frames import prefixed
-from benchmarks.fullspeed import FastCall, SpotCall, run_calls
-from benchmarks.player import METHOD
-from benchmarks.processes import ServerProcess, cpu_s, serving
-from benchmarks.speech import Speech
-from benchmarks.table import number, print_head, print_row
-from benchmarks.workload import Workload
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.full_speed_calls import FastCall, SpotCall, run_calls
+from benchmarks.loadgen.http2_connections import Connections
+from benchmarks.loadgen.http2_frames import prefixed
+from benchmarks.loadgen.load_client import METHOD
+from benchmarks.loadgen.server_process import ServerProcess, cpu_s, serving
+from benchmarks.loadgen.speech import Speech
+from benchmarks.loadgen.table import number, print_head, print_row
+from benchmarks.loadgen.workload import Workload
 
 if TYPE_CHECKING:
     import argparse

@@ -17,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-import earmark_client
+import earmark_cli
 import numpy as np
 import soundfile
 from earmark_spotter import ModelError, SpotterModel
 
-DEMO_RECORDING = Path(earmark_client.__file__).parent / "samples" / "demo.flac"
+DEMO_RECORDING = Path(earmark_cli.__file__).parent / "samples" / "demo.flac"
 _WARM_UP_ROUNDS = 5
 
 

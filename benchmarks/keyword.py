@@ -28,13 +28,13 @@ from pathlib import Path
 
 import numpy as np
 from earmark_spotter import SpotterModel, score_recording
-from earmark_training.calibrate import detect
-from earmark_training.corpus import SAMPLE_RATE_HZ, SourceFile, find_speech, read_audio
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, find_speech, read_audio
+from earmark_training.evaluation.operating_point import detect
+from earmark_training.evaluation.peaks import LOWEST_PEAK, find_peaks
+from earmark_training.keyword.command import Request, teach
+from earmark_training.keyword.fine_tune import Tuning
 from earmark_training.keyword.negatives import holds
 from earmark_training.keyword.recordings import find_audio
-from earmark_training.keyword.teach import Request, teach
-from earmark_training.keyword.tune import Tuning
-from earmark_training.peaks import LOWEST_PEAK, find_peaks
 
 TEST_SHARE = 1 / 3
 TARGET = 0.5

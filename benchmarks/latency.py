@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from earmark_spotter import SpotterModel
 
-from benchmarks import arguments
-from benchmarks.processes import serving
-from benchmarks.speech import Speech
-from benchmarks.table import number, print_head, print_row, quantile_ms
-from benchmarks.workload import Workload
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.server_process import serving
+from benchmarks.loadgen.speech import Speech
+from benchmarks.loadgen.table import number, print_head, print_row, quantile_ms
+from benchmarks.loadgen.workload import Workload
 
 if TYPE_CHECKING:
     import argparse

@@ -21,23 +21,23 @@ from typing import TYPE_CHECKING
 
 from earmark_spotter import SpotterModel
 
-from benchmarks import arguments
-from benchmarks.connections import Connections
-from benchmarks.frames import prefixed
-from benchmarks.fullspeed import FastCall, run_calls
-from benchmarks.load import Outcome
-from benchmarks.player import METHOD, STREAMS_PER_CONNECTION
-from benchmarks.processes import ServerProcess, resident_bytes, serving
-from benchmarks.speech import BenchmarkError, Speech
-from benchmarks.table import number, print_head, print_row
-from benchmarks.workload import Workload
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.full_speed_calls import FastCall, run_calls
+from benchmarks.loadgen.http2_connections import Connections
+from benchmarks.loadgen.http2_frames import prefixed
+from benchmarks.loadgen.load import Outcome
+from benchmarks.loadgen.load_client import METHOD, STREAMS_PER_CONNECTION
+from benchmarks.loadgen.server_process import ServerProcess, resident_bytes, serving
+from benchmarks.loadgen.speech import BenchmarkError, Speech
+from benchmarks.loadgen.table import number, print_head, print_row
+from benchmarks.loadgen.workload import Workload
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.frames import Ending
-    from benchmarks.http2 import Connection
+    from benchmarks.loadgen.http2_client import Connection
+    from benchmarks.loadgen.http2_frames import Ending
 
 _CHUNK_MS = 100
 _PLACES = 16

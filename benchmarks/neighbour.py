@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from earmark_spotter import SpotterModel
 
-from benchmarks import arguments
-from benchmarks.processes import cpu_s, serving
-from benchmarks.speech import BenchmarkError, Speech
-from benchmarks.table import number, print_head, print_row
-from benchmarks.workload import Workload
-from benchmarks.wyoming import is_installed, serving_neighbour, stream_to_neighbour
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.server_process import cpu_s, serving
+from benchmarks.loadgen.speech import BenchmarkError, Speech
+from benchmarks.loadgen.table import number, print_head, print_row
+from benchmarks.loadgen.workload import Workload
+from benchmarks.loadgen.wyoming import is_installed, serving_neighbour, stream_to_neighbour
 
 if TYPE_CHECKING:
     import argparse

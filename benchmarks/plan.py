@@ -15,8 +15,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks import arguments
-from benchmarks.table import print_row
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.table import print_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

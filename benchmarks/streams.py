@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 
 from earmark_spotter import SpotterModel
 
-from benchmarks import arguments
-from benchmarks.processes import ServerProcess, cpu_s, resident_bytes, serving
-from benchmarks.speech import BenchmarkError, Speech
-from benchmarks.table import number, print_head, print_row, quantile_ms
-from benchmarks.workload import STREAMS_PER_GENERATOR, Workload
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.server_process import ServerProcess, cpu_s, resident_bytes, serving
+from benchmarks.loadgen.speech import BenchmarkError, Speech
+from benchmarks.loadgen.table import number, print_head, print_row, quantile_ms
+from benchmarks.loadgen.workload import STREAMS_PER_GENERATOR, Workload
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from benchmarks.workload import Measured
+    from benchmarks.loadgen.workload import Measured
 
 COLUMNS = (
     "streams",
@@ -96,7 +96,7 @@ def _measure(options: argparse.Namespace) -> list[str]:
             found.append(workload.run(stream_count, server, base_bytes))
         print_row(row(found[-1]))
     if options.plot:
-        from benchmarks.plot import plot_streams
+        from benchmarks.loadgen.plot import plot_streams
 
         plot_streams(found, about, options.plot)
     return [f"{one.streams} streams: {problem}" for one in found for problem in one.problems]

@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Any
 from earmark_client import Client
 from earmark_spotter import AudioFormat, Encoding, Spotter, SpotterModel
 
-from benchmarks import arguments
-from benchmarks.relay import Relay
-from benchmarks.speech import Speech
-from benchmarks.survivor import Place, Stream
-from benchmarks.table import number, print_head, print_row
-from benchmarks.victims import Victim, behind_nginx
+from benchmarks.loadgen import arguments
+from benchmarks.loadgen.cutting_proxy import Relay
+from benchmarks.loadgen.killed_servers import Victim, behind_nginx
+from benchmarks.loadgen.resumed_stream import Place, Stream
+from benchmarks.loadgen.speech import Speech
+from benchmarks.loadgen.table import number, print_head, print_row
 
 if TYPE_CHECKING:
     import argparse

@@ -24,7 +24,7 @@ RATE_HZ = 16_000
 
 def check_demo(client: SyncClient, keywords: set[str]) -> None:
     """Mark the bundled recording."""
-    samples = resources.files("earmark_client") / "samples"
+    samples = resources.files("earmark_cli") / "samples"
     said = [one["keyword"] for one in json.loads((samples / "demo.json").read_text())["said"]]
     expected = [keyword for keyword in said if keyword in keywords]
     heard = [one.keyword for one in client.spot(str(samples / "demo.flac")).detections]
@@ -52,7 +52,7 @@ def check_clips(client: SyncClient, keywords: set[str], folder: Path) -> None:
 
 def latency_ms(client: SyncClient, calls: int = 200) -> dict[str, float]:
     """Classify one second of audio many times: how long a client waits, how long the server listens."""
-    flac = resources.files("earmark_client") / "samples" / "demo.flac"
+    flac = resources.files("earmark_cli") / "samples" / "demo.flac"
     second, _ = soundfile.read(str(flac), frames=RATE_HZ, start=RATE_HZ // 2, dtype="int16")
     took_ms, model_ms = [], []
     for _ in range(calls):

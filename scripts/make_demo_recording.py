@@ -4,7 +4,7 @@
 Runs where this project is installed with its `train` extra, and these are:
 
     apt-get install espeak-ng festival festvox-kallpc16k festvox-us-slt-hts flite sox
-    scripts/make_demo_recording.py              writes client/earmark_client/samples/demo.{flac,json}
+    scripts/make_demo_recording.py              writes client/earmark_cli/samples/demo.{flac,json}
     scripts/make_demo_recording.py --pool DIR   writes DIR/<voice>/<word>.wav for every voice and keyword
 
 Each line of SCRIPT is spoken by one voice, freed of the silence around it, brought to one loudness and
@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+from earmark_training.data.vocabulary import DEFAULT_KEYWORDS
 from earmark_training.keyword.synthesis import espeak_voice, festival_voice, flite_voice, speak
-from earmark_training.vocabulary import DEFAULT_KEYWORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ RATE_HZ = 16_000
 SNR_DB = 20.0
 SPEECH_RMS = 0.03
 LEAD_S, GAP_S = 1.0, 0.7
-SAMPLES = Path(__file__).resolve().parents[1] / "client" / "earmark_client" / "samples"
+SAMPLES = Path(__file__).resolve().parents[1] / "client" / "earmark_cli" / "samples"
 
 VOICES = {
     **{f"flite-{name}": flite_voice(name) for name in ("slt", "rms", "awb", "kal16")},

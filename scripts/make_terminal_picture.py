@@ -17,7 +17,7 @@ from rich.text import Text
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
-from terminal import Terminal  # noqa: E402
+from support.virtual_terminal import Terminal  # noqa: E402
 
 COLUMNS, LINES = 84, 18
 # The moment after the sixth word, when its score still shows.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "client/earmark_client/samples/demo.flac"
+DEMO = ROOT / "client/earmark_cli/samples/demo.flac"
 DESKTOP, TELEPHONE = (1100, 940), (390, 844)
 _WITHIN_MS = 60_000
 
@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         microphone = Path(folder) / "microphone.wav"
         soundfile.write(microphone, *soundfile.read(DEMO), subtype="PCM_16")
-        command = [sys.executable, "-m", "earmark_client", "web", "--port", "0"]
+        command = [sys.executable, "-m", "earmark_cli", "web", "--port", "0"]
         with (
             subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server,
             sync_playwright() as drive,

@@ -30,7 +30,7 @@ ran() {
 step "a few made-up words"
 PYTHONPATH=tests:$PYTHONPATH python - <<'PYTHON'
 from pathlib import Path
-from made_up_words import BANANA, COMPUTER, LEMON, write_clips, write_speech
+from support.synthetic_words import BANANA, COMPUTER, LEMON, write_clips, write_speech
 write_clips(Path("data/speech_commands"), {"computer": COMPUTER, "banana": BANANA, "lemon": LEMON}, people=20)
 write_speech(Path("data/LibriSpeech"), speakers=10, utterances=4)
 PYTHON
@@ -55,7 +55,7 @@ dvc metrics diff
 [ -n "$(dvc metrics diff)" ] || fail "The figures of two models are the same."
 
 step "a module that no stage's training uses changed: no training"
-echo "# a change" >>training/earmark_training/report.py
+echo "# a change" >>training/earmark_training/reporting/report.py
 ran export evaluate
 
 step "done"

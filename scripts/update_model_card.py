@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from earmark_training.card import update_card
+from earmark_training.reporting.model_card import update_card
 
 CARD = Path(__file__).parents[1] / "server/earmark_spotter/models/MODEL_CARD.md"
 

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from earmark_client.commands.arguments import build_parser
+from earmark_cli.arguments import build_parser
 from earmark_server.command_line import read_settings
 from earmark_server.settings import Settings
 from earmark_server.status import REASONS, CallError

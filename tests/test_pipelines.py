@@ -83,7 +83,7 @@ def test_a_stage_is_out_of_date_when_the_code_that_it_runs_changes(stage: str, m
 
 
 def test_the_parameters_are_the_default_recipe_and_options_that_the_commands_have():
-    presets = pytest.importorskip("earmark_training.recipe", exc_type=ImportError).PRESETS
+    presets = pytest.importorskip("earmark_training.model.recipe", exc_type=ImportError).PRESETS
     from earmark_training.__main__ import build_parser
 
     recipe, chosen = presets[PARAMETERS["train"]["preset"]], PARAMETERS["train"]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from earmark_client.audio import Chunk, Encoding, KeywordSetting, Silence
     from earmark_client.client import Client
+    from earmark_client.credentials import Tls
     from earmark_client.errors import (
         AccessError,
         ConnectionLostError,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     )
     from earmark_client.microphone import InputDevice, Microphone, input_devices
     from earmark_client.recording import Recording
-    from earmark_client.security import Tls
     from earmark_client.sync_client import SyncClient
 
 __all__ = [
@@ -107,7 +107,7 @@ __all__ = [
     "input_devices",
 ]
 
-_MODULES = ("events", "errors", "audio", "recording", "microphone", "client", "sync_client", "security")
+_MODULES = ("events", "errors", "audio", "recording", "microphone", "client", "sync_client", "credentials")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from earmark_client.audio import Chunk, Silence
     from earmark_client.channel import Line
+    from earmark_client.credentials import Metadata
     from earmark_client.events import Event
-    from earmark_client.outbox import Outbox
-    from earmark_client.resuming import UnbrokenStream
-    from earmark_client.security import Metadata
+    from earmark_client.replay_buffer import Outbox
+    from earmark_client.resume import UnbrokenStream
 
 _CLOSED = "the client was closed in the middle of a stream"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from earmark_client.security import Metadata
+    from earmark_client.credentials import Metadata
 
 # Generated, without types; each serves both flavours of channel.
 SpottingStub: Any = keyword_spotting_service_pb2_grpc.KeywordSpottingServiceStub

@@ -20,17 +20,17 @@ from earmark_client.channel import (
     options,
     target,
 )
+from earmark_client.credentials import credentials, metadata
 from earmark_client.errors import error_from_rpc
-from earmark_client.resuming import RESUME_WITHIN_S, UnbrokenStream
-from earmark_client.security import credentials, metadata
+from earmark_client.resume import RESUME_WITHIN_S, UnbrokenStream
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from os import PathLike
 
     from earmark_client.audio import Chunk, KeywordSetting, Samples
+    from earmark_client.credentials import Tls
     from earmark_client.events import Classification, Event, Health, ModelInfo, Progress, SpotResult
-    from earmark_client.security import Tls
 
 Result = TypeVar("Result")
 

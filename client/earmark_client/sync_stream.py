@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from earmark_client.audio import Chunk, Silence
     from earmark_client.channel import Line
+    from earmark_client.credentials import Metadata
     from earmark_client.events import Event
-    from earmark_client.resuming import UnbrokenStream
-    from earmark_client.security import Metadata
+    from earmark_client.resume import UnbrokenStream
 
 
 def events(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from earmark_client.security import Metadata
+    from earmark_client.credentials import Metadata
 
 
 def outgoing() -> Metadata:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from earmark_server import logs
 from earmark_server.command_line import read_settings
-from earmark_server.workers import Line, supervise
+from earmark_server.supervisor import Line, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,9 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from earmark_server.credentials.reload import BadFileError
+from earmark_server.credentials.tokens import add_token
 from earmark_server.settings import Settings, SettingsError, allowed
-from earmark_server.tokens import add_token
-from earmark_server.watched import BadFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from earmark_server import connections
-from earmark_server.authentication import Authentication
-from earmark_server.calls import Calls, Kind
-from earmark_server.engine import Engine
-from earmark_server.health import Health
+from earmark_server.credentials.reload import BadFileError
+from earmark_server.credentials.tls import Certificates
+from earmark_server.inference.engine import Engine
+from earmark_server.inference.model_registry import Models
+from earmark_server.inference.watchdog import Watchdog
 from earmark_server.logs import log
-from earmark_server.models import Models
-from earmark_server.registration import register_reflection, register_service
-from earmark_server.service import KeywordSpottingService, Loaded
+from earmark_server.rpc import grpc_options
+from earmark_server.rpc.admission import Calls, Kind
+from earmark_server.rpc.authentication import Authentication
+from earmark_server.rpc.handlers import register_reflection, register_service
+from earmark_server.rpc.health import Health
+from earmark_server.rpc.service import KeywordSpottingService, Loaded
 from earmark_server.settings import SettingsError
 from earmark_server.status import CallError
-from earmark_server.tls import Certificates
-from earmark_server.watchdog import Watchdog
-from earmark_server.watched import BadFileError
 
 if TYPE_CHECKING:
-    from earmark_server.metrics import Metrics
+    from earmark_server.rpc.tracing import Tracing
     from earmark_server.settings import Settings
-    from earmark_server.tracing import Tracing
+    from earmark_server.telemetry.metrics import Metrics
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -82,17 +82,17 @@ class Server:
         self._exit_stack = contextlib.ExitStack()
         self._metrics: Metrics | None = None
         if settings.metrics_port:
-            from earmark_server.metrics import Metrics
+            from earmark_server.telemetry.metrics import Metrics
 
             self._metrics = Metrics(settings, self._health, self._calls, self._running)
         # In this order: the first one sees what the second one refuses.
         interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication)
-        options = connections.options(settings, shares_port=shares_port)
+        options = grpc_options.options(settings, shares_port=shares_port)
         self._grpc = grpc.aio.server(
             interceptors=[each for each in interceptors if each is not None],
             options=(*options, *self._calls.connection_age.grpc_options),
         )
-        own = connections.options(settings, shares_port=False)
+        own = grpc_options.options(settings, shares_port=False)
         self._probed = grpc.aio.server(options=own) if settings.health_port else None
         self.port = 0
         """The port that is listened on, once `start` has bound it."""
@@ -250,7 +250,7 @@ class Server:
 
 def _tracing() -> Tracing:
     try:
-        from earmark_server.tracing import Tracing
+        from earmark_server.rpc.tracing import Tracing
     except ModuleNotFoundError as error:
         raise StartError(
             f"traces needs {error.name}, which is not installed: pip install 'earmark[otel]'."

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from earmark_server import resume_keys
+from earmark_server.credentials import resume_keys
 
 if TYPE_CHECKING:
     from dataclasses import Field

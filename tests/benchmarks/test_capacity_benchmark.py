@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import bench_rig
+from support import benchmark_rig
 
 from benchmarks import capacity
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def test_streams_beyond_the_limit_are_refused_and_the_others_lose_nothing(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    done = bench_rig.run(
-        "capacity", "--model", tiny_model_path, "--recording", bench_rig.words(tmp_path),
+    done = benchmark_rig.run(
+        "capacity", "--model", tiny_model_path, "--recording", benchmark_rig.words(tmp_path),
         "--streams", "3", "--more", "4", "--max-streams", "5", "--seconds", "6",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -41,8 +41,8 @@ def test_a_lost_detection_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench_rig.expect_one_more(monkeypatch)
-    given = ["--model", str(tiny_model_path), "--recording", str(bench_rig.words(tmp_path))]
+    benchmark_rig.expect_one_more(monkeypatch)
+    given = ["--model", str(tiny_model_path), "--recording", str(benchmark_rig.words(tmp_path))]
     assert capacity.main([*given, "--streams", "1", "--more", "2", "--seconds", "3"]) == 1
     # Nobody expects anything of the two that were refused.
     assert capsys.readouterr().err.strip() == "a detection that is never made was lost"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import bench_rig
+from support import benchmark_rig
 
 from benchmarks import chunks
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def test_every_length_has_its_line_and_no_detection_is_lost(tiny_model_path: Path, tmp_path: Path) -> None:
-    done = bench_rig.run(
-        "chunks", "--model", tiny_model_path, "--recording", bench_rig.words(tmp_path),
+    done = benchmark_rig.run(
+        "chunks", "--model", tiny_model_path, "--recording", benchmark_rig.words(tmp_path),
         "--streams", "2", "--seconds", "2", "--chunk-ms", "0,10,1000", "--byte-seconds", "1",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -34,7 +34,7 @@ def test_a_lost_detection_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench_rig.expect_one_more(monkeypatch)
-    given = ["--model", str(tiny_model_path), "--recording", str(bench_rig.words(tmp_path))]
+    benchmark_rig.expect_one_more(monkeypatch)
+    given = ["--model", str(tiny_model_path), "--recording", str(benchmark_rig.words(tmp_path))]
     assert chunks.main([*given, "--streams", "1", "--seconds", "1", "--chunk-ms", "40"]) == 1
     assert "40 ms: a detection that is never made was lost" in capsys.readouterr().err

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import bench_rig
+from support import benchmark_rig
 
 from benchmarks import fairness
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def test_streams_are_measured_with_and_without_a_fast_one(tiny_model_path: Path, tmp_path: Path) -> None:
-    done = bench_rig.run(
-        "fairness", "--model", tiny_model_path, "--recording", bench_rig.words(tmp_path),
+    done = benchmark_rig.run(
+        "fairness", "--model", tiny_model_path, "--recording", benchmark_rig.words(tmp_path),
         "--streams", "3", "--seconds", "2",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -35,8 +35,8 @@ def test_a_lost_detection_is_noticed_also_of_the_fast_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench_rig.expect_one_more(monkeypatch)
-    given = ["--model", str(tiny_model_path), "--recording", str(bench_rig.words(tmp_path))]
+    benchmark_rig.expect_one_more(monkeypatch)
+    given = ["--model", str(tiny_model_path), "--recording", str(benchmark_rig.words(tmp_path))]
     assert fairness.main([*given, "--streams", "1", "--seconds", "1"]) == 1
     problems = capsys.readouterr().err.split("\n")
     assert "alone: a detection that is never made was lost" in problems

@@ -3,8 +3,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import bench_rig
 import pytest
+from support import benchmark_rig
 
 from benchmarks import files
 
@@ -22,7 +22,7 @@ def _given(tiny_model_path: Path, recording: Path) -> list[str]:
 
 
 def test_one_recording_and_an_archive_by_both_rpcs(tiny_model_path: Path, tmp_path: Path) -> None:
-    done = bench_rig.run("files", *_given(tiny_model_path, bench_rig.words(tmp_path)))
+    done = benchmark_rig.run("files", *_given(tiny_model_path, benchmark_rig.words(tmp_path)))
     assert done.code == 0, done.err
     header, lines = done.table()
     assert header[6] == "times real time"
@@ -44,8 +44,8 @@ def test_a_lost_detection_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench_rig.expect_one_more(monkeypatch)
-    assert files.main(_given(tiny_model_path, bench_rig.words(tmp_path))) == 1
+    benchmark_rig.expect_one_more(monkeypatch)
+    assert files.main(_given(tiny_model_path, benchmark_rig.words(tmp_path))) == 1
     problems = capsys.readouterr().err.split("\n")
     assert "one recording, StreamingSpot: a detection that is never made was lost" in problems
     assert "5 recordings, Spot: a detection that is never made was lost (5 times)" in problems

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-import tiny_model
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from google.rpc import error_details_pb2, status_pb2
+from support import tiny_model
 
-from benchmarks.connections import Connections
-from benchmarks.frames import Ending, prefixed
-from benchmarks.http2 import Call, Http2Error
-from benchmarks.processes import ServerProcess, serving
+from benchmarks.loadgen.http2_client import Call, Http2Error
+from benchmarks.loadgen.http2_connections import Connections
+from benchmarks.loadgen.http2_frames import Ending, prefixed
+from benchmarks.loadgen.server_process import ServerProcess, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

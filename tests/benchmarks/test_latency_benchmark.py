@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import bench_rig
+from support import benchmark_rig
 
 from benchmarks import latency
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 def test_the_delays_are_in_order_and_every_detection_came(tiny_model_path: Path, tmp_path: Path) -> None:
-    recording = bench_rig.words(tmp_path)
-    done = bench_rig.run("latency", "--model", tiny_model_path, "--recording", recording, "--seconds", "4")
+    recording = benchmark_rig.words(tmp_path)
+    done = benchmark_rig.run(
+        "latency", "--model", tiny_model_path, "--recording", recording, "--seconds", "4"
+    )
     assert done.code == 0, done.err
     header, (line,) = done.table()
     assert header[0] == "detections, got / expected"
@@ -30,7 +32,7 @@ def test_a_lost_detection_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench_rig.expect_one_more(monkeypatch)
-    given = ["--model", str(tiny_model_path), "--recording", str(bench_rig.words(tmp_path))]
+    benchmark_rig.expect_one_more(monkeypatch)
+    given = ["--model", str(tiny_model_path), "--recording", str(benchmark_rig.words(tmp_path))]
     assert latency.main([*given, "--seconds", "1"]) == 1
     assert "a detection that is never made was lost" in capsys.readouterr().err

@@ -3,12 +3,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import bench_rig
 import pytest
+from support import benchmark_rig
 
 from benchmarks import memory
-from benchmarks.processes import serving
-from benchmarks.speech import Speech
+from benchmarks.loadgen.server_process import serving
+from benchmarks.loadgen.speech import Speech
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def _given(tiny_model_path: Path, recording: Path) -> list[str]:
 def test_memory_is_told_for_open_streams_and_for_streams_that_went(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    done = bench_rig.run("memory", *_given(tiny_model_path, bench_rig.words(tmp_path)))
+    done = benchmark_rig.run("memory", *_given(tiny_model_path, benchmark_rig.words(tmp_path)))
     opened, soaked = done.tables()
     assert opened[0][0] == "open streams"
     assert opened[2][0] == "5"
@@ -50,8 +50,8 @@ def test_a_lost_detection_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench_rig.expect_one_more(monkeypatch)
-    assert memory.main(_given(tiny_model_path, bench_rig.words(tmp_path))) == 1
+    benchmark_rig.expect_one_more(monkeypatch)
+    assert memory.main(_given(tiny_model_path, benchmark_rig.words(tmp_path))) == 1
     problems = capsys.readouterr().err
     assert "5 open streams: a detection that is never made was lost (5 times)" in problems
     # A third of the 200 was cancelled, of which nothing is expected.
@@ -70,6 +70,6 @@ def test_streams_that_the_server_did_not_let_go_are_noticed(
     tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, problem: str | None
 ) -> None:
     monkeypatch.setattr(memory, "RELEASE_TIMEOUT_S", 2)
-    speech = Speech.read(bench_rig.words(tmp_path), 100)
+    speech = Speech.read(benchmark_rig.words(tmp_path), 100)
     with serving(tiny_model_path, 3) as server:
         assert memory.check_room(server, speech, limit) == ([problem] if problem else [])

@@ -3,8 +3,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import bench_rig
 import pytest
+from support import benchmark_rig
 
 from benchmarks import neighbour
 
@@ -17,14 +17,14 @@ needs_neighbour = pytest.mark.skipif(not PYTHON, reason="EARMARK_NEIGHBOUR_PYTHO
 
 
 def test_where_it_is_not_installed_it_says_how() -> None:
-    done = bench_rig.run("neighbour")
+    done = benchmark_rig.run("neighbour")
     assert done.code == 2
     assert "pip install wyoming-openwakeword" in done.err
     assert not done.out
 
 
 def test_an_interpreter_that_is_none_is_a_wrong_option(tmp_path: Path) -> None:
-    done = bench_rig.run("neighbour", "--python", tmp_path / "python")
+    done = benchmark_rig.run("neighbour", "--python", tmp_path / "python")
     assert done.code == 2
     assert "cannot be run" in done.err
     assert "Traceback" not in done.err
@@ -32,9 +32,9 @@ def test_an_interpreter_that_is_none_is_a_wrong_option(tmp_path: Path) -> None:
 
 @needs_neighbour
 def test_both_bear_the_same_load(tiny_model_path: Path, tmp_path: Path) -> None:
-    done = bench_rig.run(
+    done = benchmark_rig.run(
         "neighbour", "--python", PYTHON, "--model", tiny_model_path,
-        "--recording", bench_rig.words(tmp_path), "--streams", "2", "--seconds", "2",
+        "--recording", benchmark_rig.words(tmp_path), "--streams", "2", "--seconds", "2",
     )  # fmt: skip
     assert done.code == 0, done.err
     header, (ours, its) = done.table()
@@ -56,8 +56,8 @@ def test_a_detection_that_earmark_lost_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench_rig.expect_one_more(monkeypatch)
+    benchmark_rig.expect_one_more(monkeypatch)
     given = ["--python", PYTHON, "--model", str(tiny_model_path)]
-    given += ["--recording", str(bench_rig.words(tmp_path)), "--streams", "1", "--seconds", "1"]
+    given += ["--recording", str(benchmark_rig.words(tmp_path)), "--streams", "1", "--seconds", "1"]
     assert neighbour.main(given) == 1
     assert "1 streams: a detection that is never made was lost" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 import yaml
-from bench_rig import ROOT, run
+from support.benchmark_rig import ROOT, run
 
 from benchmarks.plan import Plan, main
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import bench_rig
+from support import benchmark_rig
 
 from benchmarks import streams
-from benchmarks.processes import serving
+from benchmarks.loadgen.server_process import serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +38,9 @@ def _options(tiny_model_path: Path, recording: Path, count: str, seconds: str) -
 def test_every_stream_gets_its_detections_and_the_table_says_what_they_cost(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    options = _options(tiny_model_path, bench_rig.words(tmp_path), "3", "2.5")
+    options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "3", "2.5")
     picture = tmp_path / "cost.png"
-    done = bench_rig.run("streams", *options, "--plot", picture)
+    done = benchmark_rig.run("streams", *options, "--plot", picture)
     assert done.code == 0, done.err
     facts, blank, *_ = done.out.splitlines()
     assert " cores " in facts
@@ -71,16 +71,16 @@ def test_a_lost_detection_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench_rig.expect_one_more(monkeypatch)
-    options = _options(tiny_model_path, bench_rig.words(tmp_path), "2", "1")
+    benchmark_rig.expect_one_more(monkeypatch)
+    options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "2", "1")
     assert streams.main([str(option) for option in options]) == 1
     assert "2 streams: a detection that is never made was lost (2 times)" in capsys.readouterr().err
 
 
 def test_refused_streams_are_counted_apart(tiny_model_path: Path, tmp_path: Path) -> None:
-    options = _options(tiny_model_path, bench_rig.words(tmp_path), "5", "2")
+    options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "5", "2")
     with serving(tiny_model_path, 2) as server:
-        done = bench_rig.run("streams", *options, "--server", server.address)
+        done = benchmark_rig.run("streams", *options, "--server", server.address)
     assert done.code == 0, done.err
     _, (row,) = done.table()
     assert row[8] == "3"
@@ -89,8 +89,8 @@ def test_refused_streams_are_counted_apart(tiny_model_path: Path, tmp_path: Path
 
 
 def test_a_load_in_which_nothing_can_be_heard_is_no_success(tiny_model_path: Path, tmp_path: Path) -> None:
-    options = _options(tiny_model_path, bench_rig.words(tmp_path, []), "1", "0.5")
-    done = bench_rig.run("streams", *options)
+    options = _options(tiny_model_path, benchmark_rig.words(tmp_path, []), "1", "0.5")
+    done = benchmark_rig.run("streams", *options)
     assert done.code == 1
     assert "nothing was checked" in done.err
     assert "0 / 0" in done.out

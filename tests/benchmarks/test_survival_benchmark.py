@@ -3,10 +3,10 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import bench_rig
 import pytest
+from support import benchmark_rig
 
-from benchmarks.survivor import Stream
+from benchmarks.loadgen.resumed_stream import Stream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +20,8 @@ def test_nothing_is_lost_when_servers_are_killed_or_replaced_or_connections_cut(
 ) -> None:
     if "--nginx" in way and shutil.which("nginx") is None:
         pytest.skip("no nginx: on Debian, install nginx-light")
-    done = bench_rig.run(
-        "survival", "--model", tiny_model_path, "--recording", bench_rig.words(tmp_path),
+    done = benchmark_rig.run(
+        "survival", "--model", tiny_model_path, "--recording", benchmark_rig.words(tmp_path),
         "--streams", "4", "--seconds", "12", "--times", "3", "--speed", "2", *way,
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -54,8 +54,8 @@ def test_what_is_lost_comes_twice_or_is_moved_is_counted() -> None:
 
 
 def test_a_trial_in_which_nothing_is_heard_is_no_success(tiny_model_path: Path, tmp_path: Path) -> None:
-    done = bench_rig.run(
-        "survival", "--model", tiny_model_path, "--recording", bench_rig.words(tmp_path, []),
+    done = benchmark_rig.run(
+        "survival", "--model", tiny_model_path, "--recording", benchmark_rig.words(tmp_path, []),
         "--streams", "1", "--seconds", "1", "--times", "1",
     )  # fmt: skip
     assert done.code == 1

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import soundfile
-import tiny_model
-from both_clients import DRIVERS, Driver
 from earmark_client import Client, Detection, InvalidRequestError, SyncClient, UnknownModelError
+from support import tiny_model
+from support.both_clients import DRIVERS, Driver
 
 if TYPE_CHECKING:
     from pathlib import Path

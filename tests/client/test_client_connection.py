@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from both_clients import DRIVERS, Driver
 from earmark.v1 import keyword_spotting_service_pb2 as service_pb
 from earmark.v1 import keyword_spotting_service_pb2_grpc as service_grpc
 from earmark_client import (
@@ -25,6 +24,7 @@ from earmark_client import (
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
+from support.both_clients import DRIVERS, Driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from both_clients import DRIVERS, Driver
-from certificates import Authority
-from command_line import earmark, running, samples
 from cryptography import x509
 from earmark_client import (
     AccessError,
@@ -26,7 +23,10 @@ from earmark_client import (
     UntrustedServerError,
 )
 from earmark_server import serve_in_thread
-from earmark_server.tokens import add_token
+from earmark_server.credentials.tokens import add_token
+from support.both_clients import DRIVERS, Driver
+from support.certificates import Authority
+from support.earmark_command import earmark, running, samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

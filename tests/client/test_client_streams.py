@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tiny_model
-from both_clients import DRIVERS, Driver
 from earmark_client import (
     Client,
     ConnectionLostError,
@@ -27,6 +25,8 @@ from earmark_client import (
     SyncClient,
     UnknownModelError,
 )
+from support import tiny_model
+from support.both_clients import DRIVERS, Driver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
-import tiny_model
 from earmark_spotter import AudioFormat, Encoding, Spotter, SpotterModel
+from support import tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_rig import DEADLINE_S, Process
 from earmark_client import Detection, Health, Recording, SyncClient
+from support.server_command import DEADLINE_S, Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEMO = Path(__file__).resolve().parents[2] / "client/earmark_client/samples/demo.flac"
+DEMO = Path(__file__).resolve().parents[2] / "client/earmark_cli/samples/demo.flac"
 CHUNK_S = 0.1
 
 if not hasattr(resource, "prlimit"):

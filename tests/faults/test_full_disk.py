@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from command_rig import DEADLINE_S
 from earmark_client import Detection, EarmarkError, Health, Recording, SyncClient
+from support.server_command import DEADLINE_S
 
-DEMO = Path(__file__).resolve().parents[2] / "client/earmark_client/samples/demo.flac"
+DEMO = Path(__file__).resolve().parents[2] / "client/earmark_cli/samples/demo.flac"
 FULL = Path("/dev/full")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import tiny_model
-from command_rig import DEADLINE_S, Process
 from earmark_client import Health, SyncClient
+from support import tiny_model
+from support.server_command import DEADLINE_S, Process
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ import grpc
 import numpy as np
 import pytest
 import soundfile
-from command_rig import DEADLINE_S, Process
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from support.server_command import DEADLINE_S, Process
 
 LINEAR16 = messages.AudioFormat(encoding=messages.ENCODING_LINEAR16, sample_rate_hertz=16_000)
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))

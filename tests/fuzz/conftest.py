@@ -1,8 +1,8 @@
-"""Lets the tests import what lies beside them, and `benchmarks`, whose HTTP/2 they bend."""
+"""The fuzzer's modules lie beside its test, and run as a program too."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+sys.path.insert(0, str(Path(__file__).parent))

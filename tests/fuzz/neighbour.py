@@ -22,7 +22,7 @@ from earmark_spotter import AudioFormat, Encoding, Spotter, SpotterModel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEMO = Path(__file__).resolve().parents[2] / "client/earmark_client/samples/demo.flac"
+DEMO = Path(__file__).resolve().parents[2] / "client/earmark_cli/samples/demo.flac"
 RATE_HZ, CHUNK_S = 16_000, 0.1
 LEAST_CHUNKS = 40
 """Two of its words, however soon it is to leave."""

@@ -15,7 +15,7 @@ import grpc
 import hpack
 from google.rpc import error_details_pb2, status_pb2
 
-from benchmarks import frames
+from benchmarks.loadgen import http2_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,12 +129,12 @@ class Service:
 
 def _statuses(heard: bytes) -> Iterable[str]:
     decoder, position = hpack.Decoder(), 0
-    while len(heard) - position >= frames.FRAME_HEAD.size:
-        high, low, kind, flags, _ = frames.FRAME_HEAD.unpack_from(heard, position)
-        begin = position + frames.FRAME_HEAD.size
+    while len(heard) - position >= http2_frames.FRAME_HEAD.size:
+        high, low, kind, flags, _ = http2_frames.FRAME_HEAD.unpack_from(heard, position)
+        begin = position + http2_frames.FRAME_HEAD.size
         position = begin + (high << 8 | low)
-        if kind == frames.HEADERS:
-            headers = dict(decoder.decode(frames.unpadded(flags, heard[begin:position])))
+        if kind == http2_frames.HEADERS:
+            headers = dict(decoder.decode(http2_frames.unpadded(flags, heard[begin:position])))
             if "grpc-status" in headers:
                 code = int(headers["grpc-status"])
                 name = next(one.name for one in grpc.StatusCode if one.value[0] == code)

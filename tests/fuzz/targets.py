@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
-import tiny_model
 from earmark.v1 import keyword_spotting_pb2 as kinds
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_spotter import AudioFormat, Encoding, ModelError, SpotterModel, resolve_settings, resume
@@ -27,8 +26,9 @@ from earmark_spotter.stream import StreamState
 from hypothesis import strategies as st
 from mutations import messages, mutated
 from service import METHODS, TIMEOUT_S
+from support import tiny_model
 
-from benchmarks import frames
+from benchmarks.loadgen import http2_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,20 +124,20 @@ def _check_messages(service: Service, case: bytes) -> None:
 
 def _conversation(*, compressed: bool = False, encoding: str = "") -> bytes:
     request = rpcs.SpotRequest(audio_format=_LINEAR16, audio=_TONE[:1000]).SerializeToString()
-    headers = frames.request_headers("localhost", METHODS + "Spot")
+    headers = http2_frames.request_headers("localhost", METHODS + "Spot")
     if encoding:
         headers += b"\x00\x0dgrpc-encoding" + bytes([len(encoding)]) + encoding.encode()
-    prefixed = bytes([compressed]) + frames.prefixed(request)[1:]
+    prefixed = bytes([compressed]) + http2_frames.prefixed(request)[1:]
     return b"".join(
         (
-            frames.opening(),
-            frames.frame(frames.SETTINGS, frames.ACK, 0, b""),
-            frames.frame(frames.HEADERS, frames.END_HEADERS, 1, headers),
-            frames.frame(frames.DATA, 0, 1, prefixed[:100]),
-            frames.frame(frames.PING, 0, 0, bytes(8)),
-            frames.frame(frames.DATA, frames.END_STREAM, 1, prefixed[100:]),
-            frames.frame(frames.HEADERS, frames.END_HEADERS, 3, headers),
-            frames.frame(frames.RESET, 0, 3, frames.CANCEL.to_bytes(4, "big")),
+            http2_frames.opening(),
+            http2_frames.frame(http2_frames.SETTINGS, http2_frames.ACK, 0, b""),
+            http2_frames.frame(http2_frames.HEADERS, http2_frames.END_HEADERS, 1, headers),
+            http2_frames.frame(http2_frames.DATA, 0, 1, prefixed[:100]),
+            http2_frames.frame(http2_frames.PING, 0, 0, bytes(8)),
+            http2_frames.frame(http2_frames.DATA, http2_frames.END_STREAM, 1, prefixed[100:]),
+            http2_frames.frame(http2_frames.HEADERS, http2_frames.END_HEADERS, 3, headers),
+            http2_frames.frame(http2_frames.RESET, 0, 3, http2_frames.CANCEL.to_bytes(4, "big")),
         )
     )
 

@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from certificates import Authority
 from cryptography.x509 import DNSName
 from earmark_client import Client, EarmarkError, Progress, Resumed, Tls
-from faults import Server, eventually, free_port
-from names import Name
-from watched import RATE_HZ, HeldBack, Stream, assert_unbroken, demo, in_the_background, run_on
+from support.certificates import Authority
+from support.fault_injection import Server, eventually, free_port
+from support.name_server import Name
+from support.observed_streams import (
+    RATE_HZ,
+    HeldBack,
+    Stream,
+    assert_unbroken,
+    demo,
+    in_the_background,
+    run_on,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

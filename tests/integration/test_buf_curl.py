@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from certificates import Authority
-from earmark_server.tokens import add_token
+from earmark_server.credentials.tokens import add_token
 from google.rpc.error_details_pb2 import ErrorInfo
-from outside import REPOSITORY, TIMEOUT_S, running_server, speech, tones
+from support.certificates import Authority
+from support.server_process import REPOSITORY, TIMEOUT_S, running_server, speech, tones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from outside import Case
+    from support.server_process import Case
 
 SERVICE = "earmark.v1.KeywordSpottingService"
 

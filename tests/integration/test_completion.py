@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from terminal import Terminal
+from support.virtual_terminal import Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def test_commands_options_choices_and_files_are_completed(shell: str, tmp_path: 
     if program is None:
         pytest.skip(f"no {shell}")
     script = tmp_path / "_earmark"
-    command = [sys.executable, "-m", "earmark_client", "completion", shell]
+    command = [sys.executable, "-m", "earmark_cli", "completion", shell]
     script.write_text(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
     (tmp_path / "meeting.wav").touch()
     with Terminal(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Client, Ended, Reconnecting
-from faults import Balancer, Server, eventually
-from watched import (
+from support.fault_injection import Balancer, Server, eventually
+from support.observed_streams import (
     RATE_HZ,
     HeldBack,
     Stream,

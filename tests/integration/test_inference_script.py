@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from outside import REPOSITORY, TIMEOUT_S, Case, running_server
+from support.server_process import REPOSITORY, TIMEOUT_S, Case, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

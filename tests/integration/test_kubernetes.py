@@ -15,14 +15,14 @@ import grpc
 import promql_parser
 import pytest
 import yaml
-from certificates import Authority
 from earmark_client import SyncClient, Tls
 from earmark_server.command_line import read_settings
+from earmark_server.credentials.tokens import add_token
 from earmark_server.settings import Settings
-from earmark_server.tokens import add_token
-from faults import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import parser
+from support.certificates import Authority
+from support.fault_injection import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import soundfile
 from earmark_client import SyncClient
-from microphone import RATE_HZ
-from terminal import Terminal
+from support.virtual_microphone import RATE_HZ
+from support.virtual_terminal import Terminal
 
 if TYPE_CHECKING:
     import numpy as np
-    from microphone import Microphone
+    from support.virtual_microphone import Microphone
 
-SAMPLES = Path(__file__).parents[2] / "client" / "earmark_client" / "samples"
+SAMPLES = Path(__file__).parents[2] / "client" / "earmark_cli" / "samples"
 
 
 def _listen(
@@ -28,7 +28,7 @@ def _listen(
 ) -> tuple[int, list[dict[str, Any]], str]:
     """Listen while the samples are played, until so many keywords are heard; then interrupt it."""
     with subprocess.Popen(
-        [sys.executable, "-m", "earmark_client", "listen", "--json", *args],
+        [sys.executable, "-m", "earmark_cli", "listen", "--json", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -59,8 +59,8 @@ def _listen(
 def test_words_are_heard_from_a_microphone_and_kept(
     microphone: Microphone, tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    import tiny_model
     from earmark_server.embedded import serve_in_thread
+    from support import tiny_model
 
     words = [(0.5, "low"), (1.5, "high"), (2.5, "mid")]
     samples = tiny_model.recording(words, 3.0) * 32768
@@ -91,14 +91,14 @@ def test_words_are_heard_from_a_microphone_and_kept(
 
 
 def test_listening_outlives_its_server(microphone: Microphone, tiny_model_path: Path) -> None:
-    import tiny_model
-    from faults import Server
+    from support import tiny_model
+    from support.fault_injection import Server
 
     words = [(0.5 + i, ("low", "high", "mid")[i % 3]) for i in range(8)]
     with (
         Server(tiny_model_path) as server,
         subprocess.Popen(
-            [sys.executable, "-m", "earmark_client", "listen", "--json", "--server", server.address],
+            [sys.executable, "-m", "earmark_cli", "listen", "--json", "--server", server.address],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -138,8 +138,8 @@ def test_listening_outlives_its_server(microphone: Microphone, tiny_model_path: 
 
 
 def test_a_microphone_is_shown_on_a_terminal(microphone: Microphone, tiny_model_path: Path) -> None:
-    import tiny_model
     from earmark_server.embedded import serve_in_thread
+    from support import tiny_model
 
     with (
         serve_in_thread(model=(str(tiny_model_path),)) as address,
@@ -163,7 +163,7 @@ def test_it_stops_by_itself_after_so_much_audio(microphone: Microphone, tiny_mod
             [
                 sys.executable,
                 "-m",
-                "earmark_client",
+                "earmark_cli",
                 "listen",
                 "--json",
                 "--duration",
@@ -189,7 +189,7 @@ def test_a_microphone_that_is_unplugged_is_said(microphone: Microphone, tiny_mod
     with (
         serve_in_thread(model=(str(tiny_model_path),)) as address,
         subprocess.Popen(
-            [sys.executable, "-m", "earmark_client", "listen", "--server", address],
+            [sys.executable, "-m", "earmark_cli", "listen", "--server", address],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

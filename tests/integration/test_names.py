@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Client, Health, Progress, Resumed, SyncClient
-from faults import Server, eventually, free_port
-from names import Name, dead_address
-from watched import (
+from support.fault_injection import Server, eventually, free_port
+from support.name_server import Name, dead_address
+from support.observed_streams import (
     RATE_HZ,
     HeldBack,
     Stream,

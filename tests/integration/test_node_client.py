@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from outside import REPOSITORY, TIMEOUT_S, running_server, speech, tones
+from support.server_process import REPOSITORY, TIMEOUT_S, running_server, speech, tones
 
 if TYPE_CHECKING:
-    from outside import Case
+    from support.server_process import Case
 
 CLIENT = Path(__file__).parent / "node_client"
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
-from outside import DEMO
+from support.server_process import DEMO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def test_the_page_draws_plays_and_moves_its_cursor(tmp_path: Path) -> None:
     if chromium is None:
         pytest.skip("no browser: on Debian, install chromium")
     page = tmp_path / "page.html"
-    command = [sys.executable, "-m", "earmark_client", "plot", str(DEMO), "-o", str(page)]
+    command = [sys.executable, "-m", "earmark_cli", "plot", str(DEMO), "-o", str(page)]
     subprocess.run(command, capture_output=True, timeout=60, check=True)
     told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 

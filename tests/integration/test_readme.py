@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 import soundfile
-from certificates import Authority
-from faults import free_port
-from outside import DEMO, REPOSITORY, running_server, speech
 from packaging.requirements import Requirement
-from readme import BLOCKS, BLOCKS_RUN_BY, RUN_BY, Checkout, commands, is_output, runner, shown
+from support.certificates import Authority
+from support.fault_injection import free_port
+from support.readme_commands import (
+    BLOCKS,
+    BLOCKS_RUN_BY,
+    RUN_BY,
+    Checkout,
+    commands,
+    is_output,
+    runner,
+    shown,
+)
+from support.server_process import DEMO, REPOSITORY, running_server, speech
 
 if TYPE_CHECKING:
-    from microphone import Microphone
+    from support.virtual_microphone import Microphone
 
 HERE = REPOSITORY / "tests/integration"
 # What it prints that shows it did what it is for; "stop" is said in every recording that there is.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import free_port
-from made_up_words import BANANA, COMPUTER, LEMON, say, write_clips, write_recordings, write_speech
-from microphone import plugged_in
-from readme import Checkout, shown, unless_slow
+from support.fault_injection import free_port
+from support.readme_commands import Checkout, shown, unless_slow
+from support.synthetic_words import BANANA, COMPUTER, LEMON, say, write_clips, write_recordings, write_speech
+from support.virtual_microphone import plugged_in
 
 if TYPE_CHECKING:
     from pathlib import Path

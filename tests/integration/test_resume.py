@@ -17,8 +17,16 @@ from earmark_client import (
     Resumed,
     Silence,
 )
-from faults import Direction, Proxy, Server, eventually
-from watched import HeldBack, Stream, assert_unbroken, demo, in_the_background, run, undisturbed
+from support.fault_injection import Direction, Proxy, Server, eventually
+from support.observed_streams import (
+    HeldBack,
+    Stream,
+    assert_unbroken,
+    demo,
+    in_the_background,
+    run,
+    undisturbed,
+)
 
 if TYPE_CHECKING:
     from earmark_client import Chunk, Event

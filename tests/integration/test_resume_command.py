@@ -13,9 +13,9 @@ from glob import glob
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import TIMEOUT_S, Server
-from outside import DEMO
-from watched import demo
+from support.fault_injection import TIMEOUT_S, Server
+from support.observed_streams import demo
+from support.server_process import DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def _spot(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
     with subprocess.Popen(
-        [sys.executable, "-m", "earmark_client", "spot", *arguments],
+        [sys.executable, "-m", "earmark_cli", "spot", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

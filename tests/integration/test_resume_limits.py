@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-import tiny_model
 from earmark_client import (
     ConnectionLostError,
     Detection,
@@ -20,8 +19,17 @@ from earmark_client import (
     Started,
     SyncClient,
 )
-from faults import Proxy, Server, eventually, free_port
-from watched import RATE_HZ, Stream, assert_unbroken, demo, in_the_background, run, undisturbed
+from support import tiny_model
+from support.fault_injection import Proxy, Server, eventually, free_port
+from support.observed_streams import (
+    RATE_HZ,
+    Stream,
+    assert_unbroken,
+    demo,
+    in_the_background,
+    run,
+    undisturbed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

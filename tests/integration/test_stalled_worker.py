@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Detection, Resumed, Started
-from faults import Server
-from hanging import Hanging
-from watched import Stream, assert_unbroken, demo, run, undisturbed
+from support.fault_injection import Server
+from support.hang_injection import Hanging
+from support.observed_streams import Stream, assert_unbroken, demo, run, undisturbed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 from earmark_server.embedded import serve_in_thread
-from faults import Server
-from outside import DEMO
-from terminal import Terminal
+from support.fault_injection import Server
+from support.server_process import DEMO
+from support.virtual_terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Detection, Resumed, Started
-from faults import Proxy, Server
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
-from otlp import Collector, attributes
-from watched import Stream, assert_unbroken, demo, run, undisturbed
+from support.fault_injection import Proxy, Server
+from support.observed_streams import Stream, assert_unbroken, demo, run, undisturbed
+from support.trace_collector import Collector, attributes
 
 if TYPE_CHECKING:
     from earmark_client import Event

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import soundfile
-from outside import DEMO
 from playwright.sync_api import sync_playwright
-from web_page import DEVICE, GRANTED, free_port, launched, opened, says, serving, web, words
+from support.server_process import DEMO
+from support.web_page import DEVICE, GRANTED, free_port, launched, opened, says, serving, web, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

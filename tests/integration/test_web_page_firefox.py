@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
-from outside import DEMO, TIMEOUT_S
-from web_page import web
+from support.server_process import DEMO, TIMEOUT_S
+from support.web_page import web
 from websockets.sync.client import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from microphone import Microphone
+    from support.virtual_microphone import Microphone
     from websockets.sync.client import ClientConnection
 
 SAID = [one["keyword"] for one in json.loads(DEMO.with_suffix(".json").read_text())["said"] if one["keyword"]]

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from command_rig import Process
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from server_rig import DEADLINE_S, chunks, config, detections, pcm
+from support.server_command import Process
+from support.server_rig import DEADLINE_S, chunks, config, detections, pcm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,14 +11,14 @@ import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server import server as server_module
-from earmark_server.models import Models
+from earmark_server.inference.model_registry import Models
 from earmark_server.server import Server, StartError
 from earmark_server.settings import Settings
 from earmark_spotter import ModelError
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from server_rig import (
+from support.server_rig import (
     DEADLINE_S,
     LINEAR16,
     audio,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEMO = Path(__file__).parents[2] / "client" / "earmark_client" / "samples" / "demo.flac"
+DEMO = Path(__file__).parents[2] / "client" / "earmark_cli" / "samples" / "demo.flac"
 NOISE = np.random.default_rng(0).normal(0, 0.05, 4 * 16_000).astype(np.float32)
 
 

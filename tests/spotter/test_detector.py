@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_model
 from earmark_spotter import (
     Detection,
     Detector,
@@ -18,6 +17,7 @@ from earmark_spotter import (
 from earmark_spotter.metadata import parse_metadata
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny_model
 
 SILENCE, UNKNOWN, LOW, MID, HIGH = range(5)
 FRAME = 320

@@ -5,11 +5,11 @@ import json
 from typing import Any
 
 import pytest
-import tiny_model
 from earmark_spotter import ModelError
 from earmark_spotter.metadata import parse_metadata
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny_model
 
 
 def place(document: dict[str, Any], path: str, value: Any) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-import tiny_model
 from earmark_spotter import ModelError, SpotterModel
 from onnx import TensorProto, helper
+from support import tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

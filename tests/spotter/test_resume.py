@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tiny_model
 from earmark_spotter import (
     AudioFormat,
     Detection,
@@ -24,6 +23,7 @@ from earmark_spotter import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import tiny_model
 from earmark_spotter import (
     AudioError,
     AudioFormat,
@@ -18,6 +17,7 @@ from earmark_spotter import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import tiny_model
 from earmark_spotter import (
     ActiveKeyword,
     AudioError,
@@ -20,6 +19,7 @@ from earmark_spotter import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -159,7 +159,7 @@ def _cycles(text: str) -> tuple[int, ...]:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from earmark_training.corpus import prepare
+    from earmark_training.data.corpus import prepare
 
     clips = args.clips
     if args.download:
@@ -174,9 +174,9 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from earmark_training.corpus import Corpus
-    from earmark_training.recipe import PRESETS
-    from earmark_training.train import train
+    from earmark_training.data.corpus import Corpus
+    from earmark_training.model.recipe import PRESETS
+    from earmark_training.model.train import train
 
     recipe = PRESETS[args.preset]
     if args.epochs is not None:
@@ -191,9 +191,9 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from earmark_training.corpus import Corpus
-    from earmark_training.export import export
-    from earmark_training.train import load_trained
+    from earmark_training.data.corpus import Corpus
+    from earmark_training.model.export import export
+    from earmark_training.model.train import load_trained
 
     model = export(
         load_trained(args.run),
@@ -212,12 +212,12 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     from earmark_spotter import SpotterModel
 
-    from earmark_training.card import new_card
-    from earmark_training.corpus import Corpus
-    from earmark_training.evaluate import evaluate
-    from earmark_training.material import from_folders, prepared
-    from earmark_training.report import write_report
-    from earmark_training.tables import tables_of
+    from earmark_training.data.corpus import Corpus
+    from earmark_training.evaluation.evaluate import evaluate
+    from earmark_training.evaluation.test_material import from_folders, prepared
+    from earmark_training.reporting.model_card import new_card
+    from earmark_training.reporting.report import write_report
+    from earmark_training.reporting.tables import tables_of
 
     model = SpotterModel.load(args.model)
     with TemporaryDirectory(prefix="earmark-") as scratch:
@@ -238,8 +238,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _keyword(args: argparse.Namespace) -> None:
-    from earmark_training.keyword.teach import Request, teach
-    from earmark_training.keyword.tune import Tuning
+    from earmark_training.keyword.command import Request, teach
+    from earmark_training.keyword.fine_tune import Tuning
 
     request = Request(
         keyword=args.keyword,

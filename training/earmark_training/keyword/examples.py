@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earmark_training.augment import add_at, synthetic, vary_voice
-from earmark_training.corpus import SAMPLE_RATE_HZ
+from earmark_training.data.augment import add_at, synthetic, vary_voice
+from earmark_training.data.corpus import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from earmark_training.corpus import Recording
+    from earmark_training.data.corpus import Recording
     from earmark_training.keyword.material import Material
-    from earmark_training.network import Shape
+    from earmark_training.model.network import Shape
 
 _T = TypeVar("_T")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from earmark_training.corpus import SAMPLE_RATE_HZ, SourceFile, decode
-from earmark_training.keyword import lookalikes, text
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, decode
+from earmark_training.keyword import confusables, sentences
 from earmark_training.keyword.negatives import holds
 from earmark_training.keyword.synthesis import available_voices, phonemes, speak
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from earmark_training.corpus import Corpus, Recording
+    from earmark_training.data.corpus import Corpus, Recording
 
 VOICE, LOOKALIKE = "the keyword, synthesized", "like the keyword, synthesized"
 """The text of synthesized clips in the corpus, where recordings of people have the keyword itself."""
@@ -107,8 +107,8 @@ def _voices(keyword: str, folder: Path, language: str, seed: int, progress: Any)
 def _lookalikes(keyword: str, folder: Path, language: str, seed: int, progress: Any) -> list[SourceFile]:
     voices = [v for v in available_voices(language, 3 * _LOOKALIKES, seed=seed + 1) if v.takes_phonemes]
     words = phonemes(keyword, language)
-    texts = lookalikes.parts(words)
-    texts += lookalikes.neighbours(words, max(0, _LOOKALIKES // 2 - len(texts)), seed=seed)
+    texts = confusables.parts(words)
+    texts += confusables.neighbours(words, max(0, _LOOKALIKES // 2 - len(texts)), seed=seed)
     if not voices or not texts:
         return []
     lines = [(voices[i % len(voices)], texts[i % len(texts)]) for i in range(_LOOKALIKES)]
@@ -117,7 +117,7 @@ def _lookalikes(keyword: str, folder: Path, language: str, seed: int, progress: 
 
 def _reading(keyword: str, folder: Path, seed: int, progress: Any) -> list[SourceFile]:
     voices = available_voices("en", _READ_LINES, seed=seed + 2)
-    said = [line for line in text.lines(2 * _READ_LINES, seed=seed) if not holds(line, keyword)]
+    said = [line for line in sentences.lines(2 * _READ_LINES, seed=seed) if not holds(line, keyword)]
     lines = list(zip(voices, said, strict=False))
     paths = speak(lines, folder, progress=progress)
     return [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from earmark_training.corpus import SourceFile, read_transcripts
+from earmark_training.data.corpus import SourceFile, read_transcripts
 from earmark_training.keyword.recordings import RecordingsError, find_audio
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from earmark_training.corpus import SAMPLE_RATE_HZ, read_audio
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, read_audio
+from earmark_training.data.endpointing import locate_word
 from earmark_training.errors import CorpusError, TrainingError
-from earmark_training.locate import locate_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

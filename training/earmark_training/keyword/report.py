@@ -6,7 +6,7 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from earmark_training.report import svg
+from earmark_training.reporting.report import svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

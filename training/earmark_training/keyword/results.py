@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from earmark_spotter.metadata import Metric
 
-from earmark_training.calibrate import logit
+from earmark_training.evaluation.operating_point import logit
 from earmark_training.keyword.material import hours
 from earmark_training.keyword.threshold import alarms_per_hour_at, threshold_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from earmark_training.keyword.jobs import Tuned
     from earmark_training.keyword.material import Material
+    from earmark_training.keyword.parallel_training import Tuned
     from earmark_training.keyword.recordings import Rejected, Take
 
 _UNPROVEN_MISSES = 0.03

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_training.calibrate import logit
+from earmark_training.evaluation.operating_point import logit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""The load generator: what the benchmark commands share."""

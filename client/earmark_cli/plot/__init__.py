@@ -1,0 +1,1 @@
+"""`earmark plot`: a recording's timeline, as a page or as an image."""

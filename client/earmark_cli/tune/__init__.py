@@ -1,0 +1,1 @@
+"""`earmark tune`: thresholds from labelled recordings."""

@@ -1,0 +1,1 @@
+"""Certificates, tokens and keys, and how their files are reloaded."""

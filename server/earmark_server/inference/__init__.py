@@ -1,0 +1,1 @@
+"""Inference: the engine that batches streams, their sessions, and the models."""

@@ -1,0 +1,83 @@
+"""What the client makes of the audio that it is given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from earmark_client import Encoding, InvalidRequestError, Silence
+from earmark_client.audio import pcm_bytes
+from earmark_client.messages import audio_request
+from earmark_client.replay_buffer import Outbox, Piece
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def _pieces(chunk: object, encoding: Encoding) -> list[Piece]:
+    outbox = Outbox(sample_rate_hz=16_000, encoding=encoding, channels=1, start_s=0, keep_s=0)
+    return list(outbox.pieces(chunk))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.integers(-32768, 32767)))
+def test_16_bit_samples_as_floats_go_out_bit_for_bit(values: list[int]) -> None:
+    integers = np.array(values, dtype=np.int16)
+    as_floats = integers.astype(np.float32) / 32768
+    assert pcm_bytes(as_floats, Encoding.LINEAR16) == integers.tobytes()
+    assert pcm_bytes(integers, Encoding.LINEAR16) == integers.tobytes()
+    assert pcm_bytes(integers, Encoding.FLOAT32) == as_floats.tobytes()
+
+
+def test_floats_past_full_scale_are_clipped_not_wrapped() -> None:
+    loud = np.array([1.5, -1.5, 1.0, -1.0])
+    assert np.frombuffer(pcm_bytes(loud, Encoding.LINEAR16), "<i2").tolist() == [32767, -32768, 32767, -32768]
+
+
+def test_channels_are_interleaved() -> None:
+    stereo = np.array([[1, 2], [3, 4]], dtype=np.int16)  # [n, channels]
+    assert np.frombuffer(pcm_bytes(stereo, Encoding.LINEAR16), "<i2").tolist() == [1, 2, 3, 4]
+
+
+@given(st.binary(max_size=1000), st.sampled_from(list(Encoding)))
+def test_bytes_go_out_as_they_are(data: bytes, encoding: Encoding) -> None:
+    for kind in (bytes, bytearray, memoryview):
+        assert b"".join(_pieces(kind(data), encoding)) == data  # type: ignore[arg-type]
+
+
+def test_a_long_chunk_is_cut_into_messages_that_every_server_takes() -> None:
+    data = bytes(range(256)) * 10_000
+    pieces = _pieces(data, Encoding.LINEAR16)
+    assert b"".join(pieces) == data  # type: ignore[arg-type]
+    assert max(len(piece) for piece in pieces) <= 256 * 1024  # type: ignore[arg-type]
+
+
+def test_a_pause_is_sent_as_its_length() -> None:
+    outbox = Outbox(sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1, start_s=0, keep_s=0)
+    for piece in outbox.pieces(Silence(2.25)):
+        outbox.put(piece)
+    request = audio_request(outbox.next())  # type: ignore[arg-type]
+    assert (request.silence.seconds, request.silence.nanos) == (2, 250_000_000)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e18, -1.0, 3601.0])
+def test_a_pause_of_no_length_or_over_an_hour_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidRequestError, match="silence must be 0 to 3600 s") as refused:
+        _pieces(Silence(seconds), Encoding.LINEAR16)
+    assert refused.value.reason == "BAD_AUDIO"
+
+
+@pytest.mark.parametrize(
+    ("chunk", "encoding", "reason"),
+    [
+        (np.array([0.0, np.nan]), Encoding.LINEAR16, "BAD_AUDIO"),
+        (np.array([0.0, np.inf]), Encoding.LINEAR16, "BAD_AUDIO"),
+        (np.array([1, 2], dtype=np.int32), Encoding.LINEAR16, "BAD_AUDIO"),
+        (np.array([0.1]), Encoding.MULAW, "UNSUPPORTED_ENCODING"),
+        ("text", Encoding.LINEAR16, "BAD_AUDIO"),
+        ([0.1, 0.2], Encoding.LINEAR16, "BAD_AUDIO"),
+    ],
+)
+def test_what_is_no_audio_is_refused_before_it_is_sent(
+    chunk: object, encoding: Encoding, reason: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        _pieces(chunk, encoding)
+    assert refused.value.reason == reason

@@ -1,0 +1,72 @@
+"""`--json` keeps to docs/output.schema.json, and the schema to what is printed."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from support.earmark_command import RATE_HZ, earmark, json_lines, samples
+from support.output_schema import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+KINDS = {one["$ref"].rpartition("/")[2] for one in SCHEMA["oneOf"]}
+
+
+def _closed(schema: Any) -> Any:
+    """The schema that also refuses what it does not name: what is printed is all documented."""
+    schema = copy.deepcopy(schema)
+
+    def objects(node: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(node, dict):
+            if node.get("type") == "object":
+                yield node
+            for value in node.values():
+                yield from objects(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from objects(value)
+
+    for one in objects(schema):
+        one["additionalProperties"] = False
+    return schema
+
+
+@pytest.fixture(scope="module")
+def lines(address: str, recording: Path) -> list[dict[str, Any]]:
+    """A line of every kind that needs no microphone."""
+    commands = [
+        ["spot", recording, "absent.wav"],
+        ["spot", "-"],
+        ["classify", recording],
+        ["models"],
+        ["health"],
+    ]
+    printed = [
+        earmark(*command, "--json", "--server", address, stdin=samples()[:RATE_HZ].tobytes()).stdout
+        for command in commands
+    ]
+    return [line for one in printed for line in json_lines(one)]
+
+
+def test_every_line_is_as_documented(lines: list[dict[str, Any]]) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    validator = jsonschema.Draft202012Validator(_closed(SCHEMA))
+    for line in lines:
+        validator.validate(line)
+    # A device is listed in test_earmark_listen.py, thresholds are tuned in test_tune.py.
+    assert {line["type"] for line in lines} == KINDS - {"device", "tuned"}
+
+
+def test_a_line_that_lacks_or_bends_anything_is_not(lines: list[dict[str, Any]]) -> None:
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for line in lines:
+        validator.validate(line | {"new": 1})
+        for name in line:
+            assert not validator.is_valid({key: value for key, value in line.items() if key != name})
+            assert not validator.is_valid(line | {name: None})

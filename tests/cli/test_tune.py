@@ -1,0 +1,189 @@
+"""`earmark tune`: what it counts is what a stream then misses and marks."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+from earmark_cli.tune.thresholds import Evidence
+from earmark_client import ActiveKeyword
+from support import tiny_model
+from support.earmark_command import RATE_HZ, earmark, earmark_process, json_lines, python_process
+from support.output_schema import SCHEMA
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Words in noise of all strengths, and other audio with a word-like sound of some strengths in it."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(1)
+    for word in ("low", "mid"):
+        (folder / word).mkdir()
+        for i in range(12):
+            said = tiny_model.recording([(0.3, word)], 0.8) * (0.07 + 0.01 * i)
+            noisy = said + rng.normal(0, 0.03, len(said))
+            soundfile.write(folder / word / f"{i}.wav", noisy, RATE_HZ)
+    (folder / "talk" / "deeper").mkdir(parents=True)
+    other = rng.normal(0, 0.03, 20 * RATE_HZ)
+    for i, start_s in enumerate(range(2, 20, 3)):
+        piece = tiny_model.recording([(0.2, "low")], 0.6) * (0.06 + 0.01 * i)
+        other[start_s * RATE_HZ : start_s * RATE_HZ + len(piece)] += piece
+    soundfile.write(folder / "talk" / "deeper" / "long.flac", other, RATE_HZ)
+    (folder / "notes.txt").write_text("no recording")
+    return folder
+
+
+def test_the_counts_are_those_of_a_stream_with_that_threshold(address: str, folder: Path) -> None:
+    done = earmark("tune", folder, "--server", address, "--json", "--fa-per-hour", "400")
+    assert (done.returncode, done.stderr) == (0, "")
+    low, mid = json_lines(done.stdout)
+    for line in (low, mid):
+        jsonschema.validate(line, SCHEMA)
+        assert line["recordings"] == 12
+        assert line["other_audio_h"] == pytest.approx((20 + 12 * 0.8) / 3600, rel=0.01)
+        missed, alarms = ([point[name] for point in line["curve"]] for name in ("missed", "alarms"))
+        assert missed == sorted(missed)
+        assert alarms == sorted(alarms, reverse=True)
+    assert low["curve"][0]["alarms"] > low["proposed"]["alarms"]
+    assert low["proposed"]["alarms"] <= 400 * low["other_audio_h"]
+    for line in (low, mid):
+        for point in [line["current"], line["proposed"]]:
+            option = f"{line['keyword']}={point['threshold']}"
+
+            def heard(*files: Path, option: str = option) -> list[str]:
+                marked = earmark("spot", *files, "--server", address, "--json", "--keyword", option)
+                return [one["source"] for one in json_lines(marked.stdout) if one["type"] == "detection"]
+
+            said = sorted((folder / line["keyword"]).iterdir())
+            assert len(said) - len(set(heard(*said))) == point["missed"]
+            others = [path for path in folder.rglob("*.*a*") if path not in said]
+            assert len(heard(*others)) == point["alarms"]
+
+
+def test_it_prints_the_curve_and_options_to_paste(address: str, folder: Path) -> None:
+    done = earmark("tune", folder, "--server", address)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "low: 12 recordings, 0.01 h of other audio"
+    assert sum("as it is" in line for line in lines) == 2
+    assert re.fullmatch(r"earmark listen --keyword low=0\.\d+ --keyword mid=0\.\d+", lines[-1])
+    few, short = done.stderr.splitlines()
+    assert "fewer than 30 recordings of low, mid" in few
+    assert "for 0.5 it takes 6 h" in short
+    # Most is missed where no false alarm is let through, and then less and less.
+    drawn = [line.split()[-1] for line in lines if re.search("[▁-█]$", line)]
+    assert len(drawn) >= 2
+    assert all(row == "".join(sorted(row, reverse=True)) for row in drawn)
+    # Of the other word nothing is missed, so there is nothing to draw.
+    assert sum(line.endswith("false alarms per hour") for line in lines) == 1
+    options = lines[-1].split()[2:]
+    wav = next((folder / "low").iterdir())
+    assert earmark("spot", wav, "--server", address, *options).returncode == 0
+
+
+def test_it_draws_the_curve_as_a_picture_or_a_page(address: str, folder: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    for suffix in ("png", "svg", "html"):
+        done = earmark("tune", folder, "--server", address, "-o", tmp_path / f"curve.{suffix}")
+        assert done.returncode == 0
+    assert image.imread(tmp_path / "curve.png")[..., :3].std() > 0.1
+    assert "<svg" in (tmp_path / "curve.svg").read_text()
+    page = (tmp_path / "curve.html").read_text()
+    for text in (">low<", ">mid<", "as it is: 0.6", "proposed: 0.", done.stdout.splitlines()[-1]):
+        assert text in page
+    assert not re.search("""(?:src|href)=.(?!#)|@import|url\\((?!#)""", page)  # it stands alone
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_heard(folder: Path) -> None:
+    done = earmark("tune", folder, "--server", "127.0.0.1:9", "-o", "curve.gif")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "give a name that ends in .png, .svg or .html" in done.stderr
+    args = ["tune", str(folder), "--server", "127.0.0.1:9", "-o", "curve.png"]
+    done = python_process(
+        "import sys\n"
+        "sys.modules['matplotlib'] = None\n"
+        "from earmark_cli.__main__ import main\n"
+        f"sys.exit(main({args!r}))"
+    )
+    assert done.returncode == 1
+    assert "pip install 'earmark[plot]'" in done.stderr
+
+
+def test_where_the_blocks_cannot_be_shown_the_table_is(address: str, folder: Path) -> None:
+    done = earmark_process("tune", folder, "--server", address, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "as it is" in done.stdout
+    assert "false alarms per hour" not in done.stdout
+
+
+def test_a_file_that_cannot_be_read_is_said_and_the_others_count(address: str, tmp_path: Path) -> None:
+    (tmp_path / "low").mkdir()
+    soundfile.write(tmp_path / "low" / "a.wav", tiny_model.recording([(0.3, "low")], 0.8), RATE_HZ)
+    (tmp_path / "low" / "b.wav").write_text("no sound")
+    done = earmark("tune", tmp_path, "--server", address)
+    assert done.returncode == 1
+    assert "b.wav: not a recording" in done.stderr
+    assert "no audio without the keyword, so nothing is known of false alarms" in done.stderr
+    # Nothing speaks for another threshold than the calibrated one.
+    assert done.stdout.splitlines()[-1] == "earmark listen --keyword low=0.6"
+
+
+def test_a_folder_that_does_not_fit_is_said(address: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "words" / "hello").mkdir(parents=True)
+    soundfile.write(tmp_path / "words" / "hello" / "a.wav", np.zeros(RATE_HZ), RATE_HZ)
+    for name, sentence in [
+        ("absent", "is no folder"),
+        ("empty", "holds no recordings"),
+        ("words", "no folder named like a keyword of the model (it knows low, mid, high)"),
+    ]:
+        done = earmark("tune", tmp_path / name, "--server", address)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert sentence in done.stderr
+
+
+def test_the_proposed_threshold_lies_between_what_is_to_be_heard_and_what_is_not() -> None:
+    active = ActiveKeyword("stop", 0.9, 0.5)
+    evidence = Evidence(active, said=[0.2, 0.7, 0.9], peaks=[0.6, 0.4, 0.3], hours=1.0)
+    for alarms_per_hour, missed, alarms, (lowest, highest) in [
+        (0.5, 1, 0, (0.6, 0.7)),  # the peak at 0.6 is refused
+        (1.5, 1, 1, (0.4, 0.7)),  # it need not be, but that at 0.4
+        (2.5, 1, 1, (0.3, 0.7)),
+        (9.0, 0, 3, (0.05, 0.2)),
+    ]:
+        proposed = evidence.proposed(alarms_per_hour)
+        assert lowest < proposed.threshold < highest
+        assert (proposed.missed, proposed.alarms) == (missed, alarms)
+
+
+def test_a_peak_as_high_as_a_score_can_be_is_refused_by_no_threshold(address: str, tmp_path: Path) -> None:
+    for folder in ("low", "talk"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "a.wav", tiny_model.recording([(0.3, "low")], 0.8), RATE_HZ)
+    done = earmark("tune", tmp_path, "--server", address)
+    assert done.returncode == 0
+    assert "earmark: no threshold of low keeps to 0.5 false alarms per hour" in done.stderr
+
+
+def test_real_words_are_tuned(data_dir: Path, tmp_path: Path) -> None:
+    words = data_dir / "speech_commands"
+    for word in ("stop", "go", "cat"):
+        (tmp_path / word).mkdir()
+        for path in sorted((words / word).iterdir())[:40]:
+            (tmp_path / word / path.name).symlink_to(path)
+    done = earmark("tune", tmp_path, "--json")
+    lines = {line["keyword"]: line for line in json_lines(done.stdout)}
+    assert set(lines) == {"stop", "go"}
+    for line in lines.values():
+        assert line["recordings"] == 40
+        assert line["proposed"]["alarms"] == 0
+        assert line["proposed"]["missed"] <= 0.3 * 40
+    assert json.dumps(lines)

@@ -1,0 +1,104 @@
+"""`earmark web`, as it is started and ended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from support.certificates import Authority
+from support.earmark_command import RATE_HZ, earmark, running, samples
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.earmark_command import Done
+
+
+@contextmanager
+def page(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run the command; gives the page's address."""
+    with running("web", "--port", "0", *arguments) as process:
+        said = process.stderr.readline().decode()
+        assert said.startswith("earmark: the page is at http"), said + process.stderr.read().decode()
+        yield said.split()[5].rstrip("/"), process
+
+
+def refused(*arguments: str | Path) -> Done:
+    done = earmark("web", "--port", "0", *arguments)
+    assert done.returncode == 1
+    return done
+
+
+def test_it_serves_until_it_is_interrupted_also_while_somebody_listens(address: str) -> None:
+    with page("--server", address) as (url, process):
+        assert httpx2.get(f"{url}/health").json() == {"status": "SERVING"}
+        with connect(url.replace("http", "ws") + "/stream") as stream:
+            stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))
+            assert json.loads(stream.recv(60))["event"] == "started"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        assert process.stderr.read() == b""
+
+
+def test_over_tls_it_serves_on_any_address(address: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.sign()
+    secure = ("--https-certificate", pair.certificate, "--https-key", pair.key)
+    trusting = ssl.create_default_context(cafile=authority.path)
+    with page("--server", address, "--host", "0.0.0.0", *secure) as (url, _):
+        assert url.startswith("https://localhost:")
+        number = url.replace("localhost", "127.0.0.1")
+        assert httpx2.get(f"{number}/health", verify=trusting).json() == {"status": "SERVING"}
+        with connect(number.replace("http", "ws") + "/stream", ssl=trusting, origin=number) as stream:
+            stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))
+            stream.send(samples().tobytes())
+            stream.send(json.dumps({"end": True}))
+            events = [json.loads(message) for message in stream]
+        heard = [event["keyword"] for event in events if event["event"] == "detection"]
+        assert heard == ["low", "mid", "high"]
+
+
+def test_a_message_far_beyond_the_limit_is_not_even_read(address: str) -> None:
+    with page("--server", address) as (url, _), connect(url.replace("http", "ws") + "/stream") as stream:
+        stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))
+        stream.recv(60)
+        stream.send(bytes(1_000_000))
+        with pytest.raises(ConnectionClosed) as closed:
+            stream.recv(60)
+        assert closed.value.rcvd.code == 1009
+
+
+def test_another_address_without_tls_is_refused() -> None:
+    done = refused("--host", "0.0.0.0")
+    assert "--host 0.0.0.0 needs --https-certificate and --https-key" in done.stderr
+    assert "browsers give the microphone only to pages of this machine" in done.stderr
+
+
+def test_certificates_that_cannot_be_used_are_refused(address: str, tmp_path: Path) -> None:
+    one, other = Authority(tmp_path).sign("one"), Authority(tmp_path).sign("other")
+    assert "must be given together" in refused("--https-key", one.key).stderr
+    for certificate, key in ((one.certificate, other.key), (one.certificate, tmp_path / "none")):
+        done = refused("--server", address, "--https-certificate", certificate, "--https-key", key)
+        assert f"{certificate} and {key} must be PEM files that belong together" in done.stderr
+
+
+def test_a_port_that_is_taken_is_said_to_be(address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = earmark("web", "--server", address, "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "Address already in use; try another --port" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--port", "65536"], ["--max-streams", "0"], ["--json"]])
+def test_what_cannot_be_is_wrong_usage(arguments: list[Any]) -> None:
+    assert earmark("web", *arguments).returncode == 2

@@ -1,0 +1,121 @@
+"""What is kept of a stream's audio, and what is sent again: bytes and offsets."""
+
+from __future__ import annotations
+
+import pytest
+from earmark_client import Encoding, IncompatibleServerError, Silence
+from earmark_client.replay_buffer import Outbox
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+RATE_HZ = 10
+KEEP_S = 3
+FRAME_BYTES = 4  # two channels of 16 bits
+
+
+def _outbox(keep_s: float = KEEP_S, start_s: float = 0.0) -> Outbox:
+    return Outbox(
+        sample_rate_hz=RATE_HZ, encoding=Encoding.LINEAR16, channels=2, start_s=start_s, keep_s=keep_s
+    )
+
+
+class Replays(RuleBasedStateMachine):
+    """Against a plain list of the stream's bytes, where a silence is its length in zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox = _outbox(start_s=7.0)
+        self.start = self.next = 7 * RATE_HZ * FRAME_BYTES
+        self.audio = bytearray(self.start)
+        self.longest_put = 0
+        self.count = 0
+
+    def _put(self, chunk: bytes | Silence, length: bytes) -> None:
+        if not self.outbox.has_room:
+            return
+        for piece in self.outbox.pieces(chunk):
+            self.outbox.put(piece)
+        self.audio += length
+        self.longest_put = max(self.longest_put, len(length))
+
+    @rule(length=st.integers(0, 200))
+    def put_audio(self, length: int) -> None:
+        # Never zero: not to be taken for silence.
+        self.count += 1
+        data = bytes(1 + (self.count + i) % 255 for i in range(length))
+        self._put(data, data)
+
+    @rule(samples=st.integers(0, 60))
+    def put_silence(self, samples: int) -> None:
+        if len(self.audio) % FRAME_BYTES:  # only where no sample is split
+            self.put_audio(FRAME_BYTES - len(self.audio) % FRAME_BYTES)
+        self._put(Silence(samples / RATE_HZ), bytes(samples * FRAME_BYTES))
+
+    @rule(pieces=st.integers(1, 5))
+    def send(self, pieces: int) -> None:
+        for _ in range(pieces):
+            self._send()
+
+    def _send(self) -> None:
+        sent = self.outbox.next()
+        if sent is None:
+            assert self.next == len(self.audio)
+            return
+        if isinstance(sent, Silence):
+            sent = bytes(round(sent.seconds * RATE_HZ) * FRAME_BYTES)
+            assert sent
+        assert sent == self.audio[self.next : self.next + len(sent)]
+        self.next += len(sent)
+
+    @rule(part=st.floats(0, 1))
+    def forget(self, part: float) -> None:
+        frames = round(part * ((self.next - self.start) // FRAME_BYTES))
+        self.start += frames * FRAME_BYTES
+        self.outbox.forget(self.start / FRAME_BYTES / RATE_HZ)
+
+    @rule(sends_all=st.booleans())
+    def break_and_begin_again(self, sends_all: bool) -> None:
+        self.outbox.rewind()
+        self.next = self.start
+        while sends_all and not self.outbox.all_sent:
+            self._send()
+
+    @rule(frames=st.integers(1, 1000), early=st.booleans())
+    def refuse_what_is_not_held(self, frames: int, early: bool) -> None:
+        position = self.start - frames * FRAME_BYTES if early else self.next + frames * FRAME_BYTES
+        with pytest.raises(IncompatibleServerError, match="are held and sent"):
+            self.outbox.forget(position / FRAME_BYTES / RATE_HZ)
+
+    @invariant()
+    def what_is_kept_is_what_may_be_wanted_and_bounded(self) -> None:
+        kept = len(self.audio) - self.start
+        assert self.outbox.kept_s == pytest.approx(kept / FRAME_BYTES / RATE_HZ)
+        assert kept <= KEEP_S * RATE_HZ * FRAME_BYTES + self.longest_put
+        assert self.outbox.all_sent == (self.next == len(self.audio))
+
+
+TestReplays = Replays.TestCase
+TestReplays.settings = settings(max_examples=150, stateful_step_count=40)
+
+
+def test_without_keeping_there_is_room_when_all_is_sent() -> None:
+    outbox = _outbox(keep_s=0)
+    outbox.put(b"1234")
+    assert not outbox.has_room
+    assert outbox.next() == b"1234"
+    assert (outbox.has_room, outbox.kept_s) == (True, 0.0)
+    outbox.rewind()
+    assert outbox.next() is None
+
+
+def test_short_chunks_are_sent_again_in_long_pieces() -> None:
+    outbox = Outbox(sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1, start_s=0, keep_s=60)
+    data = bytes(range(250)) * 200
+    for i in range(0, len(data), 20):
+        outbox.put(data[i : i + 20])
+        assert outbox.next() == data[i : i + 20]
+    outbox.rewind()
+    pieces = [outbox.next(), outbox.next()]
+    assert b"".join(pieces) == data  # type: ignore[arg-type]
+    assert outbox.next() is None

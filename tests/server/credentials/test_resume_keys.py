@@ -1,0 +1,104 @@
+"""Who takes up whose streams: the keys that resume tokens are signed with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from earmark_server.credentials import resume_keys
+from earmark_server.settings import Settings, SettingsError
+from grpc import StatusCode
+from support.server_command import Process
+from support.server_rig import chunks, collect, config, detections, failure, pcm, run, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ONE, OTHER = "1" * 64, "2" * 64
+
+
+def key_file(folder: Path, *keys: str) -> str:
+    path = folder / "-".join(key[0] for key in keys)
+    path.write_text("\n".join(keys) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        ([ONE], [ONE], True),
+        ([ONE], [OTHER], False),
+        ([ONE], [], False),
+        ([], [ONE], False),
+        ([ONE], [OTHER, ONE], True),
+        ([OTHER, ONE], [ONE], False),
+    ],
+)
+def test_a_sibling_takes_up_a_stream_if_and_only_if_it_knows_the_key(
+    tiny_model_path: Path, tmp_path: Path, first: list[str], second: list[str], taken: bool
+) -> None:
+    def file(keys: list[str]) -> str:
+        return key_file(tmp_path, *keys) if keys else ""
+
+    async def scenario() -> None:
+        data = pcm()
+        async with (
+            serving(tiny_model_path, resume_key_file=file(first)) as one,
+            serving(tiny_model_path, resume_key_file=file(second)) as sibling,
+        ):
+            events = await collect(one.stream(config(), *chunks(data)))
+            progress = next(event.progress for event in events if event.HasField("progress"))
+            resume = {"start_offset": progress.replay_offset, "resume_token": progress.resume_token}
+            call = sibling.stream(config(resume=resume), *(chunks(data) if taken else ()))
+            if taken:
+                assert len(detections(await collect(call))) == 3
+                return
+            refused = await failure(call)
+            assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "BAD_RESUME_TOKEN")
+
+    run(scenario)
+
+
+def test_the_log_says_what_signs(tiny_model_path: Path, tmp_path: Path) -> None:
+    for options, expected in (([], "model"), ([f"--resume-key-file={key_file(tmp_path, ONE)}"], "file")):
+        arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", *options)
+        with Process(*arguments) as process:
+            assert process.wait_for("serving")["resume_key"] == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n \n",
+        b"too short\n",
+        b"f" * 31,
+        b"f" * 257,
+        b"f" * 64 + b"\ntoo short\n",
+        b"two words " * 8,
+        b"\xff" * 64,
+        b"\0" * 64,
+        (b"f" * 64 + b"\n") * 17,
+    ],
+)
+def test_a_file_without_good_keys_is_refused_and_not_quoted(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match="must hold 1 to 16 keys") as refused:
+        Settings(resume_key_file=str(path))
+    assert "openssl rand -hex 32" in str(refused.value)
+    for word in (b"short", b"words", b"ff"):
+        assert word.decode() not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        Settings(resume_key_file=str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        Settings(resume_key_file=str(tmp_path))
+
+
+def test_spaces_and_empty_lines_around_keys_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(b"\n" + b"a" * 32 + b" \r\n\r\n\t" + b"b" * 256)
+    assert resume_keys.read(str(path)) == (b"a" * 32, b"b" * 256)

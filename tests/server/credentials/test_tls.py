@@ -1,0 +1,298 @@
+"""Encrypted connections: who can make one, and what happens when certificates are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server.server import Server, StartError
+from earmark_server.settings import Settings, SettingsError
+from support.certificates import Authority, Pair
+from support.server_command import Process
+from support.server_rig import DEADLINE_S, chunks, collect, config, detections, kinds, pcm, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from earmark_server.rpc.admission import Call
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ours")
+
+
+def flags(pair: Pair, client_ca: Path | None = None) -> dict[str, str]:
+    given = {"tls_certificate": str(pair.certificate), "tls_key": str(pair.key)}
+    return given if client_ca is None else {**given, "tls_client_ca": str(client_ca)}
+
+
+@contextlib.asynccontextmanager
+async def serving(model: Path, settings: dict[str, Any]) -> AsyncIterator[Server]:
+    server = Server(Settings(port=0, model=(str(model),), **settings))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def trusting(ca: Path, own: Pair | None = None) -> grpc.ChannelCredentials:
+    if own is None:
+        return grpc.ssl_channel_credentials(ca.read_bytes())
+    return grpc.ssl_channel_credentials(ca.read_bytes(), own.key.read_bytes(), own.certificate.read_bytes())
+
+
+@contextlib.asynccontextmanager
+async def connected(server: Server, ca: Path, own: Pair | None = None) -> AsyncIterator[Any]:
+    """Give a stub on a connection of its own."""
+    credentials = trusting(ca, own)
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+    async with grpc.aio.secure_channel(f"localhost:{server.port}", credentials, options=options) as channel:
+        yield stubs.KeywordSpottingServiceStub(channel)
+
+
+async def listed(server: Server, ca: Path, own: Pair | None = None) -> str:
+    """Make a connection and a call: OK, or how it failed."""
+    async with connected(server, ca, own) as stub:
+        try:
+            await stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name} {error.details()}"
+    return "OK"
+
+
+async def becomes(server: Server, ca: Path, expected: bool) -> None:
+    """Wait until new connections that trust `ca` are made, or fail."""
+    async with asyncio.timeout(DEADLINE_S):
+        while (await listed(server, ca) == "OK") != expected:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+def test_a_stream_over_tls_is_marked(authority: Authority, tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            serving(tiny_model_path, flags(authority.sign())) as server,
+            connected(server, authority.path) as stub,
+        ):
+            sent = iter([config(), *chunks(pcm())])
+            assert len(detections(await collect(stub.StreamingSpot(sent, timeout=DEADLINE_S)))) == 4
+
+    run(scenario)
+
+
+def test_without_the_right_authority_or_in_plain_text_nobody_gets_through(
+    authority: Authority, tmp_path: Path, tiny_model_path: Path
+) -> None:
+    other = Authority(tmp_path / "other", "Another authority")
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, flags(authority.sign())) as server:
+            assert await listed(server, authority.path) == "OK"
+            assert (await listed(server, other.path)).startswith("UNAVAILABLE")
+            async with grpc.aio.insecure_channel(f"localhost:{server.port}") as channel:
+                stub = stubs.KeywordSpottingServiceStub(channel)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
+                assert caught.value.code() == UNAVAILABLE
+
+    run(scenario)
+
+
+def test_with_a_client_authority_only_its_certificates_get_through_and_name_the_caller(
+    authority: Authority, tmp_path: Path, tiny_model_path: Path
+) -> None:
+    clients = Authority(tmp_path / "clients", "The clients' authority")
+    robot, stranger = clients.sign("robot", names=()), authority.sign("stranger")
+    seen: list[Call] = []
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, flags(authority.sign(), clients.path)) as server:
+            assert (await listed(server, authority.path)).startswith("UNAVAILABLE")
+            assert (await listed(server, authority.path, stranger)).startswith("UNAVAILABLE")
+            async with connected(server, authority.path, robot) as stub:
+                call = stub.StreamingSpot(timeout=DEADLINE_S)
+                await call.write(config())
+                await call.read()
+                seen.extend(server._calls)
+                await call.done_writing()
+                assert kinds([await call.read()]) == ["ended"]
+
+    run(scenario)
+    assert [call.caller for call in seen] == ["robot"]
+
+
+def test_a_replaced_certificate_is_for_new_connections_and_open_streams_go_on(
+    authority: Authority, tmp_path: Path, tiny_model_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = Authority(tmp_path / "later", "A later authority")
+    used = authority.sign()
+    data = chunks(pcm())
+
+    async def scenario() -> None:
+        async with (
+            serving(tiny_model_path, flags(used)) as server,
+            connected(server, authority.path) as stub,
+        ):
+            call = stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(config())
+            for request in data[:20]:
+                await call.write(request)
+            fresh = later.sign()
+            # One file after the other, as people do; in between the two do not fit.
+            fresh.certificate.replace(used.certificate)
+            async with asyncio.timeout(DEADLINE_S):
+                while "files refused" not in caplog.messages:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert await listed(server, authority.path) == "OK"
+            fresh.key.replace(used.key)
+            await becomes(server, later.path, expected=True)
+            assert (await listed(server, authority.path)).startswith("UNAVAILABLE")
+            for request in data[20:]:
+                await call.write(request)
+            await call.done_writing()
+            assert len(detections(await collect(call))) == 4
+
+    run(scenario)
+
+
+def test_a_replaced_client_authority_is_for_new_connections(
+    authority: Authority, tmp_path: Path, tiny_model_path: Path
+) -> None:
+    before, after = Authority(tmp_path / "before", "Before"), Authority(tmp_path / "after", "After")
+    trusted = tmp_path / "clients.pem"
+    shutil.copy(before.path, trusted)
+    old, new = before.sign("old"), after.sign("new")
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, flags(authority.sign(), trusted)) as server:
+            assert await listed(server, authority.path, old) == "OK"
+            shutil.copy(after.path, trusted)
+            async with asyncio.timeout(DEADLINE_S):
+                while await listed(server, authority.path, new) != "OK":  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert (await listed(server, authority.path, old)).startswith("UNAVAILABLE")
+
+    run(scenario)
+
+
+def refused(server: Process, said: str) -> None:
+    """Wait until files are refused for that reason; each worker says so by itself."""
+    while said not in server.wait_for("files refused")["problem"]:
+        pass
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_files_that_cannot_be_used_are_logged_and_the_old_ones_stay(
+    workers: int, authority: Authority, tmp_path: Path, tiny_model_path: Path
+) -> None:
+    used, other = authority.sign(), Authority(tmp_path / "other", "Another authority").sign()
+    arguments = [f"--tls-certificate={used.certificate}", f"--tls-key={used.key}", f"--workers={workers}"]
+    with Process("--port=0", f"--model={tiny_model_path}", "--log-format=json", *arguments) as server:
+        port = server.wait_for("listening")["port"] if workers == 1 else server.wait_for("serving")["port"]
+        good = used.certificate.read_bytes()
+        cut(used.certificate)
+        refused(server, "must be PEM files")
+        shutil.copy(other.certificate, used.certificate)
+        refused(server, "is not that of the certificate")
+        used.certificate.unlink()
+        refused(server, "cannot be read: No such file")
+        credentials = grpc.ssl_channel_credentials(authority.path.read_bytes())
+        with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+            stub = stubs.KeywordSpottingServiceStub(channel)
+            stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
+            used.certificate.write_bytes(good)
+            server.wait_for("files reloaded")
+            stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
+
+
+def broken(authority: Authority, tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """Give settings whose files cannot be used, and what is to be said of them."""
+    good, other = authority.sign(), Authority(tmp_path / "other").sign("other")
+    text = tmp_path / "text"
+    text.write_text("not a certificate")
+    yield flags(Pair(good.certificate, other.key)), "is not that of the certificate"
+    yield flags(Pair(text, good.key)), "must be PEM files"
+    yield flags(Pair(good.certificate, text)), "must be PEM files"
+    yield flags(Pair(good.key, good.certificate)), "must be PEM files"
+    yield flags(Pair(tmp_path / "nowhere", good.key)), "nowhere cannot be read: No such file"
+    yield flags(good, text), "must have certificates in PEM format"
+    yield flags(good, tmp_path / "nowhere"), "client CA file .*nowhere cannot be read: No such file"
+    yield flags(good, tmp_path), "client CA file .* cannot be read: Is a directory"
+
+
+def test_a_server_whose_files_cannot_be_used_does_not_start_and_says_why(
+    authority: Authority, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        for settings, said in broken(authority, tmp_path):
+            with pytest.raises(StartError, match=said):
+                Server(Settings(port=0, **settings))
+
+    run(scenario)
+
+
+def test_the_command_says_so_in_a_sentence_also_with_workers(authority: Authority, tmp_path: Path) -> None:
+    settings, said = next(broken(authority, tmp_path))
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    for workers in ("--workers=1", "--workers=2"):
+        with Process("--port=0", workers, *arguments) as server:
+            code, lines = server.end()
+        assert code == 1
+        assert "cannot start" in lines
+        assert said in lines
+        assert "Traceback" not in lines
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    good = Authority(tmp_path / "ours").sign()
+    key = serialization.load_pem_private_key(good.key.read_bytes(), None)
+    good.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+
+    async def scenario() -> None:
+        with pytest.raises(StartError, match="the key without a password"):
+            Server(Settings(port=0, **flags(good)))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tls_certificate": "c"}, "tls_certificate and tls_key must be given together"),
+        ({"tls_key": "k"}, "tls_certificate and tls_key must be given together"),
+        ({"tls_client_ca": "a"}, "tls_client_ca needs tls_certificate"),
+        ({"insecure": True, "tls_certificate": "c", "tls_key": "k"}, "contradict each other"),
+        ({"open_health": True}, "open_health needs token_file"),
+        ({"host": "0.0.0.0"}, "add --tls-certificate and --tls-key"),
+        ({"host": "0.0.0.0", "token_file": "t"}, "nothing here is encrypted"),
+    ],
+)
+def test_settings_that_make_no_sense_together_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Settings(**settings)
+
+
+def test_with_a_certificate_any_host_may_be_listened_on() -> None:
+    assert Settings(host="0.0.0.0", tls_certificate="c", tls_key="k").host == "0.0.0.0"

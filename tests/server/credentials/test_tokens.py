@@ -1,0 +1,294 @@
+"""Who may call: the file of tokens, and what happens to calls without a good one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server.credentials.reload import BadFileError
+from earmark_server.credentials.tokens import Tokens, add_token
+from earmark_server.server import Server, StartError
+from earmark_server.settings import Settings
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from support.server_command import Process
+from support.server_rig import DEADLINE_S, chunks, collect, config, detections, failure, pcm, run, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tokens"
+
+
+def put(path: Path, text: str) -> None:
+    """Replace a file, in one step."""
+    path.with_name("next").write_text(text)
+    path.with_name("next").replace(path)
+
+
+# The file.
+
+
+def test_a_new_token_is_accepted_under_its_name_and_is_not_in_the_file(path: Path) -> None:
+    one, two = add_token("alice", str(path)), add_token("bob@example.org", str(path))
+    tokens = Tokens.read(str(path))
+    names = [tokens.name(digest) for token in (one, two) if (digest := tokens.digest(token))]
+    assert names == ["alice", "bob@example.org"]
+    assert len(one) >= 43
+    assert one not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for wrong in (
+        "",
+        one[:-1],
+        one + "x",
+        two.swapcase(),
+        hashlib.sha256(one.encode()).hexdigest(),
+        "é\udcff",
+    ):
+        assert tokens.digest(wrong) is None
+
+
+def test_a_name_may_have_several_tokens_and_comments_are_passed_over(path: Path) -> None:
+    path.write_text(f"# who may call\n\nalice {hashlib.sha256(b'first').hexdigest().upper()} # old")
+    second = add_token("alice", str(path))
+    tokens = Tokens.read(str(path))
+    for token in ("first", second):
+        digest = tokens.digest(token)
+        assert digest is not None
+        assert tokens.name(digest) == "alice"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no token in it: earmark-server --new-token NAME FILE"),
+        ("# nothing\n", "has no token in it"),
+        ("alice SECRET", "Line 1 of the token file .* must be a name and the SHA-256"),
+        ("alice " + "a" * 63, "Line 1"),
+        ("alice " + "a" * 64 + "\nSECRET", "Line 2"),
+        ("al/ice " + "a" * 64, "Line 1"),
+        ("a" * 65 + " " + "a" * 64, "Line 1"),
+    ],
+)
+def test_a_file_with_anything_else_is_refused_and_not_quoted(path: Path, text: str, said: str) -> None:
+    path.write_text(text)
+    with pytest.raises(BadFileError, match=said) as caught:
+        Tokens.read(str(path))
+    assert "SECRET" not in str(caught.value)
+
+    async def scenario() -> None:
+        with pytest.raises(StartError, match=said):
+            Server(Settings(port=0, token_file=str(path)))
+
+    run(scenario)
+
+
+def test_the_command_makes_a_token_and_its_line(path: Path) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "earmark_server", *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+
+    done = command("--new-token", "alice", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Tokens.read(str(path)).digest(done.stdout.rstrip("\n")) is not None
+    done = command("--new-token", "not a name", str(path))
+    assert done.returncode == 2
+    assert "letters, digits" in done.stderr
+    done = command("--new-token", "alice", os.path.join(path, "below"))
+    assert done.returncode == 2
+    assert "cannot be written: Not a directory" in done.stderr
+
+
+# Calls.
+
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+# What is not the service's own, and what one asks it. What is refused is called without a request: a call
+# that still writes when it fails may not get to know why.
+OTHERS = {
+    "/grpc.health.v1.Health/Watch": health_pb2.HealthCheckRequest(),
+    REFLECTION: reflection_pb2.ServerReflectionRequest(list_services=""),
+}
+
+
+async def refused(call: Any, reason: str) -> None:
+    found = await failure(call)
+    assert (found.code, found.reason) == (StatusCode.UNAUTHENTICATED, reason)
+
+
+def test_without_a_good_token_no_rpc_answers(path: Path, tiny_model_path: Path) -> None:
+    token = add_token("alice", str(path))
+    bad: list[tuple[Any, str]] = [
+        (None, "MISSING_CREDENTIALS"),
+        ((("other", token),), "MISSING_CREDENTIALS"),
+        (bearer("wrong"), "BAD_CREDENTIALS"),
+        (bearer(token[:-1]), "BAD_CREDENTIALS"),
+        ((("authorization", token),), "BAD_CREDENTIALS"),
+        ((("authorization", f"Basic {token}"),), "BAD_CREDENTIALS"),
+        (bearer("wrong") + bearer(token), "BAD_CREDENTIALS"),
+        ((("authorization", ""),), "BAD_CREDENTIALS"),
+    ]
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, token_file=str(path)) as rig:
+            for metadata, reason in bad:
+                options = {"metadata": metadata, "timeout": DEADLINE_S}
+                await refused(rig.stub.ListModels(rpcs.ListModelsRequest(), **options), reason)
+                await refused(rig.stub.StreamingSpot(**options), reason)
+                for method in OTHERS:
+                    await refused(rig.channel.stream_stream(method)(**options), reason)
+            good = {"metadata": bearer(token)}
+            events = await collect(rig.stream(config(), *chunks(pcm()), **good))
+            assert len(detections(events)) == 4
+            good["timeout"] = DEADLINE_S
+            for method, request in OTHERS.items():
+                call = rig.channel.stream_stream(method)(**good)
+                await call.write(request.SerializeToString())
+                assert await call.read() is not grpc.aio.EOF
+                call.cancel()
+
+    run(scenario)
+
+
+def test_health_may_be_open_while_the_rest_is_closed(path: Path, tiny_model_path: Path) -> None:
+    add_token("alice", str(path))
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, token_file=str(path), open_health=True) as rig:
+            health = health_pb2_grpc.HealthStub(rig.channel)
+            response = await health.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+            assert response.status == health_pb2.HealthCheckResponse.SERVING
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+            assert await watch.read() is not grpc.aio.EOF
+            watch.cancel()
+            reflection = rig.channel.stream_stream(REFLECTION)(timeout=DEADLINE_S)
+            await refused(reflection, "MISSING_CREDENTIALS")
+            await refused(rig.stub.StreamingSpot(timeout=DEADLINE_S), "MISSING_CREDENTIALS")
+
+    run(scenario)
+
+
+def test_an_unknown_method_is_not_told_to_strangers(
+    path: Path, tiny_model_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = add_token("alice", str(path))
+    caplog.set_level(logging.INFO, "earmark_server")
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, token_file=str(path)) as rig:
+            method = rig.channel.unary_unary("/no.such.Service/Method")
+            await refused(method(b"", timeout=DEADLINE_S), "MISSING_CREDENTIALS")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await method(b"", metadata=bearer(token), timeout=DEADLINE_S)
+            assert caught.value.code() == StatusCode.UNIMPLEMENTED
+
+    run(scenario)
+    assert [line["rpc"] for line in ended(caplog)] == ["unknown"]
+
+
+def ended(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [record.earmark for record in caplog.records if record.message == "call ended"]
+
+
+def test_the_log_names_the_caller(
+    path: Path, tiny_model_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = {name: add_token(name, str(path)) for name in ("alice", "bob")}
+    caplog.set_level(logging.INFO, "earmark_server")
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, token_file=str(path)) as rig:
+            for token in tokens.values():
+                await collect(rig.stream(config(), metadata=bearer(token)))
+            await refused(rig.stream(config()), "MISSING_CREDENTIALS")
+
+    run(scenario)
+    assert [line.get("caller") for line in ended(caplog)] == ["alice", "bob", None]
+    assert ended(caplog)[-1]["reason"] == "MISSING_CREDENTIALS"
+
+
+def test_a_token_that_is_taken_out_ends_its_streams_and_no_others(path: Path, tiny_model_path: Path) -> None:
+    gone, kept = add_token("alice", str(path)), add_token("alice", str(path))
+    data = chunks(pcm())
+    _, kept_line = path.read_text().splitlines(keepends=True)
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, token_file=str(path)) as rig:
+            calls = [rig.stub.StreamingSpot(metadata=bearer(one), timeout=DEADLINE_S) for one in (gone, kept)]
+            for call in calls:
+                await call.write(config())
+                assert (await call.read()).WhichOneof("event") == "started"
+            put(path, kept_line)
+            await refused(calls[0], "BAD_CREDENTIALS")
+            await refused(
+                rig.stub.ListModels(rpcs.ListModelsRequest(), metadata=bearer(gone)), "BAD_CREDENTIALS"
+            )
+            for request in data:
+                await calls[1].write(request)
+            await calls[1].done_writing()
+            events = []
+            while (event := await calls[1].read()) is not grpc.aio.EOF:
+                events.append(event)
+            assert len(detections(events)) == 4
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_file_is_logged_and_the_old_tokens_stay_until_it_is_whole(
+    workers: int, path: Path, tiny_model_path: Path
+) -> None:
+    first = add_token("alice", str(path))
+    arguments = ["--log-format=json", f"--token-file={path}", f"--workers={workers}"]
+    with Process("--port=0", f"--model={tiny_model_path}", *arguments) as server:
+        port = server.wait_for("listening" if workers == 1 else "serving")["port"]
+        before = path.read_text()
+        for broken in ("", before[:-10], "alice " + first):
+            put(path, broken)
+            for _ in range(workers):
+                problem = server.wait_for("files refused")["problem"]
+                assert first not in problem
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            lookup = stubs.KeywordSpottingServiceStub(channel).ListModels
+            lookup(rpcs.ListModelsRequest(), metadata=bearer(first), timeout=DEADLINE_S)
+            fresh = path.with_name("fresh")
+            fresh.write_text(before)
+            second = add_token("bob", str(fresh))
+            fresh.replace(path)
+            for _ in range(workers):
+                server.wait_for("files reloaded")
+            for token in (first, second):
+                lookup(rpcs.ListModelsRequest(), metadata=bearer(token), timeout=DEADLINE_S)
+
+
+def test_hundreds_of_refused_streams_leave_nothing_open(path: Path, tiny_model_path: Path) -> None:
+    add_token("alice", str(path))
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, token_file=str(path)) as rig:
+            calls = [rig.stub.StreamingSpot(metadata=bearer(f"{i}"), timeout=DEADLINE_S) for i in range(300)]
+            for call in calls:
+                await refused(call, "BAD_CREDENTIALS")
+            async with asyncio.timeout(DEADLINE_S):
+                while len(rig.server._calls):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+    run(scenario)

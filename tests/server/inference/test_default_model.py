@@ -1,0 +1,61 @@
+"""The model and the recording that come with Earmark, through the server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark_spotter import Spotter
+from support.server_rig import (
+    DEADLINE_S,
+    chunks,
+    collect,
+    config,
+    detections,
+    duration,
+    kinds,
+    linear16,
+    run,
+    seconds,
+    serving,
+)
+
+DEMO = Path(__file__).parents[3] / "client/earmark_cli/samples/demo.flac"
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_the_server_hears_what_the_library_hears(count: int) -> None:
+    samples, rate_hz = soundfile.read(DEMO, dtype="float32")
+    data = linear16(samples)
+    assert rate_hz == 16_000
+    spotter = Spotter.load()
+    expected = spotter.feed(data) + spotter.flush()
+
+    async def scenario() -> None:
+        async with serving(()) as rig:
+            request = config(score_interval=duration(0.4))
+            calls = [rig.stream(request, *chunks(data, 1000 + 700 * i)) for i in range(count)]
+            begun = time.monotonic()
+            streamed = await asyncio.gather(*map(collect, calls))
+            assert time.monotonic() - begun < DEADLINE_S
+            for events in streamed:
+                found = detections(events)
+                assert [one.detection_id for one in found] == [one.id for one in expected]
+                for one, other in zip(found, expected, strict=True):
+                    assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
+                    assert seconds(one.end_offset) == pytest.approx(other.end_sample / rate_hz)
+                scores = [event.scores for event in events if kinds([event]) == ["scores"]]
+                assert len(scores) == int(len(samples) / rate_hz / 0.4)
+                for frame in scores:
+                    assert sum(one.score for one in frame.scores) == pytest.approx(1, abs=1e-3)
+            request = rpcs.SpotRequest(audio=DEMO.read_bytes())
+            whole = await rig.stub.Spot(request, timeout=DEADLINE_S)
+            assert [one.detection_id for one in whole.detections] == [one.id for one in expected]
+            assert np.isclose(seconds(whole.audio_duration), len(samples) / rate_hz)
+
+    run(scenario)

@@ -1,0 +1,353 @@
+"""The batching engine by itself, with a model whose steps the tests hold up, count, and let fail."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from earmark_server.inference.engine import MAX_BATCH, MAX_UNREAD_EVENTS, Engine
+from earmark_server.inference.session import End, Failed, Finished
+from support.server_rig import DEADLINE_S, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from earmark_server.inference.session import Event
+
+SECOND_NS = 10**9
+
+
+class FakeModel:
+    """Adds up the samples of each stream in its state; one sample is a step."""
+
+    state_size = 1
+    metadata = SimpleNamespace(sample_rate_hz=1)
+
+    def __init__(self) -> None:
+        self.initial_state = np.array([100], np.float32)
+        self.batches: list[tuple[int, int]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.entered = threading.Event()
+        self.poison = float("inf")
+
+    def step(self, pcm: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.entered.set()
+        assert self.go.wait(DEADLINE_S)
+        if (pcm == self.poison).any():
+            raise RuntimeError("a poisoned step")
+        self.batches.append(pcm.shape)
+        sums = state + np.cumsum(pcm, axis=1)
+        return sums[:, :, np.newaxis], sums[:, -1:]
+
+
+class FakeWork:
+    """Takes whole numbers of steps; every step is an event with the state after it."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self.model: Any = model
+        self.heard_ns = 0
+        self.due_ns = 0
+        self.inbox: deque[Any] = deque()
+        self._samples: deque[float] = deque()
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self.inbox or self._samples)
+
+    def prepare(self, limit_s: float) -> int:
+        while self.inbox:
+            item = self.inbox.popleft()
+            if isinstance(item, Exception):
+                raise item
+            if item is not End.OF_AUDIO:
+                self._samples.extend(item)
+        return min(round(limit_s * 50), len(self._samples))
+
+    def take(self, steps: int) -> np.ndarray:
+        return np.array([self._samples.popleft() for _ in range(steps)], np.float32)
+
+    def apply(self, scores: np.ndarray) -> list[Event]:
+        self.heard_ns += len(scores) * SECOND_NS
+        return [Finished(int(score)) for score in scores[:, 0]]
+
+    def milestone(self) -> None:
+        return None
+
+
+async def events_of(stream: Any, count: int) -> list[Any]:
+    found: list[Any] = []
+    async with asyncio.timeout(DEADLINE_S):
+        while len(found) < count:
+            found += await stream.events()
+    return found
+
+
+async def until(condition: Any) -> None:
+    """Wait for something on the engine's thread, which has no event to wait for."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.model = FakeModel()
+        self.engine = Engine()
+
+    async def __aenter__(self) -> Bench:
+        self.engine.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.model.go.set()
+        await self.engine.stop()
+
+    def open(self, max_pending_s: int = 1000) -> Any:
+        return self.engine.open_stream(FakeWork(self.model), max_pending_s * SECOND_NS)
+
+    async def hold(self) -> None:
+        """Hold the engine in a step of a stream of its own."""
+        self.model.go.clear()
+        self.model.entered.clear()
+        self.open().send([0.0])
+        await until(self.model.entered.is_set)
+
+
+def test_every_stream_keeps_its_own_state() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            streams = [bench.open() for _ in range(100)]
+            for i, stream in enumerate(streams):
+                stream.send([float(i)] * 3)
+            for i, stream in enumerate(streams):
+                heard = await events_of(stream, 3)
+                assert [one.audio_ns for one in heard] == [100 + i, 100 + 2 * i, 100 + 3 * i]
+
+    run(scenario)
+
+
+def test_a_slot_is_used_again_and_nothing_of_the_last_stream_is_left_in_it() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            for _ in range(50):
+                with bench.open() as stream:
+                    stream.send([5.0])
+                    assert (await events_of(stream, 1))[0].audio_ns == 105
+            await until(lambda: bench.engine.used_slots == 0)
+            assert bench.engine._banks[bench.model]._rows.shape[0] == 16
+
+    run(scenario)
+
+
+def test_streams_that_are_ready_together_are_run_together() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            await bench.hold()
+            streams = [bench.open() for _ in range(200)]
+            for i, stream in enumerate(streams):
+                stream.send([1.0] * (2 + i % 2))
+            bench.model.go.set()
+            for i, stream in enumerate(streams):
+                await events_of(stream, 2 + i % 2)
+            # Those with 2 steps and those with 3, of 64 streams at a time.
+            assert max(batch for batch, _ in bench.model.batches) <= MAX_BATCH
+            assert len(bench.model.batches) <= 1 + 2 * 4
+
+    run(scenario)
+
+
+def test_one_stream_alone_goes_in_long_steps_and_many_in_short_ones() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            alone = bench.open()
+            alone.send([1.0] * 200)
+            await events_of(alone, 200)
+            assert bench.model.batches == [(1, 50)] * 4
+
+            await bench.hold()
+            bench.model.batches.clear()
+            streams = [bench.open() for _ in range(20)]
+            for stream in streams:
+                stream.send([1.0] * 20)
+            bench.model.go.set()
+            for stream in streams:
+                await events_of(stream, 20)
+            assert {steps for _, steps in bench.model.batches[1:]} == {10}
+
+    run(scenario)
+
+
+def test_a_stream_is_listened_to_when_it_is_due_or_ends_or_has_sent_many_pieces() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            early, ending, piecemeal, late = (bench.open() for _ in range(4))
+            for stream in (early, ending, piecemeal, late):
+                stream.work.due_ns = 10 * SECOND_NS
+                stream.send([1.0] * 9, 9 * SECOND_NS)
+            late.send([1.0], SECOND_NS)
+            await events_of(late, 10)
+            ending.end()
+            await events_of(ending, 9)
+            for _ in range(63):
+                piecemeal.send([0.1])
+            await events_of(piecemeal, 50)
+            assert early.work.heard_ns == 0
+
+    run(scenario)
+
+
+def test_a_stream_with_a_backlog_does_not_hold_up_another() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            await bench.hold()
+            greedy, modest = bench.open(), bench.open()
+            greedy.send([1.0] * 10_000)
+            modest.send([1.0])
+            bench.model.go.set()
+            await events_of(modest, 1)
+            # The first batch is the one that was held; the modest one was in the next round.
+            assert (1, 1) in bench.model.batches[1:3]
+
+    run(scenario)
+
+
+def test_a_failing_step_ends_its_own_stream_only() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            bench.model.poison = 666
+            await bench.hold()
+            streams = [bench.open() for _ in range(10)]
+            for i, stream in enumerate(streams):
+                stream.send([666.0 if i == 3 else 1.0])
+            bench.model.go.set()
+            for i, stream in enumerate(streams):
+                (event,) = await events_of(stream, 1)
+                if i == 3:
+                    assert isinstance(event, Failed)
+                    assert "poisoned" in str(event.error)
+                else:
+                    assert event.audio_ns == 101
+            streams[0].send([1.0])
+            assert (await events_of(streams[0], 1))[0].audio_ns == 102
+
+    run(scenario)
+
+
+def test_work_that_fails_ends_its_own_stream_only() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            bad, good = bench.open(), bench.open()
+            bad.send(ValueError("bad work"))
+            good.send([1.0])
+            (event,) = await events_of(bad, 1)
+            assert isinstance(event, Failed)
+            await events_of(good, 1)
+            assert bench.engine.thread.is_alive()
+
+    run(scenario)
+
+
+def test_a_stream_that_is_not_read_is_not_listened_to_until_it_is() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            slow, other = bench.open(), bench.open()
+            slow.send([1.0] * 2000)
+            await until(lambda: slow.work.heard_ns >= MAX_UNREAD_EVENTS * SECOND_NS)
+            # Others go on; what the slow one has is bounded.
+            for _ in range(20):
+                other.send([1.0] * 10)
+                await events_of(other, 10)
+            assert slow.work.heard_ns <= (MAX_UNREAD_EVENTS + 50) * SECOND_NS
+            heard = await events_of(slow, 2000)
+            assert [one.audio_ns for one in heard] == list(range(101, 2101))
+
+    run(scenario)
+
+
+def test_reading_bit_by_bit_loses_nothing() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            streams = [bench.open() for _ in range(8)]
+
+            async def read(stream: Any, total: int) -> AsyncIterator[int]:
+                count = 0
+                while count < total:
+                    for event in await stream.events():
+                        count += 1
+                        if count % 7 == 0:
+                            await asyncio.sleep(0)
+                        yield event.audio_ns
+
+            async def check(stream: Any) -> None:
+                for _ in range(30):
+                    stream.send([1.0] * 100)
+                heard = [number async for number in read(stream, 3000)]
+                assert heard == list(range(101, 3101))
+
+            await asyncio.gather(*(check(stream) for stream in streams))
+
+    run(scenario)
+
+
+def test_room_is_told_when_there_is_some() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            await bench.hold()
+            stream = bench.open(max_pending_s=10)
+            for _ in range(3):
+                assert not stream.is_full
+                stream.send([1.0] * 5, 5 * SECOND_NS)
+            assert stream.is_full
+            waiting = asyncio.ensure_future(stream.room())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            bench.model.go.set()
+            async with asyncio.timeout(DEADLINE_S):
+                await waiting
+            assert stream.has_room
+            # Asked again with nothing going on, it is told at once.
+            async with asyncio.timeout(DEADLINE_S):
+                await stream.room()
+
+    run(scenario)
+
+
+def test_a_closed_stream_gets_nothing_and_its_slot_is_free() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            await bench.hold()
+            stream = bench.open()
+            stream.send([1.0] * 1000)
+            stream.close()
+            stream.close()
+            bench.model.go.set()
+            await until(lambda: bench.engine.used_slots == 1)
+            assert stream.work.heard_ns == 0
+
+    run(scenario)
+
+
+def test_progress_is_told_and_whether_there_is_anything_to_do() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            await until(lambda: not bench.engine.is_busy)
+            before = bench.engine.progress
+            await bench.hold()
+            held = bench.engine.progress
+            assert held > before
+            assert bench.engine.is_busy
+            waiting = bench.open()
+            waiting.send([1.0])
+            assert bench.engine.has_due
+            assert bench.engine.progress == held
+            bench.model.go.set()
+            await events_of(waiting, 1)
+            await until(lambda: not (bench.engine.is_busy or bench.engine.has_due))
+            assert bench.engine.progress > held
+
+    run(scenario)

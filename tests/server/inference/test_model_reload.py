@@ -1,0 +1,222 @@
+"""A model file that is replaced while the server runs: taken over if it is good, refused if it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import onnx
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark_server.inference import model_registry, model_sandbox
+from onnx import TensorProto, helper
+from support import tiny_model
+from support.server_rig import (
+    DEADLINE_S,
+    Rig,
+    chunks,
+    collect,
+    config,
+    detections,
+    duration,
+    failure,
+    kinds,
+    pcm,
+    run,
+    serving,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAID = ["low", "mid", "high", "low"]
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "earmark_server")
+    monkeypatch.setattr(model_registry, "_LOOK_S", 0.05)
+
+
+def write(path: Path, **changes: Any) -> None:
+    tiny_model.build(path.with_name("new.onnx"), document={**tiny_model.metadata(), **changes})
+    path.with_name("new.onnx").replace(path)
+
+
+async def logged(caplog: pytest.LogCaptureFixture, event: str) -> dict[str, Any]:
+    """Wait for a log line that was not waited for yet."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            for record in caplog.records:
+                if record.message == event:
+                    caplog.records.remove(record)
+                    return record.earmark
+            await asyncio.sleep(0.01)
+
+
+async def version(rig: Rig) -> str:
+    listed = await rig.stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
+    return listed.models[0].version
+
+
+async def heard(rig: Rig) -> tuple[str, list[str]]:
+    events = await collect(rig.stream(config(), *chunks(pcm())))
+    return events[0].started.model_version, [one.keyword for one in detections(events)]
+
+
+async def begin(rig: Rig, sent: list[Any], **fields: Any) -> tuple[Any, Any]:
+    """Open a stream that goes on, send it something, and read its first event."""
+    call = rig.stub.StreamingSpot(timeout=2 * DEADLINE_S)
+    for request in (config(progress_interval=duration(0.1), **fields), *sent):
+        await call.write(request)
+    return call, (await call.read()).started
+
+
+async def rest(call: Any) -> list[Any]:
+    events = []
+    while (event := await call.read()) is not grpc.aio.EOF:
+        events.append(event)
+    return events
+
+
+def test_new_streams_get_the_new_model_and_old_ones_end_on_theirs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m.onnx"
+    write(path)
+    audio = chunks(pcm())
+
+    async def scenario() -> None:
+        async with serving(path) as rig:
+            unbroken = detections(await collect(rig.stream(config(), *audio)))
+            old, started = await begin(rig, audio[:20])
+            broken, _ = await begin(rig, audio[:20])
+            resume, early = rpcs.ResumePoint(), []
+            while (event := await broken.read()).progress.received_offset.ToMilliseconds() < 1500:
+                early += detections([event])
+            resume.resume_token = event.progress.resume_token
+            resume.start_offset.CopyFrom(event.progress.replay_offset)
+            broken.cancel()
+
+            write(path, version="2.0.0")
+            line = await logged(caplog, "model replaced")
+            assert (line["model"], line["version"]) == ("tiny", "2.0.0")
+            assert await heard(rig) == ("2.0.0", SAID)
+            assert await version(rig) == "2.0.0"
+
+            # What was open goes on; what broke before goes on, too, with the same ids.
+            for request in audio[20:]:
+                await old.write(request)
+            await old.done_writing()
+            assert started.model_version == "1.0.0"
+            assert detections(await rest(old)) == unbroken
+            replay = audio[resume.start_offset.ToMilliseconds() // 100 :]
+            events = await collect(rig.stream(config(resume=resume), *replay))
+            assert events[0].started.model_version == "1.0.0"
+            assert early + detections(events) == unbroken
+
+    run(scenario)
+
+
+def test_the_old_model_is_let_go_after_its_last_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m.onnx"
+    write(path)
+
+    async def scenario() -> None:
+        async with serving(path, keep_replaced_s=0) as rig:
+            stream, _ = await begin(rig, chunks(pcm())[:20])
+            event = await stream.read()
+            resume = rpcs.ResumePoint(
+                start_offset=event.progress.replay_offset, resume_token=event.progress.resume_token
+            )
+            loaded = rig.server._service.loaded.result()
+            old = weakref.ref(loaded.models.current[0])
+            session = weakref.ref(old()._session)
+            write(path, version="2.0.0")
+            await logged(caplog, "model replaced")
+            write(path, version="3.0.0")
+            await logged(caplog, "model replaced")
+            # Nobody uses the second one, so it goes; the first one has a stream.
+            assert (await logged(caplog, "replaced model let go"))["sha256"] != old().sha256
+            stream.cancel()
+            assert (await logged(caplog, "replaced model let go"))["sha256"] == old().sha256
+            async with asyncio.timeout(DEADLINE_S):
+                while session() is not None:
+                    gc.collect()
+                    await asyncio.sleep(0.01)
+            assert old() is None
+            failed = await failure(rig.stream(config(resume=resume)))
+            assert failed.reason == "BAD_RESUME_TOKEN"
+            assert await heard(rig) == ("3.0.0", SAID)
+
+    run(scenario)
+
+
+def never_ends(path: Path) -> bytes:
+    """A model whose first run takes for ever."""
+    model = onnx.load(tiny_model.build(path))
+    value, node = helper.make_tensor_value_info, helper.make_node
+    body = helper.make_graph(
+        [node("Identity", ["on"], ["still_on"]), node("Identity", ["past"], ["future"])],
+        "body",
+        [
+            value("i", TensorProto.INT64, []),
+            value("on", TensorProto.BOOL, []),
+            value("past", TensorProto.FLOAT, None),
+        ],
+        [value("still_on", TensorProto.BOOL, []), value("future", TensorProto.FLOAT, None)],
+    )
+    graph = model.graph
+    graph.initializer.append(helper.make_tensor("count", TensorProto.INT64, [], [1 << 62]))
+    graph.initializer.append(helper.make_tensor("begin", TensorProto.BOOL, [], [True]))
+    next(one for one in graph.node if one.output[0] == "scores").output[0] = "first"
+    graph.node.append(node("Loop", ["count", "begin", "first"], ["scores"], body=body))
+    return model.SerializeToString()
+
+
+def test_what_cannot_replace_the_model_is_refused_and_the_server_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.onnx"
+    write(path)
+    good = path.read_bytes()
+    document = tiny_model.metadata()
+    fewer = {name: one for name, one in document["keywords"].items() if name != "high"}
+    bad = [
+        (b"garbage" * 1000, "Not an ONNX model"),
+        (b"", "Not an ONNX model"),
+        (good[: len(good) // 2], "Not an ONNX model"),
+        (tiny_model.build(tmp_path / "o.onnx", document={**document, "name": "other"}).read_bytes(), "other"),
+        (
+            tiny_model.build(tmp_path / "o.onnx", document={**document, "keywords": fewer}).read_bytes(),
+            "keywords",
+        ),
+        (never_ends(tmp_path / "o.onnx"), "not loaded within"),
+        (None, "No such file"),
+    ]
+
+    async def scenario() -> None:
+        async with serving(path) as rig:
+            for content, problem in bad:
+                slow = problem == "not loaded within"
+                monkeypatch.setattr(model_sandbox, "_TRIAL_S", 1 if slow else DEADLINE_S)
+                if content is None:
+                    path.unlink()
+                else:
+                    path.write_bytes(content)
+                line = await logged(caplog, "new model refused")
+                assert problem in line["problem"], line
+                assert await heard(rig) == ("1.0.0", SAID)
+            # The same as before is nothing new; what is good after all is taken.
+            path.write_bytes(good)
+            write(path, version="2.0.0")
+            assert (await logged(caplog, "model replaced"))["version"] == "2.0.0"
+            assert kinds(await collect(rig.stream(config())))[-1] == "ended"
+
+    run(scenario)

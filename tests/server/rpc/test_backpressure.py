@@ -1,0 +1,156 @@
+"""A client that reads slowly, or sends too fast, slows itself and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from grpc import StatusCode
+from support.server_rig import (
+    DEADLINE_S,
+    audio,
+    chunks,
+    collect,
+    config,
+    detections,
+    duration,
+    failure,
+    kinds,
+    pcm,
+    run,
+    seconds,
+    serving,
+    silence,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from earmark_server.inference.engine import EngineStream
+    from support.server_rig import Rig
+
+HOUR = silence(3600)
+EVERY_STEP = config(score_interval=duration(0.02))
+
+
+@contextlib.asynccontextmanager
+async def narrow(rig: Rig) -> AsyncIterator[Any]:
+    """A stub whose connection buffers little, so that a client that does not read is soon noticed."""
+    options = (
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 20_000),
+    )
+    async with grpc.aio.insecure_channel(rig.address, options=options) as channel:
+        yield stubs.KeywordSpottingServiceStub(channel)
+
+
+async def read_on(call: Any) -> list[Any]:
+    """Read all the rest of a stream to which was written."""
+    events = []
+    while (event := await call.read()) is not grpc.aio.EOF:
+        events.append(event)
+    return events
+
+
+async def stalled(rig: Rig) -> EngineStream:
+    """Wait until the one stream of a server makes no more progress."""
+    heard_ns = 0
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            await asyncio.sleep(0.3)
+            for call in rig.server._calls:
+                if call.stream is not None:
+                    if call.stream.work.heard_ns == heard_ns > 0:
+                        return call.stream
+                    heard_ns = call.stream.work.heard_ns
+
+
+def test_a_slow_reader_stops_only_itself_and_loses_nothing(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig, narrow(rig) as stub:
+            slow = stub.StreamingSpot(timeout=3 * DEADLINE_S)
+            await slow.write(EVERY_STEP)
+            await slow.write(silence(120))
+            await slow.done_writing()
+            stream = await stalled(rig)
+            assert stream.work.heard_ns < 100e9
+            assert len(stream._events) <= 256 + 60
+
+            events = await collect(rig.stream(config(), *chunks(pcm())))
+            assert len(detections(events)) == 4
+
+            offsets = [
+                seconds(event.scores.offset) for event in await read_on(slow) if kinds([event]) == ["scores"]
+            ]
+            assert offsets == pytest.approx([0.02 * i for i in range(1, 6001)])
+
+    run(scenario)
+
+
+def test_a_fast_sender_is_not_read_further_than_it_is_listened_to(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_pending_s=3) as rig, narrow(rig) as stub:
+            # It reads nothing, so its events fill what is between it and the server, and it stops.
+            call = stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(EVERY_STEP)
+
+            async def send() -> None:
+                for _ in range(3600):
+                    await call.write(audio(bytes(32_000)))
+
+            sending = asyncio.ensure_future(send())
+            stream = await stalled(rig)
+            assert stream.sent_ns - stream.work.heard_ns <= (3 + 1) * 1e9
+            assert not sending.done()
+            sending.cancel()
+            call.cancel()
+            await rig.used_slots(0)
+
+    run(scenario)
+
+
+def test_many_hours_of_silence_wait_in_the_connection(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(config())
+            for _ in range(50):
+                await call.write(HOUR)
+            events = await collect(rig.stream(config(), *chunks(pcm())))
+            assert len(detections(events)) == 4
+            (served,) = rig.server._calls
+            assert served.stream.sent_ns <= 2 * 3600 * 10**9
+            call.cancel()
+            await rig.used_slots(0)
+
+    run(scenario)
+
+
+def test_a_reader_that_never_reads_is_ended_and_the_others_go_on(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, slow_reader_timeout_s=0.5) as rig, narrow(rig) as stub:
+            other = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await other.write(config())
+            data = pcm()
+            for request in chunks(data[:64_000]):
+                await other.write(request)
+            call = stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(EVERY_STEP)
+            await call.write(HOUR)
+            await rig.used_slots(2)
+            await rig.used_slots(1)
+            for request in chunks(data[64_000:]):
+                await other.write(request)
+            await other.done_writing()
+            assert len(detections(await read_on(other))) == 4
+            failed = await failure(call)
+            assert (failed.code, failed.reason) == (StatusCode.DEADLINE_EXCEEDED, "SLOW_READER")
+            assert "0.5 s" in failed.message
+
+    run(scenario)

@@ -1,0 +1,151 @@
+"""What a client sees of a connection that has reached its age, be it Earmark's own or another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark_server.rpc.admission import Call, Kind
+from earmark_server.rpc.connection_age import ConnectionAge
+from earmark_server.settings import Settings, SettingsError
+from grpc import StatusCode
+from support.server_rig import (
+    DEADLINE_S,
+    chunks,
+    collect,
+    config,
+    detections,
+    failure,
+    kinds,
+    pcm,
+    run,
+    serving,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_stream_is_told_and_the_next_call_on_its_channel_has_a_new_connection(
+    tiny_model_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_connection_age_s=1) as rig:
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(config())
+            assert kinds([await call.read()]) == ["started"]
+            (old,) = [each.peer for each in rig.server._calls]
+            told = await call.read()
+            assert told.progress.draining
+            assert told.progress.resume_token
+
+            # gRPC's own channel, which knows nothing of draining, has nevertheless another connection.
+            resume = {"start_offset": told.progress.replay_offset, "resume_token": told.progress.resume_token}
+            again = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await again.write(config(resume=resume))
+            await again.read()
+            peers = {each.peer for each in rig.server._calls}
+            assert len(peers) == 2
+            assert old in peers
+
+            # The old one may go on until its grace is over.
+            for request in chunks(pcm()):
+                await call.write(request)
+            await call.done_writing()
+            events = [await call.read()]
+            while kinds(events[-1:]) != ["ended"]:
+                events.append(await call.read())
+            assert len(detections(events)) == 4
+
+    run(scenario)
+
+
+def test_a_stream_that_stays_is_ended_after_the_grace(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_connection_age_s=1, drain_grace_s=0.2) as rig:
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(config())
+            begun_s = time.monotonic()
+            ended = await failure(call)
+            assert (ended.code, ended.reason) == (StatusCode.UNAVAILABLE, "DRAINING")
+            assert "reached its age" in ended.message
+            assert time.monotonic() - begun_s >= 0.9
+            await rig.used_slots(0)
+            assert (await rig.stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)).models
+
+    run(scenario)
+
+
+def test_a_connections_streams_are_told_together_however_young_they_are(tiny_model_path: Path) -> None:
+    """For gRPC cuts them together."""
+
+    async def scenario() -> None:
+        async def told_s(call: Any) -> float:
+            assert (await call.read()).progress.draining
+            return time.monotonic()
+
+        async with serving(tiny_model_path, max_connection_age_s=1) as rig:
+            streams = []
+            for _ in range(2):
+                call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+                await call.write(config())
+                assert kinds([await call.read()]) == ["started"]
+                streams.append(asyncio.ensure_future(told_s(call)))
+                if len(streams) == 1:
+                    await asyncio.wait(streams, timeout=0.7)
+            assert len({call.peer for call in rig.server._calls}) == 1
+            first, later = await asyncio.gather(*streams)
+            assert abs(first - later) < 0.4
+
+    run(scenario)
+
+
+def test_without_an_age_nobody_is_told(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            events = await collect(rig.stream(config(), *chunks(pcm())))
+            assert not any(event.progress.draining for event in events)
+            assert not rig.server._calls.connection_age._leave_at
+            assert not rig.server._calls.connection_age.grpc_options
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 30.0])
+@pytest.mark.parametrize("age_s", [1, 3600, 604_800])
+def test_grpc_closes_before_the_streams_are_told_and_cuts_after_their_grace(
+    age_s: float, grace_s: float
+) -> None:
+    """Whatever gRPC makes of an age: 10% less, or more."""
+    age = ConnectionAge(Settings(max_connection_age_s=age_s, drain_grace_s=grace_s))
+    options = dict(age.grpc_options)
+    closed_ms, cut_ms = options["grpc.max_connection_age_ms"], options["grpc.max_connection_age_grace_ms"]
+    assert closed_ms * 1.1 <= 0.9 * age_s * 1000 + 1
+    assert closed_ms * 0.9 + cut_ms >= 1000 * (1.1 * age_s + grace_s + 4)
+    assert closed_ms + cut_ms < 1 << 31
+
+
+def test_what_is_known_of_connections_is_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark_server.rpc.connection_age._MAX_CONNECTIONS", 100)
+
+    async def scenario() -> None:
+        age = ConnectionAge(Settings(max_connection_age_s=1))
+        begun_s = time.monotonic()
+        for i in range(1000):
+            with age.moving(Call("ListModels", Kind.LOOKUP, f"ipv4:192.0.2.1:{i}")):
+                assert len(age._leave_at) <= 100
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), max(0.0, begun_s + 2.5 - time.monotonic()))
+        with age.moving(Call("ListModels", Kind.LOOKUP, "ipv4:192.0.2.1:1")):
+            assert list(age._leave_at) == ["ipv4:192.0.2.1:1"]
+
+    run(scenario)
+
+
+def test_an_age_of_less_than_a_second_is_refused() -> None:
+    with pytest.raises(SettingsError, match="0 or at least 1 second"):
+        Settings(max_connection_age_s=0.5)

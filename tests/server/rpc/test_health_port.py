@@ -1,0 +1,105 @@
+"""Health on a port of its own, for probes that can do neither TLS nor tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server.credentials.tokens import add_token
+from earmark_server.server import Server, StartError
+from earmark_server.settings import Settings, SettingsError
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.certificates import Authority
+from support.server_command import Process
+from support.server_rig import DEADLINE_S, config, free_port, open_channel, run, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def check(port: int) -> int:
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest()
+        return (await stub.Check(request, timeout=DEADLINE_S, wait_for_ready=True)).status
+
+
+def test_a_probe_needs_neither_tls_nor_a_token(tiny_model_path: Path, tmp_path: Path) -> None:
+    pair = Authority(tmp_path).sign()
+    add_token("robot", str(tmp_path / "tokens"))
+
+    async def scenario() -> None:
+        port = free_port()
+        async with serving(
+            tiny_model_path,
+            health_port=port,
+            tls_certificate=str(pair.certificate),
+            tls_key=str(pair.key),
+            token_file=str(tmp_path / "tokens"),
+        ):
+            assert await check(port) == SERVING
+
+    run(scenario)
+
+
+def test_nothing_but_health_is_there(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        async with (
+            serving(tiny_model_path, health_port=port),
+            open_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            stub = stubs.KeywordSpottingServiceStub(channel)
+            with pytest.raises(AioRpcError) as caught:
+                await stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
+            assert caught.value.code() == StatusCode.UNIMPLEMENTED
+
+    run(scenario)
+
+
+def test_it_answers_until_the_last_stream_of_a_drain_has_ended(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        async with serving(tiny_model_path, health_port=port, drain_grace_s=DEADLINE_S) as rig:
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(config())
+            await call.read()
+            draining = asyncio.create_task(rig.server.drain())
+            while await check(port) != NOT_SERVING:
+                pass
+            await call.done_writing()
+            await draining
+            with pytest.raises(AioRpcError):
+                async with open_channel(f"127.0.0.1:{port}") as channel:
+                    await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+
+    run(scenario)
+
+
+def test_a_health_port_in_use_is_refused_with_a_sentence(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            taken = rig.server.port
+            with pytest.raises(StartError, match=f"127.0.0.1:{taken}: the port is in use .*--health-port"):
+                await Server(Settings(port=0, health_port=taken, model=(str(tiny_model_path),))).start()
+
+    run(scenario)
+
+
+def test_each_worker_has_a_health_port(tiny_model_path: Path) -> None:
+    port = free_port(2)
+    given = ("--workers=2", "--port=0", f"--model={tiny_model_path}", "--log-format=json")
+    with Process(*given, f"--health-port={port}") as workers:
+        workers.wait_for("serving")
+        for each in (port, port + 1):
+            assert asyncio.run(check(each)) == SERVING
+    with pytest.raises(SettingsError, match="health_port must leave a port for each of 4 workers"):
+        Settings(health_port=65533, workers=4)

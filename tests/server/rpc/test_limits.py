@@ -1,0 +1,203 @@
+"""What one client may take of a server, and that a stream beside it goes on unhurt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from earmark_server.rpc.admission import Call, Kind
+from grpc import StatusCode
+from support.server_rig import (
+    DEADLINE_S,
+    WORDS,
+    Rig,
+    audio,
+    beside,
+    chunks,
+    collect,
+    config,
+    detections,
+    failure,
+    kinds,
+    pcm,
+    run,
+    seconds,
+    serving,
+    silence,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def open_stream(rig: Rig) -> Any:
+    call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+    await call.write(config())
+    assert kinds([await call.read()]) == ["started"]
+    return call
+
+
+def test_one_client_has_so_many_streams(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_streams_per_client=3) as rig, beside(rig):
+            first, _ = [await open_stream(rig) for _ in range(2)]
+            failed = await failure(rig.stream(config()))
+            assert (failed.code, failed.reason) == (StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+            assert failed.quotas == ["clientip:127.0.0.1"]
+            assert failed.retry_s
+            first.cancel()
+            await rig.used_slots(2)
+            assert kinds(await collect(rig.stream(config()))) == ["started", "ended"]
+
+    run(scenario)
+
+
+def test_clients_are_told_apart_by_the_names_of_their_tokens(tiny_model_path: Path, tmp_path: Path) -> None:
+    secrets = {"anna": "a" * 40, "otto": "o" * 40}
+    path = tmp_path / "tokens"
+    lines = [f"{name} {hashlib.sha256(secret.encode()).hexdigest()}" for name, secret in secrets.items()]
+    path.write_text("\n".join(lines))
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_streams_per_client=1, token_file=str(path)) as rig:
+            anna, otto = (
+                {"metadata": (("authorization", f"Bearer {secret}"),)} for secret in secrets.values()
+            )
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S, **anna)
+            await call.write(config())
+            await call.read()
+            failed = await failure(rig.stream(config(), **anna))
+            assert (failed.reason, failed.quotas) == ("TOO_MANY_STREAMS", ["client:anna"])
+            assert kinds(await collect(rig.stream(config(), **otto))) == ["started", "ended"]
+            call.cancel()
+            await rig.used_slots(0)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"),
+    [
+        ("ipv4:10.1.2.3:4567", "clientip:10.1.2.3"),
+        ("ipv6:[2001:db8:1:2:3:4:5:6]:4567", "clientip:2001:db8:1:2::/64"),
+        ("ipv6:[::ffff:10.1.2.3]:4567", "clientip:10.1.2.3"),
+        ("ipv6:[fe80::1%eth0]:4567", "clientip:fe80::/64"),
+        ("ipv6:[::1]:4567", "clientip:::/64"),
+        ("unix:/run/earmark.sock", "unix:/run/earmark.sock"),
+        ("unix:", "unix:"),
+    ],
+)
+def test_clients_without_names_are_told_apart_by_their_addresses(peer: str, client: str) -> None:
+    assert Call("StreamingSpot", Kind.STREAM, peer).client == client
+
+
+def test_a_stream_that_sends_too_fast_is_read_no_faster_than_it_may(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(tiny_model_path, max_rate=8, rate_burst_s=2) as rig, beside(rig):
+            begun_s = loop.time()
+            events = await collect(rig.stream(config(), *chunks(pcm(length_s=14.0))))
+            # 2 s at once, the rest eight times as fast as it is spoken; the last message waits for nobody.
+            assert loop.time() - begun_s >= (14 - 2) / 8 - 0.1
+            assert len(detections(events)) == 4
+
+    run(scenario)
+
+
+def test_so_much_may_be_sent_at_any_speed(tiny_model_path: Path) -> None:
+    """It would take an hour."""
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_rate=1, rate_burst_s=3600) as rig:
+            events = await collect(rig.stream(config(), silence(3600), audio(pcm([(0.3, "mid")], 1.0))))
+            assert kinds(events)[-1] == "ended"
+            assert seconds(events[-1].ended.audio_duration) == 3601
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [3200, 3199], ids=["whole samples", "samples cut in two"])
+def test_a_stream_that_is_too_long_ends_after_all_that_came_before(tiny_model_path: Path, size: int) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_stream_s=5) as rig, beside(rig):
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            words = [*WORDS, (4.3, "high"), (5.2, "low")]
+            await call.write(config())
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                for request in chunks(pcm(words, 6.0)[: 16 * 5001 * 2], size):
+                    await call.write(request)
+            events = []
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                while (event := await call.read()) is not grpc.aio.EOF:
+                    events.append(event)
+            failed = await failure(call)
+            assert (failed.code, failed.reason) == (StatusCode.OUT_OF_RANGE, "STREAM_TOO_LONG")
+            assert "5 s" in failed.message
+            if size == 3200:
+                assert [one.keyword for one in detections(events)] == [word for _, word in words[:5]]
+
+    run(scenario)
+
+
+def test_what_was_sent_before_a_stream_was_resumed_counts(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_stream_s=5) as rig:
+            events = await collect(rig.stream(config(), *chunks(pcm())))
+            progress = [event.progress for event in events if event.WhichOneof("event") == "progress"][-1]
+            resume = {"start_offset": progress.replay_offset, "resume_token": progress.resume_token}
+            left_s = 5 - seconds(progress.replay_offset)
+            fits = rig.stream(config(resume=resume), silence(left_s))
+            assert seconds((await collect(fits))[-1].ended.audio_duration) == 5
+            failed = await failure(rig.stream(config(resume=resume), silence(left_s), silence(0.1)))
+            assert failed.reason == "STREAM_TOO_LONG"
+
+    run(scenario)
+
+
+def test_metadata_has_a_limit(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_metadata_bytes=4096) as rig, beside(rig):
+            fits = rig.stream(config(), metadata=(("x-note", "n" * 3000),))
+            assert kinds(await collect(fits)) == ["started", "ended"]
+            call = rig.stream(config(), metadata=(("x-note", "n" * 5000),))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await collect(call)
+            assert refused.value.code() == StatusCode.RESOURCE_EXHAUSTED
+            await rig.used_slots(1)
+
+    run(scenario)
+
+
+def test_more_calls_than_a_connection_may_have_wait_in_the_client(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_calls_per_connection=3) as rig, beside(rig):
+            first, *_ = [await open_stream(rig) for _ in range(3)]
+            fourth = asyncio.ensure_future(open_stream(rig))
+            await asyncio.sleep(0.3)
+            assert not fourth.done()
+            assert len(rig.server._calls) == 4  # with the one on another connection
+            first.cancel()
+            await fourth
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("rpc", ["Spot", "Classify", "ListModels", "GetModel"])
+def test_a_call_that_never_sends_its_request_is_ended(tiny_model_path: Path, rpc: str) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, idle_timeout_s=0.3, max_calls=1) as rig:
+            method = f"/earmark.v1.KeywordSpottingService/{rpc}"
+            call = rig.channel.stream_unary(method)(timeout=DEADLINE_S)
+            await call.wait_for_connection()
+            failed = await failure(call)
+            assert (failed.code, failed.reason) == (StatusCode.DEADLINE_EXCEEDED, "IDLE_STREAM")
+            empty = rig.channel.stream_unary(method)(iter([]), timeout=DEADLINE_S)
+            failed = await failure(empty)
+            assert (failed.code, failed.reason) == (StatusCode.INVALID_ARGUMENT, "BAD_CONFIG")
+            assert len(rig.server._calls) == 0
+
+    run(scenario)

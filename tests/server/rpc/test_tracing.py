@@ -1,0 +1,220 @@
+"""One span for each call: whose child it is, what it says, and that nothing happens when it is off."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server.rpc import tracing
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from support.server_command import Process
+from support.server_rig import (
+    DEADLINE_S,
+    LINEAR16,
+    audio,
+    chunks,
+    collect,
+    config,
+    detections,
+    failure,
+    pcm,
+    run,
+    serving,
+)
+from support.trace_collector import Collector, attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+SPAN = "b7ad6b7169203331"
+SERVICE = "earmark.v1.KeywordSpottingService"
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """What the spans are given to as they end."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(tracing, "_from_environment", lambda: provider)
+    yield exporter
+    provider.shutdown()
+
+
+def test_a_stream_has_one_span_that_is_its_clients_child(
+    tiny_model_path: Path, exporter: InMemorySpanExporter
+) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, traces=True) as rig:
+            metadata = (("traceparent", f"00-{TRACE}-{SPAN}-01"),)
+            call = rig.stream(config(request_id="mine"), *chunks(pcm()), metadata=metadata)
+            assert len(detections(await collect(call))) == 4
+            response = dict(await call.initial_metadata())["traceresponse"]
+        (span,) = exporter.get_finished_spans()
+        assert span.name == f"{SERVICE}/StreamingSpot"
+        assert (span.context.trace_id, span.parent.span_id) == (int(TRACE, 16), int(SPAN, 16))
+        assert response == f"00-{TRACE}-{span.context.span_id:016x}-01"
+        assert dict(span.attributes) == {
+            "rpc.system": "grpc",
+            "rpc.service": SERVICE,
+            "rpc.method": "StreamingSpot",
+            "rpc.grpc.status_code": 0,
+            "earmark.request_id": "mine",
+            "earmark.model": "tiny",
+            "earmark.audio_s": 4.0,
+            "earmark.detections": 4,
+        }
+        assert span.status.is_unset
+        assert not span.links
+
+    run(scenario)
+
+
+def test_unary_calls_and_refusals_have_spans_of_their_own_too(
+    tiny_model_path: Path, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "earmark_server")
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, traces=True) as rig:
+            await rig.stub.Spot(rpcs.SpotRequest(audio=pcm(), audio_format=LINEAR16), timeout=DEADLINE_S)
+            await failure(rig.stream(audio(b"")))
+        spot, refused = exporter.get_finished_spans()
+        assert spot.attributes["rpc.method"] == "Spot"
+        assert spot.attributes["earmark.detections"] == 4
+        assert refused.attributes["rpc.grpc.status_code"] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert refused.attributes["earmark.reason"] == "CONFIG_EXPECTED_FIRST"
+        # It is the client's fault, not the server's.
+        assert refused.status.is_unset
+        assert spot.context.trace_id != refused.context.trace_id
+        ended = [record.earmark for record in caplog.records if record.message == "call ended"]
+        assert [line["trace_id"] for line in ended] == [
+            f"{span.context.trace_id:032x}" for span in (spot, refused)
+        ]
+
+    run(scenario)
+
+
+def test_a_failure_of_the_server_is_an_error_without_its_text(
+    tiny_model_path: Path, exporter: InMemorySpanExporter
+) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, traces=True) as rig:
+
+            def fail(*_: Any) -> None:
+                raise RuntimeError("the secret inside")
+
+            rig.server._service.loaded.result().models.current[0].step = fail
+            await failure(rig.stream(config(), audio(pcm())))
+        (span,) = exporter.get_finished_spans()
+        assert not span.status.is_ok
+        assert span.status.description == "INTERNAL_ERROR"
+        assert "secret" not in span.to_json()
+
+    run(scenario)
+
+
+def test_a_stream_that_goes_on_is_linked_to_the_one_that_broke(
+    tiny_model_path: Path, exporter: InMemorySpanExporter
+) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, traces=True) as rig:
+            metadata = (("earmark-resumes", f"00-{TRACE}-{SPAN}-01"),)
+            await collect(rig.stream(config(), *chunks(pcm()), metadata=metadata))
+        (span,) = exporter.get_finished_spans()
+        (link,) = span.links
+        assert (link.context.trace_id, link.context.span_id) == (int(TRACE, 16), int(SPAN, 16))
+        assert span.parent is None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("value", ["", "00", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{SPAN}", "x" * 1000])
+def test_what_is_no_trace_context_is_passed_over(
+    tiny_model_path: Path, exporter: InMemorySpanExporter, value: str
+) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, traces=True) as rig:
+            metadata = (("traceparent", value), ("tracestate", value), ("earmark-resumes", value))
+            await collect(rig.stream(config(), *chunks(pcm()), metadata=metadata))
+        (span,) = exporter.get_finished_spans()
+        assert span.parent is None
+        assert not span.links
+
+    run(scenario)
+
+
+def spot(port: int) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = stubs.KeywordSpottingServiceStub(channel)
+        requests = iter([config(request_id="mine"), *chunks(pcm())])
+        assert len(detections(stub.StreamingSpot(requests, timeout=DEADLINE_S))) == 4
+
+
+def test_spans_go_to_a_collector_as_the_environment_says(tiny_model_path: Path) -> None:
+    arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
+    with Collector() as collector:
+        environment = {**collector.environment, "OTEL_BSP_SCHEDULE_DELAY": "3600000"}
+        with Process(*arguments, **environment) as server:
+            spot(server.wait_for("listening")["port"])
+            server.process.terminate()
+            # What was not yet sent is, at its end.
+            assert server.end()[0] == 0
+        span = collector.next()
+    assert span.name == f"{SERVICE}/StreamingSpot"
+    assert attributes(span)["earmark.request_id"] == "mine"
+    (resource,) = collector.resources
+    assert resource["service.name"] == "earmark-server"
+    assert resource["service.version"]
+
+
+def test_the_environment_names_the_service(tiny_model_path: Path) -> None:
+    arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
+    with Collector() as collector:
+        with Process(*arguments, **collector.environment, OTEL_SERVICE_NAME="ours") as server:
+            spot(server.wait_for("listening")["port"])
+            collector.next()
+        assert collector.resources[0]["service.name"] == "ours"
+
+
+def test_a_collector_that_does_not_answer_holds_nothing_up(tiny_model_path: Path) -> None:
+    arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "3600"}
+        with Process(*arguments, **environment) as server:
+            port = server.wait_for("listening")["port"]
+            for _ in range(3):
+                spot(port)
+            server.process.terminate()
+            assert server.end()[0] == 0
+
+
+def test_without_the_switch_nothing_of_it_is_imported() -> None:
+    code = (
+        "import earmark_client, earmark_server.server, sys;"
+        "assert not any(name.startswith('opentelemetry') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_the_packages_the_switch_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "opentelemetry").mkdir()
+    (tmp_path / "opentelemetry" / "__init__.py").write_text("")
+    paths = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    with Process("--port=0", "--traces", PYTHONPATH=paths) as server:
+        code, said = server.end()
+    assert code == 1
+    assert "pip install 'earmark[otel]'" in said
+    assert "Traceback" not in said

@@ -1,0 +1,1 @@
+"""Rigs and fakes that the tests share."""

@@ -1,0 +1,121 @@
+"""Runs the `earmark` command, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest import mock
+
+from earmark_cli.__main__ import main
+
+from support import tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+
+RATE_HZ = 16_000
+WORDS = [(0.5, "low"), (1.5, "mid"), (2.5, "high")]
+SECONDS = 4.0
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def samples() -> np.ndarray:
+    """The words in a little noise, int16 [n]."""
+    return (tiny_model.recording(WORDS, SECONDS) * 32768).round().astype("<i2")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Give this process' environment without what changes the command, and with `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EARMARK_", "GRPC_"))}
+    return {**kept, "COLUMNS": "100", **variables}
+
+
+def earmark(*args: str | Path, stdin: bytes = b"", **variables: str) -> Done:
+    """Run the command inside this process, which is fast."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment(**variables), clear=True),
+        _standard_input(stdin),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            code = main([*map(str, args)])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def earmark_process(*args: str | Path, **variables: str) -> Done:
+    """Run the command as a person does; whatever happens, there is no traceback, and gRPC is quiet."""
+    done = subprocess.run(
+        [sys.executable, "-m", "earmark_cli", *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(**variables),
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert not re.search(r"^[EWI]\d{4} |_cython|\.cc:\d+", done.stderr, re.MULTILINE), done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def _standard_input(data: bytes) -> Iterator[None]:
+    """Let descriptor 0 give these bytes while the block runs."""
+    saved = os.dup(0)
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.seek(0)
+            os.dup2(file.fileno(), 0)
+        yield
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+
+
+def python_process(code: str) -> subprocess.CompletedProcess[str]:
+    """Run some Python, for what cannot be had with the command alone."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False)
+
+
+@contextmanager
+def running(*args: str | Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the command while the block runs."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "earmark_cli", *map(str, args)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(**variables),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def json_lines(output: str) -> list[dict[str, Any]]:
+    """Read JSON lines."""
+    return [json.loads(line) for line in output.splitlines()]

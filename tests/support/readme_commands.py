@@ -1,0 +1,186 @@
+"""README.md's commands: which there are, what runs each, and a checkout to run them in."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import soundfile
+
+from support.server_process import DEMO, REPOSITORY, TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TEXT = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+PROGRAMS = (
+    "buf",
+    "curl",
+    "docker",
+    "earmark",
+    "earmark-server",
+    "earmark-train",
+    "git",
+    "make",
+    "pip",
+    "python",
+)
+
+# Each command shown, by how it begins, and the test that runs it; the first that fits counts.
+README, TRAINING = "test_readme.py", "test_readme_training.py"
+RUN_BY = {
+    "git clone": f"{README}::test_a_clone_is_a_folder_to_go_to",
+    "pip ": f"{README}::test_what_is_said_to_be_installed_is_what_is_tested",
+    r"\. ": f"{README}::test_a_command_ends_well",
+    "make fuzz": "../fuzz/test_fuzz.py",
+    "make help": f"{README}::test_a_command_ends_well",
+    "make (demo|serve)": f"{README}::test_a_command_goes_on_until_it_is_interrupted",
+    "make (test|lint)": f"{README}::test_what_is_said_to_check_is_what_ci_calls",
+    "earmark .*--tls|umask|earmark-server --(new-token|host)": f"{README}::test_tls_and_tokens",
+    "earmark listen .*--model": f"{TRAINING}::test_a_word_of_one_s_own",
+    "earmark listen": f"{README}::test_what_is_said_into_a_microphone_is_heard",
+    "earmark (web|health --watch)": f"{README}::test_a_command_goes_on_until_it_is_interrupted",
+    "earmark(-server)? --help": f"{README}::test_a_command_ends_well",
+    "earmark (spot|classify|plot|tune|completion)": f"{README}::test_a_command_ends_well",
+    "earmark-server --workers": f"{README}::test_a_command_goes_on_until_it_is_interrupted",
+    "curl ": f"{README}::test_curl_has_a_recording_classified",
+    "buf curl": f"{README}::test_buf_curl_gets_an_answer",
+    "docker ": "test_readme_docker.py::test_compose_serves_and_its_client_hears",
+    "earmark-train keyword|earmark-server --model computer": f"{TRAINING}::test_a_word_of_one_s_own",
+    "earmark-train|earmark-server --model mine": f"{TRAINING}::test_a_model_from_clips",
+    r"python scripts/repair_torchaudio\.py": f"{TRAINING}::test_what_is_installed_for_training_works",
+    r"python -m benchmarks\.neighbour": "../benchmarks/test_neighbour_benchmark.py",
+}  # fmt: skip
+# Training and building images take minutes.
+unless_slow = pytest.mark.skipif("README_ALL" not in os.environ, reason="takes minutes: make test-readme")
+# And each block in another language, of which there is one.
+BLOCKS_RUN_BY = {
+    "python": "../client/test_client_example.py::test_the_readme_s_example_works",
+    "js": "test_node_client.py::test_the_readme_s_example_works",
+    "mermaid": "a drawing",
+}
+
+
+def is_output(block: str) -> bool:
+    """Whether it is what a command prints, which is held to that by a test of its own."""
+    return block.startswith("demo.flac, ")
+
+
+def commands() -> list[str]:
+    """Every command in a block of no language, in a comment there, and in a line of text."""
+    found = []
+    text = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+    for language, block in BLOCKS:
+        if not language and not is_output(block):
+            for line in block.replace("\\\n", " ").splitlines():
+                command, _, comment = line.partition(" #")
+                found += re.split(" && (?!cd )", re.sub(" +", " ", command.strip()))
+                found += re.findall(r"\b(pip install [^)]+)", comment)
+    found += [code for code in re.findall(r"`([^`]+)`", text) if " " in code and code.split()[0] in PROGRAMS]
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def runner(command: str) -> str | None:
+    """Name the test that runs it."""
+    return next((test for begin, test in RUN_BY.items() if re.match(begin, command)), None)
+
+
+def shown(test: str) -> list[str]:
+    """Give what a test of that name has to run."""
+    return [command for command in commands() if (runner(command) or "").endswith(f"::{test}")]
+
+
+@dataclass
+class Checkout:
+    """A folder in which the commands can be typed: the project with this environment as its .venv."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Checkout:
+        """Fill it with what the commands are given."""
+        if sys.prefix == sys.base_prefix:
+            pytest.skip("not in a virtual environment, as `make` would have made it")
+        for name in ("Makefile", "constraints.txt", "protos", "pyproject.toml", "scripts", ".venv"):
+            (folder / name).symlink_to(sys.prefix if name == ".venv" else REPOSITORY / name)
+        samples, rate_hz = soundfile.read(DEMO, dtype="float32")
+        for name in ("interview.wav", "talk.mp3", "recording.wav"):
+            soundfile.write(folder / name, samples, rate_hz)
+        stop = samples[int(5.5 * rate_hz) : int(6.4 * rate_hz)]
+        (folder / "recordings/stop").mkdir(parents=True)
+        for name in ("clip.wav", "recordings/stop/1.wav"):
+            soundfile.write(folder / name, stop, rate_hz)
+        soundfile.write(folder / "recordings/quiet.wav", np.zeros(rate_hz, np.float32), rate_hz)
+        return cls(folder)
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Give an environment as after `. .venv/bin/activate`, with these variables."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("EARMARK_", "GRPC_", "MAKE"))}
+        path = f"{self.folder / '.venv/bin'}:{os.environ['PATH']}"
+        return {**kept, "PATH": path, "COLUMNS": "100", **variables}
+
+    def run(self, command: str, *, timeout_s: float = TIMEOUT_S, **variables: str) -> str:
+        """Type a command; give what it printed. It must end, and well."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        return done.stdout
+
+    @contextmanager
+    def running(self, command: str, **variables: str) -> Iterator[Running]:
+        """Type a command that goes on, and press Ctrl-C in the end."""
+        with subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            deadline = threading.Timer(2 * TIMEOUT_S, os.killpg, (process.pid, signal.SIGKILL))
+            deadline.start()
+            try:
+                yield Running(process)
+                os.killpg(process.pid, signal.SIGINT)
+                process.stdout.read()
+                assert process.wait() in {0, 130, -signal.SIGINT}  # make ends by it
+            finally:
+                deadline.cancel()
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+class Running:
+    """A command that goes on."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.said = ""
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed something."""
+        while not (found := re.search(pattern, self.said)):
+            line = self._process.stdout.readline()
+            assert line, f"it ended, and never said {pattern}:\n{self.said}"
+            self.said += line
+        return found

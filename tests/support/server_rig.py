@@ -1,0 +1,216 @@
+"""A real server, real gRPC over loopback, and the words of the tiny model to send to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc_status.rpc_status
+import numpy as np
+from earmark.v1 import keyword_spotting_pb2 as messages
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server import event_loop
+from earmark_server.server import Server
+from earmark_server.settings import Settings
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+
+from support import tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from pathlib import Path
+
+DEADLINE_S = 60
+"""Longer than anything here takes on a busy machine; a test that waits that long has failed."""
+
+WORDS = [(0.5, "low"), (1.4, "mid"), (2.2, "high"), (3.1, "low")]
+LINEAR16 = messages.AudioFormat(encoding=messages.ENCODING_LINEAR16, sample_rate_hertz=16_000)
+
+
+@dataclass
+class Rig:
+    server: Server
+    address: str
+    channel: grpc.aio.Channel
+    stub: Any
+
+    def stream(self, *requests: rpcs.StreamingSpotRequest, **options: Any) -> Any:
+        """Open a stream and send these requests at once."""
+
+        async def send() -> AsyncIterator[rpcs.StreamingSpotRequest]:
+            for request in requests:
+                yield request
+
+        return self.stub.StreamingSpot(send(), timeout=DEADLINE_S, **options)
+
+    async def used_slots(self, expected: int) -> None:
+        """Wait until the engine has that many slots in use."""
+        async with asyncio.timeout(DEADLINE_S):
+            # The engine's thread has no event to wait for.
+            while self.server._engine.used_slots != expected:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def serving(model: Path | tuple[Path, ...], **overrides: Any) -> AsyncIterator[Rig]:
+    paths = model if isinstance(model, tuple) else (model,)
+    server = Server(Settings(port=0, model=tuple(map(str, paths)), **overrides))
+    await server.start()
+    address = f"127.0.0.1:{server.port}"
+    try:
+        async with open_channel(address) as channel:
+            yield Rig(server, address, channel, stubs.KeywordSpottingServiceStub(channel))
+    finally:
+        await server.stop()
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    # A channel of its own connection: gRPC would share one among equal channels of a process.
+    options = (("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+    return grpc.aio.insecure_channel(address, options=options)
+
+
+@contextlib.asynccontextmanager
+async def beside(rig: Rig) -> AsyncIterator[None]:
+    """A stream that is open before, and must have heard every word when the block has ended."""
+    async with open_channel(rig.address) as channel:
+        stub = stubs.KeywordSpottingServiceStub(channel)
+        call = stub.StreamingSpot(timeout=DEADLINE_S)
+        await call.write(config())
+        data = pcm()
+        for request in chunks(data[:64_000]):
+            await call.write(request)
+        yield
+        for request in chunks(data[64_000:]):
+            await call.write(request)
+        await call.done_writing()
+        events = []
+        while (event := await call.read()) is not grpc.aio.EOF:
+            events.append(event)
+        assert [one.keyword for one in detections(events)] == [word for _, word in WORDS]
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run an asynchronous test to its end, or to the deadline."""
+
+    async def within_deadline() -> None:
+        async with asyncio.timeout(2 * DEADLINE_S):
+            await scenario()
+
+    event_loop.run(within_deadline())
+
+
+def free_port(count: int = 1) -> int:
+    """Find that many ports in a row that nobody listens on."""
+    # Below those that connections get.
+    while True:
+        first = random.randrange(20_000, 32_768 - count)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+
+
+def config(**fields: Any) -> rpcs.StreamingSpotRequest:
+    fields.setdefault("audio_format", LINEAR16)
+    return rpcs.StreamingSpotRequest(config=rpcs.StreamingConfig(**fields))
+
+
+def audio(data: bytes) -> rpcs.StreamingSpotRequest:
+    return rpcs.StreamingSpotRequest(audio=data)
+
+
+def silence(seconds: float) -> rpcs.StreamingSpotRequest:
+    return rpcs.StreamingSpotRequest(silence=duration(seconds))
+
+
+def duration(seconds: float) -> Duration:
+    whole, nanos = divmod(round(seconds * 1e9), 10**9)
+    return Duration(seconds=whole, nanos=nanos)
+
+
+def seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def pcm(words: list[tuple[float, str]] = WORDS, length_s: float = 4.0, **options: Any) -> bytes:
+    """A recording of the tiny model's words as 16-bit samples."""
+    return linear16(tiny_model.recording(words, length_s, **options))
+
+
+def linear16(samples: np.ndarray) -> bytes:
+    return np.round(samples * 32767).astype("<i2").tobytes()
+
+
+def chunks(data: bytes, size: int = 3200) -> list[rpcs.StreamingSpotRequest]:
+    """Audio requests of `size` bytes, 100 ms at 16 kHz unless stated."""
+    return [audio(data[i : i + size]) for i in range(0, len(data), size)]
+
+
+async def collect(call: Any) -> list[rpcs.StreamingSpotResponse]:
+    return [event async for event in call]
+
+
+def detections(events: Iterable[rpcs.StreamingSpotResponse]) -> list[messages.KeywordDetection]:
+    return [event.detection for event in events if event.WhichOneof("event") == "detection"]
+
+
+def kinds(events: Iterable[rpcs.StreamingSpotResponse]) -> list[str]:
+    return [event.WhichOneof("event") for event in events]
+
+
+@dataclass
+class Failure:
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    fields: list[str]
+    retry_s: float | None
+    quotas: list[str]
+    trailers: dict[str, Any]
+
+
+async def failure(call: Any) -> Failure:
+    """Wait for a call to fail; take its status and what comes with it apart.
+
+    A call that still writes when it fails may not get to know why: gRPC's client then says
+    INTERNAL for its own failed write. So what is to fail must be the last thing it sends.
+    """
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        if isinstance(call, grpc.aio.UnaryUnaryCall | grpc.aio.StreamUnaryCall):
+            await call
+        else:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+    status = await grpc_status.rpc_status.aio.from_call(call)
+    code, trailers = await call.code(), dict(await call.trailing_metadata())
+    assert status is not None, f"{code} without details: {await call.details()}"
+    found: dict[type, Any] = {}
+    kinds = ("ErrorInfo", "BadRequest", "RetryInfo", "QuotaFailure")
+    for kind in (getattr(error_details_pb2, name) for name in kinds):
+        for detail in status.details:
+            if detail.Is(kind.DESCRIPTOR):
+                found[kind] = kind.FromString(detail.value)
+    info = found[error_details_pb2.ErrorInfo]
+    assert info.domain == "earmark.v1"
+    violations = (
+        found[error_details_pb2.BadRequest].field_violations if error_details_pb2.BadRequest in found else []
+    )
+    retry = found.get(error_details_pb2.RetryInfo)
+    quota = found.get(error_details_pb2.QuotaFailure)
+    return Failure(
+        code,
+        status.message,
+        info.reason,
+        [violation.field for violation in violations],
+        None if retry is None else seconds(retry.retry_delay),
+        [] if quota is None else [violation.subject for violation in quota.violations],
+        trailers,
+    )

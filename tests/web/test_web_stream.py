@@ -1,0 +1,181 @@
+"""A page's WebSocket, and the stream behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from earmark_web import websocket
+from earmark_web.app import make_app
+from starlette.testclient import TestClient, WebSocketTestSession
+from support.earmark_command import RATE_HZ, SECONDS, WORDS, samples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SELF = {"host": "localhost"}
+CHUNK = RATE_HZ // 25
+
+
+@pytest.fixture(scope="module")
+def web(address: str) -> Iterator[TestClient]:
+    with TestClient(make_app(address, max_streams=2), headers=SELF) as client:
+        yield client
+
+
+def hear(socket: WebSocketTestSession) -> list[dict[str, Any]]:
+    """All that is told, up to the end."""
+    events = [socket.receive_json()]
+    while events[-1]["event"] not in {"ended", "error"}:
+        events.append(socket.receive_json())
+    return events
+
+
+def listen(web: TestClient, changes: dict[int, dict[str, float]] | None = None) -> list[dict[str, Any]]:
+    """Send the words as a page does, with thresholds changed after so many samples."""
+    # So quiet that their scores are about 0.9.
+    audio, changes = samples() // 10, changes or {}
+    with web.websocket_connect("/stream") as socket:
+        socket.send_json({"sample_rate_hz": RATE_HZ})
+        for start in range(0, len(audio), CHUNK):
+            if start in changes:
+                socket.send_json({"keywords": changes[start]})
+            socket.send_bytes(audio[start : start + CHUNK].tobytes())
+        socket.send_json({"end": True})
+        return hear(socket)
+
+
+def of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == kind]
+
+
+def words(events: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    return [(one["keyword"], one["start_s"]) for one in of(events, "detection")]
+
+
+def test_a_page_gets_the_words_their_scores_and_the_end(web: TestClient) -> None:
+    events = listen(web)
+    assert events[0]["event"] == "started"
+    assert {*events[0]["thresholds"]} == {"low", "mid", "high"}
+    assert [one["keyword"] for one in of(events, "detection")] == [word for _, word in WORDS]
+    assert [one["start_s"] for one in of(events, "detection")] == pytest.approx(
+        [s for s, _ in WORDS], abs=0.3
+    )
+    assert {*of(events, "scores")[0]["scores"]} >= {"low", "mid", "high"}
+    assert events[-1] == {"event": "ended", "audio_s": SECONDS, "detections": 3}
+
+
+@pytest.mark.parametrize("at_s", [0.0, 0.4, 0.72, 0.8, 0.96, 1.2, 1.6, 2.0, 2.8, 3.96])
+def test_moving_a_threshold_changes_nothing_else(web: TestClient, at_s: float) -> None:
+    unmoved = listen(web)
+    same = unmoved[0]["thresholds"]["low"]
+    moved = listen(web, {round(at_s * RATE_HZ): {"low": same}})
+    assert [one[0] for one in words(moved)] == [one[0] for one in words(unmoved)]
+    assert [one[1] for one in words(moved)] == pytest.approx([one[1] for one in words(unmoved)], abs=0.05)
+    one, other = (
+        [(s["offset_s"], s["scores"]["mid"]) for s in of(some, "scores")] for some in (unmoved, moved)
+    )
+    assert [offset for offset, _ in other] == pytest.approx([offset for offset, _ in one])
+    assert [score for _, score in other] == pytest.approx([score for _, score in one], abs=0.02)
+    assert moved[-1] == unmoved[-1]
+
+
+def test_a_moved_threshold_counts_from_there_on(web: TestClient) -> None:
+    calibrated = listen(web)[0]["thresholds"]
+    deaf = dict.fromkeys(calibrated, 0.95)
+    assert [word for word, _ in words(listen(web, {0: deaf}))] == []
+    assert [word for word, _ in words(listen(web, {2 * CHUNK * 25: deaf}))] == ["low", "mid"]
+    events = listen(web, {0: deaf, CHUNK * 30: {}})
+    assert [word for word, _ in words(events)] == ["mid", "high"]
+    assert [one["thresholds"] for one in of(events, "started")][2] == pytest.approx(calibrated)
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([b"\0\0"], "CONFIG_EXPECTED_FIRST"),
+        ([{"keywords": {}}], "CONFIG_EXPECTED_FIRST"),
+        (["no json"], "BAD_CONFIG"),
+        (["[" * 100_000], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000, "keywords": {"\ud800": 0.5}}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000, "keywords": {"low": "high"}}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 10}], "UNSUPPORTED_SAMPLE_RATE"),
+        ([{"sample_rate_hz": 10**400}], "UNSUPPORTED_SAMPLE_RATE"),
+        ([{"sample_rate_hz": 16000, "keywords": {"low": 1.5}}], "BAD_THRESHOLD"),
+        ([{"sample_rate_hz": 16000, "keywords": {"low": 10**400}}], "BAD_THRESHOLD"),
+        ([{"sample_rate_hz": 16000, "keywords": {"none": 0.5}}], "UNKNOWN_KEYWORD"),
+        ([{"sample_rate_hz": 16000}, b"\0"], "BAD_AUDIO"),
+        ([{"sample_rate_hz": 16000}, bytes(websocket.MAX_MESSAGE_BYTES + 2)], "MESSAGE_TOO_LARGE"),
+    ],
+)
+def test_what_a_page_may_not_send_ends_its_stream_with_the_reason(
+    web: TestClient, messages: list[Any], reason: str
+) -> None:
+    with web.websocket_connect("/stream") as socket:
+        for message in messages:
+            if isinstance(message, bytes):
+                socket.send_bytes(message)
+            else:
+                socket.send_text(message if isinstance(message, str) else json.dumps(message))
+        last = hear(socket)[-1]
+        assert (last["status"], last["reason"]) == ("INVALID_ARGUMENT", reason)
+        assert last["message"]
+        assert socket.receive()["code"] == 1008
+
+
+def test_a_page_that_sends_nothing_is_left(web: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "IDLE_S", 0.1)
+    with web.websocket_connect("/stream") as socket:
+        socket.send_json({"sample_rate_hz": RATE_HZ})
+        assert hear(socket)[-1]["reason"] == "IDLE_STREAM"
+
+
+def test_more_pages_than_may_listen_are_refused_until_one_leaves(web: TestClient) -> None:
+    with web.websocket_connect("/stream"):
+        with web.websocket_connect("/stream"), web.websocket_connect("/stream") as third:
+            assert hear(third)[-1]["reason"] == "TOO_MANY_STREAMS"
+            assert third.receive()["code"] == 1013
+        assert listen(web)[-1]["event"] == "ended"
+
+
+def test_without_a_server_a_page_is_told() -> None:
+    with (
+        TestClient(make_app("127.0.0.1:1"), headers=SELF) as web,
+        web.websocket_connect("/stream") as socket,
+    ):
+        socket.send_json({"sample_rate_hz": RATE_HZ})
+        last = hear(socket)[-1]
+    assert last["status"] == "UNAVAILABLE"
+    assert "no Earmark server answers" in last["message"]
+
+
+def test_a_page_that_reads_nothing_loses_its_place(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "IDLE_S", 0.1)
+    app = make_app(address)
+    waiting = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "[]"}]
+
+    async def receive() -> dict[str, str]:
+        return waiting.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.send":
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        async with app.router.lifespan_context(app) as state:
+            headers = [(b"host", b"localhost")]
+            scope = {
+                "type": "websocket",
+                "path": "/stream",
+                "headers": headers,
+                "scheme": "ws",
+                "state": state,
+            }
+            async with asyncio.timeout(60):
+                await app({**scope, "query_string": b"", "client": ("here", 1)}, receive, send)
+            with state["streams"].one("here"):
+                assert state["streams"]._by_address.total() == 1
+
+    asyncio.run(scenario())

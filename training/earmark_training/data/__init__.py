@@ -1,0 +1,1 @@
+"""Data: recordings, transcripts, features, augmentation, and training examples."""

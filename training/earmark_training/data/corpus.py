@@ -1,0 +1,248 @@
+"""The training data: reading the folders once into flat arrays, and finding things in them again.
+
+Three kinds of recordings are used:
+
+* clips: one word each, laid out `<word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>` as in Google Speech
+  Commands (Warden 2018, arXiv 1804.03209), with its `validation_list.txt` and `testing_list.txt` or else
+  its rule of hashing the speaker;
+* speech: read sentences with transcripts, laid out as LibriSpeech (`*.trans.txt` beside the audio);
+* noise: the `_background_noise_` folder of the clips.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from earmark_training.data.endpointing import locate_word
+from earmark_training.errors import CorpusError
+from earmark_training.processes import end_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 16_000
+NOISE_FOLDER = "_background_noise_"
+_SUFFIXES = (".wav", ".flac", ".ogg", ".opus")
+_SPEECH_VALIDATION_PERCENT = 25
+_NOISE_VALIDATION_FRACTION = 0.25
+
+Split = Literal["training", "validation", "testing"]
+Kind = Literal["clip", "speech", "noise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One piece of audio in a prepared corpus."""
+
+    kind: Kind
+    split: Split
+    text: str
+    """The word of a clip, the transcript of speech, the name of a noise."""
+    start: int
+    """Its first sample in the corpus's array."""
+    length: int
+    """Its number of samples."""
+    word: tuple[int, int] | None = None
+    """Where in a clip the word lies (samples from the clip's start), where energy tells."""
+    speaker: str = ""
+    """Who speaks, by the data set's own name for them; empty for noise."""
+
+
+class Corpus:
+    """A prepared corpus: all audio in one array of int16, 16 kHz, and a list of what is where."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        index = folder / "index.json"
+        if not index.is_file():
+            raise CorpusError(f"{folder} holds no prepared corpus: run `earmark-train prepare` first")
+        document = json.loads(index.read_text())
+        self.recordings = [
+            Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None})
+            for r in document["recordings"]
+        ]
+        self._audio: NDArray[np.int16] = np.memmap(folder / "audio.i16", np.int16, "r")
+
+    def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
+        # Another process opens the files itself: the audio is gigabytes.
+        return _opened, (self.folder,)
+
+    def select(self, kind: Kind, split: Split) -> list[Recording]:
+        """Return the recordings of one kind and split, in a fixed order."""
+        return [r for r in self.recordings if r.kind == kind and r.split == split]
+
+    def samples(self, recording: Recording) -> NDArray[np.float32]:
+        """Return a recording's samples, full scale at 1, shape [length]."""
+        piece = self._audio[recording.start : recording.start + recording.length]
+        return piece.astype(np.float32) / np.float32(32768)
+
+    @property
+    def audio(self) -> NDArray[np.int16]:
+        """All samples, int16, shape [total]."""
+        return self._audio
+
+
+@functools.cache
+def _opened(folder: Path) -> Corpus:
+    """Open a corpus that came from another process: once, however often it comes."""
+    return Corpus(folder)
+
+
+def clip_speaker(file_name: str) -> str:
+    """Return who speaks in a clip: its file's name up to `_nohash_`."""
+    return re.sub(r"_nohash_.*$", "", Path(file_name).stem)
+
+
+def speaker_split(file_name: str) -> Split:
+    """Return the split of a clip by the rule of the Speech Commands data set: two tenths are not trained on.
+
+    All clips of a speaker fall into the same split, and stay there when clips are added: the file name
+    up to `_nohash_` is hashed (Warden 2018, section 4; the data set's README has the reference code).
+    """
+    limit = 2**27 - 1
+    digest = hashlib.sha1(clip_speaker(file_name).encode()).hexdigest()
+    percent = (int(digest, 16) % (limit + 1)) * (100.0 / limit)
+    if percent < 10:
+        return "validation"
+    return "testing" if percent < 20 else "training"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that is about to become a Recording; the fields are the recording's."""
+
+    path: Path
+    kind: Kind
+    split: Split
+    text: str
+    speaker: str = ""
+
+
+def find_clips(folder: Path) -> Iterator[SourceFile]:
+    """Yield the clips and noises below `folder`; the list files decide the split where they exist."""
+    lists: dict[str, Split] = {}
+    splits: tuple[Split, ...] = ("validation", "testing")
+    for split in splits:
+        path = folder / f"{split}_list.txt"
+        if path.is_file():
+            lists |= dict.fromkeys(
+                (Path(x).with_suffix("").as_posix() for x in path.read_text().split()), split
+            )
+    for path in sorted(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES):
+        word = path.parent.name
+        if word == NOISE_FOLDER:
+            yield SourceFile(path, "noise", "training", path.stem)
+            continue
+        key = f"{word}/{path.stem}"
+        split = lists.get(key, "training") if lists else speaker_split(path.name)
+        yield SourceFile(path, "clip", split, word, clip_speaker(path.name))
+
+
+def find_speech(folder: Path) -> Iterator[SourceFile]:
+    """Yield the utterances below `folder` with their transcripts; a quarter of the speakers validate."""
+    for path, speaker, transcript in read_transcripts(folder):
+        percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 100
+        split: Split = "validation" if percent < _SPEECH_VALIDATION_PERCENT else "training"
+        found = [p for s in _SUFFIXES if (p := path.with_name(path.name + s)).is_file()]
+        if found:
+            yield SourceFile(found[0], "speech", split, transcript, speaker)
+
+
+def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield what is read below a folder in LibriSpeech's layout, by its `*.trans.txt` files.
+
+    Each utterance's path without the suffix, its speaker, and the transcript, lower case.
+    """
+    for listing in sorted(folder.rglob("*.trans.txt")):
+        speaker = listing.name.split("-", 1)[0]
+        for line in listing.read_text().splitlines():
+            name, _, transcript = line.partition(" ")
+            if name:
+                yield listing.with_name(name), speaker, transcript.lower()
+
+
+def read_audio(path: Path) -> NDArray[np.float32]:
+    """Read a file as mono float32 [n] at 16 kHz. Raises CorpusError for what is no audio."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise CorpusError(f"{path} cannot be read: {error.error_string}") from error
+    mono: NDArray[np.float32] = samples.mean(axis=1)
+    if rate != SAMPLE_RATE_HZ and len(mono):
+        import soxr
+
+        mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
+    return mono
+
+
+def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
+    mono = read_audio(file.path)
+    word = locate_word(mono, SAMPLE_RATE_HZ) if file.kind == "clip" else None
+    return np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16), word
+
+
+def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
+    """Decode everything once into `out` and return it as a Corpus.
+
+    Raises CorpusError where a folder holds nothing of use, or the clips bring no noise.
+    """
+    files = list(find_clips(clips))
+    if not any(f.kind == "clip" for f in files):
+        raise CorpusError(f"{clips} holds no clips laid out <word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>")
+    if not any(f.kind == "noise" for f in files):
+        raise CorpusError(f"{clips} holds no {NOISE_FOLDER} folder with recordings of noise")
+    for folder in speech:
+        found = list(find_speech(folder))
+        if not found:
+            raise CorpusError(f"{folder} holds no utterances with *.trans.txt transcripts beside them")
+        files += found
+    return decode(files, out, progress=progress)
+
+
+def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
+    """Decode the files into `out` and return them as a Corpus; CorpusError for one that is damaged.
+
+    A noise's last quarter becomes the validation split's, whatever its file says.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    recordings: list[Recording] = []
+    position = 0
+    pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
+    with pool, (out / "audio.i16").open("wb") as audio:
+        decoded = pool.map(_read, files, chunksize=64)
+        for file, (samples, word) in progress(
+            zip(files, decoded, strict=True), total=len(files), unit="file"
+        ):
+            samples.tofile(audio)
+            for split, start, length in _split_noise(file, len(samples)):
+                recordings.append(
+                    Recording(file.kind, split, file.text, position + start, length, word, file.speaker)
+                )
+            position += len(samples)
+    document = {"recordings": [asdict(r) for r in recordings]}
+    (out / "index.json").write_text(json.dumps(document))
+    return Corpus(out)
+
+
+def _split_noise(file: SourceFile, length: int) -> Iterator[tuple[Split, int, int]]:
+    """Yield (split, start, length): a noise's last quarter validates, other recordings stay whole."""
+    if file.kind != "noise":
+        yield file.split, 0, length
+        return
+    cut = int(length * (1 - _NOISE_VALIDATION_FRACTION))
+    yield "training", 0, cut
+    yield "validation", cut, length - cut

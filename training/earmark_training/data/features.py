@@ -1,0 +1,171 @@
+"""Mel features of a corpus, computed once: every recording as it is, and in other rooms, at other speeds.
+
+Training mixes sounds as mel power spectra, which is about a hundred times cheaper than mixing waveforms and
+extracting features anew. What only a waveform can show (a room, a telephone, another speed, clipping) is done
+here, in a few variants of every recording; what a spectrum can (level, noise, tempo, vocal tract) is done
+anew for every example: see `examples`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from earmark_training.data import augment
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording
+from earmark_training.data.transcripts import place_words
+from earmark_training.model.network import LOG_FLOOR, LogMel
+from earmark_training.processes import end_with_parent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from earmark_training.model.network import Shape
+
+_FLOOR = 2e-9
+"""Added to mel energies: far below a listener's own floor, so that levels can be changed."""
+_VARIANTS = ({"clip": 4, "speech": 3, "noise": 24}, {"clip": 4, "speech": 8, "noise": 24})
+"""By cycle of the training, the last also for those that follow. A network that had learnt from three of
+every reading gave four times as many false alarms with readers whom it did not know."""
+_SYNTHETIC_SECONDS, _SYNTHETIC_PIECES = 20, 270
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One variant of a recording in the bank."""
+
+    kind: str
+    text: str
+    """As in the corpus: a clip's word, a transcript; empty for a synthetic sound."""
+    start: int = 0
+    """Its first frame in the bank."""
+    frames: int = 0
+    words: tuple[tuple[str, int, int], ...] = ()
+    """Every word with its first frame and end: located in a clip, expected in read speech."""
+    plain: bool = False
+    """Whether it is the recording as it is."""
+
+
+class FeatureBank:
+    """Log-mel power spectra of a corpus's training split, float16 [frames, mels], and what is where."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        document = json.loads((folder / "index.json").read_text())
+        self.mels: int = document["mels"]
+        self.items = [Item(**{**i, "words": tuple(map(tuple, i["words"]))}) for i in document["items"]]
+        self._frames: NDArray[np.float16] = np.memmap(folder / "mel.f16", np.float16, "r").reshape(
+            -1, self.mels
+        )
+
+    def __reduce__(self) -> tuple[type[FeatureBank], tuple[Path]]:
+        # Another process opens the files itself: the features are gigabytes.
+        return FeatureBank, (self.folder,)
+
+    def power(self, item: Item, start: int = 0, frames: int | None = None) -> NDArray[np.float32]:
+        """Return mel power [frames, mels] of a piece of an item."""
+        end = item.frames if frames is None else min(item.frames, start + frames)
+        log_power = self._frames[item.start + start : item.start + end].astype(np.float32)
+        power: NDArray[np.float32] = np.exp(log_power)
+        return power
+
+    def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return log-mel's mean and standard deviation over clips that are as they are, [mels] each."""
+        plain = [i for i in self.items if i.kind == "clip" and i.plain]
+        rows = np.concatenate(
+            [self._frames[i.start : i.start + i.frames : 4] for i in plain[:: max(1, len(plain) // 4000)]]
+        ).astype(np.float32)
+        rows = np.log(np.exp(rows) + LOG_FLOOR)
+        return rows.mean(0), rows.std(0)
+
+
+def feature_bank(corpus: Corpus, shape: Shape, cycle: int = 0) -> FeatureBank:
+    """Return the corpus's features for a network's shape; computed at the first call, and kept beside it.
+
+    Each cycle of a training has other variants of the recordings. Those of a corpus that was in the folder
+    before are computed anew.
+    """
+    front_end = {
+        k: v for k, v in asdict(shape).items() if k.endswith(("_hz", "mels", "window_samples", "hop_samples"))
+    }
+    variants, seed = _VARIANTS[min(cycle, len(_VARIANTS) - 1)], 1 + cycle
+    key = json.dumps([front_end, variants, _SYNTHETIC_PIECES, seed], sort_keys=True)
+    folder = corpus.folder / f"mel-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    made, prepared = folder / "index.json", corpus.folder / "index.json"
+    if not made.is_file() or made.stat().st_mtime_ns < prepared.stat().st_mtime_ns:
+        folder.mkdir(exist_ok=True)
+        _compute(corpus, shape, folder, variants, seed)
+    return FeatureBank(folder)
+
+
+def _compute(corpus: Corpus, shape: Shape, folder: Path, variants: dict[str, int], seed: int) -> None:
+    work: list[tuple[Recording | None, int]] = [
+        (recording, variant)
+        for recording in corpus.recordings
+        if recording.split == "training"
+        for variant in range(variants[recording.kind])
+    ]
+    work += [(None, i) for i in range(_SYNTHETIC_PIECES)]
+    jobs = [(corpus, shape, seed, work[i : i + _CHUNK]) for i in range(0, len(work), _CHUNK)]
+    items: list[Item] = []
+    position = 0
+    pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
+    with pool, (folder / "mel.f16").open("wb") as file:
+        for made in tqdm(pool.map(_features, jobs), total=len(jobs), desc="features", unit="chunk"):
+            for item, mel in made:
+                mel.tofile(file)
+                items.append(replace(item, start=position))
+                position += len(mel)
+    (folder / "index.json").write_text(json.dumps({"mels": shape.mels, "items": [asdict(i) for i in items]}))
+
+
+@torch.no_grad()
+def _features(
+    job: tuple[Corpus, Shape, int, list[tuple[Recording | None, int]]],
+) -> list[tuple[Item, NDArray[np.float16]]]:
+    """Compute the features of (recording or None for a synthetic sound, variant)."""
+    torch.set_num_threads(1)
+    corpus, shape, seed, work = job
+    log_mel = LogMel(shape, floor=_FLOOR)
+    hop = shape.hop_samples
+    made = []
+    for recording, variant in work:
+        rng = np.random.default_rng((seed, variant, recording.start if recording else 2**40))
+        item, samples = _render(rng, corpus, recording, variant)
+        # A frame is named after its last sample, as in a stream: the first ones begin in the silence before.
+        padded = np.pad(samples, (shape.window_samples - hop, -len(samples) % hop))
+        mel = log_mel(torch.from_numpy(padded[None]))[0].numpy().astype(np.float16)
+        places = tuple((text, start // hop, -(-end // hop)) for text, start, end in item.words)
+        made.append((replace(item, frames=len(mel), words=places), mel))
+    return made
+
+
+def _render(
+    rng: np.random.Generator, corpus: Corpus, recording: Recording | None, variant: int
+) -> tuple[Item, NDArray[np.float32]]:
+    """Return a variant of a recording, or a synthetic sound, as samples; the words' places in samples too."""
+    if recording is None:
+        return Item("synthetic", ""), augment.synthetic(rng, _SYNTHETIC_SECONDS * SAMPLE_RATE_HZ)
+    samples = corpus.samples(recording)
+    words: tuple[tuple[str, int, int], ...] = ()
+    if recording.kind == "clip":
+        words = ((recording.text, *(recording.word or (0, int(0.8 * recording.length)))),)
+    elif recording.kind == "speech":
+        words = tuple((w.text, w.start, w.end) for w in place_words(samples, recording.text))
+    if variant > 0 and recording.kind == "noise":
+        samples = augment.vary_noise(rng, samples)
+    elif variant > 0:
+        samples, speed = augment.vary_voice(rng, samples)
+        words = tuple((text, int(start / speed), int(end / speed)) for text, start, end in words)
+    return Item(recording.kind, recording.text, words=words, plain=variant == 0), samples

@@ -1,0 +1,1 @@
+"""Evaluation: recall, false alarms and accuracy of a model file."""

@@ -1,0 +1,121 @@
+"""Sounds that no one speaks in, made up: music, drums, clicks, noise. In them nothing should be heard.
+
+Seeded, float32 [n] at 16 kHz, at ordinary levels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_training.data.corpus import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+SECONDS = 300
+"""How long each sound is."""
+
+_SCALE = (0, 2, 4, 5, 7, 9, 11)  # major, in semitones
+_PEAK = 0.3
+
+
+def silent_sounds(seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield `SECONDS` of each kind, with its name."""
+    length = SECONDS * SAMPLE_RATE_HZ
+    rng = np.random.default_rng(seed)
+    yield "digital silence", np.zeros(length, np.float32)
+    for name, slope in (("white noise", 0.0), ("pink noise", 1.0), ("brown noise", 2.0)):
+        yield name, coloured_noise(rng, length, slope) * np.float32(0.1)
+    yield "clicks", _clicks(rng, length)
+    yield "chords", _notes(rng, length, lasts_s=(0.8, 2.5), voices=4)
+    yield "arpeggios", _notes(rng, length, lasts_s=(0.1, 0.3), voices=1)
+    yield "melody with vibrato", _notes(rng, length, lasts_s=(0.3, 1.0), voices=1, vibrato=0.03)
+    yield "drums", _drums(rng, length)
+
+
+def coloured_noise(rng: np.random.Generator, length: int, slope: float) -> NDArray[np.float32]:
+    """Return noise of unit power whose power falls with frequency to the power `slope`, [length]."""
+    pieces = []
+    for start in range(0, length, 1 << 20):
+        count = min(1 << 20, length - start)
+        spectrum = np.fft.rfft(rng.standard_normal(count))
+        hz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE_HZ)
+        shaped = np.fft.irfft(spectrum * np.maximum(hz, 20.0) ** (-slope / 2), count)
+        pieces.append(shaped / np.sqrt(np.square(shaped).mean()))
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def _place(rng: np.random.Generator, length: int, gap_s: tuple[float, float]) -> Iterator[int]:
+    """Yield start times in samples, with gaps drawn from that range."""
+    position = int(rng.uniform(*gap_s) * SAMPLE_RATE_HZ)
+    while position < length:
+        yield position
+        position += int(rng.uniform(*gap_s) * SAMPLE_RATE_HZ)
+
+
+def _add(to: NDArray[np.float32], sound: NDArray[np.float64], start: int) -> None:
+    to[start : start + len(sound)] += sound[: len(to) - start].astype(np.float32)
+
+
+def _clicks(rng: np.random.Generator, length: int) -> NDArray[np.float32]:
+    """Make bursts like keys, switches and knocks, of 1 to 30 ms, alone and in quick rows."""
+    out = np.zeros(length, np.float32)
+    for start in _place(rng, length, (0.05, 1.0)):
+        count = int(rng.uniform(0.001, 0.03) * SAMPLE_RATE_HZ)
+        burst = rng.standard_normal(count) * np.exp(-np.arange(count) / (0.2 * count))
+        ringing = np.sin(2 * np.pi * rng.uniform(200, 5000) * np.arange(count) / SAMPLE_RATE_HZ)
+        _add(out, _PEAK * rng.uniform(0.1, 1) * burst * (ringing if rng.random() < 0.5 else 1), start)
+    return np.clip(out, -1, 1)
+
+
+def _notes(
+    rng: np.random.Generator,
+    length: int,
+    *,
+    lasts_s: tuple[float, float],
+    voices: int,
+    vibrato: float = 0.0,
+) -> NDArray[np.float32]:
+    """Play notes of a scale with harmonics, plucked or blown, up to `voices` at once."""
+    out = np.zeros(length, np.float32)
+    position = 0
+    while position < length:
+        count = int(rng.uniform(*lasts_s) * SAMPLE_RATE_HZ)
+        time = np.arange(count) / SAMPLE_RATE_HZ
+        fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
+        envelope = fade * (np.exp(-3 * time / time[-1]) if rng.random() < 0.5 else 1)
+        for _ in range(rng.integers(1, voices + 1)):
+            semitones = 12 * rng.integers(0, 4) + rng.choice(_SCALE)
+            bend = vibrato / (2 * np.pi * 5.5) * np.sin(2 * np.pi * 5.5 * time)
+            phase = 2 * np.pi * 110 * 2 ** (semitones / 12) * (time + bend)
+            tone = sum(np.sin(h * phase) / h ** rng.uniform(0.7, 2) for h in range(1, 9))
+            _add(out, _PEAK / voices * rng.uniform(0.3, 1) * envelope * tone, position)
+        position += count
+    return np.clip(out, -1, 1)
+
+
+def _drums(rng: np.random.Generator, length: int) -> NDArray[np.float32]:
+    """Play kick, snare and hi-hat at a tempo that changes every eight bars."""
+    out = np.zeros(length, np.float32)
+    time = np.arange(int(0.3 * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    position, step = 0, 0
+    beat = 0
+    while position < length:
+        if step % 128 == 0:
+            beat = int(rng.uniform(0.08, 0.16) * SAMPLE_RATE_HZ)
+        if step % 8 == 0 or rng.random() < 0.08:
+            kick = np.sin(2 * np.pi * (50 * time - 12 * np.exp(-30 * time))) * np.exp(-12 * time)
+            _add(out, 2 * _PEAK * kick, position)
+        if step % 8 == 4 or rng.random() < 0.05:
+            body = rng.standard_normal(len(time)) + np.sin(2 * np.pi * 190 * time)
+            _add(out, _PEAK * body * np.exp(-20 * time), position)
+        if step % 2 == 0:
+            hiss = np.diff(rng.standard_normal(len(time) + 1))
+            _add(out, _PEAK * rng.uniform(0.1, 0.4) * hiss * np.exp(-60 * time), position)
+        position += beat
+        step += 1
+    return np.clip(out, -1, 1)

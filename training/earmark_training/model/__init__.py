@@ -1,0 +1,1 @@
+"""The model: network, recipe, training, and export."""

@@ -1,0 +1,255 @@
+"""Export: a trained network becomes the one self-describing ONNX file that is served."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import tempfile
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from earmark_spotter import SpotterModel
+from earmark_spotter.metadata import (
+    SCHEMA_VERSION,
+    DetectorInfo,
+    KeywordInfo,
+    ModelMetadata,
+    TrainingInfo,
+    TrainingSource,
+)
+from earmark_spotter.model import INITIAL_STATE_KEY, METADATA_KEY
+from google.protobuf.message import DecodeError
+
+from earmark_training.errors import ExportError
+from earmark_training.evaluation.evaluate import evaluate
+from earmark_training.evaluation.operating_point import choose_thresholds, measure_offsets
+from earmark_training.evaluation.test_material import prepared
+from earmark_training.model.network import Network, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from earmark_training.data.corpus import Corpus
+    from earmark_training.model.train import Trained
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+"""The largest difference between streamed scores and torch's that an export may have."""
+
+_SEED, _CHECKED_CLIPS = 3, 60
+
+NETWORK_KEY = "earmark_network"
+"""Of the ONNX metadata: the network's shape, from which `load_network` builds it again.
+
+With it, under `shared`: weights that are in the file by another name, as those are that equal others or
+that the graph has turned round; or not at all (null), as biases of nothing but zeros.
+"""
+
+_SOURCES = (
+    TrainingSource(
+        "Google Speech Commands v0.01 and v0.02",
+        "CC BY 4.0",
+        "Pete Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, 2018",
+    ),
+    TrainingSource(
+        "LibriSpeech dev-clean and train-clean-5",
+        "CC BY 4.0",
+        "Vassil Panayotov, Guoguo Chen, Daniel Povey, Sanjeev Khudanpur, LibriSpeech, ICASSP 2015",
+    ),
+)
+
+
+def export(
+    trained: Trained,
+    corpus: Corpus,
+    out: Path,
+    *,
+    name: str,
+    version: str,
+    fa_per_hour: float,
+) -> SpotterModel:
+    """Write the model file: graph, checked; thresholds and offsets, calibrated; figures, measured.
+
+    Raises ExportError, and writes nothing, where streamed scores differ from torch's by more than TOLERANCE.
+    """
+    network = trained.network.folded()
+    graph = to_onnx(network)
+    state = network.silent_state().numpy()
+    metadata = _provisional(trained, name, version)
+    model = pack(graph, state, metadata)
+    clips = corpus.select("clip", "validation")
+    chosen = np.random.default_rng(_SEED).integers(len(clips), size=_CHECKED_CLIPS)
+    check_streaming(network, model, [corpus.samples(clips[i]) for i in chosen])
+    model = pack(graph, state, measure_offsets(model, corpus))
+    metadata = choose_thresholds(model, corpus, fa_per_hour=fa_per_hour)
+    figures, document = evaluate(pack(graph, state, metadata), prepared(corpus), fa_per_hour=fa_per_hour)
+    metadata = replace(metadata, metrics=tuple(replace(f, value=round(f.value, 4)) for f in figures))
+    model = pack(graph, state, metadata, out)
+    document["sha256"] = model.sha256
+    out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
+    return model
+
+
+def load_network(path: Path) -> Network:
+    """Rebuild the network of a model file that `export` wrote: batch normalisation folded, ready to be tuned.
+
+    Raises ExportError for a file that does not hold such a network.
+    """
+    try:
+        graph = onnx.load(path)
+        properties = {p.key: p.value for p in graph.metadata_props}
+        document = json.loads(properties[NETWORK_KEY])
+        shared = document.pop("shared", {})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+        network = Network(Shape(**fields)).folded()
+        weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.graph.initializer}
+        found = {}
+        for name, value in network.state_dict().items():
+            other = shared.get(name, name)
+            array = np.zeros(value.shape, np.float32) if other is None else weights[other]
+            found[name] = torch.from_numpy(_as_trained(array, value.shape).copy())
+        network.load_state_dict(found)
+    except (DecodeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ExportError(f"{path} holds no network that can be trained further") from error
+    return network
+
+
+def to_onnx(network: Network) -> onnx.ModelProto:
+    """Trace the network as it is served into a graph with any batch and any whole number of frames."""
+    batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
+    example = (torch.zeros(2, 3 * network.shape.frame_samples), torch.zeros(2, network.state_size))
+    # torch's exporter warns of its own code, and of packages that nothing here needs.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network.eval(),
+            example,
+            dynamo=True,
+            input_names=["pcm", "state"],
+            output_names=["scores", "next_state"],
+            dynamic_shapes={"pcm": {0: batch, 1: network.shape.frame_samples * frames}, "state": {0: batch}},
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    # The exporter notes each node's source lines: half of the file, and paths of the machine that ran it.
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        value.ClearField("metadata_props")
+    del graph.graph.metadata_props[:]
+    document = asdict(network.shape)
+    if shared := _shared_weights(network, graph):
+        document["shared"] = shared
+    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(document)})
+    return graph
+
+
+def _shared_weights(network: Network, graph: onnx.ModelProto) -> dict[str, str | None]:
+    """Return what became of the weights that the exporter did not keep by their names: see NETWORK_KEY."""
+    kept = {w.name: onnx.numpy_helper.to_array(w) for w in graph.graph.initializer}
+    shared: dict[str, str | None] = {}
+    for name, tensor in network.state_dict().items():
+        if name in kept:
+            continue
+        value = tensor.numpy()
+        same = (
+            other
+            for other, array in kept.items()
+            if array.size == value.size and np.array_equal(value, _as_trained(array, value.shape))
+        )
+        shared[name] = next(same, None)
+        if shared[name] is None and value.any():
+            raise ExportError(f"the exported graph has lost the weight {name}")
+    return shared
+
+
+def _as_trained(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Undo what the served graph makes of a weight: an image's kernel, turned round if it is pointwise."""
+    if array.ndim == 4 and len(shape) == 2:
+        array = array.transpose(3, 2, 1, 0)  # (taps, 1, inputs, outputs)
+    return array.reshape(shape)
+
+
+def _provisional(trained: Trained, name: str, version: str) -> ModelMetadata:
+    shape, recipe = trained.network.shape, trained.recipe
+    return ModelMetadata(
+        name=name,
+        version=version,
+        labels=recipe.labels,
+        keywords={
+            k: KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=400) for k in recipe.keywords
+        },
+        sample_rate_hz=shape.sample_rate_hz,
+        step_samples=shape.frame_samples,
+        frame_samples=shape.frame_samples,
+        receptive_field_samples=shape.receptive_field_samples,
+        detector=DetectorInfo(hold_ms=160, separation_ms=300),
+        metrics=(),
+        training=TrainingInfo(_SOURCES, trained.commit),
+    )
+
+
+def pack(
+    graph: onnx.ModelProto,
+    state: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    metadata: ModelMetadata,
+    out: Path | None = None,
+) -> SpotterModel:
+    """Put the metadata into the graph, load the result as a server would, write it to `out`."""
+    document = {"schema_version": SCHEMA_VERSION, **asdict(metadata)}
+    packed = onnx.ModelProto()
+    packed.CopyFrom(graph)
+    network = {p.key: p.value for p in graph.metadata_props}
+    del packed.metadata_props[:]
+    onnx.helper.set_model_props(
+        packed,
+        {
+            **network,
+            METADATA_KEY: json.dumps(document),
+            INITIAL_STATE_KEY: base64.b64encode(state.astype("<f4").tobytes()).decode(),
+        },
+    )
+    content = packed.SerializeToString()
+    model = SpotterModel(content)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(out)
+        out.chmod(0o644)
+    return model
+
+
+@torch.no_grad()
+def check_streaming(
+    network: Network, model: SpotterModel, pieces: Sequence[np.ndarray[Any, np.dtype[np.float32]]]
+) -> None:
+    """Stream the pieces of audio, one after another, in steps of any length; compare with torch in one pass.
+
+    Raises ExportError where scores differ by more than TOLERANCE.
+    """
+    rng = np.random.default_rng(_SEED)
+    frame = network.shape.frame_samples
+    pcm = np.concatenate(pieces)
+    pcm = pcm[: len(pcm) // frame * frame]
+    expected, _ = network(torch.from_numpy(pcm[None]), network.silent_state())
+    state, position, worst = model.initial_states(1), 0, 0.0
+    while position < len(pcm):
+        count = min(int(rng.integers(1, 12)) * frame, len(pcm) - position)
+        scores, state = model.step(pcm[None, position : position + count], state)
+        at = position // frame
+        worst = max(worst, float(np.abs(scores[0] - expected[0, at : at + count // frame].numpy()).max()))
+        position += count
+    log.info("streamed scores differ from torch's by at most %.1e", worst)
+    if not worst <= TOLERANCE:
+        raise ExportError(f"streamed scores differ from torch's by {worst:.1e}, more than {TOLERANCE:.0e}")

@@ -1,0 +1,1 @@
+"""Reports: tables, pages, and the model card."""
