@@ -239,7 +239,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(corpus: Corpus, run: Path, tmp
         [sys.executable, str(script), str(corpus.folder), str(tmp_path / "broken")],
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))),
+            "PYTHONPATH": os.pathsep.join(paths),
         },
         stderr=subprocess.PIPE,
     ) as process:
