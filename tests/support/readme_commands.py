@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TEXT = (REPOSITORY / "README.md").read_text()
+PAGES = ("README.md", "docs/guarantees.md")
+TEXT = "\n".join((REPOSITORY / page).read_text() for page in PAGES)
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 PROGRAMS = (
     "buf",
