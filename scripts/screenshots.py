@@ -53,7 +53,7 @@ def main() -> None:
                     listening(page)
                     page.screenshot(path=ROOT / f"docs/web-listening{of}-{scheme}.png")
                     page.locator("#file").set_input_files(DEMO)
-                    page.locator("#heard button").nth(12).wait_for(timeout=_WITHIN_MS)
+                    page.locator("#detections button").nth(12).wait_for(timeout=_WITHIN_MS)
                     page.screenshot(path=ROOT / f"docs/web-recording{of}-{scheme}.png")
                     page.close()
             browser.close()
@@ -70,7 +70,7 @@ def open_page(browser: Browser, address: str, size: tuple[int, int], scheme: str
 def listening(page: Page) -> None:
     """Press the button and wait for seven words."""
     page.get_by_role("button", name="Listen").click()
-    page.locator("#heard li").nth(6).wait_for(timeout=_WITHIN_MS)
+    page.locator("#detections li").nth(6).wait_for(timeout=_WITHIN_MS)
 
 
 if __name__ == "__main__":

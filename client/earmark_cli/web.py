@@ -80,7 +80,7 @@ def web(args: argparse.Namespace) -> int:
         config = uvicorn.Config(
             make_app(
                 address,
-                security=security,
+                **security,
                 model=args.model,
                 names=[*args.name, args.host],
                 max_streams=args.max_streams,

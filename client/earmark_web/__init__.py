@@ -1,1 +1,1 @@
-"""The page of `earmark web`, and HTTP for those who come from there: a client of the service."""
+"""The web page and the HTTP API of `earmark web`: a client of the gRPC service."""

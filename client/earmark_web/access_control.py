@@ -1,4 +1,4 @@
-"""What stands before the application: who may call it, and what a browser may do with its answers."""
+"""Same-origin checks on requests, and security headers on responses."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.websockets import WebSocketClose
 
-from earmark_web.http_errors import problem
+from earmark_web.http_errors import error_response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_HEADERS = {
+_SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "permissions-policy": "microphone=(self), camera=(), geolocation=()",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
-    # An upgrade must not meet half of the old page.
+    # After an upgrade, a browser must not mix new files with cached old ones.
     "cache-control": "no-cache",
 }
 
 
-class Guard:
-    """Refuses what another site sends through a visitor's browser, with 403.
+class SameOriginMiddleware:
+    """Reject requests that another site sends through a visitor's browser, with status 403.
 
-    A site whose name was made to lead here (DNS rebinding) is known by the Host header, which must be a
-    numeric address, `localhost` or one of `names`; any other site by Origin. Programs send no Origin.
+    The Host header must be a numeric address, `localhost` or one of `names`; this stops DNS rebinding. The
+    Origin header, if present, must match the Host header; this stops cross-site requests. Programs that are
+    not browsers send no Origin header.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str] = ()) -> None:
@@ -40,30 +41,30 @@ class Guard:
         self._names = {"localhost", *(name.lower() for name in names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on to the application, or reject it."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        reason = self._refusal(scope)
+        reason = self._rejection_reason(scope)
         if reason is None:
-            await self._app(scope, receive, _with_headers(send))
+            await self._app(scope, receive, _with_security_headers(send))
         elif scope["type"] == "websocket":
             await WebSocketClose(1008, reason)(scope, receive, send)
         else:
-            answer = problem(403, "PERMISSION_DENIED", "FOREIGN_SITE", reason)
-            await answer(scope, receive, _with_headers(send))
+            response = error_response(403, "PERMISSION_DENIED", "FOREIGN_SITE", reason)
+            await response(scope, receive, _with_security_headers(send))
 
-    def _refusal(self, scope: Scope) -> str | None:
+    def _rejection_reason(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not self._knows(host):
-            return f"this page is not called {host!r}: start `earmark web` with --name, if it should be"
+        if not self._is_allowed_host(host):
+            return f"{host!r} is not a known name of this page: add it with `earmark web --name`"
         scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
         if origin is not None and origin.lower() != f"{scheme}://{host}".lower():
-            return f"requests from another site, {origin!r}, are not taken"
+            return f"requests from another site ({origin!r}) are rejected: open this page directly"
         return None
 
-    def _knows(self, host: str) -> bool:
+    def _is_allowed_host(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -75,10 +76,10 @@ class Guard:
         return True
 
 
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+def _with_security_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(_HEADERS)
+            MutableHeaders(scope=message).update(_SECURITY_HEADERS)
         await send(message)
 
-    return sending
+    return send_with_headers

@@ -1,14 +1,13 @@
-"""The application: which address leads where, and what its answers carry."""
+"""The ASGI application: routes, middleware and error handlers."""
 
 from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
-from earmark_client.client import Client
-from earmark_client.errors import EarmarkError
+from earmark_client import Client, EarmarkError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -17,37 +16,48 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from earmark_web import http_api, websocket
-from earmark_web.access_control import Guard
-from earmark_web.http_errors import failed, fault, wrong_request
+from earmark_web.access_control import SameOriginMiddleware
+from earmark_web.http_errors import handle_earmark_error, handle_http_exception, handle_internal_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from earmark_client import Tls
     from starlette.requests import Request
 
-_HERE = Path(__file__).parent
-_OPENAPI = json.loads((_HERE / "openapi.json").read_text(encoding="utf-8"))
+_PACKAGE = Path(__file__).parent
+_OPENAPI = json.loads((_PACKAGE / "openapi.json").read_text(encoding="utf-8"))
+
+
+class State(TypedDict):
+    """What the request handlers share, as `request.state`."""
+
+    client: Client
+    model: str
+    stream_limit: websocket.StreamLimit
 
 
 def make_app(
     address: str,
     *,
-    security: dict[str, Any] | None = None,
+    tls: bool | Tls = False,
+    token: str | None = None,
     model: str = "",
     names: Iterable[str] = (),
     max_streams: int = websocket.MAX_STREAMS,
 ) -> Starlette:
-    """Make the application, a client of the server at `address`.
+    """Make the application, which is a client of the gRPC server at `address`.
 
-    `security`: Client's `tls` and `token`. `model`: what to listen with; empty: the server's default.
-    `names`: what the page may be called by, beside `localhost` and numeric addresses. `max_streams`: how
-    many may listen at the same time.
+    tls, token   the credentials for that server, as for `Client`
+    model        the name of the model; empty: the server's default
+    names        the host names that the page accepts, besides `localhost` and numeric addresses
+    max_streams  the limit on concurrent streams of all pages
     """
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
-        async with Client(address, **(security or {})) as client:
-            yield {"client": client, "model": model, "streams": websocket.Streams(max_streams)}
+    async def lifespan(_: Starlette) -> AsyncIterator[State]:
+        async with Client(address, tls=tls, token=token) as client:
+            yield {"client": client, "model": model, "stream_limit": websocket.StreamLimit(max_streams)}
 
     return Starlette(
         routes=[
@@ -57,16 +67,20 @@ def make_app(
             Route("/predict", http_api.predict, methods=["POST"]),
             Route("/openapi.json", _openapi),
             WebSocketRoute("/stream", websocket.stream),
-            Mount("/static", StaticFiles(directory=_HERE / "static")),
+            Mount("/static", StaticFiles(directory=_PACKAGE / "static")),
         ],
-        middleware=[Middleware(Guard, names=names)],
-        exception_handlers={EarmarkError: failed, HTTPException: wrong_request, Exception: fault},
+        middleware=[Middleware(SameOriginMiddleware, names=names)],
+        exception_handlers={
+            EarmarkError: handle_earmark_error,
+            HTTPException: handle_http_exception,
+            Exception: handle_internal_error,
+        },
         lifespan=lifespan,
     )
 
 
 async def _page(_: Request) -> FileResponse:
-    return FileResponse(_HERE / "static" / "index.html")
+    return FileResponse(_PACKAGE / "static" / "index.html")
 
 
 async def _openapi(_: Request) -> JSONResponse:

@@ -1,43 +1,54 @@
-"""One stream out of several, each with thresholds of its own: a moved threshold counts at once.
+"""A stream whose thresholds can be changed while it runs.
 
-The thresholds of a stream of the service are fixed. So it is ended where one is moved, and another begun in
-the same place, with the audio before that a score looks back on: its scores go on as if nothing had been.
-What it finds there that was told already is not told again.
+The gRPC service fixes a stream's thresholds when the stream starts. To change them, this module ends the
+stream and starts another one at the same offset: a new *segment*. The segment replays the audio that the
+next score depends on, so the scores continue without a gap. Detections that the previous segment already
+sent are dropped.
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import aclosing
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from earmark_client.audio import KeywordSetting
-from earmark_client.events import Detection, Ended, Reconnecting, Resumed, Scores, Started
+from earmark_client import Detection, Ended, KeywordSetting, Reconnecting, Resumed, Scores, Started
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
-    from earmark_client.client import Client
-    from earmark_client.events import Event
+    from earmark_client import Client, Event
 
 _SCORE_INTERVAL_S = 0.04
-_BYTES = 2  # of a sample
+_SAMPLE_BYTES = 2
 
-# Beyond what one score looks back on: what resampling and the search for a peak need.
-_LOOK_BACK_S = 1.0
+# Replayed in addition to the receptive field: resampling and peak picking need it.
+_REPLAY_MARGIN_S = 1.0
 
 
-class Spliced:
-    """The stream of one page, over all changes of its thresholds.
+@dataclass(frozen=True)
+class ChangeThresholds:
+    """A request to use these thresholds from here on. Keywords without one keep the calibrated threshold."""
 
-    `receive` gives 16-bit mono samples, or settings: {"keywords": thresholds}, or {} at the end.
+    thresholds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class EndOfAudio:
+    """The end of the stream."""
+
+
+class AdjustableStream:
+    """One page's stream, from its start to its end, across all changes of the thresholds.
+
+    `receive` returns the page's next message; bytes are 16-bit mono samples.
     """
 
     def __init__(
         self,
         client: Client,
-        receive: Callable[[], Awaitable[bytes | dict[str, Any]]],
+        receive: Callable[[], Awaitable[bytes | ChangeThresholds | EndOfAudio]],
         *,
         sample_rate_hz: int,
         model: str,
@@ -46,84 +57,86 @@ class Spliced:
         self._receive = receive
         self._rate_hz = sample_rate_hz
         self._model = model
-        self._kept = bytearray()  # the newest audio
-        self._keep_samples: int | None = None  # all of it, until the model has said what it needs
-        self._between_scores = 1  # samples
-        self._samples = 0  # received
-        self._next: dict[str, float] | None = None
-        self._scored_s = 0.0
-        self._detections = 0
-        self._heard_until_s: dict[str, float] = {}
+        self._replay_audio = bytearray()  # the newest audio
+        self._replay_samples: int | None = None  # None: keep everything, until the model's geometry is known
+        self._score_interval_samples = 1
+        self._received_samples = 0
+        self._next_thresholds: Mapping[str, float] | None = None
+        self._scored_until_s = 0.0
+        self._detection_count = 0
+        self._detected_until_s: dict[str, float] = {}  # by keyword
 
-    async def events(self, thresholds: dict[str, float]) -> AsyncGenerator[Event]:
-        """Give Started for every segment, then what is heard, and Ended once; no Progress.
+    async def events(self, thresholds: Mapping[str, float]) -> AsyncGenerator[Event]:
+        """Yield Started for every segment, its scores and detections, and one Ended at the end; no Progress.
 
-        `thresholds`: those that are not as calibrated.
+        `thresholds`: those that differ from the calibrated ones.
         """
-        settings: dict[str, float] | None = thresholds
-        while settings is not None:
-            told_until_s = self._samples / self._rate_hz
-            first = self._samples - len(self._kept) // _BYTES
-            # Where scores fall is counted from a segment's beginning.
-            skipped = -first % self._between_scores
-            del self._kept[: skipped * _BYTES]
+        current: Mapping[str, float] | None = thresholds
+        while current is not None:
+            replayed_until_s = self._received_samples / self._rate_hz
+            first = self._received_samples - len(self._replay_audio) // _SAMPLE_BYTES
+            # A segment's scores lie at multiples of the score interval, counted from its first sample.
+            skipped = -first % self._score_interval_samples
+            del self._replay_audio[: skipped * _SAMPLE_BYTES]
             begin_s = (first + skipped) / self._rate_hz
             segment = self._client.stream(
-                self._audio(),
+                self._segment_audio(),
                 sample_rate_hz=self._rate_hz,
                 model=self._model,
-                keywords=await self._keywords(settings),
+                keywords=await self._keyword_settings(current),
                 score_interval_s=_SCORE_INTERVAL_S,
             )
-            # Whoever leaves early, the call ends at once.
+            # If the page disconnects, the RPC ends at once.
             async with aclosing(segment):
                 async for event in segment:
-                    for one in self._take(event, begin_s, told_until_s):
-                        yield one
-            settings = self._next
-        yield Ended(self._samples / self._rate_hz, self._detections)
+                    new_event = self._to_stream_event(event, begin_s, replayed_until_s)
+                    if new_event is not None:
+                        yield new_event
+            current = self._next_thresholds
+        yield Ended(self._received_samples / self._rate_hz, self._detection_count)
 
-    async def _keywords(self, thresholds: dict[str, float]) -> list[KeywordSetting]:
+    async def _keyword_settings(self, thresholds: Mapping[str, float]) -> list[KeywordSetting]:
         if not thresholds:
             return []
         known = [one.keyword for one in (await self._client.get_model(self._model)).keywords]
-        # Others are refused by the service.
+        # The service rejects unknown keywords.
         return [KeywordSetting(one, thresholds.get(one)) for one in dict.fromkeys([*known, *thresholds])]
 
-    async def _audio(self) -> AsyncIterator[bytes]:
-        if self._kept:
-            yield bytes(self._kept)
+    async def _segment_audio(self) -> AsyncIterator[bytes]:
+        if self._replay_audio:
+            yield bytes(self._replay_audio)
         while isinstance(message := await self._receive(), bytes):
-            self._samples += len(message) // _BYTES
-            self._kept += message
-            if self._keep_samples is not None:
-                del self._kept[: -self._keep_samples * _BYTES]
+            self._received_samples += len(message) // _SAMPLE_BYTES
+            self._replay_audio += message
+            if self._replay_samples is not None:
+                del self._replay_audio[: -self._replay_samples * _SAMPLE_BYTES]
             yield message
-        self._next = message.get("keywords")
+        self._next_thresholds = message.thresholds if isinstance(message, ChangeThresholds) else None
 
-    def _take(self, event: Event, begin_s: float, told_until_s: float) -> list[Event]:
-        """Place an event of a segment in the whole; give what of it is new."""
+    def _to_stream_event(self, event: Event, begin_s: float, replayed_until_s: float) -> Event | None:
+        """Convert a segment's offsets to the stream's; return None for an event that was already sent."""
         match event:
             case Started():
-                keep_s = event.receptive_field_s + _LOOK_BACK_S
-                self._keep_samples = math.ceil(keep_s * self._rate_hz)
+                replay_s = event.receptive_field_s + _REPLAY_MARGIN_S
+                self._replay_samples = math.ceil(replay_s * self._rate_hz)
                 steps = math.ceil(_SCORE_INTERVAL_S / event.step_s - 1e-6)
-                self._between_scores = round(steps * event.step_s * self._rate_hz)
-                return [event]
+                self._score_interval_samples = round(steps * event.step_s * self._rate_hz)
+                return event
             case Scores():
                 event = replace(event, offset_s=begin_s + event.offset_s)
-                # Half a step: seconds are not exact.
-                if event.offset_s > self._scored_s + _SCORE_INTERVAL_S / 2:
-                    self._scored_s = event.offset_s
-                    return [event]
+                # The margin of half an interval absorbs rounding errors.
+                if event.offset_s > self._scored_until_s + _SCORE_INTERVAL_S / 2:
+                    self._scored_until_s = event.offset_s
+                    return event
             case Detection():
                 event = replace(event, start_s=begin_s + event.start_s, end_s=begin_s + event.end_s)
-                until_s = self._heard_until_s.get(event.keyword, 0.0)
-                # The segment before has told all that ended in it; a word may lie across.
-                if event.end_s > told_until_s and event.start_s >= until_s:
-                    self._heard_until_s[event.keyword] = event.end_s
-                    self._detections += 1
-                    return [event]
+                until_s = self._detected_until_s.get(event.keyword, 0.0)
+                # The previous segment sent every detection that ended in it. A keyword that spans the
+                # boundary may be detected by both segments.
+                if event.end_s > replayed_until_s and event.start_s >= until_s:
+                    self._detected_until_s[event.keyword] = event.end_s
+                    self._detection_count += 1
+                    return event
             case Reconnecting() | Resumed():
-                return [event]
-        return []
+                return event
+        return None

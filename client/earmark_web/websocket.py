@@ -1,9 +1,15 @@
-"""A page's WebSocket and the stream behind it.
+"""The page's WebSocket: one connection is one stream.
 
-The page sends, as text, {"sample_rate_hz": 48000, "keywords": {"stop": 0.8}} first (thresholds
-only where they differ from the calibrated ones), then, as binary, 16-bit mono samples; {"keywords": {...}}
-again when a threshold is moved, {"end": true} at the end. It gets the stream's events as JSON with their kind
-in `event`, or, last, an `error` with the contract's status and reason.
+The page sends, in this order:
+
+    text    {"sample_rate_hz": 48000, "keywords": {"stop": 0.8}}   once; only thresholds that differ from the
+                                                                   calibrated ones
+    binary  16-bit mono samples, little-endian                     any number of messages
+    text    {"keywords": {...}}                                    whenever the user changes a threshold
+    text    {"end": true}                                          once, at the end
+
+It receives the stream's events as JSON objects; `event` names the kind. If the stream fails, the last one is
+an `error` with the gRPC status, the reason and a message.
 """
 
 from __future__ import annotations
@@ -12,98 +18,131 @@ import asyncio
 import json
 from collections import Counter
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
-from earmark_client.errors import EarmarkError, InvalidRequestError, ServerBusyError, TimedOutError
-from earmark_client.events import Detection, Ended, Reconnecting, Resumed, Scores, Started
+from earmark_client import (
+    Detection,
+    EarmarkError,
+    Ended,
+    InvalidRequestError,
+    Reconnecting,
+    Resumed,
+    Scores,
+    ServerBusyError,
+    Started,
+    TimedOutError,
+)
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from earmark_web.live_thresholds import Spliced
+from earmark_web.live_thresholds import AdjustableStream, ChangeThresholds, EndOfAudio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from earmark_client.events import Event
+    from earmark_client import Event
 
 MAX_STREAMS = 16
 MAX_STREAMS_PER_ADDRESS = 4
 MAX_MESSAGE_BYTES = 256 * 1024
-IDLE_S = 30.0
-"""A page that sends nothing for so long, or does not take what is sent to it, is left."""
+IDLE_TIMEOUT_S = 30.0
+"""The connection closes if the page sends nothing, or reads nothing, for this long."""
 
-_CLOSED_BY_POLICY, _CLOSED_BY_FAULT, _CLOSED_FOR_NOW = 1008, 1011, 1013
+_CLOSE_POLICY_VIOLATION, _CLOSE_INTERNAL_ERROR, _CLOSE_TRY_AGAIN_LATER = 1008, 1011, 1013
 
 
-class Streams:
-    """Counts who listens, in all and by address."""
+class StreamLimit:
+    """Limits concurrent streams, in total and per address."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._by_address: Counter[str] = Counter()
+    def __init__(self, max_streams: int) -> None:
+        self._max_streams = max_streams
+        self._count_by_address: Counter[str] = Counter()
 
     @contextmanager
-    def one(self, address: str) -> Iterator[None]:
-        """Take a place while the block runs; ServerBusyError where there is none."""
-        if self._by_address.total() >= self._most or self._by_address[address] >= MAX_STREAMS_PER_ADDRESS:
+    def admit(self, address: str) -> Iterator[None]:
+        """Count one stream while the block runs. Raises ServerBusyError if a limit is reached."""
+        if (
+            self._count_by_address.total() >= self._max_streams
+            or self._count_by_address[address] >= MAX_STREAMS_PER_ADDRESS
+        ):
             raise ServerBusyError(
-                f"as many pages listen as may: {self._most} in all, {MAX_STREAMS_PER_ADDRESS} of one address",
+                f"too many streams are open (limits: {self._max_streams} in total, {MAX_STREAMS_PER_ADDRESS} "
+                "per address): close another page, or try again later",
                 status="RESOURCE_EXHAUSTED",
                 reason="TOO_MANY_STREAMS",
             )
-        self._by_address[address] += 1
+        self._count_by_address[address] += 1
         try:
             yield
         finally:
-            self._by_address[address] -= 1
+            self._count_by_address[address] -= 1
 
 
 async def stream(socket: WebSocket) -> None:
-    """Listen to one page until its sound ends."""
+    """Handle the WebSocket `/stream`: run one stream until its audio ends."""
     await socket.accept()
     code = 1000
     with suppress(WebSocketDisconnect):
         try:
-            with socket.state.streams.one(socket.client.host if socket.client else ""):
-                await _Page(socket).listen()
+            with socket.state.stream_limit.admit(socket.client.host if socket.client else ""):
+                await _PageStream(socket).run()
         except EarmarkError as error:
-            code = _CLOSED_FOR_NOW if error.retryable else _CLOSED_BY_POLICY
+            code = _CLOSE_TRY_AGAIN_LATER if error.retryable else _CLOSE_POLICY_VIOLATION
             if error.status in {"INTERNAL", "UNKNOWN"}:
-                code = _CLOSED_BY_FAULT
+                code = _CLOSE_INTERNAL_ERROR
             await _send(socket, "error", status=error.status, reason=error.reason, message=str(error))
         if socket.application_state is WebSocketState.CONNECTED:
             await socket.close(code)
 
 
-class _Page:
-    """What a page sends, checked, and how it is answered."""
+@dataclass(frozen=True)
+class _Settings:
+    """A text message of the page. `thresholds` is None at the end of the audio."""
+
+    sample_rate_hz: float | None
+    thresholds: dict[str, float] | None
+
+
+class _PageStream:
+    """The stream of one WebSocket: parses and checks the page's messages, and sends it the events."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
 
-    async def listen(self) -> None:
-        """Tell the page all that is heard in its sound."""
-        first = await self.receive()
-        rate_hz = None if isinstance(first, bytes) else first.get("sample_rate_hz")
-        if isinstance(first, bytes) or not isinstance(rate_hz, float):
+    async def run(self) -> None:
+        """Run the stream to its end. Raises kinds of EarmarkError."""
+        first = await self._receive()
+        if isinstance(first, bytes) or first.sample_rate_hz is None:
             message = 'the first message must be text such as {"sample_rate_hz": 48000}'
-            raise _refused(message, "CONFIG_EXPECTED_FIRST")
+            raise _invalid(message, "CONFIG_EXPECTED_FIRST")
+        rate_hz = first.sample_rate_hz
         if not 8000 <= rate_hz <= 192_000:
-            raise _refused(f"{rate_hz:g} samples a second: 8000 to 192000 may be", "UNSUPPORTED_SAMPLE_RATE")
+            raise _invalid(
+                f"the sample rate is {rate_hz:g} Hz: use 8000 to 192000 Hz", "UNSUPPORTED_SAMPLE_RATE"
+            )
         state = self._socket.state
-        spliced = Spliced(state.client, self.receive, sample_rate_hz=round(rate_hz), model=state.model)
-        async with aclosing(spliced.events(first.get("keywords", {}))) as events:
+        adjustable = AdjustableStream(
+            state.client, self._receive_next, sample_rate_hz=round(rate_hz), model=state.model
+        )
+        async with aclosing(adjustable.events(first.thresholds or {})) as events:
             async for event in events:
-                await self._tell(event)
+                await self._send_event(event)
 
-    async def receive(self) -> bytes | dict[str, Any]:
-        """Wait for samples, or for settings; kinds of EarmarkError for what is neither."""
+    async def _receive_next(self) -> bytes | ChangeThresholds | EndOfAudio:
+        """Return the next message after the first."""
+        message = await self._receive()
+        if isinstance(message, bytes):
+            return message
+        return EndOfAudio() if message.thresholds is None else ChangeThresholds(message.thresholds)
+
+    async def _receive(self) -> bytes | _Settings:
+        """Return the page's next message. Raises kinds of EarmarkError for an invalid or a late one."""
         try:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(IDLE_TIMEOUT_S):
                 message = await self._socket.receive()
         except TimeoutError:
             raise TimedOutError(
-                f"no sound came from the page for {IDLE_S:g} s",
+                f"the page sent nothing for {IDLE_TIMEOUT_S:g} s: start a new stream",
                 status="DEADLINE_EXCEEDED",
                 reason="IDLE_STREAM",
             ) from None
@@ -111,51 +150,59 @@ class _Page:
             raise WebSocketDisconnect(message["code"])
         content = message.get("bytes") or message.get("text") or b""
         if len(content) > MAX_MESSAGE_BYTES:
-            raise _refused(f"a message may have {MAX_MESSAGE_BYTES} bytes", "MESSAGE_TOO_LARGE")
+            raise _invalid(
+                f"the message is larger than {MAX_MESSAGE_BYTES} bytes: send shorter chunks",
+                "MESSAGE_TOO_LARGE",
+            )
         if isinstance(content, bytes):
             if len(content) % 2:
-                raise _refused("a message must hold whole samples of 16 bits", "BAD_AUDIO")
+                raise _invalid("the message ends inside a sample: send whole 16-bit samples", "BAD_AUDIO")
             return content
-        try:
-            settings = json.loads(content, parse_int=float)  # of any size
-        except (ValueError, RecursionError):
-            settings = None
-        if not isinstance(settings, dict) or not _are_thresholds(settings.get("keywords", {})):
-            raise _refused('settings must be such as {"keywords": {"stop": 0.8}}', "BAD_CONFIG")
-        return settings
+        return _parse_settings(content)
 
-    async def _tell(self, event: Event) -> None:
+    async def _send_event(self, event: Event) -> None:
         match event:
             case Started():
                 thresholds = {one.keyword: one.threshold for one in event.keywords}
-                name = f"{event.model} {event.model_version}"
-                await _send(self._socket, "started", model=name, thresholds=thresholds)
+                model = f"{event.model} {event.model_version}"
+                await _send(self._socket, "started", model=model, thresholds=thresholds)
             case Scores():
                 scores = {one.label: round(one.score, 4) for one in event.scores}
                 await _send(self._socket, "scores", offset_s=event.offset_s, scores=scores)
             case Detection():
-                told = asdict(event)
-                del told["id"]  # of a segment, not of the whole
-                await _send(self._socket, "detection", **told)
+                fields = asdict(event)
+                del fields["id"]  # unique only within a segment
+                await _send(self._socket, "detection", **fields)
             case Ended() | Reconnecting() | Resumed():
                 await _send(self._socket, type(event).__name__.lower(), **asdict(event))
 
 
-async def _send(socket: WebSocket, kind: str, **content: Any) -> None:
+def _parse_settings(text: str) -> _Settings:
     try:
-        async with asyncio.timeout(IDLE_S):
-            await socket.send_text(json.dumps({"event": kind, **content}))
-    except TimeoutError:
-        # There is no telling it: SLOW_READER, as the service would say.
-        raise WebSocketDisconnect(_CLOSED_BY_POLICY) from None
+        settings = json.loads(text, parse_int=float)  # 1 is a threshold like 1.0
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict) or not _are_thresholds(settings.get("keywords", {})):
+        raise _invalid('settings must be JSON such as {"keywords": {"stop": 0.8}}', "BAD_CONFIG")
+    rate_hz = settings.get("sample_rate_hz")
+    return _Settings(rate_hz if isinstance(rate_hz, float) else None, settings.get("keywords"))
 
 
-def _are_thresholds(value: Any) -> bool:
-    # What cannot be printed cannot be sent either.
+def _are_thresholds(value: object) -> TypeGuard[dict[str, float]]:
+    # gRPC cannot send some unprintable characters, such as lone surrogates.
     return isinstance(value, dict) and all(
         isinstance(threshold, float) and keyword.isprintable() for keyword, threshold in value.items()
     )
 
 
-def _refused(message: str, reason: str) -> InvalidRequestError:
+async def _send(socket: WebSocket, kind: str, **content: object) -> None:
+    try:
+        async with asyncio.timeout(IDLE_TIMEOUT_S):
+            await socket.send_text(json.dumps({"event": kind, **content}))
+    except TimeoutError:
+        # The page reads nothing, so it cannot be sent an error (the gRPC service would end with SLOW_READER).
+        raise WebSocketDisconnect(_CLOSE_POLICY_VIOLATION) from None
+
+
+def _invalid(message: str, reason: str) -> InvalidRequestError:
     return InvalidRequestError(message, status="INVALID_ARGUMENT", reason=reason)

@@ -48,7 +48,7 @@ def page(chromium: Browser, address: str) -> Iterator[Page]:
 def test_words_that_are_spoken_appear_in_the_page(page: Page) -> None:
     page.get_by_role("button", name="Listen").click()
     says(page, "Listening.")
-    page.locator("#heard li", has_text="yes").wait_for()
+    page.locator("#detections li", has_text="yes").wait_for()
     page.locator("#chips .chip", has_text="yes").wait_for()
     assert [word for word in reversed(words(page)) if word in {"no", "yes"}][:2] == ["no", "yes"]
     seconds = float(page.locator("#canvas").get_attribute("data-seconds"))
@@ -63,14 +63,14 @@ def test_a_threshold_that_is_moved_while_one_speaks_counts_at_once(page: Page) -
     says(page, "Listening.")
     # Its score is 0.87 where it is said, after seven seconds.
     page.get_by_role("slider", name="Threshold of go").press("End")
-    page.locator("#heard li", has_text="left").first.wait_for()
+    page.locator("#detections li", has_text="left").first.wait_for()
     assert "stop" in words(page)
     assert "go" not in words(page)
 
 
 def test_a_recording_shows_its_words_and_plays_from_any_of_them(page: Page) -> None:
     page.locator("#file").set_input_files(DEMO)
-    says(page, f"demo.flac: 22.9 s, {len(SAID)} keywords heard.")
+    says(page, f"demo.flac: 22.9 s, {len(SAID)} detections.")
     assert words(page) == SAID
     page.get_by_role("button", name="Play left").click()
     page.wait_for_function("() => sound.currentTime > 8.1")
@@ -84,12 +84,12 @@ def test_a_recording_shows_its_words_and_plays_from_any_of_them(page: Page) -> N
 
 def test_a_recording_is_heard_anew_at_other_thresholds(page: Page) -> None:
     page.locator("#file").set_input_files(DEMO)
-    says(page, f"{len(SAID)} keywords heard")
+    says(page, f"{len(SAID)} detections")
     page.get_by_role("slider", name="Threshold of go").press("End")
-    says(page, f"{len(SAID) - 1} keywords heard")
+    says(page, f"{len(SAID) - 1} detections")
     assert "go" not in words(page)
-    page.get_by_role("button", name="As calibrated").click()
-    says(page, f"{len(SAID)} keywords heard")
+    page.get_by_role("button", name="Reset thresholds").click()
+    says(page, f"{len(SAID)} detections")
     assert words(page) == SAID
 
 
@@ -103,14 +103,14 @@ def test_a_recording_can_be_dropped(page: Page) -> None:
         list(DEMO.read_bytes()),
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
-    says(page, f"dropped.flac: 22.9 s, {len(SAID)} keywords heard.")
+    says(page, f"dropped.flac: 22.9 s, {len(SAID)} detections.")
 
 
 def test_a_file_that_is_no_recording_is_said_to_be_none(page: Page, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no sound")
     page.locator("#file").set_input_files(path)
-    says(page, "notes.txt is no recording")
+    says(page, "notes.txt is not a recording")
 
 
 def test_everything_is_reached_with_the_keyboard_and_has_a_name(page: Page) -> None:
@@ -132,13 +132,13 @@ def test_everything_is_reached_with_the_keyboard_and_has_a_name(page: Page) -> N
     assert slider.get_attribute("aria-valuetext") == f"{float(slider.input_value()):.2f}"
     tree = page.locator("body").aria_snapshot()
     assert "status: Ready. Press Listen and speak." in tree
-    assert page.get_by_role("log", name="Heard").get_attribute("aria-live") == "polite"
+    assert page.get_by_role("log", name="Detections").get_attribute("aria-live") == "polite"
 
 
 @pytest.mark.parametrize(
     ("without", "told"),
     [
-        (GRANTED, "The browser gives no microphone: allow it for this page"),
+        (GRANTED, "The browser blocks the microphone: allow it for this page"),
         (DEVICE, "There is no microphone: connect one"),
     ],
 )
@@ -164,11 +164,11 @@ def test_without_encryption_the_page_says_that_there_is_no_microphone(chromium: 
     ):
         says(
             page,
-            "Browsers give the microphone only to pages of this machine (localhost) and to encrypted ones",
+            "Browsers allow the microphone only on localhost and over https",
         )
         assert page.get_by_role("button", name="Listen").is_disabled()
         page.locator("#file").set_input_files(DEMO)
-        says(page, f"{len(SAID)} keywords heard")
+        says(page, f"{len(SAID)} detections")
 
 
 def test_the_page_tells_when_its_server_comes_goes_and_comes_back(chromium: Browser) -> None:
@@ -180,11 +180,11 @@ def test_the_page_tells_when_its_server_comes_goes_and_comes_back(chromium: Brow
             says(page, "Ready")
             page.get_by_role("button", name="Listen").click()
             says(page, "Listening.")
-            page.locator("#heard li").first.wait_for()
+            page.locator("#detections li").first.wait_for()
         says(page, "Reconnecting: ")
         heard = len(words(page))
         with serving(port):
             says(page, "Resumed after ")
-            page.wait_for_function(f"() => heard.children.length > {heard}")
+            page.wait_for_function(f"() => detections.children.length > {heard}")
             process.kill()
             says(page, "is earmark web still running?")

@@ -94,10 +94,12 @@ def test_firefox_hears_what_is_spoken_and_recordings(page: Page, microphone: Mic
     page.value("$('listen').click()")
     page.until("$('status').innerText.startsWith('Listening.')")
     microphone.play(soundfile.read(DEMO, dtype="int16")[0][:48_000])
-    page.until("$('heard').innerText.includes('yes') && $('heard').innerText.includes('no')")
+    page.until("$('detections').innerText.includes('yes') && $('detections').innerText.includes('no')")
     assert page.value("+$('canvas').dataset.seconds") > 2
     page.value("$('listen').click()")
     page.until("$('status').innerText.startsWith('Ended: ')")
     page.ask("input.setFiles", context=page.context, element=page.value("$('file')"), files=[str(DEMO)])
-    page.until(f"$('status').innerText.includes('demo.flac: 22.9 s, {len(SAID)} keywords heard.')")
-    assert page.value("[...$('heard').querySelectorAll('b')].map(e => e.innerText).join()") == ",".join(SAID)
+    page.until(f"$('status').innerText.includes('demo.flac: 22.9 s, {len(SAID)} detections.')")
+    assert page.value("[...$('detections').querySelectorAll('b')].map(e => e.innerText).join()") == ",".join(
+        SAID
+    )

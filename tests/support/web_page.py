@@ -84,7 +84,7 @@ def says(page: Page, text: str) -> None:
 
 def words(page: Page) -> list[str]:
     """What the page's list has, from its top."""
-    return page.locator("#heard b").all_inner_texts()
+    return page.locator("#detections b").all_inner_texts()
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""What `earmark web` answers over HTTP, and to whom."""
+"""The HTTP side of `earmark web`: the JSON API, the page's files, and which requests are rejected."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from support.earmark_command import RATE_HZ, samples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HERE = Path(earmark_web.__file__).parent
-SELF = "http://localhost"
+PACKAGE = Path(earmark_web.__file__).parent
+ORIGIN = "http://localhost"
 
 
 @pytest.fixture(scope="module")
 def web(address: str) -> Iterator[TestClient]:
-    with TestClient(make_app(address, names=["kws.example.org"]), base_url=SELF) as client:
+    with TestClient(make_app(address, names=["kws.example.org"]), base_url=ORIGIN) as client:
         yield client
 
 
@@ -42,43 +42,43 @@ def clip() -> bytes:
 
 
 def schema(name: str) -> dict[str, Any]:
-    description = json.loads((HERE / "openapi.json").read_text())
-    return {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
+    document = json.loads((PACKAGE / "openapi.json").read_text())
+    return {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
 
 
-def error(answer: Any) -> tuple[int, str]:
-    """An error's code and reason, once it is what the description says."""
-    jsonschema.validate(answer.json(), schema("Error"))
-    assert answer.json()["error"]["message"]
-    return answer.status_code, answer.json()["error"]["reason"]
+def error(response: Any) -> tuple[int, str]:
+    """Return an error's HTTP code and reason; fail if it does not match the OpenAPI document."""
+    jsonschema.validate(response.json(), schema("Error"))
+    assert response.json()["error"]["message"]
+    return response.status_code, response.json()["error"]["reason"]
 
 
-def test_the_description_is_openapi_and_has_every_address(web: TestClient) -> None:
-    description = web.get("/openapi.json").json()
-    openapi_spec_validator.validate(description)
-    assert {*description["paths"]} == {"/health", "/info", "/predict"}
+def test_the_openapi_document_is_valid_and_lists_every_path(web: TestClient) -> None:
+    document = web.get("/openapi.json").json()
+    openapi_spec_validator.validate(document)
+    assert {*document["paths"]} == {"/health", "/info", "/predict"}
 
 
-def test_health_and_info_are_as_described(web: TestClient) -> None:
+def test_health_and_info_match_the_openapi_document(web: TestClient) -> None:
     health, info = web.get("/health"), web.get("/info")
     assert (health.status_code, health.json()) == (200, {"status": "SERVING"})
     jsonschema.validate(info.json(), schema("Info"))
     assert [one["keyword"] for one in info.json()["models"][0]["keywords"]] == ["low", "mid", "high"]
 
 
-def test_predict_names_the_word_in_a_clip(web: TestClient, clip: bytes) -> None:
-    answer = web.post("/predict", files={"file": ("clip.wav", clip)})
-    found = answer.json()
-    assert answer.status_code == 200
-    jsonschema.validate(found, schema("Prediction"))
-    assert found["prediction"] == "mid"
-    assert next(iter(found["probabilities"])) == "mid"
-    assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-3)
-    assert found["latency_ms"] > 0
-    assert found["audio_s"] == pytest.approx(1.0)
+def test_predict_returns_the_class_of_a_clip(web: TestClient, clip: bytes) -> None:
+    response = web.post("/predict", files={"file": ("clip.wav", clip)})
+    result = response.json()
+    assert response.status_code == 200
+    jsonschema.validate(result, schema("Prediction"))
+    assert result["prediction"] == "mid"
+    assert next(iter(result["probabilities"])) == "mid"
+    assert sum(result["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert result["latency_ms"] > 0
+    assert result["audio_s"] == pytest.approx(1.0)
 
 
-def test_a_request_that_cannot_be_served_is_told_why(web: TestClient, clip: bytes) -> None:
+def test_an_invalid_request_gets_a_code_and_a_reason(web: TestClient, clip: bytes) -> None:
     assert error(web.post("/predict")) == (400, "BAD_REQUEST")
     assert error(web.post("/predict", data={"file": "text"})) == (400, "BAD_REQUEST")
     assert (
@@ -93,31 +93,27 @@ def test_a_request_that_cannot_be_served_is_told_why(web: TestClient, clip: byte
     assert error(web.get("/static/../app.py"))[0] == 404
 
 
-def test_a_form_that_is_too_large_is_refused_before_it_is_read(web: TestClient) -> None:
-    read = 0
-
+def test_a_form_over_the_limit_is_rejected_before_it_is_read(web: TestClient) -> None:
     def endless() -> Iterator[bytes]:
-        nonlocal read
         yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
         for _ in range(100):
-            read += 1 << 20
             yield bytes(1 << 20)
 
     form = {"content-type": "multipart/form-data; boundary=b"}
-    stated = web.post("/predict", content=b"--b", headers={**form, "content-length": "99999999999"})
-    assert error(stated) == (413, "MESSAGE_TOO_LARGE")
+    declared = web.post("/predict", content=b"--b", headers={**form, "content-length": "99999999999"})
+    assert error(declared) == (413, "MESSAGE_TOO_LARGE")
     assert error(web.post("/predict", content=endless(), headers=form)) == (413, "MESSAGE_TOO_LARGE")
 
 
-def test_a_form_that_does_not_come_is_not_waited_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_api, "_UPLOAD_WITHIN_S", 0.1)
-    app, told = make_app(address), []
+def test_a_form_that_never_arrives_times_out(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_api, "_UPLOAD_TIMEOUT_S", 0.1)
+    app, sent = make_app(address), []
 
     async def receive() -> dict[str, Any]:
         return await asyncio.Future()
 
     async def send(message: dict[str, Any]) -> None:
-        told.append(message)
+        sent.append(message)
 
     async def scenario() -> None:
         async with app.router.lifespan_context(app) as state:
@@ -133,19 +129,19 @@ def test_a_form_that_does_not_come_is_not_waited_for(address: str, monkeypatch: 
                 await app({**scope, "headers": headers, "scheme": "http", "state": state}, receive, send)
 
     asyncio.run(scenario())
-    assert told[0]["status"] == 504
-    assert json.loads(told[1]["body"])["error"]["reason"] == "IDLE_STREAM"
+    assert sent[0]["status"] == 504
+    assert json.loads(sent[1]["body"])["error"]["reason"] == "IDLE_STREAM"
 
 
-def test_without_a_server_every_answer_says_so() -> None:
-    with TestClient(make_app("127.0.0.1:1"), base_url=SELF) as web:
-        for answer in (web.get("/health"), web.get("/info"), web.post("/predict", files={"file": b"RIFF"})):
-            assert answer.status_code == 503
-            assert "no Earmark server answers at 127.0.0.1:1" in answer.json()["error"]["message"]
+def test_without_a_grpc_server_every_path_returns_503() -> None:
+    with TestClient(make_app("127.0.0.1:1"), base_url=ORIGIN) as web:
+        for response in (web.get("/health"), web.get("/info"), web.post("/predict", files={"file": b"RIFF"})):
+            assert response.status_code == 503
+            assert "no Earmark server answers at 127.0.0.1:1" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "evil.example:8080", "[::1"])
-def test_a_name_that_was_made_to_lead_here_is_refused(web: TestClient, host: str) -> None:
+def test_an_unknown_host_name_is_rejected(web: TestClient, host: str) -> None:
     for path in ("/", "/info", "/static/main.js"):
         assert error(web.get(path, headers={"host": host})) == (403, "FOREIGN_SITE")
 
@@ -153,34 +149,34 @@ def test_a_name_that_was_made_to_lead_here_is_refused(web: TestClient, host: str
 @pytest.mark.parametrize(
     "host", ["localhost:9", "127.0.0.1", "192.0.2.7:8080", "[::1]:80", "KWS.example.org"]
 )
-def test_its_own_names_and_numeric_addresses_are_taken(web: TestClient, host: str) -> None:
+def test_known_names_and_numeric_addresses_are_accepted(web: TestClient, host: str) -> None:
     assert web.get("/", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "https://localhost", "http://localhost:81"]
 )
-def test_another_site_can_neither_post_nor_listen(web: TestClient, clip: bytes, origin: str) -> None:
+def test_another_site_can_neither_post_nor_open_a_stream(web: TestClient, clip: bytes, origin: str) -> None:
     headers = {"origin": origin}
     assert error(web.post("/predict", files={"file": clip}, headers=headers)) == (403, "FOREIGN_SITE")
-    here = {"host": "localhost"}
-    with pytest.raises(WebSocketDisconnect), web.websocket_connect("/stream", headers={**headers, **here}):
+    host = {"host": "localhost"}
+    with pytest.raises(WebSocketDisconnect), web.websocket_connect("/stream", headers={**headers, **host}):
         pass
-    with web.websocket_connect("/stream", headers={"origin": SELF, **here}):
+    with web.websocket_connect("/stream", headers={"origin": ORIGIN, **host}):
         pass
 
 
-def test_every_answer_keeps_the_browser_strict(web: TestClient) -> None:
+def test_every_response_has_security_headers(web: TestClient) -> None:
     for path in ("/", "/info", "/static/main.js", "/nothing"):
-        headers = web.get(path, headers={"origin": SELF}).headers
+        headers = web.get(path, headers={"origin": ORIGIN}).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
 
 
-def test_the_page_needs_nothing_from_another_host() -> None:
-    files = [path for path in (HERE / "static").iterdir() if path.is_file()]
+def test_the_page_loads_nothing_from_another_host() -> None:
+    files = [path for path in (PACKAGE / "static").iterdir() if path.is_file()]
     assert len(files) > 5
     for path in files:
         addresses = set(re.findall(r"(?:https?:)?//[\w.]+\w", path.read_text().replace("// ", "")))

@@ -1,4 +1,4 @@
-"""A page's WebSocket, and the stream behind it."""
+"""The page's WebSocket, and the gRPC stream behind it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from support.earmark_command import RATE_HZ, SECONDS, WORDS, samples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SELF = {"host": "localhost"}
+HOST = {"host": "localhost"}
 CHUNK = RATE_HZ // 25
 
 
 @pytest.fixture(scope="module")
 def web(address: str) -> Iterator[TestClient]:
-    with TestClient(make_app(address, max_streams=2), headers=SELF) as client:
+    with TestClient(make_app(address, max_streams=2), headers=HOST) as client:
         yield client
 
 
-def hear(socket: WebSocketTestSession) -> list[dict[str, Any]]:
-    """All that is told, up to the end."""
+def receive_events(socket: WebSocketTestSession) -> list[dict[str, Any]]:
+    """Return all events up to the last one."""
     events = [socket.receive_json()]
     while events[-1]["event"] not in {"ended", "error"}:
         events.append(socket.receive_json())
     return events
 
 
-def listen(web: TestClient, changes: dict[int, dict[str, float]] | None = None) -> list[dict[str, Any]]:
-    """Send the words as a page does, with thresholds changed after so many samples."""
-    # So quiet that their scores are about 0.9.
+def stream(web: TestClient, changes: dict[int, dict[str, float]] | None = None) -> list[dict[str, Any]]:
+    """Stream the words as a page does; `changes`: the new thresholds, by the sample at which they change."""
+    # At this volume their scores are about 0.9.
     audio, changes = samples() // 10, changes or {}
     with web.websocket_connect("/stream") as socket:
         socket.send_json({"sample_rate_hz": RATE_HZ})
@@ -44,52 +44,53 @@ def listen(web: TestClient, changes: dict[int, dict[str, float]] | None = None) 
                 socket.send_json({"keywords": changes[start]})
             socket.send_bytes(audio[start : start + CHUNK].tobytes())
         socket.send_json({"end": True})
-        return hear(socket)
+        return receive_events(socket)
 
 
-def of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+def of_kind(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == kind]
 
 
 def words(events: list[dict[str, Any]]) -> list[tuple[str, float]]:
-    return [(one["keyword"], one["start_s"]) for one in of(events, "detection")]
+    return [(one["keyword"], one["start_s"]) for one in of_kind(events, "detection")]
 
 
-def test_a_page_gets_the_words_their_scores_and_the_end(web: TestClient) -> None:
-    events = listen(web)
+def test_a_page_receives_detections_scores_and_the_end(web: TestClient) -> None:
+    events = stream(web)
     assert events[0]["event"] == "started"
     assert {*events[0]["thresholds"]} == {"low", "mid", "high"}
-    assert [one["keyword"] for one in of(events, "detection")] == [word for _, word in WORDS]
-    assert [one["start_s"] for one in of(events, "detection")] == pytest.approx(
+    assert [one["keyword"] for one in of_kind(events, "detection")] == [word for _, word in WORDS]
+    assert [one["start_s"] for one in of_kind(events, "detection")] == pytest.approx(
         [s for s, _ in WORDS], abs=0.3
     )
-    assert {*of(events, "scores")[0]["scores"]} >= {"low", "mid", "high"}
+    assert {*of_kind(events, "scores")[0]["scores"]} >= {"low", "mid", "high"}
     assert events[-1] == {"event": "ended", "audio_s": SECONDS, "detections": 3}
 
 
 @pytest.mark.parametrize("at_s", [0.0, 0.4, 0.72, 0.8, 0.96, 1.2, 1.6, 2.0, 2.8, 3.96])
-def test_moving_a_threshold_changes_nothing_else(web: TestClient, at_s: float) -> None:
-    unmoved = listen(web)
-    same = unmoved[0]["thresholds"]["low"]
-    moved = listen(web, {round(at_s * RATE_HZ): {"low": same}})
-    assert [one[0] for one in words(moved)] == [one[0] for one in words(unmoved)]
-    assert [one[1] for one in words(moved)] == pytest.approx([one[1] for one in words(unmoved)], abs=0.05)
-    one, other = (
-        [(s["offset_s"], s["scores"]["mid"]) for s in of(some, "scores")] for some in (unmoved, moved)
+def test_a_changed_threshold_affects_nothing_else(web: TestClient, at_s: float) -> None:
+    unchanged = stream(web)
+    same = unchanged[0]["thresholds"]["low"]
+    changed = stream(web, {round(at_s * RATE_HZ): {"low": same}})
+    assert [one[0] for one in words(changed)] == [one[0] for one in words(unchanged)]
+    assert [one[1] for one in words(changed)] == pytest.approx([one[1] for one in words(unchanged)], abs=0.05)
+    before, after = (
+        [(s["offset_s"], s["scores"]["mid"]) for s in of_kind(events, "scores")]
+        for events in (unchanged, changed)
     )
-    assert [offset for offset, _ in other] == pytest.approx([offset for offset, _ in one])
-    assert [score for _, score in other] == pytest.approx([score for _, score in one], abs=0.02)
-    assert moved[-1] == unmoved[-1]
+    assert [offset for offset, _ in after] == pytest.approx([offset for offset, _ in before])
+    assert [score for _, score in after] == pytest.approx([score for _, score in before], abs=0.02)
+    assert changed[-1] == unchanged[-1]
 
 
-def test_a_moved_threshold_counts_from_there_on(web: TestClient) -> None:
-    calibrated = listen(web)[0]["thresholds"]
-    deaf = dict.fromkeys(calibrated, 0.95)
-    assert [word for word, _ in words(listen(web, {0: deaf}))] == []
-    assert [word for word, _ in words(listen(web, {2 * CHUNK * 25: deaf}))] == ["low", "mid"]
-    events = listen(web, {0: deaf, CHUNK * 30: {}})
+def test_a_changed_threshold_applies_from_then_on(web: TestClient) -> None:
+    calibrated = stream(web)[0]["thresholds"]
+    too_high = dict.fromkeys(calibrated, 0.95)
+    assert [word for word, _ in words(stream(web, {0: too_high}))] == []
+    assert [word for word, _ in words(stream(web, {2 * CHUNK * 25: too_high}))] == ["low", "mid"]
+    events = stream(web, {0: too_high, CHUNK * 30: {}})
     assert [word for word, _ in words(events)] == ["mid", "high"]
-    assert [one["thresholds"] for one in of(events, "started")][2] == pytest.approx(calibrated)
+    assert [one["thresholds"] for one in of_kind(events, "started")][2] == pytest.approx(calibrated)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_a_moved_threshold_counts_from_there_on(web: TestClient) -> None:
         ([{"sample_rate_hz": 16000}, bytes(websocket.MAX_MESSAGE_BYTES + 2)], "MESSAGE_TOO_LARGE"),
     ],
 )
-def test_what_a_page_may_not_send_ends_its_stream_with_the_reason(
+def test_an_invalid_message_ends_the_stream_with_a_reason(
     web: TestClient, messages: list[Any], reason: str
 ) -> None:
     with web.websocket_connect("/stream") as socket:
@@ -119,45 +120,45 @@ def test_what_a_page_may_not_send_ends_its_stream_with_the_reason(
                 socket.send_bytes(message)
             else:
                 socket.send_text(message if isinstance(message, str) else json.dumps(message))
-        last = hear(socket)[-1]
+        last = receive_events(socket)[-1]
         assert (last["status"], last["reason"]) == ("INVALID_ARGUMENT", reason)
         assert last["message"]
         assert socket.receive()["code"] == 1008
 
 
-def test_a_page_that_sends_nothing_is_left(web: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "IDLE_S", 0.1)
+def test_a_page_that_sends_nothing_is_disconnected(web: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "IDLE_TIMEOUT_S", 0.1)
     with web.websocket_connect("/stream") as socket:
         socket.send_json({"sample_rate_hz": RATE_HZ})
-        assert hear(socket)[-1]["reason"] == "IDLE_STREAM"
+        assert receive_events(socket)[-1]["reason"] == "IDLE_STREAM"
 
 
-def test_more_pages_than_may_listen_are_refused_until_one_leaves(web: TestClient) -> None:
+def test_streams_over_the_limit_are_rejected_until_one_ends(web: TestClient) -> None:
     with web.websocket_connect("/stream"):
         with web.websocket_connect("/stream"), web.websocket_connect("/stream") as third:
-            assert hear(third)[-1]["reason"] == "TOO_MANY_STREAMS"
+            assert receive_events(third)[-1]["reason"] == "TOO_MANY_STREAMS"
             assert third.receive()["code"] == 1013
-        assert listen(web)[-1]["event"] == "ended"
+        assert stream(web)[-1]["event"] == "ended"
 
 
-def test_without_a_server_a_page_is_told() -> None:
+def test_without_a_grpc_server_a_page_receives_an_error() -> None:
     with (
-        TestClient(make_app("127.0.0.1:1"), headers=SELF) as web,
+        TestClient(make_app("127.0.0.1:1"), headers=HOST) as web,
         web.websocket_connect("/stream") as socket,
     ):
         socket.send_json({"sample_rate_hz": RATE_HZ})
-        last = hear(socket)[-1]
+        last = receive_events(socket)[-1]
     assert last["status"] == "UNAVAILABLE"
     assert "no Earmark server answers" in last["message"]
 
 
-def test_a_page_that_reads_nothing_loses_its_place(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "IDLE_S", 0.1)
+def test_a_page_that_reads_nothing_is_disconnected(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "IDLE_TIMEOUT_S", 0.1)
     app = make_app(address)
-    waiting = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "[]"}]
+    incoming = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "[]"}]
 
     async def receive() -> dict[str, str]:
-        return waiting.pop(0)
+        return incoming.pop(0)
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "websocket.send":
@@ -175,7 +176,7 @@ def test_a_page_that_reads_nothing_loses_its_place(address: str, monkeypatch: py
             }
             async with asyncio.timeout(60):
                 await app({**scope, "query_string": b"", "client": ("here", 1)}, receive, send)
-            with state["streams"].one("here"):
-                assert state["streams"]._by_address.total() == 1
+            with state["stream_limit"].admit("here"):
+                assert state["stream_limit"]._count_by_address.total() == 1
 
     asyncio.run(scenario())

@@ -1,40 +1,41 @@
-// A stream to the page's server, and what comes back.
+// A WebSocket connection to the page's server: sends audio and thresholds, receives events.
 
 /**
- * Open a stream of 16-bit samples at `rate`; `thresholds` are those that are not as calibrated.
- * `onEvent` gets what the server tells, last an event called ended, error or lost.
+ * Open a stream of 16-bit samples at `rate` Hz. `thresholds`: those that differ from the calibrated ones.
+ * `onEvent` is called with each event of the server. The last one is `ended`, `error` or `lost`.
  */
 export function openStream(rate, thresholds, onEvent) {
   const socket = new WebSocket(new URL("/stream", location.href.replace(/^http/, "ws")));
-  let waiting = [], over = false;
+  let queued = [], closed = false; // queued: messages from before the connection opened, then null
   const send = message => {
-    if (waiting) waiting.push(message);
+    if (queued) queued.push(message);
     else if (socket.readyState === WebSocket.OPEN) socket.send(message);
   };
-  const tell = event => {
-    if (over) return;
-    over = ["ended", "error", "lost"].includes(event.event);
+  const notify = event => {
+    if (closed) return;
+    closed = ["ended", "error", "lost"].includes(event.event);
     onEvent(event);
   };
   socket.onopen = () => {
-    const before = waiting;
-    waiting = null;
-    before.forEach(send);
+    const messages = queued;
+    queued = null;
+    messages.forEach(send);
   };
-  socket.onmessage = message => tell(JSON.parse(message.data));
-  socket.onclose = () => tell({ event: "lost" });
+  socket.onmessage = message => notify(JSON.parse(message.data));
+  socket.onclose = () => notify({ event: "lost" });
   send(JSON.stringify({ sample_rate_hz: rate, keywords: thresholds }));
   return {
-    audio: samples => send(samples),
-    thresholds: changed => send(JSON.stringify({ keywords: changed })),
+    sendAudio: samples => send(samples),
+    sendThresholds: changed => send(JSON.stringify({ keywords: changed })),
+    /** Send the end of the audio. The remaining events still arrive. */
     end: () => send(JSON.stringify({ end: true })),
-    /** Leave without waiting for the end. */
-    leave() {
-      over = true;
+    /** Close at once; no further events arrive. */
+    close() {
+      closed = true;
       socket.close();
     },
-    /** Seconds of sound that the network has not taken yet. */
-    get behind() {
+    /** Seconds of audio that are buffered because the network is slow. */
+    get backlog() {
       return socket.bufferedAmount / 2 / rate;
     },
   };

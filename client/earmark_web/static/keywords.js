@@ -1,7 +1,7 @@
-// The rows of keywords: a name, a slider for its threshold, and its figure.
+// The keyword rows: a label, a slider for the threshold, and its value.
 
 export class Keywords {
-  /** `onChange` is told when a threshold was moved. */
+  /** `onChange` is called when a threshold changes. */
   constructor(rows, reset, onChange) {
     this.rows = rows;
     this.reset = reset;
@@ -13,26 +13,26 @@ export class Keywords {
     };
   }
 
-  /** Show these keywords, each {keyword, threshold}, as calibrated. */
+  /** Show these keywords, each {keyword, threshold}, at their calibrated thresholds. */
   show(keywords) {
     for (const one of this.all) one.row.remove();
     this.all = keywords.map(({ keyword, threshold }) => {
       const row = document.createElement("div"), label = document.createElement("label");
-      const slider = document.createElement("input"), figure = document.createElement("output");
+      const slider = document.createElement("input"), value = document.createElement("output");
       row.className = "keyword";
       label.textContent = keyword;
-      label.htmlFor = slider.id = figure.htmlFor = `threshold-${keyword}`;
+      label.htmlFor = slider.id = value.htmlFor = `threshold-${keyword}`;
       slider.type = "range";
       [slider.min, slider.max, slider.step] = ["0.01", "0.99", "any"];
       slider.setAttribute("aria-label", `Threshold of ${keyword}`);
-      row.append(label, figure, slider);
+      row.append(label, value, slider);
       this.rows.append(row);
-      const one = { keyword, calibrated: threshold, row, slider, figure };
+      const one = { keyword, calibrated: threshold, row, slider, value };
       slider.oninput = () => {
         this.set(one, slider.valueAsNumber, true);
         this.onChange();
       };
-      // With step "any" an arrow's step is the browser's.
+      // With step "any", browsers differ in how far an arrow key moves the slider.
       slider.onkeydown = event => {
         const by = { ArrowUp: 0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowLeft: -0.01 }[event.key];
         if (!by) return;
@@ -48,23 +48,23 @@ export class Keywords {
   set(one, threshold, changed) {
     Object.assign(one, { threshold, changed });
     one.slider.value = threshold;
-    one.figure.value = threshold.toFixed(2);
+    one.value.value = threshold.toFixed(2);
     one.slider.setAttribute("aria-valuetext", threshold.toFixed(2));
     one.row.classList.toggle("changed", changed);
     this.reset.disabled = !this.all.some(one => one.changed);
   }
 
-  /** The thresholds that are not as calibrated. */
+  /** The thresholds that differ from the calibrated ones. */
   get changed() {
     return Object.fromEntries(this.all.filter(one => one.changed).map(one => [one.keyword, one.threshold]));
   }
 
-  /** Mark a keyword as just heard. */
-  mark(keyword) {
+  /** Highlight a keyword that was just detected, for a moment. */
+  highlight(keyword) {
     const one = this.all.find(one => one.keyword === keyword);
     if (!one) return;
-    one.row.classList.add("heard");
+    one.row.classList.add("detected");
     clearTimeout(one.timer);
-    one.timer = setTimeout(() => one.row.classList.remove("heard"), 1200);
+    one.timer = setTimeout(() => one.row.classList.remove("detected"), 1200);
   }
 }

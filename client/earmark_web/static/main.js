@@ -1,4 +1,4 @@
-// What the page does: the button, the file, the states, the list of what was heard.
+// The page's controller: the buttons, the status line and the list of detections.
 
 import { openStream } from "./connection.js";
 import { Keywords } from "./keywords.js";
@@ -7,185 +7,184 @@ import { RATE, decode } from "./recording.js";
 import { Timeline } from "./timeline.js";
 
 const $ = id => document.getElementById(id);
-const button = $("listen"), file = $("file"), sound = $("sound"), heard = $("heard");
+const button = $("listen"), file = $("file"), sound = $("sound"), detectionList = $("detections");
 
-const TRY_AGAIN_MS = 3000, SETTLED_MS = 150, MOST_BEHIND_S = 20, MOST_LISTED = 100;
-const PIECE = 32768; // samples in a message
+const RETRY_MS = 3000, THRESHOLD_DELAY_MS = 150, MAX_BACKLOG_S = 20, MAX_LIST_ITEMS = 100;
+const CHUNK_SAMPLES = 32768;
 
-const keywords = new Keywords($("names"), $("reset"), settle);
+const keywords = new Keywords($("names"), $("reset"), onThresholdChange);
 const timeline = new Timeline(keywords, {
   plot: $("plot"), canvas: $("canvas"), chips: $("chips"), cursor: $("cursor"), names: $("names"),
 });
 
-let microphone = null, stream = null, recording = null, settling = 0;
-let turn = 0; // counts what is begun, so that what comes late is known
+let microphone = null, stream = null, recording = null, thresholdTimer = 0;
+let activity = 0; // a counter: results of an earlier activity are ignored
 
-/** Say how things stand: `state` is idle, live, wait or bad. */
-function say(state, text) {
+/** Show a status text; `state` is idle, live, wait or bad. */
+function setStatus(state, text) {
   $("status").dataset.state = state;
   $("status").textContent = text;
 }
 
 const seconds = s => `${s.toFixed(1)} s`;
-const count = n => `${n} keyword${n === 1 ? "" : "s"}`;
+const detectionCount = n => `${n} detection${n === 1 ? "" : "s"}`;
 
 async function start() {
   try {
-    const answer = await fetch("/info"), info = await answer.json();
-    if (!answer.ok) throw new Error(info.error.message);
+    const response = await fetch("/info"), info = await response.json();
+    if (!response.ok) throw new Error(info.error.message);
     const used = info.models.find(one => one.name === info.model);
     $("model").textContent = `${used.name} ${used.version}`;
     keywords.show(used.keywords);
     timeline.resize();
   } catch (error) {
-    say("bad", `No server: ${error.message} Trying again.`);
-    setTimeout(start, TRY_AGAIN_MS);
+    setStatus("bad", `No server: ${error.message} Retrying.`);
+    setTimeout(start, RETRY_MS);
     return;
   }
   file.disabled = false;
   button.disabled = !isSecureContext;
-  if (isSecureContext) say("idle", "Ready. Press Listen and speak.");
-  else say("bad", "Browsers give the microphone only to pages of this machine (localhost) and to encrypted ones " +
-    "(https). Recordings can be opened all the same.");
+  if (isSecureContext) setStatus("idle", "Ready. Press Listen and speak.");
+  else setStatus("bad", "Browsers allow the microphone only on localhost and over https. You can still open a recording.");
 }
 
-// Live sound.
+// Live audio.
 
 async function listen() {
-  leave();
-  const mine = turn;
+  reset();
+  const mine = activity;
   recording = null;
-  press(true);
-  $("player").hidden = $("cursor").hidden = true;
+  setPressed(true);
+  $("playback").hidden = $("cursor").hidden = true;
   $("plot").classList.remove("seekable");
   sound.pause();
-  say("wait", "Waiting for the microphone: the browser may ask you.");
-  const early = [];
+  setStatus("wait", "Waiting for the microphone. Your browser may ask for permission.");
+  const earlyBlocks = [];
   let opened;
   try {
-    opened = await openMicrophone(block => (stream ? hear(block) : early.push(block)), () => {
-      over("bad", "The microphone went away: connect it, then press Listen again.");
+    opened = await openMicrophone(block => (stream ? sendBlock(block) : earlyBlocks.push(block)), () => {
+      finish("bad", "The microphone was disconnected: connect it, then press Listen again.");
     });
   } catch (error) {
-    if (mine === turn) over("bad", microphoneProblem(error));
+    if (mine === activity) finish("bad", microphoneProblem(error));
     return;
   }
-  if (mine !== turn) {
+  if (mine !== activity) {
     opened.stop();
     return;
   }
   microphone = opened;
-  timeline.begin(microphone.rate, null);
-  list([]);
-  say("wait", "Reaching the server…");
-  stream = openStream(microphone.rate, keywords.changed, take);
-  early.forEach(hear);
+  timeline.reset(microphone.rate, null);
+  showDetections([]);
+  setStatus("wait", "Connecting to the server…");
+  stream = openStream(microphone.rate, keywords.changed, onLiveEvent);
+  earlyBlocks.forEach(sendBlock);
 }
 
-function hear(block) {
+function sendBlock(block) {
   timeline.addSamples(block);
-  stream.audio(block);
-  if (stream.behind > MOST_BEHIND_S) {
-    leave();
-    say("bad", "The network is too slow for live sound.");
+  stream.sendAudio(block);
+  if (stream.backlog > MAX_BACKLOG_S) {
+    reset();
+    setStatus("bad", "The network is too slow for live audio. Open a recording instead.");
   }
 }
 
-/** End what is heard; what is still decided comes. */
+/** Stop the microphone. The remaining events still arrive. */
 function stop() {
   microphone?.stop();
   microphone = null;
   stream?.end();
-  press(false);
+  setPressed(false);
 }
 
-/** Leave whatever is under way. */
-function leave() {
-  turn++;
-  clearTimeout(settling);
+/** Cancel the current activity. */
+function reset() {
+  activity++;
+  clearTimeout(thresholdTimer);
   microphone?.stop();
-  stream?.leave();
+  stream?.close();
   microphone = stream = null;
-  press(false);
+  setPressed(false);
 }
 
-function take(event) {
+function onLiveEvent(event) {
   switch (event.event) {
     case "started":
-      say("live", "Listening.");
+      setStatus("live", "Listening.");
       break;
     case "scores":
       timeline.addScores(event.offset_s, event.scores);
       break;
     case "detection":
-      timeline.add(event);
-      keywords.mark(event.keyword);
-      prepend(event);
+      timeline.addDetection(event);
+      keywords.highlight(event.keyword);
+      prependDetection(event);
       break;
     case "reconnecting":
-      say("wait", `Reconnecting: ${event.cause}. Keep speaking, nothing is lost.`);
+      setStatus("wait", `Reconnecting: ${event.cause}. Keep speaking: no audio is lost.`);
       break;
     case "resumed":
-      say("live", `Resumed after ${seconds(event.outage_s)}; nothing was lost. Listening.`);
+      setStatus("live", `Resumed after ${seconds(event.outage_s)}. No audio was lost. Listening.`);
       break;
     case "ended":
-      over("idle", `Ended: ${seconds(event.audio_s)}, ${count(event.detections)}.`);
+      finish("idle", `Ended: ${seconds(event.audio_s)}, ${detectionCount(event.detections)}.`);
       break;
     default:
-      over("bad", failure(event));
+      finish("bad", failureText(event));
   }
 }
 
-function over(state, text) {
-  leave();
-  say(state, text);
+function finish(state, text) {
+  reset();
+  setStatus(state, text);
 }
 
-function failure(event) {
-  if (event.event === "lost") return "The connection to this page's server broke: is earmark web still running?";
+function failureText(event) {
+  if (event.event === "lost") return "The connection to this page's server was lost: is earmark web still running?";
   return event.reason ? `${event.message} (${event.reason})` : event.message;
 }
 
-function press(pressed) {
+function setPressed(pressed) {
   button.dataset.on = pressed;
   button.querySelector("b").textContent = pressed ? "Stop" : "Listen";
 }
 
-// A recording.
+// Recordings.
 
 async function open(chosen) {
-  leave();
-  const mine = turn;
-  say("wait", `Reading ${chosen.name}…`);
+  reset();
+  const mine = activity;
+  setStatus("wait", `Reading ${chosen.name}…`);
   let samples;
   try {
     samples = await decode(chosen);
   } catch (error) {
-    if (mine === turn) say("bad", error.message);
+    if (mine === activity) setStatus("bad", error.message);
     return;
   }
-  if (mine !== turn) return;
+  if (mine !== activity) return;
   recording = { name: chosen.name, samples, length: samples.length / RATE };
   URL.revokeObjectURL(sound.src);
   sound.src = URL.createObjectURL(chosen);
-  $("player").hidden = false;
+  $("playback").hidden = false;
   $("plot").classList.add("seekable");
-  timeline.begin(RATE, recording.length);
+  timeline.reset(RATE, recording.length);
   timeline.addSamples(samples);
-  timeline.point(0);
-  list([]);
+  timeline.setCursor(0);
+  showDetections([]);
   analyse();
 }
 
-/** Ask for the whole recording's detections at the thresholds as they are. */
+/** Detect the keywords in the whole recording at the current thresholds. */
 function analyse() {
-  stream?.leave();
+  stream?.close();
   const { samples, length, name } = recording, scores = [], detections = [];
   stream = openStream(RATE, keywords.changed, event => {
     switch (event.event) {
       case "started":
       case "resumed":
-        say("wait", `Listening to ${name}…`);
+        setStatus("wait", `Analysing ${name}…`);
         break;
       case "scores":
         scores.push({ offset: event.offset_s, scores: event.scores });
@@ -194,83 +193,83 @@ function analyse() {
         detections.push(event);
         break;
       case "reconnecting":
-        say("wait", `Reconnecting: ${event.cause}.`);
+        setStatus("wait", `Reconnecting: ${event.cause}.`);
         break;
       case "ended":
         timeline.scores = scores;
-        timeline.show(detections);
-        list(detections);
-        over("idle", `${name}: ${seconds(length)}, ${count(detections.length)} heard.`);
+        timeline.setDetections(detections);
+        showDetections(detections);
+        finish("idle", `${name}: ${seconds(length)}, ${detectionCount(detections.length)}.`);
         break;
       default:
-        over("bad", failure(event));
+        finish("bad", failureText(event));
     }
   });
-  for (let i = 0; i < samples.length; i += PIECE) stream.audio(samples.subarray(i, i + PIECE));
+  for (let i = 0; i < samples.length; i += CHUNK_SAMPLES) stream.sendAudio(samples.subarray(i, i + CHUNK_SAMPLES));
   stream.end();
 }
 
-/** A threshold was moved. */
-function settle() {
+/** Apply changed thresholds, once the slider has stopped moving. */
+function onThresholdChange() {
   timeline.redraw();
-  clearTimeout(settling);
-  settling = setTimeout(() => {
+  clearTimeout(thresholdTimer);
+  thresholdTimer = setTimeout(() => {
     if (recording) analyse();
-    else if (microphone) stream?.thresholds(keywords.changed);
-  }, SETTLED_MS);
+    else if (microphone) stream?.sendThresholds(keywords.changed);
+  }, THRESHOLD_DELAY_MS);
 }
 
-function listenFrom(at) {
+function playFrom(at) {
   sound.currentTime = Math.max(0, at);
   sound.play();
 }
 
-function follow() {
+function updateCursor() {
   if (!recording) return;
-  timeline.point(sound.currentTime);
-  if (!sound.paused) requestAnimationFrame(follow);
+  timeline.setCursor(sound.currentTime);
+  if (!sound.paused) requestAnimationFrame(updateCursor);
 }
 
-// The list of what was heard.
+// The list of detections.
 
-function item({ keyword, confidence, start_s }) {
-  const line = document.createElement("li"), time = document.createElement("time");
-  const word = document.createElement("b"), sure = document.createElement("span");
+function listItem({ keyword, confidence, start_s }) {
+  const item = document.createElement("li"), time = document.createElement("time");
+  const word = document.createElement("b"), score = document.createElement("span");
   time.textContent = `${start_s.toFixed(2)} s`;
   word.textContent = keyword;
-  const spoken = document.createElement("span");
-  spoken.className = "unseen";
-  spoken.textContent = "confidence ";
-  sure.className = "sure";
-  sure.append(spoken, confidence.toFixed(2));
-  line.append(time, word, sure);
+  const label = document.createElement("span");
+  label.className = "visually-hidden";
+  label.textContent = "confidence ";
+  score.className = "confidence";
+  score.append(label, confidence.toFixed(2));
+  item.append(time, word, score);
   if (recording) {
     const play = document.createElement("button");
     play.type = "button";
     play.textContent = "Play";
     play.ariaLabel = `Play ${keyword} at ${start_s.toFixed(1)} seconds`;
-    play.onclick = () => listenFrom(start_s - 0.3);
-    line.append(play);
+    play.onclick = () => playFrom(start_s - 0.3);
+    item.append(play);
   }
-  return line;
+  return item;
 }
 
-function prepend(detection) {
-  $("nothing").hidden = true;
-  heard.prepend(item(detection));
-  if (heard.children.length > MOST_LISTED) heard.lastChild.remove();
+function prependDetection(detection) {
+  $("empty").hidden = true;
+  detectionList.prepend(listItem(detection));
+  if (detectionList.children.length > MAX_LIST_ITEMS) detectionList.lastChild.remove();
 }
 
-function list(detections) {
-  // All of a recording at once is for the reader to look at; the status tells of it.
+function showDetections(detections) {
+  // A screen reader must not read out all detections of a recording at once. The status line announces their number.
   $("log").ariaLive = recording ? "off" : "polite";
-  heard.replaceChildren(...detections.map(item));
-  $("nothing").hidden = detections.length > 0;
+  detectionList.replaceChildren(...detections.map(listItem));
+  $("empty").hidden = detections.length > 0;
 }
 
 button.onclick = () => {
   if (microphone) stop();
-  else if (button.dataset.on === "true") over("idle", "Ready. Press Listen and speak."); // while the browser asks
+  else if (button.dataset.on === "true") finish("idle", "Ready. Press Listen and speak."); // permission is pending
   else listen();
 };
 file.onchange = () => {
@@ -287,12 +286,12 @@ document.ondrop = event => {
   $("drop").classList.remove("over");
   if (event.dataTransfer.files.length && !file.disabled) open(event.dataTransfer.files[0]);
 };
-sound.onplay = sound.onseeked = follow;
+sound.onplay = sound.onseeked = updateCursor;
 $("plot").onclick = event => {
-  if (recording) listenFrom(timeline.seconds(event.clientX - $("plot").getBoundingClientRect().left));
+  if (recording) playFrom(timeline.seconds(event.clientX - $("plot").getBoundingClientRect().left));
 };
-$("closer").onclick = () => timeline.zoom(0.5, sound.currentTime);
-$("farther").onclick = () => timeline.zoom(2, sound.currentTime);
-$("whole").onclick = () => timeline.look(0, recording.length);
+$("zoom-in").onclick = () => timeline.zoom(0.5, sound.currentTime);
+$("zoom-out").onclick = () => timeline.zoom(2, sound.currentTime);
+$("show-all").onclick = () => timeline.setView(0, recording.length);
 
 start();

@@ -1,9 +1,9 @@
 // The browser's microphone, as blocks of 16-bit samples.
 
-/** Open it; `onBlock` gets Int16Arrays, `onLost` is told when it goes away. */
+/** Open the microphone. `onBlock` is called with Int16Arrays, `onLost` when the microphone is disconnected. */
 export async function openMicrophone(onBlock, onLost) {
   const media = await navigator.mediaDevices.getUserMedia({
-    // What cleans speech for people takes away what a listener was trained on.
+    // Echo cancellation and noise suppression distort speech: the model was trained without them.
     audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false },
   });
   const context = new AudioContext();
@@ -13,7 +13,7 @@ export async function openMicrophone(onBlock, onLost) {
   };
   try {
     await context.audioWorklet.addModule("/static/worklet.js");
-    await Promise.race([context.resume(), noSound()]);
+    await Promise.race([context.resume(), startTimeout()]);
   } catch (error) {
     stop();
     throw error;
@@ -28,19 +28,19 @@ export async function openMicrophone(onBlock, onLost) {
   return { rate: context.sampleRate, stop };
 }
 
-/** Fails after a while: Firefox waits for ever where there is nothing to play sound with. */
-const noSound = () => new Promise((_, fail) => setTimeout(fail, 10_000, new Error(
-  "the browser does not start its sound. Connect a loudspeaker or headphones, then press Listen again.")));
+/** Reject after 10 s: without an audio output, Firefox never resumes an AudioContext. */
+const startTimeout = () => new Promise((_, reject) => setTimeout(reject, 10_000, new Error(
+  "the browser's audio did not start. Connect a loudspeaker or headphones, then press Listen again.")));
 
-/** Say why it cannot be opened, and what to do. */
+/** Return a message with the reason why the microphone cannot be opened, and the remedy. */
 export function microphoneProblem(error) {
   switch (error.name) {
     case "NotAllowedError":
-      return "The browser gives no microphone: allow it for this page (beside its address), then press Listen again.";
+      return "The browser blocks the microphone: allow it for this page (next to the address), then press Listen again.";
     case "NotFoundError":
       return "There is no microphone: connect one, then press Listen again.";
     case "NotReadableError":
-      return "Another program keeps the microphone: end it, then press Listen again.";
+      return "Another program uses the microphone: close it, then press Listen again.";
     default:
       return `The microphone cannot be opened: ${error.message}`;
   }

@@ -1,18 +1,18 @@
-// A recorded file as 16-bit mono samples, decoded by the browser.
+// A recording as 16-bit mono samples, decoded by the browser.
 
 export const RATE = 16000;
-const LONGEST_S = 600;
+const MAX_LENGTH_S = 600;
 
-/** Decode a File; an Error says what is wrong with it. */
+/** Decode a File. Throws an Error with a message for the user. */
 export async function decode(file) {
-  if (file.size > 4 * LONGEST_S * 192000) throw new Error(tooLong(file));
+  if (file.size > 4 * MAX_LENGTH_S * 192000) throw new Error(tooLong(file));
   let buffer;
   try {
     buffer = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await file.arrayBuffer());
   } catch {
-    throw new Error(`${file.name} is no recording that this browser can read.`);
+    throw new Error(`${file.name} is not a recording that this browser can decode. Use WAV, FLAC, Ogg or MP3.`);
   }
-  if (buffer.duration > LONGEST_S) throw new Error(tooLong(file));
+  if (buffer.duration > MAX_LENGTH_S) throw new Error(tooLong(file));
   const samples = new Int16Array(buffer.length);
   const channels = Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i));
   for (let i = 0; i < samples.length; i++) {
@@ -24,4 +24,4 @@ export async function decode(file) {
 }
 
 const tooLong = file =>
-  `${file.name} is too long for a page, which takes ${LONGEST_S / 60} minutes: use earmark spot for it.`;
+  `${file.name} is longer than ${MAX_LENGTH_S / 60} minutes, the limit of this page. Use the command earmark spot.`;

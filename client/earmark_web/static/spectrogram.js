@@ -1,4 +1,4 @@
-// A mel spectrogram to look at (mel scale of O'Shaughnessy, 1987); not the model's own front end.
+// A mel spectrogram for display (mel scale of O'Shaughnessy, 1987). The model's own features differ.
 
 export const BANDS = 64;
 export const HOP_S = 0.01;
@@ -8,10 +8,10 @@ const FLOOR_DB = -90, RANGE_DB = 60;
 const mel = hz => 2595 * Math.log10(1 + hz / 700);
 const hertz = mel => 700 * (10 ** (mel / 2595) - 1);
 
-/** Where a frequency lies, 0 at the lowest band and 1 at the highest. */
-export const place = hz => (mel(hz) - mel(LOWEST_HZ)) / (mel(HIGHEST_HZ) - mel(LOWEST_HZ));
+/** The position of a frequency on the mel scale: 0 at the lowest band, 1 at the highest. */
+export const position = hz => (mel(hz) - mel(LOWEST_HZ)) / (mel(HIGHEST_HZ) - mel(LOWEST_HZ));
 
-/** Takes samples as they come and gives a column of BANDS bytes every HOP_S, lowest band first. */
+/** Converts samples to columns of BANDS bytes, one column every HOP_S, lowest band first. */
 export class Spectrogram {
   constructor(rate) {
     this.hop = Math.round(HOP_S * rate);
@@ -19,21 +19,22 @@ export class Spectrogram {
     this.size = 2 ** Math.ceil(Math.log2(window));
     this.taper = Float32Array.from({ length: window }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / (window - 1)));
     this.scale = 1 / (32768 * this.taper.reduce((sum, one) => sum + one)) ** 2;
-    this.bands = bands(rate, this.size);
+    this.filters = melFilters(rate, this.size);
     this.recent = new Int16Array(0);
     this.re = new Float32Array(this.size);
     this.im = new Float32Array(this.size);
   }
 
-  columns(samples) {
+  /** Append samples; return the columns that they complete. */
+  append(samples) {
     const all = new Int16Array(this.recent.length + samples.length);
     all.set(this.recent);
     all.set(samples, this.recent.length);
-    const found = [];
+    const columns = [];
     let start = 0;
-    for (; start + this.taper.length <= all.length; start += this.hop) found.push(this.column(all, start));
+    for (; start + this.taper.length <= all.length; start += this.hop) columns.push(this.column(all, start));
     this.recent = all.slice(start);
-    return found;
+    return columns;
   }
 
   column(samples, start) {
@@ -41,8 +42,8 @@ export class Spectrogram {
     re.fill(0);
     im.fill(0);
     for (let i = 0; i < taper.length; i++) re[i] = samples[start + i] * taper[i];
-    transform(re, im);
-    return Uint8Array.from(this.bands, ({ first, weights }) => {
+    fft(re, im);
+    return Uint8Array.from(this.filters, ({ first, weights }) => {
       let power = 0;
       for (let i = 0; i < weights.length; i++) power += weights[i] * (re[first + i] ** 2 + im[first + i] ** 2);
       const share = (10 * Math.log10(power * this.scale + 1e-12) - FLOOR_DB) / RANGE_DB;
@@ -51,8 +52,8 @@ export class Spectrogram {
   }
 }
 
-/** Triangles over the spectrum's bins; each sums to 1, and is as wide as a bin at least. */
-function bands(rate, size) {
+/** Return triangular filters over the spectrum's bins. Each sums to 1 and is at least one bin wide. */
+function melFilters(rate, size) {
   const step = (mel(HIGHEST_HZ) - mel(LOWEST_HZ)) / (BANDS + 1), bin = rate / size;
   return Array.from({ length: BANDS }, (_, i) => {
     const [low, centre, high] = [0, 1, 2].map(k => hertz(mel(LOWEST_HZ) + (i + k) * step));
@@ -66,8 +67,8 @@ function bands(rate, size) {
   });
 }
 
-/** The fast Fourier transform in place (Cooley and Tukey, 1965), of a power of two. */
-function transform(re, im) {
+/** Compute the fast Fourier transform in place (Cooley and Tukey, 1965); the length is a power of two. */
+function fft(re, im) {
   const n = re.length;
   for (let i = 1, j = 0; i < n; i++) {
     let bit = n >> 1;

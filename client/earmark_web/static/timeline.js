@@ -1,33 +1,34 @@
-// The plot beside the keywords: spectrogram, scores and detections over time, rolling or whole.
+// The plot next to the keywords: spectrogram, scores and detections over time. It scrolls with live audio and
+// zooms in recordings.
 
-import { BANDS, HOP_S, Spectrogram, place } from "./spectrogram.js";
+import { BANDS, HOP_S, Spectrogram, position } from "./spectrogram.js";
 
-const LIVE_KEPT_S = 60, PIXELS_PER_S = 85, SHORTEST_S = 1;
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const LIVE_HISTORY_S = 60, LIVE_PIXELS_PER_S = 85, MIN_VIEW_S = 1;
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Timeline {
-  /** `keywords`: a Keywords; `parts`: the elements plot, canvas, chips, cursor and names. */
+  /** `keywords`: a Keywords object. `parts`: the elements plot, canvas, chips, cursor and names. */
   constructor(keywords, parts) {
     Object.assign(this, parts);
     this.keywords = keywords;
     this.context = this.canvas.getContext("2d");
     this.image = document.createElement("canvas");
-    this.begin(16000, null);
+    this.reset(16000, null);
     new ResizeObserver(() => this.resize()).observe(this.plot);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.resize());
   }
 
-  /** Begin anew with sound of that rate: `length` seconds of a recording, or null for live sound. */
-  begin(rate, length) {
+  /** Clear the plot and start with new audio at `rate` Hz; `length`: seconds of a recording, null for live audio. */
+  reset(rate, length) {
     Object.assign(this, { rate, length, received: 0, columns: [], dropped: 0, scores: [], view: [0, length] });
     this.spectrogram = new Spectrogram(rate);
-    this.show([]);
+    this.setDetections([]);
   }
 
   addSamples(samples) {
     this.received += samples.length;
-    for (const column of this.spectrogram.columns(samples)) this.columns.push(column);
-    if (this.length === null) this.forget(this.now - LIVE_KEPT_S);
+    for (const column of this.spectrogram.append(samples)) this.columns.push(column);
+    if (this.length === null) this.forget(this.now - LIVE_HISTORY_S);
     this.redraw();
   }
 
@@ -36,20 +37,20 @@ export class Timeline {
     this.redraw();
   }
 
-  /** Show these detections and no others. */
-  show(detections) {
+  /** Replace all detections by these. */
+  setDetections(detections) {
     this.chips.replaceChildren();
     this.detections = [];
-    for (const one of detections) this.append(one);
+    for (const one of detections) this.addChip(one);
     this.arrange();
   }
 
-  add(detection) {
-    this.append(detection);
+  addDetection(detection) {
+    this.addChip(detection);
     this.arrange();
   }
 
-  append(detection) {
+  addChip(detection) {
     const chip = document.createElement("div"), word = document.createElement("span");
     chip.className = "chip";
     word.textContent = detection.keyword;
@@ -58,14 +59,14 @@ export class Timeline {
     this.detections.push({ ...detection, chip, width: chip.offsetWidth + 4 });
   }
 
-  /** Seconds of sound so far. */
+  /** Seconds of audio so far. */
   get now() {
     return this.received / this.rate;
   }
 
-  /** Show these seconds of a recording, as far as it has them. */
-  look(from, length) {
-    length = Math.min(this.length, Math.max(SHORTEST_S, length));
+  /** Show `length` seconds of the recording from `from` on, clipped to the recording. */
+  setView(from, length) {
+    length = Math.min(this.length, Math.max(MIN_VIEW_S, length));
     from = Math.max(0, Math.min(from, this.length - length));
     this.view = [from, from + length];
     this.arrange();
@@ -74,13 +75,13 @@ export class Timeline {
   zoom(factor, at) {
     const [from, to] = this.view, length = (to - from) * factor;
     const middle = at >= from && at <= to ? at : (from + to) / 2;
-    this.look(middle - length / 2, length);
+    this.setView(middle - length / 2, length);
   }
 
-  /** Put the cursor at a time, in view. */
-  point(at) {
+  /** Move the cursor to a time, and the view with it if necessary. */
+  setCursor(at) {
     const [from, to] = this.view;
-    if (at < from || at > to) this.look(at, to - from);
+    if (at < from || at > to) this.setView(at, to - from);
     this.cursor.hidden = false;
     this.cursor.style.transform = `translateX(${this.x(at)}px)`;
   }
@@ -93,6 +94,7 @@ export class Timeline {
     return this.from + (x / this.plot.clientWidth) * (this.to - this.from);
   }
 
+  /** Drop the data of live audio before a time. */
   forget(before) {
     const columns = Math.floor(before / HOP_S) - this.dropped;
     if (columns > 500) {
@@ -104,27 +106,27 @@ export class Timeline {
     }
   }
 
-  /** Give each chip one of two lines, or none where there is no room. */
+  /** Place each chip in the first of two rows with enough space; hide it if there is none. */
   arrange() {
-    this.window();
+    this.updateWindow();
     const free = [-Infinity, -Infinity];
     for (const one of this.detections) {
-      const left = this.x(one.start_s), line = free.findIndex(end => end <= left);
-      one.chip.hidden = line < 0;
-      one.chip.classList.toggle("low", line === 1);
-      if (line >= 0) free[line] = left + one.width;
+      const left = this.x(one.start_s), row = free.findIndex(end => end <= left);
+      one.chip.hidden = row < 0;
+      one.chip.classList.toggle("low", row === 1);
+      if (row >= 0) free[row] = left + one.width;
     }
     this.redraw();
   }
 
-  window() {
+  updateWindow() {
     if (this.length !== null) {
       [this.from, this.to] = this.view;
       return;
     }
-    const shown = Math.max(4, this.plot.clientWidth / PIXELS_PER_S);
-    // Rolling; or, for those whom that makes dizzy, filled and then begun anew.
-    this.to = still.matches ? Math.ceil(this.now / shown + 1e-9) * shown : Math.max(this.now, shown);
+    const shown = Math.max(4, this.plot.clientWidth / LIVE_PIXELS_PER_S);
+    // Scroll continuously. For users who prefer reduced motion, fill the plot, then start a new page.
+    this.to = reducedMotion.matches ? Math.ceil(this.now / shown + 1e-9) * shown : Math.max(this.now, shown);
     this.from = this.to - shown;
   }
 
@@ -148,7 +150,7 @@ export class Timeline {
 
   draw() {
     if (!this.palette) return;
-    this.window();
+    this.updateWindow();
     const c = this.context, width = this.plot.clientWidth;
     const rows = [...this.names.children], top = row => row.offsetTop - this.names.offsetTop;
     const [strip, spectrum, axis] = rows;
@@ -156,7 +158,7 @@ export class Timeline {
     this.drawSpectrogram(top(spectrum), spectrum.offsetHeight, width);
     this.drawAxis(top(axis), axis.offsetHeight, width);
     for (const one of this.keywords.all) this.drawScores(one, top(one.row) + 3, one.row.offsetHeight - 6, width);
-    c.fillStyle = this.colour("found");
+    c.fillStyle = this.colour("detected");
     for (const one of this.detections) {
       const left = this.x(one.start_s);
       one.chip.style.transform = `translateX(${Math.max(0, Math.min(left, width - one.width))}px)`;
@@ -184,7 +186,7 @@ export class Timeline {
     context.putImageData(pixels, 0, 0);
     this.context.drawImage(image, 0, y, width, height);
     this.context.fillStyle = this.colour("line");
-    for (const hz of [500, 2000]) this.context.fillRect(0, Math.round(y + height * (1 - place(hz))), width, 0.5);
+    for (const hz of [500, 2000]) this.context.fillRect(0, Math.round(y + height * (1 - position(hz))), width, 0.5);
   }
 
   drawAxis(y, height, width) {
@@ -203,21 +205,21 @@ export class Timeline {
 
   drawScores({ keyword, threshold }, y, height, width) {
     const c = this.context, at = score => y + height * (1 - score);
-    c.fillStyle = this.colour("found-ground");
+    c.fillStyle = this.colour("detected-ground");
     for (const one of this.detections)
       if (one.keyword === keyword) {
         const left = this.x(one.start_s);
         c.fillRect(left, y, Math.max(2, this.x(one.end_s) - left), height);
       }
-    const seen = this.scores.filter(one => one.offset >= this.from - 0.2 && one.offset <= this.to + 0.2);
-    if (seen.length) {
+    const visible = this.scores.filter(one => one.offset >= this.from - 0.2 && one.offset <= this.to + 0.2);
+    if (visible.length) {
       c.beginPath();
-      for (const one of seen) c.lineTo(this.x(one.offset), at(one.scores[keyword]));
+      for (const one of visible) c.lineTo(this.x(one.offset), at(one.scores[keyword]));
       c.strokeStyle = this.colour("curve");
       c.lineWidth = 1.5;
       c.stroke();
-      c.lineTo(this.x(seen.at(-1).offset), y + height);
-      c.lineTo(this.x(seen[0].offset), y + height);
+      c.lineTo(this.x(visible.at(-1).offset), y + height);
+      c.lineTo(this.x(visible[0].offset), y + height);
       c.fillStyle = this.colour("fill");
       c.fill();
     }
@@ -234,7 +236,7 @@ export class Timeline {
   }
 }
 
-/** 256 shades between the colours of a list, as pixels are written. */
+/** Interpolate a list of colours to 256 shades, in the byte order of ImageData. */
 function palette(list) {
   const stops = list.split(",").map(text => parseInt(text.trim().slice(1), 16));
   return Uint32Array.from({ length: 256 }, (_, i) => {

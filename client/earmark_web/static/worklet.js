@@ -1,4 +1,4 @@
-// Runs where the sound is: gives 16-bit samples, about 40 ms at a time.
+// Runs on the browser's audio thread: posts blocks of about 40 ms of 16-bit samples to the page.
 class Microphone extends AudioWorkletProcessor {
   constructor() {
     super();
