@@ -32,3 +32,7 @@ def test_no_row_of_the_table_is_overlooked():
     tables = PAGE.count(HEADS)
     assert tables == PAGE.count("\n|---")
     assert len(ROWS) == PAGE.count("\n| ") - tables > 20
+
+
+def test_the_readme_counts_them():
+    assert f"[{len(ROWS)} guarantees](docs/guarantees.md)" in (ROOT / "README.md").read_text()

@@ -1,14 +1,16 @@
-"""The examples in the package's docstring and in the README, as they stand there."""
+"""The examples in the package's docstring and in the documents work as written there."""
 
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import earmark_client
+from support.readme_commands import examples
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
 
@@ -22,10 +24,18 @@ def test_the_example_works(address: str, recording: Path, capsys: pytest.Capture
     assert [len(line.split()) for line in lines] == [4, 4, 4]
 
 
+def run_example(code: str, address: str, recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(code.replace("speech.flac", str(recording)).replace("localhost:50051", address), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["low", "mid", "high"]
+
+
 def test_the_readme_s_example_works(
     address: str, recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    code = readme.partition("```python\n")[2].partition("```")[0]
-    exec(code.replace("speech.flac", str(recording)).replace("localhost:50051", address), {})
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["low", "mid", "high"]
+    (code,) = examples("README.md", "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    run_example(code, address, recording, capsys)
+
+
+def test_the_asyncio_example_works(address: str, recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example(examples("docs/clients.md", "python")[0], address, recording, capsys)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.readme_commands import examples
 from support.server_process import REPOSITORY, TIMEOUT_S, running_server, speech, tones
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ def test_node_marks_real_speech(client: Path, tmp_path: Path) -> None:
     assert_marked(case, marked(client, case, tmp_path / "samples.raw"))
 
 
-def test_the_readme_s_example_works(client: Path, tmp_path: Path) -> None:
+def test_the_example_works(client: Path, tmp_path: Path) -> None:
     case = speech()
     (tmp_path / "samples.raw").write_bytes(case.samples)
     (tmp_path / "node_modules").symlink_to(client.parent / "node_modules")
-    code = (REPOSITORY / "README.md").read_text().partition("```js\n")[2].partition("```")[0]
+    (code,) = examples("docs/clients.md", "js")
     with running_server(case) as address:
         for placeholder, real in (
             ('"protos"', json.dumps(str(REPOSITORY / "protos"))),

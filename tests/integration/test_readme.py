@@ -1,4 +1,4 @@
-"""Everything that README.md shows is run, as it stands there; readme.py says by which test."""
+"""Every command in the documents is run as written there; readme_commands.py says by which test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tomllib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +18,12 @@ from support.certificates import Authority
 from support.fault_injection import free_port
 from support.readme_commands import (
     BLOCKS,
-    BLOCKS_RUN_BY,
+    DRAWINGS,
+    EXAMPLES_RUN_BY,
     RUN_BY,
     Checkout,
     commands,
+    examples,
     is_output,
     runner,
     shown,
@@ -31,10 +34,10 @@ if TYPE_CHECKING:
     from support.virtual_microphone import Microphone
 
 HERE = REPOSITORY / "tests/integration"
-# What it prints that shows it did what it is for; "stop" is said in every recording that there is.
+# The output that shows that a command did its work; "stop" is spoken in every recording.
 PRINTS = {
     r"\. ": r"^$",
-    "make help": "make|demo .*mark the keywords",
+    "make help": "demo .*keywords",
     "make demo": r" no +\d\.\d\d",
     "make serve|earmark-server --workers": "event=serving",
     ".*--help": "^usage: earmark",
@@ -63,19 +66,23 @@ def test_a_command_that_is_shown_is_run_by_a_test(command: str) -> None:
 def test_each_test_that_is_said_to_run_commands_is_there_and_has_some() -> None:
     for begin, test in RUN_BY.items():
         assert any(re.match(begin, command) and runner(command) == test for command in commands()), begin
-    named = {*RUN_BY.values(), *BLOCKS_RUN_BY.values()} - {"a drawing"}
+    named = {*RUN_BY.values(), *(test for tests in EXAMPLES_RUN_BY.values() for test in tests)}
     for path, _, name in (test.partition("::") for test in named):
         tree = ast.parse((HERE / path).read_text())
         assert not name or name in {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}, name
 
 
-def test_a_block_in_another_language_is_the_one_that_its_test_runs() -> None:
-    assert sorted(language for language, _ in BLOCKS if language) == sorted(BLOCKS_RUN_BY)
+def test_every_example_in_another_language_has_a_test() -> None:
+    found = Counter((block.page, block.language) for block in BLOCKS)
+    languages = {language for _, language in found}
+    assert "" not in languages, "name the language of each block: sh for commands"
+    examples_found = {one: count for one, count in found.items() if one[1] not in ("sh", *DRAWINGS)}
+    assert examples_found == {one: len(tests) for one, tests in EXAMPLES_RUN_BY.items()}
 
 
 def test_the_output_that_is_shown_is_the_demo_s(checkout: Checkout) -> None:
-    (block,) = (block for language, block in BLOCKS if not language and is_output(block))
-    head, *found, last = block.splitlines()
+    (block,) = filter(is_output, BLOCKS)
+    head, *found, last = block.text.splitlines()
     told = checkout.run("earmark demo --fast").splitlines()
     assert (told[0], told[1:-1]) == (head, found)
     assert last.partition(", took")[0] == told[-1].partition(", took")[0]
@@ -85,7 +92,18 @@ def test_a_clone_is_a_folder_to_go_to(checkout: Checkout) -> None:
     (command,) = shown("test_a_clone_is_a_folder_to_go_to")
     if not (REPOSITORY / ".git").exists():
         pytest.skip("not a git checkout")
-    assert "demo:" in checkout.run(f"{command.replace('…', str(REPOSITORY))} && cat Makefile")
+    checkout.run(f"git clone --quiet {REPOSITORY} earmark")
+    assert "demo:" in checkout.run(f"{command} && cat Makefile")
+
+
+def test_the_example_of_the_library_works(checkout: Checkout) -> None:
+    samples, rate_hz = soundfile.read(DEMO, dtype="int16")
+    assert rate_hz == 16_000
+    (checkout.folder / "speech.raw").write_bytes(samples.tobytes())
+    (checkout.folder / "example.py").write_text(examples("docs/clients.md", "python")[1])
+    lines = checkout.run("python example.py").splitlines()
+    (output,) = filter(is_output, BLOCKS)
+    assert [line.split()[0] for line in lines] == [line.split()[5] for line in output.text.splitlines()[1:-1]]
 
 
 @pytest.mark.parametrize("command", shown("test_what_is_said_to_be_installed_is_what_is_tested"))
@@ -112,6 +130,11 @@ def test_what_is_said_to_check_is_what_ci_calls() -> None:
     called = (REPOSITORY / ".ci/run").read_text() + (REPOSITORY / ".github/workflows/ci.yml").read_text()
     for command in shown("test_what_is_said_to_check_is_what_ci_calls"):
         assert re.search(rf"\b{command}$", called, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", shown("test_a_target_of_make_exists"))
+def test_a_target_of_make_exists(command: str, checkout: Checkout) -> None:
+    checkout.run(f"{command} --dry-run")
 
 
 @pytest.mark.parametrize("command", shown("test_a_command_ends_well"))

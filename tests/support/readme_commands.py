@@ -1,4 +1,4 @@
-"""README.md's commands: which there are, what runs each, and a checkout to run them in."""
+"""The commands in the documents, the test that runs each, and a checkout in which to run them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,9 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGES = ("README.md", "docs/guarantees.md")
-TEXT = "\n".join((REPOSITORY / page).read_text() for page in PAGES)
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+# The pages of which every command and every example is run.
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/README.md",
+    "docs/architecture.md",
+    "docs/clients.md",
+    "docs/getting-started.md",
+    "docs/glossary.md",
+    "docs/guarantees.md",
+)
+TEXTS = {page: (REPOSITORY / page).read_text() for page in PAGES}
 PROGRAMS = (
     "buf",
     "curl",
@@ -38,16 +47,32 @@ PROGRAMS = (
     "python",
 )
 
-# Each command shown, by how it begins, and the test that runs it; the first that fits counts.
+
+class Block(NamedTuple):
+    """A fenced block: its page, its language (empty: none), and its lines."""
+
+    page: str
+    language: str
+    text: str
+
+
+BLOCKS = [
+    Block(page, language, block)
+    for page, text in TEXTS.items()
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+]
+
+# Each command, by how it begins, and the test that runs it; the first match counts.
 README, TRAINING = "test_readme.py", "test_readme_training.py"
 RUN_BY = {
-    "git clone": f"{README}::test_a_clone_is_a_folder_to_go_to",
+    "cd ": f"{README}::test_a_clone_is_a_folder_to_go_to",
     "pip ": f"{README}::test_what_is_said_to_be_installed_is_what_is_tested",
     r"\. ": f"{README}::test_a_command_ends_well",
     "make fuzz": "../fuzz/test_fuzz.py",
     "make help": f"{README}::test_a_command_ends_well",
     "make (demo|serve)": f"{README}::test_a_command_goes_on_until_it_is_interrupted",
-    "make (test|lint)": f"{README}::test_what_is_said_to_check_is_what_ci_calls",
+    "make (test|lint)$": f"{README}::test_what_is_said_to_check_is_what_ci_calls",
+    "make ": f"{README}::test_a_target_of_make_exists",
     "earmark .*--tls|umask|earmark-server --(new-token|host)": f"{README}::test_tls_and_tokens",
     "earmark listen .*--model": f"{TRAINING}::test_a_word_of_one_s_own",
     "earmark listen": f"{README}::test_what_is_said_into_a_microphone_is_heard",
@@ -65,52 +90,64 @@ RUN_BY = {
 }  # fmt: skip
 # Training and building images take minutes.
 unless_slow = pytest.mark.skipif("README_ALL" not in os.environ, reason="takes minutes: make test-readme")
-# And each block in another language, of which there is one.
-BLOCKS_RUN_BY = {
-    "python": "../client/test_client_example.py::test_the_readme_s_example_works",
-    "js": "test_node_client.py::test_the_readme_s_example_works",
-    "mermaid": "a drawing",
+# The examples in other languages, and the test that runs each.
+EXAMPLES_RUN_BY = {
+    ("README.md", "python"): ["../client/test_client_example.py::test_the_readme_s_example_works"],
+    ("docs/clients.md", "python"): [
+        "../client/test_client_example.py::test_the_asyncio_example_works",
+        f"{README}::test_the_example_of_the_library_works",
+    ],
+    ("docs/clients.md", "js"): ["test_node_client.py::test_the_example_works"],
 }
+# Nothing in a drawing can be run.
+DRAWINGS = ("mermaid", "text")
 
 
-def is_output(block: str) -> bool:
-    """Whether it is what a command prints, which is held to that by a test of its own."""
-    return block.startswith("demo.flac, ")
+def is_output(block: Block) -> bool:
+    """Return whether the block shows the output of a command; a test of its own compares it."""
+    return block.text.startswith("demo.flac, ")
+
+
+def examples(page: str, language: str) -> list[str]:
+    """Return the page's examples in a language, in their order."""
+    return [block.text for block in BLOCKS if (block.page, block.language) == (page, language)]
 
 
 def commands() -> list[str]:
-    """Every command in a block of no language, in a comment there, and in a line of text."""
+    """Return every command in a shell block, in a comment there, and in a line of text."""
     found = []
-    text = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
-    for language, block in BLOCKS:
-        if not language and not is_output(block):
-            for line in block.replace("\\\n", " ").splitlines():
+    for block in BLOCKS:
+        if block.language == "sh":
+            for line in block.text.replace("\\\n", " ").splitlines():
                 command, _, comment = line.partition(" #")
-                found += re.split(" && (?!cd )", re.sub(" +", " ", command.strip()))
+                found += re.split(" && ", re.sub(" +", " ", command.strip()))
                 found += re.findall(r"\b(pip install [^)]+)", comment)
-    found += [code for code in re.findall(r"`([^`]+)`", text) if " " in code and code.split()[0] in PROGRAMS]
+    for text in TEXTS.values():
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        codes = (re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", prose))
+        found += [code for code in codes if " " in code and code.split()[0] in PROGRAMS]
     return list(dict.fromkeys(filter(None, found)))
 
 
 def runner(command: str) -> str | None:
-    """Name the test that runs it."""
+    """Return the name of the test that runs the command."""
     return next((test for begin, test in RUN_BY.items() if re.match(begin, command)), None)
 
 
 def shown(test: str) -> list[str]:
-    """Give what a test of that name has to run."""
+    """Return the commands that the test of that name runs."""
     return [command for command in commands() if (runner(command) or "").endswith(f"::{test}")]
 
 
 @dataclass
 class Checkout:
-    """A folder in which the commands can be typed: the project with this environment as its .venv."""
+    """A folder in which the commands can be typed: the project, with this environment as its .venv."""
 
     folder: Path
 
     @classmethod
     def make(cls, folder: Path) -> Checkout:
-        """Fill it with what the commands are given."""
+        """Create the folder with the recordings that the commands read."""
         if sys.prefix == sys.base_prefix:
             pytest.skip("not in a virtual environment, as `make` would have made it")
         for name in ("Makefile", "constraints.txt", "protos", "pyproject.toml", "scripts", ".venv"):
@@ -126,13 +163,13 @@ class Checkout:
         return cls(folder)
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """Give an environment as after `. .venv/bin/activate`, with these variables."""
+        """Return an environment as after `. .venv/bin/activate`, with these variables."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("EARMARK_", "GRPC_", "MAKE"))}
         path = f"{self.folder / '.venv/bin'}:{os.environ['PATH']}"
         return {**kept, "PATH": path, "COLUMNS": "100", **variables}
 
     def run(self, command: str, *, timeout_s: float = TIMEOUT_S, **variables: str) -> str:
-        """Type a command; give what it printed. It must end, and well."""
+        """Run a command and return its output. It must exit with 0."""
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.folder,
@@ -148,7 +185,7 @@ class Checkout:
 
     @contextmanager
     def running(self, command: str, **variables: str) -> Iterator[Running]:
-        """Type a command that goes on, and press Ctrl-C in the end."""
+        """Run a command that does not end by itself, and interrupt it with Ctrl-C at the end."""
         with subprocess.Popen(
             ["bash", "-c", command],
             cwd=self.folder,
@@ -164,7 +201,7 @@ class Checkout:
                 yield Running(process)
                 os.killpg(process.pid, signal.SIGINT)
                 process.stdout.read()
-                assert process.wait() in {0, 130, -signal.SIGINT}  # make ends by it
+                assert process.wait() in {0, 130, -signal.SIGINT}  # make ends by the signal
             finally:
                 deadline.cancel()
                 if process.poll() is None:
@@ -172,16 +209,16 @@ class Checkout:
 
 
 class Running:
-    """A command that goes on."""
+    """A command that is running."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self.said = ""
+        self.output = ""
 
     def until(self, pattern: str) -> re.Match[str]:
-        """Wait until it has printed something."""
-        while not (found := re.search(pattern, self.said)):
+        """Wait until the output matches the pattern, and return the match."""
+        while not (found := re.search(pattern, self.output)):
             line = self._process.stdout.readline()
-            assert line, f"it ended, and never said {pattern}:\n{self.said}"
-            self.said += line
+            assert line, f"the command ended without printing {pattern}:\n{self.output}"
+            self.output += line
         return found
