@@ -161,7 +161,7 @@ class Server:
         self._calls.drain()
         for call in self._calls:
             if call.stream is not None:
-                call.stream.ask_milestone()
+                call.stream.request_progress()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.all_ended(), self._settings.drain_grace_s)
         for call in self._calls:

@@ -99,7 +99,7 @@ class Spotter:
     def _listen(self) -> list[Detection]:
         detections = []
         while ready := self._stream.ready_steps:
-            pcm = self._stream.take(min(ready, _steps_per_call(self.model)))
+            pcm = self._stream.consume(min(ready, _steps_per_call(self.model)))
             scores, self._model_state = self.model.step(pcm[np.newaxis], self._model_state)
             detections += self._stream.apply(scores[0])
         return detections

@@ -174,7 +174,7 @@ class StreamState:
         self._finishing = True
         self._refill()
 
-    def take(self, step_count: int) -> Float32Array:
+    def consume(self, step_count: int) -> Float32Array:
         """Take the next steps' samples, [step_count * step_samples]; at most `ready_steps`. Read-only."""
         wanted = step_count * self._step_samples
         if not 0 < wanted <= self._ready_samples:

@@ -42,7 +42,7 @@ class Listener:
 
     def listen(self) -> None:
         while ready := self.stream.ready_steps:
-            pcm = self.stream.take(min(ready, self.steps_at_once))
+            pcm = self.stream.consume(min(ready, self.steps_at_once))
             scores, self.model_state = self.model.step(pcm[np.newaxis], self.model_state)
             self.scores.append(scores[0])
             self.detections += self.stream.apply(scores[0])
@@ -170,8 +170,8 @@ def test_steps_that_are_not_ready_cannot_be_taken(begin: Callable[..., Listener]
     assert stream.ready_steps == 2
     for count in (0, -1, 3):
         with pytest.raises(ValueError, match="2 are ready"):
-            stream.take(count)
-    assert stream.take(2).shape == (2 * STEP,)
+            stream.consume(count)
+    assert stream.consume(2).shape == (2 * STEP,)
     assert stream.ready_steps == 0
 
 
@@ -179,8 +179,8 @@ def test_a_chunk_of_whole_steps_is_handed_on_without_a_copy(begin: Callable[...,
     data = SAMPLES[: 5 * STEP].tobytes()
     stream = begin().stream
     stream.push_audio(data)
-    assert np.shares_memory(stream.take(2), np.frombuffer(data, "<f4"))
-    assert np.shares_memory(stream.take(3), np.frombuffer(data, "<f4"))
+    assert np.shares_memory(stream.consume(2), np.frombuffer(data, "<f4"))
+    assert np.shares_memory(stream.consume(3), np.frombuffer(data, "<f4"))
 
 
 @given(
@@ -216,7 +216,7 @@ def test_an_hour_of_silence_is_never_held_at_once(begin: Callable[..., Listener]
         stream.finish()
         taken = 0
         while ready := stream.ready_steps:
-            taken += stream.take(ready).shape[0]
+            taken += stream.consume(ready).shape[0]
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

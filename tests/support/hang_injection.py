@@ -26,7 +26,7 @@ def hang_while_said(word):
 
 if "earmark_server" in sys.orig_argv:
     from earmark_spotter import SpotterModel
-    from earmark_server import wire
+    from earmark_server.rpc import wire
 
     whole_step, whole_lookup = SpotterModel.step, wire.list_models_response
 

@@ -54,7 +54,7 @@ class Rig:
         """Wait until the engine has that many slots in use."""
         async with asyncio.timeout(DEADLINE_S):
             # The engine's thread has no event to wait for.
-            while self.server._engine.used_slots != expected:  # noqa: ASYNC110
+            while self.server._engine.counters.open_slots != expected:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 

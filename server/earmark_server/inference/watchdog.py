@@ -1,14 +1,15 @@
-"""Sees that the server makes no progress, and has something done about it.
+"""The watchdog: detects that the engine or the event loop makes no progress, and acts on it.
 
-Neither the engine's thread nor the event loop can tell that it is stuck, so a third thread looks at both,
-several times in each `stall_timeout_s`. What stood still at all of these looks is stalled. Looks are
-counted, not time: where the machine was suspended, or the process was stopped, time passes in which nobody
-can make progress, but only one look.
+Neither thread can detect that it is itself stuck, so a third thread checks both, several times in each
+`stall_timeout_s`. A thread that made no progress at all of these checks has stalled. The watchdog counts
+checks rather than time: while the machine is suspended or the process is stopped, time passes in which no
+thread can make progress, but at most one check falls into it.
 
-A stalled engine is told to the server, which ends its streams so that their clients resume elsewhere, and
-told again when it goes on by itself. What is still stalled `stall_exit_s` later ends the process, for
-whoever supervises it to start another one; so does an engine whose thread has died, at once. What holds
-Python's global lock for ever stops this thread too: only a health check from outside sees that.
+When the engine stalls, the watchdog notifies the server, which ends its streams so that their clients
+resume elsewhere. It notifies the server again if the engine recovers. If the stall lasts for
+`stall_exit_s` more, the watchdog ends the process, so that a supervisor starts another one. If the
+engine's thread has died, it does so at once. A thread that never releases Python's global interpreter lock
+stops the watchdog too; only a health check from outside detects that.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 EXIT_CODE = 70
-"""What the process exits with when it is stuck: EX_SOFTWARE of sysexits.h."""
+"""The exit code of a process that is stuck: EX_SOFTWARE of sysexits.h."""
 
-_LOOKS = 8
-"""Looks in `stall_timeout_s`."""
+_CHECKS = 8
+"""Checks in `stall_timeout_s`."""
 
-# What the ended streams of a dead engine get to tell their clients why.
+# How long the ended streams of a dead engine have to send their status to their clients.
 _LAST_WORDS_S = 1.0
 
 
 class Watchdog:
-    """Watches an engine, and the event loop that it reports to, from `start` to `stop`."""
+    """Checks an engine, and the event loop that it reports to, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -54,48 +55,49 @@ class Watchdog:
         loop_thread: threading.Thread,
         exits: bool,
     ) -> None:
-        """`on_engine` is called on the loop with whether the engine is well, when that changes.
+        """`on_engine` is called on the loop with whether the engine makes progress, when that changes.
 
-        `exits`: whether to end the process in the end; not where it is somebody else's.
+        `exits`: whether to end the process in the end; False inside another program.
         """
         self.stalls = 0
-        """How often something stalled."""
+        """How many times the engine or the event loop stalled."""
         self._engine = engine
         self._on_engine = on_engine
         self._loop = loop
-        self._interval_s = settings.stall_timeout_s / _LOOKS
-        self._exit_looks = _LOOKS + settings.stall_exit_s / self._interval_s
+        self._interval_s = settings.stall_timeout_s / _CHECKS
+        self._exit_checks = _CHECKS + settings.stall_exit_s / self._interval_s
         self._exits = exits
         self._engine_watch = _Watch("engine", engine.thread)
         self._loop_watch = _Watch("event loop", loop_thread)
-        self._progress = -1
-        self._answered = True
+        self._heartbeat = -1
+        self._loop_answered = True
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="earmark-watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start checking."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._stopping.set()
 
-    def look(self) -> None:
-        """Look once, and do what is to be done."""
-        answered = self._answered
-        if answered:
-            self._answered = False
+    def check(self) -> None:
+        """Check both threads once, and notify the server of a change."""
+        loop_answered = self._loop_answered
+        if loop_answered:
+            self._loop_answered = False
             self._loop.call_soon_threadsafe(self._answer)
-        self._count(self._loop_watch, stands_still=not answered)
-        before, self._progress = self._progress, self._engine.progress
-        # What waits while the engine does too is for the loop to hand over.
-        audio_waits = self._engine.is_busy or (answered and self._engine.has_due)
-        was_well = not self._engine_watch.stalled
-        self._count(self._engine_watch, stands_still=audio_waits and before == self._progress)
-        is_well = not self._engine_watch.stalled
-        if is_well != was_well:
-            self._loop.call_soon_threadsafe(self._on_engine, is_well)
+        self._count(self._loop_watch, stands_still=not loop_answered)
+        counters = self._engine.counters
+        before, self._heartbeat = self._heartbeat, counters.heartbeat
+        # If the engine waits although streams are due, it is the loop that has to wake it.
+        has_work = counters.is_busy or (loop_answered and self._engine.has_due)
+        was_stalled = self._engine_watch.is_stalled
+        self._count(self._engine_watch, stands_still=has_work and before == self._heartbeat)
+        is_stalled = self._engine_watch.is_stalled
+        if is_stalled != was_stalled:
+            self._loop.call_soon_threadsafe(self._on_engine, not is_stalled)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
@@ -105,47 +107,47 @@ class Watchdog:
                     if not self._stopping.wait(_LAST_WORDS_S):
                         self._exit("engine died")
                     return
-                self.look()
+                self.check()
             except RuntimeError:
-                return  # The loop was closed: nobody is served any more.
+                return  # The loop was closed: the server is gone.
             for watch in (self._engine_watch, self._loop_watch):
-                if watch.looks >= self._exit_looks:
+                if watch.checks >= self._exit_checks:
                     self._exit(f"{watch.name} stalled")
 
     def _answer(self) -> None:
-        self._answered = True
+        self._loop_answered = True
 
     def _count(self, watch: _Watch, *, stands_still: bool) -> None:
-        was_stalled = watch.stalled
-        watch.looks = watch.looks + 1 if stands_still else 0
-        if watch.stalled and not was_stalled:
+        was_stalled = watch.is_stalled
+        watch.checks = watch.checks + 1 if stands_still else 0
+        if watch.is_stalled and not was_stalled:
             self.stalls += 1
             log(_LOGGER, logging.ERROR, f"{watch.name} stalled", stack=stack(watch.thread))
-        elif was_stalled and not watch.stalled:
-            log(_LOGGER, logging.INFO, f"{watch.name} well")
+        elif was_stalled and not watch.is_stalled:
+            log(_LOGGER, logging.INFO, f"{watch.name} recovered")
 
-    def _exit(self, why: str) -> None:
+    def _exit(self, reason: str) -> None:
         if self._exits:
-            log(_LOGGER, logging.CRITICAL, "exiting", because=why, exit_code=EXIT_CODE)
-            # A stuck thread lets no exit come to its end but this one.
+            log(_LOGGER, logging.CRITICAL, "exiting", because=reason, exit_code=EXIT_CODE)
+            # A regular exit would wait for the stuck thread.
             os._exit(EXIT_CODE)
 
 
 class _Watch:
-    """How long a thread has stood still, in looks."""
+    """How long a thread has made no progress, in checks."""
 
     def __init__(self, name: str, thread: threading.Thread) -> None:
         self.name = name
         self.thread = thread
-        self.looks = 0
+        self.checks = 0
 
     @property
-    def stalled(self) -> bool:
-        return self.looks >= _LOOKS
+    def is_stalled(self) -> bool:
+        return self.checks >= _CHECKS
 
 
 def stack(thread: threading.Thread) -> list[str]:
-    """Tell where a thread stands, innermost first: file, line and function of each frame, no values."""
+    """Return a thread's stack, innermost frame first: file, line and function of each frame, no values."""
     frame = sys._current_frames().get(thread.ident or 0)
     return [
         f"{each.f_code.co_filename}:{line} {each.f_code.co_qualname}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from earmark_spotter import Detection, SpotterModel
 
-    from earmark_server.inference.engine import EngineStream
+    from earmark_server.inference.stream_handle import StreamHandle
     from earmark_server.rpc.tracing import CallTrace, Tracing
     from earmark_server.settings import Settings
 
@@ -60,7 +60,7 @@ class Call:
         self.model: str | None = None
         self.audio_ns: int | None = None
         self.detection_count = 0
-        self.stream: EngineStream | None = None
+        self.stream: StreamHandle | None = None
         self.trace: CallTrace | None = None
         self._begun_s = time.perf_counter()
         self._guard: asyncio.Timeout | None = None
@@ -191,7 +191,7 @@ class Calls:
 
     def models(self) -> set[SpotterModel]:
         """Give the models that calls listen with."""
-        return {call.stream.work.model for call in self._open if call.stream is not None}
+        return {call.stream.session.model for call in self._open if call.stream is not None}
 
     @contextlib.asynccontextmanager
     async def handle(

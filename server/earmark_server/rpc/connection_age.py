@@ -66,7 +66,7 @@ class ConnectionAge:
 
         def tell() -> None:
             if call.stream is not None:
-                call.stream.ask_milestone()
+                call.stream.request_progress()
 
         def end() -> None:
             call.end(CallError("DRAINING", "This connection has reached its age: resume on a new one."))

@@ -8,8 +8,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from earmark_spotter.stream import NANOSECONDS
 
-from earmark_server.inference.session import NANOSECONDS
 from earmark_server.rpc import wire
 from earmark_server.rpc.uncancelled import left_to_end
 from earmark_server.status import CallError
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from earmark_spotter import AudioFormat
 
-    from earmark_server.inference.engine import EngineStream
-    from earmark_server.inference.session import Silence
+    from earmark_server.inference.pending_audio import Silence
+    from earmark_server.inference.stream_handle import StreamHandle
     from earmark_server.rpc.idle_timeout import Activity
     from earmark_server.settings import Settings
 
@@ -44,7 +44,7 @@ class Reader:
         return None if request is grpc.aio.EOF else wire.readable(request)
 
     @contextlib.contextmanager
-    def sending_on(self, stream: EngineStream, audio_format: AudioFormat, start_ns: int) -> Iterator[None]:
+    def sending_on(self, stream: StreamHandle, audio_format: AudioFormat, start_ns: int) -> Iterator[None]:
         """Hand over what the client sends while the block runs; `start_ns`: where in the stream it begins."""
         task = asyncio.create_task(self._send_on(stream, audio_format, start_ns))
         try:
@@ -61,7 +61,7 @@ class Reader:
         self._activity.reading_since = None
         return request
 
-    async def _send_on(self, stream: EngineStream, audio_format: AudioFormat, start_ns: int) -> None:
+    async def _send_on(self, stream: StreamHandle, audio_format: AudioFormat, start_ns: int) -> None:
         longest_s, rate = self._settings.max_stream_s, self._settings.max_rate
         burst_s = self._settings.rate_burst_s
         most_ns = longest_s * NANOSECONDS - start_ns if longest_s else math.inf
@@ -78,8 +78,8 @@ class Reader:
                     break
                 if item:
                     stream.send(item, length_ns)
-                if stream.is_full:
-                    await stream.room()
+                if stream.at_capacity:
+                    await stream.wait_for_capacity()
                 if rate:
                     due_s = begun_s + (stream.sent_ns / NANOSECONDS - burst_s) / rate
                     if (early_s := due_s - self._activity.now()) > 0:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from earmark_spotter import AudioFormat, Detection, Encoding, resolve_settings
+from earmark_spotter.stream import NANOSECONDS
 
 from earmark_server.credentials import resume_keys
-from earmark_server.inference.session import NANOSECONDS, Classifying, ClipScores, Failed, Finished, Spotting
+from earmark_server.inference.events import ClipScores, Failed, Finished
+from earmark_server.inference.session import ClassificationSession, SpottingSession
 from earmark_server.rpc import recordings, wire
 from earmark_server.rpc.admission import Kind
 from earmark_server.rpc.idle_timeout import ending_when_idle
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
     import grpc
     from earmark_spotter import ActiveKeyword, SpotterModel
 
-    from earmark_server.inference.engine import Engine, EngineStream
+    from earmark_server.inference.engine import Engine
+    from earmark_server.inference.events import Event
     from earmark_server.inference.model_registry import Models
-    from earmark_server.inference.session import Event, Input, Work
+    from earmark_server.inference.pending_audio import Input
+    from earmark_server.inference.session import Session
+    from earmark_server.inference.stream_handle import StreamHandle
     from earmark_server.rpc.admission import Call, Calls
     from earmark_server.rpc.idle_timeout import Activity
     from earmark_server.settings import Settings
@@ -71,7 +76,7 @@ class KeywordSpottingService:
                 model.metadata, request.keywords, "keywords", self._settings.max_keywords
             )
             async with self._recording(request) as (audio_format, audio):
-                events = await self._listen(call, Spotting(model, audio_format, active), audio)
+                events = await self._listen(call, SpottingSession(model, audio_format, active), audio)
             detections = [event for event in events if isinstance(event, Detection)]
             for detection in detections:
                 self._calls.note(call, detection, model.metadata.sample_rate_hz)
@@ -84,7 +89,7 @@ class KeywordSpottingService:
             model = await self._begin(call, request)
             active = resolve_settings(model.metadata)
             async with self._recording(request) as (audio_format, audio):
-                events = await self._listen(call, Classifying(model, audio_format, active), audio)
+                events = await self._listen(call, ClassificationSession(model, audio_format, active), audio)
             (clip,) = [event for event in events if isinstance(event, ClipScores)]
             return wire.classify_response(model, clip, call.elapsed_ns)
 
@@ -138,22 +143,22 @@ class KeywordSpottingService:
             versions = loaded.models.versions(config.model, "config.model")
             call.model = versions[0].metadata.name
             audio_format = wire.stream_format(config.audio_format, "config.audio_format")
-            work, active = self._spotting(versions, audio_format, config)
+            session, active = self._spotting(versions, audio_format, config)
             self._calls.refuse_if_draining()
-            with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
+            with loaded.engine.open_stream(session, self._max_pending_ns) as stream:
                 call.stream = stream
                 if call.trace is not None:
                     await context.send_initial_metadata(call.trace.metadata)
-                await self._write(context, activity, wire.started(work.model, active, call.request_id))
+                await self._write(context, activity, wire.started(session.model, active, call.request_id))
                 try:
-                    with reader.sending_on(stream, audio_format, work.start_ns):
+                    with reader.sending_on(stream, audio_format, session.start_ns):
                         await self._write_events(context, activity, call, stream, reader)
                 finally:
                     call.audio_ns = stream.sent_ns
 
     def _spotting(
         self, versions: Sequence[SpotterModel], audio_format: AudioFormat, config: Any
-    ) -> tuple[Spotting, tuple[ActiveKeyword, ...]]:
+    ) -> tuple[SpottingSession, tuple[ActiveKeyword, ...]]:
         """Begin with the newest version of a model, or go on with the one that a resume token is of."""
         refusals = []
         for model in versions if config.HasField("resume") else versions[:1]:
@@ -169,9 +174,9 @@ class KeywordSpottingService:
         raise refusals[0]
 
     async def _write_events(
-        self, context: Context, activity: Activity, call: Call, stream: EngineStream, reader: Reader
+        self, context: Context, activity: Activity, call: Call, stream: StreamHandle, reader: Reader
     ) -> None:
-        meta = stream.work.model.metadata
+        meta = stream.session.model.metadata
         ended = False
         while not ended:
             for event in await stream.events():
@@ -222,11 +227,11 @@ class KeywordSpottingService:
                 )
             yield AudioFormat(Encoding.FLOAT32, rate_hz), samples
 
-    async def _listen(self, call: Call, work: Work, audio: Input) -> list[Event]:
+    async def _listen(self, call: Call, session: Session, audio: Input) -> list[Event]:
         """Send a whole recording through the engine, among the streams."""
         loaded = await self._wait_loaded()
         events: list[Event] = []
-        with loaded.engine.open_stream(work, self._max_pending_ns) as stream:
+        with loaded.engine.open_stream(session, self._max_pending_ns) as stream:
             call.stream = stream
             stream.send(audio)
             stream.end()

@@ -20,18 +20,13 @@ from earmark_spotter import (
     offset_ns,
     resolve_settings,
 )
+from earmark_spotter.stream import NANOSECONDS
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 
-from earmark_server.inference.session import (
-    NANOSECONDS,
-    ClipScores,
-    Finished,
-    Milestone,
-    Scores,
-    Silence,
-    Spotting,
-)
+from earmark_server.inference.events import ClipScores, Finished, Progress, Scores
+from earmark_server.inference.pending_audio import Silence
+from earmark_server.inference.session import SpottingSession
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -39,7 +34,7 @@ if TYPE_CHECKING:
 
     from earmark_spotter import ModelMetadata, SpotterModel
 
-    from earmark_server.inference.session import Event
+    from earmark_server.inference.events import Event
 
 SERVICE = rpcs.DESCRIPTOR.services_by_name["KeywordSpottingService"]
 
@@ -209,7 +204,7 @@ def spotting(
     active: Sequence[ActiveKeyword],
     config: rpcs.StreamingConfig,
     resume_keys: Sequence[bytes] = (),
-) -> Spotting:
+) -> SpottingSession:
     """Read how a stream is to be reported on, and where it goes on."""
     score_ns, progress_ns, resume = None, _DEFAULT_PROGRESS_INTERVAL_NS, None
     if config.HasField("score_interval"):
@@ -223,7 +218,7 @@ def spotting(
         start_ns = _nanoseconds(config.resume.start_offset, field, 0, _MAX_DURATION_NS, "BAD_RESUME_TOKEN")
         resume = ResumePoint(start_ns, config.resume.resume_token)
     with blaming("config.resume"):
-        return Spotting(
+        return SpottingSession(
             model,
             audio_format,
             active,
@@ -318,7 +313,7 @@ def response(event: Event, meta: ModelMetadata, detection_count: int) -> rpcs.St
             scores = _class_scores(meta, event.values.tolist())
             frame = messages.ScoreFrame(offset=_duration(event.offset_ns), scores=scores)
             return rpcs.StreamingSpotResponse(scores=frame)
-        case Milestone():
+        case Progress():
             progress = rpcs.Progress(
                 received_offset=_duration(event.progress.received_offset_ns),
                 decided_offset=_duration(event.progress.decided_offset_ns),

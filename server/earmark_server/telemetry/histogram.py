@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Distribution:
+class Histogram:
     """Counts of values up to each of some bounds, and their sum."""
 
     def __init__(self, bounds: Sequence[float]) -> None:

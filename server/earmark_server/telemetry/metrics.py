@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from earmark_server.rpc.health import Health
     from earmark_server.rpc.service import Loaded
     from earmark_server.settings import Settings
-    from earmark_server.telemetry.histogram import Distribution
+    from earmark_server.telemetry.histogram import Histogram
     from earmark_server.telemetry.rpc_metrics import Method
 
 _RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
@@ -120,19 +120,26 @@ class Metrics(Collector):
 
     def _of_engine(self, loaded: Loaded, watchdog: Watchdog) -> Iterator[Metric]:
         engine = loaded.engine
-        yield CounterMetricFamily("earmark_audio_seconds", "Audio that was listened to", value=engine.heard_s)
+        counters = engine.counters
+        yield CounterMetricFamily(
+            "earmark_audio_seconds", "Audio that was listened to", value=engine.counters.processed_audio_s
+        )
         yield _gauge("earmark_lag_seconds", "How long the stream that waits longest has waited", engine.lag_s)
         yield _gauge(
             "earmark_load_ratio", "Share of the engine's time that live streams take", engine.load.share
         )
         yield _gauge("earmark_queue_streams", "Streams that wait to be listened to", engine.queue_length)
-        for name, help_text, distribution in (
-            ("earmark_queue_wait_seconds", "Longest wait of a stream, by round", engine.waits_s),
-            ("earmark_batch_streams", "Streams in one run of a model", engine.batches),
-            ("earmark_step_seconds", "Time that one run of a model took", engine.steps_s),
+        for name, help_text, histogram in (
+            (
+                "earmark_queue_wait_seconds",
+                "Longest wait of a stream, by round",
+                counters.queue_wait_s,
+            ),
+            ("earmark_batch_streams", "Streams in one run of a model", counters.batch_sizes),
+            ("earmark_step_seconds", "Time that one run of a model took", counters.inference_s),
         ):
             family = HistogramMetricFamily(name, help_text)
-            _add(family, distribution, ())
+            _add(family, histogram, ())
             yield family
         yield CounterMetricFamily(
             "earmark_stalls", "Times that the engine or the event loop stalled", value=watchdog.stalls
@@ -153,7 +160,7 @@ def _gauge(name: str, help_text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, help_text, value=value)
 
 
-def _add(family: HistogramMetricFamily, distribution: Distribution, labels: tuple[str, ...]) -> None:
-    bounds = (*map(str, map(float, distribution.bounds)), "+Inf")
-    buckets = list(zip(bounds, accumulate(distribution.counts), strict=True))
-    family.add_metric(labels, buckets, distribution.total)
+def _add(family: HistogramMetricFamily, histogram: Histogram, labels: tuple[str, ...]) -> None:
+    bounds = (*map(str, map(float, histogram.bounds)), "+Inf")
+    buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+    family.add_metric(labels, buckets, histogram.total)

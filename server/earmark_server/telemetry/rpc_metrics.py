@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from earmark_server.status import DETAILS_KEY, REASONS, reason_of
-from earmark_server.telemetry.histogram import Distribution
+from earmark_server.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -54,7 +54,7 @@ class Method:
         """Type, service, method."""
         self.started = self.received = self.sent = 0
         self.handled = dict.fromkeys(CODES, 0)
-        self.seconds = Distribution(_SECONDS)
+        self.seconds = Histogram(_SECONDS)
 
     def reading(self, read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
         """Count what is read."""

@@ -9,14 +9,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from earmark_server.inference.engine import MAX_BATCH, MAX_UNREAD_EVENTS, Engine
-from earmark_server.inference.session import End, Failed, Finished
+from earmark_server.inference.engine import Engine
+from earmark_server.inference.engine_thread import MAX_BATCH, MAX_UNREAD_EVENTS
+from earmark_server.inference.events import Failed, Finished
+from earmark_server.inference.pending_audio import End
 from support.server_rig import DEADLINE_S, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from earmark_server.inference.session import Event
+    from earmark_server.inference.events import Event
 
 SECOND_NS = 10**9
 
@@ -45,37 +47,37 @@ class FakeModel:
         return sums[:, :, np.newaxis], sums[:, -1:]
 
 
-class FakeWork:
+class FakeSession:
     """Takes whole numbers of steps; every step is an event with the state after it."""
 
     def __init__(self, model: FakeModel) -> None:
         self.model: Any = model
-        self.heard_ns = 0
+        self.processed_ns = 0
         self.due_ns = 0
-        self.inbox: deque[Any] = deque()
+        self.pending: deque[Any] = deque()
         self._samples: deque[float] = deque()
 
     @property
-    def has_more(self) -> bool:
-        return bool(self.inbox or self._samples)
+    def has_pending(self) -> bool:
+        return bool(self.pending or self._samples)
 
     def prepare(self, limit_s: float) -> int:
-        while self.inbox:
-            item = self.inbox.popleft()
+        while self.pending:
+            item = self.pending.popleft()
             if isinstance(item, Exception):
                 raise item
             if item is not End.OF_AUDIO:
                 self._samples.extend(item)
         return min(round(limit_s * 50), len(self._samples))
 
-    def take(self, steps: int) -> np.ndarray:
+    def consume(self, steps: int) -> np.ndarray:
         return np.array([self._samples.popleft() for _ in range(steps)], np.float32)
 
     def apply(self, scores: np.ndarray) -> list[Event]:
-        self.heard_ns += len(scores) * SECOND_NS
+        self.processed_ns += len(scores) * SECOND_NS
         return [Finished(int(score)) for score in scores[:, 0]]
 
-    def milestone(self) -> None:
+    def progress(self) -> None:
         return None
 
 
@@ -108,7 +110,7 @@ class Bench:
         await self.engine.stop()
 
     def open(self, max_pending_s: int = 1000) -> Any:
-        return self.engine.open_stream(FakeWork(self.model), max_pending_s * SECOND_NS)
+        return self.engine.open_stream(FakeSession(self.model), max_pending_s * SECOND_NS)
 
     async def hold(self) -> None:
         """Hold the engine in a step of a stream of its own."""
@@ -138,8 +140,8 @@ def test_a_slot_is_used_again_and_nothing_of_the_last_stream_is_left_in_it() -> 
                 with bench.open() as stream:
                     stream.send([5.0])
                     assert (await events_of(stream, 1))[0].audio_ns == 105
-            await until(lambda: bench.engine.used_slots == 0)
-            assert bench.engine._banks[bench.model]._rows.shape[0] == 16
+            await until(lambda: bench.engine.counters.open_slots == 0)
+            assert bench.engine._worker._pools[bench.model].capacity == 16
 
     run(scenario)
 
@@ -187,7 +189,7 @@ def test_a_stream_is_listened_to_when_it_is_due_or_ends_or_has_sent_many_pieces(
         async with Bench() as bench:
             early, ending, piecemeal, late = (bench.open() for _ in range(4))
             for stream in (early, ending, piecemeal, late):
-                stream.work.due_ns = 10 * SECOND_NS
+                stream.session.due_ns = 10 * SECOND_NS
                 stream.send([1.0] * 9, 9 * SECOND_NS)
             late.send([1.0], SECOND_NS)
             await events_of(late, 10)
@@ -196,7 +198,7 @@ def test_a_stream_is_listened_to_when_it_is_due_or_ends_or_has_sent_many_pieces(
             for _ in range(63):
                 piecemeal.send([0.1])
             await events_of(piecemeal, 50)
-            assert early.work.heard_ns == 0
+            assert early.session.processed_ns == 0
 
     run(scenario)
 
@@ -257,12 +259,12 @@ def test_a_stream_that_is_not_read_is_not_listened_to_until_it_is() -> None:
         async with Bench() as bench:
             slow, other = bench.open(), bench.open()
             slow.send([1.0] * 2000)
-            await until(lambda: slow.work.heard_ns >= MAX_UNREAD_EVENTS * SECOND_NS)
+            await until(lambda: slow.session.processed_ns >= MAX_UNREAD_EVENTS * SECOND_NS)
             # Others go on; what the slow one has is bounded.
             for _ in range(20):
                 other.send([1.0] * 10)
                 await events_of(other, 10)
-            assert slow.work.heard_ns <= (MAX_UNREAD_EVENTS + 50) * SECOND_NS
+            assert slow.session.processed_ns <= (MAX_UNREAD_EVENTS + 50) * SECOND_NS
             heard = await events_of(slow, 2000)
             assert [one.audio_ns for one in heard] == list(range(101, 2101))
 
@@ -300,19 +302,19 @@ def test_room_is_told_when_there_is_some() -> None:
             await bench.hold()
             stream = bench.open(max_pending_s=10)
             for _ in range(3):
-                assert not stream.is_full
+                assert not stream.at_capacity
                 stream.send([1.0] * 5, 5 * SECOND_NS)
-            assert stream.is_full
-            waiting = asyncio.ensure_future(stream.room())
+            assert stream.at_capacity
+            waiting = asyncio.ensure_future(stream.wait_for_capacity())
             await asyncio.sleep(0.05)
             assert not waiting.done()
             bench.model.go.set()
             async with asyncio.timeout(DEADLINE_S):
                 await waiting
-            assert stream.has_room
+            assert stream.has_capacity
             # Asked again with nothing going on, it is told at once.
             async with asyncio.timeout(DEADLINE_S):
-                await stream.room()
+                await stream.wait_for_capacity()
 
     run(scenario)
 
@@ -326,8 +328,8 @@ def test_a_closed_stream_gets_nothing_and_its_slot_is_free() -> None:
             stream.close()
             stream.close()
             bench.model.go.set()
-            await until(lambda: bench.engine.used_slots == 1)
-            assert stream.work.heard_ns == 0
+            await until(lambda: bench.engine.counters.open_slots == 1)
+            assert stream.session.processed_ns == 0
 
     run(scenario)
 
@@ -335,19 +337,19 @@ def test_a_closed_stream_gets_nothing_and_its_slot_is_free() -> None:
 def test_progress_is_told_and_whether_there_is_anything_to_do() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
-            await until(lambda: not bench.engine.is_busy)
-            before = bench.engine.progress
+            await until(lambda: not bench.engine.counters.is_busy)
+            before = bench.engine.counters.heartbeat
             await bench.hold()
-            held = bench.engine.progress
+            held = bench.engine.counters.heartbeat
             assert held > before
-            assert bench.engine.is_busy
+            assert bench.engine.counters.is_busy
             waiting = bench.open()
             waiting.send([1.0])
             assert bench.engine.has_due
-            assert bench.engine.progress == held
+            assert bench.engine.counters.heartbeat == held
             bench.model.go.set()
             await events_of(waiting, 1)
-            await until(lambda: not (bench.engine.is_busy or bench.engine.has_due))
-            assert bench.engine.progress > held
+            await until(lambda: not (bench.engine.counters.is_busy or bench.engine.has_due))
+            assert bench.engine.counters.heartbeat > held
 
     run(scenario)

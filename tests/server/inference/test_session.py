@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from earmark_server.inference.session import (
-    Classifying,
-    ClipScores,
-    End,
-    Event,
-    Finished,
-    Milestone,
-    Scores,
-    Silence,
-    Spotting,
-    Work,
-)
+from earmark_server.inference.events import ClipScores, Event, Finished, Progress, Scores
+from earmark_server.inference.pending_audio import End, Silence
+from earmark_server.inference.session import ClassificationSession, Session, SpottingSession
 from earmark_spotter import (
     AudioFormat,
     Detection,
@@ -52,15 +43,15 @@ def model() -> SpotterModel:
     return SpotterModel.load(model.path)  # type: ignore[attr-defined]
 
 
-def listen(work: Work, limits: list[int] | None = None) -> list[Event]:
+def listen(session: Session, limits: list[int] | None = None) -> list[Event]:
     """Do as the engine does until nothing is ready; the limits, in steps of 20 ms, are taken in turn."""
     state = model().initial_states(1)
     events: list[Event] = []
     limits = limits or [50]
     i = 0
-    while steps := work.prepare(0.02 * limits[i % len(limits)]):
-        scores, state = model().step(work.take(steps)[np.newaxis], state)
-        events += work.apply(scores[0])
+    while steps := session.prepare(0.02 * limits[i % len(limits)]):
+        scores, state = model().step(session.consume(steps)[np.newaxis], state)
+        events += session.apply(scores[0])
         i += 1
     return events
 
@@ -74,15 +65,15 @@ def plain(events: list[Event]) -> list[Any]:
                 found.append((event.id, event.start_sample, event.end_sample))
             case Scores():
                 found.append(("scores", event.offset_ns, [round(float(value), 3) for value in event.values]))
-            case Milestone():
+            case Progress():
                 found.append(("progress", event.progress.decided_offset_ns, event.progress.replay_offset_ns))
             case Finished():
                 found.append(("finished", event.audio_ns))
     return found
 
 
-def spotting(**options: Any) -> Spotting:
-    return Spotting(model(), FORMAT, resolve_settings(model().metadata), **options)
+def spotting(**options: Any) -> SpottingSession:
+    return SpottingSession(model(), FORMAT, resolve_settings(model().metadata), **options)
 
 
 ALL_EVENTS = {"score_interval_ns": 60_000_000, "progress_interval_ns": 250_000_000}
@@ -90,10 +81,10 @@ ALL_EVENTS = {"score_interval_ns": 60_000_000, "progress_interval_ns": 250_000_0
 
 @cache
 def in_one_go() -> list[Any]:
-    work = spotting(**ALL_EVENTS)
-    work.inbox.append(DATA)
-    work.inbox.append(End.OF_AUDIO)
-    return plain(listen(work))
+    session = spotting(**ALL_EVENTS)
+    session.pending.append(DATA)
+    session.pending.append(End.OF_AUDIO)
+    return plain(listen(session))
 
 
 def test_it_hears_what_the_library_hears() -> None:
@@ -109,13 +100,13 @@ def test_it_hears_what_the_library_hears() -> None:
     limits=st.lists(st.integers(1, 60), min_size=1, max_size=5),
 )
 def test_events_are_the_same_in_whatever_pieces(cuts: list[int], limits: list[int]) -> None:
-    work = spotting(**ALL_EVENTS)
+    session = spotting(**ALL_EVENTS)
     places = [0, *sorted(cuts), len(DATA)]
     for start, stop in itertools.pairwise(places):
-        work.inbox.append(DATA[start:stop])
-    work.inbox.append(End.OF_AUDIO)
-    assert plain(listen(work, limits)) == in_one_go()
-    assert not work.has_more
+        session.pending.append(DATA[start:stop])
+    session.pending.append(End.OF_AUDIO)
+    assert plain(listen(session, limits)) == in_one_go()
+    assert not session.has_pending
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,14 +115,14 @@ def test_waiting_until_something_is_due_delays_no_detection_and_no_score(
     cuts: list[int], intervals: dict[str, int]
 ) -> None:
     def arrivals(*, wait: bool) -> tuple[list[tuple[int, Any]], int]:
-        work, state, found, runs = spotting(**intervals), model().initial_states(1), [], 0
+        session, state, found, runs = spotting(**intervals), model().initial_states(1), [], 0
         for start, stop in itertools.pairwise([0, *sorted(cuts), len(DATA)]):
-            work.inbox.append(DATA[start:stop])
-            if wait and stop * 10**9 // 32_000 < work.due_ns:
+            session.pending.append(DATA[start:stop])
+            if wait and stop * 10**9 // 32_000 < session.due_ns:
                 continue
-            while steps := work.prepare(1.0):
-                scores, state = model().step(work.take(steps)[np.newaxis], state)
-                found += [(stop, one) for one in plain(work.apply(scores[0])) if one[0] != "progress"]
+            while steps := session.prepare(1.0):
+                scores, state = model().step(session.consume(steps)[np.newaxis], state)
+                found += [(stop, one) for one in plain(session.apply(scores[0])) if one[0] != "progress"]
                 runs += 1
         return found, runs
 
@@ -141,75 +132,77 @@ def test_waiting_until_something_is_due_delays_no_detection_and_no_score(
 
 
 def test_single_bytes_as_they_come() -> None:
-    work, state, events = spotting(**ALL_EVENTS), model().initial_states(1), []
+    session, state, events = spotting(**ALL_EVENTS), model().initial_states(1), []
     for i in range(len(DATA)):
-        work.inbox.append(DATA[i : i + 1])
+        session.pending.append(DATA[i : i + 1])
         if i % 1000 == 0:
-            while steps := work.prepare(0.14):
-                scores, state = model().step(work.take(steps)[np.newaxis], state)
-                events += work.apply(scores[0])
-    work.inbox.append(End.OF_AUDIO)
-    while steps := work.prepare(1.0):
-        scores, state = model().step(work.take(steps)[np.newaxis], state)
-        events += work.apply(scores[0])
+            while steps := session.prepare(0.14):
+                scores, state = model().step(session.consume(steps)[np.newaxis], state)
+                events += session.apply(scores[0])
+    session.pending.append(End.OF_AUDIO)
+    while steps := session.prepare(1.0):
+        scores, state = model().step(session.consume(steps)[np.newaxis], state)
+        events += session.apply(scores[0])
     assert plain(events) == in_one_go()
 
 
 def test_decoding_goes_no_further_than_the_steps_that_are_taken() -> None:
-    work = spotting()
-    work.inbox.append(bytes(2 * 16_000 * 1000))
-    assert work.prepare(0.1) == 5
-    assert work._state.received_ns <= 0.5e9
+    session = spotting()
+    session.pending.append(bytes(2 * 16_000 * 1000))
+    assert session.prepare(0.1) == 5
+    assert session._state.received_ns <= 0.5e9
 
 
 def test_pauses_add_up() -> None:
     word = tiny_model.tone("mid")
     samples = np.concatenate([np.zeros(8000, np.float32), word, np.zeros(16_000, np.float32)])
     in_full, in_pauses = spotting(), spotting()
-    in_full.inbox.append(samples)
+    in_full.pending.append(samples)
     for _ in range(8000):
-        in_pauses.inbox.append(Silence(1))
-    in_pauses.inbox.append(word)
-    in_pauses.inbox.append(Silence(10_000))
-    in_pauses.inbox.append(Silence(6000))
-    for work in (in_full, in_pauses):
-        work.inbox.append(End.OF_AUDIO)
+        in_pauses.pending.append(Silence(1))
+    in_pauses.pending.append(word)
+    in_pauses.pending.append(Silence(10_000))
+    in_pauses.pending.append(Silence(6000))
+    for session in (in_full, in_pauses):
+        session.pending.append(End.OF_AUDIO)
     assert plain(listen(in_pauses)) == plain(listen(in_full))
 
 
 @pytest.mark.parametrize("broken_s", [1.6, 2.35, 3.0])
 def test_a_resumed_call_reports_on_what_is_new_only(broken_s: float) -> None:
-    work = spotting(**ALL_EVENTS)
-    work.inbox.append(DATA[: int(broken_s * 32_000)])
-    before = listen(work)
-    progress = work.milestone().progress
+    session = spotting(**ALL_EVENTS)
+    session.pending.append(DATA[: int(broken_s * 32_000)])
+    before = listen(session)
+    progress = session.progress().progress
     point = ResumePoint(progress.replay_offset_ns, progress.resume_token)
     resumed = spotting(resume=point, **ALL_EVENTS)
-    resumed.inbox.append(DATA[progress.replay_offset_ns * 32_000 // 10**9 :])
-    resumed.inbox.append(End.OF_AUDIO)
+    resumed.pending.append(DATA[progress.replay_offset_ns * 32_000 // 10**9 :])
+    resumed.pending.append(End.OF_AUDIO)
     assert plain(before) + plain(listen(resumed)) == in_one_go()
 
 
 def test_the_end_of_the_audio_is_the_end_of_the_reports() -> None:
-    work = spotting(score_interval_ns=20_000_000, progress_interval_ns=100_000_000)
-    work.inbox.append(DATA[: 2 * 4000])
-    work.inbox.append(End.OF_AUDIO)
-    events = listen(work)
+    session = spotting(score_interval_ns=20_000_000, progress_interval_ns=100_000_000)
+    session.pending.append(DATA[: 2 * 4000])
+    session.pending.append(End.OF_AUDIO)
+    events = listen(session)
     offsets = [event.offset_ns for event in events if isinstance(event, Scores)]
     assert offsets == [20_000_000 * i for i in range(1, 13)]
-    assert sum(isinstance(event, Milestone) for event in events) == 2
+    assert sum(isinstance(event, Progress) for event in events) == 2
     assert isinstance(events[-1], Finished)
-    assert work.heard_ns > 250_000_000
+    assert session.processed_ns > 250_000_000
 
 
 @settings(max_examples=20, deadline=None)
 @given(limits=st.lists(st.integers(1, 60), min_size=1, max_size=5), seconds=st.floats(0.001, 2))
 def test_a_clip_is_classified_as_by_the_library(limits: list[int], seconds: float) -> None:
     samples = tiny_model.recording([(0.1, "high"), (0.9, "low")], 2)[: round(seconds * 16_000)]
-    work = Classifying(model(), AudioFormat(Encoding.FLOAT32, 16_000), resolve_settings(model().metadata))
-    work.inbox.append(samples)
-    work.inbox.append(End.OF_AUDIO)
-    (event,) = listen(work, limits)
+    session = ClassificationSession(
+        model(), AudioFormat(Encoding.FLOAT32, 16_000), resolve_settings(model().metadata)
+    )
+    session.pending.append(samples)
+    session.pending.append(End.OF_AUDIO)
+    (event,) = listen(session, limits)
     assert isinstance(event, ClipScores)
     assert event.values == pytest.approx(classify(model(), samples), abs=1e-4)
-    assert work.milestone() is None
+    assert session.progress() is None

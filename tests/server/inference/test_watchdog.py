@@ -17,6 +17,7 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server.inference.counters import EngineCounters
 from earmark_server.inference.watchdog import EXIT_CODE, Watchdog
 from earmark_server.settings import Settings
 from grpc import StatusCode
@@ -36,14 +37,13 @@ PCM = pcm()
 
 @dataclass
 class FakeEngine:
-    progress: int = 0
-    is_busy: bool = False
+    counters: EngineCounters = field(default_factory=EngineCounters)
     has_due: bool = False
     thread: threading.Thread = field(default_factory=threading.current_thread)
 
 
-class Looks:
-    """A watchdog that looks when it is told to."""
+class Checks:
+    """A watchdog that checks when it is told to."""
 
     def __init__(self) -> None:
         self.engine: Any = FakeEngine()
@@ -57,9 +57,9 @@ class Looks:
             exits=False,
         )
 
-    async def look(self, count: int) -> list[bool]:
+    async def run(self, count: int) -> list[bool]:
         for _ in range(count):
-            self.watchdog.look()
+            self.watchdog.check()
             # What it asks of the loop comes before this does.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -69,34 +69,34 @@ class Looks:
 
 def test_an_engine_with_nothing_to_do_is_well() -> None:
     async def scenario() -> None:
-        assert await Looks().look(100) == []
+        assert await Checks().run(100) == []
 
     run(scenario)
 
 
 def test_an_engine_that_stands_still_is_told_once_and_when_it_goes_on() -> None:
     async def scenario() -> None:
-        looks = Looks()
+        checks = Checks()
         for busy, due in ((True, False), (False, True), (True, True)):
-            looks.engine.is_busy, looks.engine.has_due = busy, due
-            assert await looks.look(7) == []
-            assert await looks.look(100) == [False]
-            looks.engine.progress += 1
-            assert await looks.look(1) == [True]
-            looks.engine.is_busy = looks.engine.has_due = False
-            assert await looks.look(10) == []
-        assert looks.watchdog.stalls == 3
+            checks.engine.counters.is_busy, checks.engine.has_due = busy, due
+            assert await checks.run(7) == []
+            assert await checks.run(100) == [False]
+            checks.engine.counters.heartbeat += 1
+            assert await checks.run(1) == [True]
+            checks.engine.counters.is_busy = checks.engine.has_due = False
+            assert await checks.run(10) == []
+        assert checks.watchdog.stalls == 3
 
     run(scenario)
 
 
 def test_long_work_that_makes_progress_is_well() -> None:
     async def scenario() -> None:
-        looks = Looks()
-        looks.engine.is_busy = looks.engine.has_due = True
+        checks = Checks()
+        checks.engine.counters.is_busy = checks.engine.has_due = True
         for _ in range(20):
-            assert await looks.look(7) == []
-            looks.engine.progress += 1
+            assert await checks.run(7) == []
+            checks.engine.counters.heartbeat += 1
 
     run(scenario)
 
@@ -107,13 +107,13 @@ def test_audio_that_a_blocked_event_loop_does_not_hand_over_is_not_the_engines_f
     caplog.set_level(logging.INFO, "earmark_server")
 
     async def scenario() -> None:
-        looks = Looks()
-        looks.engine.has_due = True
+        checks = Checks()
+        checks.engine.has_due = True
         for _ in range(20):
-            looks.watchdog.look()
+            checks.watchdog.check()
         assert [record.message for record in caplog.records] == ["event loop stalled"]
-        assert await looks.look(2) == []
-        assert [record.message for record in caplog.records] == ["event loop stalled", "event loop well"]
+        assert await checks.run(2) == []
+        assert [record.message for record in caplog.records] == ["event loop stalled", "event loop recovered"]
 
     run(scenario)
 
@@ -188,14 +188,16 @@ def test_a_stalled_engine_is_told_and_may_recover(tiny_model_path: Path, hanging
         stalled = server.wait_for("engine stalled")
         # The innermost first: where it hangs, and below it the engine.
         assert "hang_while_said" in stalled["stack"][0]
-        assert any(line.endswith("Engine._step") and "engine.py:" in line for line in stalled["stack"])
+        assert any(
+            line.endswith("EngineThread._infer") and "engine_thread.py:" in line for line in stalled["stack"]
+        )
         refused = failed(server.stub.StreamingSpot(iter([config()]), timeout=DEADLINE_S))
         assert refused.code() == StatusCode.UNAVAILABLE
         # What needs no engine is answered.
         assert server.stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S).models[0].name == "tiny"
         server.release()
         assert next(watch).status == SERVING
-        server.wait_for("engine well")
+        server.wait_for("engine recovered")
         requests = iter([config(), *chunks(PCM)])
         assert len(detections(server.stub.StreamingSpot(requests, timeout=DEADLINE_S))) == 4
         watch.cancel()
@@ -271,7 +273,7 @@ def test_a_server_in_another_program_does_not_end_it(
             def die(*_: object) -> None:
                 raise SystemExit
 
-            monkeypatch.setattr(rig.server._engine, "_round", die)
+            monkeypatch.setattr(rig.server._engine._worker, "_run_round", die)
             monkeypatch.setattr(os, "_exit", die)
             for requests in ((config(), audio(PCM)), (config(),)):
                 error = await failure(rig.stream(*requests))

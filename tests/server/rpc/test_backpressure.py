@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from earmark_server.inference.engine import EngineStream
+    from earmark_server.inference.stream_handle import StreamHandle
     from support.server_rig import Rig
 
 HOUR = silence(3600)
@@ -58,7 +58,7 @@ async def read_on(call: Any) -> list[Any]:
     return events
 
 
-async def stalled(rig: Rig) -> EngineStream:
+async def stalled(rig: Rig) -> StreamHandle:
     """Wait until the one stream of a server makes no more progress."""
     heard_ns = 0
     async with asyncio.timeout(DEADLINE_S):
@@ -66,9 +66,9 @@ async def stalled(rig: Rig) -> EngineStream:
             await asyncio.sleep(0.3)
             for call in rig.server._calls:
                 if call.stream is not None:
-                    if call.stream.work.heard_ns == heard_ns > 0:
+                    if call.stream.session.processed_ns == heard_ns > 0:
                         return call.stream
-                    heard_ns = call.stream.work.heard_ns
+                    heard_ns = call.stream.session.processed_ns
 
 
 def test_a_slow_reader_stops_only_itself_and_loses_nothing(tiny_model_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_slow_reader_stops_only_itself_and_loses_nothing(tiny_model_path: Path
             await slow.write(silence(120))
             await slow.done_writing()
             stream = await stalled(rig)
-            assert stream.work.heard_ns < 100e9
+            assert stream.session.processed_ns < 100e9
             assert len(stream._events) <= 256 + 60
 
             events = await collect(rig.stream(config(), *chunks(pcm())))
@@ -106,7 +106,7 @@ def test_a_fast_sender_is_not_read_further_than_it_is_listened_to(tiny_model_pat
 
             sending = asyncio.ensure_future(send())
             stream = await stalled(rig)
-            assert stream.sent_ns - stream.work.heard_ns <= (3 + 1) * 1e9
+            assert stream.sent_ns - stream.session.processed_ns <= (3 + 1) * 1e9
             assert not sending.done()
             sending.cancel()
             call.cancel()

@@ -1,0 +1,98 @@
+"""Pending audio: the audio of one call that has arrived and has not been decoded yet."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from earmark_spotter import AudioFormat, SpotterModel, StreamState
+    from earmark_spotter.model import Float32Array
+
+# A long message is decoded in pieces of this length, so that it does not delay other streams. Short
+# messages are joined up to this length, because decoding costs about the same for any short piece.
+_PIECE_S = 0.25
+
+
+class End(enum.Enum):
+    """The end of the audio: the client has half-closed the call."""
+
+    OF_AUDIO = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A pause for which the client sent no audio, in samples at the stream's own rate."""
+
+    samples: int
+
+
+Input: TypeAlias = "bytes | Float32Array | Silence | End"
+"""One item of input: bytes in the format of the call, mono float32 samples [n], a pause, or the end."""
+
+
+class PendingAudio:
+    """The queue of a call's input. The event loop appends to it; the engine's thread decodes it step by step.
+
+    Input is decoded only as far as the next inference needs it, so that a long message does not occupy
+    several times its size.
+    """
+
+    def __init__(self, state: StreamState, model: SpotterModel, audio_format: AudioFormat) -> None:
+        self._state = state
+        self._piece_samples = max(1, round(audio_format.sample_rate_hz * _PIECE_S))
+        self._piece_bytes = self._piece_samples * audio_format.frame_bytes
+        self._step_s = model.metadata.step_ms / 1000
+        self._items: deque[Input] = deque()
+        self._position = 0  # in the first item
+
+    def __len__(self) -> int:
+        """Return the number of messages that are not decoded yet."""
+        return len(self._items)
+
+    def append(self, item: Input) -> None:
+        """Add the next item; the only method for the event loop."""
+        self._items.append(item)
+
+    def decode(self, limit_s: float) -> int:
+        """Decode input for about `limit_s` of audio; return how many steps are ready, 0 if none."""
+        state, items = self._state, self._items
+        # The small addend keeps a limit of a whole number of steps from being rounded down by one.
+        limit = max(1, int(limit_s / self._step_s + 0.01))
+        while items and state.ready_steps < limit:
+            item = items[0]
+            if isinstance(item, bytes):
+                state.push_audio(self._next_bytes(item))
+            elif isinstance(item, np.ndarray):
+                state.push_samples(item[self._next_piece(len(item), self._piece_samples)])
+            else:
+                items.popleft()
+                if isinstance(item, Silence):
+                    state.push_silence(item.samples)
+                else:
+                    state.finish()
+        return min(state.ready_steps, limit)
+
+    def _next_bytes(self, first: bytes) -> bytes:
+        """Remove and return one piece: a part of a long message, or several short messages joined."""
+        if len(first) > self._piece_bytes:
+            return first[self._next_piece(len(first), self._piece_bytes)]
+        messages, free = [], self._piece_bytes
+        while self._items and isinstance(item := self._items[0], bytes) and len(item) <= free:
+            messages.append(item)
+            free -= len(item)
+            self._items.popleft()
+        return b"".join(messages)
+
+    def _next_piece(self, length: int, size: int) -> slice:
+        """Return the position of the next piece in the first item, and advance past it."""
+        start = self._position
+        self._position += size
+        if self._position >= length:
+            self._items.popleft()
+            self._position = 0
+        return slice(start, start + size)
