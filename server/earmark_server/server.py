@@ -14,7 +14,7 @@ import grpc
 from earmark_server.credentials.reload import BadFileError
 from earmark_server.credentials.tls import Certificates
 from earmark_server.inference.engine import Engine
-from earmark_server.inference.model_registry import Models
+from earmark_server.inference.model_registry import ModelRegistry
 from earmark_server.inference.watchdog import Watchdog
 from earmark_server.logs import log
 from earmark_server.rpc import grpc_options
@@ -123,7 +123,7 @@ class Server:
         )
         try:
             await self._open_metrics()
-            models = await asyncio.to_thread(Models, self._settings)
+            models = await asyncio.to_thread(ModelRegistry, self._settings)
         except BaseException:
             self._exit_stack.close()
             await self._stop_grpc(None)
@@ -131,7 +131,7 @@ class Server:
         self._engine = Engine()
         self._engine.start()
         self._service.loaded.set_result(Loaded(models, self._engine))
-        self._following.append(asyncio.create_task(models.follow(self._calls.models)))
+        self._following.append(asyncio.create_task(models.reload_changed(self._calls.models)))
         self._watchdog = Watchdog(
             self._engine,
             self._settings,

@@ -17,7 +17,7 @@ def test_each_worker_refuses_garbage_goes_on_and_takes_a_good_one(tmp_path: Path
     with Process("--port=0", "--log-format=json", "--workers=2", f"--model={path}") as server:
         port = server.wait_for("serving", workers=2)["port"]
         path.write_bytes(b"garbage" * 10_000)
-        refused = {server.wait_for("new model refused")["worker"] for _ in range(2)}
+        refused = {server.wait_for("new model rejected")["worker"] for _ in range(2)}
         assert len(refused) == 2
         with SyncClient(f"127.0.0.1:{port}") as client:
             assert client.health() is Health.SERVING

@@ -1,10 +1,10 @@
-"""How loaded the engine is: what decides whether one more stream can be let in.
+"""The load of the engine, which decides whether the server admits another stream.
 
-Two measures, both over the last second or so. The lag is how long streams stood in the queue: the shortest
-time that any round of the engine found, for a queue that never empties is overload, and one that was long
-once is not (as in CoDel, RFC 8289). It tells that there are too many streams already. The share of time that
-the engine takes for live streams tells it before: recordings sent at full speed take whatever is left, and
-count for nothing here.
+There are two measures, both over about the last second. The *lag* is the shortest queueing delay of any
+round in the window: a queue that never empties means overload, while one long wait does not (as in CoDel,
+RFC 8289). It shows that there are already too many streams. The *share* is the fraction of time that the
+engine spends on live streams, and it rises before the lag does. Recordings that are sent faster than real
+time use only the time that is left, so they do not count.
 """
 
 from __future__ import annotations
@@ -13,45 +13,43 @@ import time
 
 _WINDOW_S = 0.5
 _MIN_ROUNDS = 10
-"""Fewer in a window say nothing about a queue: there is hardly anything to do."""
+"""With fewer rounds in a window, the engine was almost idle, and its queueing delays mean nothing."""
 
 
 class Load:
-    """The engine's load; its thread writes, the event loop reads values that may be a moment old."""
+    """The engine's load. Its thread writes; the event loop may read slightly older values."""
 
     def __init__(self) -> None:
-        self._began_s = time.monotonic()
-        self._live_s = 0.0  # in the window that has begun
+        self._window_start_s = time.monotonic()
+        self._live_s = 0.0  # in the current window
         self._rounds = 0
-        self._shortest_wait_s = float("inf")
+        self._min_wait_s = float("inf")
         self._share = 0.0  # of the last full window
         self._lag_s = 0.0
 
     def add_round(self, began_s: float, ended_s: float, waited_s: float, live_share: float) -> None:
-        """Count a round: from when to when, how long its first stream had waited, how much of it was live."""
-        self._roll(ended_s)
+        """Add a round: its times, the queueing delay of its first stream, and the share of live streams."""
+        if ended_s - self._window_start_s >= _WINDOW_S:
+            self._share, self._lag_s = self._measure(ended_s)
+            self._window_start_s, self._live_s, self._rounds = ended_s, 0.0, 0
+            self._min_wait_s = float("inf")
         self._live_s += (ended_s - began_s) * live_share
         self._rounds += 1
-        self._shortest_wait_s = min(self._shortest_wait_s, waited_s)
+        self._min_wait_s = min(self._min_wait_s, waited_s)
 
     @property
     def share(self) -> float:
-        """Time that live streams took, of all time: 0 to 1."""
-        return self._measured(time.monotonic())[0]
+        """The fraction of time that the engine spends on live streams, 0 to 1."""
+        return self._measure(time.monotonic())[0]
 
     @property
     def lag_s(self) -> float:
-        """How long streams had to wait at least, to be listened to."""
-        return self._measured(time.monotonic())[1]
+        """The queueing delay that no round was below; 0 if the engine is almost idle."""
+        return self._measure(time.monotonic())[1]
 
-    def _roll(self, now_s: float) -> None:
-        if now_s - self._began_s >= _WINDOW_S:
-            self._share, self._lag_s = self._measured(now_s)
-            self._began_s, self._live_s, self._rounds, self._shortest_wait_s = now_s, 0.0, 0, float("inf")
-
-    def _measured(self, now_s: float) -> tuple[float, float]:
-        """Give share and lag of the window that has begun, once it is long enough; else of the one before."""
-        passed_s = now_s - self._began_s
+    def _measure(self, now_s: float) -> tuple[float, float]:
+        """Return share and lag of the current window if it is long enough, else of the one before."""
+        passed_s = now_s - self._window_start_s
         if passed_s < _WINDOW_S:
             return self._share, self._lag_s
-        return self._live_s / passed_s, self._shortest_wait_s if self._rounds >= _MIN_ROUNDS else 0.0
+        return self._live_s / passed_s, self._min_wait_s if self._rounds >= _MIN_ROUNDS else 0.0

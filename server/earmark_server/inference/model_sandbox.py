@@ -1,4 +1,4 @@
-"""A new model is tried in a process of its own: one that crashes the runtime, or hangs, harms nobody else."""
+"""The model sandbox: validates a model in a process of its own, where a crash harms nothing else."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from signal import Signals
 import numpy as np
 from earmark_spotter import ModelError, SpotterModel
 
-_TRIAL_S = 60
-"""A model that takes longer to load, and to run for a moment, hangs."""
+_VALIDATION_TIMEOUT_S = 60
+"""A model that takes longer to load and to run a few times is considered to hang."""
 
 
 def warm_up(model: SpotterModel) -> None:
-    """Run a model once or twice: the first run with a new shape is slow, and nobody should wait for it."""
+    """Run a model with typical shapes: the first inference with a shape is slow."""
     for batch, steps in ((1, 5), (1, 50), (8, 5)):
         pcm = np.zeros((batch, steps * model.metadata.step_samples), np.float32)
         model.step(pcm, model.initial_states(batch))
 
 
-async def try_model(content: bytes) -> None:
-    """Load a model in a process of its own; ModelError if that does not go well."""
-    # Not by asyncio: uvloop forks, which gRPC does not bear; this does not, and takes no time.
+async def validate_model(content: bytes) -> None:
+    """Load and run a model in a process of its own; ModelError if that fails, or takes too long."""
+    # Not by asyncio: uvloop forks, which gRPC does not support. Popen does not fork, and returns at once.
     with subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-P", "-m", "earmark_server.inference.model_sandbox"],
         stdin=subprocess.PIPE,
@@ -31,15 +31,16 @@ async def try_model(content: bytes) -> None:
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            said, _ = await asyncio.to_thread(process.communicate, content, _TRIAL_S)
+            output, _ = await asyncio.to_thread(process.communicate, content, _VALIDATION_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise ModelError(f"It was not loaded within {_TRIAL_S} s.") from None
+            raise ModelError(f"The model did not load within {_VALIDATION_TIMEOUT_S} s.") from None
         finally:
             process.kill()
     if process.returncode:
         code = process.returncode
-        how = Signals(-code).name if code < 0 else f"exit code {code}"
-        raise ModelError(said.decode(errors="replace") or f"The process that was to try it ended with {how}.")
+        cause = Signals(-code).name if code < 0 else f"exit code {code}"
+        message = output.decode(errors="replace")
+        raise ModelError(message or f"The process that validated the model ended with {cause}.")
 
 
 def _main() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from earmark_server.inference.engine import Engine
     from earmark_server.inference.events import Event
-    from earmark_server.inference.model_registry import Models
+    from earmark_server.inference.model_registry import ModelRegistry
     from earmark_server.inference.pending_audio import Input
     from earmark_server.inference.session import Session
     from earmark_server.inference.stream_handle import StreamHandle
@@ -46,7 +46,7 @@ _MAX_DECODED_RECORDINGS = 4
 class Loaded:
     """What is there once the server has started."""
 
-    models: Models
+    models: ModelRegistry
     engine: Engine
 
 
@@ -105,7 +105,7 @@ class KeywordSpottingService:
         async with self._calls.handle(context, "GetModel", Kind.LOOKUP) as call:
             name = (await self._request(context, call)).model
             loaded = await self._wait_loaded()
-            model = loaded.models.find(name, "model")
+            model = loaded.models.get(name, "model")
             return wire.get_model_response(model, default=model is loaded.models.current[0])
 
     async def _request(self, context: Context, call: Call) -> Any:
@@ -200,7 +200,7 @@ class KeywordSpottingService:
     async def _begin(self, call: Call, request: Any) -> SpotterModel:
         call.take_request_id(request.request_id, "request_id")
         loaded = await self._wait_loaded()
-        model = loaded.models.find(request.model, "model")
+        model = loaded.models.get(request.model, "model")
         call.model = model.metadata.name
         return model
 

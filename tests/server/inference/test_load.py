@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def fill(load: Load, *, seconds: float, round_s: float, waited_s: float, live: float = 1.0) -> None:
     """Rounds of the engine in the last `seconds`, twenty milliseconds apart, that lasted `round_s`."""
     now = time.monotonic()
-    load._began_s = now - seconds
+    load._window_start_s = now - seconds
     for i in range(round(seconds / 0.02)):
         began_s = now - seconds + i * 0.02
         load.add_round(began_s, began_s + round_s, waited_s, live)

@@ -50,7 +50,7 @@ def test_another_file_is_refused_while_the_server_runs(tmp_path: Path, tiny_mode
     with Process(*arguments) as server:
         server.wait_for("serving")
         other.replace(path)
-        assert "as was required" in server.wait_for("new model refused")["problem"]
+        assert "as was required" in server.wait_for("new model rejected")["problem"]
 
 
 def test_the_model_that_comes_along_can_be_pinned_too() -> None:

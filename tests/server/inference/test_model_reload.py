@@ -39,7 +39,7 @@ SAID = ["low", "mid", "high", "low"]
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "earmark_server")
-    monkeypatch.setattr(model_registry, "_LOOK_S", 0.05)
+    monkeypatch.setattr(model_registry, "_CHECK_INTERVAL_S", 0.05)
 
 
 def write(path: Path, **changes: Any) -> None:
@@ -143,9 +143,9 @@ def test_the_old_model_is_let_go_after_its_last_stream(
             write(path, version="3.0.0")
             await logged(caplog, "model replaced")
             # Nobody uses the second one, so it goes; the first one has a stream.
-            assert (await logged(caplog, "replaced model let go"))["sha256"] != old().sha256
+            assert (await logged(caplog, "replaced model unloaded"))["sha256"] != old().sha256
             stream.cancel()
-            assert (await logged(caplog, "replaced model let go"))["sha256"] == old().sha256
+            assert (await logged(caplog, "replaced model unloaded"))["sha256"] == old().sha256
             async with asyncio.timeout(DEADLINE_S):
                 while session() is not None:
                     gc.collect()
@@ -197,20 +197,20 @@ def test_what_cannot_replace_the_model_is_refused_and_the_server_goes_on(
             tiny_model.build(tmp_path / "o.onnx", document={**document, "keywords": fewer}).read_bytes(),
             "keywords",
         ),
-        (never_ends(tmp_path / "o.onnx"), "not loaded within"),
+        (never_ends(tmp_path / "o.onnx"), "did not load within"),
         (None, "No such file"),
     ]
 
     async def scenario() -> None:
         async with serving(path) as rig:
             for content, problem in bad:
-                slow = problem == "not loaded within"
-                monkeypatch.setattr(model_sandbox, "_TRIAL_S", 1 if slow else DEADLINE_S)
+                slow = problem == "did not load within"
+                monkeypatch.setattr(model_sandbox, "_VALIDATION_TIMEOUT_S", 1 if slow else DEADLINE_S)
                 if content is None:
                     path.unlink()
                 else:
                     path.write_bytes(content)
-                line = await logged(caplog, "new model refused")
+                line = await logged(caplog, "new model rejected")
                 assert problem in line["problem"], line
                 assert await heard(rig) == ("1.0.0", SAID)
             # The same as before is nothing new; what is good after all is taken.
