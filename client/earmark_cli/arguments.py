@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_client.addresses import DEFAULT_ADDRESS, grpc_target
 from earmark_client.audio import Encoding, KeywordSetting
-from earmark_client.channel import DEFAULT_ADDRESS, target
 from earmark_client.errors import InvalidRequestError
-from earmark_client.resume import RESUME_WITHIN_S
+from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S
 
 from earmark_cli import queries, streaming, web
 from earmark_cli.completion import HOW_TO, SHELLS, completion
@@ -259,17 +259,17 @@ def _listening(keywords: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume-within",
         type=_seconds,
-        default=RESUME_WITHIN_S,
+        default=DEFAULT_RESUME_WITHIN_S,
         metavar="SECONDS",
         help="when the connection or the server is lost, try for so long to go on where it broke "
-        f"(default: {RESUME_WITHIN_S:g}; 0: do not try)",
+        f"(default: {DEFAULT_RESUME_WITHIN_S:g}; 0: do not try)",
     )
     return parser
 
 
 def _address(text: str) -> str:
     try:
-        return target(text)
+        return grpc_target(text)
     except InvalidRequestError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from earmark_client.channel import DEFAULT_ADDRESS
+from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.errors import InvalidRequestError, RecordingError
 from earmark_client.events import Health
 

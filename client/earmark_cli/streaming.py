@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_client.audio import Encoding, KeywordSetting
+from earmark_client.audio import AudioFormat, Encoding, KeywordSetting
 from earmark_client.errors import InvalidRequestError, RecordingError
 from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Started
 from earmark_client.microphone import Microphone, input_devices
-from earmark_client.recording import RawPipe, Recording, paced
+from earmark_client.recording import Recording
 
+from earmark_cli.audio_sources import RawInput, in_real_time
 from earmark_cli.connection import connected
 from earmark_cli.output.labelled_recording import Keeper
 from earmark_cli.output.printer import JsonPrinter, Printer, Summary, TextPrinter, notice, on_terminal
@@ -129,12 +130,12 @@ def listen(args: argparse.Namespace) -> int:
     return _EXIT_INTERRUPTED if interrupted else 0
 
 
-def _open(name: str, args: argparse.Namespace) -> Recording | RawPipe:
+def _open(name: str, args: argparse.Namespace) -> Recording | RawInput:
     block_s = _PACED_BLOCK_S if args.pace else _FAST_BLOCK_S
     if name != "-":
         return Recording(name, block_s=block_s)
     encoding = Encoding(args.encoding)
-    return RawPipe(0, sample_rate_hz=args.rate, encoding=encoding, channels=args.channels, block_s=block_s)
+    return RawInput(0, AudioFormat(args.rate, encoding, args.channels), block_s=block_s)
 
 
 def _printer(args: argparse.Namespace, *, many: bool = False) -> Printer:
@@ -149,7 +150,7 @@ def _keeper(path: Path | None, sample_rate_hz: int) -> AbstractContextManager[Ke
 
 
 def _screen(
-    source: Recording | RawPipe | Microphone, args: argparse.Namespace, name: str
+    source: Recording | RawInput | Microphone, args: argparse.Namespace, name: str
 ) -> AbstractContextManager[Screen | None]:
     """Show the stream where somebody looks; for anything else, what is printed is all there is."""
     if args.json or not on_terminal(sys.stdout):
@@ -180,7 +181,7 @@ def keyword_settings(client: SyncClient, args: argparse.Namespace) -> list[Keywo
 
 def _run(
     client: SyncClient,
-    source: Recording | RawPipe | Microphone,
+    source: Recording | RawInput | Microphone,
     args: argparse.Namespace,
     printer: Printer,
     *,
@@ -194,7 +195,7 @@ def _run(
     audio_s, detections, broken = 0.0, 0, False
     audio: Iterable[bytes | Silence] = source
     if not isinstance(source, Microphone) and args.pace:
-        audio = paced(source)
+        audio = in_real_time(source)
     keywords = keyword_settings(client, args)
     try:
         with _screen(source, args, name) as screen:

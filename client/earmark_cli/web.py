@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
-from earmark_client.channel import is_loopback
+from earmark_client.addresses import is_loopback
 from earmark_client.errors import EarmarkError, InvalidRequestError, NotInstalledError
 
 from earmark_cli.connection import reached

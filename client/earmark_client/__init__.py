@@ -1,7 +1,8 @@
-"""The Earmark client: keywords in live audio, over gRPC.
+"""The Earmark client: keyword spotting in live audio, over gRPC.
 
-`Client` is for asyncio, `SyncClient` for plain code. All times are float seconds, offsets from the
-start of the stream's audio. Everything raised on purpose is an `EarmarkError`.
+`Client` is for asyncio, `SyncClient` for synchronous code. All offsets and lengths are float seconds;
+offsets count from the start of the stream's audio. All deliberate errors are subclasses of
+`EarmarkError`.
 
     import asyncio
     from earmark_client import Client, Detection, Recording
@@ -111,8 +112,8 @@ _MODULES = ("events", "errors", "audio", "recording", "microphone", "client", "s
 
 
 def __getattr__(name: str) -> Any:
-    # gRPC takes its settings from the environment as it is imported, so the `earmark` command must be
-    # able to import this package without it.
+    # Submodules are imported on first use, so that importing this package is fast. It also lets a
+    # program set gRPC's environment variables first, which gRPC reads during its import.
     if name in __all__:
         for module in _MODULES:
             names = vars(import_module(f"{__name__}.{module}"))

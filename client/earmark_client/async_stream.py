@@ -1,4 +1,4 @@
-"""One stream of the asynchronous client: what runs beside its reader, and the call that it is on."""
+"""One stream of the asynchronous client: the task that reads its audio, and its current call."""
 
 from __future__ import annotations
 
@@ -9,109 +9,111 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from earmark_client import messages
-from earmark_client.channel import SpottingStub
-from earmark_client.errors import ConnectionLostError, EarmarkError, ServerUnreachableError, error_from_rpc
+from earmark_client.channel_pool import SpottingStub
+from earmark_client.errors import (
+    EarmarkError,
+    client_closed,
+    error_from_rpc,
+    not_answered,
+    stream_incomplete,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
 
     from earmark_client.audio import Chunk, Silence
-    from earmark_client.channel import Line
-    from earmark_client.credentials import Metadata
+    from earmark_client.channel_pool import ChannelPool
     from earmark_client.events import Event
-    from earmark_client.replay_buffer import Outbox
-    from earmark_client.resume import UnbrokenStream
-
-_CLOSED = "the client was closed in the middle of a stream"
+    from earmark_client.replay_buffer import ReplayBuffer
+    from earmark_client.resume import ResumableStream
 
 
 async def events(
-    stream: UnbrokenStream,
+    stream: ResumableStream,
     audio: AsyncIterable[Chunk] | Iterable[Chunk],
     *,
-    line: Line,
-    address: str,
+    pool: ChannelPool[grpc.aio.Channel],
     closed: asyncio.Event,
 ) -> AsyncGenerator[Event]:
-    """Give a stream's events, over as many calls as it takes."""
-    queue = _Queue(stream)
-    feeder = asyncio.create_task(_feed(queue, audio))
+    """Yield a stream's events, over any number of calls."""
+    queue = _AudioQueue(stream.replay_buffer)
+    reader = asyncio.create_task(_read_source(queue, audio))
     try:
         while True:
-            channel, pause = line.take(), None
-            call = _Call(stream, queue, channel, line.metadata, address)
+            channel, reconnecting = pool.acquire(), None
+            call = _Call(stream, queue, channel, pool)
             try:
-                while (found := await call.events()) is not None:
-                    for event in found:
+                while (new_events := await call.next_events()) is not None:
+                    for event in new_events:
                         yield event
             except EarmarkError as error:
                 if closed.is_set():
                     raise
-                pause = stream.pause(error)
+                reconnecting = stream.next_attempt(error)
             else:
                 if stream.ended:
                     return
-                pause = stream.pause(None)
+                reconnecting = stream.next_attempt(None)
             finally:
                 await call.end()
-                worn = line.give_back(channel, worn=pause is not None)
-                if worn is not None:
-                    await worn.close()
-            yield pause
+                unused = pool.release(channel, discard=reconnecting is not None)
+                if unused is not None:
+                    await unused.close()
+            yield reconnecting
             with suppress(TimeoutError):
-                await asyncio.wait_for(closed.wait(), pause.delay_s)
-                raise ConnectionLostError(_CLOSED)
+                await asyncio.wait_for(closed.wait(), reconnecting.delay_s)
+                raise client_closed()
     finally:
-        feeder.cancel()
-        await asyncio.wait([feeder])
+        reader.cancel()
+        await asyncio.wait([reader])
 
 
-class _Queue:
-    """The stream's outbox, for the task that fills it and the one that empties it."""
+class _AudioQueue:
+    """Connects the task that fills a replay buffer with the one that sends its audio."""
 
-    def __init__(self, stream: UnbrokenStream) -> None:
-        self._outbox = stream.outbox
-        self._filled, self._emptied = asyncio.Event(), asyncio.Event()
+    def __init__(self, buffer: ReplayBuffer) -> None:
+        self._buffer = buffer
+        self._appended, self._consumed = asyncio.Event(), asyncio.Event()
 
-    async def put(self, chunk: Chunk) -> None:
-        """Put a chunk in, and wait until there is room for the next."""
-        for piece in self._outbox.pieces(chunk):
-            await self.room()
-            self._outbox.put(piece)
-            self._filled.set()
-        await self.room()
+    async def append(self, chunk: Chunk) -> None:
+        """Append a chunk, and wait until there is capacity for the next."""
+        for piece in self._buffer.pieces(chunk):
+            await self.wait_for_capacity()
+            self._buffer.append(piece)
+            self._appended.set()
+        await self.wait_for_capacity()
 
-    async def room(self) -> None:
-        """Wait until there is room."""
-        while not self._outbox.has_room:
-            self._emptied.clear()
-            await self._emptied.wait()
+    async def wait_for_capacity(self) -> None:
+        """Wait until the buffer has capacity."""
+        while not self._buffer.has_capacity:
+            self._consumed.clear()
+            await self._consumed.wait()
 
-    def end(self, failure: Exception | None = None) -> None:
-        """Put the end in."""
-        self._outbox.end(failure)
-        self._filled.set()
+    def end(self, error: Exception | None = None) -> None:
+        """Mark the source as ended."""
+        self._buffer.end(error)
+        self._appended.set()
 
-    async def next(self) -> bytes | Silence | None:
-        """Wait for what is to be sent next; None at the end."""
-        while (audio := self._outbox.next()) is None and not self._outbox.over:
-            self._filled.clear()
-            await self._filled.wait()
-        self._emptied.set()
+    async def next_message(self) -> bytes | Silence | None:
+        """Wait for the next audio to send, None at the end of the source."""
+        while (audio := self._buffer.next_message()) is None and not self._buffer.source_ended:
+            self._appended.clear()
+            await self._appended.wait()
+        self._consumed.set()
         return audio
 
-    def look_for_room(self) -> None:
-        """Look again: something may have been let go of."""
-        self._emptied.set()
+    def notify_consumed(self) -> None:
+        """Notify the source that the buffer may have discarded audio."""
+        self._consumed.set()
 
 
-async def _feed(queue: _Queue, audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> None:
-    """Take the caller's audio, also while there is no connection."""
+async def _read_source(queue: _AudioQueue, audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> None:
+    """Read the caller's audio into the queue, also while there is no connection."""
     try:
         async for chunk in _aiter(audio):
-            await queue.put(chunk)
-    except Exception as failure:
-        queue.end(failure)
+            await queue.append(chunk)
+    except Exception as error:
+        queue.end(error)
     else:
         queue.end()
 
@@ -123,7 +125,7 @@ async def _aiter(audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> AsyncIterator
     else:
         for chunk in audio:
             yield chunk
-            # There may be room for many, and others want to run too.
+            # The queue may have capacity for many chunks, and other tasks must run in between.
             await asyncio.sleep(0)
 
 
@@ -131,102 +133,108 @@ class _Call:
     """One call of a stream."""
 
     def __init__(
-        self, stream: UnbrokenStream, queue: _Queue, channel: Any, metadata: Metadata, address: str
+        self,
+        stream: ResumableStream,
+        queue: _AudioQueue,
+        channel: grpc.aio.Channel,
+        pool: ChannelPool[grpc.aio.Channel],
     ) -> None:
         self._stream = stream
         self._queue = queue
-        self._address = address
-        self._call = SpottingStub(channel).StreamingSpot(metadata=(*metadata, *stream.trace.metadata))
-        self._given = _GivenStatus(self._call)
-        self._sender = asyncio.create_task(_send(self._call, stream.begin(), stream.outbox, queue))
+        self._address = pool.target
+        metadata = (*pool.call_metadata, *stream.trace.metadata)
+        self._call = SpottingStub(channel).StreamingSpot(metadata=metadata)
+        self._status = _ServerStatus(self._call)
+        self._sender = asyncio.create_task(
+            _send(self._call, stream.begin_call(), stream.replay_buffer, queue)
+        )
         self._responses = aiter(self._call)
 
-    async def events(self) -> list[Event] | None:
-        """Give what comes next; None at the end: the stream is done, or is to move to another call.
+    async def next_events(self) -> list[Event] | None:
+        """Return the events of the next response, None if the stream is complete or must move.
 
-        Kinds of EarmarkError where the call broke, and what the caller's audio failed with.
+        Raises an EarmarkError if the call broke, or the exception that ended the caller's audio.
         """
         stream = self._stream
-        if stream.moving:
+        if stream.server_draining:
             return None
         try:
-            async with asyncio.timeout(None if stream.answered else stream.answer_within_s):
+            async with asyncio.timeout(None if stream.answered else stream.answer_timeout_s):
                 response = await anext(self._responses, None)
         except grpc.aio.AioRpcError as error:
             if stream.ended:
                 return None
-            failed = await self._given.instead_of(error)
-            raise error_from_rpc(failed, self._address, answered=stream.answered) from error
+            sent = await self._status.of(error)
+            raise error_from_rpc(sent, self._address, answered=stream.answered) from error
         except TimeoutError:
-            raise ServerUnreachableError(
-                f"the server at {self._address} does not take the stream up"
-            ) from None
+            raise not_answered(self._address) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # gRPC's word for a call that this side ended: `_send`, for its audio failed, or `close`.
-            raise stream.outbox.failure or ConnectionLostError(_CLOSED) from None
+            # This side ended the call: `_send` after an error of the source, or `Client.close`.
+            raise stream.replay_buffer.source_error or client_closed() from None
         if response is None:
             if stream.ended:
                 return None
-            raise ConnectionLostError(f"the server at {self._address} ended the call before the stream")
+            raise stream_incomplete(self._address)
         if not stream.answered:
-            stream.trace.take(await self._call.initial_metadata())
-        events = list(stream.take(response))
-        self._queue.look_for_room()
-        return events
+            stream.trace.read(await self._call.initial_metadata())
+        new_events = list(stream.consume(response))
+        self._queue.notify_consumed()
+        return new_events
 
     async def end(self) -> None:
-        """End the call, if it has not ended by itself."""
+        """End the call if it has not ended."""
         self._call.cancel()
         self._sender.cancel()
         await asyncio.wait([self._sender])
 
 
-async def _send(call: Any, first: messages.StreamRequest, outbox: Outbox, queue: _Queue) -> None:
-    """Write the configuration and all the audio, each piece when there is room for it, and half-close.
+async def _send(call: Any, first: messages.StreamRequest, buffer: ReplayBuffer, queue: _AudioQueue) -> None:
+    """Write the configuration and all audio as flow control permits, then half-close.
 
-    A call that has ended is the reader's affair; a failure of the audio's source cancels the call.
+    Ignores that the call has ended, which the reader of its responses reports. Cancels the call if the
+    source of the audio fails.
     """
     # A write to a call that has ended raises one of these two.
     with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         await call.write(first)
-        while (audio := await queue.next()) is not None:
+        while (audio := await queue.next_message()) is not None:
             await call.write(messages.audio_request(audio))
-        if outbox.failure is not None:
+        if buffer.source_error is not None:
             call.cancel()
             return
         await call.done_writing()
 
 
-class _GivenStatus:
-    """The status that the server gave a call.
+class _ServerStatus:
+    """The status that the server sent for a call.
 
-    grpc.aio writes INTERNAL over it when a write fails because the call has just ended
-    (https://github.com/grpc/grpc/issues/36066): without this, the reason of a refusal would be lost.
+    grpc.aio replaces it with INTERNAL if a write fails because the call has just ended
+    (https://github.com/grpc/grpc/issues/36066), and the reason of a rejection would be lost.
     """
 
-    _OVERWRITTEN = "Internal error from Core"
+    _REPLACEMENT = "Internal error from Core"
 
     def __init__(self, call: Any) -> None:
         self._error: grpc.aio.AioRpcError | None = None
         self._known = asyncio.Event()
-        call.add_done_callback(self._note)
+        call.add_done_callback(self._store)
 
-    async def instead_of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """Give the error that the server sent, where the one that was raised hides it."""
-        if error.details() != self._OVERWRITTEN:
+    async def of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Return the error that the server sent, where gRPC has replaced it by `error`; else `error`."""
+        if error.details() != self._REPLACEMENT:
             return error
         with suppress(TimeoutError):
-            # Written over before it came, it is on its way.
+            # If the server's status has not arrived yet, it is about to.
             await asyncio.wait_for(self._known.wait(), 1.0)
         return self._error or error
 
-    def _note(self, call: Any) -> None:
-        # Called with each status in turn; of a call that is done these coroutines never wait.
+    def _store(self, call: Any) -> None:
+        # gRPC calls this once for each status. After the call these coroutines never wait.
         details = _result(call.details())
-        if details != self._OVERWRITTEN:
+        if details != self._REPLACEMENT:
             self._error = grpc.aio.AioRpcError(
                 _result(call.code()), grpc.aio.Metadata(), _result(call.trailing_metadata()), details
             )
@@ -234,10 +242,10 @@ class _GivenStatus:
 
 
 def _result(finished: Coroutine[Any, Any, Any]) -> Any:
-    """Give the result of a coroutine that has nothing to wait for."""
+    """Return the result of a coroutine that has nothing to wait for."""
     try:
         finished.send(None)
     except StopIteration as stop:
         return stop.value
     finished.close()
-    raise RuntimeError("a call that is done has no status")
+    raise RuntimeError("a call that has ended has no status")

@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc.aio
 
 from earmark_client import async_stream, messages
-from earmark_client.audio import Encoding
-from earmark_client.channel import (
-    DEFAULT_ADDRESS,
-    HealthStub,
-    Line,
-    SpottingStub,
-    connect,
-    is_local,
-    options,
-    target,
-)
-from earmark_client.credentials import credentials, metadata
+from earmark_client.addresses import DEFAULT_ADDRESS
+from earmark_client.audio import AudioFormat, Encoding
+from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
 from earmark_client.errors import error_from_rpc
-from earmark_client.resume import RESUME_WITHIN_S, UnbrokenStream
+from earmark_client.resume import ResumableStream
+from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
@@ -36,21 +28,21 @@ Result = TypeVar("Result")
 
 
 class Client:
-    """A connection to an Earmark server, for asyncio; `SyncClient` is its twin for plain code.
+    """A connection to an Earmark server, for asyncio; `SyncClient` is its synchronous counterpart.
 
-    `address` is HOST:PORT. With `tls` everything is encrypted, and the server's certificate checked:
-    True trusts the public authorities, `Tls(ca=...)` one's own. `token` says who calls; it is sent in
-    plain text only where it does not leave this machine, else InvalidRequestError says so.
+    `address` is HOST:PORT. `tls` encrypts the connection and verifies the server's certificate: True
+    trusts the public certificate authorities, `Tls(ca=...)` your own. `token` authenticates the client.
+    Without TLS it is sent only to this machine; for any other address InvalidRequestError is raised.
 
-    The connection is made by the first call, within `connect_timeout_s`; calls with one answer may take
-    `call_timeout_s`. Where HOST has several addresses, calls go to the first that answers; with
-    `round_robin` in turn to all that answered so far and whose health is SERVING, which they must tell
-    without a token (`earmark-server --open-health`).
+    The first call opens the connection, within `connect_timeout_s`. Unary calls time out after
+    `call_timeout_s`. If HOST has several addresses, all calls go to the first one that answers. With
+    `round_robin` they go in turn to all connected servers whose health is SERVING; the health check
+    sends no token, so these servers need `earmark-server --open-health`.
 
-    Every method raises kinds of EarmarkError: AccessError where the server wants another token,
-    UntrustedServerError where it is not to be trusted.
+    All methods raise subclasses of EarmarkError, such as AccessError if the server rejects the token and
+    UntrustedServerError if its certificate cannot be verified.
 
-    One client serves any number of calls at the same time, on the event loop that it was first used on.
+    A client can run any number of calls concurrently. It belongs to the event loop of its first call.
     """
 
     def __init__(
@@ -63,16 +55,18 @@ class Client:
         call_timeout_s: float = 60.0,
         round_robin: bool = False,
     ) -> None:
-        self.address = target(address)
+        self._pool = ChannelPool(
+            grpc.aio.insecure_channel,
+            grpc.aio.secure_channel,
+            address=address,
+            tls=tls,
+            token=token,
+            connect_timeout_s=connect_timeout_s,
+            round_robin=round_robin,
+        )
+        self.address = self._pool.target
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
-        own = credentials(tls)
-        settings = options(self.address, connect_timeout_s, round_robin=round_robin)
-        # A channel belongs to the loop that runs when it is made.
-        self._line = Line(
-            lambda: connect(grpc.aio, self.address, own, settings),
-            metadata(token, is_safe=own is not None or is_local(self.address)),
-        )
         self._closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -82,9 +76,9 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection and cancel all running calls."""
         self._closed.set()
-        for channel in self._line.close():
+        for channel in self._pool.close():
             await channel.close()
 
     def stream(
@@ -99,38 +93,36 @@ class Client:
         score_interval_s: float | None = None,
         progress_interval_s: float | None = None,
         resume: Progress | None = None,
-        resume_within_s: float = RESUME_WITHIN_S,
+        resume_within_s: float = DEFAULT_RESUME_WITHIN_S,
         request_id: str = "",
     ) -> AsyncGenerator[Event]:
-        """Send live audio and get events as they are decided: Started first, Ended last.
+        """Stream live audio; yield events as soon as they are decided: Started first, Ended last.
 
-        A stream that has started survives its connection and its server: the client keeps the audio
-        that a server would need again, tries again with growing pauses, on a new connection (which
-        may lead to another server behind the same name), and gives every event of an unbroken
-        stream exactly once, with the same ids and offsets. `Reconnecting` and `Resumed` tell of it.
-        It gives up, with ConnectionLostError, when the stream has got no further for
-        `resume_within_s`. Until then the source is not kept waiting: at most `resume_within_s` and
-        30 s of audio, and a `progress_interval_s`, are kept. A source that gives more than that,
-        faster than the server listens, waits. With `resume_within_s=0` nothing is kept and what breaks
-        is broken.
+        A started stream survives the loss of its connection and of its server. The client keeps the
+        audio that a server would need again, reconnects with growing delays (possibly to another server
+        behind the same name), and yields each event of the unbroken stream exactly once, with the same
+        ids and offsets. `Reconnecting` and `Resumed` report this. If the stream does not advance for
+        `resume_within_s`, it ends with ConnectionLostError. Until then the client keeps reading the
+        source: it keeps at most `resume_within_s` + 30 s + `progress_interval_s` of audio, and makes a
+        source wait that produces more than that faster than the server processes it. With
+        `resume_within_s=0` no audio is kept, and a lost connection ends the stream.
 
-        `audio` gives chunks of any length: bytes in `encoding` (split anywhere), or numpy arrays of
-        float (full scale at -1 and 1) or int16 samples, [n] or [n, channels], or `Silence(seconds)`.
-        It ends with the iterator; an exception of the iterator ends the stream and comes out here. A
-        plain iterable is read on the event loop, so it must not block.
+        `audio` yields chunks of any length: bytes in `encoding` (split anywhere), numpy arrays of float
+        (full scale at -1 and 1) or int16 samples, [n] or [n, channels], or `Silence(seconds)`. The stream
+        ends with the iterator; an exception of the iterator ends the stream and is raised here. A plain
+        iterable is read on the event loop, so it must not block.
 
-        `keywords`: names or KeywordSettings; none means all of the model's. `score_interval_s`: ask
-        for Scores so often. `progress_interval_s`: how often Progress comes (1 s). `resume`: go on
-        with a stream of another client, from its newest Progress; `audio` then begins at its
-        `replay_s`, and detections that came after that Progress come again with the same ids.
+        `keywords`: names or KeywordSettings, by default all keywords of the model. `score_interval_s`:
+        interval of Scores, by default none. `progress_interval_s`: interval of Progress, 1 s by default.
+        `resume`: continue a stream of another client from its latest Progress; `audio` then begins at
+        its `replay_s`, and detections after that Progress come again with the same ids. `request_id`:
+        name of the stream in the server's log, by default chosen by the server.
 
-        ConnectionLostError when the stream broke for good, ServerUnreachableError when no server
-        answers at its beginning, InvalidRequestError for what the contract refuses.
+        Raises ConnectionLostError if the stream broke permanently, ServerUnreachableError if no server
+        answers at its start, and InvalidRequestError if the server rejects the request.
         """
-        stream = UnbrokenStream(
-            sample_rate_hz=sample_rate_hz,
-            encoding=encoding,
-            channels=channels,
+        options = StreamOptions(
+            audio_format=AudioFormat(sample_rate_hz, encoding, channels),
             model=model,
             keywords=keywords,
             score_interval_s=score_interval_s,
@@ -139,7 +131,7 @@ class Client:
             resume_within_s=resume_within_s,
             request_id=request_id,
         )
-        return async_stream.events(stream, audio, line=self._line, address=self.address, closed=self._closed)
+        return async_stream.events(ResumableStream(options), audio, pool=self._pool, closed=self._closed)
 
     async def spot(
         self,
@@ -152,17 +144,15 @@ class Client:
         keywords: Iterable[str | KeywordSetting] = (),
         request_id: str = "",
     ) -> SpotResult:
-        """Mark every keyword in a whole short recording.
+        """Detect keywords in a whole short recording.
 
-        `audio`: a file's path, a file's bytes (WAV, FLAC, Ogg), or, with `sample_rate_hz`, raw
+        `audio`: the path or the bytes of a file (WAV, FLAC, Ogg), or, with `sample_rate_hz`, raw
         samples as bytes in `encoding` or as an array.
         """
         return await self._unary(
             messages.spot(
                 audio,
-                sample_rate_hz=sample_rate_hz,
-                encoding=encoding,
-                channels=channels,
+                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels),
                 model=model,
                 keywords=keywords,
                 request_id=request_id,
@@ -179,42 +169,44 @@ class Client:
         model: str = "",
         request_id: str = "",
     ) -> Classification:
-        """Name the one word in a clip; `audio` as for `spot`."""
+        """Classify a clip with one word; `audio` is as for `spot`."""
         return await self._unary(
             messages.classify(
                 audio,
-                sample_rate_hz=sample_rate_hz,
-                encoding=encoding,
-                channels=channels,
+                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels),
                 model=model,
                 request_id=request_id,
             )
         )
 
     async def list_models(self) -> tuple[ModelInfo, ...]:
-        """List the models that the server has loaded, the default one first."""
+        """List the models that the server has loaded, the default model first."""
         return await self._unary(messages.list_models())
 
     async def get_model(self, name: str = "") -> ModelInfo:
-        """Describe one model; without a name, the default one."""
+        """Return one model, without a name the default model."""
         return await self._unary(messages.get_model(name))
 
     async def health(self, service: str = "") -> Health:
-        """Ask whether the server, or one of its services, is serving."""
+        """Return the health of the server, or of one of its services."""
         try:
             async with self._channel() as channel:
                 check = HealthStub(channel).Check
                 request = messages.health_request(service)
                 return messages.health(
-                    await check(request, timeout=self._connect_timeout_s, metadata=self._line.metadata)
+                    await check(request, timeout=self._connect_timeout_s, metadata=self._pool.call_metadata)
                 )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
 
     async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
-        """Give the health now, and again whenever it changes, until the server goes away."""
+        """Yield the current health, and again at each change.
+
+        Raises an EarmarkError when the server is lost.
+        """
         async with self._channel() as channel:
-            call = HealthStub(channel).Watch(messages.health_request(service), metadata=self._line.metadata)
+            request = messages.health_request(service)
+            call = HealthStub(channel).Watch(request, metadata=self._pool.call_metadata)
             answered = False
             try:
                 async for response in call:
@@ -227,20 +219,22 @@ class Client:
 
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
-        channel = self._line.take()
+        channel = self._pool.acquire()
         try:
             yield channel
         finally:
-            worn = self._line.give_back(channel)
-            if worn is not None:
-                await worn.close()
+            unused = self._pool.release(channel)
+            if unused is not None:
+                await unused.close()
 
-    async def _unary(self, unary: messages.Unary[Result]) -> Result:
+    async def _unary(self, call: messages.UnaryCall[Result]) -> Result:
         try:
             async with self._channel() as channel:
-                method = getattr(SpottingStub(channel), unary.method)
-                return unary.read(
-                    await method(unary.request, timeout=self._call_timeout_s, metadata=self._line.metadata)
+                method = getattr(SpottingStub(channel), call.method)
+                return call.parse(
+                    await method(
+                        call.request, timeout=self._call_timeout_s, metadata=self._pool.call_metadata
+                    )
                 )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error

@@ -1,4 +1,4 @@
-"""How a client knows its server, and shows who it is: TLS and bearer tokens."""
+"""Credentials: TLS certificates and bearer tokens."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Metadata = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """An encrypted connection, to a server whose certificate is checked.
+    """TLS settings of a connection. The server's certificate is always verified.
 
-    ca           PEM file of the authorities that are trusted; None: the public ones, as gRPC knows them
-    certificate  PEM file of the client's own certificate, where the server wants one
-    key          PEM file of that certificate's key, without a password
+    ca           PEM file of the trusted certificate authorities; None: gRPC's built-in public ones
+    certificate  PEM file of the client's certificate, for servers that require one (mutual TLS)
+    key          PEM file of that certificate's private key, without a password
     """
 
     ca: str | PathLike[str] | None = None
@@ -34,17 +34,17 @@ class Tls:
     key: str | PathLike[str] | None = None
 
 
-def credentials(tls: bool | Tls) -> grpc.ChannelCredentials | None:
-    """Make a channel's credentials; None for plain text.
+def channel_credentials(tls: bool | Tls) -> grpc.ChannelCredentials | None:
+    """Return the credentials of a channel, None for plain text.
 
-    InvalidRequestError where the files cannot be used: gRPC would only say that it did not connect.
+    Raises InvalidRequestError if the files cannot be used; gRPC would only report a failed connection.
     """
     if not tls:
         return None
     if tls is True:
         tls = Tls()
     if (tls.certificate is None) != (tls.key is None):
-        raise InvalidRequestError("a client's certificate and its key must be given together")
+        raise InvalidRequestError("a client certificate and its key must be given together")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ca = certificate = key = None
     if tls.ca is not None:
@@ -52,14 +52,14 @@ def credentials(tls: bool | Tls) -> grpc.ChannelCredentials | None:
         try:
             context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
         except (ssl.SSLError, ValueError):
-            raise InvalidRequestError(f"{tls.ca} has no certificates in PEM format in it") from None
+            raise InvalidRequestError(f"{tls.ca} contains no certificates in PEM format") from None
     if tls.certificate is not None and tls.key is not None:
         certificate, key = _read(tls.certificate), _read(tls.key)
         try:
             context.load_cert_chain(tls.certificate, tls.key, password="")
         except (ssl.SSLError, ValueError) as error:
             if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-                problem = f"the key {tls.key} is not that of the certificate {tls.certificate}"
+                problem = f"the key {tls.key} does not belong to the certificate {tls.certificate}"
             else:
                 problem = (
                     f"the certificate {tls.certificate} and its key {tls.key} must be PEM files, the key "
@@ -69,20 +69,20 @@ def credentials(tls: bool | Tls) -> grpc.ChannelCredentials | None:
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
-def metadata(token: str | None, *, is_safe: bool) -> Metadata:
-    """Make what goes with every call.
+def token_metadata(token: str | None, *, is_private: bool) -> Metadata:
+    """Return the call metadata that carries a token.
 
-    InvalidRequestError, never with the token in it, for one that cannot be sent, or must not: `is_safe`
-    says whether only the server can read along.
+    `is_private`: whether nobody but the server can read what is sent. Raises InvalidRequestError, with a
+    message that never contains the token, for a token that is malformed or would not stay private.
     """
     if token is None:
         return ()
     if not _TOKEN.fullmatch(token):
         raise InvalidRequestError("the token must be 1 to 4096 ASCII characters without spaces")
-    if not is_safe:
+    if not is_private:
         raise InvalidRequestError(
-            "a token is not sent in plain text to another machine, where anybody on the way could read it: "
-            "use TLS (tls=True, or --tls)"
+            "a token is not sent in plain text to another machine, because anyone on the network could read "
+            "it: use TLS (tls=True, or --tls)"
         )
     return (("authorization", f"Bearer {token}"),)
 

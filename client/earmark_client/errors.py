@@ -1,4 +1,4 @@
-"""What can go wrong, as one root error and its few kinds, each with a sentence on what to do."""
+"""The errors of this package: one root class, a few kinds, and messages that name cause and remedy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DOMAIN = "earmark.v1"
 
 
 class EarmarkError(Exception):
-    """The root of everything that this package raises on purpose.
+    """Base class of all errors that this package raises deliberately.
 
-    `str(error)` is a sentence for a person. For programs:
+    `str(error)` is a message for people. For programs:
 
-    status         the gRPC status' name, such as ``INVALID_ARGUMENT``; empty where no server was involved
-    reason         the contract's stable reason, such as ``UNKNOWN_KEYWORD``; empty where there is none
-    retry_after_s  seconds to wait before trying again, where the server said so
-    retryable      whether the same request may well succeed later, or on another server
+    status         name of the gRPC status, such as ``INVALID_ARGUMENT``; empty if no server was involved
+    reason         stable reason of `earmark.v1`, such as ``UNKNOWN_KEYWORD``; empty if there is none
+    retry_after_s  seconds to wait before a retry, if the server gave them
+    retryable      whether the same request may succeed later, or on another server
     """
 
     retryable = False
@@ -44,63 +44,63 @@ class ServerUnreachableError(EarmarkError):
 
 
 class ConnectionLostError(EarmarkError):
-    """The server, or the way to it, went away in the middle of a stream."""
+    """The connection or the server was lost during a stream."""
 
     retryable = True
 
 
 class ServerDrainingError(EarmarkError):
-    """The server is about to stop and takes nothing new."""
+    """The server is draining and accepts no new calls."""
 
     retryable = True
 
 
 class ServerBusyError(EarmarkError):
-    """The server has too much to do; `retry_after_s` may say when to come back."""
+    """The server is at its capacity; `retry_after_s` may say when to retry."""
 
     retryable = True
 
 
 class TimedOutError(EarmarkError):
-    """No answer in time, or a stream on which nothing was sent, or its events not read, for too long."""
+    """The answer took too long, or a stream sent no audio, or did not read its events, for too long."""
 
     retryable = True
 
 
 class InvalidRequestError(EarmarkError, ValueError):
-    """What was asked for, or sent, cannot be served: audio, format, keywords, thresholds, resume token."""
+    """The request is invalid: its audio, format, keywords, thresholds or resume token."""
 
 
 class UnknownModelError(EarmarkError):
-    """The server has no model of that name."""
+    """The server has no model with that name."""
 
 
 class AccessError(EarmarkError):
-    """The server wants credentials, or other ones."""
+    """The server requires credentials, or rejects the ones that were sent."""
 
 
 class UntrustedServerError(EarmarkError):
-    """What answers does not speak TLS, or cannot prove that it is the server that was asked for."""
+    """The server does not use TLS, or its certificate cannot be verified."""
 
 
 class ServerFaultError(EarmarkError):
-    """The server failed; its log tells more under the id in the message."""
+    """The server failed; its log has details under the id in the message."""
 
 
 class IncompatibleServerError(EarmarkError):
-    """What answers does not serve `earmark.v1`, or cannot go on with what another server began."""
+    """The server does not serve `earmark.v1`, violates it, or cannot continue another server's stream."""
 
 
 class RecordingError(EarmarkError):
-    """A recording cannot be read: not there, not a recording, empty, damaged."""
+    """A recording cannot be read: it is missing, of another file type, empty or damaged."""
 
 
 class MicrophoneError(EarmarkError):
-    """There is no microphone to listen to, or it cannot be opened."""
+    """There is no microphone, or it cannot be opened."""
 
 
 class NotInstalledError(EarmarkError):
-    """An optional part of Earmark is needed and not installed."""
+    """An optional dependency of Earmark is needed and not installed."""
 
 
 _KINDS: dict[str, type[EarmarkError]] = {
@@ -119,10 +119,10 @@ _KINDS: dict[str, type[EarmarkError]] = {
 
 
 def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> EarmarkError:
-    """Turn a failed call's `grpc.RpcError` into this package's error.
+    """Convert the `grpc.RpcError` of a failed call.
 
-    `error` is what either flavour of gRPC raises: it has `code()`, `details()` and
-    `trailing_metadata()`. `answered`: the server had already sent something on this call.
+    `error` comes from `grpc` or `grpc.aio`: it has `code()`, `details()` and `trailing_metadata()`.
+    `answered`: the server had already sent a response on this call.
     """
     status = error.code().name
     text = error.details() or ""
@@ -134,14 +134,17 @@ def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> Earma
         elif (problem := _untrusted(text)) is not None:
             kind, text = UntrustedServerError, f"the server at {address} {problem}"
         elif answered:
-            kind, text = ConnectionLostError, f"the server at {address} went away: {_cause(text)}"
+            kind, text = (
+                ConnectionLostError,
+                f"the connection to the server at {address} was lost: {_cause(text)}",
+            )
         else:
             kind = ServerUnreachableError
-            text = f"no Earmark server answers at {address} ({_cause(text)}): {_what_to_do(text)}"
+            text = f"no Earmark server answers at {address} ({_cause(text)}): {_remedy(text)}"
     elif status == "UNIMPLEMENTED":
-        text = f"what answers at {address} does not serve {_DOMAIN}: is that the right address? ({text})"
+        text = f"the server at {address} does not serve {_DOMAIN}: check the address ({text})"
     elif status == "DEADLINE_EXCEEDED" and not reason:
-        text = f"the server at {address} did not answer in time"
+        text = f"the server at {address} did not answer in time: retry later, or use another server"
     elif status == "RESOURCE_EXHAUSTED" and not reason and "larger than max" in text:
         kind, reason = InvalidRequestError, "MESSAGE_TOO_LARGE"
         text = f"the recording is too large for one call: stream it instead ({text})"
@@ -150,8 +153,23 @@ def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> Earma
     return kind(text or status, status=status, reason=reason, retry_after_s=retry_after_s)
 
 
+def client_closed() -> ConnectionLostError:
+    """Return the error of a stream whose client was closed."""
+    return ConnectionLostError("the client was closed during the stream")
+
+
+def not_answered(address: str) -> ServerUnreachableError:
+    """Return the error of a call that the server has not answered in time."""
+    return ServerUnreachableError(f"the server at {address} did not answer the stream in time")
+
+
+def stream_incomplete(address: str) -> ConnectionLostError:
+    """Return the error of a call that the server ended without an error before the stream was complete."""
+    return ConnectionLostError(f"the server at {address} ended the call before the stream was complete")
+
+
 def _details(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, float | None]:
-    """Read ErrorInfo's reason and RetryInfo's delay in seconds out of trailing metadata."""
+    """Return ErrorInfo's reason, and RetryInfo's delay in seconds, from trailing metadata."""
     reason, retry_after_s = "", None
     for key, value in metadata:
         if key != _DETAILS_KEY or not isinstance(value, bytes):
@@ -169,34 +187,35 @@ def _details(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, float | 
     return reason, retry_after_s
 
 
-# What BoringSSL and gRPC say when a connection is not trusted, and what that means to a person.
+# Messages of BoringSSL and gRPC about connections that are not trusted, and their cause and remedy.
 _UNTRUSTED = {
-    "WRONG_VERSION_NUMBER": "does not speak TLS: leave out tls (--tls), or check the port",
-    "certificate has expired": "has a certificate that has expired: it must be renewed there",
-    "certificate is not yet valid": "has a certificate that is not valid yet: check the clocks",
-    "Hostname Verification Check failed": "has a certificate for another name: use a name that is in it",
-    "CERTIFICATE_VERIFY_FAILED": "has a certificate that no trusted authority signed: give that of its "
-    "authority with Tls(ca=...) (--ca FILE)",
+    "WRONG_VERSION_NUMBER": "does not use TLS: omit tls (--tls), or check the port",
+    "certificate has expired": "has an expired certificate: renew it on the server",
+    "certificate is not yet valid": "has a certificate that is not valid yet: check both clocks",
+    "Hostname Verification Check failed": "has a certificate for another name: connect to a name "
+    "that is in the certificate",
+    "CERTIFICATE_VERIFY_FAILED": "has a certificate that no trusted authority has signed: give the "
+    "certificate of its authority with Tls(ca=...) (--ca FILE)",
 }
 _UNTRUSTED["certificate signature failure"] = _UNTRUSTED["CERTIFICATE_VERIFY_FAILED"]
 
 
 def _untrusted(text: str) -> str | None:
-    return next((meaning for said, meaning in _UNTRUSTED.items() if said in text), None)
+    return next((problem for message, problem in _UNTRUSTED.items() if message in text), None)
 
 
-def _what_to_do(text: str) -> str:
+def _remedy(text: str) -> str:
     if "failed to connect" in text and "Socket closed" in text:
-        # Neither is told apart from a server that dies.
+        # A server that has just crashed looks the same.
         return (
-            "it closed the connection at once, as a server does that speaks TLS to a client that does not "
-            "(tls=True, --tls), or that wants a certificate of the client, or another one"
+            "the connection was closed at once, so the server may require TLS (tls=True, --tls), or a client "
+            "certificate that it trusts (--certificate, --key)"
         )
     return "check the address, or start a server there with `earmark-server`"
 
 
 def _cause(text: str) -> str:
-    """Shorten gRPC's chain of causes to its end, which is what a person can act on."""
+    """Return the last of gRPC's chain of causes, the one on which a person can act."""
     last = re.split(r"last error: (?:UNKNOWN: |UNAVAILABLE: )?", text)[-1]
     # "ipv4:127.0.0.1:1: Failed to connect to remote host: Connection refused"
     return last.rsplit("remote host: ", 1)[-1].strip() or "connection closed"

@@ -1,6 +1,6 @@
-"""What comes back from a server, as plain values.
+"""Events and results that a server returns, as plain values.
 
-Every offset and length is in seconds as a float; offsets count from the start of the stream's audio.
+All offsets and lengths are float seconds. Offsets count from the start of the stream's audio.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True)
 class ActiveKeyword:
-    """A keyword that is listened for, with the settings in force."""
+    """A keyword that is detected, with its effective settings."""
 
     keyword: str
     threshold: float
@@ -20,7 +20,7 @@ class ActiveKeyword:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A stream begins. First, before any audio is needed."""
+    """The stream has started. The first event; it comes before any audio is needed."""
 
     model: str
     model_version: str
@@ -32,9 +32,9 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A keyword was heard between `start_s` and `end_s`.
+    """A keyword was detected between `start_s` and `end_s`.
 
-    The same audio gives the same `id`, in whatever chunks it came and however often it was resumed.
+    The same audio always yields the same `id`, regardless of chunk sizes and of resumed calls.
     """
 
     keyword: str
@@ -46,7 +46,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class of a model and its probability, 0 to 1."""
+    """A class of a model and its probability, 0 to 1."""
 
     label: str
     score: float
@@ -54,7 +54,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Every class's score for the audio up to `offset_s`, in the model's order."""
+    """The scores of all classes for the audio up to `offset_s`, in the model's order."""
 
     offset_s: float
     scores: tuple[ClassScore, ...]
@@ -62,10 +62,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stream has come, and what it takes to resume it.
+    """How far the server has processed the stream, and what is needed to resume from there.
 
-    To go on with a stream that broke, pass its newest Progress as `resume=` and the audio from
-    `replay_s` on. Every detection that ends before `decided_s` had been sent by then.
+    To resume a broken stream, pass its latest Progress as `resume=`, and the audio from `replay_s` on.
+    The server has sent all detections that end before `decided_s`.
     """
 
     received_s: float
@@ -77,7 +77,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A stream has ended after all its audio. Last."""
+    """The stream has ended after all its audio was processed. The last event."""
 
     audio_s: float
     detections: int
@@ -85,10 +85,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """The connection is lost, or the server asks to move; the next try comes in `delay_s`.
+    """The connection is lost, or the server is draining; the next attempt starts in `delay_s`.
 
-    For information: nothing of the stream is lost, and nothing will come twice. `attempt` counts
-    the tries of one outage from 1.
+    For information only: no event will be missing or repeated. `attempt` counts the attempts of one
+    outage from 1.
     """
 
     cause: str
@@ -98,7 +98,7 @@ class Reconnecting:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The stream goes on where it was, `outage_s` after it broke."""
+    """The stream has resumed where it broke, `outage_s` after it broke."""
 
     outage_s: float
 
@@ -108,7 +108,7 @@ Event = Started | Detection | Scores | Progress | Reconnecting | Resumed | Ended
 
 @dataclass(frozen=True, slots=True)
 class SpotResult:
-    """Every keyword in a recording of `audio_s` seconds, in the order of their decision."""
+    """All detections in a recording of `audio_s` seconds, in the order in which they were decided."""
 
     detections: tuple[Detection, ...]
     audio_s: float
@@ -118,7 +118,7 @@ class SpotResult:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a clip sounds like: every class with its best score, highest first."""
+    """Classification of a clip: all classes with their highest scores, best first."""
 
     scores: tuple[ClassScore, ...]
     audio_s: float
@@ -134,7 +134,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetric:
-    """A figure that was measured when a model was made; `description` states how, and the unit."""
+    """A metric that was measured when a model was trained; `description` states how, and its unit."""
 
     name: str
     value: float
@@ -143,7 +143,7 @@ class ModelMetric:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSource:
-    """Data that a model was trained on."""
+    """A data set that a model was trained on."""
 
     name: str
     license: str
@@ -152,7 +152,7 @@ class TrainingSource:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that a server has loaded. `keywords` carry their calibrated settings."""
+    """A model that a server has loaded. `keywords` have their calibrated settings."""
 
     name: str
     version: str
@@ -169,7 +169,7 @@ class ModelInfo:
 
 
 class Health(Enum):
-    """What a server says of itself, or of one of its services, over `grpc.health.v1`."""
+    """Health of a server, or of one of its services, as `grpc.health.v1` reports it."""
 
     UNKNOWN = "UNKNOWN"
     SERVING = "SERVING"

@@ -1,4 +1,4 @@
-"""Between this package's values and the contract's messages; both clients are built on it."""
+"""Conversions between this package's values and the messages of `earmark.v1`, for both clients."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from earmark_client.errors import InvalidRequestError, RecordingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from earmark_client.audio import Samples
+    from google.protobuf.message import Message
+
+    from earmark_client.audio import AudioFormat, Samples
+    from earmark_client.stream_options import StreamOptions
 
 Result = TypeVar("Result")
 
 StreamRequest = service_pb.StreamingSpotRequest
 StreamResponse = service_pb.StreamingSpotResponse
 
-# What a unary call takes is one word or one sentence; a file above this was surely meant for a stream.
+# A unary call is meant for a word or a sentence. A larger file must be streamed.
 _MAX_UPLOAD_BYTES = 64 * 1024 * 1024
 
-# The most that a google.protobuf.Duration holds.
+# Limit of google.protobuf.Duration.
 _LONGEST_S = 315_576_000_000.0
 
 _ENCODINGS = {
@@ -41,45 +44,35 @@ _ENCODINGS = {
 
 
 @dataclass(frozen=True)
-class Unary(Generic[Result]):
-    """A call with one answer: the method's name, the request, and how to read the response."""
+class UnaryCall(Generic[Result]):
+    """A unary call: the method's name, the request, and the function that parses the response."""
 
     method: str
-    request: Any
-    read: Callable[[Any], Result]
+    request: Message
+    parse: Callable[[Any], Result]
 
 
-def stream_config(
-    *,
-    sample_rate_hz: int,
-    encoding: Encoding,
-    channels: int,
-    model: str,
-    keywords: Iterable[str | KeywordSetting],
-    score_interval_s: float | None,
-    progress_interval_s: float | None,
-    request_id: str,
-) -> service_pb.StreamingConfig:
-    """Build a stream's configuration, of one that begins."""
+def stream_config(options: StreamOptions) -> service_pb.StreamingConfig:
+    """Build the configuration of a stream, without what only a resumed call needs."""
     config = service_pb.StreamingConfig(
-        model=model,
-        audio_format=_audio_format(sample_rate_hz, encoding, channels),
-        keywords=_keyword_settings(keywords),
-        request_id=request_id,
+        model=options.model,
+        audio_format=_audio_format(options.audio_format),
+        keywords=_keyword_settings(options.keywords),
+        request_id=options.request_id,
     )
-    if score_interval_s is not None:
-        config.score_interval.CopyFrom(_duration(score_interval_s))
-    if progress_interval_s is not None:
-        config.progress_interval.CopyFrom(_duration(progress_interval_s))
+    if options.score_interval_s is not None:
+        config.score_interval.CopyFrom(_duration(options.score_interval_s))
+    if options.progress_interval_s is not None:
+        config.progress_interval.CopyFrom(_duration(options.progress_interval_s))
     return config
 
 
 def first_request(
     config: service_pb.StreamingConfig, resume: events.Progress | None, request_id: str
 ) -> StreamRequest:
-    """Build the first message of a stream's call, resumed from a Progress if there is one.
+    """Build the first message of a call, which resumes from a Progress if there is one.
 
-    `request_id`: the stream's name where its configuration has none.
+    `request_id`: the stream's ID, used if its configuration has none.
     """
     request = StreamRequest(config=config)
     if resume is not None:
@@ -90,14 +83,14 @@ def first_request(
 
 
 def audio_request(audio: bytes | Silence) -> StreamRequest:
-    """Build the message for a piece of a stream's audio."""
+    """Build the message for a chunk or a silence."""
     if isinstance(audio, Silence):
         return StreamRequest(silence=_duration(audio.seconds))
     return StreamRequest(audio=audio)
 
 
 def event(response: StreamResponse) -> events.Event | None:
-    """Read a stream's response; None for a kind that this version does not know."""
+    """Parse a response of a stream; return None for a kind that this version does not know."""
     match response.WhichOneof("event"):
         case "started":
             started = response.started
@@ -129,80 +122,77 @@ def event(response: StreamResponse) -> events.Event | None:
 
 def spot(
     audio: str | PathLike[str] | bytes | Samples,
+    audio_format: AudioFormat | None,
     *,
-    sample_rate_hz: int | None,
-    encoding: Encoding,
-    channels: int,
     model: str,
     keywords: Iterable[str | KeywordSetting],
     request_id: str,
-) -> Unary[events.SpotResult]:
-    """Build the call that marks a whole recording."""
-    data, audio_format = _whole(audio, sample_rate_hz, encoding, channels)
+) -> UnaryCall[events.SpotResult]:
+    """Build the call that detects keywords in a whole recording."""
+    data, message_format = _whole_recording(audio, audio_format)
     request = service_pb.SpotRequest(
         model=model,
-        audio_format=audio_format,
+        audio_format=message_format,
         keywords=_keyword_settings(keywords),
         audio=data,
         request_id=request_id,
     )
-    return Unary("Spot", request, _spot_result)
+    return UnaryCall("Spot", request, _spot_result)
 
 
 def classify(
     audio: str | PathLike[str] | bytes | Samples,
+    audio_format: AudioFormat | None,
     *,
-    sample_rate_hz: int | None,
-    encoding: Encoding,
-    channels: int,
     model: str,
     request_id: str,
-) -> Unary[events.Classification]:
-    """Build the call that names a clip."""
-    data, audio_format = _whole(audio, sample_rate_hz, encoding, channels)
+) -> UnaryCall[events.Classification]:
+    """Build the call that classifies a clip."""
+    data, message_format = _whole_recording(audio, audio_format)
     request = service_pb.ClassifyRequest(
-        model=model, audio_format=audio_format, audio=data, request_id=request_id
+        model=model, audio_format=message_format, audio=data, request_id=request_id
     )
-    return Unary("Classify", request, _classification)
+    return UnaryCall("Classify", request, _classification)
 
 
-def list_models() -> Unary[tuple[events.ModelInfo, ...]]:
-    """Build the call that lists what is loaded."""
-    return Unary(
+def list_models() -> UnaryCall[tuple[events.ModelInfo, ...]]:
+    """Build the call that lists all loaded models."""
+    return UnaryCall(
         "ListModels",
         service_pb.ListModelsRequest(),
         lambda response: tuple(_model_info(model) for model in response.models),
     )
 
 
-def get_model(name: str) -> Unary[events.ModelInfo]:
-    """Build the call for one model; an empty name is the default model."""
-    return Unary(
+def get_model(name: str) -> UnaryCall[events.ModelInfo]:
+    """Build the call that describes one model; an empty name means the default model."""
+    return UnaryCall(
         "GetModel", service_pb.GetModelRequest(model=name), lambda response: _model_info(response.model)
     )
 
 
 def health_request(service: str) -> health_pb2.HealthCheckRequest:
-    """Build the request of both health calls; an empty name is the server as a whole."""
+    """Build the request of both health calls; an empty name means the whole server."""
     return health_pb2.HealthCheckRequest(service=service)
 
 
 def health(response: health_pb2.HealthCheckResponse) -> events.Health:
-    """Read a health response."""
+    """Parse a health response."""
     return events.Health(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
 
-def _audio_format(sample_rate_hz: int, encoding: Encoding, channels: int) -> pb.AudioFormat:
-    # On the wire 0 channels mean "not stated"; said by a caller of this library it is a mistake.
+def _audio_format(audio_format: AudioFormat) -> pb.AudioFormat:
+    rate_hz, channels = audio_format.sample_rate_hz, audio_format.channels
+    # In the message, 0 channels mean "not stated"; from a caller of this library it is an error.
     if channels < 1:
         raise InvalidRequestError(f"channels must be 1 to 8, not {channels}", reason="BAD_AUDIO")
     try:
         return pb.AudioFormat(
-            encoding=_ENCODINGS[encoding], sample_rate_hertz=sample_rate_hz, channel_count=channels
+            encoding=_ENCODINGS[audio_format.encoding], sample_rate_hertz=rate_hz, channel_count=channels
         )
     except ValueError as error:  # more than 32 bits
         raise InvalidRequestError(
-            f"{sample_rate_hz} Hz, {channels} channels: {error}", reason="UNSUPPORTED_SAMPLE_RATE"
+            f"{rate_hz} Hz, {channels} channels: {error}", reason="UNSUPPORTED_SAMPLE_RATE"
         ) from error
 
 
@@ -210,8 +200,8 @@ def _keyword_settings(keywords: Iterable[str | KeywordSetting]) -> list[pb.Keywo
     if isinstance(keywords, str):
         keywords = (keywords,)
     settings = []
-    for wanted in keywords:
-        setting = wanted if isinstance(wanted, KeywordSetting) else KeywordSetting(wanted)
+    for keyword in keywords:
+        setting = keyword if isinstance(keyword, KeywordSetting) else KeywordSetting(keyword)
         message = pb.KeywordSetting(keyword=setting.keyword)
         if setting.threshold is not None:
             message.threshold = setting.threshold
@@ -221,20 +211,17 @@ def _keyword_settings(keywords: Iterable[str | KeywordSetting]) -> list[pb.Keywo
     return settings
 
 
-def _whole(
-    audio: str | PathLike[str] | bytes | Samples,
-    sample_rate_hz: int | None,
-    encoding: Encoding,
-    channels: int,
+def _whole_recording(
+    audio: str | PathLike[str] | bytes | Samples, audio_format: AudioFormat | None
 ) -> tuple[bytes, pb.AudioFormat | None]:
-    """Give a recording's bytes and, for raw samples, their form; a container tells its own."""
+    """Return a recording's bytes and, for raw samples, their format; a file states its own."""
     if isinstance(audio, str | PathLike):
         return _file_bytes(Path(fspath(audio))), None
-    if sample_rate_hz is not None:
-        return pcm_bytes(audio, encoding), _audio_format(sample_rate_hz, encoding, channels)
+    if audio_format is not None:
+        return pcm_bytes(audio, audio_format.encoding), _audio_format(audio_format)
     if not isinstance(audio, bytes):
         raise InvalidRequestError(
-            "an array of samples needs its sample_rate_hz", reason="UNSUPPORTED_SAMPLE_RATE"
+            "the sample rate of an array is unknown: give sample_rate_hz", reason="UNSUPPORTED_SAMPLE_RATE"
         )
     return audio, None
 
@@ -247,8 +234,8 @@ def _file_bytes(path: Path) -> bytes:
         raise RecordingError(f"{path}: {error.strerror or error}") from error
     if len(data) > _MAX_UPLOAD_BYTES:
         raise RecordingError(
-            f"{path}: more than {_MAX_UPLOAD_BYTES >> 20} MB is too much for one call; "
-            "stream it (`earmark spot` does)",
+            f"{path}: the file has more than {_MAX_UPLOAD_BYTES >> 20} MB, too many for one call: "
+            "stream it instead (Client.stream, `earmark spot`)",
             reason="MESSAGE_TOO_LARGE",
         )
     if not data:
@@ -310,7 +297,7 @@ def _detection(detection: pb.KeywordDetection) -> events.Detection:
 def _active_keywords(
     keywords: Iterable[pb.ActiveKeyword] | Iterable[pb.ModelKeyword],
 ) -> tuple[events.ActiveKeyword, ...]:
-    # The wire's float has seven digits: 0.966, not 0.9660000205039978.
+    # The message has a 32-bit float with seven digits: 0.966, not 0.9660000205039978.
     return tuple(
         events.ActiveKeyword(active.keyword, round(active.threshold, 7), _seconds(active.refractory))
         for active in keywords
@@ -322,11 +309,11 @@ def _class_scores(scores: Iterable[pb.ClassScore]) -> tuple[events.ClassScore, .
 
 
 def _duration(seconds: float) -> Duration:
-    """Seconds as a Duration, to the nearest nanosecond: exact both ways up to 100 days."""
+    """Convert seconds to a Duration, rounded to nanoseconds: exact both ways up to 100 days."""
     if not abs(seconds) < _LONGEST_S:  # NaN too
-        raise InvalidRequestError(f"{seconds} is no length of time in seconds")
+        raise InvalidRequestError(f"{seconds} is not a valid number of seconds")
     whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
-    if whole < 0 and nanos:  # the contract wants both parts to have one sign
+    if whole < 0 and nanos:  # both parts must have the same sign
         whole, nanos = whole + 1, nanos - 1_000_000_000
     return Duration(seconds=whole, nanos=nanos)
 

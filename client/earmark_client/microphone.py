@@ -1,4 +1,4 @@
-"""Audio from a microphone, through PortAudio (the optional package sounddevice)."""
+"""Audio from a microphone, recorded by PortAudio through the optional package sounddevice."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCK_S = 0.1
-# What may wait here while the server is slow; beyond it, audio is replaced by as much silence.
+# Length of the queue. If the reader falls further behind, audio is replaced by silence of its length.
 _QUEUE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class InputDevice:
-    """A device that can record; `index` or any unambiguous part of `name` selects it."""
+    """A recording device; `index`, or any unambiguous part of `name`, selects it."""
 
     index: int
     name: str
@@ -31,7 +31,7 @@ class InputDevice:
 
 
 def input_devices() -> list[InputDevice]:
-    """List the devices that can record; NotInstalledError without sounddevice or PortAudio."""
+    """Return all recording devices. Raises NotInstalledError without sounddevice or PortAudio."""
     sounddevice = _sounddevice()
     try:
         default = sounddevice.query_devices(kind="input")["index"]
@@ -51,11 +51,12 @@ def input_devices() -> list[InputDevice]:
 
 
 class Microphone:
-    """An open microphone: iterating gives LINEAR16 blocks of 0.1 s, one channel, until `stop()`.
+    """An open microphone: an iterable of LINEAR16 blocks of 0.1 s, one channel, until `stop()`.
 
-    `device`: an index, a part of a name, or None for the default. `duration_s`: stop by itself after
-    so much audio. Audio that nobody takes for 10 s is replaced by `Silence`, so that offsets stay
-    true; `lost_s` counts it. MicrophoneError when there is none, or it cannot be opened, or it fails.
+    `device`: an index, a part of a name, or None for the default. `duration_s`: stop after this much
+    audio. If the reader falls more than 10 s behind, audio is replaced by `Silence` of the same length,
+    so that offsets stay correct; `lost_s` is the length of that audio. Raises MicrophoneError if there is
+    no microphone, or it cannot be opened, or it fails.
     """
 
     encoding = Encoding.LINEAR16
@@ -69,7 +70,7 @@ class Microphone:
         self.lost_s = 0.0
         self._pending_silence_s = 0.0
         self._remaining_frames = None if duration_s is None else round(duration_s * chosen.sample_rate_hz)
-        # Simple: its put() may interrupt its put(), as a signal handler that calls stop() does.
+        # A SimpleQueue, because its put() is reentrant: a signal handler may call stop().
         self._blocks: queue.SimpleQueue[bytes | Silence | None] = queue.SimpleQueue()
         self._stopped = False
         try:
@@ -94,13 +95,13 @@ class Microphone:
         self.close()
 
     def close(self) -> None:
-        """Let go of the device; whoever still waits for audio finds its end."""
+        """Close the device; the iterator ends."""
         self.stop()
         with _quiet():
             self._stream.close()
 
     def stop(self) -> None:
-        """End the audio after what has been recorded; may be called from a signal handler."""
+        """Stop recording; the iterator ends after the recorded audio. May be called in a signal handler."""
         self._stopped = True
         self._blocks.put(None)
 
@@ -112,7 +113,9 @@ class Microphone:
                 if self._remaining_frames <= 0:
                     return
         if not self._stopped:
-            raise MicrophoneError(f"the microphone {self.name!r} has gone away")
+            raise MicrophoneError(
+                f"the microphone {self.name!r} stopped recording: check that it is connected"
+            )
 
     def _on_audio(self, data: Any, frames: int, _time: Any, _status: Any) -> None:
         if self._stopped:
@@ -128,12 +131,12 @@ class Microphone:
 
 
 def _choose(sounddevice: Any, device: int | str | None) -> InputDevice:
-    """Find the device, or say what there is instead."""
+    """Return the selected device. Raises MicrophoneError if there is none."""
     devices = input_devices()
     if not devices:
         raise MicrophoneError(
-            "there is no microphone: the audio system knows no device that can record "
-            "(see `earmark listen --list-devices`)"
+            "there is no microphone: the audio system has no recording device. Connect one, and list all "
+            "with `earmark listen --list-devices`"
         )
     if device is None:
         return next((known for known in devices if known.default), devices[0])
@@ -141,34 +144,35 @@ def _choose(sounddevice: Any, device: int | str | None) -> InputDevice:
         index = sounddevice.query_devices(device, "input")["index"]
     except (sounddevice.PortAudioError, ValueError) as error:
         raise MicrophoneError(
-            f"no device that can record is called {device!r} ({error}); see `earmark listen --list-devices`"
+            f"there is no recording device {device!r} ({error}): list them with "
+            "`earmark listen --list-devices`"
         ) from error
     return next(known for known in devices if known.index == index)
 
 
 def _sounddevice() -> Any:
-    """Import sounddevice, which looks for the sound hardware as it is imported."""
+    """Import sounddevice, which searches for the sound hardware during its import."""
     try:
         with _quiet():
             import sounddevice
     except ImportError as error:
         raise NotInstalledError(
-            "listening to a microphone needs the package sounddevice: `pip install 'earmark[mic]'`"
+            "the microphone needs the package sounddevice: `pip install 'earmark[mic]'`"
         ) from error
     except OSError as error:
         raise NotInstalledError(
-            f"listening to a microphone needs the PortAudio library ({error}): "
-            "install it, on Debian and Ubuntu with `apt install libportaudio2`"
+            f"the microphone needs the PortAudio library ({error}): install it, on Debian and Ubuntu with "
+            "`apt install libportaudio2`"
         ) from error
     return sounddevice
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ALSA's and PortAudio's own complaints, written from C, off standard error."""
+    """Discard the messages that ALSA and PortAudio write to standard error from C."""
     try:
         saved = os.dup(2)
-    except OSError:  # closed: nothing to keep clean
+    except OSError:  # standard error is closed
         yield
         return
     try:

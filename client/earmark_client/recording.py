@@ -1,33 +1,30 @@
-"""Recordings from files and raw audio from a pipe, read in blocks: never a whole long one in memory."""
+"""Recordings, read from sound files in blocks, so that a long one is never in memory as a whole."""
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import soundfile
 
-from earmark_client.audio import Encoding, frame_bytes, pcm_bytes
+from earmark_client.audio import Encoding, pcm_bytes
 from earmark_client.errors import EarmarkError, RecordingError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
-_CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x03": "MP3", b"ID3\x04": "MP3"}
-
-_FRAMES_UNKNOWN = 1 << 62  # libsndfile's SF_COUNT_MAX, and what comes near it
+_FRAMES_UNKNOWN = 1 << 62  # libsndfile gives SF_COUNT_MAX, or a number close to it
 
 
 class Recording:
-    """A sound file (WAV, FLAC, Ogg, MP3), to be streamed: iterating gives LINEAR16 blocks of `block_s`.
+    """A sound file (WAV, FLAC, Ogg, MP3): an iterable of LINEAR16 blocks of `block_s`, one channel.
 
-    Channels are mixed down to one by their mean; the rate stays the file's, `sample_rate_hz`. `duration_s`
-    is what the file says of its length, None where it says nothing.
-    RecordingError, with the file's name, when it cannot be opened or read.
+    Channels are averaged into one. `sample_rate_hz` is the file's. `duration_s` is the length that the
+    file states, None if it states none. Raises RecordingError, with the file's name, if the file cannot
+    be opened or read.
     """
 
     encoding = Encoding.LINEAR16
@@ -37,7 +34,7 @@ class Recording:
         self.path = Path(path)
         self._block_s = block_s
         try:
-            # Opened here, not by libsndfile, whose own words for a missing file are "System error".
+            # Opened here, because libsndfile reports a missing file as "System error".
             self._file = self.path.open("rb")
         except OSError as error:
             raise RecordingError(f"{self.path}: {error.strerror or error}") from error
@@ -49,7 +46,7 @@ class Recording:
         except (soundfile.LibsndfileError, OSError, TypeError) as error:
             self._file.close()
             raise RecordingError(
-                f"{self.path}: not a recording that can be read (WAV, FLAC, Ogg and MP3 can): {_why(error)}"
+                f"{self.path}: not a recording in a supported format (WAV, FLAC, Ogg or MP3): {_why(error)}"
             ) from error
         except RecordingError:
             self._file.close()
@@ -57,7 +54,7 @@ class Recording:
         self.sample_rate_hz: int = self._sound.samplerate
         known = 0 <= self._sound.frames < _FRAMES_UNKNOWN
         self.duration_s: float | None = self._sound.frames / self.sample_rate_hz if known else None
-        # A stream that ends early may leave a thread reading; libsndfile must not be closed under it.
+        # After a stream that ended early, a thread may still read while the file is closed.
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -67,14 +64,14 @@ class Recording:
         self.close()
 
     def close(self) -> None:
-        """Close the file; whoever still reads it finds its end."""
+        """Close the file; an iterator over it ends."""
         with self._lock:
             self._sound.close()
             self._file.close()
 
     def __iter__(self) -> Iterator[bytes]:
         block_samples = max(1, round(self._block_s * self.sample_rate_hz))
-        anything = False
+        has_audio = False
         while True:
             try:
                 with self._lock:
@@ -87,75 +84,14 @@ class Recording:
                 raise RecordingError(f"{self.path}: the recording is damaged: {_why(error)}") from error
             if not len(samples):
                 break
-            anything = True
+            has_audio = True
             mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
             try:
                 yield pcm_bytes(mono, self.encoding)
             except EarmarkError as error:
                 raise RecordingError(f"{self.path}: {error}", reason=error.reason) from error
-        if not anything:
-            raise RecordingError(f"{self.path}: the recording holds no audio")
-
-
-class RawPipe:
-    """Raw samples from a file descriptor, such as standard input, as they come."""
-
-    def __init__(
-        self,
-        descriptor: int,
-        *,
-        sample_rate_hz: int,
-        encoding: Encoding,
-        channels: int,
-        block_s: float = 1.0,
-    ) -> None:
-        self.sample_rate_hz = sample_rate_hz
-        self.encoding = encoding
-        self.channels = channels
-        self._descriptor = descriptor
-        self._block_bytes = max(1, round(block_s * sample_rate_hz)) * frame_bytes(encoding, channels)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the descriptor open: it is its owner's."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        if os.isatty(self._descriptor):
-            raise RecordingError(
-                "standard input is a terminal: pipe raw samples into it, or give a file's name"
-            )
-        anything = False
-        while data := self._read():
-            if not anything and (container := _CONTAINERS.get(data[:4])):
-                raise RecordingError(
-                    f"standard input holds a {container} file: `-` takes raw samples; give the file's name"
-                )
-            anything = True
-            yield data
-        if not anything:
-            raise RecordingError("standard input holds no audio")
-
-    def _read(self) -> bytes:
-        try:
-            # Not sys.stdin: its lock would be held by a thread still reading when the program ends.
-            return os.read(self._descriptor, self._block_bytes)
-        except OSError as error:
-            raise RecordingError(f"standard input cannot be read: {error.strerror}") from error
-
-
-def paced(source: Recording | RawPipe) -> Iterator[bytes]:
-    """Give a source's blocks at its own pace: each when its last sample would have been spoken."""
-    bytes_per_s = frame_bytes(source.encoding, source.channels) * source.sample_rate_hz
-    start_s, given_bytes = time.monotonic(), 0
-    for block in source:
-        given_bytes += len(block)
-        time.sleep(max(0.0, start_s + given_bytes / bytes_per_s - time.monotonic()))
-        yield block
+        if not has_audio:
+            raise RecordingError(f"{self.path}: the recording contains no audio")
 
 
 def _why(error: Exception) -> str:

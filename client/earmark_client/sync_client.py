@@ -1,4 +1,4 @@
-"""The synchronous client: the same calls as `Client`, with plain iterators."""
+"""The synchronous client: the calls of `Client`, with plain iterators."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from earmark_client import messages, sync_stream
-from earmark_client.audio import Encoding
-from earmark_client.channel import (
-    DEFAULT_ADDRESS,
-    HealthStub,
-    Line,
-    SpottingStub,
-    connect,
-    is_local,
-    options,
-    target,
-)
-from earmark_client.credentials import credentials, metadata
+from earmark_client.addresses import DEFAULT_ADDRESS
+from earmark_client.audio import AudioFormat, Encoding
+from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
 from earmark_client.errors import error_from_rpc
-from earmark_client.resume import RESUME_WITHIN_S, UnbrokenStream
+from earmark_client.resume import ResumableStream
+from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -36,7 +28,7 @@ Result = TypeVar("Result")
 
 
 class SyncClient:
-    """A connection to an Earmark server, for plain code; the arguments and results are `Client`'s.
+    """A connection to an Earmark server, without asyncio; arguments and results are those of `Client`.
 
     Threads may share one client.
     """
@@ -51,15 +43,18 @@ class SyncClient:
         call_timeout_s: float = 60.0,
         round_robin: bool = False,
     ) -> None:
-        self.address = target(address)
+        self._pool = ChannelPool(
+            grpc.insecure_channel,
+            grpc.secure_channel,
+            address=address,
+            tls=tls,
+            token=token,
+            connect_timeout_s=connect_timeout_s,
+            round_robin=round_robin,
+        )
+        self.address = self._pool.target
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
-        own = credentials(tls)
-        settings = options(self.address, connect_timeout_s, round_robin=round_robin)
-        self._line = Line(
-            lambda: connect(grpc, self.address, own, settings),
-            metadata(token, is_safe=own is not None or is_local(self.address)),
-        )
         self._closed = threading.Event()
 
     def __enter__(self) -> Self:
@@ -69,9 +64,9 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection and cancel all running calls."""
         self._closed.set()
-        for channel in self._line.close():
+        for channel in self._pool.close():
             channel.close()
 
     def stream(
@@ -86,18 +81,16 @@ class SyncClient:
         score_interval_s: float | None = None,
         progress_interval_s: float | None = None,
         resume: Progress | None = None,
-        resume_within_s: float = RESUME_WITHIN_S,
+        resume_within_s: float = DEFAULT_RESUME_WITHIN_S,
         request_id: str = "",
     ) -> Generator[Event]:
-        """Send live audio and get events as they are decided, as `Client.stream` does.
+        """Stream live audio; yield events as soon as they are decided, as `Client.stream` does.
 
-        `audio` is read on a thread of its own, so it may block; when the stream ends early, what it
-        is blocked in is not interrupted.
+        `audio` is read on a separate thread, so it may block. If the stream ends early, a read that
+        blocks is not interrupted.
         """
-        stream = UnbrokenStream(
-            sample_rate_hz=sample_rate_hz,
-            encoding=encoding,
-            channels=channels,
+        options = StreamOptions(
+            audio_format=AudioFormat(sample_rate_hz, encoding, channels),
             model=model,
             keywords=keywords,
             score_interval_s=score_interval_s,
@@ -106,7 +99,7 @@ class SyncClient:
             resume_within_s=resume_within_s,
             request_id=request_id,
         )
-        return sync_stream.events(stream, audio, line=self._line, address=self.address, closed=self._closed)
+        return sync_stream.events(ResumableStream(options), audio, pool=self._pool, closed=self._closed)
 
     def spot(
         self,
@@ -119,13 +112,11 @@ class SyncClient:
         keywords: Iterable[str | KeywordSetting] = (),
         request_id: str = "",
     ) -> SpotResult:
-        """Mark every keyword in a whole short recording, as `Client.spot` does."""
+        """Detect keywords in a whole short recording, as `Client.spot` does."""
         return self._unary(
             messages.spot(
                 audio,
-                sample_rate_hz=sample_rate_hz,
-                encoding=encoding,
-                channels=channels,
+                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels),
                 model=model,
                 keywords=keywords,
                 request_id=request_id,
@@ -142,42 +133,44 @@ class SyncClient:
         model: str = "",
         request_id: str = "",
     ) -> Classification:
-        """Name the one word in a clip, as `Client.classify` does."""
+        """Classify a clip with one word, as `Client.classify` does."""
         return self._unary(
             messages.classify(
                 audio,
-                sample_rate_hz=sample_rate_hz,
-                encoding=encoding,
-                channels=channels,
+                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels),
                 model=model,
                 request_id=request_id,
             )
         )
 
     def list_models(self) -> tuple[ModelInfo, ...]:
-        """List the models that the server has loaded, the default one first."""
+        """List the models that the server has loaded, the default model first."""
         return self._unary(messages.list_models())
 
     def get_model(self, name: str = "") -> ModelInfo:
-        """Describe one model; without a name, the default one."""
+        """Return one model, without a name the default model."""
         return self._unary(messages.get_model(name))
 
     def health(self, service: str = "") -> Health:
-        """Ask whether the server, or one of its services, is serving."""
+        """Return the health of the server, or of one of its services."""
         try:
             with self._channel() as channel:
                 check = HealthStub(channel).Check
                 request = messages.health_request(service)
                 return messages.health(
-                    check(request, timeout=self._connect_timeout_s, metadata=self._line.metadata)
+                    check(request, timeout=self._connect_timeout_s, metadata=self._pool.call_metadata)
                 )
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from error
 
     def watch_health(self, service: str = "") -> Generator[Health]:
-        """Give the health now, and again whenever it changes, until the server goes away."""
+        """Yield the current health, and again at each change.
+
+        Raises an EarmarkError when the server is lost.
+        """
         with self._channel() as channel:
-            call = HealthStub(channel).Watch(messages.health_request(service), metadata=self._line.metadata)
+            request = messages.health_request(service)
+            call = HealthStub(channel).Watch(request, metadata=self._pool.call_metadata)
             answered = False
             try:
                 for response in call:
@@ -190,20 +183,20 @@ class SyncClient:
 
     @contextmanager
     def _channel(self) -> Iterator[grpc.Channel]:
-        channel = self._line.take()
+        channel = self._pool.acquire()
         try:
             yield channel
         finally:
-            worn = self._line.give_back(channel)
-            if worn is not None:
-                worn.close()
+            unused = self._pool.release(channel)
+            if unused is not None:
+                unused.close()
 
-    def _unary(self, unary: messages.Unary[Result]) -> Result:
+    def _unary(self, call: messages.UnaryCall[Result]) -> Result:
         try:
             with self._channel() as channel:
-                method = getattr(SpottingStub(channel), unary.method)
-                return unary.read(
-                    method(unary.request, timeout=self._call_timeout_s, metadata=self._line.metadata)
+                method = getattr(SpottingStub(channel), call.method)
+                return call.parse(
+                    method(call.request, timeout=self._call_timeout_s, metadata=self._pool.call_metadata)
                 )
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from error

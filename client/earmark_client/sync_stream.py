@@ -1,4 +1,4 @@
-"""One stream of the synchronous client: the threads beside its reader, and the call that it is on."""
+"""One stream of the synchronous client: the thread that reads its audio, and its current call."""
 
 from __future__ import annotations
 
@@ -10,172 +10,177 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from earmark_client import messages
-from earmark_client.channel import SpottingStub
-from earmark_client.errors import ConnectionLostError, EarmarkError, error_from_rpc
+from earmark_client.channel_pool import SpottingStub
+from earmark_client.errors import EarmarkError, client_closed, error_from_rpc, stream_incomplete
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from earmark_client.audio import Chunk, Silence
-    from earmark_client.channel import Line
-    from earmark_client.credentials import Metadata
+    from earmark_client.channel_pool import ChannelPool
     from earmark_client.events import Event
-    from earmark_client.resume import UnbrokenStream
+    from earmark_client.resume import ResumableStream
 
 
 def events(
-    stream: UnbrokenStream, audio: Iterable[Chunk], *, line: Line, address: str, closed: threading.Event
+    stream: ResumableStream,
+    audio: Iterable[Chunk],
+    *,
+    pool: ChannelPool[grpc.Channel],
+    closed: threading.Event,
 ) -> Generator[Event]:
-    """Give a stream's events, over as many calls as it takes."""
-    queue = _Queue(stream)
-    # A daemon: what it may be blocked in cannot be interrupted, and must not hold up the program's end.
-    threading.Thread(target=queue.feed, args=[audio], name="earmark-audio", daemon=True).start()
+    """Yield a stream's events, over any number of calls."""
+    queue = _AudioQueue(stream)
+    # A daemon thread: the source may block it, and must not keep the program from exiting.
+    threading.Thread(target=queue.read_source, args=[audio], name="earmark-audio", daemon=True).start()
     try:
         while True:
-            channel, pause = line.take(), None
+            channel, reconnecting = pool.acquire(), None
             try:
-                with closing(_call(stream, queue, channel, line.metadata, address)) as call:
+                with closing(_call(stream, queue, channel, pool)) as call:
                     yield from call
             except EarmarkError as error:
                 if closed.is_set():
                     raise
-                pause = stream.pause(error)
+                reconnecting = stream.next_attempt(error)
             else:
                 if stream.ended:
                     return
-                pause = stream.pause(None)
+                reconnecting = stream.next_attempt(None)
             finally:
-                worn = line.give_back(channel, worn=pause is not None)
-                if worn is not None:
-                    worn.close()
-            yield pause
-            if closed.wait(pause.delay_s):
-                raise ConnectionLostError("the client was closed in the middle of a stream")
+                unused = pool.release(channel, discard=reconnecting is not None)
+                if unused is not None:
+                    unused.close()
+            yield reconnecting
+            if closed.wait(reconnecting.delay_s):
+                raise client_closed()
     finally:
         queue.close()
 
 
-class _Queue:
-    """The stream's outbox, between the thread that takes the audio and the one that sends it."""
+class _AudioQueue:
+    """Connects the thread that fills a replay buffer with gRPC's thread that sends its audio."""
 
-    def __init__(self, stream: UnbrokenStream) -> None:
+    def __init__(self, stream: ResumableStream) -> None:
         self._stream = stream
-        self._outbox = stream.outbox
+        self._buffer = stream.replay_buffer
         self._changed = threading.Condition()
         self._closed = False
 
-    def feed(self, audio: Iterable[Chunk]) -> None:
-        """Take the caller's audio, also while there is no connection; on a thread of its own."""
-        failure = None
+    def read_source(self, audio: Iterable[Chunk]) -> None:
+        """Read the caller's audio, also while there is no connection; runs on its own thread."""
+        source_error = None
         try:
             for chunk in audio:
-                for piece in self._outbox.pieces(chunk):
-                    self._wait_for_room()
+                for piece in self._buffer.pieces(chunk):
+                    self._wait_for_capacity()
                     with self._changed:
-                        self._outbox.put(piece)
+                        self._buffer.append(piece)
                         self._changed.notify_all()
-                self._wait_for_room()
+                self._wait_for_capacity()
                 if self._closed:
                     return
         except Exception as error:
-            failure = error
+            source_error = error
         with self._changed:
-            self._outbox.end(failure)
+            self._buffer.end(source_error)
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop reading the source."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_capacity(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._outbox.has_room or self._closed)
+            self._changed.wait_for(lambda: self._buffer.has_capacity or self._closed)
 
-    def begin(self) -> messages.StreamRequest:
-        """Begin a call: give its first message."""
+    def begin_call(self) -> messages.StreamRequest:
+        """Begin a call: return its first message."""
         with self._changed:
-            return self._stream.begin()
+            return self._stream.begin_call()
 
-    def take(self, response: messages.StreamResponse) -> list[Event]:
-        """Take what a call brought; give what of it is new."""
+    def consume(self, response: messages.StreamResponse) -> list[Event]:
+        """Consume a response; return its new events."""
         with self._changed:
-            events = list(self._stream.take(response))
+            new_events = list(self._stream.consume(response))
             self._changed.notify_all()
-        return events
+        return new_events
 
-    def next(self, requests: _Requests) -> bytes | Silence | None:
-        """Wait for what is to be sent next; None at the end, or when the call has ended."""
+    def next_message(self, requests: _Requests) -> bytes | Silence | None:
+        """Wait for the next audio to send, None at the end of the source or of the call."""
         with self._changed:
             self._changed.wait_for(
-                lambda: requests.over or not self._outbox.all_sent or self._outbox.over,
+                lambda: requests.call_ended or not self._buffer.all_sent or self._buffer.source_ended,
             )
-            audio = None if requests.over else self._outbox.next()
+            audio = None if requests.call_ended else self._buffer.next_message()
             self._changed.notify_all()
         return audio
 
-    def end(self, requests: _Requests) -> None:
-        """Let a call that has ended have no more audio."""
+    def end_call(self, requests: _Requests) -> None:
+        """Send no more audio on a call that has ended."""
         with self._changed:
-            requests.over = True
+            requests.call_ended = True
             self._changed.notify_all()
 
 
 class _Requests:
-    """The requests of one call, iterated on gRPC's thread.
+    """The requests of one call; gRPC iterates over them on its own thread.
 
-    gRPC takes an iterator's end for the end of the audio, so a failure of its source cancels the call
-    first.
+    gRPC half-closes the call when the iterator ends. If the source failed, the iterator therefore cancels
+    the call first.
     """
 
-    def __init__(self, stream: UnbrokenStream, queue: _Queue) -> None:
+    def __init__(self, stream: ResumableStream, queue: _AudioQueue) -> None:
         self._stream = stream
         self._queue = queue
-        self._first = queue.begin()
-        self.over = False
-        # gRPC begins to iterate before it has handed out the call.
+        self._first = queue.begin_call()
+        self.call_ended = False
+        # gRPC begins to iterate before it has returned the call.
         self.call: Future[Any] = Future()
 
     def __iter__(self) -> Iterator[messages.StreamRequest]:
         yield self._first
-        while (audio := self._queue.next(self)) is not None:
+        while (audio := self._queue.next_message(self)) is not None:
             yield messages.audio_request(audio)
-        if self._stream.outbox.failure is not None:
+        if self._stream.replay_buffer.source_error is not None:
             self.call.result().cancel()
 
 
 def _call(
-    stream: UnbrokenStream, queue: _Queue, channel: Any, metadata: Metadata, address: str
+    stream: ResumableStream, queue: _AudioQueue, channel: grpc.Channel, pool: ChannelPool[grpc.Channel]
 ) -> Generator[Event]:
-    """Give what one call brings; it ends when the stream is done, or is to move to another call."""
+    """Yield the events of one call; end when the stream is complete or must move."""
     requests = _Requests(stream, queue)
-    call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=(*metadata, *stream.trace.metadata))
+    metadata = (*pool.call_metadata, *stream.trace.metadata)
+    call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=metadata)
     requests.call.set_result(call)
-    overdue: threading.Timer | None = None
-    if stream.answer_within_s is not None:
-        overdue = threading.Timer(stream.answer_within_s, call.cancel)
-        overdue.daemon = True
-        overdue.start()
+    answer_timer: threading.Timer | None = None
+    if stream.answer_timeout_s is not None:
+        answer_timer = threading.Timer(stream.answer_timeout_s, call.cancel)
+        answer_timer.daemon = True
+        answer_timer.start()
     try:
         for response in call:
-            if overdue is not None:
-                overdue.cancel()
+            if answer_timer is not None:
+                answer_timer.cancel()
             if not stream.answered:
-                stream.trace.take(call.initial_metadata())
-            yield from queue.take(response)
-            if stream.moving:
+                stream.trace.read(call.initial_metadata())
+            yield from queue.consume(response)
+            if stream.server_draining:
                 return
         if not stream.ended:
-            raise ConnectionLostError(f"the server at {address} ended the call before the stream")
+            raise stream_incomplete(pool.target)
     except grpc.RpcError as error:
         if stream.ended:
             return
-        if stream.outbox.failure is not None and error.code() is grpc.StatusCode.CANCELLED:
-            raise stream.outbox.failure from None
-        raise error_from_rpc(error, address, answered=stream.answered) from error
+        source_error = stream.replay_buffer.source_error
+        if source_error is not None and error.code() is grpc.StatusCode.CANCELLED:
+            raise source_error from None
+        raise error_from_rpc(error, pool.target, answered=stream.answered) from error
     finally:
-        if overdue is not None:
-            overdue.cancel()
-        queue.end(requests)
+        if answer_timer is not None:
+            answer_timer.cancel()
+        queue.end_call(requests)
         call.cancel()

@@ -1,4 +1,4 @@
-"""What ties a program's traces to the server's; nothing where neither makes any."""
+"""Trace context between a program and the server; empty unless both sides use tracing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from earmark_client.credentials import Metadata
 
 
-def outgoing() -> Metadata:
-    """Give the metadata that names the program's current span, if the program itself uses OpenTelemetry."""
+def current_context() -> Metadata:
+    """Return metadata with the program's current span, if the program uses OpenTelemetry."""
     if "opentelemetry.trace" not in sys.modules:
         return ()
     from opentelemetry import propagate
@@ -23,14 +23,14 @@ def outgoing() -> Metadata:
 
 
 class StreamTrace:
-    """The server's span of a stream's newest call, for the server that goes on with the stream."""
+    """The server's span for the latest call of a stream, to which the next call is linked."""
 
     def __init__(self) -> None:
         self.metadata: Metadata = ()
-        """What to send with the next call."""
+        """Metadata of the next call."""
 
-    def take(self, initial_metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
-        """Take what the server sent before its first answer."""
+    def read(self, initial_metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """Read the server's span from the initial metadata of a call."""
         for key, value in initial_metadata or ():
             if key == "traceresponse" and isinstance(value, str):
                 self.metadata = (("earmark-resumes", value),)

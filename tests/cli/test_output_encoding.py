@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from earmark_client import Encoding, InvalidRequestError, Silence
-from earmark_client.audio import pcm_bytes
+from earmark_client.audio import AudioFormat, pcm_bytes
 from earmark_client.messages import audio_request
-from earmark_client.replay_buffer import Outbox, Piece
+from earmark_client.replay_buffer import Piece, ReplayBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def _pieces(chunk: object, encoding: Encoding) -> list[Piece]:
-    outbox = Outbox(sample_rate_hz=16_000, encoding=encoding, channels=1, start_s=0, keep_s=0)
-    return list(outbox.pieces(chunk))  # type: ignore[arg-type]
+    buffer = ReplayBuffer(AudioFormat(16_000, encoding), start_s=0, keep_s=0)
+    return list(buffer.pieces(chunk))  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(-32768, 32767)))
@@ -50,10 +50,10 @@ def test_a_long_chunk_is_cut_into_messages_that_every_server_takes() -> None:
 
 
 def test_a_pause_is_sent_as_its_length() -> None:
-    outbox = Outbox(sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1, start_s=0, keep_s=0)
-    for piece in outbox.pieces(Silence(2.25)):
-        outbox.put(piece)
-    request = audio_request(outbox.next())  # type: ignore[arg-type]
+    buffer = ReplayBuffer(AudioFormat(16_000), start_s=0, keep_s=0)
+    for piece in buffer.pieces(Silence(2.25)):
+        buffer.append(piece)
+    request = audio_request(buffer.next_message())  # type: ignore[arg-type]
     assert (request.silence.seconds, request.silence.nanos) == (2, 250_000_000)
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 from earmark_client import InvalidRequestError
-from earmark_client.channel import options, target
+from earmark_client.addresses import grpc_target
+from earmark_client.channel_pool import channel_options
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from earmark_client.channel import options, target
 def test_an_address_is_completed_with_the_port_that_the_server_has_by_default(
     given: str, completed: str
 ) -> None:
-    assert target(given) == completed
+    assert grpc_target(given) == completed
 
 
 @pytest.mark.parametrize(
@@ -30,10 +31,10 @@ def test_an_address_is_completed_with_the_port_that_the_server_has_by_default(
 )
 def test_what_is_no_address_is_refused_with_an_example(given: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"give HOST:PORT, such as localhost:50051"):
-        target(given)
+        grpc_target(given)
 
 
 @pytest.mark.parametrize("address", ["localhost:50051", "127.0.0.1:1", "[::1]:1"])
 def test_no_proxy_stands_between_a_machine_and_itself(address: str) -> None:
-    assert dict(options(address, 5.0))["grpc.enable_http_proxy"] == 0
-    assert "grpc.enable_http_proxy" not in dict(options("kws.example.org:50051", 5.0))
+    assert dict(channel_options(address, 5.0))["grpc.enable_http_proxy"] == 0
+    assert "grpc.enable_http_proxy" not in dict(channel_options("kws.example.org:50051", 5.0))

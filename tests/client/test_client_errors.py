@@ -58,7 +58,7 @@ def test_a_server_that_went_away_is_told_from_one_that_never_was_there() -> None
     failed = _failed(grpc.StatusCode.UNAVAILABLE, "Socket closed")
     lost = error_from_rpc(failed, "kws:50051", answered=True)
     assert type(lost) is earmark_client.ConnectionLostError
-    assert str(lost) == "the server at kws:50051 went away: Socket closed"
+    assert str(lost) == "the connection to the server at kws:50051 was lost: Socket closed"
 
 
 def test_the_chain_of_causes_is_cut_to_its_end() -> None:

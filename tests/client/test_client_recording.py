@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
-from earmark_client import Encoding, Recording, RecordingError
-from earmark_client.recording import RawPipe
+from earmark_cli.audio_sources import RawInput
+from earmark_client import Recording, RecordingError
+from earmark_client.audio import AudioFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ def test_what_cannot_be_read_is_said_with_its_name(tmp_path: Path) -> None:
         "empty.wav": "the file is empty",
         "text.wav": "not a recording",
         "text.raw": "not a recording",
-        "nothing.wav": "holds no audio",
+        "nothing.wav": "contains no audio",
         "nan.wav": "NaN",
     }.items():
         with pytest.raises(RecordingError, match=sentence) as refused:
@@ -84,11 +85,11 @@ def test_a_recording_damaged_in_the_middle_is_said_to_be(tmp_path: Path) -> None
         _read(path)
 
 
-def _piped(data: bytes, **settings: object) -> RawPipe:
+def _piped(data: bytes, **settings: object) -> RawInput:
     reading, writing = os.pipe()
     os.write(writing, data)
     os.close(writing)
-    return RawPipe(reading, sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1, **settings)  # type: ignore[arg-type]
+    return RawInput(reading, AudioFormat(16_000), **settings)  # type: ignore[arg-type]
 
 
 def test_raw_samples_are_passed_on_as_they_come() -> None:
@@ -96,7 +97,7 @@ def test_raw_samples_are_passed_on_as_they_come() -> None:
 
 
 def test_a_file_with_a_header_on_standard_input_is_not_taken_for_samples() -> None:
-    with pytest.raises(RecordingError, match="holds a WAV file"):
+    with pytest.raises(RecordingError, match="contains a WAV file"):
         list(_piped(b"RIFF\x00\x00\x00\x00WAVE"))
 
 
@@ -110,7 +111,7 @@ def test_a_terminal_and_what_cannot_be_read_are_no_standard_input(tmp_path: Path
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
         for descriptor, sentence in [(theirs, "is a terminal"), (folder, "cannot be read: Is a directory")]:
-            pipe = RawPipe(descriptor, sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1)
+            pipe = RawInput(descriptor, AudioFormat(16_000))
             with pytest.raises(RecordingError, match=sentence):
                 list(pipe)
     finally:

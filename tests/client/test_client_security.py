@@ -121,18 +121,18 @@ def test_a_server_that_is_not_to_be_trusted_is_named_with_what_to_do(
     found: list[tuple[EarmarkError, str]] = []
     with serving(tiny_model_path, authority) as address:
         for ca in (impostor.path, other.path, None):
-            found += [(error(client, address, tls=Tls(ca=ca)), "give that of its authority")]
+            found += [(error(client, address, tls=Tls(ca=ca)), "give the certificate of its authority")]
         plain = error(client, address)
         assert isinstance(plain, ServerUnreachableError)
-        assert "speaks TLS to a client that does not (tls=True, --tls)" in str(plain)
+        assert "the server may require TLS (tls=True, --tls)" in str(plain)
     with serving(tiny_model_path, authority, valid_days=-1) as address:
-        found.append((error(client, address, **ours), "has expired"))
+        found.append((error(client, address, **ours), "has an expired certificate"))
     elsewhere = authority.sign("elsewhere", names=(x509.DNSName("elsewhere.example.org"),))
     settings = {"tls_certificate": str(elsewhere.certificate), "tls_key": str(elsewhere.key)}
     with serve_in_thread(model=(str(tiny_model_path),), **settings) as address:
         found.append((error(client, address, **ours), "has a certificate for another name"))
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
-        found.append((error(client, address, **ours), "does not speak TLS"))
+        found.append((error(client, address, **ours), "does not use TLS"))
     for problem, said in found:
         assert isinstance(problem, UntrustedServerError), problem
         assert said in str(problem)
@@ -148,7 +148,7 @@ def test_a_server_that_wants_certificates_gets_them(
         assert client.call(address, "list_models", security={"tls": own})
         none = error(client, address, tls=Tls(ca=authority.path))
         assert isinstance(none, ServerUnreachableError)
-        assert "or that wants a certificate of the client" in str(none)
+        assert "or a client certificate that it trusts" in str(none)
 
 
 @pytest.mark.parametrize("make", [Client, SyncClient])
@@ -176,10 +176,10 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
     text.write_text("nothing")
     for tls, said in (
         (Tls(ca=tmp_path / "nowhere"), "nowhere cannot be read: No such file"),
-        (Tls(ca=text), "has no certificates in PEM format"),
+        (Tls(ca=text), "contains no certificates in PEM format"),
         (Tls(certificate=one.certificate), "must be given together"),
         (Tls(key=one.key), "must be given together"),
-        (Tls(certificate=one.certificate, key=two.key), "is not that of the certificate"),
+        (Tls(certificate=one.certificate, key=two.key), "does not belong to the certificate"),
         (Tls(certificate=text, key=one.key), "must be PEM files"),
         (Tls(certificate=one.certificate, key=tmp_path / "nowhere"), "nowhere cannot be read"),
     ):
@@ -238,7 +238,7 @@ def test_the_command_shows_a_certificate(authority: Authority, tiny_model_path: 
         assert earmark("models", *options, *own).returncode == 0
         variables = {"EARMARK_CERTIFICATE": str(robot.certificate), "EARMARK_KEY": str(robot.key)}
         assert earmark("models", *options, **variables).returncode == 0
-        assert "wants a certificate of the client" in earmark("models", *options).stderr
+        assert "or a client certificate that it trusts" in earmark("models", *options).stderr
         assert "must be given together" in earmark("models", *options, *own[:2]).stderr
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from earmark_client import Encoding, IncompatibleServerError, Silence
-from earmark_client.replay_buffer import Outbox
+from earmark_client import IncompatibleServerError, Silence
+from earmark_client.audio import AudioFormat
+from earmark_client.replay_buffer import ReplayBuffer
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -14,10 +15,8 @@ KEEP_S = 3
 FRAME_BYTES = 4  # two channels of 16 bits
 
 
-def _outbox(keep_s: float = KEEP_S, start_s: float = 0.0) -> Outbox:
-    return Outbox(
-        sample_rate_hz=RATE_HZ, encoding=Encoding.LINEAR16, channels=2, start_s=start_s, keep_s=keep_s
-    )
+def _buffer(keep_s: float = KEEP_S, start_s: float = 0.0) -> ReplayBuffer:
+    return ReplayBuffer(AudioFormat(RATE_HZ, channels=2), start_s=start_s, keep_s=keep_s)
 
 
 class Replays(RuleBasedStateMachine):
@@ -25,17 +24,17 @@ class Replays(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outbox = _outbox(start_s=7.0)
+        self.buffer = _buffer(start_s=7.0)
         self.start = self.next = 7 * RATE_HZ * FRAME_BYTES
         self.audio = bytearray(self.start)
         self.longest_put = 0
         self.count = 0
 
     def _put(self, chunk: bytes | Silence, length: bytes) -> None:
-        if not self.outbox.has_room:
+        if not self.buffer.has_capacity:
             return
-        for piece in self.outbox.pieces(chunk):
-            self.outbox.put(piece)
+        for piece in self.buffer.pieces(chunk):
+            self.buffer.append(piece)
         self.audio += length
         self.longest_put = max(self.longest_put, len(length))
 
@@ -58,7 +57,7 @@ class Replays(RuleBasedStateMachine):
             self._send()
 
     def _send(self) -> None:
-        sent = self.outbox.next()
+        sent = self.buffer.next_message()
         if sent is None:
             assert self.next == len(self.audio)
             return
@@ -72,27 +71,27 @@ class Replays(RuleBasedStateMachine):
     def forget(self, part: float) -> None:
         frames = round(part * ((self.next - self.start) // FRAME_BYTES))
         self.start += frames * FRAME_BYTES
-        self.outbox.forget(self.start / FRAME_BYTES / RATE_HZ)
+        self.buffer.discard_before(self.start / FRAME_BYTES / RATE_HZ)
 
     @rule(sends_all=st.booleans())
     def break_and_begin_again(self, sends_all: bool) -> None:
-        self.outbox.rewind()
+        self.buffer.rewind()
         self.next = self.start
-        while sends_all and not self.outbox.all_sent:
+        while sends_all and not self.buffer.all_sent:
             self._send()
 
     @rule(frames=st.integers(1, 1000), early=st.booleans())
     def refuse_what_is_not_held(self, frames: int, early: bool) -> None:
         position = self.start - frames * FRAME_BYTES if early else self.next + frames * FRAME_BYTES
-        with pytest.raises(IncompatibleServerError, match="are held and sent"):
-            self.outbox.forget(position / FRAME_BYTES / RATE_HZ)
+        with pytest.raises(IncompatibleServerError, match="the client keeps, and has sent"):
+            self.buffer.discard_before(position / FRAME_BYTES / RATE_HZ)
 
     @invariant()
     def what_is_kept_is_what_may_be_wanted_and_bounded(self) -> None:
         kept = len(self.audio) - self.start
-        assert self.outbox.kept_s == pytest.approx(kept / FRAME_BYTES / RATE_HZ)
+        assert self.buffer.kept_s == pytest.approx(kept / FRAME_BYTES / RATE_HZ)
         assert kept <= KEEP_S * RATE_HZ * FRAME_BYTES + self.longest_put
-        assert self.outbox.all_sent == (self.next == len(self.audio))
+        assert self.buffer.all_sent == (self.next == len(self.audio))
 
 
 TestReplays = Replays.TestCase
@@ -100,22 +99,22 @@ TestReplays.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 def test_without_keeping_there_is_room_when_all_is_sent() -> None:
-    outbox = _outbox(keep_s=0)
-    outbox.put(b"1234")
-    assert not outbox.has_room
-    assert outbox.next() == b"1234"
-    assert (outbox.has_room, outbox.kept_s) == (True, 0.0)
-    outbox.rewind()
-    assert outbox.next() is None
+    buffer = _buffer(keep_s=0)
+    buffer.append(b"1234")
+    assert not buffer.has_capacity
+    assert buffer.next_message() == b"1234"
+    assert (buffer.has_capacity, buffer.kept_s) == (True, 0.0)
+    buffer.rewind()
+    assert buffer.next_message() is None
 
 
 def test_short_chunks_are_sent_again_in_long_pieces() -> None:
-    outbox = Outbox(sample_rate_hz=16_000, encoding=Encoding.LINEAR16, channels=1, start_s=0, keep_s=60)
+    buffer = ReplayBuffer(AudioFormat(16_000), start_s=0, keep_s=60)
     data = bytes(range(250)) * 200
     for i in range(0, len(data), 20):
-        outbox.put(data[i : i + 20])
-        assert outbox.next() == data[i : i + 20]
-    outbox.rewind()
-    pieces = [outbox.next(), outbox.next()]
+        buffer.append(data[i : i + 20])
+        assert buffer.next_message() == data[i : i + 20]
+    buffer.rewind()
+    pieces = [buffer.next_message(), buffer.next_message()]
     assert b"".join(pieces) == data  # type: ignore[arg-type]
-    assert outbox.next() is None
+    assert buffer.next_message() is None

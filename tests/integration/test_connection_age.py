@@ -45,7 +45,7 @@ def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: 
         assert len(moves) >= 3
         # It was told in time, each time: its connection was never cut.
         causes = {move.cause for move in moves if isinstance(move, Reconnecting)}
-        assert causes == {"the server asks the stream to move"}
+        assert causes == {"the server asked the stream to reconnect"}
         assert isinstance(moves[0], Reconnecting)
         assert moves[0].delay_s == 0
     # Streams of one client move together, to one new connection.

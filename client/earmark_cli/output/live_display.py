@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import soundfile
-from earmark_client.audio import Encoding, Silence, frame_bytes
+from earmark_client.audio import AudioFormat, Encoding, Silence
 from earmark_client.events import Detection, Progress, Reconnecting, Resumed, Scores, Started
 from rich.console import Console, Group
 from rich.live import Live
@@ -152,7 +152,7 @@ class Screen:
     def _measure(self, block: bytes) -> float:
         """Take a block's level; return its length in seconds."""
         data = self._split + block
-        whole = len(data) - len(data) % frame_bytes(self._encoding, self._channels)
+        whole = len(data) - len(data) % AudioFormat(self._rate_hz, self._encoding, self._channels).frame_bytes
         self._split = data[whole:]
         if self._live and whole:
             samples, _ = soundfile.read(
@@ -166,7 +166,7 @@ class Screen:
             with np.errstate(divide="ignore", invalid="ignore"):
                 self._level_db = float(10 * np.log10(np.square(samples).mean()))
             self._peak = float(np.abs(samples).max())
-        return whole / frame_bytes(self._encoding, self._channels) / self._rate_hz
+        return whole / AudioFormat(self._rate_hz, self._encoding, self._channels).frame_bytes / self._rate_hz
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the rows that there is room for."""
