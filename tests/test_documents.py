@@ -1,10 +1,11 @@
-"""What the pages quote, and tell people to type, is what there is."""
+"""What the documents quote, name and show exists: messages, commands, options, reasons, paths and links."""
 
 from __future__ import annotations
 
 import ast
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,36 @@ from earmark_server.status import REASONS, CallError
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("quick-reference.md", "troubleshooting.md")
+FOLDERS = ("docs", "training", "benchmarks", "deploy", "server", "models")
+PATHS = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in PATHS}
+# Every option and variable in these pages is one of the `earmark` command or of `earmark-server`.
+OPTION_PAGES = (
+    "README.md",
+    "SECURITY.md",
+    "docs/limits.md",
+    "docs/quick-reference.md",
+    "docs/troubleshooting.md",
+    "docs/web.md",
+)
+# Options of other programs in those pages.
+OTHER_OPTIONS = {"--rm", "--recordings", "--negatives"}
+# In these pages every path is named from the project's folder, or from the one that is the page's subject.
+PATH_PAGES = {
+    "CONTRIBUTING.md": ROOT,
+    "docs/architecture.md": ROOT,
+    "docs/lab-notes/cost.md": ROOT,
+    "benchmarks/README.md": ROOT / "benchmarks",
+    "training/README.md": ROOT / "training/earmark_training",
+}
+# Folders of recordings that people bring.
+ELSEWHERE = ("speech_commands/",)
+SUFFIXES = ("py", "md", "proto", "sh", "yaml", "yml", "toml", "json", "onnx", "txt")
 
 
-def said() -> list[str]:
-    """Every text in the programs, with … for what is put in."""
+@cache
+def messages() -> tuple[str, ...]:
+    """Return every text in the programs, with … for what is inserted."""
     found = []
     for folder in ("server", "client"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -29,21 +55,21 @@ def said() -> list[str]:
                     found.append("".join(map(str, parts)))
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.append(node.value)
-    return found
+    return tuple(found)
 
 
 def quoted() -> list[str]:
-    """The messages in the first columns of the page: code that is more than one word, and no command."""
-    page = (DOCS / "troubleshooting.md").read_text()
+    """Return the messages in the first columns of the page: code of more than one word, and no command."""
+    page = PAGES["docs/troubleshooting.md"]
     cells = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")]
     found = [code for cell in cells for code in re.findall(r"`([^`]+)`", cell)]
     return [code for code in found if " " in code]
 
 
 @pytest.mark.parametrize("message", quoted())
-def test_a_message_that_is_quoted_is_one_that_is_said(message: str) -> None:
+def test_a_message_that_is_quoted_is_one_of_the_programs(message: str) -> None:
     pattern = re.compile(".*".join(map(re.escape, message.split("…"))), re.DOTALL)
-    assert any(pattern.search(text) for text in said()), message
+    assert any(pattern.search(text) for text in messages()), message
 
 
 def test_messages_are_quoted() -> None:
@@ -51,10 +77,11 @@ def test_messages_are_quoted() -> None:
 
 
 def commands() -> list[str]:
-    pages = "\n".join((DOCS / page).read_text() for page in PAGES)
-    blocks = re.findall(r"^```\n(.*?)```", pages, re.DOTALL | re.MULTILINE)
+    """Return the commands of Earmark's programs in the shell blocks of all pages."""
+    blocks = re.findall(r"^```sh\n(.*?)```", "\n".join(PAGES.values()), re.MULTILINE | re.DOTALL)
     lines = [line.split(" | ")[-1] for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("earmark")]
+    lines = [line.split(" > ")[0] for line in lines if re.match(r"earmark(-server|-train)? ", line)]
+    return list(dict.fromkeys(lines))
 
 
 @pytest.mark.parametrize("command", commands())
@@ -65,13 +92,22 @@ def test_a_command_that_is_shown_can_be_typed(
     program, *arguments = shlex.split(command, comments=True)
     if program == "earmark":
         assert callable(build_parser().parse_args(arguments).run)
+    elif program == "earmark-train":
+        training = pytest.importorskip("earmark_training.__main__", exc_type=ImportError)
+        training.build_parser().parse_args(arguments)
     elif arguments[0] == "--new-token":
         with pytest.raises(SystemExit, match=r"^0$"):
             read_settings(arguments, {})
         assert capsys.readouterr().out
         assert (tmp_path / arguments[2]).exists()
     else:
+        for model in (one for one in arguments if one.endswith(".onnx")):
+            Path(model).touch()
         assert read_settings(arguments, {}) != Settings()
+
+
+def test_commands_are_shown() -> None:
+    assert len(commands()) > 20
 
 
 def test_every_option_and_variable_that_is_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,24 +119,70 @@ def test_every_option_and_variable_that_is_named_exists(capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         read_settings(["--help"], {})
     texts.append(capsys.readouterr().out)
-    known = set(re.findall(r"--[a-z][a-z-]+|EARMARK_[A-Z_]+", " ".join(texts)))
+    known = set(re.findall(r"--[a-z][a-z0-9-]+|EARMARK_[A-Z_]+", " ".join(texts))) | OTHER_OPTIONS
     known.add("EARMARK_TLS")
-    for page in PAGES:
-        text = (DOCS / page).read_text()
-        named = set(re.findall(r"--[a-z][a-z-]+|EARMARK_[A-Z_]+\b", text))
-        assert named <= known, named - known
+    for page in OPTION_PAGES:
+        named = set(re.findall(r"(?<![\w|-])--[a-z][a-z0-9-]+|EARMARK_[A-Z_]+\b", PAGES[page]))
+        assert named <= known, (page, named - known)
+
+
+def test_every_benchmark_that_is_named_exists() -> None:
+    for page, text in PAGES.items():
+        for name in re.findall(r"python -m benchmarks\.(\w+)", text):
+            assert (ROOT / f"benchmarks/{name}.py").is_file(), (page, name)
+    row = r"^\| `python -m benchmarks\.(\w+)` \|"
+    listed = set(re.findall(row, PAGES["benchmarks/README.md"], re.MULTILINE))
+    assert listed == {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
 
 
 def test_every_reason_is_explained_with_its_status() -> None:
-    page = (DOCS / "quick-reference.md").read_text()
+    page = PAGES["docs/quick-reference.md"]
     rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| ([A-Z_]+) \|", page, re.MULTILINE)
     explained = {reason: status for reasons, status in rows for reason in re.findall(r"[A-Z_]+", reasons)}
     assert explained == {reason: CallError(reason, "").code.name for reason in REASONS}
 
 
-def test_every_link_of_a_page_leads_somewhere() -> None:
-    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *(ROOT / "deploy").rglob("*.md")]
-    for page in pages:
-        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            if "://" not in link:
-                assert (page.parent / link).exists(), f"{page.name}: {link}"
+@pytest.mark.parametrize("page", PATH_PAGES)
+def test_every_path_that_is_named_exists(page: str) -> None:
+    path = rf"`((?:[\w-]+/)+(?:[\w.-]+\.(?:{'|'.join(SUFFIXES)}))?|[\w-]+\.(?:py|sh))`"
+    named = re.findall(path, PAGES[page])
+    assert named
+    for one in named:
+        assert one in ELSEWHERE or (PATH_PAGES[page] / one).exists() or (ROOT / one).exists(), one
+
+
+def test_the_tree_in_the_readme_has_the_folders_of_the_project() -> None:
+    rows = re.findall(r"^((?:[\w-]+/)+)(?:, ([\w-]+/))?  +(.+)$", PAGES["README.md"], re.MULTILINE)
+    assert len(rows) > 10
+    for folder, another, about in rows:
+        assert (ROOT / folder).is_dir(), folder
+        assert (ROOT / another).is_dir(), another
+        for inner in re.findall(r"\b(\w+/)", about):
+            assert (ROOT / folder / inner).is_dir(), folder + inner
+    packages = {path.parent for path in ROOT.glob("*/*/__init__.py")}
+    assert packages - {ROOT / "tests/support", ROOT / "benchmarks/loadgen"} <= {ROOT / row[0] for row in rows}
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_the_index_lists_every_page_of_the_documentation() -> None:
+    linked = {(DOCS / link).resolve() for link in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES["docs/README.md"])}
+    assert set(DOCS.glob("*.md")) - {DOCS / "README.md"} <= linked
