@@ -67,12 +67,12 @@ def quoted() -> list[str]:
 
 
 @pytest.mark.parametrize("message", quoted())
-def test_a_message_that_is_quoted_is_one_of_the_programs(message: str) -> None:
+def test_a_quoted_message_is_one_of_the_programs(message: str) -> None:
     pattern = re.compile(".*".join(map(re.escape, message.split("…"))), re.DOTALL)
     assert any(pattern.search(text) for text in messages()), message
 
 
-def test_messages_are_quoted() -> None:
+def test_there_are_quoted_messages() -> None:
     assert len(quoted()) > 20
 
 
@@ -85,7 +85,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_that_is_shown_can_be_typed(
+def test_a_command_shown_is_valid(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,11 +106,11 @@ def test_a_command_that_is_shown_can_be_typed(
         assert read_settings(arguments, {}) != Settings()
 
 
-def test_commands_are_shown() -> None:
+def test_there_are_commands() -> None:
     assert len(commands()) > 20
 
 
-def test_every_option_and_variable_that_is_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_and_variable_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
     texts = []
     for arguments in ([], ["spot"], ["listen"], ["health"], ["classify"], ["web"]):
         with pytest.raises(SystemExit):
@@ -126,7 +126,7 @@ def test_every_option_and_variable_that_is_named_exists(capsys: pytest.CaptureFi
         assert named <= known, (page, named - known)
 
 
-def test_every_benchmark_that_is_named_exists() -> None:
+def test_every_benchmark_named_exists() -> None:
     for page, text in PAGES.items():
         for name in re.findall(r"python -m benchmarks\.(\w+)", text):
             assert (ROOT / f"benchmarks/{name}.py").is_file(), (page, name)
@@ -143,7 +143,7 @@ def test_every_reason_is_explained_with_its_status() -> None:
 
 
 @pytest.mark.parametrize("page", PATH_PAGES)
-def test_every_path_that_is_named_exists(page: str) -> None:
+def test_every_path_named_exists(page: str) -> None:
     path = rf"`((?:[\w-]+/)+(?:[\w.-]+\.(?:{'|'.join(SUFFIXES)}))?|[\w-]+\.(?:py|sh))`"
     named = re.findall(path, PAGES[page])
     assert named

@@ -28,7 +28,7 @@ def test_every_guarantee_has_its_test(guarantee: str, tests: str):
         assert found, f"{path}::{name}"
 
 
-def test_no_row_of_the_table_is_overlooked():
+def test_every_row_of_the_tables_is_tested():
     tables = PAGE.count(HEADS)
     assert tables == PAGE.count("\n|---")
     assert len(ROWS) == PAGE.count("\n| ") - tables > 20

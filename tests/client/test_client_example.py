@@ -29,7 +29,7 @@ def run_example(code: str, address: str, recording: Path, capsys: pytest.Capture
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["low", "mid", "high"]
 
 
-def test_the_readme_s_example_works(
+def test_the_example_in_the_readme_works(
     address: str, recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (code,) = examples("README.md", "python")

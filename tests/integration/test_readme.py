@@ -59,11 +59,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_that_is_shown_is_run_by_a_test(command: str) -> None:
-    assert runner(command), f"no test runs `{command}`: run it, and say so in RUN_BY"
+def test_every_command_shown_has_a_test(command: str) -> None:
+    assert runner(command), f"no test runs `{command}`: write one, and add it to RUN_BY"
 
 
-def test_each_test_that_is_said_to_run_commands_is_there_and_has_some() -> None:
+def test_every_test_in_the_table_exists_and_has_commands() -> None:
     for begin, test in RUN_BY.items():
         assert any(re.match(begin, command) and runner(command) == test for command in commands()), begin
     named = {*RUN_BY.values(), *(test for tests in EXAMPLES_RUN_BY.values() for test in tests)}
@@ -80,16 +80,16 @@ def test_every_example_in_another_language_has_a_test() -> None:
     assert examples_found == {one: len(tests) for one, tests in EXAMPLES_RUN_BY.items()}
 
 
-def test_the_output_that_is_shown_is_the_demo_s(checkout: Checkout) -> None:
+def test_the_output_shown_is_that_of_the_demo(checkout: Checkout) -> None:
     (block,) = filter(is_output, BLOCKS)
     head, *found, last = block.text.splitlines()
-    told = checkout.run("earmark demo --fast").splitlines()
-    assert (told[0], told[1:-1]) == (head, found)
-    assert last.partition(", took")[0] == told[-1].partition(", took")[0]
+    output = checkout.run("earmark demo --fast").splitlines()
+    assert (output[0], output[1:-1]) == (head, found)
+    assert last.partition(", took")[0] == output[-1].partition(", took")[0]
 
 
-def test_a_clone_is_a_folder_to_go_to(checkout: Checkout) -> None:
-    (command,) = shown("test_a_clone_is_a_folder_to_go_to")
+def test_a_clone_has_the_makefile(checkout: Checkout) -> None:
+    (command,) = shown("test_a_clone_has_the_makefile")
     if not (REPOSITORY / ".git").exists():
         pytest.skip("not a git checkout")
     checkout.run(f"git clone --quiet {REPOSITORY} earmark")
@@ -102,12 +102,12 @@ def test_the_example_of_the_library_works(checkout: Checkout) -> None:
     (checkout.folder / "speech.raw").write_bytes(samples.tobytes())
     (checkout.folder / "example.py").write_text(examples("docs/clients.md", "python")[1])
     lines = checkout.run("python example.py").splitlines()
-    (output,) = filter(is_output, BLOCKS)
-    assert [line.split()[0] for line in lines] == [line.split()[5] for line in output.text.splitlines()[1:-1]]
+    (block,) = filter(is_output, BLOCKS)
+    assert [line.split()[0] for line in lines] == [line.split()[5] for line in block.text.splitlines()[1:-1]]
 
 
-@pytest.mark.parametrize("command", shown("test_what_is_said_to_be_installed_is_what_is_tested"))
-def test_what_is_said_to_be_installed_is_what_is_tested(command: str, checkout: Checkout) -> None:
+@pytest.mark.parametrize("command", shown("test_the_packages_of_the_extras_are_installed_here"))
+def test_the_packages_of_the_extras_are_installed_here(command: str, checkout: Checkout) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = {None: project["dependencies"], **project["optional-dependencies"]}
     wanted = [None, *"".join(re.findall(r"\[(.*)\]", command)).split(",")]
@@ -126,9 +126,9 @@ def test_what_is_said_to_be_installed_is_what_is_tested(command: str, checkout: 
             assert requirement.specifier.contains(installed, prereleases=True), requirement
 
 
-def test_what_is_said_to_check_is_what_ci_calls() -> None:
+def test_ci_runs_the_checks_shown() -> None:
     called = (REPOSITORY / ".ci/run").read_text() + (REPOSITORY / ".github/workflows/ci.yml").read_text()
-    for command in shown("test_what_is_said_to_check_is_what_ci_calls"):
+    for command in shown("test_ci_runs_the_checks_shown"):
         assert re.search(rf"\b{command}$", called, re.MULTILINE), command
 
 
@@ -137,17 +137,17 @@ def test_a_target_of_make_exists(command: str, checkout: Checkout) -> None:
     checkout.run(f"{command} --dry-run")
 
 
-@pytest.mark.parametrize("command", shown("test_a_command_ends_well"))
-def test_a_command_ends_well(command: str, checkout: Checkout) -> None:
+@pytest.mark.parametrize("command", shown("test_a_command_succeeds"))
+def test_a_command_succeeds(command: str, checkout: Checkout) -> None:
     assert re.search(prints(command), checkout.run(command), re.MULTILINE)
     if " -o " in command:
         assert (checkout.folder / command.split(" -o ")[1]).stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("command", shown("test_a_command_goes_on_until_it_is_interrupted"))
-def test_a_command_goes_on_until_it_is_interrupted(command: str, checkout: Checkout) -> None:
+@pytest.mark.parametrize("command", shown("test_a_command_runs_until_it_is_interrupted"))
+def test_a_command_runs_until_it_is_interrupted(command: str, checkout: Checkout) -> None:
     if command.startswith("make"):
-        # The environment is there, and stays as it is.
+        # The environment exists, and must not change.
         command += " -o .venv/.server"
     elif command.startswith("earmark web"):
         command += " --port 0"
@@ -157,32 +157,32 @@ def test_a_command_goes_on_until_it_is_interrupted(command: str, checkout: Check
             running.until(prints(command))
 
 
-def test_curl_has_a_recording_classified(checkout: Checkout) -> None:
-    (command,) = shown("test_curl_has_a_recording_classified")
+def test_curl_classifies_a_recording(checkout: Checkout) -> None:
+    (command,) = shown("test_curl_classifies_a_recording")
     if shutil.which("curl") is None:
         pytest.skip("no curl")
     with checkout.running("earmark web --port 0") as page:
         url = page.until(prints("earmark web"))[1]
-        told = checkout.run(command.replace("http://127.0.0.1:8080", f"-s {url}"))
-    assert json.loads(told)["prediction"] == "stop"
+        output = checkout.run(command.replace("http://127.0.0.1:8080", f"-s {url}"))
+    assert json.loads(output)["prediction"] == "stop"
 
 
-@pytest.mark.parametrize("command", shown("test_what_is_said_into_a_microphone_is_heard"))
-def test_what_is_said_into_a_microphone_is_heard(
+@pytest.mark.parametrize("command", shown("test_keywords_spoken_into_a_microphone_are_detected"))
+def test_keywords_spoken_into_a_microphone_are_detected(
     command: str, checkout: Checkout, microphone: Microphone
 ) -> None:
-    with checkout.running(command, **microphone.own) as listening:
-        listening.until("Listening")
+    with checkout.running(command, **microphone.own) as running:
+        running.until("Listening")
         microphone.play(soundfile.read(DEMO, dtype="int16")[0][:32_000])
-        listening.until(r" no +\d\.\d\d")
+        running.until(r" no +\d\.\d\d")
     if "--record" in command:
-        assert soundfile.info(checkout.folder / "heard.wav").duration > 1
-        assert "no" in (checkout.folder / "heard.txt").read_text()
+        assert soundfile.info(checkout.folder / "speech.wav").duration > 1
+        assert "no" in (checkout.folder / "speech.txt").read_text()
 
 
 def test_tls_and_tokens(checkout: Checkout) -> None:
-    *making, serving, spotting = shown("test_tls_and_tokens")
-    checkout.run("; ".join(making))
+    *creating, serving, spotting = shown("test_tls_and_tokens")
+    checkout.run("; ".join(creating))
     assert (checkout.folder / "robot.token").stat().st_mode & 0o777 == 0o600
     authority = Authority(checkout.folder)
     authority.sign()
@@ -192,13 +192,13 @@ def test_tls_and_tokens(checkout: Checkout) -> None:
         command = spotting.replace("kws.example.org:50051", f"localhost:{port}")
         assert command != spotting
         assert "stop" in checkout.run(command, EARMARK_CA="ca.pem")
-        refused = checkout.run(f"! {command.partition(' --token-file')[0]}", EARMARK_CA="ca.pem")
-        assert "token" in refused
+        rejected = checkout.run(f"! {command.partition(' --token-file')[0]}", EARMARK_CA="ca.pem")
+        assert "token" in rejected
 
 
 @pytest.mark.skipif(shutil.which("buf") is None, reason="no buf: pip install buf-bin")
-def test_buf_curl_gets_an_answer(checkout: Checkout) -> None:
+def test_buf_curl_gets_a_response(checkout: Checkout) -> None:
     with running_server(speech()) as address:
-        for command in shown("test_buf_curl_gets_an_answer"):
-            told = checkout.run(command.replace("127.0.0.1:50051", address))
-            assert re.search("KeywordSpottingService|SERVING|earmark-en", told)
+        for command in shown("test_buf_curl_gets_a_response"):
+            output = checkout.run(command.replace("127.0.0.1:50051", address))
+            assert re.search("KeywordSpottingService|SERVING|earmark-en", output)

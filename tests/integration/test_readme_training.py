@@ -1,4 +1,4 @@
-"""What README.md says of training, with made-up people who say made-up words."""
+"""The training commands in the documents, with synthetic words of synthetic speakers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout.make(tmp_path)
 
 
-def test_what_is_installed_for_training_works(checkout: Checkout) -> None:
-    (command,) = shown("test_what_is_installed_for_training_works")
+def test_the_training_extra_works(checkout: Checkout) -> None:
+    (command,) = shown("test_the_training_extra_works")
     checkout.run(f"{command} && python -c 'import torchaudio'", timeout_s=WITHIN_S)
 
 
 @unless_slow
-def test_a_word_of_one_s_own(checkout: Checkout) -> None:
-    teaching, serving, listening = shown("test_a_word_of_one_s_own")
+def test_your_own_keyword(checkout: Checkout) -> None:
+    training, serving, listening = shown("test_your_own_keyword")
     write_recordings(checkout.folder / "DIR", COMPUTER, 40)
     write_speech(checkout.folder / "SPEECH", speakers=10, utterances=6)
-    checkout.run(f"{teaching} --quick", timeout_s=WITHIN_S)
+    checkout.run(f"{training} --quick", timeout_s=WITHIN_S)
     assert "<h1>computer</h1>" in (checkout.folder / "computer.report.html").read_text()
     port = free_port()
     with (
@@ -42,11 +42,11 @@ def test_a_word_of_one_s_own(checkout: Checkout) -> None:
     ):
         server.until("event=serving")
         command = listening.replace(":50051", f":{port}")
-        with checkout.running(command, **microphone.own) as heard:
-            heard.until("Listening .*Keywords: computer")
+        with checkout.running(command, **microphone.own) as running:
+            running.until("Listening .*Keywords: computer")
             for person in range(50, 55):
                 microphone.play(say(COMPUTER, person, 1) * 32767)
-            heard.until(r" computer +\d\.\d\d")
+            running.until(r" computer +\d\.\d\d")
 
 
 @unless_slow

@@ -65,34 +65,34 @@ BLOCKS = [
 # Each command, by how it begins, and the test that runs it; the first match counts.
 README, TRAINING = "test_readme.py", "test_readme_training.py"
 RUN_BY = {
-    "cd ": f"{README}::test_a_clone_is_a_folder_to_go_to",
-    "pip ": f"{README}::test_what_is_said_to_be_installed_is_what_is_tested",
-    r"\. ": f"{README}::test_a_command_ends_well",
+    "cd ": f"{README}::test_a_clone_has_the_makefile",
+    "pip ": f"{README}::test_the_packages_of_the_extras_are_installed_here",
+    r"\. ": f"{README}::test_a_command_succeeds",
     "make fuzz": "../fuzz/test_fuzz.py",
-    "make help": f"{README}::test_a_command_ends_well",
-    "make (demo|serve)": f"{README}::test_a_command_goes_on_until_it_is_interrupted",
-    "make (test|lint)$": f"{README}::test_what_is_said_to_check_is_what_ci_calls",
+    "make help": f"{README}::test_a_command_succeeds",
+    "make (demo|serve)": f"{README}::test_a_command_runs_until_it_is_interrupted",
+    "make (test|lint)$": f"{README}::test_ci_runs_the_checks_shown",
     "make ": f"{README}::test_a_target_of_make_exists",
     "earmark .*--tls|umask|earmark-server --(new-token|host)": f"{README}::test_tls_and_tokens",
-    "earmark listen .*--model": f"{TRAINING}::test_a_word_of_one_s_own",
-    "earmark listen": f"{README}::test_what_is_said_into_a_microphone_is_heard",
-    "earmark (web|health --watch)": f"{README}::test_a_command_goes_on_until_it_is_interrupted",
-    "earmark(-server)? --help": f"{README}::test_a_command_ends_well",
-    "earmark (spot|classify|plot|tune|completion)": f"{README}::test_a_command_ends_well",
-    "earmark-server --workers": f"{README}::test_a_command_goes_on_until_it_is_interrupted",
-    "curl ": f"{README}::test_curl_has_a_recording_classified",
-    "buf curl": f"{README}::test_buf_curl_gets_an_answer",
-    "docker ": "test_readme_docker.py::test_compose_serves_and_its_client_hears",
-    "earmark-train keyword|earmark-server --model computer": f"{TRAINING}::test_a_word_of_one_s_own",
+    "earmark listen .*--model": f"{TRAINING}::test_your_own_keyword",
+    "earmark listen": f"{README}::test_keywords_spoken_into_a_microphone_are_detected",
+    "earmark (web|health --watch)": f"{README}::test_a_command_runs_until_it_is_interrupted",
+    "earmark(-server)? --help": f"{README}::test_a_command_succeeds",
+    "earmark (spot|classify|plot|tune|completion)": f"{README}::test_a_command_succeeds",
+    "earmark-server --workers": f"{README}::test_a_command_runs_until_it_is_interrupted",
+    "curl ": f"{README}::test_curl_classifies_a_recording",
+    "buf curl": f"{README}::test_buf_curl_gets_a_response",
+    "docker ": "test_readme_docker.py::test_compose_serves_its_client",
+    "earmark-train keyword|earmark-server --model computer": f"{TRAINING}::test_your_own_keyword",
     "earmark-train|earmark-server --model mine": f"{TRAINING}::test_a_model_from_clips",
-    r"python scripts/repair_torchaudio\.py": f"{TRAINING}::test_what_is_installed_for_training_works",
+    r"python scripts/repair_torchaudio\.py": f"{TRAINING}::test_the_training_extra_works",
     r"python -m benchmarks\.neighbour": "../benchmarks/test_neighbour_benchmark.py",
 }  # fmt: skip
 # Training and building images take minutes.
 unless_slow = pytest.mark.skipif("README_ALL" not in os.environ, reason="takes minutes: make test-readme")
 # The examples in other languages, and the test that runs each.
 EXAMPLES_RUN_BY = {
-    ("README.md", "python"): ["../client/test_client_example.py::test_the_readme_s_example_works"],
+    ("README.md", "python"): ["../client/test_client_example.py::test_the_example_in_the_readme_works"],
     ("docs/clients.md", "python"): [
         "../client/test_client_example.py::test_the_asyncio_example_works",
         f"{README}::test_the_example_of_the_library_works",
