@@ -83,6 +83,7 @@ RUN_BY = {
     "curl ": f"{README}::test_curl_classifies_a_recording",
     "buf curl": f"{README}::test_buf_curl_gets_a_response",
     "docker ": "test_readme_docker.py::test_compose_serves_its_client",
+    r"earmark-train \w+$": f"{TRAINING}::test_a_command_of_earmark_train_exists",
     "earmark-train keyword|earmark-server --model computer": f"{TRAINING}::test_your_own_keyword",
     "earmark-train|earmark-server --model mine": f"{TRAINING}::test_a_model_from_clips",
     r"python scripts/repair_torchaudio\.py": f"{TRAINING}::test_the_training_extra_works",
