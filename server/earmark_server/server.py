@@ -18,8 +18,9 @@ from earmark_server.inference.model_registry import ModelRegistry
 from earmark_server.inference.watchdog import Watchdog
 from earmark_server.logs import log
 from earmark_server.rpc import grpc_options
-from earmark_server.rpc.admission import Calls, Kind
+from earmark_server.rpc.admission import Admission
 from earmark_server.rpc.authentication import Authentication
+from earmark_server.rpc.call import CallKind
 from earmark_server.rpc.handlers import register_reflection, register_service
 from earmark_server.rpc.health import Health
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
@@ -66,8 +67,8 @@ class Server:
         self._shares_port = shares_port
         self._health = Health()
         self._tracing = _tracing() if settings.traces else None
-        self._calls = Calls(settings, self._tracing)
-        self._service = KeywordSpottingService(settings, self._calls)
+        self._admission = Admission(settings, self._tracing)
+        self._service = KeywordSpottingService(settings, self._admission)
         self._engine: Engine | None = None
         self._owns_process = owns_process
         self._watchdog: Watchdog | None = None
@@ -75,7 +76,7 @@ class Server:
         self._stopped = asyncio.Event()
         try:
             self._certificates = Certificates(settings) if settings.tls_certificate else None
-            self._authentication = Authentication(settings, self._calls) if settings.token_file else None
+            self._authentication = Authentication(settings, self._admission) if settings.token_file else None
         except BadFileError as error:
             raise StartError(str(error)) from error
         self._following: list[asyncio.Task[None]] = []
@@ -84,13 +85,15 @@ class Server:
         if settings.metrics_port:
             from earmark_server.telemetry.metrics import Metrics
 
-            self._metrics = Metrics(settings, self._health, self._calls, self._running)
+            self._metrics = Metrics(
+                settings, self._health, self._admission, self._service.detections, self._running
+            )
         # In this order: the first one sees what the second one refuses.
         interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication)
         options = grpc_options.options(settings, shares_port=shares_port)
         self._grpc = grpc.aio.server(
             interceptors=[each for each in interceptors if each is not None],
-            options=(*options, *self._calls.connection_age.grpc_options),
+            options=(*options, *self._admission.connection_age.grpc_options),
         )
         own = grpc_options.options(settings, shares_port=False)
         self._probed = grpc.aio.server(options=own) if settings.health_port else None
@@ -131,7 +134,7 @@ class Server:
         self._engine = Engine()
         self._engine.start()
         self._service.loaded.set_result(Loaded(models, self._engine))
-        self._following.append(asyncio.create_task(models.reload_changed(self._calls.models)))
+        self._following.append(asyncio.create_task(models.reload_changed(self._admission.models_in_use)))
         self._watchdog = Watchdog(
             self._engine,
             self._settings,
@@ -156,16 +159,15 @@ class Server:
 
     async def drain(self) -> None:
         """Go away politely: NOT_SERVING at once, open streams told, and after the grace ended."""
-        log(_LOGGER, logging.INFO, "draining", calls=len(self._calls))
+        log(_LOGGER, logging.INFO, "draining", calls=len(self._admission.open_calls))
         await self._health.drain()
-        self._calls.drain()
-        for call in self._calls:
-            if call.stream is not None:
-                call.stream.request_progress()
+        self._admission.drain()
+        for call in self._admission.open_calls:
+            call.notify_draining()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._calls.all_ended(), self._settings.drain_grace_s)
-        for call in self._calls:
-            call.end(CallError("DRAINING", "This server has gone away: resume on another one."))
+            await asyncio.wait_for(self._admission.wait_until_all_ended(), self._settings.drain_grace_s)
+        for call in self._admission.open_calls:
+            call.end(CallError("DRAINING", "This server is shutting down. Resume on another one."))
         await self.stop(_LAST_WORDS_S)
 
     async def stop(self, grace_s: float | None = None) -> None:
@@ -177,7 +179,7 @@ class Server:
         for task in self._following:
             task.cancel()
         await self._health.drain()
-        self._calls.drain()
+        self._admission.drain()
         await self._stop_grpc(grace_s)
         if self._engine is not None:
             await self._engine.stop()
@@ -239,11 +241,13 @@ class Server:
 
     def _on_engine(self, well: bool) -> None:
         """Turn health with the engine's; streams that it does not listen to are better off elsewhere."""
-        self._calls.stalled = not well
-        for call in () if well else self._calls:
-            if call.kind is not Kind.LOOKUP:
+        self._admission.stalled = not well
+        for call in () if well else self._admission.open_calls:
+            if call.kind is not CallKind.LOOKUP:
                 call.end(
-                    CallError("ENGINE_STALLED", "This server listens to nothing now: resume on another one.")
+                    CallError(
+                        "ENGINE_STALLED", "Inference has stalled on this server. Resume on another one."
+                    )
                 )
         self._turning = asyncio.create_task(self._health.set_serving(well))
 

@@ -85,6 +85,12 @@ class CallError(Exception):
         return serialized
 
 
+def broken_call_code(context: grpc.aio.ServicerContext[object, object]) -> grpc.StatusCode:
+    """Return the status code of a call that broke off: its deadline has passed, or its client is gone."""
+    deadline_passed = context.time_remaining() == 0
+    return grpc.StatusCode.DEADLINE_EXCEEDED if deadline_passed else grpc.StatusCode.CANCELLED
+
+
 def reason_of(details: bytes | None) -> str | None:
     """Read the reason out of serialized details, as `CallError.details` gives them; None without any."""
     if details is None:

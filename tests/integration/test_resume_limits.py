@@ -171,7 +171,7 @@ def test_a_server_without_room_is_asked_again(flavour: str, tiny_model_path: Pat
                 proxy.target_port = server.port
 
         def see(event: Event) -> None:
-            if isinstance(event, Reconnecting) and "takes no more" in event.cause:
+            if isinstance(event, Reconnecting) and "its limit" in event.cause:
                 assert event.delay_s >= 1
                 let_go.set()
 

@@ -212,7 +212,7 @@ def test_after_the_grace_streams_are_ended(tiny_model_path: Path) -> None:
             await stuck.write(config(score_interval=duration(0.02)))
             await stuck.write(rpcs.StreamingSpotRequest(silence=duration(3000)))
             async with asyncio.timeout(DEADLINE_S):
-                while len(rig.server._calls) < 3:  # noqa: ASYNC110
+                while len(rig.server._admission.open_calls) < 3:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             begun = time.monotonic()
             await rig.server.drain()

@@ -1,15 +1,11 @@
-"""The frame around every call: whether it is let in, its name, its log line, and how it ends in error."""
+"""Admission: which calls the server accepts, which ones are open, and the status that each one ends with."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
-import ipaddress
 import logging
-import re
 import secrets
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
@@ -18,295 +14,186 @@ import grpc
 from earmark_spotter import SpotterError
 
 from earmark_server.logs import log
-from earmark_server.rpc import authentication
+from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
-from earmark_server.status import DETAILS_KEY, CallError
+from earmark_server.rpc.principal import (
+    current_principal,
+    current_token_digest,
+    set_principal_from_certificate,
+)
+from earmark_server.status import DETAILS_KEY, CallError, broken_call_code
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Sequence
 
-    from earmark_spotter import Detection, SpotterModel
+    from earmark_spotter import SpotterModel
 
-    from earmark_server.inference.stream_handle import StreamHandle
-    from earmark_server.rpc.tracing import CallTrace, Tracing
+    from earmark_server.rpc.tracing import CallSpan, Tracing
     from earmark_server.settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
 
 REQUEST_ID_KEY = "earmark-request-id"
-
-_REQUEST_ID = re.compile(r"[ -~]{1,128}")
-
-
-class Kind(enum.Enum):
-    """What a call takes of the server."""
-
-    STREAM = enum.auto()
-    RECORDING = enum.auto()
-    LOOKUP = enum.auto()
+"""The key of a call's request id in the trailing metadata."""
 
 
-class Call:
-    """One call: what its log line will say."""
-
-    def __init__(self, rpc: str, kind: Kind, peer: str) -> None:
-        self.rpc = rpc
-        self.kind = kind
-        self.peer = peer
-        self.caller = authentication.caller.get()
-        self.token_digest = authentication.token_digest.get()
-        self.client = _client(self.caller, peer)
-        self.request_id = secrets.token_hex(8)
-        self.model: str | None = None
-        self.audio_ns: int | None = None
-        self.detection_count = 0
-        self.stream: StreamHandle | None = None
-        self.trace: CallTrace | None = None
-        self._begun_s = time.perf_counter()
-        self._guard: asyncio.Timeout | None = None
-        self._ended_by: CallError | None = None
-
-    def end(self, error: CallError) -> None:
-        """End the call with an error, whatever it is waiting for just now."""
-        if self._guard is not None and self._ended_by is None:
-            self._ended_by = error
-            self._guard.reschedule(asyncio.get_running_loop().time())
-
-    @contextlib.asynccontextmanager
-    async def can_be_ended(self) -> AsyncIterator[None]:
-        """Let `end` end the block."""
-        try:
-            async with asyncio.timeout(None) as self._guard:
-                yield
-        except TimeoutError:
-            if self._ended_by is None:
-                raise
-            raise self._ended_by from None
-        finally:
-            self._guard = None
-
-    def take_request_id(self, wanted: str, field: str) -> None:
-        """Call it what its client calls it."""
-        if not wanted:
-            return
-        if not _REQUEST_ID.fullmatch(wanted):
-            raise CallError(
-                "BAD_CONFIG",
-                f"A request id must be at most 128 printable ASCII characters, but is {wanted[:40]!a} "
-                f"({len(wanted)} characters).",
-                field=field,
-            )
-        self.request_id = wanted
-
-    @property
-    def elapsed_ns(self) -> int:
-        """Time since the call came in."""
-        return round((time.perf_counter() - self._begun_s) * 1e9)
-
-    def log_end(self, status: str, reason: str | None = None, incident: str | None = None) -> None:
-        """Write the call's one line."""
-        level = logging.DEBUG if self.kind is Kind.LOOKUP and status == "OK" else logging.INFO
-        log(
-            _LOGGER,
-            level,
-            "call ended",
-            rpc=self.rpc,
-            request_id=self.request_id,
-            peer=self.peer,
-            caller=self.caller,
-            model=self.model,
-            audio_s=None if self.audio_ns is None else round(self.audio_ns / 1e9, 3),
-            detections=None if self.kind is Kind.LOOKUP else self.detection_count,
-            wall_s=round(self.elapsed_ns / 1e9, 3),
-            status=status,
-            reason=reason,
-            incident=incident,
-            trace_id=None if self.trace is None else self.trace.trace_id,
-        )
-        if self.trace is not None:
-            self.trace.end(self, status, reason)
-
-
-class Calls:
-    """All calls that are open now."""
+class Admission:
+    """Admits calls within the server's limits, and counts those that are open."""
 
     def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
-        self._tracing = tracing
         self.stalled = False
-        """Whether no streams and recordings are let in because nobody would listen to them."""
-        self._limits = {
-            Kind.STREAM: (settings.max_streams, "TOO_MANY_STREAMS", "streams are open"),
-            Kind.RECORDING: (settings.max_calls, "OVERLOADED", "recordings are being listened to"),
-        }
+        """Whether inference has stalled, so that no stream and no recording is admitted."""
         self.connection_age = ConnectionAge(settings)
-        self.detections: Counter[tuple[str | None, str]] = Counter()
-        """How many there were of each model's keywords."""
+        self._tracing = tracing
+        self._max_streams = settings.max_streams
+        self._max_recordings = settings.max_calls
+        self._max_streams_per_quota_key = settings.max_streams_per_client
         self._open: set[Call] = set()
-        self._counts = dict.fromkeys(Kind, 0)
-        self._max_streams_per_client = settings.max_streams_per_client
-        self._streams_by_client: Counter[str] = Counter()
+        self._counts = dict.fromkeys(CallKind, 0)
+        self._streams_by_quota_key: Counter[str] = Counter()
         self._draining = False
         self._all_ended = asyncio.Event()
 
-    def __iter__(self) -> Iterator[Call]:
-        return iter(list(self._open))
+    @property
+    def open_calls(self) -> Sequence[Call]:
+        """The calls that are open now."""
+        return list(self._open)
 
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def count(self, kind: Kind) -> int:
-        """How many calls of a kind are open."""
+    def count(self, kind: CallKind) -> int:
+        """Return the number of open calls of a kind."""
         return self._counts[kind]
 
-    def note(self, call: Call, detection: Detection, rate_hz: int) -> None:
-        """Count a detection, and log it: what a client was told can be looked up by its request id."""
-        call.detection_count += 1
-        self.detections[call.model, detection.keyword] += 1
-        log(
-            _LOGGER,
-            logging.INFO,
-            "detection",
-            request_id=call.request_id,
-            keyword=detection.keyword,
-            start_s=round(detection.start_sample / rate_hz, 3),
-            end_s=round(detection.end_sample / rate_hz, 3),
-            confidence=round(detection.confidence, 3),
-            detection_id=detection.id,
-        )
-
-    def drain(self) -> None:
-        """Let no more streams and recordings in."""
-        self._draining = True
-        if not self._open:
-            self._all_ended.set()
-
-    def refuse_if_draining(self) -> None:
-        """Raise CallError (DRAINING) after `drain`."""
-        if self._draining:
-            raise CallError("DRAINING", "This server is going away: try another one.")
-
-    async def all_ended(self) -> None:
-        """After `drain`: wait until no call is open."""
-        await self._all_ended.wait()
-
-    def models(self) -> set[SpotterModel]:
-        """Give the models that calls listen with."""
+    def models_in_use(self) -> set[SpotterModel]:
+        """Return the models that open calls use."""
         return {call.stream.session.model for call in self._open if call.stream is not None}
 
-    @contextlib.asynccontextmanager
-    async def handle(
-        self, context: grpc.aio.ServicerContext[object, object], rpc: str, kind: Kind
-    ) -> AsyncIterator[Call]:
-        """Let a call in or refuse it, and end it as its block ended.
+    def drain(self) -> None:
+        """Reject streams and recordings from now on."""
+        self._draining = True
+        self._check_all_ended()
 
-        What the block raises is turned into the contract's status: SpotterError and CallError
-        into what they say, all else into INTERNAL with an id that the log has too.
+    def raise_if_draining(self) -> None:
+        """Raise CallError (DRAINING) after `drain`."""
+        if self._draining:
+            raise CallError("DRAINING", "This server is draining. Use another one.")
+
+    async def wait_until_all_ended(self) -> None:
+        """Wait, after `drain`, until no call is open."""
+        await self._all_ended.wait()
+
+    @contextlib.asynccontextmanager
+    async def admitted(
+        self, context: grpc.aio.ServicerContext[object, object], rpc: str, kind: CallKind
+    ) -> AsyncIterator[Call]:
+        """Admit a call or reject it, and end it with the status that its block leads to.
+
+        A CallError or SpotterError that the block raises becomes the status, reason and message that it
+        states. Any other exception becomes INTERNAL with an incident id, under which the log has it.
         """
-        authentication.name_by_certificate(context)
-        call = Call(rpc, kind, unquote(context.peer()))
-        if self._tracing is not None:
-            call.trace = self._tracing.begin(rpc, context.invocation_metadata() or ())
+        set_principal_from_certificate(context)
+        call = Call(
+            rpc,
+            kind,
+            unquote(context.peer()),
+            principal=current_principal.get(),
+            token_digest=current_token_digest.get(),
+            span=self._start_span(context, rpc),
+        )
         try:
-            self._let_in(call)
+            self._check_limits(call)
             self._add(call)
             try:
-                async with call.can_be_ended():
-                    with self.connection_age.moving(call):
+                async with call.interruptible():
+                    with self.connection_age.applied_to(call):
                         yield call
             finally:
                 self._remove(call)
-                if self._draining and not self._open:
-                    self._all_ended.set()
         except asyncio.CancelledError:
-            self._log_broken(call, context)
+            call.log_end(broken_call_code(context).name)
             raise
         except grpc.aio.BaseError:
-            # Reading and writing fail only when the call is gone.
-            self._log_broken(call, context)
+            # A read or a write fails only when the call has already ended.
+            call.log_end(broken_call_code(context).name)
             raise asyncio.CancelledError from None
         except Exception as error:
-            await self._abort(call, context, error)
+            await _abort(call, context, error)
         call.log_end("OK")
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
 
-    def refusal(self, rpc: str, error: CallError) -> grpc.RpcMethodHandler[object, object]:
-        """Make a handler that ends a call with an error, of whatever kind it is, and reads nothing of it."""
+    def rejecting_handler(self, rpc: str, error: CallError) -> grpc.RpcMethodHandler[object, object]:
+        """Return a handler that rejects a call of any type with an error, without reading its requests."""
 
-        async def refuse(_: object, context: grpc.aio.ServicerContext[object, object]) -> None:
-            async with self.handle(context, rpc, Kind.LOOKUP):
+        async def reject(_: object, context: grpc.aio.ServicerContext[object, object]) -> None:
+            async with self.admitted(context, rpc, CallKind.LOOKUP):
                 raise error
 
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(reject)
 
-    def _let_in(self, call: Call) -> None:
-        if call.kind is Kind.LOOKUP:
+    def _start_span(self, context: grpc.aio.ServicerContext[object, object], rpc: str) -> CallSpan | None:
+        if self._tracing is None:
+            return None
+        return self._tracing.start_span(rpc, context.invocation_metadata() or ())
+
+    def _check_limits(self, call: Call) -> None:
+        """Raise CallError if the call cannot be admitted now."""
+        if call.kind is CallKind.LOOKUP:
             return
-        self.refuse_if_draining()
+        self.raise_if_draining()
         if self.stalled:
-            raise CallError("ENGINE_STALLED", "This server listens to nothing now: try another one.")
-        limit, reason, what = self._limits[call.kind]
-        if self._counts[call.kind] >= limit:
-            quota = "server" if call.kind is Kind.STREAM else ""
-            message = f"{limit} {what} on this server, and it takes no more: come back later."
-            raise CallError(reason, message, quota=quota)
-        limit = self._max_streams_per_client
-        if limit and call.kind is Kind.STREAM and self._streams_by_client[call.client] >= limit:
+            raise CallError("ENGINE_STALLED", "Inference has stalled on this server. Use another one.")
+        if call.kind is CallKind.RECORDING:
+            if self._counts[CallKind.RECORDING] >= self._max_recordings:
+                raise CallError(
+                    "OVERLOADED",
+                    f"This server is processing {self._max_recordings} recordings, its limit. "
+                    "Try again later.",
+                )
+            return
+        if self._counts[CallKind.STREAM] >= self._max_streams:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This client has {limit} streams open, and no client may have more here: end one first.",
-                quota=call.client,
+                f"This server has {self._max_streams} streams open, its limit. Try again later.",
+                quota="server",
+            )
+        limit = self._max_streams_per_quota_key
+        if limit and self._streams_by_quota_key[call.quota_key] >= limit:
+            raise CallError(
+                "TOO_MANY_STREAMS",
+                f"This client has {limit} streams open, its limit on this server. End one of them first.",
+                quota=call.quota_key,
             )
 
     def _add(self, call: Call) -> None:
         self._open.add(call)
         self._counts[call.kind] += 1
-        if call.kind is Kind.STREAM:
-            self._streams_by_client[call.client] += 1
+        if call.kind is CallKind.STREAM:
+            self._streams_by_quota_key[call.quota_key] += 1
 
     def _remove(self, call: Call) -> None:
         self._open.discard(call)
         self._counts[call.kind] -= 1
-        if call.kind is Kind.STREAM:
-            self._streams_by_client[call.client] -= 1
-            if not self._streams_by_client[call.client]:
-                del self._streams_by_client[call.client]
+        if call.kind is CallKind.STREAM:
+            self._streams_by_quota_key[call.quota_key] -= 1
+            if not self._streams_by_quota_key[call.quota_key]:
+                del self._streams_by_quota_key[call.quota_key]
+        self._check_all_ended()
 
-    @staticmethod
-    def _log_broken(call: Call, context: grpc.aio.ServicerContext[object, object]) -> None:
-        late = context.time_remaining() == 0
-        call.log_end("DEADLINE_EXCEEDED" if late else "CANCELLED")
-
-    @staticmethod
-    async def _abort(
-        call: Call, context: grpc.aio.ServicerContext[object, object], error: Exception
-    ) -> NoReturn:
-        incident = None
-        if isinstance(error, SpotterError):
-            error = CallError(error.reason, str(error))
-        elif isinstance(error, MemoryError):
-            error = CallError("OVERLOADED", "This server has no memory left for the call: come back later.")
-        elif not isinstance(error, CallError):
-            incident = secrets.token_hex(6)
-            log(_LOGGER, logging.ERROR, "internal error", exc_info=error, incident=incident, rpc=call.rpc)
-            error = CallError("INTERNAL_ERROR", f"Internal error; the server's log has it as {incident}.")
-        call.log_end(error.code.name, error.reason, incident)
-        trailers = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, error.details()))
-        await context.abort(error.code, error.message, trailers)
+    def _check_all_ended(self) -> None:
+        if self._draining and not self._open:
+            self._all_ended.set()
 
 
-def _client(caller: str | None, peer: str) -> str:
-    """Name who calls: the credential, else the address in gRPC's `ipv4:ADDRESS:PORT`, `ipv6:[ADDRESS]:PORT`.
-
-    Of IPv6 its /64 network, for one subscriber has all of that; a peer of another kind as it is.
-    """
-    if caller is not None:
-        return f"client:{caller}"
-    kind, _, rest = peer.partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return peer
-    address = ipaddress.ip_address(rest.rpartition(":")[0].strip("[]").partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return f"clientip:{ipaddress.ip_network((address, 64), strict=False)}"
-        address = address.ipv4_mapped
-    return f"clientip:{address}"
+async def _abort(call: Call, context: grpc.aio.ServicerContext[object, object], error: Exception) -> NoReturn:
+    """End a call with the status that belongs to an exception."""
+    incident = None
+    if isinstance(error, SpotterError):
+        error = CallError(error.reason, str(error))
+    elif isinstance(error, MemoryError):
+        error = CallError("OVERLOADED", "This server has no memory left for this call. Try again later.")
+    elif not isinstance(error, CallError):
+        incident = secrets.token_hex(6)
+        log(_LOGGER, logging.ERROR, "internal error", exc_info=error, incident=incident, rpc=call.rpc)
+        error = CallError("INTERNAL_ERROR", f"Internal error; the server's log has it as {incident}.")
+    call.log_end(error.code.name, error.reason, incident)
+    trailers = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, error.details()))
+    await context.abort(error.code, error.message, trailers)

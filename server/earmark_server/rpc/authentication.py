@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from earmark_server.credentials.reload import Followed
 from earmark_server.credentials.tokens import Tokens
+from earmark_server.rpc.principal import current_principal, current_token_digest
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from earmark_server.rpc.admission import Calls
+    from earmark_server.rpc.admission import Admission
     from earmark_server.settings import Settings
-
-caller: ContextVar[str | None] = ContextVar("caller", default=None)
-"""The name of the credential that this call came with: the token's, else that which the client's
-certificate is for; None where there is neither. In a call's own task, from `Calls.handle` on."""
-
-token_digest: ContextVar[bytes | None] = ContextVar("token_digest", default=None)
-"""The SHA-256 of the token that this call came with."""
 
 _HEALTH = "/grpc.health.v1.Health/"
 _BEARER = "bearer "
-
-
-def name_by_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Take the caller's name from the certificate that gRPC has verified, where no token gave one."""
-    if caller.get() is None:
-        for names in (context.auth_context().get("x509_common_name"), context.peer_identities()):
-            for name in names or ():
-                caller.set(name.decode(errors="replace"))
-                return
 
 
 class Authentication(grpc.aio.ServerInterceptor):
@@ -43,10 +27,10 @@ class Authentication(grpc.aio.ServerInterceptor):
     Raises BadFileError if the token file of the settings cannot be used.
     """
 
-    def __init__(self, settings: Settings, calls: Calls) -> None:
+    def __init__(self, settings: Settings, admission: Admission) -> None:
         path = settings.token_file
         self._tokens = Followed([path], lambda: Tokens.read(path))
-        self._calls = calls
+        self._admission = admission
         self._open_health = settings.open_health
 
     async def follow(self) -> None:
@@ -65,9 +49,9 @@ class Authentication(grpc.aio.ServerInterceptor):
         except CallError as error:
             # Whether there is such a method is nobody's business yet; nor is its name fit for a log.
             rpc = details.method.rpartition("/")[2] if handler is not None else "unknown"
-            return self._calls.refusal(rpc, error)
-        caller.set(self._tokens.value.name(digest))
-        token_digest.set(digest)
+            return self._admission.rejecting_handler(rpc, error)
+        current_principal.set(self._tokens.value.name(digest))
+        current_token_digest.set(digest)
         return handler
 
     def _accepted(self, metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
@@ -84,6 +68,6 @@ class Authentication(grpc.aio.ServerInterceptor):
         raise CallError("BAD_CREDENTIALS", "This server does not accept that token.")
 
     def _end_revoked(self) -> None:
-        for call in self._calls:
+        for call in self._admission.open_calls:
             if call.token_digest is not None and call.token_digest not in self._tokens.value:
-                call.end(CallError("BAD_CREDENTIALS", "This server does not accept that token any more."))
+                call.end(CallError("BAD_CREDENTIALS", "This server no longer accepts that token."))

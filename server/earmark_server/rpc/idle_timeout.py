@@ -11,7 +11,7 @@ from earmark_server.status import CallError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from earmark_server.rpc.admission import Call
+    from earmark_server.rpc.call import Call
 
 
 class Activity:

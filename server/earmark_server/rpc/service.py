@@ -14,7 +14,8 @@ from earmark_server.credentials import resume_keys
 from earmark_server.inference.events import ClipScores, Failed, Finished
 from earmark_server.inference.session import ClassificationSession, SpottingSession
 from earmark_server.rpc import recordings, wire
-from earmark_server.rpc.admission import Kind
+from earmark_server.rpc.call import CallKind
+from earmark_server.rpc.detection_log import DetectionLog
 from earmark_server.rpc.idle_timeout import ending_when_idle
 from earmark_server.rpc.request_reader import Reader
 from earmark_server.rpc.uncancelled import left_to_end
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from earmark_server.inference.pending_audio import Input
     from earmark_server.inference.session import Session
     from earmark_server.inference.stream_handle import StreamHandle
-    from earmark_server.rpc.admission import Call, Calls
+    from earmark_server.rpc.admission import Admission
+    from earmark_server.rpc.call import Call
     from earmark_server.rpc.idle_timeout import Activity
     from earmark_server.settings import Settings
 
@@ -53,23 +55,24 @@ class Loaded:
 class KeywordSpottingService:
     """Answers the calls. They may come in before `loaded` is set: they wait for it."""
 
-    def __init__(self, settings: Settings, calls: Calls) -> None:
+    def __init__(self, settings: Settings, admission: Admission) -> None:
         self.loaded: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        self.detections = DetectionLog()
         self._settings = settings
-        self._calls = calls
+        self._admission = admission
         self._resume_keys = resume_keys.read(settings.resume_key_file)
         self._max_pending_ns = round(settings.max_pending_s * NANOSECONDS)
         self._decoded = asyncio.Semaphore(_MAX_DECODED_RECORDINGS)
 
     async def streaming_spot(self, _: object, context: Context) -> None:
         """Live audio in, events out: this task writes, another one reads."""
-        async with self._calls.handle(context, "StreamingSpot", Kind.STREAM) as call:
+        async with self._admission.admitted(context, "StreamingSpot", CallKind.STREAM) as call:
             self._refuse_if_overloaded()
             await self._stream(context, call)
 
     async def spot(self, _: object, context: Context) -> Any:
         """Find every keyword in a recording."""
-        async with self._calls.handle(context, "Spot", Kind.RECORDING) as call:
+        async with self._admission.admitted(context, "Spot", CallKind.RECORDING) as call:
             request = await self._request(context, call)
             model = await self._begin(call, request)
             active = wire.active_keywords(
@@ -79,12 +82,12 @@ class KeywordSpottingService:
                 events = await self._listen(call, SpottingSession(model, audio_format, active), audio)
             detections = [event for event in events if isinstance(event, Detection)]
             for detection in detections:
-                self._calls.note(call, detection, model.metadata.sample_rate_hz)
+                self.detections.record(call, detection, model.metadata.sample_rate_hz)
             return wire.spot_response(model, detections, call.audio_ns or 0)
 
     async def classify(self, _: object, context: Context) -> Any:
         """Score every class on a clip."""
-        async with self._calls.handle(context, "Classify", Kind.RECORDING) as call:
+        async with self._admission.admitted(context, "Classify", CallKind.RECORDING) as call:
             request = await self._request(context, call)
             model = await self._begin(call, request)
             active = resolve_settings(model.metadata)
@@ -95,14 +98,14 @@ class KeywordSpottingService:
 
     async def list_models(self, _: object, context: Context) -> Any:
         """Tell what is loaded."""
-        async with self._calls.handle(context, "ListModels", Kind.LOOKUP) as call:
+        async with self._admission.admitted(context, "ListModels", CallKind.LOOKUP) as call:
             await self._request(context, call)
             loaded = await self._wait_loaded()
             return wire.list_models_response(loaded.models.current)
 
     async def get_model(self, _: object, context: Context) -> Any:
         """Tell about one model."""
-        async with self._calls.handle(context, "GetModel", Kind.LOOKUP) as call:
+        async with self._admission.admitted(context, "GetModel", CallKind.LOOKUP) as call:
             name = (await self._request(context, call)).model
             loaded = await self._wait_loaded()
             model = loaded.models.get(name, "model")
@@ -138,17 +141,17 @@ class KeywordSpottingService:
             if first is None or first.WhichOneof("request") != "config":
                 raise CallError("CONFIG_EXPECTED_FIRST", "The first message of a stream must be its config.")
             config = first.config
-            call.take_request_id(config.request_id, "config.request_id")
+            call.set_request_id(config.request_id, "config.request_id")
             loaded = await self._wait_loaded()
             versions = loaded.models.versions(config.model, "config.model")
             call.model = versions[0].metadata.name
             audio_format = wire.stream_format(config.audio_format, "config.audio_format")
             session, active = self._spotting(versions, audio_format, config)
-            self._calls.refuse_if_draining()
+            self._admission.raise_if_draining()
             with loaded.engine.open_stream(session, self._max_pending_ns) as stream:
                 call.stream = stream
-                if call.trace is not None:
-                    await context.send_initial_metadata(call.trace.metadata)
+                if call.span is not None:
+                    await context.send_initial_metadata(call.span.metadata)
                 await self._write(context, activity, wire.started(session.model, active, call.request_id))
                 try:
                     with reader.sending_on(stream, audio_format, session.start_ns):
@@ -183,7 +186,7 @@ class KeywordSpottingService:
                 if isinstance(event, Failed):
                     raise reader.cut_off or event.error
                 if isinstance(event, Detection):
-                    self._calls.note(call, event, meta.sample_rate_hz)
+                    self.detections.record(call, event, meta.sample_rate_hz)
                 ended = isinstance(event, Finished)
                 if ended and reader.cut_off is not None:
                     raise reader.cut_off
@@ -198,7 +201,7 @@ class KeywordSpottingService:
     # Recordings.
 
     async def _begin(self, call: Call, request: Any) -> SpotterModel:
-        call.take_request_id(request.request_id, "request_id")
+        call.set_request_id(request.request_id, "request_id")
         loaded = await self._wait_loaded()
         model = loaded.models.get(request.model, "model")
         call.model = model.metadata.name

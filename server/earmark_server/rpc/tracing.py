@@ -1,15 +1,15 @@
-"""One OpenTelemetry span for each call, sent over OTLP/HTTP to where the OTEL_* environment variables say.
+"""One OpenTelemetry span for each call, exported over OTLP/HTTP as the OTEL_* environment variables say.
 
-A call's span is the child of the one that its client states, in the W3C's `traceparent`. A stream is told its
-own in `traceresponse`; one that goes on with it after a break hands that back in `earmark-resumes`, and its
-span gets a link to the one that broke. (W3C Trace Context, levels 1 and 2.)
+A call's span is the child of the span in the `traceparent` of its metadata. A stream's initial metadata
+names its span in `traceresponse`. A client that resumes the stream sends that value in `earmark-resumes`, and
+the new span gets a link to the span of the stream that broke. See W3C Trace Context, levels 1 and 2.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -24,17 +24,15 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span, SpanContext
 
-    from earmark_server.rpc.admission import Call
-
 _RESUMES_KEY = "earmark-resumes"
 _RESPONSE_KEY = "traceresponse"
 
-# Only these are the server's fault:
+# The statuses that count as errors of the server:
 # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/#grpc-status
-_FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+_SERVER_ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
-# How long the end of the server may wait for spans to be sent.
-_LAST_SPANS_S = 5.0
+# How long the server's shutdown waits for the last spans to be sent.
+_SHUTDOWN_TIMEOUT_S = 5.0
 
 _W3C = TraceContextTextMapPropagator()
 
@@ -46,28 +44,28 @@ class Tracing:
         self._provider = _from_environment()
         self._tracer = self._provider.get_tracer("earmark_server")
 
-    def begin(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> CallTrace:
-        """Begin the span of a call with this metadata."""
+    def start_span(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> CallSpan:
+        """Start the span of a call; `metadata` is the call's."""
         carrier = {key: value for key, value in metadata if isinstance(value, str)}
-        broken = _span_context(carrier.get(_RESUMES_KEY, ""))
+        resumed = _span_context(carrier.get(_RESUMES_KEY, ""))
         span = self._tracer.start_span(
             f"{SERVICE.full_name}/{rpc}",
             context=_W3C.extract(carrier),
             kind=SpanKind.SERVER,
-            links=[Link(broken)] if broken.is_valid else [],
+            links=[Link(resumed)] if resumed.is_valid else [],
             attributes={"rpc.system": "grpc", "rpc.service": SERVICE.full_name, "rpc.method": rpc},
         )
-        return CallTrace(span)
+        return CallSpan(span)
 
     def close(self) -> None:
-        """Send what has not been sent, within some seconds."""
-        # Where nobody takes the spans, it tries on for longer than a server's end should wait.
+        """Send the remaining spans; give up after a few seconds."""
+        # The provider retries for longer than the server's shutdown should take.
         closing = threading.Thread(target=self._provider.shutdown, name="earmark-last-spans", daemon=True)
         closing.start()
-        closing.join(_LAST_SPANS_S)
+        closing.join(_SHUTDOWN_TIMEOUT_S)
 
 
-class CallTrace:
+class CallSpan:
     """The span of one call."""
 
     def __init__(self, span: Span) -> None:
@@ -76,21 +74,18 @@ class CallTrace:
         self.trace_id = f"{context.trace_id:032x}"
         value = f"00-{self.trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
         self.metadata = ((_RESPONSE_KEY, value),)
-        """What tells the client of it."""
+        """Initial metadata that names the span to the client."""
 
-    def end(self, call: Call, status: str, reason: str | None) -> None:
-        """End it with a status, by its name, and what else is known of the call."""
-        known: dict[str, Any] = {
-            "rpc.grpc.status_code": grpc.StatusCode[status].value[0],
-            "earmark.request_id": call.request_id,
-            "earmark.caller": call.caller,
-            "earmark.model": call.model,
-            "earmark.audio_s": None if call.audio_ns is None else call.audio_ns / 1e9,
-            "earmark.detections": call.detection_count,
-            "earmark.reason": reason,
-        }
-        self._span.set_attributes({key: value for key, value in known.items() if value is not None})
-        if status in _FAULTS:
+    def end(self, status: str, reason: str | None, **values: str | float | None) -> None:
+        """End the span with a status, by its name, and with the values that are not None as attributes.
+
+        The name of each attribute is `earmark.` and that of its value.
+        """
+        attributes = {f"earmark.{name}": value for name, value in values.items() if value is not None}
+        if reason is not None:
+            attributes["earmark.reason"] = reason
+        self._span.set_attributes({"rpc.grpc.status_code": grpc.StatusCode[status].value[0], **attributes})
+        if status in _SERVER_ERRORS:
             self._span.set_status(StatusCode.ERROR, reason)
         self._span.end()
 

@@ -18,7 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from earmark_server.rpc.admission import Kind
+from earmark_server.rpc.call import CallKind
 from earmark_server.rpc.handlers import services
 from earmark_server.telemetry.rpc_metrics import RpcMetrics
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from earmark_server.inference.watchdog import Watchdog
-    from earmark_server.rpc.admission import Calls
+    from earmark_server.rpc.admission import Admission
+    from earmark_server.rpc.detection_log import DetectionLog
     from earmark_server.rpc.health import Health
     from earmark_server.rpc.service import Loaded
     from earmark_server.settings import Settings
@@ -46,12 +47,14 @@ class Metrics(Collector):
         self,
         settings: Settings,
         health: Health,
-        calls: Calls,
+        admission: Admission,
+        detections: DetectionLog,
         running: Callable[[], tuple[Loaded, Watchdog] | None],
     ) -> None:
         self._settings = settings
         self._health = health
-        self._calls = calls
+        self._admission = admission
+        self._detections = detections
         self.rpcs = RpcMetrics(services(reflected=settings.reflection))
         """An interceptor that counts what only it can see."""
         self._running = running
@@ -76,12 +79,12 @@ class Metrics(Collector):
         """Give all of them."""
         yield from self._of_rpcs()
         yield _gauge("earmark_serving", "1 while health says SERVING, else 0", self._health.serving)
-        yield _gauge("earmark_streams_open", "Streams that are open", self._calls.count(Kind.STREAM))
+        yield _gauge("earmark_streams_open", "Streams that are open", self._admission.count(CallKind.STREAM))
         yield _gauge("earmark_streams_limit", "Streams that may be open", self._settings.max_streams)
         yield _gauge(
             "earmark_recordings_open",
             "Recordings that are listened to",
-            self._calls.count(Kind.RECORDING),
+            self._admission.count(CallKind.RECORDING),
         )
         running = self._running()
         if running is not None:
@@ -150,7 +153,7 @@ class Metrics(Collector):
             meta = model.metadata
             info.add_metric((meta.name,), {"version": meta.version, "sha256": model.sha256})
             for keyword in meta.keywords:
-                count = self._calls.detections[meta.name, keyword]
+                count = self._detections.counts[meta.name, keyword]
                 detections.add_metric((meta.name, keyword), count)
         yield detections
         yield info

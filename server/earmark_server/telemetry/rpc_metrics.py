@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from earmark_server.status import DETAILS_KEY, REASONS, reason_of
+from earmark_server.status import DETAILS_KEY, REASONS, broken_call_code, reason_of
 from earmark_server.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ class RpcMetrics(grpc.aio.ServerInterceptor):
             yield
             code = _code(context)
         except asyncio.CancelledError:
-            late = context.time_remaining() == 0
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            code = broken_call_code(context)
             raise
         except grpc.aio.AbortError:
             code = _code(context)

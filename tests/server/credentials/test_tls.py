@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from earmark_server.rpc.admission import Call
+    from earmark_server.rpc.call import Call
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -123,12 +123,12 @@ def test_with_a_client_authority_only_its_certificates_get_through_and_name_the_
                 call = stub.StreamingSpot(timeout=DEADLINE_S)
                 await call.write(config())
                 await call.read()
-                seen.extend(server._calls)
+                seen.extend(server._admission.open_calls)
                 await call.done_writing()
                 assert kinds([await call.read()]) == ["ended"]
 
     run(scenario)
-    assert [call.caller for call in seen] == ["robot"]
+    assert [call.principal for call in seen] == ["robot"]
 
 
 def test_a_replaced_certificate_is_for_new_connections_and_open_streams_go_on(

@@ -221,7 +221,7 @@ def test_the_log_names_the_caller(
             await refused(rig.stream(config()), "MISSING_CREDENTIALS")
 
     run(scenario)
-    assert [line.get("caller") for line in ended(caplog)] == ["alice", "bob", None]
+    assert [line.get("principal") for line in ended(caplog)] == ["alice", "bob", None]
     assert ended(caplog)[-1]["reason"] == "MISSING_CREDENTIALS"
 
 
@@ -288,7 +288,7 @@ def test_hundreds_of_refused_streams_leave_nothing_open(path: Path, tiny_model_p
             for call in calls:
                 await refused(call, "BAD_CREDENTIALS")
             async with asyncio.timeout(DEADLINE_S):
-                while len(rig.server._calls):  # noqa: ASYNC110
+                while len(rig.server._admission.open_calls):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
     run(scenario)

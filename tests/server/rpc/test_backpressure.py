@@ -64,7 +64,7 @@ async def stalled(rig: Rig) -> StreamHandle:
     async with asyncio.timeout(DEADLINE_S):
         while True:
             await asyncio.sleep(0.3)
-            for call in rig.server._calls:
+            for call in rig.server._admission.open_calls:
                 if call.stream is not None:
                     if call.stream.session.processed_ns == heard_ns > 0:
                         return call.stream
@@ -124,7 +124,7 @@ def test_many_hours_of_silence_wait_in_the_connection(tiny_model_path: Path) -> 
                 await call.write(HOUR)
             events = await collect(rig.stream(config(), *chunks(pcm())))
             assert len(detections(events)) == 4
-            (served,) = rig.server._calls
+            (served,) = rig.server._admission.open_calls
             assert served.stream.sent_ns <= 2 * 3600 * 10**9
             call.cancel()
             await rig.used_slots(0)

@@ -64,7 +64,7 @@ async def nothing_is_left(rig: Rig) -> None:
     await rig.used_slots(0)
     async with asyncio.timeout(DEADLINE_S):
         # Nothing tells when gRPC is done with the last of them.
-        while len(rig.server._calls) or Watched.open:  # noqa: ASYNC110
+        while len(rig.server._admission.open_calls) or Watched.open:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert not Watched.cancelled
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
-from earmark_server.rpc.admission import Call, Kind
+from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
 from earmark_server.settings import Settings, SettingsError
 from grpc import StatusCode
@@ -38,7 +37,7 @@ def test_a_stream_is_told_and_the_next_call_on_its_channel_has_a_new_connection(
             call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
             await call.write(config())
             assert kinds([await call.read()]) == ["started"]
-            (old,) = [each.peer for each in rig.server._calls]
+            (old,) = [each.peer for each in rig.server._admission.open_calls]
             told = await call.read()
             assert told.progress.draining
             assert told.progress.resume_token
@@ -48,7 +47,7 @@ def test_a_stream_is_told_and_the_next_call_on_its_channel_has_a_new_connection(
             again = rig.stub.StreamingSpot(timeout=DEADLINE_S)
             await again.write(config(resume=resume))
             await again.read()
-            peers = {each.peer for each in rig.server._calls}
+            peers = {each.peer for each in rig.server._admission.open_calls}
             assert len(peers) == 2
             assert old in peers
 
@@ -97,7 +96,7 @@ def test_a_connections_streams_are_told_together_however_young_they_are(tiny_mod
                 streams.append(asyncio.ensure_future(told_s(call)))
                 if len(streams) == 1:
                     await asyncio.wait(streams, timeout=0.7)
-            assert len({call.peer for call in rig.server._calls}) == 1
+            assert len({call.peer for call in rig.server._admission.open_calls}) == 1
             first, later = await asyncio.gather(*streams)
             assert abs(first - later) < 0.4
 
@@ -109,8 +108,8 @@ def test_without_an_age_nobody_is_told(tiny_model_path: Path) -> None:
         async with serving(tiny_model_path) as rig:
             events = await collect(rig.stream(config(), *chunks(pcm())))
             assert not any(event.progress.draining for event in events)
-            assert not rig.server._calls.connection_age._leave_at
-            assert not rig.server._calls.connection_age.grpc_options
+            assert not rig.server._admission.connection_age._expires_at
+            assert not rig.server._admission.connection_age.grpc_options
 
     run(scenario)
 
@@ -134,14 +133,12 @@ def test_what_is_known_of_connections_is_bounded_and_forgotten(monkeypatch: pyte
 
     async def scenario() -> None:
         age = ConnectionAge(Settings(max_connection_age_s=1))
-        begun_s = time.monotonic()
         for i in range(1000):
-            with age.moving(Call("ListModels", Kind.LOOKUP, f"ipv4:192.0.2.1:{i}")):
-                assert len(age._leave_at) <= 100
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.Event().wait(), max(0.0, begun_s + 2.5 - time.monotonic()))
-        with age.moving(Call("ListModels", Kind.LOOKUP, "ipv4:192.0.2.1:1")):
-            assert list(age._leave_at) == ["ipv4:192.0.2.1:1"]
+            with age.applied_to(Call("ListModels", CallKind.LOOKUP, f"ipv4:192.0.2.1:{i}")):
+                assert len(age._expires_at) <= 100
+        await asyncio.sleep(1.5)  # longer than any connection's age
+        with age.applied_to(Call("ListModels", CallKind.LOOKUP, "ipv4:192.0.2.1:1")):
+            assert list(age._expires_at) == ["ipv4:192.0.2.1:1"]
 
     run(scenario)
 

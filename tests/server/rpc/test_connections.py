@@ -63,7 +63,7 @@ async def no_call_is_open_but(count: int, rig: Rig) -> None:
     await rig.used_slots(count)
     async with asyncio.timeout(DEADLINE_S):
         # Nothing tells when gRPC has given up the last of them.
-        while len(rig.server._calls) != count:  # noqa: ASYNC110
+        while len(rig.server._admission.open_calls) != count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

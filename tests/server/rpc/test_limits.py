@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from earmark_server.rpc.admission import Call, Kind
+from earmark_server.rpc.call import Call, CallKind
 from grpc import StatusCode
 from support.server_rig import (
     DEADLINE_S,
@@ -92,7 +92,7 @@ def test_clients_are_told_apart_by_the_names_of_their_tokens(tiny_model_path: Pa
     ],
 )
 def test_clients_without_names_are_told_apart_by_their_addresses(peer: str, client: str) -> None:
-    assert Call("StreamingSpot", Kind.STREAM, peer).client == client
+    assert Call("StreamingSpot", CallKind.STREAM, peer).quota_key == client
 
 
 def test_a_stream_that_sends_too_fast_is_read_no_faster_than_it_may(tiny_model_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_more_calls_than_a_connection_may_have_wait_in_the_client(tiny_model_pat
             fourth = asyncio.ensure_future(open_stream(rig))
             await asyncio.sleep(0.3)
             assert not fourth.done()
-            assert len(rig.server._calls) == 4  # with the one on another connection
+            assert len(rig.server._admission.open_calls) == 4  # with the one on another connection
             first.cancel()
             await fourth
 
@@ -198,6 +198,6 @@ def test_a_call_that_never_sends_its_request_is_ended(tiny_model_path: Path, rpc
             empty = rig.channel.stream_unary(method)(iter([]), timeout=DEADLINE_S)
             failed = await failure(empty)
             assert (failed.code, failed.reason) == (StatusCode.INVALID_ARGUMENT, "BAD_CONFIG")
-            assert len(rig.server._calls) == 0
+            assert len(rig.server._admission.open_calls) == 0
 
     run(scenario)

@@ -410,7 +410,7 @@ def test_a_cancelled_stream_gives_its_slot_back(tiny_model_path: Path) -> None:
                         await call.write(audio(bytes(320_000)))
                     call.cancel()
                 await rig.used_slots(0)
-            assert len(rig.server._calls) == 0
+            assert len(rig.server._admission.open_calls) == 0
 
     run(scenario)
 
