@@ -11,7 +11,7 @@ import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server import server as server_module
-from earmark_server.inference.model_registry import Models
+from earmark_server.inference.model_registry import ModelRegistry
 from earmark_server.server import Server, StartError
 from earmark_server.settings import Settings
 from earmark_spotter import ModelError
@@ -75,11 +75,11 @@ def test_health_is_checked_by_name(tiny_model_path: Path) -> None:
 def test_not_serving_until_the_model_is_warm(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
 
-    def load_later(settings: Settings) -> Models:
+    def load_later(settings: Settings) -> ModelRegistry:
         assert go.wait(DEADLINE_S)
-        return Models(settings)
+        return ModelRegistry(settings)
 
-    monkeypatch.setattr(server_module, "Models", load_later)
+    monkeypatch.setattr(server_module, "ModelRegistry", load_later)
 
     async def scenario() -> None:
         server = Server(Settings(port=0, model=(str(tiny_model_path),)))
