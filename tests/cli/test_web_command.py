@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 from support.certificates import Authority
 from support.earmark_command import RATE_HZ, earmark, running, samples
+from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -39,6 +41,16 @@ def refused(*arguments: str | Path) -> Done:
     return done
 
 
+async def streamed(url: str, trusting: ssl.SSLContext) -> list[dict[str, Any]]:
+    """Stream the words over TLS; return the events."""
+    # Not with a synchronous connection: it reads and writes from two threads, which Python's TLS cannot bear.
+    async with connect_async(url.replace("http", "ws") + "/stream", ssl=trusting, origin=url) as stream:
+        await stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))
+        await stream.send(samples().tobytes())
+        await stream.send(json.dumps({"end": True}))
+        return [json.loads(message) async for message in stream]
+
+
 def test_it_serves_until_it_is_interrupted_also_while_somebody_listens(address: str) -> None:
     with page("--server", address) as (url, process):
         assert httpx2.get(f"{url}/health").json() == {"status": "SERVING"}
@@ -59,11 +71,7 @@ def test_over_tls_it_serves_on_any_address(address: str, tmp_path: Path) -> None
         assert url.startswith("https://localhost:")
         number = url.replace("localhost", "127.0.0.1")
         assert httpx2.get(f"{number}/health", verify=trusting).json() == {"status": "SERVING"}
-        with connect(number.replace("http", "ws") + "/stream", ssl=trusting, origin=number) as stream:
-            stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))
-            stream.send(samples().tobytes())
-            stream.send(json.dumps({"end": True}))
-            events = [json.loads(message) for message in stream]
+        events = asyncio.run(streamed(number, trusting))
         heard = [event["keyword"] for event in events if event["event"] == "detection"]
         assert heard == ["low", "mid", "high"]
 
