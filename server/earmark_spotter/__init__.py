@@ -1,4 +1,4 @@
-"""Earmark's listener as a library: audio in, keyword detections out."""
+"""Keyword spotting as a library: audio in, keyword detections out."""
 
 from earmark_spotter.audio import AudioDecoder, AudioFormat, Encoding
 from earmark_spotter.classifier import ClipClassifier

@@ -1,4 +1,4 @@
-"""Audio bytes of a stream, in the form a client sends them, to float32 mono at the model's rate."""
+"""Audio formats of streams, and decoding to float32 mono at the model's sample rate."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MAX_SAMPLE_RATE_HZ = 192_000
 MAX_CHANNELS = 8
 
 MAX_PEAK = 16.0
-"""Float samples beyond this (24 dB over full scale) are integers that nobody scaled, not audio."""
+"""Float samples beyond this (24 dB above full scale) are unscaled integers rather than audio."""
 
 _INT16_SCALE = np.float32(1 / 32768)
 
 
 class Encoding(enum.Enum):
-    """How the samples of a stream are written as bytes; channels are interleaved."""
+    """The encoding of samples as bytes; channels are interleaved."""
 
     LINEAR16 = "linear16"
     """Signed 16-bit little-endian integers."""
@@ -38,7 +38,7 @@ class Encoding(enum.Enum):
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample of one channel."""
+        """Bytes per sample of one channel."""
         return _SAMPLE_BYTES[self]
 
 
@@ -47,11 +47,11 @@ _SAMPLE_BYTES = {Encoding.LINEAR16: 2, Encoding.FLOAT32: 4, Encoding.MULAW: 1, E
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """The form of a stream's audio, checked when it is made.
+    """The format of a stream's audio, validated on construction.
 
     `sample_rate_hz`: samples per second and channel, 8,000 to 192,000 (SampleRateError).
     `channel_count`: 1 to 8, mixed down to one by their mean (AudioError).
-    An `encoding` that is not one of Encoding: EncodingError.
+    `encoding`: a member of Encoding (EncodingError).
     """
 
     encoding: Encoding
@@ -61,20 +61,20 @@ class AudioFormat:
     def __post_init__(self) -> None:
         if not isinstance(self.encoding, Encoding):
             raise EncodingError(
-                f"The encoding {self.encoding!r} is not supported for streams: "
-                f"use one of {', '.join(encoding.name for encoding in Encoding)}."
+                f"The encoding {self.encoding!r} is not supported for streams. "
+                f"Use one of {', '.join(encoding.name for encoding in Encoding)}."
             )
         check_sample_rate(self.sample_rate_hz)
         check_channel_count(self.channel_count)
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of all channels."""
+        """Bytes per sample of all channels together."""
         return self.encoding.sample_bytes * self.channel_count
 
 
 def check_sample_rate(sample_rate_hz: int) -> None:
-    """Raise SampleRateError for a rate that Earmark does not resample from."""
+    """Raise SampleRateError for a sample rate out of range."""
     if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
         raise SampleRateError(
             f"The sample rate {sample_rate_hz} Hz is not supported: "
@@ -83,9 +83,9 @@ def check_sample_rate(sample_rate_hz: int) -> None:
 
 
 def check_channel_count(channel_count: int) -> None:
-    """Raise AudioError for a number of channels that Earmark does not mix down."""
+    """Raise AudioError for a number of channels out of range."""
     if not 1 <= channel_count <= MAX_CHANNELS:
-        raise AudioError(f"{channel_count} channels are not supported: there must be 1 to {MAX_CHANNELS}.")
+        raise AudioError(f"{channel_count} channels are not supported: it must be 1 to {MAX_CHANNELS}.")
 
 
 def check_samples(samples: Float32Array) -> None:
@@ -96,13 +96,13 @@ def check_samples(samples: Float32Array) -> None:
     peak = max(float(samples.max()), -float(samples.min()))
     if not peak <= MAX_PEAK:
         raise AudioError(
-            f"The float samples must be finite and within full scale, -1 to 1, but one is {peak:g}: "
-            "divide 16-bit integers by 32768."
+            f"Float samples must be finite and within full scale, -1 to 1, but the highest is {peak:g}. "
+            "Divide 16-bit integers by 32768."
         )
 
 
 def mix_down(samples: Float32Array) -> Float32Array:
-    """Mix channels to one by their mean: [n, channels] to [n]."""
+    """Mix channels down by their mean: [n, channels] to [n]."""
     channel_count = samples.shape[1]
     if channel_count == 1:
         return samples[:, 0]
@@ -112,20 +112,19 @@ def mix_down(samples: Float32Array) -> Float32Array:
 
 
 class AudioDecoder:
-    """Turns a stream's bytes, however they are cut, into float32 mono at the model's rate.
+    """Decodes a stream's bytes, in chunks of any length, to float32 mono at the model's rate.
 
-    Bytes of a sample that is split between two calls are kept for the next. What comes
-    out for some bytes does not depend on how they were cut.
+    A sample may be split between two chunks: its first bytes are kept for the next call. The
+    output does not depend on the chunk lengths.
 
-    `decode` does it all at once. A caller that wants to hold audio back at its own rate
-    takes the two halves, `parse` and `resample`.
+    `decode` is `parse`, which decodes at the input's rate, followed by `resample`.
     """
 
     def __init__(self, audio_format: AudioFormat, target_rate_hz: int) -> None:
-        """Decode audio of that form to float32 mono at `target_rate_hz`."""
+        """Decode audio of the given format to float32 mono at `target_rate_hz`."""
         self.audio_format = audio_format
         self.received_samples = 0
-        """Samples per channel that came in so far, at the input's rate; silence counts."""
+        """Samples per channel received so far, at the input's rate, including silence."""
         self._frame_bytes = audio_format.frame_bytes
         self._rest = b""
         self._resampler: Any = None
@@ -137,15 +136,15 @@ class AudioDecoder:
             )
 
     def decode(self, data: bytes) -> Float32Array:
-        """Decode some bytes, of any length, to what they give at the target rate, [n].
+        """Decode bytes of any length to samples at the target rate, [n].
 
-        With resampling, what comes out lags behind what went in by up to about 0.1 s;
-        `flush` brings the rest. Raises AudioError for float samples that are not finite.
+        With resampling, the output lags behind the input by up to about 0.1 s; `flush`
+        returns the rest. Raises AudioError for float samples that are not finite.
         """
         return self.resample(self.parse(data))
 
     def silence(self, sample_count: int) -> Float32Array:
-        """Go on with that many samples (at the input's rate) of digital silence.
+        """Process `sample_count` samples, at the input's rate, of digital silence.
 
         Raises AudioError while a sample is split.
         """
@@ -154,7 +153,7 @@ class AudioDecoder:
         return self.resample(np.zeros(sample_count, np.float32))
 
     def flush(self) -> Float32Array:
-        """End the stream; return what the resampler still holds, [n].
+        """End the stream; return the samples that are left in the resampler, [n].
 
         Raises AudioError if the stream ends inside a sample.
         """
@@ -165,7 +164,7 @@ class AudioDecoder:
         return rest
 
     def parse(self, data: bytes) -> Float32Array:
-        """Decode bytes to float32 mono at the input's own rate, [n]; counts as received."""
+        """Decode bytes to float32 mono at the input's own rate, [n], and count them as received."""
         if self._rest:
             data = self._rest + data
         split = len(data) % self._frame_bytes
@@ -181,16 +180,16 @@ class AudioDecoder:
         return samples
 
     def accept(self, samples: Float32Array) -> Float32Array:
-        """Take samples in place of bytes: [n] or [n, channels] to mono [n], counted as received.
+        """Mix samples, [n] or [n, channels], down to mono [n], and count them as received.
 
-        Raises AudioError while a sample is split, for another number of channels than the
+        Raises AudioError while a sample is split, for a number of channels that is not the
         format's, and for samples that are not finite.
         """
         self.check_whole()
         shaped = samples[:, np.newaxis] if samples.ndim == 1 else samples
         if shaped.ndim != 2 or shaped.shape[1] != self.audio_format.channel_count:
             raise AudioError(
-                f"Expected samples for {self.audio_format.channel_count} channel(s), as [n] or "
+                f"Expected samples of {self.audio_format.channel_count} channel(s) with the shape [n] or "
                 f"[n, channels], but got the shape {samples.shape}."
             )
         if samples.dtype != np.float32:
@@ -200,7 +199,7 @@ class AudioDecoder:
         return mix_down(shaped)
 
     def resample(self, samples: Float32Array) -> Float32Array:
-        """Bring mono samples from the input's rate to the target's, [n] to [m]."""
+        """Resample mono samples from the input's rate to the target rate, [n] to [m]."""
         if self._resampler is None:
             return samples
         resampled: Float32Array = self._resampler.resample_chunk(samples)
@@ -210,8 +209,8 @@ class AudioDecoder:
         """Raise AudioError if the last bytes ended inside a sample."""
         if self._rest:
             raise AudioError(
-                f"The audio is cut inside a sample: {len(self._rest)} of the {self._frame_bytes} bytes of "
-                f"{self.audio_format.encoding.name} with {self.audio_format.channel_count} channel(s) came."
+                f"The audio ends inside a sample: only {len(self._rest)} of {self._frame_bytes} bytes were "
+                f"received ({self.audio_format.encoding.name}, {self.audio_format.channel_count} channel(s))."
             )
 
 
@@ -244,10 +243,10 @@ _DECODERS = {
 
 @functools.cache
 def mulaw_table() -> Float32Array:
-    """Give the sample for every mu-law byte, [256]: ITU-T G.711 (11/1988), table 2, full scale 1.
+    """Return the sample of each mu-law byte, [256]: ITU-T G.711 (11/1988), table 2, full scale 1.
 
-    The byte is inverted; 1 bit sign, 3 bits segment, 4 bits place in the segment. The bias
-    of 132 (in 16-bit units) makes the segments join.
+    The byte is inverted: 1 bit sign, 3 bits segment, 4 bits position in the segment. The bias
+    of 132 (in 16-bit units) makes the segments continuous.
     """
     code = ~np.arange(256) & 0xFF
     segment, place = code >> 4 & 7, code & 15
@@ -257,10 +256,10 @@ def mulaw_table() -> Float32Array:
 
 @functools.cache
 def alaw_table() -> Float32Array:
-    """Give the sample for every A-law byte, [256]: ITU-T G.711 (11/1988), table 1, full scale 1.
+    """Return the sample of each A-law byte, [256]: ITU-T G.711 (11/1988), table 1, full scale 1.
 
-    Every other bit is inverted; 1 bit sign (set for positive), 3 bits segment, 4 bits place.
-    The first segment is linear.
+    Every other bit is inverted: 1 bit sign (set for positive), 3 bits segment, 4 bits position
+    in the segment. The first segment is linear.
     """
     code = np.arange(256) ^ 0x55
     segment, place = code >> 4 & 7, code & 15

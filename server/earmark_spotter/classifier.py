@@ -1,4 +1,4 @@
-"""One clip, one word: the scores over time put together into one score for every class."""
+"""Classification of a clip with one word: combines the scores of all frames into one score for each class."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ if TYPE_CHECKING:
 _SUSTAINED_MS = 300
 
 _SHARPNESS = 8
-"""How far a class must rise to count: words take a network's "some other word" to 0.95 and more for as long
-as they last, noises to 0.5 to 0.9, so the line between them is at 0.5 ** (1 / 8) = 0.92 (measured)."""
+"""Exponent that separates words from noises. A word raises the network's "some other word" class to 0.95 and
+more while it lasts, a noise raises it to 0.5 to 0.9 (measured). The exponent puts the boundary at
+0.5 ** (1 / 8) = 0.92."""
 
 
 class ClipClassifier:
-    """Names the word in a clip, from the scores of its frames as they come.
+    """Accumulates the scores of a clip's frames and computes one score for each class.
 
-    Keywords get their scores in the frame in which the best of them is highest. What that frame
-    leaves over goes to the other classes: to each (such as "some other word") by its highest mean
-    over 300 ms, sharpened, for what is no word takes it less high; and to silence the rest.
+    Keywords get their scores in the frame in which the best of them peaks. The remaining
+    probability of that frame is divided among the other classes. Each of them (such as "some
+    other word") gets a share that grows with its highest mean over 300 ms, raised to a power
+    because noises reach lower means than words. The silence class gets the rest.
     """
 
     def __init__(self, class_count: int, keywords: Sequence[int], silence: int, frame_ms: float) -> None:
-        """State which classes are keywords, and which one is silence; `for_model` knows."""
+        """`keywords`, `silence`: the indices of these classes. `for_model` reads them from a model."""
         self._keywords = list(keywords)
         self._silence = silence
         self._others = [i for i in range(class_count) if i != silence and i not in keywords]
@@ -41,15 +43,15 @@ class ClipClassifier:
 
     @classmethod
     def for_model(cls, model: SpotterModel) -> Self:
-        """Classify one clip with that model's scores."""
+        """Create a classifier for one clip that is scored by this model."""
         meta = model.metadata
         frame_ms = meta.frame_samples * 1000 / meta.sample_rate_hz
         return cls(len(meta.labels), meta.keyword_indices, model.silence_index, frame_ms)
 
     def push(self, scores: Float32Array) -> None:
-        """Take the next frames' scores, [frames, classes]."""
+        """Add the scores of the next frames, [frames, classes]."""
         best = scores[scores[:, self._keywords].max(axis=1).argmax()]
-        # The first of equals, as in one pass over the whole clip.
+        # Of equal frames the first one counts, so that the result does not depend on the chunks.
         if best[self._keywords].max() > self._best[self._keywords].max():
             self._best = best.copy()
         others = np.concatenate((self._past, scores[:, self._others]))
@@ -59,11 +61,11 @@ class ClipClassifier:
 
     @property
     def scores(self) -> Float32Array:
-        """Every class's score, [classes]; they sum to 1."""
+        """The score of every class, [classes]; the sum is 1."""
         scores = self._best.copy()
-        left = 1 - scores[self._keywords].sum()
+        rest = 1 - scores[self._keywords].sum()
         share = self._sustained**_SHARPNESS
         share /= max(1.0, share.sum())
-        scores[self._others] = left * share
-        scores[self._silence] = left * (1 - share.sum())
+        scores[self._others] = rest * share
+        scores[self._silence] = rest * (1 - share.sum())
         return scores

@@ -1,4 +1,4 @@
-"""What kind of file a recording is, and whether all of it came: the checks before it is decoded."""
+"""Checks before a recording is decoded: its container format, and whether the file is complete."""
 
 from __future__ import annotations
 
@@ -12,44 +12,47 @@ _OGG_PAGE_HEADER_BYTES = 27
 _OGG_PAGE_MAX_BYTES = _OGG_PAGE_HEADER_BYTES + 255 + 255 * 255
 
 _WAV_UNKNOWN_LENGTH = 0x7F00_0000
-"""Programs that write WAV to a pipe put a number near 2 or 4 GiB where the length belongs."""
+"""Programs that write WAV to a pipe cannot know the length, and write a number near 2 or 4 GiB instead."""
 
 _MAX_WAV_CHUNKS = 1000
-"""Far more than any program writes: a file of nothing but chunks must not keep us busy."""
+"""Far more than any program writes; limits the time that a malicious file of tiny chunks can cost."""
 
 
 class Container(enum.Enum):
-    """A file format with audio in it."""
+    """A file format that contains audio."""
 
     WAV = "WAV"
-    """RIFF WAVE, with whatever coding libsndfile knows inside."""
+    """RIFF WAVE, with any coding that libsndfile supports."""
     FLAC = "FLAC"
     """Native FLAC (RFC 9639)."""
     OGG = "Ogg"
     """Ogg (RFC 3533) with Opus or Vorbis."""
 
 
-# libsndfile guesses among thirty formats, some of which take anything; only these are let through.
+# libsndfile detects thirty formats, some of which match almost any bytes. Only these are accepted.
 _MAGIC = {b"RIFF": Container.WAV, b"fLaC": Container.FLAC, b"OggS": Container.OGG}
 
 
 def check_container(file: IO[bytes], stated: Container | None = None) -> Container:
-    """Tell a recording's container by its first bytes; the file is rewound.
+    """Return a recording's container, recognized by its first bytes, and rewind the file.
 
-    Raises AudioError for an empty file, one that is no WAV, FLAC or Ogg, one that is not what
-    was stated, and for a WAV or Ogg file that is cut off, which decoders pass over in silence.
+    Raises AudioError for an empty file, for one that is neither WAV, FLAC nor Ogg, for one that
+    differs from `stated`, and for a truncated WAV or Ogg file, which decoders do not report.
     """
     head = file.read(12)
     if not head:
-        raise AudioError("The recording is empty: it has no bytes.")
+        raise AudioError("The recording is empty: the file has no bytes.")
     found = _MAGIC.get(head[:4])
     if found is None or (found is Container.WAV and head[8:] != b"WAVE"):
         raise AudioError(
-            f"The recording does not begin like a WAV, FLAC or Ogg file but with {head!r}: "
-            "send one of these, or state the encoding of raw samples."
+            f"The recording is not a WAV, FLAC or Ogg file: it begins with {head!r}. "
+            "Convert it to one of these, or specify the encoding if it is raw samples."
         )
     if stated is not None and stated is not found:
-        raise AudioError(f"The recording is said to be {stated.value}, but its bytes are {found.value}.")
+        raise AudioError(
+            f"The request declares a {stated.value} recording, but the file is {found.value}. "
+            "Declare the right encoding, or leave it unspecified."
+        )
 
     size = file.seek(0, os.SEEK_END)
     missing = 0
@@ -58,13 +61,16 @@ def check_container(file: IO[bytes], stated: Container | None = None) -> Contain
     elif found is Container.OGG:
         missing = _missing_ogg_bytes(file, size)
     if missing > 0:
-        raise AudioError(f"The {found.value} recording is cut off: its last {missing} bytes are missing.")
+        raise AudioError(
+            f"The {found.value} recording is truncated: its last {missing} bytes are missing. "
+            "Send the whole file."
+        )
     file.seek(0)
     return found
 
 
 def _missing_wav_bytes(file: IO[bytes], size: int) -> int:
-    """How many bytes of the `data` chunk lie beyond the end of the file."""
+    """Return how many bytes of the `data` chunk lie beyond the end of the file."""
     start = 12
     for _ in range(_MAX_WAV_CHUNKS):
         file.seek(start)
@@ -79,7 +85,7 @@ def _missing_wav_bytes(file: IO[bytes], size: int) -> int:
 
 
 def _missing_ogg_bytes(file: IO[bytes], size: int) -> int:
-    """How many bytes of the last page lie beyond the end of the file (page layout: RFC 3533, section 6)."""
+    """Return how many bytes of the last page are missing (page layout: RFC 3533, section 6)."""
     file.seek(max(0, size - _OGG_PAGE_MAX_BYTES))
     tail = file.read()
     page = tail[tail.rfind(b"OggS") :]

@@ -1,4 +1,4 @@
-"""Scores over time to detections: threshold, peak, refractory times. Pure, and counted in samples."""
+"""The detector: picks the peaks of the scores over time. It has no clock; it counts frames of audio."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 MAX_REFRACTORY_MS = 60_000
 
 PEAK_MARGIN = 1e-4
-"""How much higher a score must be to move a candidate's peak.
+"""How much higher a score must be to replace a candidate's peak.
 
-Above the rounding by which the same audio's scores differ between batch sizes, and far
-below what matters: without it, two frames of a saturated plateau could swap places when
-a stream is resumed, and with them the detection's id.
+The scores of the same audio differ by rounding between batch sizes. On a saturated plateau
+that could move the peak by a frame when a stream is resumed, and change the detection's id.
+The margin is above this rounding and far below any difference that matters.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class KeywordSetting:
-    """What a caller asks for one keyword; None: the model's own.
+    """The requested settings of one keyword; None selects the model's calibrated value.
 
     `threshold`: 0 to 1, both excluded. `refractory_ms`: 0 to 60,000 ms of audio.
     """
@@ -41,9 +41,9 @@ class KeywordSetting:
 
 @dataclass(frozen=True, slots=True)
 class ActiveKeyword:
-    """A keyword that is listened for, with the settings in force.
+    """A keyword to detect, with its effective settings.
 
-    `class_index` is its place in the model's labels.
+    `class_index` is its position in the model's labels.
     """
 
     keyword: str
@@ -54,11 +54,11 @@ class ActiveKeyword:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A keyword that was heard.
+    """A detected keyword.
 
-    `confidence`: the smoothed score at its peak, 0 to 1. `start_sample`, `end_sample`: where
-    the word lies, in samples at the model's rate from the start of the stream's audio.
-    `id`: the same for the same audio, and unique within a stream.
+    `confidence`: the smoothed score at its peak, 0 to 1. `start_sample`, `end_sample`: the
+    position of the word, in samples at the model's rate from the start of the stream's audio.
+    `id`: unique within a stream, and the same whenever the same audio is processed again.
     """
 
     keyword: str
@@ -70,7 +70,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The highest score so far of a peak that is not decided yet."""
+    """A peak that is not decided yet: its highest score so far."""
 
     class_index: int
     score: float
@@ -79,10 +79,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class DetectorSnapshot:
-    """A detector's whole state, as a plain value.
+    """The complete state of a detector, as a value.
 
-    `frame`: the next frame's index. `blocked`: for keywords in a refractory time, by class
-    index, the first frame in which they may be heard again.
+    `frame`: the index of the next frame. `blocked`: pairs of a class index and the first frame
+    in which that keyword can be detected again, for keywords in a refractory period.
     """
 
     frame: int
@@ -93,11 +93,11 @@ class DetectorSnapshot:
 def resolve_settings(
     metadata: ModelMetadata, requested: Sequence[KeywordSetting] = ()
 ) -> tuple[ActiveKeyword, ...]:
-    """Settle what to listen for: what was requested, completed by the model's calibration.
+    """Return the keywords to detect: the requested settings, completed by the model's calibration.
 
-    Nothing requested means every keyword of the model. Raises KeywordError for a keyword
-    that the model does not know or that is named twice, and ThresholdError for a threshold
-    or refractory time out of range.
+    An empty request selects every keyword of the model. Raises KeywordError for a keyword that
+    the model does not have or that is requested twice, and ThresholdError for a threshold or
+    refractory period out of range.
     """
     settings = requested or [KeywordSetting(name) for name in metadata.keyword_names]
     active: dict[str, ActiveKeyword] = {}
@@ -106,20 +106,20 @@ def resolve_settings(
         info = metadata.keywords.get(name)
         if info is None:
             raise KeywordError(
-                f"The model {metadata.name} has no keyword {name!r}: "
-                f"it knows {', '.join(metadata.keyword_names)}."
+                f"The model {metadata.name} has no keyword {name!r}. "
+                f"Its keywords are: {', '.join(metadata.keyword_names)}."
             )
         if name in active:
-            raise KeywordError(f"The keyword {name!r} is named twice: state one setting for each.")
+            raise KeywordError(f"The keyword {name!r} is requested twice. Request each keyword once.")
         threshold = info.threshold if setting.threshold is None else setting.threshold
         if not 0 < threshold < 1:
             raise ThresholdError(
-                f"The threshold of {name!r} must lie between 0 and 1, both excluded, but is {threshold:g}."
+                f"The threshold of {name!r} must be between 0 and 1, both excluded, but is {threshold:g}."
             )
         refractory_ms = info.refractory_ms if setting.refractory_ms is None else setting.refractory_ms
         if not 0 <= refractory_ms <= MAX_REFRACTORY_MS:
             raise ThresholdError(
-                f"The refractory time of {name!r} must be 0 to {MAX_REFRACTORY_MS / 1000:g} s, "
+                f"The refractory period of {name!r} must be 0 to {MAX_REFRACTORY_MS / 1000:g} s, "
                 f"but is {refractory_ms / 1000:g} s."
             )
         active[name] = ActiveKeyword(name, metadata.labels.index(name), threshold, refractory_ms)
@@ -127,14 +127,14 @@ def resolve_settings(
 
 
 class Detector:
-    """Finds the peaks in one stream's scores.
+    """Picks the peaks in the scores of one stream.
 
-    A candidate opens when an active keyword, not in a refractory time, reaches its
-    threshold, and follows the highest score among the keywords that reach theirs. It is
-    decided when `hold_ms` have passed since its peak without a higher score. From the peak
-    on, the same keyword is then deaf for its refractory time, and every other for
-    `separation_ms`. All of it is counted in frames of audio: no clock is involved, and how
-    the frames are cut into calls changes nothing.
+    A candidate opens when the score of an active keyword reaches its threshold outside a
+    refractory period. It tracks the highest score among all keywords that reach theirs. The
+    candidate becomes a detection when `hold_ms` (the peak hold) have passed since its peak
+    without a higher score. From the peak on, the same keyword is blocked for its refractory
+    period, and every other keyword for `separation_ms`. All times are counted in frames of
+    audio, so the result depends neither on a clock nor on the chunks in which frames arrive.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Detector:
         *,
         snapshot: DetectorSnapshot | None = None,
     ) -> None:
-        """Listen for these keywords from the start of a stream, or from a snapshot on."""
+        """Detect these keywords from the start of a stream, or continue from a snapshot."""
         self._frame_samples = metadata.frame_samples
         self._hold_frames = self._frames(metadata, metadata.detector.hold_ms)
         self._separation_frames = self._frames(metadata, metadata.detector.separation_ms)
@@ -154,7 +154,7 @@ class Detector:
         self._end_lag_samples = {i: metadata.samples_from_ms(info.end_lag_ms) for i, info in infos.items()}
         self._duration_samples = {i: metadata.samples_from_ms(info.duration_ms) for i, info in infos.items()}
         self._longest_end_lag = max(self._end_lag_samples.values(), default=0)
-        # Classes that are not listened for can never reach theirs.
+        # Inactive classes can never reach their threshold.
         self._thresholds = np.full(len(metadata.labels), np.inf, np.float32)  # [classes]
         for keyword in active:
             self._thresholds[keyword.class_index] = keyword.threshold
@@ -173,31 +173,31 @@ class Detector:
 
     @property
     def frame(self) -> int:
-        """The index of the next frame: how many there were since the start of the stream."""
+        """The index of the next frame, which is the number of frames since the start of the stream."""
         return self._frame
 
     @property
     def decided_sample(self) -> int:
-        """Every detection that ends before this sample has been returned; never goes back."""
+        """Every detection that ends before this sample has been returned. It never decreases."""
         frame = self._frame if self._candidate is None else self._candidate.frame
         return max(0, (frame + 1) * self._frame_samples - self._longest_end_lag)
 
     @property
     def next_decision_frame(self) -> int:
-        """The frame before which nothing is decided, whatever comes: a peak is held for `hold_ms`."""
+        """The frame before which no detection is possible, because of the peak hold."""
         peak = self._frame if self._candidate is None else self._candidate.frame
         return peak + self._hold_frames
 
     def push(self, scores: Float32Array) -> list[Detection]:
-        """Take the next frames' scores, [frames, classes]; return what they decide."""
+        """Process the scores of the next frames, [frames, classes]; return the detections."""
         reached = scores >= self._thresholds  # [frames, classes]
-        # Almost always nothing is heard: that must cost no more than the comparison.
+        # Almost always no threshold is reached. That case must cost no more than the comparison.
         if self._candidate is None and not np.count_nonzero(reached):
             self._frame += scores.shape[0]
             return []
         detections = []
         for row, hits in zip(scores, reached, strict=True):
-            self._follow(row, hits)
+            self._update_candidate(row, hits)
             candidate = self._candidate
             if candidate is not None and self._frame - candidate.frame >= self._hold_frames:
                 detections.append(self._decide(candidate))
@@ -205,16 +205,18 @@ class Detector:
         return detections
 
     def flush(self) -> list[Detection]:
-        """Decide the candidate that is still open, if any: no more scores will come."""
+        """Return the detection of the open candidate, if any, at the end of the stream."""
         return [] if self._candidate is None else [self._decide(self._candidate)]
 
     def snapshot(self) -> DetectorSnapshot:
-        """Copy the whole state, from which another detector goes on."""
+        """Return a copy of the state, from which another detector can continue."""
         blocked = {i: frame for i, frame in self._blocked.items() if frame > self._frame}
         return DetectorSnapshot(self._frame, self._candidate, tuple(sorted(blocked.items())))
 
-    def _follow(self, row: Float32Array, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> None:
-        """Open a candidate, or move its peak, if this frame has a better one."""
+    def _update_candidate(
+        self, row: Float32Array, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    ) -> None:
+        """Open a candidate, or move its peak, if this frame has a higher score."""
         for index in np.flatnonzero(hits).tolist():
             if self._blocked.get(index, 0) > self._frame:
                 continue
@@ -225,10 +227,9 @@ class Detector:
     def _decide(self, candidate: Candidate) -> Detection:
         self._candidate = None
         for index in self._keywords:
-            deaf = (
-                self._refractory_frames[index] if index == candidate.class_index else self._separation_frames
-            )
-            self._blocked[index] = max(self._blocked.get(index, 0), candidate.frame + deaf)
+            is_same = index == candidate.class_index
+            blocked_frames = self._refractory_frames[index] if is_same else self._separation_frames
+            self._blocked[index] = max(self._blocked.get(index, 0), candidate.frame + blocked_frames)
 
         index = candidate.class_index
         keyword = self._keywords[index].keyword

@@ -1,4 +1,4 @@
-"""What the spotter refuses, and why: one root error and its few kinds."""
+"""The errors that the spotter raises: one root class and one subclass for each kind of bad input."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import ClassVar
 class SpotterError(Exception):
     """The root of every error that the spotter raises on bad input.
 
-    The message is written for a person: what was expected, what came, what to do.
+    The message tells a person what was expected, what was received, and what to do.
     """
 
     reason: ClassVar[str] = "SPOTTER_ERROR"
-    """A stable UPPER_SNAKE name of the kind; services hand it on to their clients."""
+    """A stable UPPER_SNAKE name of the kind, which services pass on to their clients."""
 
 
 class AudioError(SpotterError):
@@ -22,7 +22,7 @@ class AudioError(SpotterError):
 
 
 class EncodingError(SpotterError):
-    """An encoding or a container that the call does not take."""
+    """An encoding or a container that is not supported for this kind of input."""
 
     reason = "UNSUPPORTED_ENCODING"
 
@@ -34,13 +34,13 @@ class SampleRateError(SpotterError):
 
 
 class KeywordError(SpotterError):
-    """A keyword that the model does not know, or one that was named twice."""
+    """A keyword that the model does not have, or one that was requested twice."""
 
     reason = "UNKNOWN_KEYWORD"
 
 
 class ThresholdError(SpotterError):
-    """A threshold or a refractory time out of range."""
+    """A threshold or a refractory period out of range."""
 
     reason = "BAD_THRESHOLD"
 
@@ -52,7 +52,7 @@ class TooLongError(SpotterError):
 
 
 class ResumeError(SpotterError):
-    """A resume token that is malformed, or that belongs to another stream."""
+    """A resume token that is malformed, or that was issued for another stream."""
 
     reason = "BAD_RESUME_TOKEN"
 

@@ -1,8 +1,7 @@
-"""What a model file says about itself: the JSON document in its ONNX metadata, checked.
+"""The metadata of a model file: a JSON document in the ONNX metadata, and its validation.
 
-The document is under the ONNX metadata key `earmark`; `parse_metadata` refuses one
-that does not fit and names the field by its path in the document, such as
-`keywords.yes.threshold`.
+The document is stored under the ONNX metadata key `earmark`. `parse_metadata` rejects an
+invalid document and names the field by its path, such as `keywords.yes.threshold`.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SCHEMA_VERSION = 1
-"""The one version of the document that this release reads."""
+"""The only version of the document that this release supports."""
 
 MAX_STEP_MS = 100
-"""A longer step would delay detections for longer than a listener bears."""
+"""Upper bound on the step: a longer one would delay detections noticeably."""
 
 MAX_RECEPTIVE_FIELD_S = 10
-"""Clients hold that much audio (and a little more) to be able to resume a stream."""
+"""Upper bound on the receptive field: clients must keep a little more audio than this to resume."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,62}[^\s\x00-\x1f\x7f])?")
@@ -34,12 +33,12 @@ _LABEL = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,62}[^\s\x00-\x1f\x
 
 @dataclass(frozen=True, slots=True)
 class KeywordInfo:
-    """A keyword's calibrated settings.
+    """The calibrated settings of a keyword.
 
-    `threshold`: the smoothed score, 0 to 1 exclusive, from which on it counts as heard.
-    `refractory_ms`: after one detection none of the same within this much audio.
-    `end_lag_ms`: how long after the word's end its score peaks.
-    `duration_ms`: how long the word usually is.
+    `threshold`: the smoothed score, 0 to 1 exclusive, at which the keyword is detected.
+    `refractory_ms`: the time after a detection in which the keyword is not detected again.
+    `end_lag_ms`: the delay between the end of the word and the peak of its score.
+    `duration_ms`: the typical duration of the word.
     """
 
     threshold: float
@@ -50,10 +49,10 @@ class KeywordInfo:
 
 @dataclass(frozen=True, slots=True)
 class DetectorInfo:
-    """Settings of the detector that all keywords share.
+    """Settings of the detector that apply to all keywords.
 
-    `hold_ms`: a peak is decided when no higher score came for this long.
-    `separation_ms`: after one detection no other keyword within this much audio.
+    `hold_ms`: the peak hold, the time without a higher score after which a peak is a detection.
+    `separation_ms`: the time after a detection in which no other keyword is detected.
     """
 
     hold_ms: float
@@ -62,7 +61,7 @@ class DetectorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure that was measured when the model was made; the description has its unit."""
+    """A figure measured when the model was trained; the description states its unit."""
 
     name: str
     value: float
@@ -71,7 +70,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSource:
-    """A data set that the model was trained on, its licence, and whom to credit."""
+    """A data set that the model was trained on, with its licence and attribution."""
 
     name: str
     license: str
@@ -80,7 +79,7 @@ class TrainingSource:
 
 @dataclass(frozen=True, slots=True)
 class TrainingInfo:
-    """Where the model comes from: its data and the commit of the code that trained it."""
+    """The origin of the model: its training data, and the commit of the training code."""
 
     sources: tuple[TrainingSource, ...]
     commit: str
@@ -88,11 +87,11 @@ class TrainingInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """Everything that a model file says about itself.
+    """The metadata of a model.
 
     Lengths in samples are at `sample_rate_hz`. `labels` are the classes in the order of
-    the scores; `keywords` has those of them that can be listened for, in the same order.
-    `receptive_field_samples` is how much audio one score looks back on.
+    the scores; `keywords` are those of them that can be detected, in the same order.
+    `receptive_field_samples` is the length of the audio that one score depends on.
     """
 
     name: str
@@ -114,12 +113,12 @@ class ModelMetadata:
 
     @property
     def keyword_indices(self) -> tuple[int, ...]:
-        """The keywords' places among the labels, ascending."""
+        """The positions of the keywords among the labels, ascending."""
         return tuple(i for i, label in enumerate(self.labels) if label in self.keywords)
 
     @property
     def frames_per_step(self) -> int:
-        """Score frames that one step of audio gives."""
+        """Score frames per step."""
         return self.step_samples // self.frame_samples
 
     @property
@@ -129,40 +128,40 @@ class ModelMetadata:
 
     @property
     def receptive_field_ms(self) -> float:
-        """How much audio one score looks back on, in milliseconds."""
+        """The length of the audio that one score depends on, in milliseconds."""
         return self.receptive_field_samples * 1000 / self.sample_rate_hz
 
     def samples_from_ms(self, milliseconds: float) -> int:
-        """Convert a time to the nearest whole number of samples at the model's rate."""
+        """Convert a duration to samples at the model's rate, rounded to the nearest."""
         return round(milliseconds * self.sample_rate_hz / 1000)
 
 
 def parse_metadata(document: str) -> ModelMetadata:
-    """Read and check the JSON document of a model file.
+    """Parse and validate the JSON document of a model file.
 
-    Raises ModelError, naming the field, for a document that is not JSON, is of another
-    schema version, lacks a field, or has one of a wrong type, out of range, or at odds
-    with another. Fields that are not known are left alone.
+    Raises ModelError, naming the field, for a document that is not JSON, has another schema
+    version, lacks a field, or has a field of a wrong type, out of range, or inconsistent with
+    another field. Unknown fields are ignored.
     """
     try:
-        parsed = json.loads(document, parse_constant=_refuse_constant)
+        parsed = json.loads(document, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"The model's metadata `earmark` is not a JSON document: {error}") from error
     root = _Node("earmark", parsed)
 
     version = root["schema_version"].integer(1)
     if version != SCHEMA_VERSION:
-        root["schema_version"].refuse(f"is {version}, but this release reads version {SCHEMA_VERSION}")
+        root["schema_version"].reject(f"is {version}, but this release supports version {SCHEMA_VERSION}")
 
     sample_rate_hz = root["sample_rate_hz"].integer(8000, 48_000)
     frame_samples = root["frame_samples"].integer(1)
     step_samples = root["step_samples"].integer(1, sample_rate_hz * MAX_STEP_MS // 1000)
     if step_samples % frame_samples:
-        root["step_samples"].refuse(f"is {step_samples}, not a multiple of frame_samples ({frame_samples})")
+        root["step_samples"].reject(f"is {step_samples}, not a multiple of frame_samples ({frame_samples})")
 
     labels = tuple(node.text(_LABEL) for node in root["labels"].items(2))
     if len(set(labels)) != len(labels):
-        root["labels"].refuse("names a label twice")
+        root["labels"].reject("contains a label twice")
 
     return ModelMetadata(
         name=root["name"].text(_NAME),
@@ -205,10 +204,10 @@ def _parse_keywords(node: _Node, labels: tuple[str, ...]) -> Mapping[str, Keywor
     keywords = {}
     for name, fields in node.entries(1):
         if name not in labels:
-            fields.refuse("is not one of the labels")
+            fields.reject("is not one of the labels")
         threshold = fields["threshold"].number(0, 1)
         if not 0 < threshold < 1:
-            fields["threshold"].refuse(f"must lie between 0 and 1, both excluded, but is {threshold}")
+            fields["threshold"].reject(f"must be between 0 and 1, both excluded, but is {threshold}")
         keywords[name] = KeywordInfo(
             threshold=threshold,
             refractory_ms=fields["refractory_ms"].number(0, 60_000),
@@ -218,48 +217,48 @@ def _parse_keywords(node: _Node, labels: tuple[str, ...]) -> Mapping[str, Keywor
     return MappingProxyType({label: keywords[label] for label in labels if label in keywords})
 
 
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number in JSON")
+def _reject_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a valid JSON number")
 
 
 class _Node:
-    """A value in the document together with its path, which the errors name."""
+    """A value in the document together with its path, which error messages contain."""
 
     def __init__(self, path: str, value: Any) -> None:
         self._path = path
         self._value = value
 
-    def refuse(self, problem: str) -> NoReturn:
+    def reject(self, problem: str) -> NoReturn:
         raise ModelError(f"The model's metadata field `{self._path}` {problem}.")
 
     def __getitem__(self, key: str) -> _Node:
         fields = self._typed(dict, "an object")
         if key not in fields:
-            self._child(key, None).refuse("is missing")
+            self._child(key, None).reject("is missing")
         return self._child(key, fields[key])
 
     def entries(self, minimum: int) -> Iterator[tuple[str, _Node]]:
         fields = self._typed(dict, "an object")
         if len(fields) < minimum:
-            self.refuse(f"must have at least {minimum} entry")
+            self.reject(f"must have at least {minimum} entry")
         for key, value in fields.items():
             yield key, self._child(key, value)
 
     def items(self, minimum: int = 0) -> Iterator[_Node]:
         values = self._typed(list, "a list")
         if len(values) < minimum:
-            self.refuse(f"must have at least {minimum} entries, but has {len(values)}")
+            self.reject(f"must have at least {minimum} entries, but has {len(values)}")
         for i, value in enumerate(values):
             yield self._child(str(i), value)
 
     def text(self, pattern: re.Pattern[str] | None = None) -> str:
         value: str = self._typed(str, "a string")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            self.refuse("has half of a surrogate pair, which is no character")
+            self.reject("contains an unpaired surrogate, which is not a character")
         if pattern is not None and not pattern.fullmatch(value):
-            self.refuse(
-                f"is {value!r}, which is not a name of 1 to 64 printable characters without blanks "
-                "at its ends"
+            self.reject(
+                f"is {value!r}, but must be a name of 1 to 64 printable characters that neither begins nor "
+                "ends with a space"
             )
         return value
 
@@ -270,22 +269,22 @@ class _Node:
 
     def number(self, low: float | None = None, high: float | None = None) -> float:
         value = self._typed((int, float), "a number")
-        # A JSON number such as 1e999 reads as infinity, and one of 400 digits as an integer.
+        # Python parses a JSON number such as 1e999 as infinity, and one of 400 digits as an integer.
         if not -sys.float_info.max <= value <= sys.float_info.max:
-            self.refuse("must be finite")
+            self.reject("must be finite")
         self._check_range(value, low, high)
         return float(value)
 
     def _check_range(self, value: float, low: float | None, high: float | None) -> None:
         if low is not None and value < low:
-            self.refuse(f"is {value}, but must be at least {low}")
+            self.reject(f"is {value}, but must be at least {low}")
         if high is not None and value > high:
-            self.refuse(f"is {value}, but must be at most {high}")
+            self.reject(f"is {value}, but must be at most {high}")
 
     def _typed(self, kind: type | tuple[type, ...], wanted: str) -> Any:
-        # bool is an int to isinstance, but `true` is no number in a model file.
+        # bool is a subclass of int, but `true` is not a number in a model file.
         if not isinstance(self._value, kind) or isinstance(self._value, bool):
-            self.refuse(f"must be {wanted}, but is {self._value!r:.60}")
+            self.reject(f"must be {wanted}, but is {self._value!r:.60}")
         return self._value
 
     def _child(self, key: str, value: Any) -> _Node:

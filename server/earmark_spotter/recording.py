@@ -1,4 +1,4 @@
-"""Whole recordings: WAV, FLAC and Ogg files to float32 mono, within a bound of memory."""
+"""Whole recordings: decodes WAV, FLAC and Ogg files to float32 mono in bounded memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from earmark_spotter.model import Float32Array
 
 _DENSEST_HZ = 96_000
-"""Stereo at 48 kHz. What has more samples a second, all channels together, may be shorter only: a file of
-half a megabyte can hold 300 s of eight channels at 192 kHz, which is two gigabytes."""
+"""Samples per second, over all channels, of stereo at 48 kHz. The length limit of a denser recording is
+shorter in proportion: a file of half a megabyte can decode to 300 s of eight channels at 192 kHz, which is
+two gigabytes."""
 
 _UNKNOWN_LENGTH = (1 << 63) - 1
-"""libsndfile's SF_COUNT_MAX: the file does not say how long it is."""
+"""libsndfile's SF_COUNT_MAX: the file does not declare its length."""
 
 
 def read_recording(
@@ -31,16 +32,18 @@ def read_recording(
     max_seconds: float | None = None,
     container: Container | None = None,
 ) -> tuple[Float32Array, int]:
-    """Decode a whole recording to float32 mono [n] and its own sample rate in Hz.
+    """Decode a whole recording; return float32 mono samples [n] and the sample rate in Hz.
 
     source: the file's bytes, or its path.
-    max_seconds: refuse a longer one (TooLongError), by the length that the file declares
-        and by what comes out of it; memory stays within that bound whatever the file says.
-        With more than 96,000 samples a second, all channels together, so much less is taken.
-    container: what the file is said to be; None: what its first bytes tell.
+    max_seconds: the limit on the length. A longer recording raises TooLongError, both if the
+        file declares a longer length and if more audio is decoded, so memory is bounded
+        whatever the file declares. Above 96,000 samples per second, over all channels, the
+        limit is shorter in proportion.
+    container: the container that the caller declares; None to detect it.
 
-    Channels are mixed down by their mean. Raises AudioError for what is empty, damaged,
-    cut off, or not a WAV, FLAC or Ogg file, and SampleRateError for an odd sample rate.
+    Channels are mixed down by their mean. Raises AudioError for a recording that is empty,
+    damaged, truncated, or not a WAV, FLAC or Ogg file, and SampleRateError for a sample rate
+    that is not supported.
     """
     if isinstance(source, bytes):
         return _read(io.BytesIO(source), max_seconds, container)
@@ -48,7 +51,7 @@ def read_recording(
         with Path(source).open("rb") as file:
             return _read(file, max_seconds, container)
     except OSError as error:
-        raise AudioError(f"{source} cannot be read: {error.strerror}.") from error
+        raise AudioError(f"The recording {source} cannot be read: {error.strerror}.") from error
 
 
 def _read(
@@ -57,7 +60,7 @@ def _read(
     import soundfile
 
     class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-        """Read from front to back: seeking after every block, as is its habit, can fail or be inexact."""
+        """Read from front to back: soundfile otherwise seeks after each block, which can be inexact."""
 
         def seekable(self) -> bool:
             return False
@@ -78,7 +81,7 @@ def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
         max_seconds *= min(1.0, _DENSEST_HZ / (rate * sound.channels))
     limit = None if max_seconds is None else int(max_seconds * rate)
     declared: int | None = None if sound.frames == _UNKNOWN_LENGTH else sound.frames
-    # A declared length may lie: it can refuse a recording, but not let it in.
+    # The declared length may be wrong: it can get a recording rejected early, but not accepted.
     if limit is not None and declared is not None and declared > limit:
         raise _too_long(declared / rate, max_seconds)
 
@@ -91,11 +94,14 @@ def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
             raise _too_long(decoded / rate, max_seconds)
         blocks.append(mix_down(block))
     if not decoded:
-        raise AudioError("The recording is empty: it has no samples.")
+        raise AudioError("The recording is empty: it contains no samples.")
     if declared is not None and decoded < declared:
-        raise AudioError(f"The recording is cut off: it declares {declared} samples but has {decoded}.")
+        raise AudioError(
+            f"The recording is truncated: it declares {declared} samples, but only {decoded} could be "
+            "decoded. Send the whole file."
+        )
     samples = np.empty(decoded, np.float32)
-    while blocks:  # each one goes when it is copied, so that the recording is not there twice
+    while blocks:  # each block is freed once it is copied, so that the recording is not in memory twice
         block = blocks.pop()
         samples[decoded - len(block) : decoded] = block
         decoded -= len(block)
@@ -104,6 +110,6 @@ def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
 
 def _too_long(seconds: float, max_seconds: float | None) -> TooLongError:
     return TooLongError(
-        f"The recording is {seconds:.1f} s or longer, but at most {max_seconds:g} s of this rate and this "
-        "number of channels are taken in one call: cut it, or use a stream."
+        f"The recording is at least {seconds:.1f} s long, but one call accepts at most {max_seconds:g} s at "
+        "this sample rate and number of channels. Split the recording, or send it as a stream."
     )

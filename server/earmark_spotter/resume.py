@@ -1,10 +1,10 @@
-"""The resume token: all that a stream's detector knows, small enough to hand to the client.
+"""Resume tokens: the state of a stream's detector, small enough to be kept by the client.
 
-A server keeps nothing of a broken stream. The client keeps the newest token, replays the
-audio from the token's replay offset, and the stream goes on where the token was made.
+A server keeps no state of a broken stream. The client keeps the newest token and replays the
+audio from the token's replay offset; the stream continues from the point of the token.
 
-Tokens are authenticated (HMAC-SHA256, RFC 2104): one that was not written with a key of the
-server's is refused, whatever is in it.
+Tokens are authenticated (HMAC-SHA256, RFC 2104). A token that was not signed with one of the
+server's keys is rejected, whatever its content is.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ MAX_TOKEN_BYTES = 65_536
 _VERSION = b"e2"
 _TAG_BYTES = 16
 _MAX_COUNT = 1 << 53
-_MAX_REPLAY_S = 1_000_000_000  # thirty years: all offsets that follow from it can be told
+_MAX_REPLAY_S = 1_000_000_000  # thirty years, so that every offset fits a Duration
 
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where a broken stream goes on.
+    """The point from which a broken stream is resumed.
 
-    `start_offset_ns`: where in the stream the first audio of this call lies: exactly the
-    `replay_offset_ns` that came with the token.
+    `start_offset_ns`: the position in the stream of the first audio of this call, which must be
+    the `replay_offset_ns` that was issued with the token.
     """
 
     start_offset_ns: int
@@ -50,11 +50,11 @@ class ResumePoint:
 
 @dataclass(frozen=True, slots=True)
 class ResumeState:
-    """What a token holds.
+    """The content of a token.
 
     `replay_s`: the replay offset in whole seconds. `decided_sample`: every detection that
-    ends before it was given out, in samples at the model's rate. `detector`: the detector
-    after the frame at which the token was made.
+    ends before it has been reported, in samples at the model's rate. `detector`: the state of
+    the detector when the token was issued.
     """
 
     replay_s: int
@@ -63,9 +63,9 @@ class ResumeState:
 
 
 def stream_digest(model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]) -> str:
-    """Digest what must be the same for a token to fit: model file, format, keywords' settings.
+    """Return a digest of everything a token depends on: model file, audio format, keyword settings.
 
-    The order of the keywords does not matter, nor whether a threshold came as float32.
+    Neither the order of the keywords nor the float precision of a threshold affects it.
     """
     keywords = sorted((k.class_index, float(np.float32(k.threshold)), float(k.refractory_ms)) for k in active)
     parts = [
@@ -79,7 +79,7 @@ def stream_digest(model: SpotterModel, audio_format: AudioFormat, active: Sequen
 
 
 def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
-    """Write a token: version, authentication tag, and a compact JSON list."""
+    """Encode a token: version, authentication tag, and a compact JSON list."""
     snapshot = state.detector
     candidate = None if snapshot.candidate is None else dataclasses.astuple(snapshot.candidate)
     fields = [digest, state.replay_s, state.decided_sample, snapshot.frame, candidate, snapshot.blocked]
@@ -88,23 +88,23 @@ def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
 
 
 def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeState:
-    """Read a token back that was written with one of the keys.
+    """Decode a token that was signed with one of the keys.
 
-    Raises ResumeError for one that was not, or that is from another stream.
+    Raises ResumeError for any other token, and for one of a different stream.
     """
     payload = token[len(_VERSION) + _TAG_BYTES :]
     if len(token) > MAX_TOKEN_BYTES or not any(
         hmac.compare_digest(token, _sealed(payload, key)) for key in keys
     ):
         raise ResumeError(
-            "The resume token is damaged, from another version, or from a server with another key or model "
-            "file: send the bytes of the newest Progress unchanged, or begin a new stream."
+            "The resume token is damaged, or it comes from another version or from a server with another "
+            "key or model file. Send the token of the newest Progress unchanged, or start a new stream."
         )
-    # Whoever has the key, and be it the model file, can make one up: nothing in it is trusted.
+    # Anyone who has the key, which may be the model file, can forge a token: validate the content.
     try:
         state = _read_fields(json.loads(payload), digest)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ResumeError("The resume token does not hold what a token holds: begin a new stream.") from error
+        raise ResumeError("The content of the resume token is invalid. Start a new stream.") from error
     return state
 
 
@@ -112,8 +112,8 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
     found, replay_s, decided_sample, frame, candidate, blocked = fields
     if found != digest:
         raise ResumeError(
-            "The resume token belongs to another model, audio format or keyword selection: "
-            "send the same configuration as the broken stream had, or begin a new stream."
+            "The resume token belongs to another model, audio format or keyword selection. "
+            "Send the configuration of the broken stream, or start a new stream."
         )
     frame = _count(frame)
     peak = None

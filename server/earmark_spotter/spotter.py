@@ -1,4 +1,4 @@
-"""Audio in, detections out: the listener for one stream, and for whole recordings."""
+"""The spotter: keyword spotting on one stream of audio, and on whole recordings."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from earmark_spotter.resume import ResumePoint
 
 DEFAULT_FORMAT = AudioFormat(Encoding.LINEAR16, 16_000)
-"""What a Spotter takes unless told otherwise: 16-bit samples, 16 kHz, one channel."""
+"""The default format of a Spotter: 16-bit samples, 16 kHz, one channel."""
 
 
 class Spotter:
-    """Listens to one stream of audio.
+    """Detects keywords in one stream of audio.
 
         spotter = Spotter.load()
         for chunk in microphone:
@@ -32,8 +32,8 @@ class Spotter:
                 print(detection.keyword, detection.end_sample / 16000)
         print(spotter.flush())
 
-    Chunks may have any length: what is detected does not depend on it, nor on how fast they
-    come. Detections count samples at the model's rate, whatever the format's.
+    Chunks may have any length: the detections depend neither on it nor on the time between
+    chunks. Detections count samples at the model's rate, whatever the rate of the format.
     """
 
     def __init__(
@@ -45,11 +45,12 @@ class Spotter:
         resume: ResumePoint | None = None,
         resume_keys: Sequence[bytes] = (),
     ) -> None:
-        """Listen with a loaded model; one model serves any number of spotters.
+        """Create a spotter with a loaded model; one model serves any number of spotters.
 
-        `keywords`: which to listen for, and how eagerly; none: all, as calibrated. `resume_keys`:
-        the first one signs resume tokens, all of them are accepted; none: the model file's own.
-        Raises KeywordError, ThresholdError, and ResumeError for a resume point that does not fit.
+        `keywords`: the keywords to detect and their settings; empty: all, as calibrated.
+        `resume_keys`: the first one signs resume tokens, and all of them are accepted; empty: the
+        key derived from the model file. Raises KeywordError, ThresholdError, and ResumeError for a
+        resume point that does not fit.
         """
         self.model = model
         active = resolve_settings(model.metadata, keywords)
@@ -64,39 +65,39 @@ class Spotter:
         audio_format: AudioFormat = DEFAULT_FORMAT,
         keywords: Sequence[KeywordSetting] = (),
     ) -> Spotter:
-        """Load a model, the default one unless a path is given, and listen with it."""
+        """Load a model, by default the bundled one, and create a spotter with it."""
         return cls(SpotterModel.load(model_path), audio_format=audio_format, keywords=keywords)
 
     def feed(self, audio: bytes | Float32Array) -> list[Detection]:
-        """Listen to the next audio; return what it decides, often nothing.
+        """Process the next audio; return the detections, often none.
 
-        audio: bytes in the spotter's format, cut anywhere, or float32 samples [n] or
-        [n, channels] at its rate, full scale -1 to 1. Raises AudioError for bad samples.
+        audio: bytes in the spotter's format, split at any byte, or float32 samples [n] or
+        [n, channels] at its rate, full scale -1 to 1. Raises AudioError for invalid samples.
         """
         if isinstance(audio, np.ndarray):
             self._stream.push_samples(audio)
         else:
             self._stream.push_audio(audio)
-        return self._listen()
+        return self._process()
 
     def feed_silence(self, sample_count: int) -> list[Detection]:
-        """Listen to that many samples, at the format's rate, of digital silence."""
+        """Process `sample_count` samples, at the format's rate, of digital silence."""
         self._stream.push_silence(sample_count)
-        return self._listen()
+        return self._process()
 
     def flush(self) -> list[Detection]:
-        """End the audio; return what was still undecided. Nothing can be fed after it.
+        """End the audio; return the last detections. Nothing can be fed after it.
 
         Raises AudioError if the audio ended inside a sample.
         """
         self._stream.finish()
-        return self._listen()
+        return self._process()
 
     def progress(self) -> StreamProgress:
-        """How far the stream has come, and a token to resume it from here."""
+        """Return the position of the stream, with a token to resume it from here."""
         return self._stream.progress()
 
-    def _listen(self) -> list[Detection]:
+    def _process(self) -> list[Detection]:
         detections = []
         while ready := self._stream.ready_steps:
             pcm = self._stream.consume(min(ready, _steps_per_call(self.model)))
@@ -106,10 +107,10 @@ class Spotter:
 
 
 def score_recording(model: SpotterModel, samples: Float32Array) -> Float32Array:
-    """Score every class all through a recording, in one pass.
+    """Return the scores of every class for a whole recording.
 
-    samples: float32 [n], mono at the model's rate; the end is filled up with silence to a
-    whole step. Returns [frames, classes], frames = ceil(n / step_samples) * frames_per_step.
+    samples: float32 [n], mono at the model's rate; padded with silence to a whole step.
+    Returns [frames, classes], frames = ceil(n / step_samples) * frames_per_step.
     """
     step_samples = model.metadata.step_samples
     padded = np.pad(samples, (0, -samples.shape[0] % step_samples))
@@ -123,10 +124,10 @@ def score_recording(model: SpotterModel, samples: Float32Array) -> Float32Array:
 
 
 def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
-    """Score every class, [classes], for a clip with one word in it.
+    """Return the score of every class, [classes], for a clip with one word in it.
 
-    samples: float32 [n], mono at the model's rate, of any length; it is heard out in a silence
-    after it. How the scores are put together: see ClipClassifier.
+    samples: float32 [n], mono at the model's rate, of any length. Silence is appended, so that a
+    word at the very end is complete. ClipClassifier explains how the scores are combined.
     """
     meta = model.metadata
     longest_lag_ms = max(info.end_lag_ms for info in meta.keywords.values())
@@ -137,5 +138,5 @@ def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
 
 
 def _steps_per_call(model: SpotterModel) -> int:
-    """About a second of audio: longer calls gain no speed and cost memory."""
+    """Return the steps in about a second of audio; longer calls are no faster and need more memory."""
     return max(1, model.metadata.sample_rate_hz // model.metadata.step_samples)

@@ -1,4 +1,4 @@
-"""One stream's state, all but the model's: what came in, what is due, what was heard, where to resume."""
+"""The state of one stream except for the model's state: audio, detector, position, resume point."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 NANOSECONDS = 1_000_000_000
 
 REPLAY_MARGIN_MS = 500
-"""Replayed beyond the receptive field: the resampler's start has died out by then (10 ms, measured)."""
+"""Audio replayed beyond the receptive field: the resampler's transient ends within 10 ms (measured)."""
 
 
 def offset_ns(samples: int, sample_rate_hz: int) -> int:
-    """Convert a sample count to its time in whole nanoseconds, rounded down."""
+    """Convert a sample count to nanoseconds, rounded down."""
     return samples * NANOSECONDS // sample_rate_hz
 
 
 @dataclass(frozen=True, slots=True)
 class StreamProgress:
-    """How far a stream has come, in nanoseconds from the start of its audio.
+    """The position of a stream, in nanoseconds from the start of its audio.
 
     `received_offset_ns`: the end of the audio received. `decided_offset_ns`: every detection
-    that ends before it has been given out. `replay_offset_ns`: what a client must still hold
-    to resume, a whole second. `resume_token`: for ResumePoint, with that offset.
+    that ends before it has been returned. `replay_offset_ns`: a client must keep the audio from
+    here on to resume; a whole second. `resume_token`: for ResumePoint, together with that offset.
     """
 
     received_offset_ns: int
@@ -47,15 +47,15 @@ class StreamProgress:
 
 
 class StreamState:
-    """One stream, with the model's step left to the caller, who may batch it with other streams'.
+    """One stream without inference, which is left to the caller, who may batch several streams.
 
-    Push what comes in (`push_audio`, `push_silence`, in the end `finish`); while `ready_steps`,
-    `take` some steps, run the model on them with this stream's model state (which begins as
-    `model.initial_state`, also on a resumed stream), and `apply` the scores, in the order taken.
-    After `finish`, the `apply` of the last steps also gives what was still undecided.
+    Push the input (`push_audio`, `push_silence`, and `finish` at the end). While there are
+    `ready_steps`, `consume` some of them, run the model on them with this stream's model state
+    (which starts as `model.initial_state`, also on a resumed stream), and `apply` the scores in
+    the same order. After `finish`, the `apply` of the last steps also returns the last detections.
 
-    Not thread-safe, with one exception that a server needs: pushing and taking may go on
-    in one thread while another one applies.
+    It is not thread-safe, with one exception: one thread may push and consume while another
+    one applies.
     """
 
     def __init__(
@@ -66,10 +66,11 @@ class StreamState:
         resume: ResumePoint | None = None,
         resume_keys: Sequence[bytes] = (),
     ) -> None:
-        """Begin a stream, or go on with a broken one.
+        """Start a stream, or resume a broken one.
 
-        `resume_keys`: the first one signs resume tokens, all of them are accepted; none: the model
-        file's own. Raises ResumeError for a resume point that does not fit this model, format and keywords.
+        `resume_keys`: the first one signs resume tokens, and all of them are accepted; empty: the key
+        derived from the model file. Raises ResumeError for a resume point that does not fit this model,
+        format and keywords.
         """
         meta = model.metadata
         self._metadata = meta
@@ -78,7 +79,7 @@ class StreamState:
         self._input_rate_hz = audio_format.sample_rate_hz
         self._digest = stream_digest(model, audio_format, active)
         self._resume_keys = resume_keys or (model.resume_key,)
-        # Whole seconds keep the resampler's phase, whole steps the model's frames.
+        # Whole seconds keep the phase of the resampler, whole steps the frames of the model.
         self._replay_unit_s = math.lcm(self._rate_hz, self._step_samples) // self._rate_hz
         end_lags_ms = [meta.keywords[keyword.keyword].end_lag_ms for keyword in active]
         self._tail_samples = meta.samples_from_ms(max(end_lags_ms, default=0) + meta.detector.hold_ms)
@@ -96,41 +97,41 @@ class StreamState:
 
         self._decoder = AudioDecoder(audio_format, self._rate_hz)
         self._received_samples = 0  # in this call, at the input's rate
-        # Silence that is not made yet, as counts, and the audio that came after it.
+        # Silence that is not generated yet, as sample counts, and the audio after it.
         self._waiting: deque[int | Float32Array] = deque()
         self._ready: deque[Float32Array] = deque()
         self._ready_samples = 0  # at the model's rate
-        self._taken_samples = self._start_s * self._rate_hz  # from the start of the stream's audio
+        self._consumed_samples = self._start_s * self._rate_hz  # from the start of the stream's audio
         self._finishing = False
         self._end_frame: int | None = None
         self._finished = False
 
     @property
     def ready_steps(self) -> int:
-        """Whole steps that can be taken now.
+        """Whole steps that can be consumed now.
 
-        A long silence is made piece by piece: it counts about a second at a time.
+        A long silence is generated piece by piece and counts about a second at a time.
         """
         return self._ready_samples // self._step_samples
 
     @property
     def finished(self) -> bool:
-        """Whether the stream was finished and every score of it applied."""
+        """Whether the stream was finished and all of its scores were applied."""
         return self._finished
 
     @property
     def next_sample(self) -> int:
-        """The sample, at the model's rate, at which the next frame to be applied begins."""
+        """The sample, at the model's rate, at which the next frame to be applied starts."""
         return self._next_frame * self._metadata.frame_samples
 
     @property
     def next_new_frame(self) -> int:
-        """The next frame (from the start of the stream's audio) that is not replayed from before a resume."""
+        """The next frame, from the start of the stream's audio, that lies after the resume point."""
         return self._detector.frame
 
     @property
     def next_decision_frame(self) -> int:
-        """No detection can come before this frame (from the start of the stream's audio) is applied."""
+        """The frame, from the start of the stream's audio, before which no detection is possible."""
         return self._detector.next_decision_frame
 
     @property
@@ -139,35 +140,35 @@ class StreamState:
         return self._start_s * NANOSECONDS + offset_ns(self._received_samples, self._input_rate_hz)
 
     def push_audio(self, data: bytes) -> None:
-        """Take the stream's next bytes, cut anywhere. Raises AudioError for bad float samples."""
+        """Append bytes, split anywhere. Raises AudioError for invalid float samples."""
         self._check_open()
         self._push(self._decoder.parse(data))
 
     def push_samples(self, samples: Float32Array) -> None:
-        """Take samples in place of bytes: float32 [n] or [n, channels] at the format's rate.
+        """Append samples instead of bytes: float32 [n] or [n, channels] at the format's rate.
 
-        Raises AudioError for another number of channels, bad samples, or after a split one.
+        Raises AudioError for a wrong number of channels, invalid samples, or while a sample is split.
         """
         self._check_open()
         self._push(self._decoder.accept(samples))
 
     def push_silence(self, sample_count: int) -> None:
-        """Take that many samples, at the format's rate, of digital silence.
+        """Append `sample_count` samples, at the format's rate, of digital silence.
 
-        Costs nothing until it is taken. Raises AudioError while a sample is split.
+        They take no memory until they are consumed. Raises AudioError while a sample is split.
         """
         self._check_open()
         if sample_count < 0:
-            raise AudioError(f"A silence cannot be {sample_count} samples long.")
+            raise AudioError(f"The length of a silence must not be negative, but is {sample_count} samples.")
         self._decoder.check_whole()
         self._received_samples += sample_count
         self._waiting.append(sample_count)
         self._refill()
 
     def finish(self) -> None:
-        """End the audio; enough silence follows that a word at the very end is decided.
+        """End the audio, and append enough silence to detect a word at its very end.
 
-        There is at least one step to take then. Raises AudioError if a sample is split.
+        At least one step is ready afterwards. Raises AudioError if a sample is split.
         """
         self._check_open()
         self._decoder.check_whole()
@@ -175,28 +176,31 @@ class StreamState:
         self._refill()
 
     def consume(self, step_count: int) -> Float32Array:
-        """Take the next steps' samples, [step_count * step_samples]; at most `ready_steps`. Read-only."""
+        """Remove and return the samples of the next steps, [step_count * step_samples], read-only.
+
+        Raises ValueError for more than `ready_steps`.
+        """
         wanted = step_count * self._step_samples
         if not 0 < wanted <= self._ready_samples:
-            raise ValueError(f"{step_count} steps were asked for, but {self.ready_steps} are ready")
+            raise ValueError(f"{step_count} steps were requested, but {self.ready_steps} are ready")
         self._ready_samples -= wanted
-        self._taken_samples += wanted
+        self._consumed_samples += wanted
         first = self._ready.popleft()
         if first.shape[0] > wanted:
             self._ready.appendleft(first[wanted:])
-            taken = first[:wanted]
+            consumed = first[:wanted]
         elif first.shape[0] == wanted:
-            taken = first
+            consumed = first
         else:
-            taken = self._join(first, wanted)
+            consumed = self._join(first, wanted)
         if self._waiting or self._finishing:
             self._refill()
-        return taken
+        return consumed
 
     def apply(self, scores: Float32Array) -> list[Detection]:
-        """Take the scores [frames, classes] of the steps taken; return what they decide.
+        """Process the scores, [frames, classes], of consumed steps; return the detections.
 
-        Scores of replayed audio from before the resume point are passed over.
+        Scores of audio that is replayed from before the resume point are ignored.
         """
         known = self._detector.frame - self._next_frame
         self._next_frame += scores.shape[0]
@@ -212,12 +216,12 @@ class StreamState:
         return [_clip(detection, length) for detection in detections]
 
     def progress(self) -> StreamProgress:
-        """How far the stream has come, and a token to resume it from here.
+        """Return the position of the stream, with a token to resume it from here.
 
-        Not while another thread applies.
+        It must not be called while another thread applies scores.
         """
         snapshot = self._detector.snapshot()
-        # Detections are clipped to the audio's end, which may turn out to be right here.
+        # Detections are clipped to the end of the audio, which may be right here.
         decided = min(self._detector.decided_sample, self._received_at_model_rate())
         decided = max(decided, self._decided_floor)
         self._decided_floor = decided
@@ -231,7 +235,7 @@ class StreamState:
 
     def _check_open(self) -> None:
         if self._finishing:
-            raise RuntimeError("the stream was finished: begin a new one")
+            raise RuntimeError("the stream is finished: create a new one")
 
     def _push(self, samples: Float32Array) -> None:
         if not samples.shape[0]:
@@ -248,7 +252,7 @@ class StreamState:
             self._ready_samples += samples.shape[0]
 
     def _refill(self) -> None:
-        """Make what waits behind a silence, about a second at a time, and in the end the tail."""
+        """Generate pending silence, about a second at a time, and the tail at the end of the audio."""
         while self._waiting and self._ready_samples < self._rate_hz:
             item = self._waiting.popleft()
             if isinstance(item, int):
@@ -264,8 +268,8 @@ class StreamState:
         self._make_ready(self._decoder.flush())
         steps = max(1, math.ceil((self._ready_samples + self._tail_samples) / self._step_samples))
         self._make_ready(np.zeros(steps * self._step_samples - self._ready_samples, np.float32))
-        # Taken, but perhaps not yet applied, frames lie before those that are ready.
-        self._end_frame = (self._taken_samples + self._ready_samples) // self._metadata.frame_samples
+        # Frames that are consumed, but perhaps not applied yet, precede those that are ready.
+        self._end_frame = (self._consumed_samples + self._ready_samples) // self._metadata.frame_samples
 
     def _join(self, first: Float32Array, wanted: int) -> Float32Array:
         pieces, missing = [first], wanted - first.shape[0]
@@ -279,12 +283,12 @@ class StreamState:
         return np.concatenate(pieces)
 
     def _received_at_model_rate(self) -> int:
-        """Give the end of the audio received, in samples at the model's rate, rounded up."""
+        """Return the end of the audio received, in samples at the model's rate, rounded up."""
         received = -(-self._received_samples * self._rate_hz // self._input_rate_hz)
         return self._start_s * self._rate_hz + received
 
     def _replay_offset_s(self, frame: int) -> int:
-        """Find the latest whole second from which a replay has forgotten its own start by that frame."""
+        """Return the latest whole second from which a replay no longer depends on its start at `frame`."""
         meta = self._metadata
         needed = meta.receptive_field_samples + meta.samples_from_ms(REPLAY_MARGIN_MS)
         start = max(0, frame * meta.frame_samples - needed)
@@ -294,25 +298,25 @@ class StreamState:
         state = decode_token(resume.token, self._digest, self._resume_keys)
         if resume.start_offset_ns != state.replay_s * NANOSECONDS:
             raise ResumeError(
-                f"The resumed audio must start at {state.replay_s} s, the replay offset that came with the "
-                f"token, but starts at {resume.start_offset_ns / NANOSECONDS:g} s."
+                f"The resumed audio must start at {state.replay_s} s, the replay offset of the token, but "
+                f"starts at {resume.start_offset_ns / NANOSECONDS:g} s."
             )
         snapshot = state.detector
         classes = {index for index, _ in snapshot.blocked}
         if snapshot.candidate is not None:
             classes.add(snapshot.candidate.class_index)
-        heard = (snapshot.frame + 1) * self._metadata.frame_samples
+        processed = (snapshot.frame + 1) * self._metadata.frame_samples
         if (
             not classes <= active
-            or state.decided_sample > heard
+            or state.decided_sample > processed
             or self._replay_offset_s(snapshot.frame) != state.replay_s
         ):
-            raise ResumeError("The resume token does not hold what a token holds: begin a new stream.")
+            raise ResumeError("The content of the resume token is invalid. Start a new stream.")
         return state
 
 
 def _clip(detection: Detection, length: int) -> Detection:
-    """End a detection with the audio: its word may have been heard out in the silence after it."""
+    """Clip a detection to the end of the audio: its estimated end may lie in the silence after it."""
     if detection.end_sample <= length:
         return detection
     return dataclasses.replace(detection, start_sample=min(detection.start_sample, length), end_sample=length)

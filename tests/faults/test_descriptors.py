@@ -1,4 +1,4 @@
-"""No more connections can be opened: who is in is served, who comes later waits until one closes."""
+"""The limit of open files is reached: open connections are served, new ones wait until one closes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_who_is_in_is_served_and_who_comes_later_waits_without_a_busy_loop() -> None:
-    everybody_is_there = threading.Event()
+def test_open_connections_are_served_and_new_ones_wait_without_a_busy_loop() -> None:
+    all_connected = threading.Event()
 
     def audio() -> Iterator[bytes]:
         with Recording(DEMO, block_s=CHUNK_S) as recording:
             for i, chunk in enumerate(recording):
                 if i == 10:
-                    assert everybody_is_there.wait(DEADLINE_S)
+                    assert all_connected.wait(DEADLINE_S)
                 yield bytes(chunk)
 
     with Process("--port=0", "--log-format=json") as server:
@@ -52,10 +52,10 @@ def test_who_is_in_is_served_and_who_comes_later_waits_without_a_busy_loop() -> 
             try:
                 crowd += [socket.create_connection(("127.0.0.1", port), DEADLINE_S) for _ in range(40)]
                 begun_s, used_s = time.monotonic(), cpu_s(pid)
-                everybody_is_there.set()
+                all_connected.set()
                 events += words
                 assert sum(isinstance(event, Detection) for event in events) == 13
-                # The stream itself takes a tenth of a second; a busy loop would take all there is.
+                # The stream itself needs a tenth of a second of CPU; a busy loop would use all of it.
                 time.sleep(2)
                 assert cpu_s(pid) - used_s < 0.5 * (time.monotonic() - begun_s)
             finally:

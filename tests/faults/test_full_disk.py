@@ -1,4 +1,4 @@
-"""Nothing can be written to the log: the service goes on."""
+"""The log cannot be written: the service continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_whose_log_has_no_room_serves_and_drains(workers: int) -> None:
+def test_a_server_that_cannot_write_its_log_serves_and_drains(workers: int) -> None:
     port = free_port()
     command = [sys.executable, "-m", "earmark_server", f"--port={port}", f"--workers={workers}"]
     own = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}

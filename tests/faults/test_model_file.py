@@ -1,4 +1,4 @@
-"""The model file is replaced while several workers run: by garbage, and by a good one."""
+"""Hot reload with several workers: the model file is replaced by an invalid one and by a valid one."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_each_worker_refuses_garbage_goes_on_and_takes_a_good_one(tmp_path: Path) -> None:
+def test_each_worker_rejects_an_invalid_model_file_and_loads_a_valid_one(tmp_path: Path) -> None:
     path = tiny_model.build(tmp_path / "model.onnx")
     with Process("--port=0", "--log-format=json", "--workers=2", f"--model={path}") as server:
         port = server.wait_for("serving", workers=2)["port"]
         path.write_bytes(b"garbage" * 10_000)
-        refused = {server.wait_for("new model rejected")["worker"] for _ in range(2)}
-        assert len(refused) == 2
+        rejected = {server.wait_for("new model rejected")["worker"] for _ in range(2)}
+        assert len(rejected) == 2
         with SyncClient(f"127.0.0.1:{port}") as client:
             assert client.health() is Health.SERVING
             assert client.list_models()[0].version == "1.0.0"
-        better = tiny_model.build(
-            tmp_path / "better.onnx", document={**tiny_model.METADATA, "version": "2.0.0"}
+        valid = tiny_model.build(
+            tmp_path / "valid.onnx", document={**tiny_model.METADATA, "version": "2.0.0"}
         )
-        better.replace(path)
-        assert {server.wait_for("model replaced", version="2.0.0")["worker"] for _ in range(2)} == refused
+        valid.replace(path)
+        assert {server.wait_for("model replaced", version="2.0.0")["worker"] for _ in range(2)} == rejected
         with SyncClient(f"127.0.0.1:{port}") as client:
             assert client.list_models()[0].version == "2.0.0"
         server.process.terminate()

@@ -1,4 +1,4 @@
-"""Fixtures for the listener's tests."""
+"""Fixtures for the tests of the spotter."""
 
 from __future__ import annotations
 

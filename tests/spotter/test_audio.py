@@ -22,7 +22,7 @@ formats = st.builds(
 
 
 def noise_bytes(audio_format: AudioFormat, frames: int, seed: int = 0) -> bytes:
-    """Some audio in that format, `frames` samples of every channel."""
+    """Return noise in the given format, `frames` samples per channel."""
     rng = np.random.default_rng(seed)
     shape = (frames, audio_format.channel_count)
     if audio_format.encoding is Encoding.LINEAR16:
@@ -33,7 +33,7 @@ def noise_bytes(audio_format: AudioFormat, frames: int, seed: int = 0) -> bytes:
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
-    """Cut bytes into pieces of the given sizes, over and over; at least one size is not zero."""
+    """Split bytes into chunks of the given sizes, cycled; at least one size is not zero."""
     pieces, start, i = [], 0, 0
     while start < len(data):
         size = sizes[i % len(sizes)]
@@ -47,7 +47,9 @@ fine_cuts = st.lists(st.integers(0, 7), min_size=1, max_size=8).filter(any)
 
 
 @given(audio_format=formats, sizes=cuts | fine_cuts, frames=st.integers(0, 2000))
-def test_any_cutting_decodes_to_the_same(audio_format: AudioFormat, sizes: list[int], frames: int) -> None:
+def test_decoding_does_not_depend_on_the_chunks(
+    audio_format: AudioFormat, sizes: list[int], frames: int
+) -> None:
     data = noise_bytes(audio_format, frames)
     whole = AudioDecoder(audio_format, 16_000)
     expected = np.concatenate([whole.decode(data), whole.flush()])
@@ -61,7 +63,7 @@ def test_any_cutting_decodes_to_the_same(audio_format: AudioFormat, sizes: list[
 
 
 @given(rate_hz=st.sampled_from(RATES), frames=st.integers(1, 30_000))
-def test_resampling_in_a_stream_is_resampling_at_once(rate_hz: int, frames: int) -> None:
+def test_streaming_resampling_equals_resampling_in_one_call(rate_hz: int, frames: int) -> None:
     audio_format = AudioFormat(Encoding.FLOAT32, rate_hz)
     data = noise_bytes(audio_format, frames)
     decoder = AudioDecoder(audio_format, 16_000)
@@ -103,7 +105,7 @@ def test_g711_decodes_as_libsndfile_does(encoding: Encoding, subtype: str) -> No
     np.testing.assert_array_equal(decoded, expected)
 
 
-def test_g711_has_the_recommendations_extremes() -> None:
+def test_g711_extremes_match_the_recommendation() -> None:
     assert mulaw_table()[0x00] * 32768 == -32124
     assert mulaw_table()[0x80] * 32768 == 32124
     assert mulaw_table()[0xFF] == mulaw_table()[0x7F] == 0
@@ -125,21 +127,21 @@ def test_channels_are_mixed_by_their_mean(audio_format: AudioFormat, frames: int
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 32767.0, -1e30])
 @pytest.mark.parametrize("rate_hz", [16_000, 48_000])
-def test_float_samples_that_are_no_audio_are_refused(bad: float, rate_hz: int) -> None:
+def test_float_samples_that_are_not_audio_are_rejected(bad: float, rate_hz: int) -> None:
     samples = np.zeros(100, "<f4")
     samples[37] = bad
     with pytest.raises(AudioError, match="full scale"):
         AudioDecoder(AudioFormat(Encoding.FLOAT32, rate_hz), 16_000).decode(samples.tobytes())
 
 
-def test_float_samples_a_little_beyond_full_scale_are_taken() -> None:
+def test_float_samples_slightly_beyond_full_scale_are_accepted() -> None:
     samples = np.array([1.5, -2.0], "<f4")
     out = AudioDecoder(AudioFormat(Encoding.FLOAT32, 16_000), 16_000).decode(samples.tobytes())
     np.testing.assert_array_equal(out, samples)
 
 
 @given(audio_format=formats, data=st.data())
-def test_a_stream_that_ends_inside_a_sample_is_refused(
+def test_a_stream_that_ends_inside_a_sample_is_rejected(
     audio_format: AudioFormat, data: st.DataObject
 ) -> None:
     if audio_format.frame_bytes == 1:
@@ -157,42 +159,42 @@ def test_a_stream_that_ends_inside_a_sample_is_refused(
 
 
 @pytest.mark.parametrize("rate_hz", RATES)
-def test_silence_is_that_many_zero_samples(rate_hz: int) -> None:
+def test_silence_equals_zero_samples(rate_hz: int) -> None:
     audio_format = AudioFormat(Encoding.LINEAR16, rate_hz)
     data = noise_bytes(audio_format, 1000)
-    told, sent = AudioDecoder(audio_format, 16_000), AudioDecoder(audio_format, 16_000)
-    by_message = [told.decode(data), told.silence(rate_hz), told.decode(data), told.flush()]
+    pushed, sent = AudioDecoder(audio_format, 16_000), AudioDecoder(audio_format, 16_000)
+    by_message = [pushed.decode(data), pushed.silence(rate_hz), pushed.decode(data), pushed.flush()]
     by_bytes = [sent.decode(data), sent.decode(bytes(2 * rate_hz)), sent.decode(data), sent.flush()]
     np.testing.assert_array_equal(np.concatenate(by_message), np.concatenate(by_bytes))
-    assert told.received_samples == sent.received_samples
+    assert pushed.received_samples == sent.received_samples
 
 
 @pytest.mark.parametrize("rate_hz", [-1, 0, 1, 7999, 192_001, 2**31])
-def test_a_rate_out_of_range_is_refused(rate_hz: int) -> None:
+def test_a_sample_rate_out_of_range_is_rejected(rate_hz: int) -> None:
     with pytest.raises(SampleRateError, match=f"{rate_hz} Hz"):
         AudioFormat(Encoding.LINEAR16, rate_hz)
 
 
 @pytest.mark.parametrize("channel_count", [-1, 0, 9])
-def test_a_channel_count_out_of_range_is_refused(channel_count: int) -> None:
+def test_a_channel_count_out_of_range_is_rejected(channel_count: int) -> None:
     with pytest.raises(AudioError, match=f"{channel_count} channels"):
         AudioFormat(Encoding.LINEAR16, 16_000, channel_count)
 
 
-def test_an_encoding_of_another_kind_is_refused() -> None:
+def test_an_encoding_of_another_type_is_rejected() -> None:
     with pytest.raises(EncodingError, match="LINEAR16"):
         AudioFormat("flac", 16_000)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(10, 1), (10,), (10, 3), (2, 10, 2)])
-def test_samples_in_place_of_bytes_need_the_formats_channels(shape: tuple[int, ...]) -> None:
+def test_samples_must_have_the_channels_of_the_format(shape: tuple[int, ...]) -> None:
     decoder = AudioDecoder(AudioFormat(Encoding.LINEAR16, 16_000, 2), 16_000)
     with pytest.raises(AudioError, match="channel"):
         decoder.accept(np.zeros(shape, np.float32))
     assert decoder.accept(np.zeros((10, 2), np.float32)).shape == (10,)
 
 
-def test_samples_in_place_of_bytes_must_be_float32() -> None:
+def test_samples_must_be_float32() -> None:
     decoder = AudioDecoder(AudioFormat(Encoding.LINEAR16, 16_000), 16_000)
     with pytest.raises(AudioError, match="int16"):
         decoder.accept(np.zeros(10, np.int16))  # type: ignore[arg-type]

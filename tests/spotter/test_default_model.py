@@ -1,4 +1,4 @@
-"""The model that comes with the package keeps the promises that streams are built on."""
+"""The bundled model has the properties that streaming depends on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOISE = np.random.default_rng(0).normal(0, 0.05, 4 * 16_000).astype(np.float32)
 
 @settings(max_examples=15)
 @given(steps=st.lists(st.integers(1, 30), min_size=1, max_size=6), batch=st.integers(1, 5))
-def test_any_chunking_and_batch_gives_the_scores_of_one_pass(
+def test_scores_do_not_depend_on_chunks_and_batches(
     default_model: SpotterModel, steps: list[int], batch: int
 ) -> None:
     expected = score_recording(default_model, NOISE)
@@ -39,7 +39,7 @@ def test_any_chunking_and_batch_gives_the_scores_of_one_pass(
     np.testing.assert_allclose(np.concatenate(scores), expected, atol=1e-4)
 
 
-def test_a_score_forgets_what_lies_before_its_receptive_field(default_model: SpotterModel) -> None:
+def test_a_score_does_not_depend_on_audio_before_its_receptive_field(default_model: SpotterModel) -> None:
     meta = default_model.metadata
     forgotten = -(-meta.receptive_field_samples // meta.step_samples) * meta.step_samples
     other = NOISE.copy()
@@ -50,7 +50,7 @@ def test_a_score_forgets_what_lies_before_its_receptive_field(default_model: Spo
     assert np.abs(one - two).max() > 1e-3
 
 
-def test_digital_silence_leaves_the_initial_state_as_it_is(default_model: SpotterModel) -> None:
+def test_digital_silence_does_not_change_the_initial_state(default_model: SpotterModel) -> None:
     state = default_model.initial_states(1)
     silence = np.zeros((1, 2 * default_model.metadata.sample_rate_hz), np.float32)
     scores, after = default_model.step(silence, state)
@@ -71,7 +71,7 @@ def test_digital_silence_leaves_the_initial_state_as_it_is(default_model: Spotte
     ],
     ids=["silence", "soft noise", "loud noise", "tone", "clicks", "offset"],
 )
-def test_nothing_is_heard_in_what_is_no_speech(
+def test_nothing_is_detected_in_audio_without_speech(
     default_model: SpotterModel, make: Callable[[np.random.Generator, int], np.ndarray]
 ) -> None:
     samples = make(np.random.default_rng(0), 10 * 16_000).astype(np.float32)
@@ -88,7 +88,7 @@ def test_no_allowed_level_breaks_a_stream(default_model: SpotterModel, level: fl
     np.testing.assert_allclose(scores[-50:], clean[-50:], atol=1e-4)
 
 
-def test_every_keyword_can_be_asked_for(default_model: SpotterModel) -> None:
+def test_every_keyword_can_be_requested(default_model: SpotterModel) -> None:
     for name in default_model.metadata.keyword_names:
         Spotter(default_model, keywords=[KeywordSetting(name)])
     assert default_model.metadata.sample_rate_hz == 16_000
@@ -96,7 +96,7 @@ def test_every_keyword_can_be_asked_for(default_model: SpotterModel) -> None:
 
 
 def demo_words(model: SpotterModel, rate_hz: int, encoding: Encoding) -> list[str]:
-    """The keywords heard in the demo recording, sent at that rate and in that encoding."""
+    """Return the keywords that are detected in the demo recording at the given rate and encoding."""
     speech, speech_rate_hz = soundfile.read(DEMO, dtype="float32")
     samples = soxr.resample(speech, speech_rate_hz, rate_hz)
     subtype = {Encoding.LINEAR16: "PCM_16", Encoding.MULAW: "ULAW", Encoding.ALAW: "ALAW"}[encoding]
@@ -108,7 +108,7 @@ def demo_words(model: SpotterModel, rate_hz: int, encoding: Encoding) -> list[st
 
 @pytest.mark.parametrize("encoding", [Encoding.LINEAR16, Encoding.MULAW, Encoding.ALAW])
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 48_000])
-def test_the_same_sentence_gives_the_same_keywords_in_every_form(
+def test_the_keywords_do_not_depend_on_the_audio_format(
     default_model: SpotterModel, rate_hz: int, encoding: Encoding
 ) -> None:
     said = json.loads(DEMO.with_suffix(".json").read_text())["said"]

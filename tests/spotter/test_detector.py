@@ -33,7 +33,7 @@ def changed(**fields: Any) -> ModelMetadata:
 
 
 def scores_of(peaks: dict[int, tuple[int, float]], frames: int = 60) -> np.ndarray:
-    """Scores [frames, 5] that are silence but for a class and its score at some frames."""
+    """Return scores of silence, [frames, 5], except for one class and its score in some frames."""
     scores = np.zeros((frames, 5), np.float32)
     scores[:, SILENCE] = 1
     for frame, (index, score) in peaks.items():
@@ -54,7 +54,7 @@ def ids(detections: list[Detection]) -> list[str]:
     return [detection.id for detection in detections]
 
 
-def test_silence_decides_nothing() -> None:
+def test_silence_causes_no_detection() -> None:
     assert detect(scores_of({})) == []
 
 
@@ -74,14 +74,14 @@ def test_the_threshold_itself_counts_as_reached() -> None:
     assert detect(scores_of({20: (LOW, np.nextafter(np.float32(0.5), np.float32(0)))}), setting) == []
 
 
-def test_a_detection_comes_when_the_hold_is_over_and_not_before() -> None:
+def test_a_detection_is_returned_when_the_peak_hold_ends() -> None:
     scores = scores_of({20: (LOW, 0.9)})
     detector = Detector(META, resolve_settings(META))
     assert detector.push(scores[: 20 + HOLD]) == []
     assert ids(detector.push(scores[20 + HOLD : 21 + HOLD])) == ["low-20"]
 
 
-def test_a_higher_score_within_the_hold_moves_the_peak() -> None:
+def test_a_higher_score_within_the_peak_hold_moves_the_peak() -> None:
     scores = scores_of({20: (LOW, 0.7), 24: (MID, 0.8), 28: (LOW, 0.9)})
     assert ids(detect(scores)) == ["low-28"]
 
@@ -99,14 +99,14 @@ def test_the_same_keyword_is_refractory() -> None:
     assert ids(detect(scores_of(peaks))) == ["low-10", f"low-{10 + REFRACTORY}"]
 
 
-def test_another_keyword_need_only_be_separate() -> None:
+def test_another_keyword_is_blocked_for_the_separation_only() -> None:
     peaks = {10: (LOW, 0.9), 10 + SEPARATION - 1: (MID, 0.95)}
     assert ids(detect(scores_of(peaks))) == ["low-10"]
     peaks = {10: (LOW, 0.9), 10 + SEPARATION: (MID, 0.7)}
     assert ids(detect(scores_of(peaks))) == ["low-10", f"mid-{10 + SEPARATION}"]
 
 
-def test_a_refractory_time_is_the_requests_own() -> None:
+def test_a_refractory_period_can_be_requested() -> None:
     peaks = {10: (LOW, 0.9), 20: (LOW, 0.9), 40: (LOW, 0.9)}
     assert ids(detect(scores_of(peaks), KeywordSetting("low", refractory_ms=200))) == [
         "low-10",
@@ -116,27 +116,27 @@ def test_a_refractory_time_is_the_requests_own() -> None:
     assert ids(detect(scores_of(peaks), KeywordSetting("low", refractory_ms=601))) == ["low-10"]
 
 
-def test_a_later_detection_does_not_shorten_a_refractory_time() -> None:
+def test_a_later_detection_does_not_shorten_a_refractory_period() -> None:
     peaks = {10: (LOW, 0.9), 22: (MID, 0.9), 33: (LOW, 0.9), 36: (HIGH, 0.9)}
     assert ids(detect(scores_of(peaks))) == ["low-10", "mid-22", "high-36"]
 
 
-def test_only_what_was_asked_for_is_heard() -> None:
+def test_only_requested_keywords_are_detected() -> None:
     scores = scores_of({10: (LOW, 0.9), 30: (MID, 0.9)})
     assert ids(detect(scores, KeywordSetting("mid"))) == ["mid-30"]
 
 
-def test_classes_that_are_no_keywords_are_never_heard() -> None:
+def test_classes_that_are_not_keywords_are_never_detected() -> None:
     assert detect(scores_of({10: (UNKNOWN, 1.0), 30: (SILENCE, 1.0)})) == []
 
 
-def test_flush_decides_what_is_open() -> None:
+def test_flush_returns_the_open_candidate() -> None:
     scores = scores_of({20: (LOW, 0.9)}, frames=22)
     assert detect(scores, flush=False) == []
     assert ids(detect(scores)) == ["low-20"]
 
 
-def test_without_a_hold_the_first_frame_decides() -> None:
+def test_without_a_peak_hold_the_first_frame_decides() -> None:
     scores = scores_of({20: (LOW, 0.7), 21: (LOW, 0.9)})
     assert ids(detect(scores, meta=changed(hold_ms=0))) == ["low-20"]
 
@@ -146,7 +146,7 @@ def test_offsets_never_lie_before_the_stream() -> None:
     assert (detection.start_sample, detection.end_sample) == (0, 0)
 
 
-def test_nothing_requested_means_every_keyword_as_calibrated() -> None:
+def test_an_empty_request_selects_every_keyword_as_calibrated() -> None:
     active = resolve_settings(META)
     assert [(k.keyword, k.class_index, k.threshold, k.refractory_ms) for k in active] == [
         ("low", 2, 0.6, 500),
@@ -164,33 +164,33 @@ def test_a_request_is_completed_by_the_calibration() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "loud", "LOW", "_unknown_", "low "])
-def test_an_unknown_keyword_is_refused(name: str) -> None:
+def test_an_unknown_keyword_is_rejected(name: str) -> None:
     with pytest.raises(KeywordError, match="low, mid, high") as caught:
         resolve_settings(META, [KeywordSetting(name)])
     assert caught.value.reason == "UNKNOWN_KEYWORD"
 
 
-def test_a_keyword_named_twice_is_refused() -> None:
+def test_a_keyword_requested_twice_is_rejected() -> None:
     with pytest.raises(KeywordError, match="twice"):
         resolve_settings(META, [KeywordSetting("low"), KeywordSetting("low", 0.5)])
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.1, 1.1, np.nan, np.inf])
-def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
+def test_a_threshold_out_of_range_is_rejected(threshold: float) -> None:
     with pytest.raises(ThresholdError, match="'low'") as caught:
         resolve_settings(META, [KeywordSetting("low", threshold)])
     assert caught.value.reason == "BAD_THRESHOLD"
 
 
 @pytest.mark.parametrize("refractory_ms", [-1, 60_001, np.nan, np.inf])
-def test_a_refractory_time_out_of_range_is_refused(refractory_ms: float) -> None:
+def test_a_refractory_period_out_of_range_is_rejected(refractory_ms: float) -> None:
     with pytest.raises(ThresholdError, match="refractory"):
         resolve_settings(META, [KeywordSetting("low", None, refractory_ms)])
 
 
 @st.composite
 def score_frames(draw: st.DrawFn) -> np.ndarray:
-    """Scores [frames, 5] in which much happens: jumps, plateaus and slow drifts."""
+    """Draw scores, [frames, 5], with jumps, plateaus and slow drifts."""
     seed = draw(st.integers(0, 2**32 - 1))
     frames = draw(st.integers(0, 150))
     drift = draw(st.sampled_from([0.05, 0.3, 2.0]))
@@ -213,7 +213,7 @@ settings_lists = st.lists(
 
 
 @given(scores=score_frames(), settings=settings_lists, sizes=st.lists(st.integers(1, 30), min_size=1))
-def test_the_cutting_of_frames_changes_nothing(
+def test_detections_do_not_depend_on_the_chunks(
     scores: np.ndarray, settings: list[KeywordSetting], sizes: list[int]
 ) -> None:
     active = resolve_settings(META, settings)
@@ -228,7 +228,7 @@ def test_the_cutting_of_frames_changes_nothing(
 
 
 @given(scores=score_frames(), settings=settings_lists, data=st.data())
-def test_a_snapshot_goes_on_where_it_was_taken(
+def test_a_detector_continues_from_a_snapshot(
     scores: np.ndarray, settings: list[KeywordSetting], data: st.DataObject
 ) -> None:
     active = resolve_settings(META, settings)
@@ -251,13 +251,15 @@ def test_nothing_is_decided_before_the_next_decision_frame(
     for frame, row in enumerate(scores):
         earliest.append(detector.next_decision_frame)
         if detector.push(row[np.newaxis]):
-            # It was known all along since the peak, and the very frame when it came.
+            # The frame was predicted correctly ever since the peak.
             assert earliest[-1] == frame
             assert max(earliest) <= frame
 
 
 @given(scores=score_frames(), settings=settings_lists)
-def test_detections_keep_the_rules(scores: np.ndarray, settings: list[KeywordSetting]) -> None:
+def test_detections_obey_thresholds_and_refractory_periods(
+    scores: np.ndarray, settings: list[KeywordSetting]
+) -> None:
     active = {keyword.keyword: keyword for keyword in resolve_settings(META, settings)}
     detector = Detector(META, list(active.values()))
     detections, decided = [], [0]

@@ -13,7 +13,7 @@ from support import tiny_model
 
 
 def place(document: dict[str, Any], path: str, value: Any) -> None:
-    """Put a value at a dotted path; `...` takes what is there away."""
+    """Set the value at a dotted path; `...` deletes it."""
     *parents, last = path.split(".")
     node: Any = document
     for key in parents:
@@ -38,7 +38,7 @@ def paths(node: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def test_a_good_document_is_read_field_by_field() -> None:
+def test_a_valid_document_is_parsed_field_by_field() -> None:
     meta = parse_metadata(json.dumps(tiny_model.metadata()))
     assert (meta.name, meta.version) == ("tiny", "1.0.0")
     assert meta.labels == ("_silence_", "_unknown_", "low", "mid", "high")
@@ -56,13 +56,13 @@ def test_a_good_document_is_read_field_by_field() -> None:
     assert meta.training.commit == "0000000"
 
 
-def test_keywords_come_in_the_order_of_the_labels() -> None:
+def test_keywords_have_the_order_of_the_labels() -> None:
     document = tiny_model.metadata()
     document["keywords"] = dict(reversed(document["keywords"].items()))
     assert parse_metadata(json.dumps(document)).keyword_names == ("low", "mid", "high")
 
 
-def test_keywords_cannot_be_changed() -> None:
+def test_keywords_are_read_only() -> None:
     meta = parse_metadata(json.dumps(tiny_model.metadata()))
     with pytest.raises(TypeError):
         meta.keywords["low"] = meta.keywords["mid"]  # type: ignore[index]
@@ -129,7 +129,7 @@ def test_keywords_cannot_be_changed() -> None:
         ("labels.0", "half \udc00"),
     ],
 )
-def test_a_lying_field_is_named(path: str, value: Any) -> None:
+def test_an_invalid_field_is_named(path: str, value: Any) -> None:
     document = tiny_model.metadata()
     place(document, path, value)
     with pytest.raises(ModelError) as caught:
@@ -158,12 +158,12 @@ def test_numbers_must_be_finite(number: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", '"earmark"', "[" * 100_000])
-def test_what_is_no_document_is_refused(text: str) -> None:
+def test_an_invalid_document_is_rejected(text: str) -> None:
     with pytest.raises(ModelError):
         parse_metadata(text)
 
 
-def test_unknown_fields_are_left_alone() -> None:
+def test_unknown_fields_are_ignored() -> None:
     document = tiny_model.metadata() | {"note": "from a later release"}
     assert parse_metadata(json.dumps(document)).name == "tiny"
 
@@ -176,9 +176,9 @@ json_values = st.recursive(
 
 
 @given(path=st.sampled_from(paths(tiny_model.METADATA)), value=json_values)
-def test_any_value_anywhere_is_read_or_refused(path: str, value: Any) -> None:
+def test_any_value_of_any_field_is_parsed_or_rejected(path: str, value: Any) -> None:
     document = tiny_model.metadata()
     place(document, path, value)
-    # Whatever else it raised would fail the test.
+    # Any other exception fails the test.
     with contextlib.suppress(ModelError):
         parse_metadata(json.dumps(document))

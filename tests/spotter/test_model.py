@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def test_the_file_tells_everything(tiny_model_path: Path) -> None:
+def test_a_model_is_loaded_with_its_metadata(tiny_model_path: Path) -> None:
     model = SpotterModel.load(tiny_model_path)
     assert model.metadata.name == "tiny"
     assert model.sha256 == hashlib.sha256(tiny_model_path.read_bytes()).hexdigest()
@@ -23,21 +23,21 @@ def test_the_file_tells_everything(tiny_model_path: Path) -> None:
     np.testing.assert_array_equal(model.initial_state, tiny_model.initial_state())
 
 
-def test_the_initial_state_cannot_be_changed(tiny: SpotterModel) -> None:
+def test_the_initial_state_is_read_only(tiny: SpotterModel) -> None:
     with pytest.raises(ValueError, match="read-only"):
         tiny.initial_state[0] = 1
     states = tiny.initial_states(2)
-    states[0] = 7  # a stream's own row is the caller's
+    states[0] = 7  # the row belongs to the caller
     assert tiny.initial_states(1)[0, 0] == 0
 
 
-def test_a_step_scores_every_stream_of_a_batch_as_if_it_were_alone(tiny: SpotterModel) -> None:
+def test_each_stream_of_a_batch_gets_the_scores_that_it_gets_alone(tiny: SpotterModel) -> None:
     pcm = np.stack([tiny_model.recording([(0.1, name)], 0.4) for name in tiny_model.TONES_HZ])
     states = tiny.initial_states(3)
     scores, next_states = tiny.step(pcm, states)
     assert scores.shape == (3, 20, 5)
     assert next_states.shape == (3, tiny.state_size)
-    np.testing.assert_array_equal(states, tiny.initial_states(3))  # inputs are not changed
+    np.testing.assert_array_equal(states, tiny.initial_states(3))  # the inputs are not modified
     for i in range(3):
         alone, next_alone = tiny.step(pcm[i : i + 1], tiny.initial_states(1))
         np.testing.assert_allclose(scores[i], alone[0], atol=1e-5)
@@ -45,28 +45,28 @@ def test_a_step_scores_every_stream_of_a_batch_as_if_it_were_alone(tiny: Spotter
     np.testing.assert_allclose(scores.sum(axis=2), 1, atol=1e-5)
 
 
-def test_digital_silence_leaves_the_initial_state_as_it_is(tiny: SpotterModel) -> None:
+def test_digital_silence_does_not_change_the_initial_state(tiny: SpotterModel) -> None:
     scores, state = tiny.step(np.zeros((1, 3200), np.float32), tiny.initial_states(1))
     np.testing.assert_allclose(state[0], tiny.initial_state, atol=1e-6)
     np.testing.assert_allclose(scores[0], np.broadcast_to(scores[0, 0], scores[0].shape), atol=1e-6)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 1000])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"broken\.onnx"):
         SpotterModel.load(path)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_directory_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         SpotterModel.load(tmp_path / "nowhere.onnx")
     with pytest.raises(ModelError, match="cannot be read"):
         SpotterModel.load(tmp_path)
 
 
-def test_a_cut_off_file_is_refused(tmp_path: Path, tiny_model_path: Path) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path, tiny_model_path: Path) -> None:
     content = tiny_model_path.read_bytes()
     path = tmp_path / "cut.onnx"
     path.write_bytes(content[: len(content) // 2])
@@ -93,7 +93,7 @@ def test_missing_metadata_is_named(tmp_path: Path, key: str) -> None:
         np.full(tiny_model.STATE_SIZE, np.inf, np.float32),
     ],
 )
-def test_a_bad_initial_state_is_named(tmp_path: Path, state: Any) -> None:
+def test_an_invalid_initial_state_is_named(tmp_path: Path, state: Any) -> None:
     path = tiny_model.build(tmp_path / "m.onnx", state=state)
     with pytest.raises(ModelError, match="earmark_initial_state"):
         SpotterModel.load(path)
@@ -111,7 +111,7 @@ def test_a_bad_initial_state_is_named(tmp_path: Path, state: Any) -> None:
         ("receptive_field_samples", lambda d: d.update(receptive_field_samples=320)),
     ],
 )
-def test_a_document_at_odds_with_the_graph_is_refused(
+def test_metadata_that_contradict_the_graph_are_rejected(
     tmp_path: Path, field: str, change: Callable[[dict[str, Any]], None]
 ) -> None:
     document = tiny_model.metadata()
@@ -121,7 +121,7 @@ def test_a_document_at_odds_with_the_graph_is_refused(
         SpotterModel.load(path)
 
 
-def test_an_initial_state_that_is_not_silence_is_refused(tmp_path: Path) -> None:
+def test_an_initial_state_that_is_not_silence_is_rejected(tmp_path: Path) -> None:
     state = tiny_model.initial_state()
     state[tiny_model.TAIL_SAMPLES :] = np.tile([0, 0, 1, 0, 0], 2)  # as if `low` had just been said
     path = tiny_model.build(tmp_path / "m.onnx", state=state)
@@ -164,7 +164,7 @@ def scores_not_probabilities(model: onnx.ModelProto) -> None:
 
 def weights_in_another_file(model: onnx.ModelProto) -> None:
     kernel = next(tensor for tensor in model.graph.initializer if tensor.name == "kernel")
-    Path("weights.bin").write_bytes(kernel.raw_data)  # in the working folder, where it would be found
+    Path("weights.bin").write_bytes(kernel.raw_data)  # in the working directory, where it could be read
     kernel.ClearField("raw_data")
     kernel.data_location = TensorProto.EXTERNAL
     kernel.external_data.add(key="location", value="weights.bin")
@@ -210,7 +210,7 @@ def scores_not_finite(model: onnx.ModelProto) -> None:
         (more_memory_than_there_is, "does not run"),
     ],
 )
-def test_a_graph_that_breaks_the_contract_is_refused(
+def test_an_invalid_graph_is_rejected(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[onnx.ModelProto], None],
@@ -228,7 +228,7 @@ def test_a_graph_that_breaks_the_contract_is_refused(
 
 
 @pytest.mark.parametrize("text", [b"earmark_initial_state", b"next_state", b"tiny"])
-def test_text_that_is_not_utf_8_is_refused_in_silence(
+def test_text_that_is_not_utf_8_is_rejected_without_output(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], text: bytes
 ) -> None:
     path = tiny_model.build(tmp_path / "m.onnx")

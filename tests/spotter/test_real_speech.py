@@ -1,4 +1,4 @@
-"""Real words, in the forms that clients send them; skipped where there is no data."""
+"""Real speech in the audio formats that clients send; skipped where there is no data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SUBTYPES = {
 
 @pytest.fixture(scope="module")
 def speech(default_model: SpotterModel, data_dir: Path) -> np.ndarray:
-    """Keyword clips with half a second of soft noise between them, float32 [n] at 16 kHz."""
+    """Return keyword clips with half a second of soft noise between them, float32 [n] at 16 kHz."""
     rng = np.random.default_rng(0)
     pieces = []
     for name in default_model.metadata.keyword_names:
@@ -46,7 +46,7 @@ def speech(default_model: SpotterModel, data_dir: Path) -> np.ndarray:
 
 
 def sent_as(speech: np.ndarray, audio_format: AudioFormat) -> bytes:
-    """The recording as the bytes that a client with such a microphone would send."""
+    """Return the recording as bytes in the given format."""
     samples = soxr.resample(speech, 16_000, audio_format.sample_rate_hz, quality="VHQ")
     buffer = io.BytesIO()
     subtype = SUBTYPES[audio_format.encoding]
@@ -54,7 +54,7 @@ def sent_as(speech: np.ndarray, audio_format: AudioFormat) -> bytes:
     return buffer.getvalue()
 
 
-def listen(model: SpotterModel, audio_format: AudioFormat, data: bytes) -> list[Detection]:
+def detect(model: SpotterModel, audio_format: AudioFormat, data: bytes) -> list[Detection]:
     spotter = Spotter(model, audio_format=audio_format, keywords=eager(model))
     chunk_bytes = audio_format.sample_rate_hz // 10 * audio_format.frame_bytes + 1
     detections = []
@@ -70,10 +70,10 @@ def eager(model: SpotterModel) -> list[KeywordSetting]:
 @pytest.fixture(scope="module")
 def reference(default_model: SpotterModel, speech: np.ndarray) -> list[Detection]:
     audio_format = AudioFormat(Encoding.FLOAT32, 16_000)
-    return listen(default_model, audio_format, sent_as(speech, audio_format))
+    return detect(default_model, audio_format, sent_as(speech, audio_format))
 
 
-def test_most_words_are_heard(
+def test_recall_on_real_speech_is_high(
     default_model: SpotterModel, speech: np.ndarray, reference: list[Detection]
 ) -> None:
     word_count = CLIPS_PER_KEYWORD * len(default_model.metadata.keyword_names)
@@ -94,7 +94,7 @@ def test_most_words_are_heard(
         (Encoding.ALAW, 8000, 0.75),
     ],
 )
-def test_the_same_words_are_heard_at_the_same_places_in_every_form(
+def test_detections_in_real_speech_do_not_depend_on_the_audio_format(
     default_model: SpotterModel,
     speech: np.ndarray,
     reference: list[Detection],
@@ -102,9 +102,9 @@ def test_the_same_words_are_heard_at_the_same_places_in_every_form(
     rate_hz: int,
     share: float,
 ) -> None:
-    # A telephone's 8 kHz and 8 bits do take something away from speech: some words are lost.
+    # The 8 kHz and 8 bits of a telephone degrade speech, so some words are missed.
     audio_format = AudioFormat(encoding, rate_hz)
-    detections = listen(default_model, audio_format, sent_as(speech, audio_format))
+    detections = detect(default_model, audio_format, sent_as(speech, audio_format))
     again = [
         any(
             found.keyword == wanted.keyword and abs(found.end_sample - wanted.end_sample) <= 3200
@@ -120,11 +120,11 @@ def test_the_same_words_are_heard_at_the_same_places_in_every_form(
     [AudioFormat(Encoding.LINEAR16, 16_000), AudioFormat(Encoding.MULAW, 8000)],
     ids=["16 kHz", "telephone"],
 )
-def test_a_broken_stream_goes_on_exactly(
+def test_a_broken_stream_of_real_speech_resumes_exactly(
     default_model: SpotterModel, speech: np.ndarray, audio_format: AudioFormat
 ) -> None:
     data = sent_as(speech[: 16 * 16_000], audio_format)
-    expected = listen(default_model, audio_format, data)
+    expected = detect(default_model, audio_format, data)
     assert expected
     for broken_at in range(1, len(data), len(data) // 7):
         spotter = Spotter(default_model, audio_format=audio_format, keywords=eager(default_model))

@@ -40,7 +40,9 @@ def encoded(kind: str, subtype: str, samples: np.ndarray = SAMPLES, rate_hz: int
 
 
 @pytest.mark.parametrize(("kind", "subtype", "container"), KINDS)
-def test_every_container_is_read_whole(kind: str, subtype: str, container: Container, tmp_path: Path) -> None:
+def test_every_container_is_read_completely(
+    kind: str, subtype: str, container: Container, tmp_path: Path
+) -> None:
     data = encoded(kind, subtype)
     samples, rate_hz = read_recording(data)
     assert rate_hz == 16_000
@@ -61,30 +63,32 @@ def test_channels_are_mixed_by_their_mean() -> None:
 
 
 @pytest.mark.parametrize(("kind", "subtype", "container"), KINDS)
-def test_another_container_than_stated_is_refused(kind: str, subtype: str, container: Container) -> None:
+def test_a_container_that_differs_from_the_declared_one_is_rejected(
+    kind: str, subtype: str, container: Container
+) -> None:
     for stated in set(Container) - {container}:
-        with pytest.raises(AudioError, match=f"said to be {stated.value}"):
+        with pytest.raises(AudioError, match=f"declares a {stated.value}"):
             read_recording(encoded(kind, subtype), container=stated)
 
 
-def test_text_renamed_to_wav_is_refused(tmp_path: Path) -> None:
+def test_text_renamed_to_wav_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "speech.wav"
     path.write_text("This is no audio at all, however it is called.\n" * 100)
-    with pytest.raises(AudioError, match="does not begin like"):
+    with pytest.raises(AudioError, match="not a WAV, FLAC or Ogg file"):
         read_recording(path)
-    with pytest.raises(AudioError, match="does not begin like"):
+    with pytest.raises(AudioError, match="not a WAV, FLAC or Ogg file"):
         read_recording(path.read_bytes())
 
 
 @pytest.mark.parametrize(
     "data", [b"RIFF", b"RIFF\0\0\0\0WAVE", b"RIFF\0\0\0\0AVI ", b"fLaC", b"OggS", b"\xff\xfb\x90\x00" * 100]
 )
-def test_what_only_begins_like_audio_is_refused(data: bytes) -> None:
+def test_a_file_that_only_begins_like_audio_is_rejected(data: bytes) -> None:
     with pytest.raises(AudioError):
         read_recording(data)
 
 
-def test_an_empty_recording_is_refused(tmp_path: Path) -> None:
+def test_an_empty_recording_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="empty"):
         read_recording(b"")
     with pytest.raises(AudioError, match="empty"):
@@ -95,14 +99,16 @@ def test_an_empty_recording_is_refused(tmp_path: Path) -> None:
         read_recording(path)
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="cannot be read"):
         read_recording(tmp_path / "nowhere.wav")
 
 
 @pytest.mark.parametrize(("kind", "subtype", "container"), KINDS)
 @pytest.mark.parametrize("kept", [0.05, 0.3, 0.5, 0.9, 0.999])
-def test_a_cut_off_recording_is_refused(kind: str, subtype: str, container: Container, kept: float) -> None:
+def test_a_truncated_recording_is_rejected(
+    kind: str, subtype: str, container: Container, kept: float
+) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32)
     data = encoded(kind, subtype, noise)
     with pytest.raises(AudioError):
@@ -129,14 +135,14 @@ def test_a_flac_from_a_pipe_does_not_know_its_length() -> None:
 
 
 @pytest.mark.parametrize(("kind", "subtype", "container"), KINDS)
-def test_a_recording_beyond_the_limit_is_refused(kind: str, subtype: str, container: Container) -> None:
+def test_a_recording_beyond_the_limit_is_rejected(kind: str, subtype: str, container: Container) -> None:
     data = encoded(kind, subtype)
     assert len(read_recording(data, max_seconds=1.5, container=container)[0]) == 24_000
     with pytest.raises(TooLongError, match=r"1\.5 s"):
         read_recording(data, max_seconds=1.49, container=container)
 
 
-def test_the_limit_holds_for_what_is_decoded_whatever_is_declared() -> None:
+def test_the_limit_applies_to_the_decoded_audio_whatever_is_declared() -> None:
     # A minute of silence is less than 10 kB of FLAC: without a bound, a small message fills the memory.
     minute = with_declared_length(encoded("FLAC", "PCM_16", np.zeros(60 * 16_000, np.float32)), 0)
     assert len(minute) < 10_000
@@ -146,28 +152,28 @@ def test_the_limit_holds_for_what_is_decoded_whatever_is_declared() -> None:
     assert caught.value.reason == "MESSAGE_TOO_LARGE"
 
 
-def test_many_samples_a_second_may_not_go_on_for_as_long() -> None:
+def test_dense_recordings_have_a_shorter_limit() -> None:
     # Half a megabyte of FLAC holds 300 s of eight silent channels at 192 kHz: two gigabytes of floats.
     silence = np.zeros((2 * 96_000, 8), np.float32)
     dense = encoded("FLAC", "PCM_16", silence, 96_000)  # eight times as many as stereo at 48 kHz
     assert len(read_recording(dense, max_seconds=16)[0]) == 2 * 96_000
     for data in (dense, with_declared_length(dense, 0)):
-        with pytest.raises(TooLongError, match=r"at most 1\.5 s of this rate"):
+        with pytest.raises(TooLongError, match=r"at most 1\.5 s at this sample rate"):
             read_recording(data, max_seconds=12)
 
 
-def test_a_declared_length_beyond_the_limit_is_refused_before_decoding() -> None:
+def test_a_declared_length_beyond_the_limit_is_rejected_before_decoding() -> None:
     with pytest.raises(TooLongError, match=r"4294967\.3 s"):
         read_recording(with_declared_length(encoded("FLAC", "PCM_16"), (1 << 36) - 1), max_seconds=3600)
 
 
-def test_a_declared_length_beyond_the_content_is_refused() -> None:
-    with pytest.raises(AudioError, match="cut off"):
+def test_a_declared_length_beyond_the_content_is_rejected() -> None:
+    with pytest.raises(AudioError, match="truncated"):
         read_recording(with_declared_length(encoded("FLAC", "PCM_16"), 48_000))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1000.0])
-def test_float_wavs_with_bad_samples_are_refused(bad: float) -> None:
+def test_float_wavs_with_invalid_samples_are_rejected(bad: float) -> None:
     samples = SAMPLES.copy()
     samples[20_000] = bad
     with pytest.raises(AudioError, match="full scale"):
@@ -175,12 +181,12 @@ def test_float_wavs_with_bad_samples_are_refused(bad: float) -> None:
 
 
 @pytest.mark.parametrize("rate_hz", [4000, 384_000])
-def test_an_odd_sample_rate_is_refused(rate_hz: int) -> None:
+def test_an_unsupported_sample_rate_is_rejected(rate_hz: int) -> None:
     with pytest.raises(SampleRateError):
         read_recording(encoded("WAV", "PCM_16", rate_hz=rate_hz))
 
 
-def test_too_many_channels_are_refused() -> None:
+def test_too_many_channels_are_rejected() -> None:
     with pytest.raises(AudioError, match="9 channels"):
         read_recording(encoded("WAV", "PCM_16", np.zeros((1000, 9), np.float32)))
 
@@ -193,7 +199,7 @@ ENCODED = [encoded(kind, subtype, SAMPLES[:4000]) for kind, subtype, _ in KINDS]
     damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=12),
     near_start=st.booleans(),
 )
-def test_any_damage_is_refused_or_gives_sane_samples(
+def test_a_damaged_file_is_rejected_or_decodes_to_valid_samples(
     data: bytes, damage: list[tuple[float, int]], near_start: bool
 ) -> None:
     damaged = bytearray(data)

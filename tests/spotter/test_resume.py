@@ -1,4 +1,4 @@
-"""A stream that breaks anywhere and goes on elsewhere gives what the unbroken one gives."""
+"""A stream that breaks anywhere and is resumed has the detections of the unbroken stream."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def encoded(audio_format: AudioFormat) -> bytes:
     if audio_format.encoding is Encoding.FLOAT32:
         return samples.tobytes()
     if audio_format.encoding is Encoding.MULAW:
-        # Coarse is enough: the sign and the segment.
+        # A coarse encoding is sufficient: the sign and the segment.
         magnitude = np.clip(np.log2(np.abs(samples) * 255 + 1) * 16, 0, 127).astype(np.uint8)
         return (~np.where(samples < 0, magnitude | 0x80, magnitude)).astype(np.uint8).tobytes()
     linear = (samples * 32767).astype("<i2")
@@ -60,14 +60,14 @@ def unbroken(model: SpotterModel, audio_format: AudioFormat) -> list[Detection]:
 
 
 def same_as(detections: list[Detection]) -> list[Detection]:
-    """The same detections, with confidences equal but for rounding."""
+    """Return the same detections, with confidences that compare up to rounding."""
     return [dataclasses.replace(d, confidence=pytest.approx(d.confidence, abs=1e-4)) for d in detections]
 
 
 def resume_at(
     model: SpotterModel, audio_format: AudioFormat, progress: StreamProgress
 ) -> tuple[Spotter, bytes]:
-    """A new stream that goes on from there, and the audio that its client replays."""
+    """Return a stream that resumes from there, and the audio that its client replays."""
     point = ResumePoint(progress.replay_offset_ns, progress.resume_token)
     replay_s, rest = divmod(progress.replay_offset_ns, 10**9)
     assert rest == 0
@@ -76,13 +76,15 @@ def resume_at(
 
 
 @pytest.mark.parametrize("audio_format", FORMATS, ids=str)
-def test_the_recording_is_worth_breaking(tiny: SpotterModel, audio_format: AudioFormat) -> None:
+def test_the_recording_has_enough_detections_for_these_tests(
+    tiny: SpotterModel, audio_format: AudioFormat
+) -> None:
     assert len(unbroken(tiny, audio_format)) >= 9
 
 
 @settings(max_examples=150)
 @given(audio_format=st.sampled_from(FORMATS), data=st.data())
-def test_broken_anywhere_none_is_lost_and_none_comes_twice(
+def test_a_stream_broken_anywhere_loses_and_repeats_no_detection(
     tiny: SpotterModel, audio_format: AudioFormat, data: st.DataObject
 ) -> None:
     expected = unbroken(tiny, audio_format)
@@ -90,19 +92,19 @@ def test_broken_anywhere_none_is_lost_and_none_comes_twice(
 
     def receive(detections: list[Detection], decided_offset_ns: int = 0) -> None:
         for detection in detections:
-            assert detection.end_sample * 62_500 >= decided_offset_ns  # nothing from before the resume point
+            assert detection.end_sample * 62_500 >= decided_offset_ns
             received.setdefault(detection.id, detection)
 
     spotter, rest = Spotter(tiny, audio_format=audio_format), RECORDINGS[audio_format]
     decided_ns = 0
     for _ in range(data.draw(st.integers(1, 3))):
-        heard = data.draw(st.integers(0, len(rest)))
-        lost = data.draw(st.integers(0, len(rest) - heard))
-        for start in range(0, heard, 7001):
-            receive(spotter.feed(rest[start : min(start + 7001, heard)]), decided_ns)
+        processed = data.draw(st.integers(0, len(rest)))
+        lost = data.draw(st.integers(0, len(rest) - processed))
+        for start in range(0, processed, 7001):
+            receive(spotter.feed(rest[start : min(start + 7001, processed)]), decided_ns)
         progress = spotter.progress()  # the last one that reaches the client
         assert progress.decided_offset_ns >= decided_ns
-        receive(spotter.feed(rest[heard : heard + lost]), decided_ns)  # what still came after it
+        receive(spotter.feed(rest[processed : processed + lost]), decided_ns)  # events that arrived after it
         spotter, rest = resume_at(tiny, audio_format, progress)
         decided_ns = progress.decided_offset_ns
         assert spotter.progress().decided_offset_ns == decided_ns
@@ -115,7 +117,7 @@ def test_broken_anywhere_none_is_lost_and_none_comes_twice(
 
 
 @pytest.mark.parametrize("audio_format", FORMATS, ids=str)
-def test_a_token_from_after_the_end_gives_nothing_more(tiny: SpotterModel, audio_format: AudioFormat) -> None:
+def test_resuming_after_the_end_returns_no_detection(tiny: SpotterModel, audio_format: AudioFormat) -> None:
     spotter = Spotter(tiny, audio_format=audio_format)
     spotter.feed(RECORDINGS[audio_format])
     spotter.flush()
@@ -135,7 +137,7 @@ def test_a_token_is_small(progress: StreamProgress) -> None:
     assert progress.replay_offset_ns == 2 * 10**9
 
 
-def test_a_token_with_any_one_bit_flipped_is_refused(tiny: SpotterModel, progress: StreamProgress) -> None:
+def test_a_token_with_any_one_bit_flipped_is_rejected(tiny: SpotterModel, progress: StreamProgress) -> None:
     for bit in range(8 * len(progress.resume_token)):
         token = bytearray(progress.resume_token)
         token[bit // 8] ^= 1 << bit % 8
@@ -148,13 +150,13 @@ OLD, NEW = b"the key of yesterday", b"the key of today"
 
 
 @pytest.mark.parametrize(
-    ("written_with", "read_with", "taken"),
+    ("written_with", "read_with", "is_accepted"),
     [
         ([OLD], [OLD], True),
         ([OLD], [NEW], False),
         ([], [NEW], False),
         ([OLD], [], False),
-        # A key is replaced: first all know the new one, then all sign with it, then the old one goes.
+        # Key rotation: first all servers accept the new key, then sign with it, then drop the old one.
         ([OLD], [OLD, NEW], True),
         ([OLD, NEW], [OLD], True),
         ([OLD, NEW], [NEW, OLD], True),
@@ -163,19 +165,19 @@ OLD, NEW = b"the key of yesterday", b"the key of today"
         ([NEW, OLD], [OLD], False),
     ],
 )
-def test_a_token_is_taken_if_and_only_if_the_key_that_signed_it_is_known(
-    tiny: SpotterModel, written_with: list[bytes], read_with: list[bytes], taken: bool
+def test_a_token_is_accepted_if_and_only_if_its_key_is_known(
+    tiny: SpotterModel, written_with: list[bytes], read_with: list[bytes], is_accepted: bool
 ) -> None:
     written = Spotter(tiny, resume_keys=written_with).progress()
     point = ResumePoint(written.replay_offset_ns, written.resume_token)
-    if taken:
+    if is_accepted:
         Spotter(tiny, resume=point, resume_keys=read_with)
         return
     with pytest.raises(ResumeError, match="another key"):
         Spotter(tiny, resume=point, resume_keys=read_with)
 
 
-def test_what_the_public_can_know_of_a_model_does_not_sign_its_tokens(
+def test_public_information_about_a_model_cannot_sign_its_tokens(
     tiny: SpotterModel, progress: StreamProgress
 ) -> None:
     payload = progress.resume_token[18:]
@@ -186,17 +188,17 @@ def test_what_the_public_can_know_of_a_model_does_not_sign_its_tokens(
 
 
 def resealed(payload: bytes, key: bytes) -> bytes:
-    """The token of whoever has the key: RFC 2104, cut to 16 bytes."""
+    """Return the token that an owner of the key would issue: RFC 2104, truncated to 16 bytes."""
     return b"e2" + hmac.digest(key, b"e2" + payload, hashlib.sha256)[:16] + payload
 
 
 @given(token=st.binary(max_size=300))
-def test_any_other_bytes_are_refused(tiny: SpotterModel, token: bytes) -> None:
+def test_any_other_bytes_are_rejected(tiny: SpotterModel, token: bytes) -> None:
     with pytest.raises(ResumeError):
         Spotter(tiny, resume=ResumePoint(0, token))
 
 
-def test_a_cut_or_lengthened_token_is_refused(tiny: SpotterModel, progress: StreamProgress) -> None:
+def test_a_truncated_or_extended_token_is_rejected(tiny: SpotterModel, progress: StreamProgress) -> None:
     for token in (
         progress.resume_token[:-1],
         progress.resume_token + b" ",
@@ -208,7 +210,9 @@ def test_a_cut_or_lengthened_token_is_refused(tiny: SpotterModel, progress: Stre
 
 
 @pytest.mark.parametrize("wrong_ns", [0, 1, 10**9, 2 * 10**9 + 1, -(10**9)])
-def test_another_start_offset_is_refused(tiny: SpotterModel, progress: StreamProgress, wrong_ns: int) -> None:
+def test_another_start_offset_is_rejected(
+    tiny: SpotterModel, progress: StreamProgress, wrong_ns: int
+) -> None:
     with pytest.raises(ResumeError, match="start at 2 s"):
         Spotter(tiny, resume=ResumePoint(wrong_ns, progress.resume_token))
 
@@ -224,20 +228,20 @@ def test_another_start_offset_is_refused(tiny: SpotterModel, progress: StreamPro
         {"keywords": [KeywordSetting("low", None, 100), KeywordSetting("mid"), KeywordSetting("high")]},
     ],
 )
-def test_another_configuration_is_refused(
+def test_another_configuration_is_rejected(
     tiny: SpotterModel, progress: StreamProgress, options: dict[str, Any]
 ) -> None:
     with pytest.raises(ResumeError, match="another model, audio format or keyword selection"):
         Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, progress.resume_token), **options)
 
 
-def test_the_same_settings_may_be_spelt_out(tiny: SpotterModel, progress: StreamProgress) -> None:
-    as_float32 = float(np.float32(0.6))  # as `started` tells it
+def test_default_settings_may_be_stated_explicitly(tiny: SpotterModel, progress: StreamProgress) -> None:
+    as_float32 = float(np.float32(0.6))  # as in `started`
     spelt_out = [KeywordSetting("high"), KeywordSetting("low", as_float32, 500), KeywordSetting("mid")]
     Spotter(tiny, keywords=spelt_out, resume=ResumePoint(progress.replay_offset_ns, progress.resume_token))
 
 
-def test_another_model_is_refused(tmp_path: Path, tiny: SpotterModel, progress: StreamProgress) -> None:
+def test_another_model_is_rejected(tmp_path: Path, tiny: SpotterModel, progress: StreamProgress) -> None:
     document = tiny_model.metadata() | {"version": "1.0.1"}
     other = SpotterModel.load(tiny_model.build(tmp_path / "other.onnx", document=document))
     with pytest.raises(ResumeError, match="another key or model file"):
@@ -257,7 +261,7 @@ json_values = st.recursive(
 
 @settings(max_examples=200)
 @given(field=st.integers(1, 5), value=json_values)
-def test_a_forged_token_is_refused_or_harmless(
+def test_a_forged_token_is_rejected_or_harmless(
     tiny: SpotterModel, progress: StreamProgress, field: int, value: Any
 ) -> None:
     fields = json.loads(progress.resume_token[18:])
@@ -274,23 +278,23 @@ def test_a_forged_token_is_refused_or_harmless(
 
 
 @pytest.mark.parametrize("frame", [1 << 50, (1 << 53) - 1])
-def test_a_forged_offset_that_no_message_can_hold_is_refused(
+def test_a_forged_offset_out_of_range_is_rejected(
     tiny: SpotterModel, progress: StreamProgress, frame: int
 ) -> None:
     fields = json.loads(progress.resume_token[18:])
-    # The replay offset that belongs to the frame, as the listener finds it.
+    # The replay offset of the frame, as StreamState computes it.
     replay_s = (frame * 320 - (480 + 2 * 320) - 8000) // 16_000
     fields[1], fields[3] = replay_s, frame
     token = resealed(json.dumps(fields).encode(), tiny.resume_key)
-    with pytest.raises(ResumeError, match="does not hold"):
+    with pytest.raises(ResumeError, match="content of the resume token is invalid"):
         Spotter(tiny, resume=ResumePoint(replay_s * 10**9, token))
 
 
-def test_a_forged_decision_about_audio_that_was_not_heard_is_refused(
+def test_a_forged_decided_offset_beyond_the_processed_audio_is_rejected(
     tiny: SpotterModel, progress: StreamProgress
 ) -> None:
     fields = json.loads(progress.resume_token[18:])
     fields[2] = (fields[3] + 1) * 320 + 1
     token = resealed(json.dumps(fields).encode(), tiny.resume_key)
-    with pytest.raises(ResumeError, match="does not hold"):
+    with pytest.raises(ResumeError, match="content of the resume token is invalid"):
         Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, token))

@@ -27,30 +27,30 @@ SAMPLES = tiny_model.recording(WORDS, 2.0)
 NAMES = [name for _, name in WORDS]
 
 
-def heard(spotter: Spotter, *chunks: bytes | np.ndarray) -> list[str]:
+def detected(spotter: Spotter, *chunks: bytes | np.ndarray) -> list[str]:
     detections = [detection for chunk in chunks for detection in spotter.feed(chunk)]
     return [detection.keyword for detection in detections + spotter.flush()]
 
 
 def test_load_feed_flush(tiny_model_path: Path) -> None:
     spotter = Spotter.load(tiny_model_path)
-    assert heard(spotter, (SAMPLES * 32767).astype("<i2").tobytes()) == NAMES
+    assert detected(spotter, (SAMPLES * 32767).astype("<i2").tobytes()) == NAMES
 
 
-def test_samples_may_be_fed_in_place_of_bytes(tiny: SpotterModel) -> None:
-    assert heard(Spotter(tiny), SAMPLES) == NAMES
-    assert heard(Spotter(tiny), SAMPLES[:9001], SAMPLES[9001:]) == NAMES
+def test_samples_may_be_fed_instead_of_bytes(tiny: SpotterModel) -> None:
+    assert detected(Spotter(tiny), SAMPLES) == NAMES
+    assert detected(Spotter(tiny), SAMPLES[:9001], SAMPLES[9001:]) == NAMES
     stereo = AudioFormat(Encoding.FLOAT32, 16_000, 2)
-    assert heard(Spotter(tiny, audio_format=stereo), np.stack([SAMPLES, SAMPLES], axis=1)) == NAMES
+    assert detected(Spotter(tiny, audio_format=stereo), np.stack([SAMPLES, SAMPLES], axis=1)) == NAMES
 
 
-def test_only_the_keywords_asked_for_are_heard(tiny: SpotterModel) -> None:
-    assert heard(Spotter(tiny, keywords=[KeywordSetting("mid")]), SAMPLES) == ["mid"]
+def test_only_the_requested_keywords_are_detected(tiny: SpotterModel) -> None:
+    assert detected(Spotter(tiny, keywords=[KeywordSetting("mid")]), SAMPLES) == ["mid"]
     with pytest.raises(KeywordError):
         Spotter(tiny, keywords=[KeywordSetting("nonsense")])
 
 
-def test_streams_of_one_model_do_not_disturb_each_other(tiny: SpotterModel) -> None:
+def test_streams_of_one_model_are_independent(tiny: SpotterModel) -> None:
     one, other = Spotter(tiny), Spotter(tiny)
     found: dict[Spotter, list[str]] = {one: [], other: []}
     reversed_words = tiny_model.recording([(0.3, "high"), (0.9, "mid"), (1.5, "low")], 2.0)
@@ -61,7 +61,7 @@ def test_streams_of_one_model_do_not_disturb_each_other(tiny: SpotterModel) -> N
     assert found[other] == NAMES[::-1]
 
 
-def test_feeding_silence_moves_time_on(tiny: SpotterModel) -> None:
+def test_feeding_silence_advances_the_offsets(tiny: SpotterModel) -> None:
     spotter = Spotter(tiny)
     spotter.feed_silence(16_000)
     spotter.feed(SAMPLES)
@@ -74,12 +74,12 @@ def test_feeding_silence_moves_time_on(tiny: SpotterModel) -> None:
     assert first_delayed.start_sample == first.start_sample + 16_000
 
 
-def test_nothing_is_heard_while_a_stream_begins(tiny: SpotterModel) -> None:
-    assert heard(Spotter(tiny), np.zeros(320, np.float32)) == []
-    assert heard(Spotter(tiny), SAMPLES[:1000]) == []
+def test_nothing_is_detected_at_the_start_of_a_stream(tiny: SpotterModel) -> None:
+    assert detected(Spotter(tiny), np.zeros(320, np.float32)) == []
+    assert detected(Spotter(tiny), SAMPLES[:1000]) == []
 
 
-def test_a_stream_that_ends_inside_a_sample_is_refused(tiny: SpotterModel) -> None:
+def test_a_stream_that_ends_inside_a_sample_is_rejected(tiny: SpotterModel) -> None:
     spotter = Spotter(tiny)
     spotter.feed(b"\0\0\0")
     with pytest.raises(AudioError, match="inside a sample"):
@@ -87,7 +87,7 @@ def test_a_stream_that_ends_inside_a_sample_is_refused(tiny: SpotterModel) -> No
 
 
 @given(length=st.integers(0, 40_000))
-def test_a_recordings_scores_cover_all_of_it(tiny: SpotterModel, length: int) -> None:
+def test_the_scores_cover_the_whole_recording(tiny: SpotterModel, length: int) -> None:
     samples = np.zeros(length, np.float32)
     scores = score_recording(tiny, samples)
     assert scores.shape == (-(-length // 320), 5)
@@ -97,7 +97,7 @@ def test_a_recordings_scores_cover_all_of_it(tiny: SpotterModel, length: int) ->
 @pytest.mark.parametrize("name", list(tiny_model.TONES_HZ))
 @pytest.mark.parametrize("before_s", [0.0, 0.5])
 @pytest.mark.parametrize("after_s", [0.0, 0.5])
-def test_a_clip_is_named_wherever_its_word_lies(
+def test_a_clip_is_classified_wherever_its_word_lies(
     tiny: SpotterModel, name: str, before_s: float, after_s: float
 ) -> None:
     clip = tiny_model.recording([(before_s, name)], before_s + 0.06 + after_s)
@@ -129,7 +129,7 @@ def test_errors_have_one_root_and_stable_reasons() -> None:
     }
 
 
-def test_importing_the_listener_loads_no_heavy_library() -> None:
+def test_importing_the_spotter_loads_no_heavy_library() -> None:
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime's official builds report to their maker unless told not to; ours are told."""
+"""The telemetry of ONNX Runtime's official builds is disabled."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ for fd in os.listdir("/proc/self/fd"):
 """
 
 
-def listen(tiny_model_path: Path, home: Path, *wrapper: str) -> None:
+def spot(tiny_model_path: Path, home: Path, *wrapper: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     environment = {key: value for key, value in environment.items() if not key.startswith("XDG_")}
     environment |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -45,19 +45,19 @@ def listen(tiny_model_path: Path, home: Path, *wrapper: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_listening_leaves_no_trace_in_the_home_folder_and_opens_no_socket(
+def test_spotting_leaves_no_trace_in_the_home_directory_and_opens_no_socket(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    # With telemetry on, the import alone leaves a device id and a queue of events in the home folder.
-    listen(tiny_model_path, tmp_path)
+    # With telemetry enabled, the import alone writes a device id and a queue of events to the home directory.
+    spot(tiny_model_path, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_listening_makes_no_network_call(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_spotting_makes_no_network_call(tiny_model_path: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     home = tmp_path / "home"
     home.mkdir()
-    listen(tiny_model_path, home, "strace", "-f", "-e", "trace=socket,connect,sendto", "-o", str(trace))
+    spot(tiny_model_path, home, "strace", "-f", "-e", "trace=socket,connect,sendto", "-o", str(trace))
     calls = [line for line in trace.read_text().splitlines() if "AF_INET" in line]
     assert calls == []

@@ -1,4 +1,4 @@
-"""The model and the recording that come with Earmark, through the server."""
+"""The bundled model and recording, through the server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEMO = Path(__file__).parents[3] / "client/earmark_cli/samples/demo.flac"
 
 
 @pytest.mark.parametrize("count", [1, 20])
-def test_the_server_hears_what_the_library_hears(count: int) -> None:
+def test_the_server_detects_the_same_as_the_library(count: int) -> None:
     samples, rate_hz = soundfile.read(DEMO, dtype="float32")
     data = linear16(samples)
     assert rate_hz == 16_000
@@ -44,9 +44,9 @@ def test_the_server_hears_what_the_library_hears(count: int) -> None:
             streamed = await asyncio.gather(*map(collect, calls))
             assert time.monotonic() - begun < DEADLINE_S
             for events in streamed:
-                found = detections(events)
-                assert [one.detection_id for one in found] == [one.id for one in expected]
-                for one, other in zip(found, expected, strict=True):
+                detected = detections(events)
+                assert [one.detection_id for one in detected] == [one.id for one in expected]
+                for one, other in zip(detected, expected, strict=True):
                     assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
                     assert seconds(one.end_offset) == pytest.approx(other.end_sample / rate_hz)
                 scores = [event.scores for event in events if kinds([event]) == ["scores"]]

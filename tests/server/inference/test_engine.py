@@ -1,4 +1,4 @@
-"""The batching engine by itself, with a model whose steps the tests hold up, count, and let fail."""
+"""The engine alone, with a fake model whose inference the tests can block, count and let fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECOND_NS = 10**9
 
 
 class FakeModel:
-    """Adds up the samples of each stream in its state; one sample is a step."""
+    """Adds up the samples of each stream in its state; one sample is one step."""
 
     state_size = 1
     metadata = SimpleNamespace(sample_rate_hz=1)
@@ -48,7 +48,7 @@ class FakeModel:
 
 
 class FakeSession:
-    """Takes whole numbers of steps; every step is an event with the state after it."""
+    """A session whose input is lists of samples; every step makes an event with the state after it."""
 
     def __init__(self, model: FakeModel) -> None:
         self.model: Any = model
@@ -90,7 +90,7 @@ async def events_of(stream: Any, count: int) -> list[Any]:
 
 
 async def until(condition: Any) -> None:
-    """Wait for something on the engine's thread, which has no event to wait for."""
+    """Wait for a condition on the engine's thread, which offers no event to wait for."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -112,8 +112,8 @@ class Bench:
     def open(self, max_pending_s: int = 1000) -> Any:
         return self.engine.open_stream(FakeSession(self.model), max_pending_s * SECOND_NS)
 
-    async def hold(self) -> None:
-        """Hold the engine in a step of a stream of its own."""
+    async def block(self) -> None:
+        """Block the engine in an inference for a stream that is opened for this purpose."""
         self.model.go.clear()
         self.model.entered.clear()
         self.open().send([0.0])
@@ -127,13 +127,13 @@ def test_every_stream_keeps_its_own_state() -> None:
             for i, stream in enumerate(streams):
                 stream.send([float(i)] * 3)
             for i, stream in enumerate(streams):
-                heard = await events_of(stream, 3)
-                assert [one.audio_ns for one in heard] == [100 + i, 100 + 2 * i, 100 + 3 * i]
+                received = await events_of(stream, 3)
+                assert [one.audio_ns for one in received] == [100 + i, 100 + 2 * i, 100 + 3 * i]
 
     run(scenario)
 
 
-def test_a_slot_is_used_again_and_nothing_of_the_last_stream_is_left_in_it() -> None:
+def test_a_reused_slot_contains_nothing_of_the_previous_stream() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             for _ in range(50):
@@ -146,24 +146,24 @@ def test_a_slot_is_used_again_and_nothing_of_the_last_stream_is_left_in_it() -> 
     run(scenario)
 
 
-def test_streams_that_are_ready_together_are_run_together() -> None:
+def test_streams_that_are_due_together_are_batched() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
-            await bench.hold()
+            await bench.block()
             streams = [bench.open() for _ in range(200)]
             for i, stream in enumerate(streams):
                 stream.send([1.0] * (2 + i % 2))
             bench.model.go.set()
             for i, stream in enumerate(streams):
                 await events_of(stream, 2 + i % 2)
-            # Those with 2 steps and those with 3, of 64 streams at a time.
+            # Streams with 2 steps and streams with 3 make separate batches, of at most 64 streams.
             assert max(batch for batch, _ in bench.model.batches) <= MAX_BATCH
             assert len(bench.model.batches) <= 1 + 2 * 4
 
     run(scenario)
 
 
-def test_one_stream_alone_goes_in_long_steps_and_many_in_short_ones() -> None:
+def test_a_lone_stream_runs_in_long_batches_and_many_streams_in_short_ones() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             alone = bench.open()
@@ -171,7 +171,7 @@ def test_one_stream_alone_goes_in_long_steps_and_many_in_short_ones() -> None:
             await events_of(alone, 200)
             assert bench.model.batches == [(1, 50)] * 4
 
-            await bench.hold()
+            await bench.block()
             bench.model.batches.clear()
             streams = [bench.open() for _ in range(20)]
             for stream in streams:
@@ -184,7 +184,7 @@ def test_one_stream_alone_goes_in_long_steps_and_many_in_short_ones() -> None:
     run(scenario)
 
 
-def test_a_stream_is_listened_to_when_it_is_due_or_ends_or_has_sent_many_pieces() -> None:
+def test_a_stream_is_processed_when_it_is_due_or_ends_or_has_sent_many_messages() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             early, ending, piecemeal, late = (bench.open() for _ in range(4))
@@ -203,16 +203,16 @@ def test_a_stream_is_listened_to_when_it_is_due_or_ends_or_has_sent_many_pieces(
     run(scenario)
 
 
-def test_a_stream_with_a_backlog_does_not_hold_up_another() -> None:
+def test_a_stream_with_a_backlog_does_not_delay_another() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
-            await bench.hold()
+            await bench.block()
             greedy, modest = bench.open(), bench.open()
             greedy.send([1.0] * 10_000)
             modest.send([1.0])
             bench.model.go.set()
             await events_of(modest, 1)
-            # The first batch is the one that was held; the modest one was in the next round.
+            # The first batch is the blocked one; the modest stream was in the next round.
             assert (1, 1) in bench.model.batches[1:3]
 
     run(scenario)
@@ -222,7 +222,7 @@ def test_a_failing_step_ends_its_own_stream_only() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             bench.model.poison = 666
-            await bench.hold()
+            await bench.block()
             streams = [bench.open() for _ in range(10)]
             for i, stream in enumerate(streams):
                 stream.send([666.0 if i == 3 else 1.0])
@@ -240,11 +240,11 @@ def test_a_failing_step_ends_its_own_stream_only() -> None:
     run(scenario)
 
 
-def test_work_that_fails_ends_its_own_stream_only() -> None:
+def test_a_failing_session_ends_its_own_stream_only() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             bad, good = bench.open(), bench.open()
-            bad.send(ValueError("bad work"))
+            bad.send(ValueError("bad input"))
             good.send([1.0])
             (event,) = await events_of(bad, 1)
             assert isinstance(event, Failed)
@@ -254,24 +254,24 @@ def test_work_that_fails_ends_its_own_stream_only() -> None:
     run(scenario)
 
 
-def test_a_stream_that_is_not_read_is_not_listened_to_until_it_is() -> None:
+def test_a_stream_whose_events_are_not_read_is_parked_until_they_are() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             slow, other = bench.open(), bench.open()
             slow.send([1.0] * 2000)
             await until(lambda: slow.session.processed_ns >= MAX_UNREAD_EVENTS * SECOND_NS)
-            # Others go on; what the slow one has is bounded.
+            # Other streams continue, and the number of unread events is bounded.
             for _ in range(20):
                 other.send([1.0] * 10)
                 await events_of(other, 10)
             assert slow.session.processed_ns <= (MAX_UNREAD_EVENTS + 50) * SECOND_NS
-            heard = await events_of(slow, 2000)
-            assert [one.audio_ns for one in heard] == list(range(101, 2101))
+            received = await events_of(slow, 2000)
+            assert [one.audio_ns for one in received] == list(range(101, 2101))
 
     run(scenario)
 
 
-def test_reading_bit_by_bit_loses_nothing() -> None:
+def test_slow_readers_lose_no_event() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             streams = [bench.open() for _ in range(8)]
@@ -288,18 +288,18 @@ def test_reading_bit_by_bit_loses_nothing() -> None:
             async def check(stream: Any) -> None:
                 for _ in range(30):
                     stream.send([1.0] * 100)
-                heard = [number async for number in read(stream, 3000)]
-                assert heard == list(range(101, 3101))
+                received = [number async for number in read(stream, 3000)]
+                assert received == list(range(101, 3101))
 
             await asyncio.gather(*(check(stream) for stream in streams))
 
     run(scenario)
 
 
-def test_room_is_told_when_there_is_some() -> None:
+def test_a_waiting_call_resumes_when_there_is_capacity() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
-            await bench.hold()
+            await bench.block()
             stream = bench.open(max_pending_s=10)
             for _ in range(3):
                 assert not stream.at_capacity
@@ -312,17 +312,17 @@ def test_room_is_told_when_there_is_some() -> None:
             async with asyncio.timeout(DEADLINE_S):
                 await waiting
             assert stream.has_capacity
-            # Asked again with nothing going on, it is told at once.
+            # With capacity available, waiting returns at once.
             async with asyncio.timeout(DEADLINE_S):
                 await stream.wait_for_capacity()
 
     run(scenario)
 
 
-def test_a_closed_stream_gets_nothing_and_its_slot_is_free() -> None:
+def test_a_closed_stream_is_not_processed_and_its_slot_is_freed() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
-            await bench.hold()
+            await bench.block()
             stream = bench.open()
             stream.send([1.0] * 1000)
             stream.close()
@@ -334,22 +334,22 @@ def test_a_closed_stream_gets_nothing_and_its_slot_is_free() -> None:
     run(scenario)
 
 
-def test_progress_is_told_and_whether_there_is_anything_to_do() -> None:
+def test_the_heartbeat_grows_with_work_and_is_busy_ends_with_it() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             await until(lambda: not bench.engine.counters.is_busy)
             before = bench.engine.counters.heartbeat
-            await bench.hold()
-            held = bench.engine.counters.heartbeat
-            assert held > before
+            await bench.block()
+            blocked = bench.engine.counters.heartbeat
+            assert blocked > before
             assert bench.engine.counters.is_busy
             waiting = bench.open()
             waiting.send([1.0])
             assert bench.engine.has_due
-            assert bench.engine.counters.heartbeat == held
+            assert bench.engine.counters.heartbeat == blocked
             bench.model.go.set()
             await events_of(waiting, 1)
             await until(lambda: not (bench.engine.counters.is_busy or bench.engine.has_due))
-            assert bench.engine.counters.heartbeat > held
+            assert bench.engine.counters.heartbeat > blocked
 
     run(scenario)

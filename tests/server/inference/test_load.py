@@ -1,4 +1,4 @@
-"""What the engine's load is, and that a server which has as much as it can bear lets no more streams in."""
+"""The measures of load, and the rejection of new streams by an overloaded server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def fill(load: Load, *, seconds: float, round_s: float, waited_s: float, live: float = 1.0) -> None:
-    """Rounds of the engine in the last `seconds`, twenty milliseconds apart, that lasted `round_s`."""
+    """Add rounds of length `round_s`, twenty milliseconds apart, over the last `seconds`."""
     now = time.monotonic()
     load._window_start_s = now - seconds
     for i in range(round(seconds / 0.02)):
@@ -37,7 +37,7 @@ def fill(load: Load, *, seconds: float, round_s: float, waited_s: float, live: f
         load.add_round(began_s, began_s + round_s, waited_s, live)
 
 
-def test_the_share_is_the_time_for_live_streams_of_all_time() -> None:
+def test_the_share_is_the_fraction_of_time_spent_on_live_streams() -> None:
     load = Load()
     fill(load, seconds=1.2, round_s=0.01, waited_s=0.001)
     assert load.share == pytest.approx(0.5, abs=0.05)
@@ -45,11 +45,11 @@ def test_the_share_is_the_time_for_live_streams_of_all_time() -> None:
     assert load.share == pytest.approx(0.125, abs=0.02)
 
 
-def test_the_lag_is_the_wait_that_no_round_was_without() -> None:
+def test_the_lag_is_the_shortest_wait_of_all_rounds() -> None:
     load = Load()
     fill(load, seconds=1.2, round_s=0.01, waited_s=0.3)
     assert load.lag_s == pytest.approx(0.3)
-    # One hiccup is no overload, and neither is a long wait where there is hardly anything to do.
+    # A single long wait is not overload, and neither is a long wait of an almost idle engine.
     now = time.monotonic()
     for i in range(60):
         load.add_round(now + i * 0.02, now + i * 0.02 + 0.01, 2.0 if i % 20 == 5 else 0.01, 1.0)
@@ -60,7 +60,7 @@ def test_the_lag_is_the_wait_that_no_round_was_without() -> None:
     assert load.lag_s == 0
 
 
-def test_what_was_long_ago_does_not_count() -> None:
+def test_old_rounds_do_not_count() -> None:
     load = Load()
     now = time.monotonic() - 60
     for i in range(60):
@@ -71,9 +71,9 @@ def test_what_was_long_ago_does_not_count() -> None:
 @pytest.mark.parametrize(
     "overload",
     [{"round_s": 0.019, "waited_s": 0.001}, {"round_s": 0.001, "waited_s": 0.5}],
-    ids=["its time is taken", "audio waits"],
+    ids=["no time is left", "audio waits"],
 )
-def test_an_overloaded_server_refuses_more_streams_and_goes_on(
+def test_an_overloaded_server_rejects_new_streams_and_serves_the_open_ones(
     tiny_model_path: Path, overload: dict[str, float]
 ) -> None:
     async def scenario() -> None:
@@ -97,7 +97,7 @@ def test_an_overloaded_server_refuses_more_streams_and_goes_on(
                 events.append(event)
             assert len(detections(events)) == 4
 
-            # It is over after a while, and then the refused one may come back.
+            # The overload ends after a while, and then the rejected stream is admitted.
             async with asyncio.timeout(DEADLINE_S):
                 while True:
                     again = rig.stream(config())

@@ -1,4 +1,4 @@
-"""The SHA-256 of a model file: told in the log, and required where it was pinned."""
+"""The SHA-256 of a model file: it is logged, and it can be pinned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_log_tells_it_and_the_same_may_be_required(tiny_model_path: Path) -> None:
+def test_the_sha256_is_logged_and_can_be_pinned(tiny_model_path: Path) -> None:
     pin = sha256(tiny_model_path)
     arguments = ["--port=0", "--log-format=json", f"--model={tiny_model_path}"]
     with Process(*arguments, f"--model-sha256={pin.upper()}") as server:
@@ -32,16 +32,16 @@ def test_the_log_tells_it_and_the_same_may_be_required(tiny_model_path: Path) ->
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_another_file_is_refused_at_the_start(workers: int, tiny_model_path: Path) -> None:
+def test_another_file_is_rejected_at_start_up(workers: int, tiny_model_path: Path) -> None:
     arguments = ["--port=0", f"--model={tiny_model_path}", f"--workers={workers}"]
     with Process(*arguments, EARMARK_MODEL_SHA256=OTHER) as server:
         code, said = server.end()
     assert code == 1
-    assert f"SHA-256 is {sha256(tiny_model_path)}, and not {OTHER}, as was required" in said
+    assert f"SHA-256 of the model file is {sha256(tiny_model_path)}, but {OTHER} is required" in said
     assert "Traceback" not in said
 
 
-def test_another_file_is_refused_while_the_server_runs(tmp_path: Path, tiny_model_path: Path) -> None:
+def test_another_file_is_rejected_by_hot_reload(tmp_path: Path, tiny_model_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(tiny_model_path.read_bytes())
     other = tiny_model.build(tmp_path / "other.onnx", document={**tiny_model.METADATA, "version": "9"})
@@ -50,25 +50,25 @@ def test_another_file_is_refused_while_the_server_runs(tmp_path: Path, tiny_mode
     with Process(*arguments) as server:
         server.wait_for("serving")
         other.replace(path)
-        assert "as was required" in server.wait_for("new model rejected")["problem"]
+        assert "is required" in server.wait_for("new model rejected")["problem"]
 
 
-def test_the_model_that_comes_along_can_be_pinned_too() -> None:
+def test_the_bundled_model_can_be_pinned_too() -> None:
     content = (resources.files("earmark_spotter") / "models" / "default.onnx").read_bytes()
     pin = hashlib.sha256(content).hexdigest()
     assert SpotterModel.load(sha256=pin).sha256 == pin
-    with pytest.raises(ModelError, match="as was required"):
+    with pytest.raises(ModelError, match="is required"):
         SpotterModel.load(sha256=OTHER)
 
 
-def test_a_file_that_is_not_the_one_is_not_even_parsed(tmp_path: Path) -> None:
+def test_a_file_with_another_sha256_is_not_parsed(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a model")
-    with pytest.raises(ModelError, match="as was required"):
+    with pytest.raises(ModelError, match="is required"):
         SpotterModel.load(bad, sha256=OTHER)
 
 
-def test_pins_are_given_once_for_each_model(tiny_model_path: Path) -> None:
+def test_each_model_has_its_own_pin(tiny_model_path: Path) -> None:
     model = (str(tiny_model_path),) * 2
     assert Settings(model=model, model_sha256=(OTHER, OTHER)).model_sha256 == (OTHER, OTHER)
     for wrong in ((OTHER,), (OTHER,) * 3):

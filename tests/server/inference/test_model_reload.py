@@ -1,4 +1,4 @@
-"""A model file that is replaced while the server runs: taken over if it is good, refused if it is not."""
+"""Hot reload of a model file: a valid file replaces the model, an invalid one is rejected."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from support.server_rig import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-SAID = ["low", "mid", "high", "low"]
+SPOKEN = ["low", "mid", "high", "low"]
 
 
 @pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def _short_check_interval(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "earmark_server")
     monkeypatch.setattr(model_registry, "_CHECK_INTERVAL_S", 0.05)
 
@@ -48,7 +48,7 @@ def write(path: Path, **changes: Any) -> None:
 
 
 async def logged(caplog: pytest.LogCaptureFixture, event: str) -> dict[str, Any]:
-    """Wait for a log line that was not waited for yet."""
+    """Wait for a log line and return its fields; each line is returned once."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             for record in caplog.records:
@@ -63,13 +63,13 @@ async def version(rig: Rig) -> str:
     return listed.models[0].version
 
 
-async def heard(rig: Rig) -> tuple[str, list[str]]:
+async def detected(rig: Rig) -> tuple[str, list[str]]:
     events = await collect(rig.stream(config(), *chunks(pcm())))
     return events[0].started.model_version, [one.keyword for one in detections(events)]
 
 
 async def begin(rig: Rig, sent: list[Any], **fields: Any) -> tuple[Any, Any]:
-    """Open a stream that goes on, send it something, and read its first event."""
+    """Open a stream, send the first requests, and read its first event."""
     call = rig.stub.StreamingSpot(timeout=2 * DEADLINE_S)
     for request in (config(progress_interval=duration(0.1), **fields), *sent):
         await call.write(request)
@@ -83,7 +83,7 @@ async def rest(call: Any) -> list[Any]:
     return events
 
 
-def test_new_streams_get_the_new_model_and_old_ones_end_on_theirs(
+def test_new_streams_use_the_new_model_and_open_ones_finish_with_the_old_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "m.onnx"
@@ -105,10 +105,10 @@ def test_new_streams_get_the_new_model_and_old_ones_end_on_theirs(
             write(path, version="2.0.0")
             line = await logged(caplog, "model replaced")
             assert (line["model"], line["version"]) == ("tiny", "2.0.0")
-            assert await heard(rig) == ("2.0.0", SAID)
+            assert await detected(rig) == ("2.0.0", SPOKEN)
             assert await version(rig) == "2.0.0"
 
-            # What was open goes on; what broke before goes on, too, with the same ids.
+            # The open stream continues, and so does the broken one, with the same ids.
             for request in audio[20:]:
                 await old.write(request)
             await old.done_writing()
@@ -122,7 +122,7 @@ def test_new_streams_get_the_new_model_and_old_ones_end_on_theirs(
     run(scenario)
 
 
-def test_the_old_model_is_let_go_after_its_last_stream(
+def test_the_old_model_is_unloaded_after_its_last_stream(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "m.onnx"
@@ -142,7 +142,7 @@ def test_the_old_model_is_let_go_after_its_last_stream(
             await logged(caplog, "model replaced")
             write(path, version="3.0.0")
             await logged(caplog, "model replaced")
-            # Nobody uses the second one, so it goes; the first one has a stream.
+            # The second model has no stream and is unloaded; the first one is in use.
             assert (await logged(caplog, "replaced model unloaded"))["sha256"] != old().sha256
             stream.cancel()
             assert (await logged(caplog, "replaced model unloaded"))["sha256"] == old().sha256
@@ -153,13 +153,13 @@ def test_the_old_model_is_let_go_after_its_last_stream(
             assert old() is None
             failed = await failure(rig.stream(config(resume=resume)))
             assert failed.reason == "BAD_RESUME_TOKEN"
-            assert await heard(rig) == ("3.0.0", SAID)
+            assert await detected(rig) == ("3.0.0", SPOKEN)
 
     run(scenario)
 
 
-def never_ends(path: Path) -> bytes:
-    """A model whose first run takes for ever."""
+def endless_model(path: Path) -> bytes:
+    """Build a model whose first inference never ends."""
     model = onnx.load(tiny_model.build(path))
     value, node = helper.make_tensor_value_info, helper.make_node
     body = helper.make_graph(
@@ -180,7 +180,7 @@ def never_ends(path: Path) -> bytes:
     return model.SerializeToString()
 
 
-def test_what_cannot_replace_the_model_is_refused_and_the_server_goes_on(
+def test_an_invalid_model_file_is_rejected_and_the_old_model_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "m.onnx"
@@ -197,7 +197,7 @@ def test_what_cannot_replace_the_model_is_refused_and_the_server_goes_on(
             tiny_model.build(tmp_path / "o.onnx", document={**document, "keywords": fewer}).read_bytes(),
             "keywords",
         ),
-        (never_ends(tmp_path / "o.onnx"), "did not load within"),
+        (endless_model(tmp_path / "o.onnx"), "did not load within"),
         (None, "No such file"),
     ]
 
@@ -212,8 +212,8 @@ def test_what_cannot_replace_the_model_is_refused_and_the_server_goes_on(
                     path.write_bytes(content)
                 line = await logged(caplog, "new model rejected")
                 assert problem in line["problem"], line
-                assert await heard(rig) == ("1.0.0", SAID)
-            # The same as before is nothing new; what is good after all is taken.
+                assert await detected(rig) == ("1.0.0", SPOKEN)
+            # The same content as before changes nothing; a valid new version is loaded.
             path.write_bytes(good)
             write(path, version="2.0.0")
             assert (await logged(caplog, "model replaced"))["version"] == "2.0.0"

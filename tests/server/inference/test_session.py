@@ -1,4 +1,4 @@
-"""What a call makes of its audio does not depend on how it came, nor on how the engine takes it."""
+"""The events of a session depend neither on the chunks of the audio nor on the engine's batches."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def model() -> SpotterModel:
     return SpotterModel.load(model.path)  # type: ignore[attr-defined]
 
 
-def listen(session: Session, limits: list[int] | None = None) -> list[Event]:
-    """Do as the engine does until nothing is ready; the limits, in steps of 20 ms, are taken in turn."""
+def run_session(session: Session, limits: list[int] | None = None) -> list[Event]:
+    """Run a session as the engine does until no step is ready; `limits`: in steps, cycled."""
     state = model().initial_states(1)
     events: list[Event] = []
     limits = limits or [50]
@@ -57,7 +57,7 @@ def listen(session: Session, limits: list[int] | None = None) -> list[Event]:
 
 
 def plain(events: list[Event]) -> list[Any]:
-    """Events as values that can be compared; what was received depends on when one looks."""
+    """Convert events to values that can be compared, without the received offset, which depends on timing."""
     found: list[Any] = []
     for event in events:
         match event:
@@ -80,17 +80,17 @@ ALL_EVENTS = {"score_interval_ns": 60_000_000, "progress_interval_ns": 250_000_0
 
 
 @cache
-def in_one_go() -> list[Any]:
+def in_one_chunk() -> list[Any]:
     session = spotting(**ALL_EVENTS)
     session.pending.append(DATA)
     session.pending.append(End.OF_AUDIO)
-    return plain(listen(session))
+    return plain(run_session(session))
 
 
-def test_it_hears_what_the_library_hears() -> None:
+def test_a_session_detects_the_same_as_the_library() -> None:
     spotter = Spotter(model())
     expected = [(one.id, one.start_sample, one.end_sample) for one in spotter.feed(DATA) + spotter.flush()]
-    assert [one for one in in_one_go() if one[0] not in ("scores", "progress", "finished")] == expected
+    assert [one for one in in_one_chunk() if one[0] not in ("scores", "progress", "finished")] == expected
     assert len(expected) == len(WORDS)
 
 
@@ -99,19 +99,19 @@ def test_it_hears_what_the_library_hears() -> None:
     cuts=st.lists(st.integers(0, len(DATA)), max_size=60),
     limits=st.lists(st.integers(1, 60), min_size=1, max_size=5),
 )
-def test_events_are_the_same_in_whatever_pieces(cuts: list[int], limits: list[int]) -> None:
+def test_events_do_not_depend_on_the_chunks(cuts: list[int], limits: list[int]) -> None:
     session = spotting(**ALL_EVENTS)
     places = [0, *sorted(cuts), len(DATA)]
     for start, stop in itertools.pairwise(places):
         session.pending.append(DATA[start:stop])
     session.pending.append(End.OF_AUDIO)
-    assert plain(listen(session, limits)) == in_one_go()
+    assert plain(run_session(session, limits)) == in_one_chunk()
     assert not session.has_pending
 
 
 @settings(max_examples=40, deadline=None)
 @given(cuts=st.lists(st.integers(0, len(DATA)), max_size=80), intervals=st.sampled_from([{}, ALL_EVENTS]))
-def test_waiting_until_something_is_due_delays_no_detection_and_no_score(
+def test_waiting_until_a_stream_is_due_delays_no_detection_and_no_score(
     cuts: list[int], intervals: dict[str, int]
 ) -> None:
     def arrivals(*, wait: bool) -> tuple[list[tuple[int, Any]], int]:
@@ -131,7 +131,7 @@ def test_waiting_until_something_is_due_delays_no_detection_and_no_score(
     assert runs <= all_runs
 
 
-def test_single_bytes_as_they_come() -> None:
+def test_audio_that_arrives_byte_by_byte() -> None:
     session, state, events = spotting(**ALL_EVENTS), model().initial_states(1), []
     for i in range(len(DATA)):
         session.pending.append(DATA[i : i + 1])
@@ -143,17 +143,17 @@ def test_single_bytes_as_they_come() -> None:
     while steps := session.prepare(1.0):
         scores, state = model().step(session.consume(steps)[np.newaxis], state)
         events += session.apply(scores[0])
-    assert plain(events) == in_one_go()
+    assert plain(events) == in_one_chunk()
 
 
-def test_decoding_goes_no_further_than_the_steps_that_are_taken() -> None:
+def test_audio_is_decoded_only_as_far_as_it_is_consumed() -> None:
     session = spotting()
     session.pending.append(bytes(2 * 16_000 * 1000))
     assert session.prepare(0.1) == 5
     assert session._state.received_ns <= 0.5e9
 
 
-def test_pauses_add_up() -> None:
+def test_silences_add_up() -> None:
     word = tiny_model.tone("mid")
     samples = np.concatenate([np.zeros(8000, np.float32), word, np.zeros(16_000, np.float32)])
     in_full, in_pauses = spotting(), spotting()
@@ -165,27 +165,27 @@ def test_pauses_add_up() -> None:
     in_pauses.pending.append(Silence(6000))
     for session in (in_full, in_pauses):
         session.pending.append(End.OF_AUDIO)
-    assert plain(listen(in_pauses)) == plain(listen(in_full))
+    assert plain(run_session(in_pauses)) == plain(run_session(in_full))
 
 
 @pytest.mark.parametrize("broken_s", [1.6, 2.35, 3.0])
-def test_a_resumed_call_reports_on_what_is_new_only(broken_s: float) -> None:
+def test_a_resumed_call_reports_only_events_after_the_resume_point(broken_s: float) -> None:
     session = spotting(**ALL_EVENTS)
     session.pending.append(DATA[: int(broken_s * 32_000)])
-    before = listen(session)
+    before = run_session(session)
     progress = session.progress().progress
     point = ResumePoint(progress.replay_offset_ns, progress.resume_token)
     resumed = spotting(resume=point, **ALL_EVENTS)
     resumed.pending.append(DATA[progress.replay_offset_ns * 32_000 // 10**9 :])
     resumed.pending.append(End.OF_AUDIO)
-    assert plain(before) + plain(listen(resumed)) == in_one_go()
+    assert plain(before) + plain(run_session(resumed)) == in_one_chunk()
 
 
-def test_the_end_of_the_audio_is_the_end_of_the_reports() -> None:
+def test_no_scores_or_progress_are_reported_beyond_the_end_of_the_audio() -> None:
     session = spotting(score_interval_ns=20_000_000, progress_interval_ns=100_000_000)
     session.pending.append(DATA[: 2 * 4000])
     session.pending.append(End.OF_AUDIO)
-    events = listen(session)
+    events = run_session(session)
     offsets = [event.offset_ns for event in events if isinstance(event, Scores)]
     assert offsets == [20_000_000 * i for i in range(1, 13)]
     assert sum(isinstance(event, Progress) for event in events) == 2
@@ -195,14 +195,14 @@ def test_the_end_of_the_audio_is_the_end_of_the_reports() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(limits=st.lists(st.integers(1, 60), min_size=1, max_size=5), seconds=st.floats(0.001, 2))
-def test_a_clip_is_classified_as_by_the_library(limits: list[int], seconds: float) -> None:
+def test_a_clip_gets_the_same_scores_as_from_the_library(limits: list[int], seconds: float) -> None:
     samples = tiny_model.recording([(0.1, "high"), (0.9, "low")], 2)[: round(seconds * 16_000)]
     session = ClassificationSession(
         model(), AudioFormat(Encoding.FLOAT32, 16_000), resolve_settings(model().metadata)
     )
     session.pending.append(samples)
     session.pending.append(End.OF_AUDIO)
-    (event,) = listen(session, limits)
+    (event,) = run_session(session, limits)
     assert isinstance(event, ClipScores)
     assert event.values == pytest.approx(classify(model(), samples), abs=1e-4)
     assert session.progress() is None

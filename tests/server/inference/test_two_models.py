@@ -1,4 +1,4 @@
-"""A server with two models: each stream names its own, and hears that model's words only."""
+"""A server with two models: each stream selects one, and detects only the keywords of that model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHER_NAMES = {"low": "bass", "mid": "tenor", "high": "treble"}
 
 
 def other_model(path: Path) -> Path:
-    """The tiny model under another name, with other names for the same tones, and without the highest."""
+    """Build the tiny model under another name, with other keywords for the same tones, except the highest."""
     document = tiny_model.metadata()
     document["name"] = "choir"
     document["labels"] = [OTHER_NAMES.get(label, label) for label in document["labels"]]
@@ -23,14 +23,16 @@ def other_model(path: Path) -> Path:
     return tiny_model.build(path, document=document)
 
 
-def test_streams_of_two_models_at_once_hear_their_own_keywords(tiny_model_path: Path, tmp_path: Path) -> None:
-    said = [name for _, name in WORDS]
-    expected = {"tiny": said, "choir": [OTHER_NAMES[name] for name in said if name != "high"]}
+def test_concurrent_streams_of_two_models_detect_their_own_keywords(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    spoken = [name for _, name in WORDS]
+    expected = {"tiny": spoken, "choir": [OTHER_NAMES[name] for name in spoken if name != "high"]}
 
     async def scenario() -> None:
         async with serving((tiny_model_path, other_model(tmp_path / "choir.onnx"))) as rig:
             models = [name for _ in range(6) for name in expected]
-            # Pieces of different lengths, so that the streams' steps come in every order.
+            # Chunks of different lengths, so that the steps of the streams arrive in every order.
             calls = [
                 rig.stream(config(model=name), *chunks(pcm(), 700 + 400 * i)) for i, name in enumerate(models)
             ]

@@ -1,4 +1,4 @@
-"""What happens when the engine, or the event loop, stands still: real servers that are made to hang."""
+"""Stalls of the engine and of the event loop: a fake engine, and real servers that are made to hang."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FakeEngine:
 
 
 class Checks:
-    """A watchdog that checks when it is told to."""
+    """A watchdog that checks only when the test calls it."""
 
     def __init__(self) -> None:
         self.engine: Any = FakeEngine()
@@ -60,21 +60,21 @@ class Checks:
     async def run(self, count: int) -> list[bool]:
         for _ in range(count):
             self.watchdog.check()
-            # What it asks of the loop comes before this does.
+            # The callbacks that the check scheduled on the loop run before this returns.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         said, self.said[:] = self.said[:], []
         return said
 
 
-def test_an_engine_with_nothing_to_do_is_well() -> None:
+def test_an_idle_engine_is_not_stalled() -> None:
     async def scenario() -> None:
         assert await Checks().run(100) == []
 
     run(scenario)
 
 
-def test_an_engine_that_stands_still_is_told_once_and_when_it_goes_on() -> None:
+def test_a_stalled_engine_is_reported_once_and_so_is_its_recovery() -> None:
     async def scenario() -> None:
         checks = Checks()
         for busy, due in ((True, False), (False, True), (True, True)):
@@ -90,7 +90,7 @@ def test_an_engine_that_stands_still_is_told_once_and_when_it_goes_on() -> None:
     run(scenario)
 
 
-def test_long_work_that_makes_progress_is_well() -> None:
+def test_a_busy_engine_that_makes_progress_is_not_stalled() -> None:
     async def scenario() -> None:
         checks = Checks()
         checks.engine.counters.is_busy = checks.engine.has_due = True
@@ -101,7 +101,7 @@ def test_long_work_that_makes_progress_is_well() -> None:
     run(scenario)
 
 
-def test_audio_that_a_blocked_event_loop_does_not_hand_over_is_not_the_engines_fault(
+def test_a_blocked_event_loop_does_not_count_as_a_stalled_engine(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "earmark_server")
@@ -119,7 +119,7 @@ def test_audio_that_a_blocked_event_loop_does_not_hand_over_is_not_the_engines_f
 
 
 class Stalling(Process):
-    """A lone server that hangs on command, and a connection to it."""
+    """A server that hangs on command, and a connection to it."""
 
     def __init__(self, model: Path, hanging: Hanging, *arguments: str) -> None:
         super().__init__(
@@ -148,7 +148,7 @@ class Stalling(Process):
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[tuple[queue.SimpleQueue[Any], Any]]:
-        """A stream that has begun, and what its requests are put into."""
+        """Open a stream; yield the queue for its requests, and the call."""
         requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         requests.put(config())
         call = self.stub.StreamingSpot(iter(requests.get, None), timeout=DEADLINE_S)
@@ -172,7 +172,7 @@ def failed(call: Any) -> grpc.RpcError:
     return caught.value
 
 
-def test_a_stalled_engine_is_told_and_may_recover(tiny_model_path: Path, hanging: Hanging) -> None:
+def test_a_stalled_engine_is_reported_and_may_recover(tiny_model_path: Path, hanging: Hanging) -> None:
     with Stalling(tiny_model_path, hanging, "--stall-timeout-s=0.5", "--stall-exit-s=600") as server:
         server.connect()
         watch = server.health.Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
@@ -186,14 +186,14 @@ def test_a_stalled_engine_is_told_and_may_recover(tiny_model_path: Path, hanging
                 assert error.code() == StatusCode.UNAVAILABLE
                 assert "resume on another one" in error.details()
         stalled = server.wait_for("engine stalled")
-        # The innermost first: where it hangs, and below it the engine.
+        # The innermost frame comes first: the hang, and below it the engine.
         assert "hang_while_said" in stalled["stack"][0]
         assert any(
             line.endswith("EngineThread._infer") and "engine_thread.py:" in line for line in stalled["stack"]
         )
         refused = failed(server.stub.StreamingSpot(iter([config()]), timeout=DEADLINE_S))
         assert refused.code() == StatusCode.UNAVAILABLE
-        # What needs no engine is answered.
+        # Calls that need no engine are answered.
         assert server.stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S).models[0].name == "tiny"
         server.release()
         assert next(watch).status == SERVING
@@ -217,7 +217,7 @@ def test_an_engine_that_stays_stalled_ends_the_process(tiny_model_path: Path, ha
         assert server.end()[0] == EXIT_CODE
 
 
-def test_an_engine_that_died_ends_streams_and_process(tiny_model_path: Path, hanging: Hanging) -> None:
+def test_a_dead_engine_ends_streams_and_process(tiny_model_path: Path, hanging: Hanging) -> None:
     with Stalling(tiny_model_path, hanging, "--stall-exit-s=86400") as server:
         server.connect()
         server.say("die")
@@ -242,9 +242,7 @@ def test_a_blocked_event_loop_ends_the_process(tiny_model_path: Path, hanging: H
         assert call.code() == StatusCode.UNAVAILABLE
 
 
-def test_a_process_that_was_stopped_for_long_goes_on_as_if_nothing_had_been(
-    tiny_model_path: Path, hanging: Hanging
-) -> None:
+def test_a_suspended_process_continues_without_a_stall(tiny_model_path: Path, hanging: Hanging) -> None:
     with Stalling(tiny_model_path, hanging, "--stall-timeout-s=2", "--stall-exit-s=0") as server:
         server.connect()
         with server.stream() as (requests, call):
@@ -253,7 +251,7 @@ def test_a_process_that_was_stopped_for_long_goes_on_as_if_nothing_had_been(
             server.process.send_signal(signal.SIGSTOP)
             for request in chunks(PCM[len(PCM) // 2 :]):
                 requests.put(request)
-            # The time is what this is about.
+            # Longer than the stall timeout.
             time.sleep(3)
             server.process.send_signal(signal.SIGCONT)
             requests.put(None)
