@@ -1,1 +1,1 @@
-"""Commands that measure Earmark; each is started with `python -m benchmarks.NAME`."""
+"""Benchmark commands. Run one with `python -m benchmarks.NAME`."""

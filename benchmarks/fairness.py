@@ -1,8 +1,8 @@
-"""Measure what one client that sends as fast as it can does to the real-time streams beside it.
+"""Measure how one client that sends at full speed affects the latency of real-time streams.
 
     python -m benchmarks.fairness [--streams 200] [--seconds 30]
 
-Prints the delay of the real-time streams' events without it and with it, and how fast it was served.
+Prints the latency of the real-time streams without and with that client, and the client's throughput.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import contextlib
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from earmark_spotter import SpotterModel
 
 from benchmarks.loadgen import arguments
-from benchmarks.loadgen.full_speed_calls import FastCall, run_calls
+from benchmarks.loadgen.full_speed_calls import FullSpeedStream, run_calls
 from benchmarks.loadgen.http2_connections import Connections
 from benchmarks.loadgen.http2_frames import prefixed
 from benchmarks.loadgen.load import Outcome
 from benchmarks.loadgen.load_client import METHOD
-from benchmarks.loadgen.server_process import serving
+from benchmarks.loadgen.server_process import running_server
 from benchmarks.loadgen.speech import Speech
-from benchmarks.loadgen.table import number, print_head, print_row, quantile_ms
+from benchmarks.loadgen.table import number, percentile_ms, print_header, print_row
 from benchmarks.loadgen.workload import Workload
 
 if TYPE_CHECKING:
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "",
-    "delay p50, ms",
-    "delay p99, ms",
-    "delay max, ms",
-    "detections, got / expected",
-    "sent late p99, ms",
-    "machine busy, %",
-    "the fast one, times real time",
+    "latency p50, ms",
+    "latency p99, ms",
+    "latency max, ms",
+    "detections, received / expected",
+    "send lag p99, ms",
+    "machine CPU, %",
+    "throughput of the full-speed client, x real time",
 )
 
 
-class Greedy:
-    """A client that sends one recording after the other as fast as they are taken, on a thread."""
+class FullSpeedClient:
+    """A client that sends one recording after the other at full speed, on its own thread."""
 
     def __init__(self, address: str, speech: Speech, model: SpotterModel) -> None:
-        requests = [prefixed(request) for request in speech.requests()]
-        self._sent = [prefixed(speech.config()), *requests]
-        self._answers = frozenset(speech.answers(model, 0, len(requests)))
-        self._recording_s = len(requests) * speech.chunk_s
+        audio = [prefixed(message) for message in speech.audio_messages()]
+        self._messages = [prefixed(speech.config_message()), *audio]
+        self._expected_ids = frozenset(speech.expected_detections(model, 0, len(audio)))
+        self._recording_s = len(audio) * speech.chunk_s
         self._connections = Connections(address, METHOD, 1)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.outcome = Outcome()
-        self._passed_s = 0.0
+        self._elapsed_s = 0.0
 
-    def __enter__(self) -> Greedy:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -66,19 +66,22 @@ class Greedy:
         self._connections.close()
 
     @property
-    def speed(self) -> float:
-        """How many times faster than real time it was served, once it has ended; 0 if it was not."""
-        return self.outcome.streams * self._recording_s / self._passed_s if self._passed_s else 0.0
+    def throughput(self) -> float:
+        """The seconds of audio per second, once the client has stopped; 0 if it sent nothing."""
+        return self.outcome.streams * self._recording_s / self._elapsed_s if self._elapsed_s else 0.0
 
     def _run(self) -> None:
-        begun_s = time.monotonic()
+        begin_s = time.monotonic()
         while not self._stopping.is_set() and not self.outcome.problems:
-            self.outcome.add(run_calls(self._connections, [FastCall(self._sent, self._answers)], 1))
-        self._passed_s = time.monotonic() - begun_s
+            stream = FullSpeedStream(self._messages, self._expected_ids)
+            self.outcome.add(run_calls(self._connections, [stream], 1))
+        self._elapsed_s = time.monotonic() - begin_s
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    parser = arguments.parser("fairness", "Measure what one fast client does to real-time streams.")
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = arguments.make_parser(
+        "fairness", "Measure how one full-speed client affects the latency of real-time streams."
+    )
     parser.add_argument(
         "--streams", type=arguments.count, default=200, help="real-time streams (default: 200)"
     )
@@ -86,7 +89,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "--seconds", type=arguments.seconds, default=30.0, help="length of every stream (default: 30)"
     )
     arguments.add_chunk_ms(parser)
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     return arguments.run("fairness", lambda: _measure(options))
 
 
@@ -94,32 +97,31 @@ def _measure(options: argparse.Namespace) -> list[str]:
     speech = Speech.read(options.recording, options.chunk_ms)
     model = SpotterModel.load(options.model)
     workload = Workload(speech, model, max(1, round(options.seconds / speech.chunk_s)))
-    about = f"{workload.seconds:g} s of {options.recording.name} in chunks of {options.chunk_ms} ms"
-    print_head(f"{model.metadata.name} {model.metadata.version}, {about}", COLUMNS)
+    description = f"{workload.seconds:g} s of {options.recording.name} in chunks of {options.chunk_ms} ms"
+    print_header(f"{model.metadata.name} {model.metadata.version}, {description}", COLUMNS)
     problems = []
-    for name in ("alone", "beside one that sends as fast as it can"):
-        with serving(options.model, options.streams + 2) as server, contextlib.ExitStack() as stack:
+    for name in ("alone", "with a full-speed client"):
+        with running_server(options.model, options.streams + 2) as server, contextlib.ExitStack() as stack:
             workload.warm_up(server.address)
-            greedy = None if name == "alone" else Greedy(server.address, speech, model)
-            if greedy:
-                stack.enter_context(greedy)
-            measured = workload.run(options.streams, server)
+            client = None if name == "alone" else FullSpeedClient(server.address, speech, model)
+            if client:
+                stack.enter_context(client)
+            measurement = workload.run(options.streams, server)
             stack.close()
-        outcome = measured.outcome
+        outcome = measurement.outcome
         print_row(
             (
                 f"{options.streams} streams {name}",
-                *(number(quantile_ms(outcome.delays_s, percent)) for percent in (50, 99, 100)),
-                f"{outcome.got} / {outcome.expected}",
-                number(quantile_ms(outcome.late_s, 99)),
-                number(measured.busy_percent, 0),
-                number(greedy.speed if greedy else None, 0),
+                *(number(percentile_ms(outcome.latencies_s, percent)) for percent in (50, 99, 100)),
+                f"{outcome.received} / {outcome.expected}",
+                number(percentile_ms(outcome.send_lags_s, 99)),
+                number(measurement.machine_percent, 0),
+                number(client.throughput if client else None, 0),
             )
         )
-        problems += [f"{name}: {problem}" for problem in measured.problems]
-        problems += [
-            f"the fast one: {problem}" for problem in (greedy.outcome.told_problems() if greedy else [])
-        ]
+        problems += [f"{name}: {problem}" for problem in measurement.problems]
+        client_problems = client.outcome.problem_summary() if client else []
+        problems += [f"the full-speed client: {problem}" for problem in client_problems]
     return problems
 
 

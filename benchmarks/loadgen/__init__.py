@@ -1,1 +1,1 @@
-"""The load generator: what the benchmark commands share."""
+"""The load generator, which the benchmark commands share."""

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how all of them end."""
+"""Options and exit codes that the benchmark commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import earmark_cli
 from earmark_client import EarmarkError
 from earmark_spotter import SpotterError
 
-from benchmarks.loadgen.speech import BenchmarkError
+from benchmarks.loadgen.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
 DEMO_RECORDING = Path(earmark_cli.__file__).parent / "samples" / "demo.flac"
 
 
-def parser(name: str, description: str) -> argparse.ArgumentParser:
-    """Make a command's parser, with the model and the recording, which every command has."""
-    made = argparse.ArgumentParser(
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return a command's parser with the options that every command has: the model and the recording."""
+    parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=description, allow_abbrev=False
     )
-    made.add_argument(
-        "--model", type=Path, metavar="FILE", help="the model file (default: the one that comes with Earmark)"
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="the model file (default: the bundled model)"
     )
-    made.add_argument(
+    parser.add_argument(
         "--recording",
         type=Path,
         default=DEMO_RECORDING,
         metavar="FILE",
-        help="what is said, in a loop: WAV, FLAC, Ogg or MP3 (default: the demo recording)",
+        help="the speech to stream, in a loop: WAV, FLAC, Ogg or MP3 (default: the demo recording)",
     )
-    return made
+    return parser
 
 
-def add_chunk_ms(to: argparse.ArgumentParser, default: int = 100) -> None:
-    """Add the option of how much audio is in one message."""
-    to.add_argument(
-        "--chunk-ms", type=count, default=default, help=f"audio in one message, in ms (default: {default})"
+def add_chunk_ms(parser: argparse.ArgumentParser, default: int = 100) -> None:
+    """Add the option `--chunk-ms`."""
+    parser.add_argument(
+        "--chunk-ms", type=count, default=default, help=f"audio per message, in ms (default: {default})"
     )
 
 
 def run(name: str, measure: Callable[[], Sequence[str]]) -> int:
-    """Measure; say which problems there were, and return the exit code: 1 if there was one."""
+    """Run `measure`, print the problems that it returns, and return the exit code: 1 if there were any."""
     try:
         problems = measure()
     except (BenchmarkError, EarmarkError, SpotterError) as error:
@@ -60,21 +60,21 @@ def run(name: str, measure: Callable[[], Sequence[str]]) -> int:
 
 
 def count(text: str) -> int:
-    """Read a whole number from 1 on."""
+    """Parse an integer of at least 1."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
     return int(text)
 
 
 def counts(text: str) -> list[int]:
-    """Read several of them, with commas between."""
+    """Parse integers of at least 1, separated by commas."""
     return [count(part.strip()) for part in text.split(",")]
 
 
 def number(low: float, high: float, what: str = "a number") -> Callable[[str], float]:
-    """Make a reader of numbers within bounds."""
+    """Return a function that parses a number from `low` to `high`."""
 
-    def read(text: str) -> float:
+    def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
@@ -83,8 +83,8 @@ def number(low: float, high: float, what: str = "a number") -> Callable[[str], f
             raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {low:g} to {high:g}")
         return value
 
-    return read
+    return parse
 
 
 seconds = number(0.5, 86_400, "a number of seconds")
-"""Reads a length of time that is enough to measure something."""
+"""Parse a duration that is long enough for a measurement."""

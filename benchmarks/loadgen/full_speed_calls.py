@@ -1,4 +1,4 @@
-"""Calls that send all they have as fast as it is taken, and are checked for what comes back."""
+"""RPCs that send all their audio as fast as the server reads it, and check the detections they receive."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ if TYPE_CHECKING:
 
     from benchmarks.loadgen.http2_client import Connection
     from benchmarks.loadgen.http2_connections import Connections
-    from benchmarks.loadgen.http2_frames import Ending
+    from benchmarks.loadgen.http2_frames import GrpcStatus
 
 _OK = 0
-_LOOK_S = 0.1
+_POLL_S = 0.1
 
 
-class FastCall:
-    """One call. It is over once `over` is true, and `problems` says what was wrong with it."""
+class FullSpeedStream:
+    """One StreamingSpot call. `over` is true once it has ended; `add_to` then checks its result."""
 
     def __init__(
-        self, messages: Sequence[bytes], answers: Collection[str], *, cancelled: bool = False
+        self, messages: Sequence[bytes], expected_ids: Collection[str], *, cancelled: bool = False
     ) -> None:
-        """`messages` have their prefix; `answers` are the ids of the detections that must come.
+        """Prepare a call.
 
-        One that is to be cancelled sends its messages and is reset when its first answer is there.
+        messages      the messages to send, each with its gRPC prefix
+        expected_ids  the ids of the detections that the server must send
+        cancelled     reset the call when its first response arrives, instead of half-closing it
         """
-        self._messages, self._answers, self._cancelled = messages, answers, cancelled
-        self._heard: list[str] = []
+        self._messages, self._expected_ids, self._cancelled = messages, expected_ids, cancelled
+        self._received_ids: list[str] = []
         self._complete = False
-        self._ending: Ending | None = None
+        self._status: GrpcStatus | None = None
         self.over = False
 
     def start(self, connection: Connection) -> None:
-        """Send all of it; what cannot be sent yet waits there."""
+        """Start the call and send all messages. The connection queues those that it cannot send yet."""
         self._connection = connection
         self._call = connection.call(self)
         for message in self._messages:
@@ -48,69 +50,71 @@ class FastCall:
             connection.end(self._call)
 
     def on_sent(self) -> None:
-        """Go on: nothing is timed here."""
+        """Do nothing: this load is not timed."""
 
     def on_message(self, message: bytes) -> None:
-        """Note the detections."""
-        self._take(message)
+        """Record the detections in a response."""
+        self._read(message)
         if self._cancelled:
             self._connection.cancel(self._call)
             self.over = True
 
-    def _take(self, message: bytes) -> None:
+    def _read(self, message: bytes) -> None:
         if message[0] == DETECTION:
-            self._heard.append(rpcs.StreamingSpotResponse.FromString(message).detection.detection_id)
+            self._received_ids.append(rpcs.StreamingSpotResponse.FromString(message).detection.detection_id)
         self._complete = message[0] == ENDED
 
-    def on_end(self, ending: Ending) -> None:
-        """Be done."""
-        self._ending, self.over = ending, True
+    def on_end(self, status: GrpcStatus) -> None:
+        """Record the status."""
+        self._status, self.over = status, True
 
-    def judge(self, total: Outcome) -> None:
-        """Compare what came with what had to come, and add it to an outcome."""
-        heard, answers = set(self._heard), set(self._answers)
+    def add_to(self, total: Outcome) -> None:
+        """Compare the received detections with the expected ones, and add the result to `total`."""
+        received, expected = set(self._received_ids), set(self._expected_ids)
         total.streams += 1
-        total.got += len(heard & answers)
-        total.problems.update(f"{one} came although it should not" for one in heard - answers)
-        total.problems.update(f"{one} came twice" for one, count in Counter(self._heard).items() if count > 1)
-        if self._cancelled and self.over and self._ending is None:
+        total.received += len(received & expected)
+        total.problems.update(f"{one} was unexpected" for one in received - expected)
+        total.problems.update(
+            f"{one} was repeated" for one, count in Counter(self._received_ids).items() if count > 1
+        )
+        if self._cancelled and self.over and self._status is None:
             return
-        total.expected += len(answers)
-        total.problems.update(f"{one} was lost" for one in answers - heard)
-        if self._ending is None:
-            total.problems[f"nothing happened any more for {GRACE_S} s"] += 1
-        elif self._ending.code != _OK:
-            total.problems[f"a call broke: status {self._ending.code}: {self._ending.message}"] += 1
+        total.expected += len(expected)
+        total.problems.update(f"{one} was lost" for one in expected - received)
+        if self._status is None:
+            total.problems[f"a call made no progress for {GRACE_S} s"] += 1
+        elif self._status.code != _OK:
+            total.problems[f"a call failed: status {self._status.code}: {self._status.message}"] += 1
         elif not self._complete:
-            total.problems["a call ended without its last answer"] += 1
+            total.problems["a call ended without its last response"] += 1
 
 
-class SpotCall(FastCall):
-    """A whole recording in one message."""
+class FullSpeedSpot(FullSpeedStream):
+    """One Spot call: a whole recording in one message."""
 
-    def _take(self, message: bytes) -> None:
-        self._heard += [one.detection_id for one in rpcs.SpotResponse.FromString(message).detections]
+    def _read(self, message: bytes) -> None:
+        self._received_ids += [one.detection_id for one in rpcs.SpotResponse.FromString(message).detections]
         self._complete = True
 
 
-def run_calls(connections: Connections, calls: Iterable[FastCall], at_once: int) -> Outcome:
-    """Run calls, so many at once, to their ends; return what came of them."""
+def run_calls(connections: Connections, calls: Iterable[FullSpeedStream], concurrency: int) -> Outcome:
+    """Run all calls, `concurrency` at a time, and return their outcome."""
     total = Outcome()
     waiting, started = iter(calls), 0
-    running: set[FastCall] = set()
-    give_up_s = time.monotonic() + GRACE_S
+    running: set[FullSpeedStream] = set()
+    deadline_s = time.monotonic() + GRACE_S
     while True:
         for call in [call for call in running if call.over]:
             running.discard(call)
-            call.judge(total)
-            give_up_s = time.monotonic() + GRACE_S
-        while len(running) < at_once and (following := next(waiting, None)):
+            call.add_to(total)
+            deadline_s = time.monotonic() + GRACE_S
+        while len(running) < concurrency and (following := next(waiting, None)):
             running.add(following)
             following.start(connections[started])
             started += 1
-        if not running or time.monotonic() > give_up_s:
+        if not running or time.monotonic() > deadline_s:
             break
-        connections.wait(_LOOK_S)
+        connections.wait(_POLL_S)
     for call in running:
-        call.judge(total)
+        call.add_to(total)
     return total

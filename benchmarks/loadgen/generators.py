@@ -1,72 +1,83 @@
-"""The load generators' processes: they connect, begin together, and hand back what came of it."""
+"""The load generator processes: they connect, start at the same time, and return their outcomes."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.loadgen import load_client
-from benchmarks.loadgen.load import GRACE_S
-from benchmarks.loadgen.speech import BenchmarkError
+from benchmarks.loadgen.errors import BenchmarkError
+from benchmarks.loadgen.load import GRACE_S, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
 
-    from benchmarks.loadgen.load import Load, Outcome
+    from benchmarks.loadgen.load import Load
 
-_START_TIMEOUT_S = 60
-_LEAD_S = 0.2
+_CONNECT_TIMEOUT_S = 60
+_START_DELAY_S = 0.2
 
 
-class Generators:
-    """Generator processes that are connected and wait for the signal to begin."""
+class GeneratorProcesses:
+    """Load generator processes that are connected and wait for the start signal."""
 
-    def __init__(self, controls: Sequence[Connection]) -> None:
-        self._controls = controls
+    def __init__(self, pipes: Sequence[Connection]) -> None:
+        self._pipes = pipes
 
-    def begin(self) -> float:
-        """Let all of them begin, at one time on the monotonic clock, which is returned."""
-        begin_s = time.monotonic() + _LEAD_S
-        for control in self._controls:
-            control.send(begin_s)
+    def start(self) -> float:
+        """Start the load in all processes at one time; return that time, on the monotonic clock."""
+        begin_s = time.monotonic() + _START_DELAY_S
+        for pipe in self._pipes:
+            pipe.send(begin_s)
         return begin_s
 
-    def finish(self, timeout_s: float) -> list[Outcome]:
-        """Wait until all of them are through, that long at most beyond the grace; give each one's."""
-        return [_receive(control, timeout_s + 2 * GRACE_S) for control in self._controls]
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        """Wait for the end of the load; return the outcome of each process.
+
+        Raises BenchmarkError if a process takes longer than `timeout_s` plus a grace period.
+        """
+        outcomes = []
+        for pipe in self._pipes:
+            outcome = _receive(pipe, timeout_s + 2 * GRACE_S)
+            assert outcome is not None
+            outcomes.append(outcome)
+        return outcomes
 
 
 @contextlib.contextmanager
-def generators(loads: Sequence[Load]) -> Iterator[Generators]:
-    """Run a generator process for each load. Raises BenchmarkError if one cannot connect."""
-    # Not forked: gRPC may be in use here, and does not survive it.
+def connected_generators(loads: Sequence[Load]) -> Iterator[GeneratorProcesses]:
+    """Run one generator process per load while the block runs. Raises BenchmarkError if one fails."""
+    # Spawned, not forked: gRPC may be in use in this process, and does not survive a fork.
     context = multiprocessing.get_context("spawn")
-    controls, processes = [], []
+    pipes, processes = [], []
     try:
         for load in loads:
-            control, its_end = context.Pipe()
-            process = context.Process(target=load_client.run, args=(load, its_end), daemon=True)
+            pipe, child_pipe = context.Pipe()
+            process = context.Process(target=load_client.run, args=(load, child_pipe), daemon=True)
             process.start()
-            its_end.close()
-            controls.append(control)
+            child_pipe.close()
+            pipes.append(pipe)
             processes.append(process)
-        for control in controls:
-            _receive(control, _START_TIMEOUT_S)
-        yield Generators(controls)
+        for pipe in pipes:
+            _receive(pipe, _CONNECT_TIMEOUT_S)
+        yield GeneratorProcesses(pipes)
     finally:
         for process in processes:
             process.terminate()
             process.join()
 
 
-def _receive(control: Connection, timeout_s: float) -> Any:
+def _receive(pipe: Connection, timeout_s: float) -> Outcome | None:
+    """Return a process's outcome, or None if it reports that it is connected."""
     try:
-        answer = control.recv() if control.poll(timeout_s) else f"no answer for {timeout_s:g} s"
+        answer: Outcome | str | None = (
+            pipe.recv() if pipe.poll(timeout_s) else f"no answer for {timeout_s:g} s"
+        )
     except EOFError:
-        raise BenchmarkError("A load generator has died; what it wrote is above.") from None
+        raise BenchmarkError("A load generator process died. Its error output is above.") from None
     if isinstance(answer, str):
-        raise BenchmarkError(f"A load generator gave up: {answer}")
+        raise BenchmarkError(f"A load generator process failed: {answer}")
     return answer

@@ -1,8 +1,8 @@
-"""Just enough HTTP/2 to load a gRPC server cheaply: many calls at once, next to no work for each message.
+"""A minimal HTTP/2 client for gRPC calls: many concurrent calls with very little CPU time per message.
 
-What it leaves out, it has no use for: TLS, server push, priorities, compressed messages. What it does, it
-does by RFC 9113: settings, pings, flow control in both directions, half-closes, resets, GOAWAY. What the
-windows or the socket do not take waits here, in order, until they do; nothing is ever dropped.
+It implements settings, pings, flow control in both directions, half-closes, resets and GOAWAY (RFC 9113). It
+does not implement TLS, server push, priorities or message compression. Messages that exceed a flow control
+window or the socket's buffer are queued, in order; none is dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 import hpack
 
 from benchmarks.loadgen import http2_frames as frames
-from benchmarks.loadgen.http2_frames import Ending
+from benchmarks.loadgen.http2_frames import GrpcStatus
 
 _RENEW_WINDOW_BYTES = 2**30
 _READ_BYTES = 1 << 16
@@ -23,39 +23,39 @@ _CONNECT_TIMEOUT_S = 10
 
 
 class Http2Error(Exception):
-    """The server cannot be reached, or does what HTTP/2 does not allow or this file does not know."""
+    """The server cannot be reached, or violates HTTP/2, or uses a feature that this client lacks."""
 
 
-class Receiver(Protocol):
-    """Whoever wants to know what becomes of a call."""
+class CallHandler(Protocol):
+    """Callbacks for the events of one call."""
 
     def on_message(self, message: bytes) -> None:
-        """Take an answer, without its prefix."""
+        """Handle a response message, without its gRPC prefix."""
 
     def on_sent(self) -> None:
-        """Learn that a message that had to wait is on its way, all of it."""
+        """Handle the end of a wait: a message that `send` had queued has been sent completely."""
 
-    def on_end(self, ending: Ending) -> None:
-        """Learn how the call ended; nothing comes after it."""
+    def on_end(self, status: GrpcStatus) -> None:
+        """Handle the end of the call. No callback follows."""
 
 
 class Call:
-    """One call; made by `Connection.call`."""
+    """One call, made by `Connection.call`."""
 
-    __slots__ = ("ending_sent", "id", "partial", "receiver", "unacknowledged", "waiting", "window")
+    __slots__ = ("half_closed", "handler", "id", "partial", "queue", "unacknowledged", "window")
 
-    def __init__(self, number: int, window: int, receiver: Receiver) -> None:
-        self.id = number
-        self.window = window  # what the server still takes of it, in bytes
-        self.receiver = receiver
-        self.waiting: deque[bytes | memoryview | None] = deque()  # None: the half-close
-        self.ending_sent = False
-        self.partial = b""  # of an answer
+    def __init__(self, stream_id: int, window: int, handler: CallHandler) -> None:
+        self.id = stream_id
+        self.window = window  # bytes that may still be sent
+        self.handler = handler
+        self.queue: deque[bytes | memoryview | None] = deque()  # None: the half-close
+        self.half_closed = False  # or reset
+        self.partial = b""  # an incomplete response message
         self.unacknowledged = 0  # bytes received
 
 
 class Connection:
-    """One connection. Nothing is sent before `flush`, and nothing received but in `receive`."""
+    """One connection. Only `flush` writes to the socket, and only `receive` reads from it."""
 
     def __init__(self, address: str, method: str) -> None:
         host, _, port = address.rpartition(":")
@@ -64,11 +64,11 @@ class Connection:
         self._calls: dict[int, Call] = {}
         self._next_id = 1
         self._out: list[bytes | memoryview] = []
-        self._rest = memoryview(b"")  # what the socket did not take
-        self._waiting: dict[Call, None] = {}  # those with something that has to wait, in order
-        self._partial = b""  # of a frame
-        self._header_block: tuple[int, int, bytes] | None = None  # until CONTINUATION has ended it
-        self._window = self._first_window = frames.DEFAULT_WINDOW
+        self._unsent = memoryview(b"")  # bytes that the socket did not accept
+        self._queued_calls: dict[Call, None] = {}  # calls with a queue, as an ordered set
+        self._partial = b""  # an incomplete frame
+        self._header_block: tuple[int, int, bytes] | None = None  # incomplete: CONTINUATION follows
+        self._window = self._initial_window = frames.DEFAULT_WINDOW
         self._max_frame, self._max_calls = frames.DEFAULT_MAX_FRAME, 1 << 31
         self._unacknowledged = 0
         self._going_away = ""
@@ -81,12 +81,12 @@ class Connection:
         self._settle(address)
 
     def _settle(self, address: str) -> None:
-        """Exchange settings; what the server allows is known from then on."""
+        """Exchange settings, which state the server's limits."""
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._out.append(frames.opening())
+        self._out.append(frames.connection_preface())
         self.flush()
-        until_s = time.monotonic() + _CONNECT_TIMEOUT_S
-        while not (self._settled or self.closed) and time.monotonic() < until_s:
+        deadline_s = time.monotonic() + _CONNECT_TIMEOUT_S
+        while not (self._settled or self.closed) and time.monotonic() < deadline_s:
             self.receive()
         if not self._settled:
             self.close()
@@ -94,33 +94,33 @@ class Connection:
         self._socket.setblocking(False)
 
     def fileno(self) -> int:
-        """Give the socket's number, for a selector."""
+        """Return the socket's file descriptor, for a selector."""
         return self._socket.fileno()
 
     @property
     def blocked(self) -> bool:
-        """Whether the socket takes no more."""
-        return bool(self._rest)
+        """Whether the socket's buffer is full."""
+        return bool(self._unsent)
 
     @property
     def has_output(self) -> bool:
-        """Whether `flush` has something to do that it could not do a moment ago."""
-        return bool(self._out) and not self._rest
+        """Whether there is new output for `flush`, and the socket's buffer is not full."""
+        return bool(self._out) and not self._unsent
 
     def close(self) -> None:
-        """Close it; calls that are open are not told."""
+        """Close the connection. The handlers of open calls are not notified."""
         self.closed = True
         self._socket.close()
 
     # Sending.
 
-    def call(self, receiver: Receiver) -> Call:
-        """Begin a call; one that cannot be begun ends at once."""
-        call = Call(self._next_id, self._first_window, receiver)
+    def call(self, handler: CallHandler) -> Call:
+        """Start a call. If it cannot be started, its handler is notified of the end at once."""
+        call = Call(self._next_id, self._initial_window, handler)
         if self.closed or self._going_away or len(self._calls) >= self._max_calls:
             limit = f"the server allows {self._max_calls} calls on one connection"
-            call.ending_sent = True
-            receiver.on_end(Ending(frames.UNAVAILABLE, self._going_away or limit))
+            call.half_closed = True
+            handler.on_end(GrpcStatus(frames.UNAVAILABLE, self._going_away or limit))
             return call
         self._next_id += 2
         self._calls[call.id] = call
@@ -128,11 +128,14 @@ class Connection:
         return call
 
     def send(self, call: Call, message: bytes) -> bool:
-        """Send a message with its prefix; False if it has to wait: its receiver hears of it then."""
+        """Send a message, which has its gRPC prefix.
+
+        Returns False if the message is queued; the handler's `on_sent` is called when it has been sent.
+        """
         size = len(message)
-        if call.ending_sent:
-            return True  # The call is over, and has said so.
-        if call.waiting or self._rest or size > call.window or size > self._window or size > self._max_frame:
+        if call.half_closed:
+            return True  # The call is over, and its handler has been notified.
+        if call.queue or self._unsent or size > call.window or size > self._window or size > self._max_frame:
             return self._queue(call, message)
         call.window -= size
         self._window -= size
@@ -140,49 +143,49 @@ class Connection:
         return True
 
     def end(self, call: Call) -> None:
-        """Half-close a call, after all that was sent."""
-        if not call.ending_sent:
+        """Half-close a call, after all its messages."""
+        if not call.half_closed:
             self._queue(call, None)
 
     def cancel(self, call: Call) -> None:
-        """Reset a call: what waits is not sent, and nothing more is heard of it."""
+        """Reset a call: drop its queue, and call its handler no more."""
         if self._calls.pop(call.id, None) is not None:
             self._reset(call)
 
     def _reset(self, call: Call) -> None:
-        self._waiting.pop(call, None)
-        call.waiting.clear()
-        call.ending_sent = True
+        self._queued_calls.pop(call, None)
+        call.queue.clear()
+        call.half_closed = True
         self._out.append(frames.frame(frames.RESET, 0, call.id, frames.CANCEL.to_bytes(4, "big")))
 
     def _queue(self, call: Call, message: bytes | None) -> bool:
-        """Send something behind what waits; False if it has to wait, too."""
-        call.waiting.append(message)
-        if call not in self._waiting:
-            while call.waiting and not self._rest and self._send_frame(call):
+        """Send a message or the half-close (None) after the call's queue; return False if it was queued."""
+        call.queue.append(message)
+        if call not in self._queued_calls:
+            while call.queue and not self._unsent and self._send_frame(call):
                 pass
-            if call.waiting:
-                self._waiting[call] = None
-        return not call.waiting
+            if call.queue:
+                self._queued_calls[call] = None
+        return not call.queue
 
-    def _send_waiting(self) -> None:
-        """Send what waits, as far as the windows allow, a frame of each call in turn."""
+    def _send_queued(self) -> None:
+        """Send queued messages as far as the windows allow, one frame of each call in turn."""
         stuck = 0
-        while self._waiting and stuck < len(self._waiting) and not self._rest:
-            call = next(iter(self._waiting))
-            del self._waiting[call]
-            count, first = len(call.waiting), call.waiting[0]
+        while self._queued_calls and stuck < len(self._queued_calls) and not self._unsent:
+            call = next(iter(self._queued_calls))
+            del self._queued_calls[call]
+            count, first = len(call.queue), call.queue[0]
             stuck = 0 if self._send_frame(call) else stuck + 1
-            if call.waiting:
-                self._waiting[call] = None
-            if len(call.waiting) < count and first is not None:
-                call.receiver.on_sent()
+            if call.queue:
+                self._queued_calls[call] = None
+            if len(call.queue) < count and first is not None:
+                call.handler.on_sent()
 
     def _send_frame(self, call: Call) -> bool:
-        message = call.waiting[0]
+        message = call.queue[0]
         if message is None:
-            call.waiting.popleft()
-            call.ending_sent = True
+            call.queue.popleft()
+            call.half_closed = True
             self._out.append(frames.frame(frames.DATA, frames.END_STREAM, call.id, b""))
             return True
         size = min(len(message), call.window, self._window, self._max_frame)
@@ -193,110 +196,110 @@ class Connection:
         view = memoryview(message)
         self._out += (frames.frame_head(size, frames.DATA, 0, call.id), view[:size])
         if size < len(message):
-            call.waiting[0] = view[size:]
+            call.queue[0] = view[size:]
         else:
-            call.waiting.popleft()
+            call.queue.popleft()
         return True
 
     def flush(self) -> None:
-        """Give the socket what there is; `blocked` tells whether it took all."""
-        data = self._rest
+        """Write the output to the socket; `blocked` is then whether some of it is left."""
+        data = self._unsent
         if not data:
             data = memoryview(b"".join(self._out))
             self._out.clear()
         try:
-            self._rest = data[self._socket.send(data) :]
+            self._unsent = data[self._socket.send(data) :]
         except BlockingIOError:
-            self._rest = data
+            self._unsent = data
         except OSError as error:
-            self._lose(f"the connection broke: {error}")
+            self._fail(f"the connection failed: {error}")
             return
-        if not self._rest:
-            self._send_waiting()
+        if not self._unsent:
+            self._send_queued()
 
     # Receiving.
 
     def receive(self) -> None:
-        """Take what has come, and tell the receivers."""
+        """Read from the socket, and notify the handlers of the calls."""
         try:
             data = self._socket.recv(_READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
-            self._lose(f"the connection broke: {error}")
+            self._fail(f"the connection failed: {error}")
             return
         if not data:
-            self._lose("the server closed the connection")
+            self._fail("the server closed the connection")
             return
         data = self._partial + data
         position, size = 0, len(data)
         unpack = frames.FRAME_HEAD.unpack_from
         while size - position >= 9:
-            high, low, kind, flags, number = unpack(data, position)
+            high, low, kind, flags, stream_id = unpack(data, position)
             end = position + 9 + (high << 8 | low)
             if end > size:
                 break
             if kind == frames.WINDOW:  # the most frequent by far
-                self._take_window(number, int.from_bytes(data[position + 9 : end]))
+                self._handle_window_update(stream_id, int.from_bytes(data[position + 9 : end]))
             else:
-                self._take_frame(kind, flags, number, data[position + 9 : end])
+                self._handle_frame(kind, flags, stream_id, data[position + 9 : end])
             position = end
         self._partial = data[position:]
 
-    def _take_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+    def _handle_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if kind == frames.DATA:
-            self._take_data(number, flags, payload)
+            self._handle_data(stream_id, flags, payload)
         elif kind in (frames.HEADERS, frames.CONTINUATION):
-            self._take_headers(kind, flags, number, payload)
+            self._handle_headers(kind, flags, stream_id, payload)
         elif kind == frames.PING:
             if not flags & frames.ACK:
                 self._out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
         elif kind == frames.RESET:
-            if call := self._calls.get(number):
+            if call := self._calls.get(stream_id):
                 error = int.from_bytes(payload, "big")
-                self._finish(call, Ending(frames.INTERNAL, f"the server reset the stream, error {error}"))
+                self._finish(call, GrpcStatus(frames.INTERNAL, f"the server reset the stream, error {error}"))
         elif kind == frames.SETTINGS:
             if not flags & frames.ACK:
-                self._take_settings(payload)
+                self._handle_settings(payload)
         elif kind == frames.GOAWAY:
             last, error = frames.GOAWAY_HEAD.unpack_from(payload)
             self._going_away = (
                 f"the server sent GOAWAY, error {error}: {payload[8:].decode(errors='replace')}"
             )
             for call in [call for call in self._calls.values() if call.id > last & frames.LARGEST_WINDOW]:
-                self._finish(call, Ending(frames.UNAVAILABLE, self._going_away))
+                self._finish(call, GrpcStatus(frames.UNAVAILABLE, self._going_away))
         elif kind == frames.PUSH:
-            raise Http2Error("The server pushes streams although that is switched off.")
+            raise Http2Error("The server pushes streams, although the settings disable that.")
 
-    def _take_window(self, number: int, more: int) -> None:
-        if not number:
-            self._window += more
-        elif call := self._calls.get(number):
-            call.window += more
-        if self._waiting:
-            self._send_waiting()
+    def _handle_window_update(self, stream_id: int, increment: int) -> None:
+        if not stream_id:
+            self._window += increment
+        elif call := self._calls.get(stream_id):
+            call.window += increment
+        if self._queued_calls:
+            self._send_queued()
 
-    def _take_settings(self, payload: bytes) -> None:
+    def _handle_settings(self, payload: bytes) -> None:
         for name, value in frames.SETTING.iter_unpack(payload):
             if name == frames.SET_WINDOW:
                 for call in self._calls.values():
-                    call.window += value - self._first_window
-                self._first_window = value
+                    call.window += value - self._initial_window
+                self._initial_window = value
             elif name == frames.SET_MAX_FRAME:
                 self._max_frame = value
             elif name == frames.SET_MAX_STREAMS:
                 self._max_calls = value
         self._settled = True
         self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
-        self._send_waiting()
+        self._send_queued()
 
-    def _take_data(self, number: int, flags: int, payload: bytes) -> None:
+    def _handle_data(self, stream_id: int, flags: int, payload: bytes) -> None:
         self._unacknowledged = self._renew_window(0, self._unacknowledged + len(payload))
-        call = self._calls.get(number)
+        call = self._calls.get(stream_id)
         if call is None:
-            return  # It was cancelled.
-        call.unacknowledged = self._renew_window(number, call.unacknowledged + len(payload))
-        payload = frames.unpadded(flags, payload)
+            return  # The call was cancelled.
+        call.unacknowledged = self._renew_window(stream_id, call.unacknowledged + len(payload))
+        payload = frames.strip_padding(flags, payload)
         if call.partial:
             payload = call.partial + payload
         position, size = 0, len(payload)
@@ -305,50 +308,52 @@ class Connection:
             if end > size:
                 break
             if payload[position]:
-                raise Http2Error("The server compresses its answers although nobody asked for it.")
-            call.receiver.on_message(payload[position + 5 : end])
+                raise Http2Error(
+                    "The server compresses its responses, although the request does not allow that."
+                )
+            call.handler.on_message(payload[position + 5 : end])
             position = end
         call.partial = payload[position:]
         if flags & frames.END_STREAM:
-            self._finish(call, Ending(frames.INTERNAL, "the server ended the call without a status"))
+            self._finish(call, GrpcStatus(frames.INTERNAL, "the server ended the call without a status"))
 
-    def _renew_window(self, number: int, received: int) -> int:
-        """Let the server send more once half of what it may was received; return what is left to count."""
+    def _renew_window(self, stream_id: int, received: int) -> int:
+        """Renew a window once half of it is used; return the bytes that are not acknowledged yet."""
         if received < _RENEW_WINDOW_BYTES:
             return received
-        self._out.append(frames.frame(frames.WINDOW, 0, number, received.to_bytes(4, "big")))
+        self._out.append(frames.frame(frames.WINDOW, 0, stream_id, received.to_bytes(4, "big")))
         return 0
 
-    def _take_headers(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+    def _handle_headers(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if kind == frames.HEADERS:
-            payload = frames.unpadded(flags, payload)
+            payload = frames.strip_padding(flags, payload)
             if flags & frames.PRIORITY:
                 payload = payload[5:]
-            self._header_block = (number, flags, payload)
+            self._header_block = (stream_id, flags, payload)
         elif self._header_block:
-            number, first_flags, block = self._header_block
-            self._header_block = (number, first_flags | flags & frames.END_HEADERS, block + payload)
+            stream_id, first_flags, block = self._header_block
+            self._header_block = (stream_id, first_flags | flags & frames.END_HEADERS, block + payload)
         if not (self._header_block and self._header_block[1] & frames.END_HEADERS):
             return
-        number, flags, block = self._header_block
+        stream_id, flags, block = self._header_block
         self._header_block = None
-        # Also for a call that is over: the table that later blocks refer to is made of all of them.
+        # Decode the headers of finished calls too: later header blocks refer to the same dynamic table.
         headers = dict(self._decoder.decode(block, raw=True))
-        call = self._calls.get(number)
+        call = self._calls.get(stream_id)
         if call is not None and flags & frames.END_STREAM:
-            self._finish(call, frames.ending_of(headers))
+            self._finish(call, frames.parse_trailers(headers))
 
-    def _finish(self, call: Call, ending: Ending) -> None:
+    def _finish(self, call: Call, status: GrpcStatus) -> None:
         del self._calls[call.id]
-        if not call.ending_sent:
-            # The server wants no more; this frees what it still holds of the call.
+        if not call.half_closed:
+            # The server ended the call early. The reset frees what it still stores for the call.
             self._reset(call)
-        call.receiver.on_end(ending)
+        call.handler.on_end(status)
 
-    def _lose(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         self.closed = True
-        self._going_away = why
-        self._rest = memoryview(b"")
+        self._going_away = reason
+        self._unsent = memoryview(b"")
         for call in list(self._calls.values()):
-            self._finish(call, Ending(frames.UNAVAILABLE, why))
+            self._finish(call, GrpcStatus(frames.UNAVAILABLE, reason))
         self._out.clear()

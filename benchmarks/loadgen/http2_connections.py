@@ -1,4 +1,4 @@
-"""Several HTTP/2 connections to one server, waited for together."""
+"""Several HTTP/2 connections to one server, polled together."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from benchmarks.loadgen.http2_client import Connection
 
 
 class Connections:
-    """Connections to one server; `connections[i]` is the i-th, and around again."""
+    """Connections to one server. `connections[i]` is the i-th, modulo their number."""
 
     def __init__(self, address: str, method: str, count: int) -> None:
-        """Connect; `address` is HOST:PORT, `method` the path of the calls. Raises Http2Error."""
+        """Connect to `address` (HOST:PORT); `method` is the path of all calls. Raises Http2Error."""
         self._selector = selectors.DefaultSelector()
         self._connections: list[Connection] = []
         for _ in range(count):
@@ -23,7 +23,7 @@ class Connections:
         return self._connections[index % len(self._connections)]
 
     def wait(self, timeout_s: float) -> None:
-        """Send what is ready, wait for answers that long at most, and hand out what came."""
+        """Send what is queued, wait up to `timeout_s` for responses, and notify the handlers of the calls."""
         for connection in self._connections:
             if connection.has_output:
                 self._flush(connection)
@@ -44,7 +44,7 @@ class Connections:
             self._selector.modify(connection, selectors.EVENT_READ | writing, connection)
 
     def close(self) -> None:
-        """Close all of them, whatever is open."""
+        """Close all connections, even if calls are open."""
         for connection in self._connections:
             connection.close()
         self._selector.close()

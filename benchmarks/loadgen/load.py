@@ -1,4 +1,4 @@
-"""A load: what a generator process streams, and what came of it."""
+"""A load for one generator process, and its outcome."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 GRACE_S = 30
-"""What streams get after the last of them should have ended."""
+"""How long streams may take beyond their length."""
 
-_TOLD = 8
+_MAX_PROBLEMS_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """One stream: when it starts, where in the loop, and what must come of it."""
+    """One stream: when it starts, where in the recording, and which detections the server must send."""
 
     start_s: float
     first_chunk: int
-    answers: Mapping[str, int]
-    """The id of every detection, and the number of the chunk that decides it."""
+    expected: Mapping[str, int]
+    """For the id of every detection: the number of the chunk that decides it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """All that one generator process has to know."""
+    """The input of one generator process."""
 
     address: str
-    config: bytes
-    requests: tuple[bytes, ...]
+    config_message: bytes
+    audio_messages: tuple[bytes, ...]
     chunk_s: float
     chunk_count: int
     plans: Sequence[StreamPlan]
@@ -40,49 +40,56 @@ class Load:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a stream, a generator, or all of them together brought."""
+    """The outcome of a stream, of a generator process, or of all of them together."""
 
     streams: int = 0
-    """Streams that the server took; only of them anything is expected."""
+    """Streams that the server admitted. Detections are expected from these only."""
     stream_s: float = 0.0
-    """Audio that was sent in those, in seconds."""
-    refused: int = 0
+    """Seconds of audio sent in these streams."""
+    rejected: int = 0
+    """Streams that the server rejected."""
     expected: int = 0
-    got: int = 0
-    delays_s: array[float] = field(default_factory=lambda: array("d"))
-    """For every detection that a chunk decided: from the sending of that chunk to the event."""
-    heard_s: array[float] = field(default_factory=lambda: array("d"))
-    """For every one of them: when it came, counted from the load's beginning."""
-    late_s: array[float] = field(default_factory=lambda: array("d"))
-    """For every chunk: how long after it was due it was sent."""
+    """Detections that were expected."""
+    received: int = 0
+    """Expected detections that were received."""
+    latencies_s: array[float] = field(default_factory=lambda: array("d"))
+    """For every detection that a chunk decides: the time from sending that chunk to receiving the event."""
+    received_at_s: array[float] = field(default_factory=lambda: array("d"))
+    """For the same detections: when the event was received, counted from the start of the load."""
+    send_lags_s: array[float] = field(default_factory=lambda: array("d"))
+    """For every chunk: how long after its due time it was sent."""
     cpu_s: float = 0.0
+    """CPU time of the generator processes."""
     problems: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def sum(cls, outcomes: Iterable[Outcome]) -> Outcome:
-        """Put several together."""
+        """Return the sum of several outcomes."""
         total = cls()
         for outcome in outcomes:
             total.add(outcome)
         return total
 
-    def told_problems(self) -> list[str]:
-        """Say what went wrong, the most frequent first, and not all of it if it is much."""
+    def problem_summary(self) -> list[str]:
+        """Return the most frequent problems, and the number of the others."""
         counted = self.problems.most_common()
-        found = [f"{what} ({count} times)" if count > 1 else what for what, count in counted[:_TOLD]]
-        if len(counted) > _TOLD:
-            found.append(f"and {sum(count for _, count in counted[_TOLD:])} problems more")
-        return found
+        summary = [
+            f"{problem} ({count} times)" if count > 1 else problem
+            for problem, count in counted[:_MAX_PROBLEMS_SHOWN]
+        ]
+        if len(counted) > _MAX_PROBLEMS_SHOWN:
+            summary.append(f"and {sum(count for _, count in counted[_MAX_PROBLEMS_SHOWN:])} more problems")
+        return summary
 
     def add(self, other: Outcome) -> None:
-        """Take another one's into this one."""
+        """Add another outcome to this one."""
         self.streams += other.streams
         self.stream_s += other.stream_s
-        self.refused += other.refused
+        self.rejected += other.rejected
         self.expected += other.expected
-        self.got += other.got
-        self.delays_s.extend(other.delays_s)
-        self.heard_s.extend(other.heard_s)
-        self.late_s.extend(other.late_s)
+        self.received += other.received
+        self.latencies_s.extend(other.latencies_s)
+        self.received_at_s.extend(other.received_at_s)
+        self.send_lags_s.extend(other.send_lags_s)
         self.cpu_s += other.cpu_s
         self.problems.update(other.problems)

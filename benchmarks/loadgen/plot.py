@@ -1,22 +1,24 @@
-"""What streams cost and how long events take, drawn over the number of streams."""
+"""A plot of cost and latency over the number of streams."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmarks.loadgen.speech import BenchmarkError
-from benchmarks.loadgen.table import quantile_ms
+from benchmarks.loadgen.errors import BenchmarkError
+from benchmarks.loadgen.table import percentile_ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.loadgen.workload import Measured
+    from matplotlib.axes import Axes
+
+    from benchmarks.loadgen.workload import Measurement
 
 
-def plot_streams(found: Sequence[Measured], about: str, path: Path) -> None:
-    """Write the picture; the file's ending says of which kind. Raises BenchmarkError without matplotlib."""
+def plot_streams(measurements: Sequence[Measurement], title: str, path: Path) -> None:
+    """Write the plot; the suffix of `path` selects the format. Raises BenchmarkError without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -24,25 +26,25 @@ def plot_streams(found: Sequence[Measured], about: str, path: Path) -> None:
         raise BenchmarkError("--plot needs matplotlib: pip install matplotlib") from None
     figure = Figure(figsize=(7, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    cost, delay = figure.subplots(2, 1, sharex=True)
-    streams = [one.streams for one in found]
+    cost, latency = figure.subplots(2, 1, sharex=True)
+    streams = [one.streams for one in measurements]
 
-    def draw(axes: Any, values: Sequence[float | None], label: str, style: str) -> None:
+    def draw(axes: Axes, values: Sequence[float | None], label: str, style: str) -> None:
         axes.plot(streams, [math.nan if value is None else value for value in values], style, label=label)
 
-    draw(cost, [one.server_ms for one in found], "server", "o-")
-    draw(cost, [one.generator_ms for one in found], "load generator", "s--")
+    draw(cost, [one.server_ms for one in measurements], "server", "o-")
+    draw(cost, [one.generator_ms for one in measurements], "load generator", "s--")
     cost.set_ylabel("CPU, ms per stream-second")
-    draw(delay, [quantile_ms(one.outcome.delays_s, 50) for one in found], "p50", "o-")
-    draw(delay, [quantile_ms(one.outcome.delays_s, 99) for one in found], "p99", "s--")
-    delay.set_ylabel("delay of events, ms")
-    delay.set_xlabel("real-time streams at once")
-    for axes in (cost, delay):
+    draw(latency, [percentile_ms(one.outcome.latencies_s, 50) for one in measurements], "p50", "o-")
+    draw(latency, [percentile_ms(one.outcome.latencies_s, 99) for one in measurements], "p99", "s--")
+    latency.set_ylabel("event latency, ms")
+    latency.set_xlabel("concurrent real-time streams")
+    for axes in (cost, latency):
         axes.set_xscale("log")
         axes.set_xticks(streams, [str(count) for count in streams])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(about, fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""One stream that is to survive: what it says, what it must bring, and what it brought."""
+"""One stream that the client library resumes after faults, with a check of its detections."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ if TYPE_CHECKING:
 
     from benchmarks.loadgen.speech import Speech
 
-Place = tuple[int, int]
-"""Where a detection starts and ends, in samples at the recording's rate."""
+SampleRange = tuple[int, int]
+"""The start and the end of a detection, in samples at the recording's rate."""
 
 
 @dataclass
-class Stream:
-    """One stream: what it says, from which chunk on, and what it brought."""
+class ResumedStream:
+    """One stream: its audio, the expected detections (in order, by id) and the received ones."""
 
     speech: Speech
     first_chunk: int
     chunk_count: int
     speed: float
-    expected: dict[str, Place]
-    got: list[tuple[str, Place]] = field(default_factory=list)
+    expected: dict[str, SampleRange]
+    received: list[tuple[str, SampleRange]] = field(default_factory=list)
     outages_s: list[float] = field(default_factory=list)
-    problem: str = ""
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    error: str = ""
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    may_send: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def play(self, client: Client) -> None:
-        """Play it to its end, or until it fails."""
+    async def run(self, client: Client) -> None:
+        """Run the stream to its end, or until it fails."""
         rate_hz = self.speech.sample_rate_hz
         try:
-            async for event in client.stream(self._paced(), sample_rate_hz=rate_hz):
+            async for event in client.stream(self._paced_audio(), sample_rate_hz=rate_hz):
                 match event:
                     case Started():
-                        self.begun.set()
+                        self.started.set()
                     case Detection():
-                        place = round(event.start_s * rate_hz), round(event.end_s * rate_hz)
-                        self.got.append((event.id, place))
+                        samples = round(event.start_s * rate_hz), round(event.end_s * rate_hz)
+                        self.received.append((event.id, samples))
                     case Resumed():
                         self.outages_s.append(event.outage_s)
         except EarmarkError as error:
-            self.problem = str(error)
+            self.error = str(error)
 
-    async def _paced(self) -> AsyncIterator[bytes]:
-        """Give the chunks at their pace, from when all streams have begun."""
-        await self.may_go_on.wait()
+    async def _paced_audio(self) -> AsyncIterator[bytes]:
+        """Wait for `may_send`, then yield the chunks at `speed` times real time."""
+        await self.may_send.wait()
         chunks, chunk_s = self.speech.chunks, self.speech.chunk_s / self.speed
         begin_s = time.monotonic() + random.uniform(0, chunk_s)
         for i in range(self.chunk_count):
@@ -62,20 +62,20 @@ class Stream:
 
     @property
     def lost(self) -> int:
-        """Detections that never came."""
-        return len(self.expected.keys() - {name for name, _ in self.got})
+        """The number of expected detections that were not received."""
+        return len(self.expected.keys() - {detection_id for detection_id, _ in self.received})
 
     @property
     def repeated(self) -> int:
-        """Detections that came again."""
-        return sum(count - 1 for count in Counter(name for name, _ in self.got).values())
+        """The number of detections that were received again."""
+        return sum(count - 1 for count in Counter(detection_id for detection_id, _ in self.received).values())
 
     @property
-    def moved(self) -> int:
-        """Detections that came at another place, out of order, or that should not have come."""
-        first: dict[str, Place] = {}
-        for name, place in self.got:
-            first.setdefault(name, place)
-        moved = sum(self.expected.get(name) != place for name, place in first.items())
-        in_order = [name for name in self.expected if name in first]
-        return moved + (in_order != [name for name in first if name in self.expected])
+    def unexpected(self) -> int:
+        """The number of detections with a wrong id or wrong offsets, plus 1 if the order is wrong."""
+        first: dict[str, SampleRange] = {}
+        for detection_id, samples in self.received:
+            first.setdefault(detection_id, samples)
+        wrong = sum(self.expected.get(detection_id) != samples for detection_id, samples in first.items())
+        in_order = [detection_id for detection_id in self.expected if detection_id in first]
+        return wrong + (in_order != [detection_id for detection_id in first if detection_id in self.expected])

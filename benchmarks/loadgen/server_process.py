@@ -1,4 +1,4 @@
-"""Server processes: starting one, and what a process has used of CPU and memory."""
+"""Starts a server process, and measures the CPU time and the memory of a process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from benchmarks.loadgen.speech import BenchmarkError
+from benchmarks.loadgen.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,34 +25,34 @@ _STOP_TIMEOUT_S = 10
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """A server to be loaded; without `pid` its CPU and memory are not known."""
+    """A server under load. Without `pid`, its CPU time and memory are unknown."""
 
     address: str
     pid: int | None
 
 
 @contextlib.contextmanager
-def serving(
+def running_server(
     model_path: Path | None, max_streams: int, *settings: str, core: int | None = None
 ) -> Iterator[ServerProcess]:
-    """Run `earmark-server` on a free port of loopback while the block runs.
+    """Run `earmark-server` on a free loopback port while the block runs.
 
-    With `core`, it runs on that core only. `settings` are more options of its command line; others can be
-    made by its environment variables. Raises BenchmarkError if it doesn't start.
+    `settings` are further command-line options; the server's environment variables apply too. With `core`,
+    the server runs on that core only. Raises BenchmarkError if the server does not start.
     """
     command = [] if core is None else ["taskset", "--cpu-list", str(core)]
     command += [sys.executable, "-m", "earmark_server", "--host", "127.0.0.1", "--port", "0"]
     command += ["--max-streams", str(max_streams), "--log-format", "json", "--log-level", "info", *settings]
     if model_path is not None:
         command += ["--model", str(model_path)]
-    # A session of its own: an interrupt from the terminal is for the benchmark, which then ends it.
+    # In a session of its own, the server does not receive Ctrl-C. The benchmark stops it.
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
-    # It logs a line per stream, and must not have to wait for somebody to read them.
-    reading = threading.Thread(target=deque, args=(process.stderr, 0), daemon=True)
+    # The server logs one line per stream. If nobody read them, the pipe would fill up and block the server.
+    log_reader = threading.Thread(target=deque, args=(process.stderr, 0), daemon=True)
     try:
         port = _wait_until_serving(process, process.stderr)
-        reading.start()
+        log_reader.start()
         yield ServerProcess(f"127.0.0.1:{port}", process.pid)
     finally:
         process.terminate()
@@ -61,68 +61,69 @@ def serving(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if reading.is_alive():
-            reading.join()
+        if log_reader.is_alive():
+            log_reader.join()
         process.stderr.close()
 
 
 def _wait_until_serving(process: subprocess.Popen[str], log: IO[str]) -> int:
     port: int = 0
     last_lines: deque[str] = deque(maxlen=10)
-    overdue = threading.Timer(_START_TIMEOUT_S, process.kill)
-    overdue.start()
+    kill_timer = threading.Timer(_START_TIMEOUT_S, process.kill)
+    kill_timer.start()
     try:
         for line in log:
             last_lines.append(line)
             try:
                 fields = json.loads(line)
             except ValueError:
-                continue  # a traceback, or a warning of some library's
+                continue  # a traceback, or a library's warning
             if fields.get("event") == "listening":
                 port = fields["port"]
             elif fields.get("event") == "serving":
                 return port
     finally:
-        overdue.cancel()
-    raise BenchmarkError(f"The server did not start. Its last words:\n{''.join(last_lines)}")
+        kill_timer.cancel()
+    raise BenchmarkError(f"The server did not start. The end of its log:\n{''.join(last_lines)}")
 
 
 def cpu_s(pid: int | None) -> float | None:
-    """CPU time of a process and its children so far, in seconds; None where it cannot be known."""
+    """Return the CPU time of a process and its children, in seconds; None if it is unknown."""
     if pid is None or sys.platform != "linux":
         return None
     total_s = 0.0
-    for one in _family(pid):
-        # The clock of clock_getcpuclockid(3): nanoseconds, where /proc has hundredths of a second.
-        with contextlib.suppress(OSError):  # there is no such process
+    for one in _process_tree(pid):
+        # The clock of clock_getcpuclockid(3) has a resolution of nanoseconds; /proc has hundredths of a
+        # second.
+        with contextlib.suppress(OSError):  # the process has exited
             total_s += time.clock_gettime(~one << 3 | 2)
     return total_s or None
 
 
 def resident_bytes(pid: int | None) -> int | None:
-    """Memory of a process and its children that is in RAM now; None where it cannot be known."""
+    """Return the resident memory of a process and its children; None if it is unknown."""
     if pid is None or sys.platform != "linux":
         return None
     total = 0
-    for one in _family(pid):
+    for one in _process_tree(pid):
         with contextlib.suppress(OSError), open(f"/proc/{one}/status", encoding="ascii") as status:
             total += sum(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
     return total or None
 
 
 def machine_cpu_s() -> float | None:
-    """CPU time of everything on this machine so far, in seconds; None where it cannot be known."""
+    """Return the CPU time that this machine has used since boot, in seconds; None if it is unknown."""
     with contextlib.suppress(OSError), open("/proc/stat", encoding="ascii") as stat:
         user, nice, system, _idle, _waiting, *interrupts = map(int, stat.readline().split()[1:8])
         return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
     return None
 
 
-def _family(pid: int) -> list[int]:
-    """Find a process and what it has started: the workers of a server that has some."""
-    family = [pid]
-    for parent in family:
+def _process_tree(pid: int) -> list[int]:
+    """Return a process and all its descendants, such as the workers of a server."""
+    pids = [pid]
+    for parent in pids:
         for path in Path(f"/proc/{parent}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                family += map(int, path.read_text().split())
-    return family
+                pids += map(int, path.read_text().split())
+    return pids

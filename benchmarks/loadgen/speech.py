@@ -1,4 +1,4 @@
-"""What the streams of a load say, as ready-made messages, and what must be heard in it."""
+"""The speech that a load streams, as serialized messages, and the detections to expect in it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_client import Recording
 from earmark_spotter import AudioFormat, Encoding, Spotter
 
+from benchmarks.loadgen.errors import BenchmarkError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -17,24 +19,20 @@ if TYPE_CHECKING:
     from earmark_spotter import Detection, SpotterModel
 
 
-class BenchmarkError(Exception):
-    """Nothing can be measured; the message says why, and what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """A recording that streams play in an endless loop, each from a chunk of its own choosing."""
+    """A recording that streams send in an endless loop. Each stream starts at a chunk of its choice."""
 
     sample_rate_hz: int
     chunk_bytes: int
     chunks: tuple[bytes, ...]
-    """LINEAR16, mono, all equally long: less than a chunk at the recording's end is left out."""
+    """LINEAR16, mono, of equal length: an incomplete chunk at the end of the recording is dropped."""
 
     @classmethod
     def read(cls, path: Path, chunk_ms: float) -> Speech:
-        """Cut a recording into chunks; 0 ms stands for single bytes.
+        """Read a recording and split it into chunks; `chunk_ms` 0 means single bytes.
 
-        Raises RecordingError and BenchmarkError for one that won't do.
+        Raises RecordingError if the recording cannot be read, BenchmarkError if it is too short.
         """
         with Recording(path) as recording:
             rate_hz = recording.sample_rate_hz
@@ -42,37 +40,39 @@ class Speech:
         size = 2 * round(rate_hz * chunk_ms / 1000) or 1
         chunks = tuple(pcm[i : i + size] for i in range(0, len(pcm) - size + 1, size))
         if not chunks:
-            raise BenchmarkError(f"{path}: the recording is shorter than one chunk of {chunk_ms} ms.")
+            raise BenchmarkError(
+                f"{path} is shorter than one chunk of {chunk_ms} ms: use a longer recording."
+            )
         return cls(rate_hz, size, chunks)
 
     @property
     def chunk_s(self) -> float:
-        """How long a chunk is spoken."""
+        """The length of a chunk in seconds."""
         return self.chunk_bytes / (2 * self.sample_rate_hz)
 
-    def config(self) -> bytes:
-        """Make a stream's first message: every keyword, as calibrated, and a Progress every second."""
+    def config_message(self) -> bytes:
+        """Return a stream's first message: all keywords at their calibrated thresholds."""
         audio_format = messages.AudioFormat(
             encoding=messages.ENCODING_LINEAR16, sample_rate_hertz=self.sample_rate_hz
         )
         config = rpcs.StreamingConfig(audio_format=audio_format)
         return rpcs.StreamingSpotRequest(config=config).SerializeToString()
 
-    def requests(self) -> tuple[bytes, ...]:
-        """Make the messages for the chunks."""
+    def audio_messages(self) -> tuple[bytes, ...]:
+        """Return one message per chunk."""
         return tuple(rpcs.StreamingSpotRequest(audio=chunk).SerializeToString() for chunk in self.chunks)
 
-    def answers(self, model: SpotterModel, first_chunk: int, chunk_count: int) -> dict[str, int]:
-        """Listen alone to what a stream says: every detection's id, and which chunk decides it.
+    def expected_detections(self, model: SpotterModel, first_chunk: int, chunk_count: int) -> dict[str, int]:
+        """Run a Spotter on a stream's audio; return the id of every detection, and the chunk that decides it.
 
-        The deciding chunk is the first one after which a lone Spotter gives the detection, by its
-        number in the stream; `chunk_count` itself stands for the end of the stream.
+        The deciding chunk is the first one after which the Spotter returns the detection, by its number in
+        the stream; `chunk_count` means that the end of the stream decides it.
         """
         spotter = Spotter(model, audio_format=AudioFormat(Encoding.LINEAR16, self.sample_rate_hz))
 
-        def heard() -> Iterator[list[Detection]]:
+        def results() -> Iterator[list[Detection]]:
             for i in range(chunk_count):
                 yield spotter.feed(self.chunks[(first_chunk + i) % len(self.chunks)])
             yield spotter.flush()
 
-        return {one.id: i for i, detections in enumerate(heard()) for one in detections}
+        return {one.id: i for i, detections in enumerate(results()) for one in detections}

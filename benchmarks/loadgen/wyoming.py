@@ -1,6 +1,6 @@
-"""The neighbour, wyoming-openwakeword: its server's process, and real-time streams to it.
+"""Runs a wyoming-openwakeword server, and sends real-time streams to it.
 
-Wyoming's events are lines of JSON over TCP, each with its length of data and of audio behind it.
+A Wyoming event is a line of JSON over TCP, followed by its data and its audio; the line states their lengths.
 """
 
 from __future__ import annotations
@@ -11,35 +11,40 @@ import json
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from benchmarks.loadgen.errors import BenchmarkError
 from benchmarks.loadgen.server_process import ServerProcess
-from benchmarks.loadgen.speech import BenchmarkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from benchmarks.loadgen.speech import Speech
 
 _START_TIMEOUT_S = 60
-_LAST_WORDS_S = 3.0
-# It says again and again that it hears one and the same word.
-_APART_MS = 1000
+_FINAL_WAIT_S = 3.0
+# The server reports one spoken keyword several times. Reports closer together than this count once.
+_SAME_KEYWORD_MS = 1000
 
 
-def is_installed(python: Path) -> bool:
-    """Whether that interpreter can run the neighbour."""
+def is_wyoming_installed(python: Path) -> bool:
+    """Return whether a Python interpreter can run wyoming-openwakeword.
+
+    Raises BenchmarkError if `python` is not an executable.
+    """
     try:
-        done = subprocess.run([python, "-c", "import wyoming_openwakeword"], check=False, capture_output=True)
+        result = subprocess.run(
+            [python, "-c", "import wyoming_openwakeword"], check=False, capture_output=True
+        )
     except OSError as error:
         raise BenchmarkError(f"{python} cannot be run: {error}") from None
-    return done.returncode == 0
+    return result.returncode == 0
 
 
 @contextlib.contextmanager
-def serving_neighbour(python: Path, model: str) -> Iterator[ServerProcess]:
-    """Run the neighbour with one keyword model on a free port of loopback while the block runs."""
+def run_wyoming_server(python: Path, model: str) -> Iterator[ServerProcess]:
+    """Run wyoming-openwakeword with one keyword model on a free loopback port while the block runs."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [str(python), "-m", "wyoming_openwakeword", "--uri", f"tcp://127.0.0.1:{port}"]
@@ -51,33 +56,35 @@ def serving_neighbour(python: Path, model: str) -> Iterator[ServerProcess]:
         _wait_until_serving(process, port)
         yield ServerProcess(f"127.0.0.1:{port}", process.pid)
     finally:
-        # It does not end by itself while its threads wait.
+        # SIGTERM does not end it while its threads wait.
         process.kill()
         process.wait()
 
 
 def _wait_until_serving(process: subprocess.Popen[bytes], port: int) -> None:
-    give_up_s = time.monotonic() + _START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < give_up_s:
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline_s:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)
-    raise BenchmarkError("wyoming-openwakeword did not start: does it know the model, and has it numpy<2?")
+    raise BenchmarkError(
+        "wyoming-openwakeword did not start: check the model name, and that its environment has numpy<2."
+    )
 
 
-def stream_to_neighbour(
+def stream_to_wyoming(
     server: ServerProcess, model: str, speech: Speech, *, chunk_count: int, count: int
 ) -> list[int]:
-    """Stream the speech in real time, on so many connections; return how many words each one heard of."""
+    """Send `count` real-time streams, one per connection; return the number of detections of each."""
 
-    async def all_of_them() -> list[int]:
+    async def run_all() -> list[int]:
         begin_s = time.monotonic() + 0.2
-        # As the load for Earmark: the streams' chunks are spread evenly over time.
+        # As in the load for Earmark, the streams' chunks are spread evenly over time.
         starts_s = [begin_s + i / count * speech.chunk_s for i in range(count)]
         streams = (_stream(server, model, speech, chunk_count, start_s) for start_s in starts_s)
         return await asyncio.gather(*streams)
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(run_all())
 
 
 async def _stream(server: ServerProcess, model: str, speech: Speech, chunk_count: int, start_s: float) -> int:
@@ -93,14 +100,14 @@ async def _stream(server: ServerProcess, model: str, speech: Speech, chunk_count
             chunk = speech.chunks[i % len(speech.chunks)]
             writer.write(_event("audio-chunk", audio_format | {"timestamp": timestamp_ms}, chunk))
             await writer.drain()
-        await asyncio.sleep(_LAST_WORDS_S)
+        await asyncio.sleep(_FINAL_WAIT_S)
     writer.close()
     times_ms = sorted(await reading)
-    return sum(i == 0 or one - times_ms[i - 1] > _APART_MS for i, one in enumerate(times_ms))
+    return sum(i == 0 or one - times_ms[i - 1] > _SAME_KEYWORD_MS for i, one in enumerate(times_ms))
 
 
 async def _read(reader: asyncio.StreamReader) -> list[int]:
-    """Read all events; return the time of each detection, in ms of audio."""
+    """Read events until the connection ends; return the time of each detection, in ms of audio."""
     times_ms = []
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         while line := await reader.readline():
@@ -112,7 +119,7 @@ async def _read(reader: asyncio.StreamReader) -> list[int]:
     return times_ms
 
 
-def _event(kind: str, data: dict[str, Any], payload: bytes = b"") -> bytes:
+def _event(kind: str, data: Mapping[str, object], payload: bytes = b"") -> bytes:
     encoded = json.dumps(data).encode()
     head = {"type": kind, "data_length": len(encoded), "payload_length": len(payload)}
     return json.dumps(head).encode() + b"\n" + encoded + payload

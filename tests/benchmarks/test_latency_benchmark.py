@@ -12,27 +12,29 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_the_delays_are_in_order_and_every_detection_came(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_percentiles_are_in_order_and_every_detection_is_received(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
     recording = benchmark_rig.words(tmp_path)
     done = benchmark_rig.run(
         "latency", "--model", tiny_model_path, "--recording", recording, "--seconds", "4"
     )
     assert done.code == 0, done.err
     header, (line,) = done.table()
-    assert header[0] == "detections, got / expected"
+    assert header[0] == "detections, received / expected"
     assert line[0] == "6 / 6"
-    delays_ms = [float(cell) for cell in line[1:5]]
-    assert delays_ms[0] > 0
-    assert delays_ms == sorted(delays_ms)
+    latencies_ms = [float(cell) for cell in line[1:5]]
+    assert latencies_ms[0] > 0
+    assert latencies_ms == sorted(latencies_ms)
 
 
-def test_a_lost_detection_is_noticed(
+def test_a_lost_detection_is_reported(
     tiny_model_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     benchmark_rig.expect_one_more(monkeypatch)
-    given = ["--model", str(tiny_model_path), "--recording", str(benchmark_rig.words(tmp_path))]
-    assert latency.main([*given, "--seconds", "1"]) == 1
-    assert "a detection that is never made was lost" in capsys.readouterr().err
+    options = ["--model", str(tiny_model_path), "--recording", str(benchmark_rig.words(tmp_path))]
+    assert latency.main([*options, "--seconds", "1"]) == 1
+    assert "a detection that no server sends was lost" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from support import benchmark_rig
 
 from benchmarks import streams
-from benchmarks.loadgen.server_process import serving
+from benchmarks.loadgen.server_process import running_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,15 +17,15 @@ HEADER = [
     "streams",
     "server CPU, ms per stream-s",
     "generator CPU, ms per stream-s",
-    "delay p50, ms",
-    "delay p99, ms",
-    "delay max, ms",
+    "latency p50, ms",
+    "latency p99, ms",
+    "latency max, ms",
     "memory per stream, KB",
-    "detections, got / expected",
-    "refused",
-    "sent late p99, ms",
-    "machine busy, %",
-    "of it generators, %",
+    "detections, received / expected",
+    "rejected",
+    "send lag p99, ms",
+    "machine CPU, %",
+    "share of the generators, %",
 ]
 
 
@@ -35,7 +35,7 @@ def _options(tiny_model_path: Path, recording: Path, count: str, seconds: str) -
     ]  # fmt: skip
 
 
-def test_every_stream_gets_its_detections_and_the_table_says_what_they_cost(
+def test_every_stream_receives_its_detections_and_the_table_shows_the_cost(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
     options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "3", "2.5")
@@ -49,11 +49,11 @@ def test_every_stream_gets_its_detections_and_the_table_says_what_they_cost(
     header, (row,) = done.table()
     assert header == HEADER
     assert row[0] == "3"
-    # 2.5 s from any place of this loop have three words or more.
-    got, expected = (int(number) for number in row[7].split("/"))
-    assert got == expected >= 9
-    delay_ms = [float(cell) for cell in row[3:6]]
-    assert 0 < delay_ms[0] <= delay_ms[1] <= delay_ms[2]
+    # 2.5 s from any position of this loop have at least three keywords.
+    received, expected = (int(number) for number in row[7].split("/"))
+    assert received == expected >= 9
+    latencies_ms = [float(cell) for cell in row[3:6]]
+    assert 0 < latencies_ms[0] <= latencies_ms[1] <= latencies_ms[2]
     assert float(row[2]) > 0
     assert row[8] == "0"
     assert float(row[9]) >= 0
@@ -65,7 +65,7 @@ def test_every_stream_gets_its_detections_and_the_table_says_what_they_cost(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_lost_detection_is_noticed(
+def test_a_lost_detection_is_reported(
     tiny_model_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -74,21 +74,21 @@ def test_a_lost_detection_is_noticed(
     benchmark_rig.expect_one_more(monkeypatch)
     options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "2", "1")
     assert streams.main([str(option) for option in options]) == 1
-    assert "2 streams: a detection that is never made was lost (2 times)" in capsys.readouterr().err
+    assert "2 streams: a detection that no server sends was lost (2 times)" in capsys.readouterr().err
 
 
-def test_refused_streams_are_counted_apart(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_rejected_streams_are_counted_separately(tiny_model_path: Path, tmp_path: Path) -> None:
     options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "5", "2")
-    with serving(tiny_model_path, 2) as server:
+    with running_server(tiny_model_path, 2) as server:
         done = benchmark_rig.run("streams", *options, "--server", server.address)
     assert done.code == 0, done.err
     _, (row,) = done.table()
     assert row[8] == "3"
-    got, expected = (int(number) for number in row[7].split("/"))
-    assert 6 <= got == expected < 9
+    received, expected = (int(number) for number in row[7].split("/"))
+    assert 6 <= received == expected < 9
 
 
-def test_a_load_in_which_nothing_can_be_heard_is_no_success(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_a_load_without_keywords_is_a_failure(tiny_model_path: Path, tmp_path: Path) -> None:
     options = _options(tiny_model_path, benchmark_rig.words(tmp_path, []), "1", "0.5")
     done = benchmark_rig.run("streams", *options)
     assert done.code == 1

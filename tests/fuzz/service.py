@@ -134,7 +134,7 @@ def _statuses(heard: bytes) -> Iterable[str]:
         begin = position + http2_frames.FRAME_HEAD.size
         position = begin + (high << 8 | low)
         if kind == http2_frames.HEADERS:
-            headers = dict(decoder.decode(http2_frames.unpadded(flags, heard[begin:position])))
+            headers = dict(decoder.decode(http2_frames.strip_padding(flags, heard[begin:position])))
             if "grpc-status" in headers:
                 code = int(headers["grpc-status"])
                 name = next(one.name for one in grpc.StatusCode if one.value[0] == code)

@@ -130,7 +130,7 @@ def _conversation(*, compressed: bool = False, encoding: str = "") -> bytes:
     prefixed = bytes([compressed]) + http2_frames.prefixed(request)[1:]
     return b"".join(
         (
-            http2_frames.opening(),
+            http2_frames.connection_preface(),
             http2_frames.frame(http2_frames.SETTINGS, http2_frames.ACK, 0, b""),
             http2_frames.frame(http2_frames.HEADERS, http2_frames.END_HEADERS, 1, headers),
             http2_frames.frame(http2_frames.DATA, 0, 1, prefixed[:100]),

@@ -1,4 +1,4 @@
-"""Runs the benchmark commands small, on the tiny model and its words."""
+"""Runs the benchmark commands with short loads, on the tiny model and its words."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ WORDS = [(0.3, "low"), (0.8, "high"), (1.5, "mid")]
 
 @dataclass(frozen=True)
 class Done:
-    """What a command printed, and its exit code."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str
     err: str
 
     def tables(self) -> list[list[list[str]]]:
-        """The cells of every line of every table."""
+        """Return the cells of all rows of all tables."""
         found: list[list[list[str]]] = [[]]
         for line in self.out.splitlines():
             if line.startswith("|"):
@@ -40,7 +40,7 @@ class Done:
         return [table for table in found if table]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The one table's head, and its lines."""
+        """Return the head and the rows of the only table."""
         ((head, rule, *lines),) = self.tables()
         assert rule == ["---:"] * len(head)
         assert all(len(line) == len(head) for line in lines)
@@ -48,26 +48,26 @@ class Done:
 
 
 def words(folder: Path, said: list[tuple[float, str]] = WORDS) -> Path:
-    """Write a recording of two seconds in which the words are said at those times."""
+    """Write a recording of two seconds with these words at these times; return its path."""
     path = folder / "words.wav"
     soundfile.write(path, tiny_model.recording(said, 2.0), tiny_model.RATE_HZ, subtype="PCM_16")
     return path
 
 
 def run(name: str, *arguments: str | Path) -> Done:
-    """Run a command as a person does."""
+    """Run a command in a process."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
 def expect_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a command in this process expect a detection that no server will send."""
+    """Make a command in this process expect a detection that no server sends."""
     from benchmarks.loadgen.speech import Speech
 
-    true_answers = Speech.answers
+    original = Speech.expected_detections
 
-    def answers(self: Speech, *arguments: int) -> dict[str, int]:
-        return true_answers(self, *arguments) | {"a detection that is never made": 0}
+    def expected_detections(self: Speech, *arguments: int) -> dict[str, int]:
+        return original(self, *arguments) | {"a detection that no server sends": 0}
 
-    monkeypatch.setattr(Speech, "answers", answers)
+    monkeypatch.setattr(Speech, "expected_detections", expected_detections)

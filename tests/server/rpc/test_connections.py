@@ -70,7 +70,7 @@ async def no_call_is_open_but(count: int, rig: Rig) -> None:
 def test_a_client_that_pings_without_end_is_told_to_calm_down(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig, beside(rig), connected(rig) as raw:
-            await raw.send(http2_frames.opening())
+            await raw.send(http2_frames.connection_preface())
             await raw.send(http2_frames.frame(http2_frames.PING, 0, 0, bytes(8)) * 10)
             async with asyncio.timeout(DEADLINE_S):
                 goaways = [payload async for kind, payload in raw.frames() if kind == http2_frames.GOAWAY]
@@ -84,7 +84,7 @@ def test_a_client_that_pings_without_end_is_told_to_calm_down(tiny_model_path: P
 def test_a_client_that_pings_as_often_as_it_may_keeps_its_connection(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, min_ping_interval_s=0.05) as rig, connected(rig) as raw:
-            await raw.send(http2_frames.opening())
+            await raw.send(http2_frames.connection_preface())
             received = raw.frames()
             for _ in range(10):
                 await raw.send(http2_frames.frame(http2_frames.PING, 0, 0, bytes(8)))
@@ -118,7 +118,7 @@ def test_streams_that_are_opened_and_reset_in_a_flood_leave_nothing_behind(tiny_
 
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig, beside(rig), connected(rig) as raw:
-            await raw.send(http2_frames.opening())
+            await raw.send(http2_frames.connection_preface())
             with contextlib.suppress(ConnectionError):
                 for first in range(1, 4000, 200):
                     pairs = [
@@ -138,7 +138,7 @@ def test_streams_of_a_client_that_vanished_without_a_word_are_ended(tiny_model_p
         limits = {"keepalive_s": 1, "keepalive_timeout_s": 0.5}
         async with serving(tiny_model_path, **limits) as rig, beside(rig), connected(rig) as raw:
             message = http2_frames.prefixed(config().SerializeToString())
-            await raw.send(http2_frames.opening())
+            await raw.send(http2_frames.connection_preface())
             for number in (1, 3, 5):
                 await raw.send(raw.begin(number) + http2_frames.frame(http2_frames.DATA, 0, number, message))
             await rig.used_slots(4)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import yaml
 from support.benchmark_rig import ROOT, run
 
-from benchmarks.plan import Plan, main
+from benchmarks.capacity_plan import Plan, main
 
 if TYPE_CHECKING:
     import pytest
@@ -28,32 +28,32 @@ PLAN = Plan(
 )
 
 
-def test_the_page_has_the_table_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_shows_the_output_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     table = capsys.readouterr().out
     assert table in PAGE
 
 
-def test_the_figures_follow_from_what_is_put_in() -> None:
+def test_the_figures_follow_from_the_options() -> None:
     assert PLAN.cores == 3  # 2.5
     assert PLAN.balancer_cores == 1  # 0.25 of work, half busy
     assert PLAN.machines == 2
-    # 3,200 bytes and 40 beside them, in three packets, ten times a second.
+    # 3,200 bytes of audio and 40 of overhead, in three packets, ten times per second.
     assert math.isclose(PLAN.gigabit_s(256_000), 1000 * 10 * (3200 + 40 + 3 * 54) * 8 / 1e9)
-    assert PLAN.all_series == 30
-    # Of three cores two are left, with 1.5 times the streams: 0.6 busy, and 0.3 for what is sent again.
-    assert math.isclose(PLAN.catching_up_s, 200 * 2 * 1e-3 / 0.3)
-    assert PLAN.money == 2.0
-    assert math.isclose(PLAN.money_by_gigabyte(256_000), PLAN.gigabit_s(256_000) / 8 * 3600)
+    assert PLAN.time_series == 30
+    # Two of three cores are left, with 1.5 times the streams: 0.6 utilized, and 0.3 for the replayed audio.
+    assert math.isclose(PLAN.catch_up_s, 200 * 2 * 1e-3 / 0.3)
+    assert PLAN.core_cost == 2.0
+    assert math.isclose(PLAN.traffic_cost(256_000), PLAN.gigabit_s(256_000) / 8 * 3600)
 
 
-def test_without_room_for_a_lost_zone_nobody_catches_up() -> None:
-    done = run("plan", "--streams", "100", "--streams-per-core", "700")
+def test_without_spare_cores_servers_never_catch_up_after_a_zone_failure() -> None:
+    done = run("capacity_plan", "--streams", "100", "--streams-per-core", "700")
     assert done.code == 0
-    assert ["a zone lost: s to catch up", "inf"] in [line[:2] for line in done.tables()[0]]
+    assert ["catch-up time after a zone failure, s", "inf"] in [line[:2] for line in done.tables()[0]]
 
 
-def test_the_page_says_what_is_asked_of_the_autoscaler_and_what_was_measured() -> None:
+def test_the_page_states_the_autoscaler_target_and_the_measured_cost() -> None:
     scaler = yaml.safe_load((ROOT / "deploy/kubernetes/autoscaler.yaml").read_text())
     (streams,) = (
         metric["pods"]["target"]["averageValue"]

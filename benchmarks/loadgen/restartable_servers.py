@@ -1,4 +1,4 @@
-"""Servers to be killed or replaced: on ports of their own, and behind an nginx."""
+"""Server processes that can be killed or replaced, each on a fixed port, optionally behind nginx."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from earmark_client import EarmarkError, Health, SyncClient
 
-from benchmarks.loadgen.speech import BenchmarkError
+from benchmarks.loadgen.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +46,8 @@ http {{
 """
 
 
-class Victim:
-    """A server process on a port of its own, which can be killed, drained, and started again there."""
+class RestartableServer:
+    """A server process on a fixed port, which can be killed, drained, and started again."""
 
     def __init__(self, model_path: Path | None, max_streams: int, log: Path) -> None:
         self.port = _free_port()
@@ -74,22 +74,22 @@ class Victim:
             self._process.wait()
 
     def start(self) -> None:
-        """Start it; it takes a moment until it serves."""
+        """Start the process; return before it serves."""
         with self._log.open("ab") as log:
-            # A session of its own: an interrupt from the terminal is for the benchmark, which then ends it.
+            # In a session of its own, the server does not receive Ctrl-C. The benchmark stops it.
             self._process = subprocess.Popen(self._command, stderr=log, start_new_session=True)
 
     def kill(self) -> None:
-        """Kill it as `kill -9` does. BenchmarkError where it had ended by itself."""
+        """Kill the process with SIGKILL. Raises BenchmarkError if it had already exited."""
         if self._process is None or self._process.poll() is not None:
-            raise BenchmarkError(f"A server ended by itself. Its last words:\n{_last_words(self._log)}")
+            raise BenchmarkError(f"A server exited by itself. The end of its log:\n{_log_tail(self._log)}")
         self._process.kill()
         self._process.wait()
 
     def replace(self) -> None:
-        """Drain it with SIGTERM, start it again, and wait until it serves.
+        """Drain the process with SIGTERM, start a new one, and wait until it serves.
 
-        BenchmarkError where it did not end by itself, with exit code 0.
+        Raises BenchmarkError if the old process does not exit with code 0.
         """
         assert self._process is not None
         self._process.terminate()
@@ -98,22 +98,22 @@ class Victim:
         except subprocess.TimeoutExpired:
             code = None
         if code != 0:
-            how = "did not end" if code is None else f"ended with exit code {code}"
-            raise BenchmarkError(f"A drained server {how}. Its last words:\n{_last_words(self._log)}")
+            how = "did not exit" if code is None else f"exited with code {code}"
+            raise BenchmarkError(f"A drained server {how}. The end of its log:\n{_log_tail(self._log)}")
         self.start()
         _wait_until_serving(self.address, self._log)
 
 
 @contextlib.contextmanager
-def behind_nginx(victims: list[Victim], folder: Path) -> Iterator[str]:
-    """Run an nginx before the servers; give its address."""
+def run_nginx(servers: list[RestartableServer], folder: Path) -> Iterator[str]:
+    """Run nginx in front of the servers while the block runs; yield its address."""
     program = shutil.which("nginx")
     if program is None:
-        raise BenchmarkError("There is no nginx here: install it (on Debian, `apt install nginx-light`).")
+        raise BenchmarkError("nginx is not installed: install it (on Debian, `apt install nginx-light`).")
     port = _free_port()
-    servers = "\n".join(f"        server {victim.address} max_fails=0;" for victim in victims)
+    upstream = "\n".join(f"        server {server.address} max_fails=0;" for server in servers)
     config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
+    config.write_text(_NGINX.format(folder=folder, port=port, servers=upstream))
     log = folder / "error.log"
     command = [program, "-p", str(folder), "-c", str(config), "-e", str(log)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -133,17 +133,18 @@ def _wait_until_serving(address: str, log: Path) -> None:
                 if client.health() is Health.SERVING:
                     return
             time.sleep(0.05)
-    raise BenchmarkError(f"Nothing serves at {address}. Its last words:\n{_last_words(log)}")
+    raise BenchmarkError(f"No server is serving at {address}. The end of its log:\n{_log_tail(log)}")
 
 
-def _last_words(log: Path) -> str:
+def _log_tail(log: Path) -> str:
     return log.read_text(errors="replace")[-1000:] if log.exists() else ""
 
 
 def _free_port() -> int:
-    """Find a port below those that connections get.
+    """Return a free port below the ephemeral range.
 
-    Else one of the connections that are tried while nobody listens might get the very port, and keep it.
+    While a server is down, clients keep trying to connect to its port. If the port were an ephemeral one,
+    such a connection could get it as its own local port, and the server could not bind it again.
     """
     while True:
         port = random.randrange(20_000, 32_768)
