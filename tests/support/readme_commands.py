@@ -87,7 +87,7 @@ RUN_BY = {
     "earmark-train keyword|earmark-server --model computer": f"{TRAINING}::test_your_own_keyword",
     "earmark-train|earmark-server --model mine": f"{TRAINING}::test_a_model_from_clips",
     r"python scripts/repair_torchaudio\.py": f"{TRAINING}::test_the_training_extra_works",
-    r"python -m benchmarks\.neighbour": "../benchmarks/test_neighbour_benchmark.py",
+    r"python -m benchmarks\.comparison": "../benchmarks/test_comparison_benchmark.py",
 }  # fmt: skip
 # Training and building images take minutes.
 unless_slow = pytest.mark.skipif("README_ALL" not in os.environ, reason="takes minutes: make test-readme")
