@@ -7,8 +7,8 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from earmark_server.credentials.reload import BadFileError
 from earmark_server.credentials.tokens import add_token
+from earmark_server.reload import BadFileError
 from earmark_server.settings import Settings, SettingsError, allowed
 
 if TYPE_CHECKING:

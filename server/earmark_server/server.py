@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from earmark_server.credentials.reload import BadFileError
 from earmark_server.credentials.tls import Certificates
 from earmark_server.inference.engine import Engine
 from earmark_server.inference.model_registry import ModelRegistry
 from earmark_server.inference.watchdog import Watchdog
 from earmark_server.logs import log
+from earmark_server.reload import BadFileError
 from earmark_server.rpc import grpc_options
 from earmark_server.rpc.admission import Admission
 from earmark_server.rpc.authentication import Authentication
@@ -75,11 +75,11 @@ class Server:
         self._turning: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         try:
-            self._certificates = Certificates(settings) if settings.tls_certificate else None
-            self._authentication = Authentication(settings, self._admission) if settings.token_file else None
+            self._certificates = _certificates(settings)
+            self._authentication = _authentication(settings, self._admission)
         except BadFileError as error:
             raise StartError(str(error)) from error
-        self._following: list[asyncio.Task[None]] = []
+        self._reloading: list[asyncio.Task[None]] = []
         self._exit_stack = contextlib.ExitStack()
         self._metrics: Metrics | None = None
         if settings.metrics_port:
@@ -134,7 +134,7 @@ class Server:
         self._engine = Engine()
         self._engine.start()
         self._service.loaded.set_result(Loaded(models, self._engine))
-        self._following.append(asyncio.create_task(models.reload_changed(self._admission.models_in_use)))
+        self._reloading.append(asyncio.create_task(models.reload_changed(self._admission.models_in_use)))
         self._watchdog = Watchdog(
             self._engine,
             self._settings,
@@ -146,7 +146,7 @@ class Server:
         self._watchdog.start()
         for guard in (self._certificates, self._authentication):
             if guard is not None:
-                self._following.append(asyncio.create_task(guard.follow()))
+                self._reloading.append(asyncio.create_task(guard.reload_forever()))
         await self._health.set_serving(True)
         log(
             _LOGGER,
@@ -176,7 +176,7 @@ class Server:
             return
         if self._watchdog is not None:
             self._watchdog.stop()
-        for task in self._following:
+        for task in self._reloading:
             task.cancel()
         await self._health.drain()
         self._admission.drain()
@@ -250,6 +250,18 @@ class Server:
                     )
                 )
         self._turning = asyncio.create_task(self._health.set_serving(well))
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if not settings.tls_certificate:
+        return None
+    return Certificates(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _authentication(settings: Settings, admission: Admission) -> Authentication | None:
+    if not settings.token_file:
+        return None
+    return Authentication(settings.token_file, admission, open_health=settings.open_health)
 
 
 def _tracing() -> Tracing:

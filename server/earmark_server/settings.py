@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from earmark_server.credentials import resume_keys
+from earmark_server.credentials.resume_keys import read_resume_keys
 
 if TYPE_CHECKING:
     from dataclasses import Field
@@ -361,7 +361,7 @@ def _check(one: Field[Any], hint: Any, value: Any) -> None:
         raise SettingsError(f"{name} must be 0 or at least 1 second, but is {value}.")
     if one.name == "resume_key_file":
         try:
-            resume_keys.read(value)
+            read_resume_keys(value)
         except ValueError as error:
             raise SettingsError(f"resume_key_file {error}") from None
 

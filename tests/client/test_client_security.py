@@ -192,7 +192,7 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
 
 @pytest.fixture
 def closed(authority: Authority, tmp_path: Path, tiny_model_path: Path) -> Iterator[tuple[str, Path]]:
-    """Run a server that wants a token over TLS; gives its address, and a file with a token."""
+    """Run a server that requires a token over TLS; yield its address and a file with a token."""
     token_file = tmp_path / "alice.token"
     token_file.write_text(add_token("alice", str(tmp_path / "tokens")) + "\n")
     with serving(tiny_model_path, authority, token_file=str(tmp_path / "tokens")) as address:
@@ -216,7 +216,7 @@ def test_the_command_takes_options_and_the_environment(
     done = earmark("models", *there, "--tls", "--token-file", token_file)
     assert "--ca FILE" in done.stderr
     done = earmark("models", *there, "--ca", authority.path)
-    assert "This server wants a token" in done.stderr
+    assert "This server requires a token" in done.stderr
     done = earmark("models", *there, EARMARK_TLS="perhaps")
     assert "EARMARK_TLS must be 1 or 0" in done.stderr
     done = earmark("models", *there, "--token-file", token_file.with_name("nowhere"))

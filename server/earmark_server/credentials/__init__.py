@@ -1,1 +1,1 @@
-"""Certificates, tokens and keys, and how their files are reloaded."""
+"""Certificates, tokens, and the keys of resume tokens."""

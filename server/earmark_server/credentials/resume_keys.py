@@ -5,27 +5,28 @@ from __future__ import annotations
 import re
 
 _MAX_KEYS = 16
+_MAX_FILE_BYTES = 1 << 16
 
 _KEY = re.compile(rb"[!-~]{32,256}")
 
 
-def read(path: str) -> tuple[bytes, ...]:
-    """Read the keys, the one that signs first; none where there is no file (the path is empty).
+def read_resume_keys(path: str) -> tuple[bytes, ...]:
+    """Return the keys in a file, the one that signs first; no keys for an empty path.
 
-    To replace a key: add the new one as the last line on every server, then make it the first on every
-    server, then take the old one out; each time by a restart. Raises ValueError, never with a key in it.
+    To replace a key, append the new one to the file on every server. Then make it the first line on every
+    server. Then remove the old one. Each step needs a restart. Raises ValueError, which never contains a key.
     """
     if not path:
         return ()
     try:
         with open(path, "rb") as file:
-            lines = file.read(1 << 16).splitlines()
+            lines = file.read(_MAX_FILE_BYTES).splitlines()
     except OSError as error:
         raise ValueError(f"{path!r} cannot be read: {error.strerror}.") from None
     keys = tuple(line for line in (line.strip() for line in lines) if line)
     if not 0 < len(keys) <= _MAX_KEYS or not all(map(_KEY.fullmatch, keys)):
         raise ValueError(
-            f"{path!r} must hold 1 to {_MAX_KEYS} keys, one a line, each of 32 to 256 ASCII characters "
-            "without spaces: `openssl rand -hex 32` makes one."
+            f"{path!r} must contain 1 to {_MAX_KEYS} keys, one per line, each of 32 to 256 ASCII characters "
+            "without spaces. Create a key with `openssl rand -hex 32`."
         )
     return keys

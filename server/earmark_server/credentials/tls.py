@@ -1,66 +1,67 @@
-"""The server's certificate, and whose certificates it wants: TLS and mutual TLS."""
+"""TLS and mutual TLS: the server's certificate, and the authorities of client certificates."""
 
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
 
 import grpc
 
-from earmark_server.credentials.reload import BadFileError, Followed, read_file
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from earmark_server.settings import Settings
+from earmark_server.reload import BadFileError, ReloadedFiles, read_file
 
 
 class Certificates:
-    """What new connections are encrypted with; it follows the files of the settings.
+    """The server's certificate, its key, and the authorities that sign client certificates.
 
-    Raises BadFileError if they cannot be used. A connection keeps what it began with.
+    They are reloaded when their files change. New connections then use the new ones; open connections keep
+    the old ones.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._certificate, self._key = settings.tls_certificate, settings.tls_key
-        self._client_ca = settings.tls_client_ca
-        paths = [path for path in (self._certificate, self._key, self._client_ca) if path]
-        self._files = Followed(paths, self._read)
-        self._in_force = self._files.value
+    def __init__(self, certificate: str, key: str, client_ca: str = "") -> None:
+        """Read the PEM files at three paths; an empty `client_ca`: clients need no certificate.
+
+        Raises BadFileError for files that cannot be used.
+        """
+        self._certificate, self._key, self._client_ca = certificate, key, client_ca
+        paths = [path for path in (certificate, key, client_ca) if path]
+        self._files = ReloadedFiles(paths, self._read)
+        self._sent_to_grpc = self._files.value
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Make the credentials of a port."""
+        """Return credentials for a port."""
         return grpc.dynamic_ssl_server_credentials(
-            self._files.value, self._fetch, require_client_authentication=bool(self._client_ca)
+            self._files.value,
+            self._newest_if_changed,  # type: ignore[arg-type]  # gRPC accepts None, its types do not
+            require_client_authentication=bool(self._client_ca),
         )
 
-    async def follow(self) -> None:
-        """Look after the files for good."""
-        await self._files.follow(lambda: None)
+    async def reload_forever(self) -> None:
+        """Reload the files whenever they change; never returns."""
+        await self._files.reload_forever()
 
-    def _fetch(self) -> Any:
-        """Give what has changed, on a thread of gRPC's, before each handshake."""
+    def _newest_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the configuration if it has changed; gRPC calls this on its own thread at each handshake."""
         newest = self._files.value
-        if newest is self._in_force:
+        if newest is self._sent_to_grpc:
             return None
-        self._in_force = newest
+        self._sent_to_grpc = newest
         return newest
 
-    def _read(self) -> Any:
+    def _read(self) -> grpc.ServerCertificateConfiguration:
         certificate = read_file(self._certificate, "certificate")
         key = read_file(self._key, "key")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            # gRPC would only say that it failed. With a password, it would ask the terminal for one.
+            # gRPC would not say what is wrong. Without a password argument, OpenSSL would prompt for one.
             context.load_cert_chain(self._certificate, self._key, password="")
         except (ssl.SSLError, ValueError) as error:
-            why = getattr(error, "reason", None)
-            if why == "KEY_VALUES_MISMATCH":
-                problem = f"The key {self._key} is not that of the certificate {self._certificate}."
+            reason = getattr(error, "reason", None)
+            if reason == "KEY_VALUES_MISMATCH":
+                problem = f"The key {self._key} does not belong to the certificate {self._certificate}."
             else:
                 problem = (
                     f"The certificate {self._certificate} and its key {self._key} must be PEM files, the "
-                    f"key without a password, but they cannot be read{f' ({why})' if why else ''}."
+                    "key without a password, but they cannot be read"
+                    f"{f' ({reason})' if reason else ''}."
                 )
             raise BadFileError(problem) from None
         except OSError as error:
@@ -79,6 +80,6 @@ class Certificates:
             )
         except (ssl.SSLError, ValueError):
             raise BadFileError(
-                f"The client CA file {self._client_ca} must have certificates in PEM format in it."
+                f"The client CA file {self._client_ca} must contain certificates in PEM format."
             ) from None
         return authorities

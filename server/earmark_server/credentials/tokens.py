@@ -1,4 +1,4 @@
-"""Who may call: bearer tokens, of which the server has names and hashes only."""
+"""Bearer tokens. The server's file has the name and the hash of each token, never the token itself."""
 
 from __future__ import annotations
 
@@ -8,71 +8,72 @@ import os
 import re
 import secrets
 
-from earmark_server.credentials.reload import BadFileError, read_file
+from earmark_server.reload import BadFileError, read_file
 
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _LINE = re.compile(rf"({_NAME.pattern})\s+([0-9a-fA-F]{{64}})")
 
-_HOW = "earmark-server --new-token NAME FILE adds a line"
+_REMEDY = "Add a line with earmark-server --new-token NAME FILE."
 
 
-class Tokens:
-    """The tokens that are accepted, each by its SHA-256, which names the caller.
+class AcceptedTokens:
+    """The tokens that the server accepts: the SHA-256 of each, and the principal that it stands for.
 
-    A plain hash is enough: a token that --new-token made has 256 random bits, nothing to guess.
+    A plain hash is enough. A token made by --new-token has 256 random bits, so it cannot be guessed.
     """
 
-    def __init__(self, names: dict[bytes, str]) -> None:
-        self._names = names
+    def __init__(self, principals: dict[bytes, str]) -> None:
+        self._principals = principals
 
     @classmethod
-    def read(cls, path: str) -> Tokens:
-        """Read lines of a name and the SHA-256 of its token; # begins a comment.
+    def read(cls, path: str) -> AcceptedTokens:
+        """Read a file with one line per token, a name and the token's SHA-256; # starts a comment.
 
-        A name may have several tokens, so that a new one can be handed out before the old one goes.
-        Raises BadFileError, which quotes nothing of the file: somebody may have put a token there.
+        A name may have several tokens, so that a new token can be distributed before the old one is removed.
+        Raises BadFileError, which quotes nothing of the file, in case it contains a token by mistake.
         """
-        names: dict[bytes, str] = {}
+        principals: dict[bytes, str] = {}
         lines = read_file(path, "token").decode(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             text = line.partition("#")[0].strip()
             if not text:
                 continue
-            found = _LINE.fullmatch(text)
-            if found is None:
+            match = _LINE.fullmatch(text)
+            if match is None:
                 raise BadFileError(
                     f"Line {number} of the token file {path} must be a name and the SHA-256 of its token "
-                    f"in hexadecimal: {_HOW}."
+                    f"in hexadecimal. {_REMEDY}"
                 )
-            names[bytes.fromhex(found[2])] = found[1]
-        if not names:
-            # As an operator would leave it who is just writing it; whom nobody may call needs no server.
-            raise BadFileError(f"The token file {path} has no token in it: {_HOW}.")
-        return cls(names)
+            principals[bytes.fromhex(match[2])] = match[1]
+        if not principals:
+            # The operator may be about to write it. A server that accepts no token at all has no use.
+            raise BadFileError(f"The token file {path} contains no token. {_REMEDY}")
+        return cls(principals)
 
-    def digest(self, token: str) -> bytes | None:
-        """Find the hash of a token that is accepted; None for any other.
+    def accepted_digest(self, token: str) -> bytes | None:
+        """Return the SHA-256 of a token that is accepted; None for any other token.
 
-        The time taken does not tell how much of a hash was right: all of them are looked at.
+        The comparison visits every hash in constant time, so its duration reveals nothing about them.
         """
-        given, found = hashlib.sha256(token.encode(errors="replace")).digest(), None
-        for known in self._names:
-            if hmac.compare_digest(known, given):
-                found = known
-        return found
+        digest, accepted = hashlib.sha256(token.encode(errors="replace")).digest(), None
+        for known in self._principals:
+            if hmac.compare_digest(known, digest):
+                accepted = known
+        return accepted
 
-    def name(self, digest: bytes) -> str:
-        """Name the caller to whom an accepted token was given."""
-        return self._names[digest]
+    def principal(self, digest: bytes) -> str:
+        """Return the principal that an accepted token stands for, by the token's digest."""
+        return self._principals[digest]
 
     def __contains__(self, digest: bytes) -> bool:
-        return digest in self._names
+        return digest in self._principals
 
 
 def add_token(name: str, path: str) -> str:
-    """Make a token, add its line to a file, which may be new, and return it; nobody can get it back.
+    """Create a token, append its line to a file, which may be new, and return the token.
 
-    Raises BadFileError for a name that no line can have, or a file that cannot be written.
+    The file has only the token's hash, so the token cannot be recovered later. Raises BadFileError for an
+    invalid name, or for a file that cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise BadFileError(
@@ -85,7 +86,7 @@ def add_token(name: str, path: str) -> str:
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 line = "\n" + line
-            # In one piece: a server may read it at any time.
+            # In a single write, because a server may read the file at any time.
             file.write(line.encode())
     except OSError as error:
         raise BadFileError(f"The token file {path} cannot be written: {error.strerror}.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from earmark_server.telemetry.histogram import Histogram
+from earmark_server.histogram import Histogram
 
 
 def _batch_histogram() -> Histogram:

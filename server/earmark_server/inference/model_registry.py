@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 from earmark_spotter import ModelError, SpotterModel
 from earmark_spotter.model import check_sha256
 
-from earmark_server.credentials.reload import Watched
 from earmark_server.inference.model_sandbox import validate_model, warm_up
 from earmark_server.logs import log
+from earmark_server.reload import ChangeDetector
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _CHECK_INTERVAL_S = 1.0
 class _ModelFile:
     """A model file that may be replaced; `place`: the position of its model in `ModelRegistry.current`."""
 
-    watched: Watched
+    changes: ChangeDetector
     place: int
     has_changed: bool = False
 
@@ -67,7 +67,7 @@ class ModelRegistry:
         self._settings = settings
         # The files' state is recorded before they are read, so that a write meanwhile counts as a change.
         # The bundled model is not watched: it changes only with the package.
-        self._files = [_ModelFile(Watched(path), place) for place, path in enumerate(settings.model)]
+        self._files = [_ModelFile(ChangeDetector(path), place) for place, path in enumerate(settings.model)]
         self._replaced: list[_ReplacedModel] = []
         paths = settings.model or (None,)
         self._pins = settings.model_sha256 or (None,) * len(paths)
@@ -115,7 +115,7 @@ class ModelRegistry:
             if self._replaced:
                 self._unload_unused(in_use())
             for file in self._files:
-                if file.watched.changed():
+                if file.changes.has_changed():
                     file.has_changed = True  # it may still be incomplete
                 elif file.has_changed:
                     file.has_changed = False
@@ -134,13 +134,13 @@ class ModelRegistry:
     async def _replace(self, file: _ModelFile) -> None:
         old = self.current[file.place]
         try:
-            new = await self._load(Path(file.watched.path), old, self._pins[file.place])
+            new = await self._load(Path(file.changes.path), old, self._pins[file.place])
         except (ModelError, OSError, MemoryError) as error:
             log(
                 _LOGGER,
                 logging.ERROR,
                 "new model rejected",
-                path=file.watched.path,
+                path=file.changes.path,
                 problem=str(error) or type(error).__name__,
                 keeps=old.sha256,
             )

@@ -1,4 +1,4 @@
-"""Who calls, and whether they may: an interceptor in front of every RPC, reflection and health too."""
+"""Authentication: an interceptor that requires a token for every RPC, reflection and health included."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from earmark_server.credentials.reload import Followed
-from earmark_server.credentials.tokens import Tokens
+from earmark_server.credentials.tokens import AcceptedTokens
+from earmark_server.reload import ReloadedFiles
 from earmark_server.rpc.principal import current_principal, current_token_digest
 from earmark_server.status import CallError
 
@@ -15,54 +15,57 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from earmark_server.rpc.admission import Admission
-    from earmark_server.settings import Settings
 
 _HEALTH = "/grpc.health.v1.Health/"
 _BEARER = "bearer "
 
 
 class Authentication(grpc.aio.ServerInterceptor):
-    """Lets calls with a token in; looks at a call once, at its beginning, and not at its messages.
+    """Authenticates each call once, by its metadata; the messages of a call cost nothing more."""
 
-    Raises BadFileError if the token file of the settings cannot be used.
-    """
+    def __init__(self, token_file: str, admission: Admission, *, open_health: bool) -> None:
+        """Read a token file; `open_health`: the health service needs no token.
 
-    def __init__(self, settings: Settings, admission: Admission) -> None:
-        path = settings.token_file
-        self._tokens = Followed([path], lambda: Tokens.read(path))
+        Raises BadFileError for a file that cannot be used.
+        """
+        self._tokens = ReloadedFiles([token_file], lambda: AcceptedTokens.read(token_file))
         self._admission = admission
-        self._open_health = settings.open_health
+        self._open_health = open_health
 
-    async def follow(self) -> None:
-        """Look after the file for good, and end the calls of tokens that were taken out."""
-        await self._tokens.follow(self._end_revoked)
+    async def reload_forever(self) -> None:
+        """Reload the file whenever it changes, and end the calls of removed tokens; never returns."""
+        await self._tokens.reload_forever(self._end_revoked)
 
     async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Give the handler of a call, or one that refuses it."""
-        handler = await continuation(details)
-        if self._open_health and details.method.startswith(_HEALTH):
+        """Return the handler of a call, or one that rejects the call."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if self._open_health and method.startswith(_HEALTH):
             return handler
         try:
-            digest = self._accepted(details.invocation_metadata)
+            digest = self._authenticate(handler_call_details.invocation_metadata)
         except CallError as error:
-            # Whether there is such a method is nobody's business yet; nor is its name fit for a log.
-            rpc = details.method.rpartition("/")[2] if handler is not None else "unknown"
+            # The answer is the same whether the method exists. The log gets no name that a stranger chose.
+            rpc = method.rpartition("/")[2] if handler is not None else "unknown"
             return self._admission.rejecting_handler(rpc, error)
-        current_principal.set(self._tokens.value.name(digest))
+        current_principal.set(self._tokens.value.principal(digest))
         current_token_digest.set(digest)
         return handler
 
-    def _accepted(self, metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
-        given = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
-        if not given:
+    def _authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
+        """Return the digest of the token in a call's metadata; CallError if it is not accepted."""
+        values = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
+        if not values:
             raise CallError(
                 "MISSING_CREDENTIALS",
-                "This server wants a token: send `authorization: Bearer TOKEN` in the call's metadata.",
+                "This server requires a token. Send `authorization: Bearer TOKEN` in the call's metadata.",
             )
-        if len(given) == 1 and given[0][: len(_BEARER)].lower() == _BEARER:
-            digest = self._tokens.value.digest(given[0][len(_BEARER) :].strip())
+        if len(values) == 1 and values[0][: len(_BEARER)].lower() == _BEARER:
+            digest = self._tokens.value.accepted_digest(values[0][len(_BEARER) :].strip())
             if digest is not None:
                 return digest
         raise CallError("BAD_CREDENTIALS", "This server does not accept that token.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from earmark_spotter import AudioFormat, Detection, Encoding, resolve_settings
 from earmark_spotter.stream import NANOSECONDS
 
-from earmark_server.credentials import resume_keys
+from earmark_server.credentials.resume_keys import read_resume_keys
 from earmark_server.inference.events import ClipScores, Failed, Finished
 from earmark_server.inference.session import ClassificationSession, SpottingSession
 from earmark_server.rpc import recordings, wire
@@ -60,7 +60,7 @@ class KeywordSpottingService:
         self.detections = DetectionLog()
         self._settings = settings
         self._admission = admission
-        self._resume_keys = resume_keys.read(settings.resume_key_file)
+        self._resume_keys = read_resume_keys(settings.resume_key_file)
         self._max_pending_ns = round(settings.max_pending_s * NANOSECONDS)
         self._decoded = asyncio.Semaphore(_MAX_DECODED_RECORDINGS)
 

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+    from earmark_server.histogram import Histogram
     from earmark_server.inference.watchdog import Watchdog
     from earmark_server.rpc.admission import Admission
     from earmark_server.rpc.detection_log import DetectionLog
     from earmark_server.rpc.health import Health
     from earmark_server.rpc.service import Loaded
     from earmark_server.settings import Settings
-    from earmark_server.telemetry.histogram import Histogram
     from earmark_server.telemetry.rpc_metrics import Method
 
 _RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from earmark_server.histogram import Histogram
 from earmark_server.status import DETAILS_KEY, REASONS, broken_call_code, reason_of
-from earmark_server.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator

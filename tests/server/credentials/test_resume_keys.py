@@ -84,7 +84,7 @@ def test_the_log_says_what_signs(tiny_model_path: Path, tmp_path: Path) -> None:
 def test_a_file_without_good_keys_is_refused_and_not_quoted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "keys"
     path.write_bytes(content)
-    with pytest.raises(SettingsError, match="must hold 1 to 16 keys") as refused:
+    with pytest.raises(SettingsError, match="must contain 1 to 16 keys") as refused:
         Settings(resume_key_file=str(path))
     assert "openssl rand -hex 32" in str(refused.value)
     for word in (b"short", b"words", b"ff"):

@@ -151,7 +151,7 @@ def test_a_replaced_certificate_is_for_new_connections_and_open_streams_go_on(
             # One file after the other, as people do; in between the two do not fit.
             fresh.certificate.replace(used.certificate)
             async with asyncio.timeout(DEADLINE_S):
-                while "files refused" not in caplog.messages:  # noqa: ASYNC110
+                while "files rejected" not in caplog.messages:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
             assert await listed(server, authority.path) == "OK"
             fresh.key.replace(used.key)
@@ -187,7 +187,7 @@ def test_a_replaced_client_authority_is_for_new_connections(
 
 def refused(server: Process, said: str) -> None:
     """Wait until files are refused for that reason; each worker says so by itself."""
-    while said not in server.wait_for("files refused")["problem"]:
+    while said not in server.wait_for("files rejected")["problem"]:
         pass
 
 
@@ -207,7 +207,7 @@ def test_files_that_cannot_be_used_are_logged_and_the_old_ones_stay(
         cut(used.certificate)
         refused(server, "must be PEM files")
         shutil.copy(other.certificate, used.certificate)
-        refused(server, "is not that of the certificate")
+        refused(server, "does not belong to the certificate")
         used.certificate.unlink()
         refused(server, "cannot be read: No such file")
         credentials = grpc.ssl_channel_credentials(authority.path.read_bytes())
@@ -224,12 +224,12 @@ def broken(authority: Authority, tmp_path: Path) -> Iterator[tuple[dict[str, str
     good, other = authority.sign(), Authority(tmp_path / "other").sign("other")
     text = tmp_path / "text"
     text.write_text("not a certificate")
-    yield flags(Pair(good.certificate, other.key)), "is not that of the certificate"
+    yield flags(Pair(good.certificate, other.key)), "does not belong to the certificate"
     yield flags(Pair(text, good.key)), "must be PEM files"
     yield flags(Pair(good.certificate, text)), "must be PEM files"
     yield flags(Pair(good.key, good.certificate)), "must be PEM files"
     yield flags(Pair(tmp_path / "nowhere", good.key)), "nowhere cannot be read: No such file"
-    yield flags(good, text), "must have certificates in PEM format"
+    yield flags(good, text), "must contain certificates in PEM format"
     yield flags(good, tmp_path / "nowhere"), "client CA file .*nowhere cannot be read: No such file"
     yield flags(good, tmp_path), "client CA file .* cannot be read: Is a directory"
 

@@ -15,8 +15,8 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
-from earmark_server.credentials.reload import BadFileError
-from earmark_server.credentials.tokens import Tokens, add_token
+from earmark_server.credentials.tokens import AcceptedTokens, add_token
+from earmark_server.reload import BadFileError
 from earmark_server.server import Server, StartError
 from earmark_server.settings import Settings
 from grpc import StatusCode
@@ -49,8 +49,8 @@ def put(path: Path, text: str) -> None:
 
 def test_a_new_token_is_accepted_under_its_name_and_is_not_in_the_file(path: Path) -> None:
     one, two = add_token("alice", str(path)), add_token("bob@example.org", str(path))
-    tokens = Tokens.read(str(path))
-    names = [tokens.name(digest) for token in (one, two) if (digest := tokens.digest(token))]
+    tokens = AcceptedTokens.read(str(path))
+    names = [tokens.principal(digest) for token in (one, two) if (digest := tokens.accepted_digest(token))]
     assert names == ["alice", "bob@example.org"]
     assert len(one) >= 43
     assert one not in path.read_text()
@@ -63,24 +63,24 @@ def test_a_new_token_is_accepted_under_its_name_and_is_not_in_the_file(path: Pat
         hashlib.sha256(one.encode()).hexdigest(),
         "é\udcff",
     ):
-        assert tokens.digest(wrong) is None
+        assert tokens.accepted_digest(wrong) is None
 
 
 def test_a_name_may_have_several_tokens_and_comments_are_passed_over(path: Path) -> None:
     path.write_text(f"# who may call\n\nalice {hashlib.sha256(b'first').hexdigest().upper()} # old")
     second = add_token("alice", str(path))
-    tokens = Tokens.read(str(path))
+    tokens = AcceptedTokens.read(str(path))
     for token in ("first", second):
-        digest = tokens.digest(token)
+        digest = tokens.accepted_digest(token)
         assert digest is not None
-        assert tokens.name(digest) == "alice"
+        assert tokens.principal(digest) == "alice"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "has no token in it: earmark-server --new-token NAME FILE"),
-        ("# nothing\n", "has no token in it"),
+        ("", "contains no token. Add a line with earmark-server --new-token NAME FILE"),
+        ("# nothing\n", "contains no token"),
         ("alice SECRET", "Line 1 of the token file .* must be a name and the SHA-256"),
         ("alice " + "a" * 63, "Line 1"),
         ("alice " + "a" * 64 + "\nSECRET", "Line 2"),
@@ -91,7 +91,7 @@ def test_a_name_may_have_several_tokens_and_comments_are_passed_over(path: Path)
 def test_a_file_with_anything_else_is_refused_and_not_quoted(path: Path, text: str, said: str) -> None:
     path.write_text(text)
     with pytest.raises(BadFileError, match=said) as caught:
-        Tokens.read(str(path))
+        AcceptedTokens.read(str(path))
     assert "SECRET" not in str(caught.value)
 
     async def scenario() -> None:
@@ -108,7 +108,7 @@ def test_the_command_makes_a_token_and_its_line(path: Path) -> None:
 
     done = command("--new-token", "alice", str(path))
     assert (done.returncode, done.stderr) == (0, "")
-    assert Tokens.read(str(path)).digest(done.stdout.rstrip("\n")) is not None
+    assert AcceptedTokens.read(str(path)).accepted_digest(done.stdout.rstrip("\n")) is not None
     done = command("--new-token", "not a name", str(path))
     assert done.returncode == 2
     assert "letters, digits" in done.stderr
@@ -264,7 +264,7 @@ def test_a_broken_file_is_logged_and_the_old_tokens_stay_until_it_is_whole(
         for broken in ("", before[:-10], "alice " + first):
             put(path, broken)
             for _ in range(workers):
-                problem = server.wait_for("files refused")["problem"]
+                problem = server.wait_for("files rejected")["problem"]
                 assert first not in problem
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             lookup = stubs.KeywordSpottingServiceStub(channel).ListModels

@@ -1,4 +1,4 @@
-"""How values are spread, counted as they come: a histogram that one thread writes and others read."""
+"""A histogram that one thread writes and other threads read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 
 
 class Histogram:
-    """Counts of values up to each of some bounds, and their sum."""
+    """The number of values in each bucket, and the sum of all values."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
+        """Create an empty histogram; `bounds`: the inclusive upper bounds of the buckets, ascending."""
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # the last one: beyond all bounds
+        self.counts = [0] * (len(bounds) + 1)  # the last one: values beyond all bounds
         self.total = 0.0
 
     def add(self, value: float) -> None:

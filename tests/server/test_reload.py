@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from earmark_server.credentials.reload import Watched
+from earmark_server.reload import ChangeDetector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,43 +19,43 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_file_that_nobody_touches_has_not_changed(path: Path) -> None:
-    watched = Watched(path)
-    assert not watched.changed()
+    detector = ChangeDetector(path)
+    assert not detector.has_changed()
     path.read_text()
-    assert not watched.changed()
+    assert not detector.has_changed()
 
 
 def test_each_change_is_told_once(path: Path) -> None:
-    watched = Watched(path)
+    detector = ChangeDetector(path)
     path.write_text("longer than before")
-    assert watched.changed()
-    assert not watched.changed()
+    assert detector.has_changed()
+    assert not detector.has_changed()
 
 
 def test_another_file_in_its_place_is_a_change_even_with_the_same_length_and_time(path: Path) -> None:
-    watched = Watched(path)
+    detector = ChangeDetector(path)
     other = path.with_name("other")
     other.write_text("beford")
     status = path.stat()
     os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
     other.replace(path)
-    assert watched.changed()
+    assert detector.has_changed()
 
 
 def test_a_link_that_leads_elsewhere_is_a_change(path: Path) -> None:
     link, other = path.with_name("link"), path.with_name("other")
     other.write_text("before")
     link.symlink_to(path)
-    watched = Watched(link)
+    detector = ChangeDetector(link)
     link.unlink()
     link.symlink_to(other)
-    assert watched.changed()
+    assert detector.has_changed()
 
 
 def test_a_file_that_goes_away_and_comes_back_has_changed_twice(path: Path) -> None:
-    watched = Watched(path)
+    detector = ChangeDetector(path)
     path.unlink()
-    assert watched.changed()
-    assert not watched.changed()
+    assert detector.has_changed()
+    assert not detector.has_changed()
     path.write_text("before")
-    assert watched.changed()
+    assert detector.has_changed()

@@ -1,0 +1,102 @@
+"""Hot reload: detects that a file has changed, and reads it again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from earmark_server.logs import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from os import PathLike
+
+_LOGGER = logging.getLogger(__name__)
+
+_CHECK_INTERVAL_S = 1.0
+
+Value = TypeVar("Value")
+
+
+class BadFileError(ValueError):
+    """A file that the server was given cannot be used; the message says why."""
+
+
+class ChangeDetector:
+    """Detects that a file was replaced or written to.
+
+    Create it before you read the file. A change while the file is being read then shows at the next check, so
+    a file that was read half-written is read again when it is complete. Symbolic links are followed.
+
+    token_file = ChangeDetector(path)
+    tokens = read(path)
+    ...
+    if token_file.has_changed():
+        tokens = read(path)
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = path
+        self._signature = self._read_signature()
+
+    def has_changed(self) -> bool:
+        """Return whether the file has another identity, size or time than at the last check; cheap."""
+        signature = self._read_signature()
+        changed = signature != self._signature
+        self._signature = signature
+        return changed
+
+    def _read_signature(self) -> tuple[int, ...] | None:
+        """Return numbers that change whenever the file does; None if there is no file."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
+
+
+class ReloadedFiles(Generic[Value]):
+    """A value that is read from some files, and read again when one of them changes.
+
+    `read` raises BadFileError for files that cannot be used. At the start, the error is raised here. Later
+    it is logged, and the last usable value stays.
+    """
+
+    def __init__(self, paths: Sequence[str], read: Callable[[], Value]) -> None:
+        self._detectors = [ChangeDetector(path) for path in paths]
+        self._read = read
+        self.value = read()
+        """The value of the files when they could last be used."""
+
+    def reload_if_changed(self) -> bool:
+        """Read the files again if one of them has changed; return whether there is a new value."""
+        # All of them are checked, because a detector reports each change once.
+        changes = [detector.has_changed() for detector in self._detectors]
+        if not any(changes):
+            return False
+        paths = ",".join(str(detector.path) for detector in self._detectors)
+        try:
+            self.value = self._read()
+        except BadFileError as error:
+            log(_LOGGER, logging.ERROR, "files rejected", files=paths, problem=str(error))
+            return False
+        log(_LOGGER, logging.INFO, "files reloaded", files=paths)
+        return True
+
+    async def reload_forever(self, on_reload: Callable[[], None] | None = None) -> None:
+        """Reload the files whenever they change, and call a function after each reload; never returns."""
+        while True:
+            await asyncio.sleep(_CHECK_INTERVAL_S)
+            if self.reload_if_changed() and on_reload is not None:
+                on_reload()
+
+
+def read_file(path: str, name: str) -> bytes:
+    """Return the content of a file; BadFileError, which calls it the `name` file, if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadFileError(f"The {name} file {path} cannot be read: {error.strerror}.") from error
