@@ -54,7 +54,7 @@ def test_a_bad_model_and_a_busy_port_end_it_with_1_and_a_sentence(
     code, said = ended("--port=0", f"--model={bad}")
     assert code == 1
     assert "cannot start" in said
-    assert "Not an ONNX model" in said
+    assert "not an ONNX model" in said
     assert "Traceback" not in said
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))

@@ -189,9 +189,9 @@ def test_an_invalid_model_file_is_rejected_and_the_old_model_stays(
     document = tiny_model.metadata()
     fewer = {name: one for name, one in document["keywords"].items() if name != "high"}
     bad = [
-        (b"garbage" * 1000, "Not an ONNX model"),
-        (b"", "Not an ONNX model"),
-        (good[: len(good) // 2], "Not an ONNX model"),
+        (b"garbage" * 1000, "not an ONNX model"),
+        (b"", "not an ONNX model"),
+        (good[: len(good) // 2], "not an ONNX model"),
         (tiny_model.build(tmp_path / "o.onnx", document={**document, "name": "other"}).read_bytes(), "other"),
         (
             tiny_model.build(tmp_path / "o.onnx", document={**document, "keywords": fewer}).read_bytes(),
