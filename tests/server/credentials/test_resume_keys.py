@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from earmark_server.credentials import resume_keys
+from earmark_server.credentials.resume_keys import read_resume_keys
 from earmark_server.settings import Settings, SettingsError
 from grpc import StatusCode
 from support.server_command import Process
@@ -101,4 +101,4 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_spaces_and_empty_lines_around_keys_do_not_count(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_bytes(b"\n" + b"a" * 32 + b" \r\n\r\n\t" + b"b" * 256)
-    assert resume_keys.read(str(path)) == (b"a" * 32, b"b" * 256)
+    assert read_resume_keys(str(path)) == (b"a" * 32, b"b" * 256)
