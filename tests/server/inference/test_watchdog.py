@@ -184,7 +184,7 @@ def test_a_stalled_engine_is_reported_and_may_recover(tiny_model_path: Path, han
             for one in (call, quiet):
                 error = failed(one)
                 assert error.code() == StatusCode.UNAVAILABLE
-                assert "resume on another one" in error.details()
+                assert "Resume on another one" in error.details()
         stalled = server.wait_for("engine stalled")
         # The innermost frame comes first: the hang, and below it the engine.
         assert "hang_while_said" in stalled["stack"][0]
