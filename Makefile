@@ -1,49 +1,55 @@
-# What a person types. Everything happens in .venv; nothing outside the checkout is touched.
+# Every target creates what it needs in .venv, and changes nothing outside of the checkout.
 PYTHON ?= python3
 VENV := .venv
 FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
+# One process for each half of a core: tests wait more than they compute.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
+.PHONY: help demo serve test test-all test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
 
-help: ## Show this list
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
-demo: $(VENV)/.server ## Set up, and mark the keywords in the bundled recording at its own pace
+demo: $(VENV)/.server ## Set up, and detect the keywords in the bundled recording in real time
 	@$(BIN)/earmark demo
 
-serve: $(VENV)/.server ## Set up, and serve on 127.0.0.1:50051
+serve: $(VENV)/.server ## Set up, and start a server on 127.0.0.1:50051
 	@$(BIN)/earmark-server
 
-test: $(VENV)/.dev ## Set up what is still missing, and run the tests
-	$(BIN)/python -m pytest -q
+test: $(VENV)/.dev ## Run all tests but the slow ones, in parallel: less than four minutes on two cores
+	$(PYTEST) -m 'not slow'
 
-test-pipeline: $(VENV)/.dev ## Run the training pipeline (dvc) on a few made-up words: minutes
+test-all: $(VENV)/.dev ## Run all tests, in parallel
+	$(PYTEST)
+
+test-pipeline: $(VENV)/.dev ## Run the training pipeline (DVC) on a few synthetic words: several minutes
 	@$(PIP) --editable '.[pipeline]'
 	scripts/test_pipeline.sh
 
-test-readme: $(VENV)/.dev ## Run what README.md shows, also its trainings and, where Docker answers, its images: many minutes
-	README_ALL=1 $(BIN)/python -m pytest -q tests/integration/test_readme.py tests/integration/test_readme_training.py \
-	  tests/integration/test_readme_docker.py
+test-readme: $(VENV)/.dev ## Run every command of the documents, including training and Docker images: many minutes
+	README_ALL=1 $(BIN)/python -m pytest -q --timeout 3600 tests/integration/test_readme.py \
+	  tests/integration/test_readme_training.py tests/integration/test_readme_docker.py
 
-torch-cpu: $(VENV)/.server ## Install torch for the CPU, where the package index has it for CUDA (before test or lint)
+torch-cpu: $(VENV)/.server ## Install the CPU build of torch, which is much smaller (run it before test or lint)
 	@$(PIP) uv
 	@$(BIN)/uv pip install --python $(BIN)/python --torch-backend=cpu --requirement requirements/torch.txt
 
-test-lowest: $(VENV)/.dev ## Test client and server with the lowest versions that are allowed
+test-lowest: $(VENV)/.dev ## Test client and server with the lowest versions of packages that pyproject.toml allows
 	scripts/test_lowest.sh
 
-test-examples: $(VENV)/.dev ## Test the examples, with what they need besides
+test-examples: $(VENV)/.dev ## Install what the examples need, and test them
 	$(PIP) 'ray[data]>=2.40'
 	$(BIN)/python -m pytest -q tests/examples
 
-lint: $(VENV)/.dev check-generated ## Check style, types, protos, scripts, images and workflows, and that the generated code is current
+lint: $(VENV)/.dev check-generated ## Check style, types, imports, protos, scripts, images, workflows and the generated code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/buf lint
 	$(BIN)/shellcheck scripts/*.sh .ci/run
 	$(BIN)/hadolint Dockerfile
@@ -52,45 +58,45 @@ lint: $(VENV)/.dev check-generated ## Check style, types, protos, scripts, image
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml compose.dev.yaml
 
-format: $(VENV)/.dev ## Put the sources into the project's format
+format: $(VENV)/.dev ## Format the sources
 	$(BIN)/ruff check --fix --select I
 	$(BIN)/ruff format
 	$(BIN)/buf format -w
 
-generate: $(VENV)/.dev ## Make the Python code from protos/ (the only way it is made)
+generate: $(VENV)/.dev ## Generate the Python code of protos/
 	$(BIN)/buf generate
 
 check-generated: $(VENV)/.dev
 	@scripts/check_generated.sh
 
-lock: $(VENV)/.dev ## Write requirements/ anew, the images' exact packages with their hashes (UPGRADE=--upgrade: newest)
+lock: $(VENV)/.dev ## Pin the images' packages in requirements/, with hashes (UPGRADE=--upgrade: the newest versions)
 	@scripts/lock.sh $(UPGRADE)
 
-docker: ## Build the server's and the client's image, try them, and clean up (DOCKER_BUILD_FLAGS are passed on)
+docker: ## Build the images of server and client, test them, and remove them (DOCKER_BUILD_FLAGS: more options)
 	@scripts/test_docker_build.sh
 
-docker-report: ## Build the server's image with all output, and tell what in it is heavy
+docker-report: ## Build the server's image with full output, and list its largest parts
 	@scripts/report_docker.sh
 
-wheel: $(VENV)/.dev ## Build the wheel, and try it in an empty environment
+wheel: $(VENV)/.dev ## Build the wheel, and test it in an empty environment
 	@rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist
 	PYTHON=$(PYTHON) scripts/smoke_test_wheel.sh dist/*.whl
 
-bench: $(VENV)/.bench ## Load a server with real-time streams and print what they cost
+bench: $(VENV)/.bench ## Measure what real-time streams cost a server
 	$(BIN)/python -m benchmarks.streams
 
-audit: $(VENV)/.dev ## Ask whether anything installed is known to be vulnerable (2: it could not be asked)
+audit: $(VENV)/.dev ## Look up known vulnerabilities of the installed packages (exit code 2: no answer)
 	@$(BIN)/python scripts/audit.py
 
-sbom: $(VENV)/.dev ## Write what the server is made of to dist/earmark-sbom.cdx.json
+sbom: $(VENV)/.dev ## Write the server's bill of materials to dist/earmark-sbom.cdx.json
 	@mkdir -p dist
 	@scripts/make_sbom.sh dist/earmark-sbom.cdx.json
 
-fuzz: $(VENV)/.dev ## Throw broken input at a server for ten minutes (FUZZ_SECONDS=600), beside a stream of speech
+fuzz: $(VENV)/.dev ## Fuzz a server for ten minutes (FUZZ_SECONDS=600) while it processes a stream of speech
 	PYTHONPATH=tests:tests/fuzz:. $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
-clean: ## Remove what was built and installed
+clean: ## Remove everything that was built and installed
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/integration/node_client/node_modules
 
 $(BIN)/python:

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures and settings that all tests share."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A test that imports ONNX Runtime before the listener does would switch its telemetry on for all.
+# ONNX Runtime reads this when it is imported first, which a test may do before the spotter does.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-# Where Ctrl-C is ignored, as in a shell's background, programs that are started would ignore it too.
+# A shell starts background jobs with Ctrl-C ignored, and programs that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tests are imported by path (importmode=importlib). This lets them import `support` and `benchmarks`.
+# Tests are imported by path (importmode=importlib). They import `support` and `benchmarks` by name.
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of processes that run tests: more than cores, since many tests wait."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.fixture(scope="session")
 def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a tiny model whose words are tones; see tiny_model.py."""
+    """Return the file of a tiny model whose keywords are tones; see tiny_model.py."""
     from support import tiny_model
 
     return tiny_model.build(tmp_path_factory.mktemp("model") / "tiny.onnx")
@@ -33,17 +38,17 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder with real speech, for tests that want it; they are skipped where there is none."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    found = Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else beside
-    if not found.is_dir():
+    """Return the folder with real speech. Without it the test is skipped."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else default
+    if not folder.is_dir():
         pytest.skip("no real speech: set EARMARK_DATA to a folder with speech_commands/ in it")
-    return found
+    return folder
 
 
 @pytest.fixture(scope="module")
 def address(tiny_model_path: Path) -> Iterator[str]:
-    """The address of a server with the tiny model, whose words are the tones low, mid and high."""
+    """Run a server with the tiny model, whose keywords are the tones low, mid and high."""
     from earmark_server.embedded import serve_in_thread
 
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
@@ -52,7 +57,7 @@ def address(tiny_model_path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording of the tones low, mid and high."""
+    """Write a recording of the tones low, mid and high."""
     import soundfile
     from support.earmark_command import RATE_HZ, samples
 

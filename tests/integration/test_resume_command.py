@@ -70,7 +70,8 @@ def test_a_killed_server_leaves_no_trace_in_the_output() -> None:
     assert _without_time(output) == _without_time(expected)
     assert len(output.splitlines()) == 14
     assert re.fullmatch(
-        rf"earmark: the connection to the server at {server.address} was lost: .*; trying to go on for 60 s\n",
+        rf"earmark: the connection to the server at {server.address} was lost: .*; "
+        r"trying to go on for 60 s\n",
         lost,
     )
     assert re.fullmatch(r"earmark: going on where it broke, after \d+\.\d s; nothing is lost\n", resumed)

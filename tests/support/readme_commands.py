@@ -71,7 +71,7 @@ RUN_BY = {
     "make fuzz": "../fuzz/test_fuzz.py",
     "make help": f"{README}::test_a_command_succeeds",
     "make (demo|serve)": f"{README}::test_a_command_runs_until_it_is_interrupted",
-    "make (test|lint)$": f"{README}::test_ci_runs_the_checks_shown",
+    "make (test|test-all|lint)$": f"{README}::test_ci_runs_the_checks_shown",
     "make ": f"{README}::test_a_target_of_make_exists",
     "earmark .*--tls|umask|earmark-server --(new-token|host)": f"{README}::test_tls_and_tokens",
     "earmark listen .*--model": f"{TRAINING}::test_your_own_keyword",
