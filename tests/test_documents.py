@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from earmark_cli.arguments import build_parser
+from earmark_cli.command_line import build_parser
 from earmark_server.command_line import read_settings
 from earmark_server.settings import Settings
 from earmark_server.status import REASONS, CallError

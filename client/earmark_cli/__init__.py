@@ -1,1 +1,1 @@
-"""The commands behind `earmark`."""
+"""The `earmark` command: one module per command."""

@@ -13,15 +13,15 @@ _EXIT_FAILURE, _EXIT_INTERRUPTED = 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code: 0, 1 for a failure, 2 wrong usage, 130 interrupted."""
-    # gRPC's C core would write about every connection that ends; it looks at this as it is imported.
+    """Run a command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
+    # gRPC's C core would log every connection that ends. It reads this variable during its import.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from earmark_client.errors import EarmarkError
 
-    from earmark_cli.arguments import build_parser
+    from earmark_cli.command_line import build_parser
 
     for stream in (sys.stdout, sys.stderr):
-        # A file name, or a dash, that the terminal's encoding lacks must not end the program.
+        # Do not fail on characters, of a file name for example, that the terminal's encoding lacks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(arguments)
@@ -34,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except OSError as error:
-        # The output cannot be written; no word of it where its reader has had enough.
+        # The output cannot be written. This is no error if its reader has closed the pipe.
         if not isinstance(error, BrokenPipeError):
             print(f"earmark: the results cannot be written: {error.strerror}", file=sys.stderr)
-        # Python would complain when it flushes at exit.
+        # Python flushes the output again at exit, which would print another error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_FAILURE
     return code

@@ -14,6 +14,8 @@ from earmark_client.recording import Recording
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from earmark_client.errors import EarmarkError
+
 _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x03": "MP3", b"ID3\x04": "MP3"}
 
 
@@ -77,3 +79,8 @@ def in_real_time(source: Recording | RawInput) -> Iterator[bytes]:
         yielded_bytes += len(block)
         time.sleep(max(0.0, start_s + layout.seconds(yielded_bytes) - time.monotonic()))
         yield block
+
+
+def concerns_one_recording(error: EarmarkError) -> bool:
+    """Return whether an error concerns one recording, so that another recording may still succeed."""
+    return isinstance(error, RecordingError) or error.reason in {"BAD_AUDIO", "UNSUPPORTED_SAMPLE_RATE"}

@@ -1,15 +1,13 @@
-"""How a command reaches its server, and what it shows there: the options, and the client made of them."""
+"""Connections of the commands: to the server that the options name, or to one inside this process."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
-from earmark_client.credentials import Tls
 from earmark_client.errors import InvalidRequestError
-from earmark_client.sync_client import SyncClient
 
 from earmark_cli import embedded_server
 
@@ -17,64 +15,54 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from earmark_client.credentials import Tls
+    from earmark_client.sync_client import SyncClient
+
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
-def add_security(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how a connection is secured."""
-    group = parser.add_argument_group("security of the connection to --server")
-    group.add_argument(
-        "--tls", action="store_true", default=None, help="encrypt it (default: $EARMARK_TLS, else plain text)"
-    )
-    group.add_argument(
-        "--ca",
-        metavar="FILE",
-        help="trust the authorities in this PEM file, not the public ones; says --tls (default: $EARMARK_CA)",
-    )
-    group.add_argument(
-        "--certificate",
-        metavar="FILE",
-        help="show this certificate, a PEM file; says --tls (default: $EARMARK_CERTIFICATE)",
-    )
-    group.add_argument(
-        "--key", metavar="FILE", help="that certificate's key, a PEM file (default: $EARMARK_KEY)"
-    )
-    group.add_argument(
-        "--token-file",
-        metavar="FILE",
-        help="send the token in this file (default: $EARMARK_TOKEN is the token itself); in plain text only "
-        "to this machine",
-    )
+class Credentials(TypedDict, total=False):
+    """The arguments of a client that concern credentials."""
+
+    tls: bool | Tls
+    token: str | None
 
 
 @contextmanager
-def connected(args: argparse.Namespace, *, without: str | None = None) -> Iterator[tuple[str, SyncClient]]:
-    """Give a server's address, and a client of it; which server, `reached` says."""
+def connected(args: argparse.Namespace, *, default: str | None = None) -> Iterator[tuple[str, SyncClient]]:
+    """Yield a server's address, and a client that is connected to it; `server_for` chooses the server."""
+    # gRPC is imported only by commands that need a server, so that --help is fast.
+    from earmark_client.sync_client import SyncClient
+
     with (
-        reached(args, without=without) as (address, security),
-        SyncClient(address, **security) as client,
+        server_for(args, default=default) as (address, credentials),
+        SyncClient(address, **credentials) as client,
     ):
         yield address, client
 
 
 @contextmanager
-def reached(args: argparse.Namespace, *, without: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give a server's address, and how a client of it is secured.
+def server_for(args: argparse.Namespace, *, default: str | None = None) -> Iterator[tuple[str, Credentials]]:
+    """Yield a server's address, and the credentials of a client.
 
-    The server is the one that the options name, else that at the address `without`, else one inside
-    this process.
+    The server is the one that the options name, else the one at the address `default`, else one that
+    runs inside this process until the context ends.
     """
-    address = args.server or without
-    if address is None:
-        given = {"--tls": args.tls, "--ca": args.ca, "--certificate": args.certificate, "--key": args.key}
-        for flag, value in {**given, "--token-file": args.token_file}.items():
-            if value is not None:
-                raise InvalidRequestError(f"{flag} is for a server: name it with --server HOST:PORT")
-    with embedded_server.server(address) as found:
-        yield found, {} if address is None else _security(args)
+    address = args.server or default
+    if address is not None:
+        yield address, _credentials(args)
+        return
+    for option in ("tls", "ca", "certificate", "key", "token_file"):
+        if getattr(args, option) is not None:
+            flag = f"--{option.replace('_', '-')}"
+            raise InvalidRequestError(f"{flag} requires --server HOST:PORT")
+    with embedded_server.serve() as embedded_address:
+        yield embedded_address, {}
 
 
-def _security(args: argparse.Namespace) -> dict[str, Any]:
+def _credentials(args: argparse.Namespace) -> Credentials:
+    from earmark_client.credentials import Tls
+
     ca, certificate, key = (
         getattr(args, name) or os.environ.get(f"EARMARK_{name.upper()}") or None
         for name in ("ca", "certificate", "key")
@@ -82,7 +70,7 @@ def _security(args: argparse.Namespace) -> dict[str, Any]:
     if ca or certificate or key:
         tls: bool | Tls = Tls(ca=ca, certificate=certificate, key=key)
     else:
-        tls = args.tls or _switched_on("EARMARK_TLS")
+        tls = args.tls or _is_set("EARMARK_TLS")
     if args.token_file is None:
         return {"tls": tls, "token": os.environ.get("EARMARK_TOKEN") or None}
     try:
@@ -92,7 +80,7 @@ def _security(args: argparse.Namespace) -> dict[str, Any]:
     return {"tls": tls, "token": token}
 
 
-def _switched_on(variable: str) -> bool:
+def _is_set(variable: str) -> bool:
     text = os.environ.get(variable, "").strip().lower()
     if text not in _TRUE + _FALSE:
         raise InvalidRequestError(f"{variable} must be 1 or 0, but is {text!r}")

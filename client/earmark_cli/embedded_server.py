@@ -1,42 +1,39 @@
-"""The embedded default: a server inside this process, for commands that name none.
+"""A server inside this process, for commands without --server.
 
-The one place where the client imports the server, and only when it is needed.
+This is the only module of the client that imports the server, and it does so only on demand.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from earmark_client.errors import EarmarkError, NotInstalledError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 
 @contextmanager
-def server(address: str | None) -> Iterator[str]:
-    """Give `address`, or that of a server which lives in this process as long as the context.
+def serve() -> Iterator[str]:
+    """Run a server in a thread of this process; yield its address.
 
-    NotInstalledError when the server's parts are not installed.
+    Raises NotInstalledError if the dependencies of the server are not installed.
     """
-    if address is not None:
-        yield address
-        return
     try:
-        embedded: Any = import_module("earmark_server.embedded")
-        context = embedded.serve_in_thread()
-        # The server's package is always there; what it is built on comes with the extra.
-        started = context.__enter__()
+        # The server's package is part of every installation, its dependencies are an extra.
+        context: AbstractContextManager[str] = import_module("earmark_server.embedded").serve_in_thread()
+        address = context.__enter__()
     except ImportError as error:
         raise NotInstalledError(
-            f"no --server was given, and this installation cannot start one itself (it lacks {error.name}): "
+            f"without --server a server must be started here, but {error.name} is not installed: "
             "`pip install 'earmark[server]'`, or give --server HOST:PORT"
         ) from error
     except Exception as error:
         raise EarmarkError(f"the server inside this process did not start: {error}") from error
     try:
-        yield started
+        yield address
     finally:
         context.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""`earmark web`: a page that listens, served by this process."""
+"""`earmark web`: serve a web page that spots keywords in a browser's microphone audio."""
 
 from __future__ import annotations
 
@@ -9,78 +9,89 @@ from typing import TYPE_CHECKING
 from earmark_client.addresses import is_loopback
 from earmark_client.errors import EarmarkError, InvalidRequestError, NotInstalledError
 
-from earmark_cli.connection import reached
-from earmark_cli.output.printer import notice
+from earmark_cli.connection import server_for
+from earmark_cli.options import add_command, model_option, server_options, whole_number
+from earmark_cli.output.console import notice
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-# What one visitor's connections may come to, and then some for all.
-_MOST_CONNECTIONS = 200
-_END_WITHIN_S = 3
+    from earmark_cli.options import Commands
+
+# Several connections for each page, and some for other requests.
+_MAX_CONNECTIONS = 200
+_SHUTDOWN_TIMEOUT_S = 3
 
 
-def add_options(parser: argparse.ArgumentParser, *, whole: Callable[[str, int, int], int]) -> None:
-    """Add the page's options; `whole` reads a number within bounds."""
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(
+        commands,
+        "web",
+        "serve a web page that spots keywords in a browser's microphone audio",
+        run,
+        server_options(),
+        model_option(),
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="HOST",
-        help="serve on this address (default: 127.0.0.1); any but this machine's own needs a certificate: "
-        "browsers give no microphone without",
+        help="address to serve on (default: 127.0.0.1); an address that other machines can reach requires a "
+        "certificate, because browsers permit the microphone only on encrypted pages",
     )
     parser.add_argument(
         "--port",
-        type=lambda text: whole(text, 0, 65_535),
+        type=whole_number(0, 65_535),
         default=8080,
         metavar="PORT",
-        help="and port; 0: any (default: 8080)",
+        help="port to serve on; 0: any free port (default: 8080)",
     )
-    parser.add_argument("--https-certificate", metavar="FILE", help="the page's certificate, a PEM file")
-    parser.add_argument("--https-key", metavar="FILE", help="that certificate's key, a PEM file")
+    parser.add_argument("--https-certificate", metavar="FILE", help="PEM file of the page's certificate")
+    parser.add_argument("--https-key", metavar="FILE", help="PEM file of the key of --https-certificate")
     parser.add_argument(
         "--name",
         action="append",
         default=[],
         metavar="NAME",
-        help="a name that the page is called by, beside localhost, HOST and numeric addresses; may be "
-        "repeated",
+        help="host name of the page, in addition to localhost, HOST and numeric addresses; may be repeated",
     )
     parser.add_argument(
         "--max-streams",
-        type=lambda text: whole(text, 1, 1_000_000),
+        type=whole_number(1, 1_000_000),
         default=16,
         metavar="N",
-        help="let so many pages listen at the same time, 4 of one address (default: 16)",
+        help="maximum number of concurrent streams of all pages, 4 per client address (default: 16)",
     )
     parser.epilog = (
-        "also: GET /health, GET /info, POST /predict (a form with a recording as `file`, at most 8 MiB), "
-        "described by GET /openapi.json; a page that is silent for 30 s is left"
+        "also serves GET /health, GET /info and POST /predict (a form with a recording as `file`, at most "
+        "8 MiB), described by GET /openapi.json; a page that sends nothing for 30 s is disconnected"
     )
 
 
-def web(args: argparse.Namespace) -> int:
-    """Serve the page until it is interrupted."""
+def run(args: argparse.Namespace) -> int:
+    """Serve the page until an interrupt."""
     try:
         import uvicorn
         from earmark_web.app import make_app
         from earmark_web.websocket import MAX_MESSAGE_BYTES
     except ImportError as error:
-        raise NotInstalledError(f"the page needs {error.name}: `pip install 'earmark[web]'`") from error
+        raise NotInstalledError(
+            f"the web page requires {error.name}: `pip install 'earmark[web]'`"
+        ) from error
     if (args.https_certificate is None) != (args.https_key is None):
         raise InvalidRequestError("--https-certificate and --https-key must be given together")
     secure = args.https_certificate is not None
     if not secure and not is_loopback(args.host):
         raise InvalidRequestError(
-            f"--host {args.host} needs --https-certificate and --https-key: browsers give the microphone "
-            "only to pages of this machine and to encrypted ones"
+            f"--host {args.host} requires --https-certificate and --https-key: browsers permit the "
+            "microphone only on encrypted pages and on pages of this machine"
         )
-    with reached(args) as (address, security), _listening(args.host, args.port) as listener:
+    with server_for(args) as (address, credentials), _listen(args.host, args.port) as listener:
         config = uvicorn.Config(
             make_app(
                 address,
-                **security,
+                **credentials,
                 model=args.model,
                 names=[*args.name, args.host],
                 max_streams=args.max_streams,
@@ -89,39 +100,39 @@ def web(args: argparse.Namespace) -> int:
             ssl_keyfile=args.https_key,
             log_level="warning",
             server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            timeout_graceful_shutdown=_END_WITHIN_S,
-            # The application has a limit of its own, that it can give a reason for.
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
+            # The application has a lower limit and closes the WebSocket with a reason.
             ws_max_size=2 * MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,
-            # A page that waits for the service is not read, its answers to pings neither.
+            # Disabled: while the server applies backpressure, pongs of the page are not read.
             ws_ping_interval=None,
         )
         try:
             config.load()
         except OSError as error:
             raise InvalidRequestError(
-                f"{args.https_certificate} and {args.https_key} must be PEM files that belong together, the "
-                f"key without a password ({error})"
+                f"{args.https_certificate} and {args.https_key} must be a PEM certificate and its key, "
+                f"without a password ({error})"
             ) from None
-        name = args.host if _named(args.host) else "localhost"
+        name = args.host if _is_browsable(args.host) else "localhost"
         port = listener.getsockname()[1]
-        notice(f"earmark: the page is at {'https' if secure else 'http'}://{name}:{port}/ (Ctrl-C ends it)")
+        notice(f"earmark: the page is at {'https' if secure else 'http'}://{name}:{port}/ (Ctrl-C stops it)")
         uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
     except OSError as error:
-        why = str(error.strerror).partition(" (")[0]  # Python adds where
-        raise EarmarkError(f"cannot listen on {host}, port {port}: {why}; try another --port") from None
+        cause = str(error.strerror).partition(" (")[0]  # without the address, which Python appends
+        raise EarmarkError(f"cannot listen on {host}, port {port}: {cause}: give another --port") from None
 
 
-def _named(host: str) -> bool:
-    """Whether a browser can be sent there as it is."""
+def _is_browsable(host: str) -> bool:
+    """Return whether a browser can open this host as it is."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

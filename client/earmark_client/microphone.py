@@ -113,9 +113,7 @@ class Microphone:
                 if self._remaining_frames <= 0:
                     return
         if not self._stopped:
-            raise MicrophoneError(
-                f"the microphone {self.name!r} stopped recording: check that it is connected"
-            )
+            raise MicrophoneError(f"the microphone {self.name!r} has stopped: check that it is connected")
 
     def _on_audio(self, data: Any, frames: int, _time: Any, _status: Any) -> None:
         if self._stopped:

@@ -66,7 +66,7 @@ def test_without_portaudio_it_says_what_to_do(tmp_path: Path) -> None:
     [
         ([], ["listen"], "there is no microphone"),
         ([SPEAKER], ["listen"], "there is no microphone"),
-        ([], ["listen", "--list-devices"], "no device that can record"),
+        ([], ["listen", "--list-devices"], "no recording device"),
         ([DESK], ["listen", "--device", "kitchen"], "'kitchen'"),
         ([DESK], ["listen", "--device", "7"], "7"),
         ([DESK], ["listen"], "'desk' cannot be opened: busy"),

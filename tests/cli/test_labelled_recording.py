@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from earmark_cli.output.labelled_recording import Keeper
+from earmark_cli.output.labelled_recording import LabelledRecording
 from earmark_client import RecordingError, Silence
 from support.earmark_command import python_process
 from support.sample_detections import NO, YES
@@ -33,11 +33,11 @@ def test_what_was_heard_is_kept_with_its_detections(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     audio = rng.integers(-30_000, 30_000, 3 * RATE_HZ, "<i2")
     path = tmp_path / "heard.wav"
-    with Keeper(path, sample_rate_hz=RATE_HZ) as keeper:
+    with LabelledRecording(path, sample_rate_hz=RATE_HZ) as recording:
         blocks = [audio[:RATE_HZ].tobytes(), Silence(2.5), audio[RATE_HZ:].tobytes()]
-        assert list(keeper.watch(blocks)) == blocks
+        assert list(recording.record(blocks)) == blocks
         for detection in (NO, YES):
-            keeper.take(detection)
+            recording.add_label(detection)
     kept, rate_hz = soundfile.read(path, dtype="int16")
     expected = np.concatenate([audio[:RATE_HZ], np.zeros(5 * RATE_HZ // 2, np.int16), audio[RATE_HZ:]])
     assert rate_hz == RATE_HZ
@@ -48,12 +48,12 @@ def test_what_was_heard_is_kept_with_its_detections(tmp_path: Path) -> None:
 
 def test_what_is_kept_can_be_read_although_the_process_dies(tmp_path: Path) -> None:
     path = tmp_path / "heard.wav"
-    keeper = Keeper(path, sample_rate_hz=RATE_HZ)
-    list(keeper.watch([bytes(2 * RATE_HZ), bytes(RATE_HZ)]))
-    keeper.take(NO)
+    recording = LabelledRecording(path, sample_rate_hz=RATE_HZ)
+    list(recording.record([bytes(2 * RATE_HZ), bytes(RATE_HZ)]))
+    recording.add_label(NO)
     assert soundfile.info(path).frames == 1.5 * RATE_HZ
     assert path.with_suffix(".txt").read_text() == "0.500\t0.900\tno 0.98\n"
-    keeper.__exit__()
+    recording.__exit__()
 
 
 @pytest.mark.parametrize("room_bytes", [0, 43, 44, 5000, 44 + 2 * RATE_HZ + 60])
@@ -63,19 +63,20 @@ def test_a_full_disk_is_said_once_and_the_listening_goes_on(tmp_path: Path, room
         "import resource, sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from pathlib import Path\n"
-        "from earmark_cli.output.labelled_recording import Keeper\n"
+        "from earmark_cli.output.labelled_recording import LabelledRecording\n"
         "from support.sample_detections import NO, YES\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room_bytes}, {room_bytes}))\n"
-        f"with Keeper(Path({str(tmp_path / 'heard.wav')!r}), sample_rate_hz={RATE_HZ}) as keeper:\n"
+        f"path = Path({str(tmp_path / 'heard.wav')!r})\n"
+        f"with LabelledRecording(path, sample_rate_hz={RATE_HZ}) as recording:\n"
         f"    blocks = [b'ab' * 1000] * {RATE_HZ // 1000} + [b''] + [b'cd' * {RATE_HZ}]\n"
-        "    for block in keeper.watch(blocks):\n"
-        "        keeper.take(NO if block else YES)\n"
+        "    for block in recording.record(blocks):\n"
+        "        recording.add_label(NO if block else YES)\n"
         "print('went on')\n"
     )
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
     (line,) = done.stderr.splitlines()
-    assert "heard.wav: File too large: nothing is kept after" in line
-    assert line.endswith("; the listening goes on")
+    assert "heard.wav: File too large: the recording stops after" in line
+    assert line.endswith(", the stream continues")
     if room_bytes > 44:
         kept, _ = soundfile.read(tmp_path / "heard.wav", dtype="int16")
         assert len(kept) == min(room_bytes // 2000 * 1000, RATE_HZ)
@@ -86,12 +87,12 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
     taken = tmp_path / "taken.txt"
     taken.write_text("mine")
     for name, sentence in [
-        ("taken.wav", "taken.txt exists already: give --record another name"),
+        ("taken.wav", "taken.txt already exists: give --record another name"),
         ("taken.mp3", "give a name that ends in .wav"),
         ("absent/heard.wav", "cannot be written: No such file or directory"),
     ]:
         with pytest.raises(RecordingError, match=sentence):
-            Keeper(tmp_path / name, sample_rate_hz=RATE_HZ)
+            LabelledRecording(tmp_path / name, sample_rate_hz=RATE_HZ)
     assert list(tmp_path.iterdir()) == [taken]
     assert taken.read_text() == "mine"
 
@@ -99,8 +100,8 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
 def test_more_than_a_wav_file_holds_ends_the_keeping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("earmark_cli.output.labelled_recording._MOST_BYTES", 5000)
-    with Keeper(tmp_path / "heard.wav", sample_rate_hz=RATE_HZ) as keeper:
-        assert len(list(keeper.watch([bytes(2000)] * 4))) == 4
+    monkeypatch.setattr("earmark_cli.output.labelled_recording._MAX_AUDIO_BYTES", 5000)
+    with LabelledRecording(tmp_path / "heard.wav", sample_rate_hz=RATE_HZ) as recording:
+        assert len(list(recording.record([bytes(2000)] * 4))) == 4
     assert soundfile.info(tmp_path / "heard.wav").frames == 2000
-    assert "holds no more than 4 GiB: nothing is kept after 0.2 s" in capsys.readouterr().err
+    assert "cannot be larger than 4 GiB: the recording stops after 0.2 s" in capsys.readouterr().err

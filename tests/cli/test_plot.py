@@ -131,8 +131,8 @@ def test_what_cannot_be_drawn_is_said(address: str, recording: Path, tmp_path: P
     soundfile.write(long, np.zeros(601 * 8000, np.int16), 8000)
     for args, sentence in [
         ([recording, "-o", "out.gif"], "give a name that ends in .html or .png"),
-        ([recording, "--from", "9"], "it has 4.0 s"),
-        ([recording, "--from", "2", "--to", "1"], "nothing of it lies in what --from and --to leave"),
+        ([recording, "--from", "9"], "the recording is 4.0 s long"),
+        ([recording, "--from", "2", "--to", "1"], "there is no audio between --from and --to"),
         ([long], "at most 10 minutes can be drawn: choose them with --from SECONDS --to SECONDS"),
         ([tmp_path / "absent.wav"], "No such file"),
         ([recording, "-o", tmp_path / "absent" / "out.html"], "cannot be written: No such file or directory"),

@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
-from earmark_cli.tune.thresholds import Evidence
+from earmark_cli.tune.operating_point import KeywordScores
 from earmark_client import ActiveKeyword
 from support import tiny_model
 from support.earmark_command import RATE_HZ, earmark, earmark_process, json_lines, python_process
@@ -73,11 +73,11 @@ def test_it_prints_the_curve_and_options_to_paste(address: str, folder: Path) ->
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[0] == "low: 12 recordings, 0.01 h of other audio"
-    assert sum("as it is" in line for line in lines) == 2
+    assert sum("current" in line for line in lines) == 2
     assert re.fullmatch(r"earmark listen --keyword low=0\.\d+ --keyword mid=0\.\d+", lines[-1])
     few, short = done.stderr.splitlines()
     assert "fewer than 30 recordings of low, mid" in few
-    assert "for 0.5 it takes 6 h" in short
+    assert "0.5 per hour needs 6 h" in short
     # Most is missed where no false alarm is let through, and then less and less.
     drawn = [line.split()[-1] for line in lines if re.search("[▁-█]$", line)]
     assert len(drawn) >= 2
@@ -97,7 +97,7 @@ def test_it_draws_the_curve_as_a_picture_or_a_page(address: str, folder: Path, t
     assert image.imread(tmp_path / "curve.png")[..., :3].std() > 0.1
     assert "<svg" in (tmp_path / "curve.svg").read_text()
     page = (tmp_path / "curve.html").read_text()
-    for text in (">low<", ">mid<", "as it is: 0.6", "proposed: 0.", done.stdout.splitlines()[-1]):
+    for text in (">low<", ">mid<", "current: 0.6", "proposed: 0.", done.stdout.splitlines()[-1]):
         assert text in page
     assert not re.search("""(?:src|href)=.(?!#)|@import|url\\((?!#)""", page)  # it stands alone
 
@@ -120,7 +120,7 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_heard(fold
 def test_where_the_blocks_cannot_be_shown_the_table_is(address: str, folder: Path) -> None:
     done = earmark_process("tune", folder, "--server", address, PYTHONIOENCODING="ascii")
     assert done.returncode == 0
-    assert "as it is" in done.stdout
+    assert "current" in done.stdout
     assert "false alarms per hour" not in done.stdout
 
 
@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_read_is_said_and_the_others_count(address: str, t
     done = earmark("tune", tmp_path, "--server", address)
     assert done.returncode == 1
     assert "b.wav: not a recording" in done.stderr
-    assert "no audio without the keyword, so nothing is known of false alarms" in done.stderr
+    assert "no audio without the keyword, so the false alarms are unknown" in done.stderr
     # Nothing speaks for another threshold than the calibrated one.
     assert done.stdout.splitlines()[-1] == "earmark listen --keyword low=0.6"
 
@@ -141,9 +141,9 @@ def test_a_folder_that_does_not_fit_is_said(address: str, tmp_path: Path) -> Non
     (tmp_path / "words" / "hello").mkdir(parents=True)
     soundfile.write(tmp_path / "words" / "hello" / "a.wav", np.zeros(RATE_HZ), RATE_HZ)
     for name, sentence in [
-        ("absent", "is no folder"),
-        ("empty", "holds no recordings"),
-        ("words", "no folder named like a keyword of the model (it knows low, mid, high)"),
+        ("absent", "is not a folder"),
+        ("empty", "contains no recordings"),
+        ("words", "no folder named after a keyword of the model (low, mid, high)"),
     ]:
         done = earmark("tune", tmp_path / name, "--server", address)
         assert (done.returncode, done.stdout) == (1, "")
@@ -152,14 +152,16 @@ def test_a_folder_that_does_not_fit_is_said(address: str, tmp_path: Path) -> Non
 
 def test_the_proposed_threshold_lies_between_what_is_to_be_heard_and_what_is_not() -> None:
     active = ActiveKeyword("stop", 0.9, 0.5)
-    evidence = Evidence(active, said=[0.2, 0.7, 0.9], peaks=[0.6, 0.4, 0.3], hours=1.0)
+    scores = KeywordScores(
+        active, recording_scores=[0.2, 0.7, 0.9], other_peaks=[0.6, 0.4, 0.3], other_hours=1.0
+    )
     for alarms_per_hour, missed, alarms, (lowest, highest) in [
         (0.5, 1, 0, (0.6, 0.7)),  # the peak at 0.6 is refused
         (1.5, 1, 1, (0.4, 0.7)),  # it need not be, but that at 0.4
         (2.5, 1, 1, (0.3, 0.7)),
         (9.0, 0, 3, (0.05, 0.2)),
     ]:
-        proposed = evidence.proposed(alarms_per_hour)
+        proposed = scores.point_for(alarms_per_hour)
         assert lowest < proposed.threshold < highest
         assert (proposed.missed, proposed.alarms) == (missed, alarms)
 
@@ -170,7 +172,7 @@ def test_a_peak_as_high_as_a_score_can_be_is_refused_by_no_threshold(address: st
         soundfile.write(tmp_path / folder / "a.wav", tiny_model.recording([(0.3, "low")], 0.8), RATE_HZ)
     done = earmark("tune", tmp_path, "--server", address)
     assert done.returncode == 0
-    assert "earmark: no threshold of low keeps to 0.5 false alarms per hour" in done.stderr
+    assert "earmark: no threshold of low reaches 0.5 false alarms per hour" in done.stderr
 
 
 def test_real_words_are_tuned(data_dir: Path, tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_a_message_far_beyond_the_limit_is_not_even_read(address: str) -> None:
 
 def test_another_address_without_tls_is_refused() -> None:
     done = refused("--host", "0.0.0.0")
-    assert "--host 0.0.0.0 needs --https-certificate and --https-key" in done.stderr
-    assert "browsers give the microphone only to pages of this machine" in done.stderr
+    assert "--host 0.0.0.0 requires --https-certificate and --https-key" in done.stderr
+    assert "browsers permit the microphone only on encrypted pages" in done.stderr
 
 
 def test_certificates_that_cannot_be_used_are_refused(address: str, tmp_path: Path) -> None:
@@ -97,14 +97,14 @@ def test_certificates_that_cannot_be_used_are_refused(address: str, tmp_path: Pa
     assert "must be given together" in refused("--https-key", one.key).stderr
     for certificate, key in ((one.certificate, other.key), (one.certificate, tmp_path / "none")):
         done = refused("--server", address, "--https-certificate", certificate, "--https-key", key)
-        assert f"{certificate} and {key} must be PEM files that belong together" in done.stderr
+        assert f"{certificate} and {key} must be a PEM certificate and its key" in done.stderr
 
 
 def test_a_port_that_is_taken_is_said_to_be(address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = earmark("web", "--server", address, "--port", str(taken.getsockname()[1]))
     assert done.returncode == 1
-    assert "Address already in use; try another --port" in done.stderr
+    assert "Address already in use: give another --port" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--port", "65536"], ["--max-streams", "0"], ["--json"]])

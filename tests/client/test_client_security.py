@@ -227,7 +227,7 @@ def test_the_command_takes_options_and_the_environment(
     for flag in ("--tls", "--ca=a", "--certificate=c", "--key=k", "--token-file=t"):
         done = earmark("models", flag)
         assert done.returncode == 1
-        assert f"{flag.split('=')[0]} is for a server: name it with --server" in done.stderr
+        assert f"{flag.split('=')[0]} requires --server HOST:PORT" in done.stderr
 
 
 def test_the_command_shows_a_certificate(authority: Authority, tiny_model_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_words_are_heard_from_a_microphone_and_kept(
         kept = tmp_path / "kept.wav"
         code, lines, notice = _listen(microphone, samples, 3, "--server", address, "--record", str(kept))
     assert code == 130
-    assert notice == "Listening to default (44100 Hz); Ctrl-C ends. Keywords: low, mid, high\n"
+    assert notice == "Recording from default (44100 Hz); Ctrl-C stops. Keywords: low, mid, high\n"
     started, *found, ended = lines
     assert started["type"] == "started"
     assert [line["keyword"] for line in found] == ["low", "high", "mid"]
@@ -110,7 +110,7 @@ def test_listening_outlives_its_server(microphone: Microphone, tiny_model_path: 
         try:
             assert process.stdout is not None
             assert process.stderr is not None
-            assert "Listening" in process.stderr.readline()
+            assert "Recording" in process.stderr.readline()
             microphone.play(tiny_model.recording(words, 8.5) * 32768)
             lines: list[dict[str, Any]] = []
             for text in process.stdout:
@@ -133,8 +133,8 @@ def test_listening_outlives_its_server(microphone: Microphone, tiny_model_path: 
     first_s = lines[1]["start_s"]
     for line, (start_s, _) in zip(lines[1:-1], words, strict=True):
         assert line["start_s"] - first_s == pytest.approx(start_s - words[0][0], abs=0.1)
-    assert "trying to go on" in lost
-    assert "nothing is lost" in resumed
+    assert "trying to resume" in lost
+    assert "nothing was lost" in resumed
 
 
 def test_a_microphone_is_shown_on_a_terminal(microphone: Microphone, tiny_model_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_microphone_is_shown_on_a_terminal(microphone: Microphone, tiny_model_
         terminal.wait_for(lambda text: "● connected  delay" in text and "silent" in text)
         microphone.play(tiny_model.recording([(0.5, "low")], 1.0) * 32768)
         text = terminal.wait_for(lambda text: "1 detection " in text and "dB" in text)
-        assert "Listening to default (44100 Hz); Ctrl-C ends. Keywords: low, mid, high" in text
+        assert "Recording from default (44100 Hz); Ctrl-C stops. Keywords: low, mid, high" in text
         terminal.type("\x03")
         assert terminal.wait() == 130
     assert " s of audio, 1 detection, took " in terminal.text
@@ -202,7 +202,7 @@ def test_a_microphone_that_is_unplugged_is_said(microphone: Microphone, tiny_mod
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     # PortAudio may have had words of its own before.
-    assert err.splitlines()[-1] == "earmark: the microphone 'default' has gone away"
+    assert err.splitlines()[-1] == "earmark: the microphone 'default' has stopped: check that it is connected"
 
 
 def test_the_bundled_recording_is_heard_by_the_bundled_model(microphone: Microphone) -> None:

@@ -71,10 +71,10 @@ def test_a_killed_server_leaves_no_trace_in_the_output() -> None:
     assert len(output.splitlines()) == 14
     assert re.fullmatch(
         rf"earmark: the connection to the server at {server.address} was lost: .*; "
-        r"trying to go on for 60 s\n",
+        r"trying to resume for 60 s\n",
         lost,
     )
-    assert re.fullmatch(r"earmark: going on where it broke, after \d+\.\d s; nothing is lost\n", resumed)
+    assert re.fullmatch(r"earmark: the stream resumed after \d+\.\d s; nothing was lost\n", resumed)
 
 
 def test_a_clock_that_is_set_back_and_forth_in_the_middle_of_a_stream_changes_nothing(tmp_path: Path) -> None:

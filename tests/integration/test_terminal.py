@@ -128,11 +128,11 @@ def test_an_outage_is_shown_while_it_lasts_and_when_it_is_over() -> None:
         terminal.stdin.write(audio[half:])
         terminal.stdin.flush()
         terminal.wait_for(
-            re.compile(r"trying to go on for 60 s$.*○ reconnecting, try \d+: ", re.M | re.S).search
+            re.compile(r"trying to resume for 60 s$.*○ reconnecting, attempt \d+: ", re.M | re.S).search
         )
         server.start()
         terminal.wait_for(
-            lambda text: "nothing is lost" in text and re.search(r"● resumed after \d+\.\d s", text)
+            lambda text: "nothing was lost" in text and re.search(r"● resumed after \d+\.\d s", text)
         )
         terminal.stdin.close()
         assert terminal.wait() == 0

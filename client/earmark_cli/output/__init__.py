@@ -1,1 +1,1 @@
-"""What the commands print, draw and write."""
+"""Output of the commands: printed lines, the live display, and recorded files."""

@@ -1,7 +1,7 @@
-"""Keeping what was heard: a WAV file with its detections as cue points, and labels for Audacity beside it.
+"""A recorded stream: a WAV file with the detections as cue points, and a file with Audacity labels.
 
-The chunks `cue ` and `LIST adtl` are those of the RIFF specification of 1991 (Microsoft, IBM: "Multimedia
-Programming Interface and Data Specifications 1.0"), the labels Audacity's: start, end and text by tabs.
+The chunks `cue ` and `LIST adtl` are specified in Microsoft and IBM, "Multimedia Programming Interface and
+Data Specifications 1.0", 1991. Audacity labels are lines of start, end and text, separated by tabs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Self
 from earmark_client.audio import Silence
 from earmark_client.errors import RecordingError
 
-from earmark_cli.output.printer import notice
+from earmark_cli.output.console import notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 _SAMPLE_BYTES = 2
 _HEADER_BYTES = 44
-# RIFF counts in 32 bits; what is left is room for the detections.
-_MOST_BYTES = (1 << 32) - (1 << 24)
+# The sizes in a RIFF file have 32 bits. 16 MiB are reserved for the cue points.
+_MAX_AUDIO_BYTES = (1 << 32) - (1 << 24)
 
 
-class Keeper:
-    """Writes 16-bit mono audio and detections as they come, as long as its context.
+class LabelledRecording:
+    """Writes 16-bit mono audio and detections at once, until its context ends.
 
-    What cannot be written (a full disk, 4 GiB) ends the keeping with a notice, and not the listening;
-    what was written by then stays a good file, as it does when the process dies. RecordingError when the
-    files exist already, or cannot be made.
+    If the disk is full or the file reaches 4 GiB, the recording stops with a notice and the stream
+    continues. The files are valid at any time, also if the process is killed. Raises RecordingError if
+    the files exist already or cannot be created.
     """
 
     def __init__(self, path: Path, *, sample_rate_hz: int) -> None:
         if path.suffix.lower() != ".wav":
-            raise RecordingError(f"{path}: what was heard is kept as WAV: give a name that ends in .wav")
+            raise RecordingError(f"{path}: the recording is a WAV file: give a name that ends in .wav")
         self.path, self.labels_path = path, path.with_suffix(".txt")
         self._rate_hz = sample_rate_hz
         self._detections: list[Detection] = []
         self._written = 0
-        self._lock = threading.Lock()  # the audio comes on a thread of its own
+        self._lock = threading.Lock()  # the audio is read on another thread
         self._audio: IO[bytes] = _create(self.path)
         try:
             self._labels: IO[bytes] = _create(self.labels_path)
@@ -61,40 +61,40 @@ class Keeper:
         with self._lock:
             self._end()
 
-    def watch(self, blocks: Iterable[bytes | Silence]) -> Iterator[bytes | Silence]:
-        """Give the blocks on, having kept them; a silence is kept as so much of it."""
+    def record(self, blocks: Iterable[bytes | Silence]) -> Iterator[bytes | Silence]:
+        """Write blocks, a silence as zeros, and yield them unchanged."""
         for block in blocks:
             with self._lock:
                 if isinstance(block, Silence):
                     frames = round(block.seconds * self._rate_hz)
                     for start in range(0, frames, self._rate_hz):
-                        self._keep(bytes(_SAMPLE_BYTES * min(self._rate_hz, frames - start)))
+                        self._write(bytes(_SAMPLE_BYTES * min(self._rate_hz, frames - start)))
                 else:
-                    self._keep(block)
+                    self._write(block)
             yield block
 
-    def take(self, detection: Detection) -> None:
-        """Keep a detection."""
+    def add_label(self, detection: Detection) -> None:
+        """Write the label of a detection."""
         with self._lock:
             self._detections.append(detection)
             line = f"{detection.start_s:.3f}\t{detection.end_s:.3f}\t{_label(detection)}\n"
-            self._try(lambda: _put(self._labels, line.encode()))
+            self._try(lambda: _write_all(self._labels, line.encode()))
 
-    def _keep(self, data: bytes) -> None:
-        if self._written + len(data) > _MOST_BYTES:
-            self._give_up("a WAV file holds no more than 4 GiB")
+    def _write(self, data: bytes) -> None:
+        if self._written + len(data) > _MAX_AUDIO_BYTES:
+            self._stop("a WAV file cannot be larger than 4 GiB")
             return
         self._try(lambda: self._append(data))
 
     def _append(self, data: bytes) -> None:
-        _put(self._audio, data)
+        _write_all(self._audio, data)
         self._written += len(data)
-        # At once, so that the file is whole whenever the process may die.
+        # Update the header at once, so that the file is valid at any time.
         self._write_header()
 
     def _write_header(self, more_bytes: int = 0) -> None:
         self._audio.seek(0)
-        _put(self._audio, _header(self._rate_hz, self._written, more_bytes))
+        _write_all(self._audio, _header(self._rate_hz, self._written, more_bytes))
         self._audio.seek(_HEADER_BYTES + self._written)
 
     def _try(self, write: Callable[[], None]) -> None:
@@ -103,18 +103,19 @@ class Keeper:
         try:
             write()
         except OSError as error:
-            self._give_up(error.strerror or str(error))
+            self._stop(error.strerror or str(error))
 
-    def _give_up(self, reason: str) -> None:
+    def _stop(self, reason: str) -> None:
         if self._open:
-            kept_s = self._written / _SAMPLE_BYTES / self._rate_hz
+            written_s = self._written / _SAMPLE_BYTES / self._rate_hz
             self._end()
             notice(
-                f"earmark: {self.path}: {reason}: nothing is kept after {kept_s:.1f} s; the listening goes on"
+                f"earmark: {self.path}: {reason}: the recording stops after {written_s:.1f} s, the stream "
+                "continues"
             )
 
     def _end(self) -> None:
-        """Put the cue points behind the audio where there is room, and let go of the files."""
+        """Write the cue points after the audio if the disk has space, and close the files."""
         if not self._open:
             return
         self._open = False
@@ -122,29 +123,29 @@ class Keeper:
             self._audio.truncate(_HEADER_BYTES + self._written)
             chunks = _cue_chunks(self._detections, self._rate_hz) if self._detections else b""
             self._audio.seek(_HEADER_BYTES + self._written)
-            _put(self._audio, chunks)
+            _write_all(self._audio, chunks)
             self._write_header(len(chunks))
         except OSError:
-            pass  # the header still says what was written before
+            pass  # the header still states the size of the audio that was written
         for file in (self._audio, self._labels):
             file.close()
 
 
 def _create(path: Path) -> IO[bytes]:
     try:
-        # Unbuffered: what could not be written must not come back when the file is closed.
+        # Unbuffered, so that closing the file does not try again to write what failed.
         return path.open("xb", buffering=0)
     except FileExistsError:
-        raise RecordingError(f"{path} exists already: give --record another name") from None
+        raise RecordingError(f"{path} already exists: give --record another name") from None
     except OSError as error:
         raise RecordingError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _put(file: IO[bytes], data: bytes) -> None:
-    """Write all of it; a disk that fills up takes a part, and refuses the rest."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    """Write all data; when the disk is almost full, one write may write only a part."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _label(detection: Detection) -> str:
@@ -160,7 +161,7 @@ def _header(rate_hz: int, data_bytes: int, more_bytes: int) -> bytes:
 
 
 def _cue_chunks(detections: list[Detection], rate_hz: int) -> bytes:
-    """Write a cue point where each word starts, with its label and its length."""
+    """Return the chunks with a cue point at the start of each detection, its label and its length."""
     points, labels, lengths = b"", b"", b""
     for number, detection in enumerate(detections, start=1):
         start, end = round(detection.start_s * rate_hz), round(detection.end_s * rate_hz)
@@ -168,7 +169,7 @@ def _cue_chunks(detections: list[Detection], rate_hz: int) -> bytes:
         labels += _chunk(b"labl", struct.pack("<I", number) + _label(detection).encode() + b"\0")
         lengths += _chunk(b"ltxt", struct.pack("<II4sHHHH", number, end - start, b"rgn ", 0, 0, 0, 0))
     cues = _chunk(b"cue ", struct.pack("<I", len(detections)) + points)
-    # libsndfile reads no label that comes after a length.
+    # Labels come first: libsndfile ignores labels after lengths.
     return cues + _chunk(b"LIST", b"adtl" + labels + lengths)
 
 

@@ -1,4 +1,4 @@
-"""A bar on standard error for what takes a while, where somebody looks."""
+"""A progress bar on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from earmark_cli.output.printer import on_terminal
+from earmark_cli.output.console import is_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(name: str, total: float) -> Iterator[Callable[[float], object]]:
-    """Give a function that is told how much of `total` is done."""
-    if not on_terminal(sys.stderr):
+    """Show a bar; yield a function that sets how much of `total` is done."""
+    if not is_terminal(sys.stderr):
         yield lambda _: None
         return
     from rich.console import Console

@@ -1,1 +1,1 @@
-"""`earmark plot`: a recording's timeline, as a page or as an image."""
+"""`earmark plot`: the timeline of a recording, as an HTML page or as an image."""

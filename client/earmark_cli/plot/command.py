@@ -1,4 +1,4 @@
-"""`earmark plot`: a recording with what was heard in it, as a page that plays it or as a picture."""
+"""`earmark plot`: draw a recording with its scores and detections."""
 
 from __future__ import annotations
 
@@ -10,46 +10,85 @@ from earmark_client.errors import InvalidRequestError, NotInstalledError, Record
 from earmark_client.recording import Recording
 
 from earmark_cli.connection import connected
-from earmark_cli.output.printer import notice
+from earmark_cli.keyword_options import keyword_options, keyword_settings
+from earmark_cli.options import (
+    add_command,
+    json_option,
+    model_option,
+    offset_seconds,
+    positive_seconds,
+    server_options,
+)
+from earmark_cli.output.console import notice
 from earmark_cli.output.progress_bar import progress_bar
-from earmark_cli.plot.scores import blocks, hear
 from earmark_cli.plot.timeline import Timeline
-from earmark_cli.streaming import keyword_settings
+from earmark_cli.score_track import collect_scores
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterator
 
+    from earmark_cli.options import Commands
     from earmark_cli.plot.timeline import Samples
 
-LONGEST_S = 600.0
+_LONGEST_S = 600.0
 
 
-def plot(args: argparse.Namespace) -> int:
-    """Hear one recording and draw it."""
-    if args.out.suffix == ".html":
-        from earmark_cli.plot.html_page import write
-    elif args.out.suffix == ".png":
-        try:
-            from earmark_cli.plot.image import write
-        except ImportError as error:
-            raise NotInstalledError(
-                f"a picture needs matplotlib ({error}): `pip install 'earmark[plot]'`, or write a page, "
-                f"{args.out.with_suffix('.html')}, which needs nothing more"
-            ) from error
-    else:
-        raise InvalidRequestError(f"{args.out}: give a name that ends in .html or .png")
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(
+        commands,
+        "plot",
+        "draw a recording with its scores and detections",
+        run,
+        server_options(),
+        json_option(),
+        model_option(),
+        keyword_options(),
+    )
+    parser.add_argument("file", metavar="FILE", help="WAV, FLAC, Ogg or MP3")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("timeline.html"),
+        metavar="FILE",
+        help="a page that plays the recording (.html), or an image (.png, requires matplotlib); "
+        "default: timeline.html",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=offset_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="start of the drawn part (default: 0)",
+    )
+    parser.add_argument(
+        "--to",
+        dest="end",
+        type=positive_seconds,
+        metavar="SECONDS",
+        help=f"end of the drawn part, at most {_LONGEST_S / 60:g} minutes after --from "
+        "(default: end of the recording)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect the scores of one recording, and draw them."""
+    write = _writer(args.out)
     with Recording(args.file) as recording:
-        samples, rate_hz = _part(recording, args.start, args.end), recording.sample_rate_hz
+        samples, rate_hz = _read_part(recording, args.start, args.end), recording.sample_rate_hz
     with connected(args) as (_, client), progress_bar(args.file, len(samples) / rate_hz) as on_progress:
-        heard = hear(
+        track = collect_scores(
             client,
-            blocks(samples, rate_hz),
+            _blocks(samples, rate_hz),
             sample_rate_hz=rate_hz,
             model=args.model,
             keywords=keyword_settings(client, args),
             on_progress=on_progress,
         )
-    timeline = Timeline(Path(args.file).name, args.start, rate_hz, samples, heard)
+    timeline = Timeline(Path(args.file).name, args.start, rate_hz, samples, track)
     try:
         write(timeline, args.out)
     except OSError as error:
@@ -58,28 +97,52 @@ def plot(args: argparse.Namespace) -> int:
     return 0
 
 
-def _part(recording: Recording, start_s: float, end_s: float | None) -> Samples:
-    """Read what is to be drawn; RecordingError where that is nothing, or too long."""
+def _writer(out: Path) -> Callable[[Timeline, Path], None]:
+    """Return the function that writes such a file. Raises EarmarkError if there is none."""
+    if out.suffix == ".html":
+        from earmark_cli.plot.timeline_page import write_page
+
+        return write_page
+    if out.suffix != ".png":
+        raise InvalidRequestError(f"{out}: give a name that ends in .html or .png")
+    try:
+        from earmark_cli.plot.timeline_image import write_image
+    except ImportError as error:
+        raise NotInstalledError(
+            f"an image requires matplotlib ({error}): `pip install 'earmark[plot]'`, or write a page, "
+            f"{out.with_suffix('.html')}, which requires nothing else"
+        ) from error
+    return write_image
+
+
+def _read_part(recording: Recording, start_s: float, end_s: float | None) -> Samples:
+    """Read the part to draw. Raises RecordingError if it is empty or too long."""
     first = round(start_s * recording.sample_rate_hz)
     last = None if end_s is None else round(end_s * recording.sample_rate_hz)
-    most = round(LONGEST_S * recording.sample_rate_hz)
+    limit = round(_LONGEST_S * recording.sample_rate_hz)
     parts: list[Samples] = []
-    position = taken = 0
+    position = length = 0
     for block in recording:
         samples = np.frombuffer(block, "<i2")
         part = samples[max(0, first - position) : None if last is None else max(0, last - position)]
         parts.append(part)
-        taken, position = taken + len(part), position + len(samples)
-        if taken > most:
+        length, position = length + len(part), position + len(samples)
+        if length > limit:
             raise RecordingError(
-                f"{recording.path}: at most {LONGEST_S / 60:g} minutes can be drawn: choose them with "
+                f"{recording.path}: at most {_LONGEST_S / 60:g} minutes can be drawn: choose them with "
                 "--from SECONDS --to SECONDS"
             )
         if last is not None and position >= last:
             break
-    if not taken:
+    if not length:
         raise RecordingError(
-            f"{recording.path}: nothing of it lies in what --from and --to leave: it has "
-            f"{position / recording.sample_rate_hz:.1f} s"
+            f"{recording.path}: there is no audio between --from and --to: the recording is "
+            f"{position / recording.sample_rate_hz:.1f} s long"
         )
     return np.concatenate(parts)
+
+
+def _blocks(samples: Samples, sample_rate_hz: int) -> Iterator[Samples]:
+    """Split samples into blocks of one second."""
+    for start in range(0, len(samples), sample_rate_hz):
+        yield samples[start : start + sample_rate_hz]

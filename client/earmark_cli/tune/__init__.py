@@ -1,1 +1,1 @@
-"""`earmark tune`: thresholds from labelled recordings."""
+"""`earmark tune`: choose thresholds with your own recordings."""

@@ -1,134 +1,174 @@
-"""`earmark tune`: how well keywords are heard in recordings of one's own, and the thresholds that fit."""
+"""`earmark tune`: choose thresholds with your own recordings."""
 
 from __future__ import annotations
 
+import argparse
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_client.audio import Silence
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 from earmark_client.recording import Recording
 
+from earmark_cli.audio_sources import concerns_one_recording
 from earmark_cli.connection import connected
-from earmark_cli.output.printer import JsonPrinter, TextPrinter, notice
+from earmark_cli.options import add_command, json_option, model_option, number, server_options
+from earmark_cli.output.printer import make_printer
 from earmark_cli.output.progress_bar import progress_bar
-from earmark_cli.plot.scores import hear
-from earmark_cli.streaming import OF_THE_RECORDING
-from earmark_cli.tune.thresholds import Evidence, peaks
+from earmark_cli.score_track import collect_scores
+from earmark_cli.tune.operating_point import KeywordScores, pick_peaks
+from earmark_cli.tune.report import print_points, print_points_as_json, warn
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from earmark_client.audio import Chunk
     from earmark_client.sync_client import SyncClient
 
-    from earmark_cli.plot.scores import Heard
-    from earmark_cli.tune.thresholds import Point
+    from earmark_cli.options import Commands
+    from earmark_cli.output.printer import Printer
+    from earmark_cli.score_track import ScoreTrack
+    from earmark_cli.tune.operating_point import OperatingPoint
 
-LAYOUT = """\
-DIR/<keyword>/...  recordings in which that keyword is said once
-DIR/...            all else: audio in which no keyword is said, such as other
-                   words, talk, noise: the longer the better; recordings of one
-                   keyword count as such audio for the others
+_FOLDER_LAYOUT = """\
+DIR/<keyword>/...  recordings of that keyword, one utterance each
+DIR/...            everything else: audio without any keyword, such as other
+                   words, conversation and noise; the more the better. For each
+                   keyword, recordings of the other keywords count too.
 """
 
 _SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-# A word's score peaks after the word: what follows a recording is to be heard out.
+# The score of a keyword peaks after the keyword, so silence is appended to each recording.
 _PAUSE_S = 1.0
-_FEW = 30
-# No event in a time t shows, at 95%, a rate below 3/t (Hanley and Lippman-Hand 1983).
-_RULE_OF_THREE = 3.0
 
 
-def tune(args: argparse.Namespace) -> int:
-    """Hear all recordings of a folder; print, and draw, each keyword's curve, and the options that fit."""
-    printer: JsonPrinter | TextPrinter = JsonPrinter() if args.json else TextPrinter()
-    write = _drawing(args.out)
-    files = _find(args.folder)
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(
+        commands,
+        "tune",
+        "choose thresholds with your own recordings",
+        run,
+        server_options(),
+        json_option(),
+        model_option(),
+    )
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _FOLDER_LAYOUT
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder with the recordings")
+    parser.add_argument(
+        "--fa-per-hour",
+        type=_rate_per_hour,
+        default=0.5,
+        metavar="N",
+        help="allowed false alarms per hour of each keyword (default: 0.5)",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="also draw the DET curves: an image (.png, .svg) or a page (.html); requires matplotlib",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score all recordings of a folder; print and draw operating points, and the options to use."""
+    printer = make_printer(args)
+    write_plot = _plot_writer(args.out)
+    files = _find_recordings(args.folder)
     with connected(args) as (_, client):
         active = client.get_model(args.model).keywords
-        said = {one.keyword for one in active} & {_word(path, args.folder) for path in files}
-        if not said:
+        recorded = {_keyword_of(path, args.folder) for path in files}
+        all_scores = {one.keyword: KeywordScores(one) for one in active if one.keyword in recorded}
+        if not all_scores:
             raise RecordingError(
-                f"{args.folder} holds no folder named like a keyword of the model (it knows "
-                f"{', '.join(one.keyword for one in active)}): put recordings of a word into "
-                f"{args.folder / active[0].keyword}, one word a file"
+                f"{args.folder} contains no folder named after a keyword of the model "
+                f"({', '.join(one.keyword for one in active)}): move the recordings of a keyword to "
+                f"{args.folder / active[0].keyword}, one utterance per file"
             )
-        evidence = {one.keyword: Evidence(one) for one in active if one.keyword in said}
-        failed = _listen(client, files, args, evidence, printer)
-    tuned = [(one, one.proposed(args.fa_per_hour)) for one in evidence.values()]
-    for one, proposed in tuned:
-        printer.tuned(one, proposed)
-    options = [f"--keyword {one.active.keyword}={proposed.threshold:g}" for one, proposed in tuned]
+        failed = _score_files(client, files, args, all_scores, printer)
+    tuned = [(scores, scores.point_for(args.fa_per_hour)) for scores in all_scores.values()]
+    for scores, proposed in tuned:
+        if args.json:
+            print_points_as_json(scores, proposed)
+        else:
+            print_points(scores, proposed)
+    options = [f"--keyword {scores.active.keyword}={proposed.threshold:g}" for scores, proposed in tuned]
+    command = f"earmark listen {' '.join(options)}"
     if not args.json:
-        _advise(evidence, args)
-        print(f"earmark listen {' '.join(options)}")
-    if write:
+        warn(all_scores.values(), args.fa_per_hour)
+        print(command)
+    if write_plot:
         try:
-            write(tuned, args.folder.resolve().name, f"earmark listen {' '.join(options)}", args.out)
+            write_plot(tuned, args.folder.resolve().name, command, args.out)
         except OSError as error:
             raise RecordingError(f"{args.out} cannot be written: {error.strerror}") from error
     return 1 if failed else 0
 
 
-def _drawing(out: Path | None) -> Callable[[list[tuple[Evidence, Point]], str, str, Path], None] | None:
-    """Give what draws into such a file, before the recordings are heard, which may take long."""
+def _plot_writer(
+    out: Path | None,
+) -> Callable[[list[tuple[KeywordScores, OperatingPoint]], str, str, Path], None] | None:
+    """Return the function that draws such a file. Raises EarmarkError if there is none.
+
+    This comes first, because scoring the recordings may take long.
+    """
     if out is None:
         return None
     if out.suffix not in {".png", ".svg", ".html"}:
         raise InvalidRequestError(f"{out}: give a name that ends in .png, .svg or .html")
     try:
-        from earmark_cli.tune.det_image import write
+        from earmark_cli.tune.det_plot import write_det_plot
     except ImportError as error:
         raise NotInstalledError(
-            f"{out} needs matplotlib ({error}): `pip install 'earmark[plot]'`, or leave -o out"
+            f"{out} requires matplotlib ({error}): `pip install 'earmark[plot]'`, or omit -o"
         ) from error
-    return write
+    return write_det_plot
 
 
-def _find(folder: Path) -> list[Path]:
+def _find_recordings(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise RecordingError(f"{folder} is no folder: name the one that holds your recordings")
+        raise RecordingError(f"{folder} is not a folder: give the folder with your recordings")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not files:
-        raise RecordingError(f"{folder} holds no recordings (WAV, FLAC, Ogg or MP3)")
+        raise RecordingError(f"{folder} contains no recordings (WAV, FLAC, Ogg or MP3)")
     return files
 
 
-def _word(path: Path, folder: Path) -> str:
-    """Give the name of the folder in DIR that a file lies in; empty for one in DIR itself."""
+def _keyword_of(path: Path, folder: Path) -> str:
+    """Return the name of the folder in DIR that contains a file, empty for a file in DIR itself."""
     parts = path.relative_to(folder).parts
     return parts[0] if len(parts) > 1 else ""
 
 
-def _listen(
+def _score_files(
     client: SyncClient,
     files: list[Path],
     args: argparse.Namespace,
-    evidence: dict[str, Evidence],
-    printer: JsonPrinter | TextPrinter,
+    all_scores: dict[str, KeywordScores],
+    printer: Printer,
 ) -> bool:
-    """Hear the files, and put what comes of them into the evidence; True if any could not be."""
+    """Add the scores of all files to `all_scores`; return whether any file failed."""
     failed, done_bytes = False, 0
     sizes = [path.stat().st_size for path in files]
     with progress_bar(str(args.folder), sum(sizes)) as on_progress:
         for path, size in zip(files, sizes, strict=True):
             try:
                 with Recording(path) as recording:
-                    told = partial(_tell, on_progress, done_bytes, size, recording.duration_s)
-                    heard = hear(
+                    track = collect_scores(
                         client,
-                        _then_pause(recording),
+                        _with_pause(recording),
                         sample_rate_hz=recording.sample_rate_hz,
                         model=args.model,
-                        keywords=list(evidence),
-                        on_progress=told,
+                        keywords=list(all_scores),
+                        on_progress=partial(
+                            _report_progress, on_progress, done_bytes, size, recording.duration_s
+                        ),
                     )
-                _take(heard, _word(path, args.folder), evidence)
+                _add_scores(track, _keyword_of(path, args.folder), all_scores)
             except (RecordingError, InvalidRequestError) as error:
-                if isinstance(error, InvalidRequestError) and error.reason not in OF_THE_RECORDING:
+                if not concerns_one_recording(error):
                     raise
                 printer.failure(str(path), error)
                 failed = True
@@ -136,45 +176,35 @@ def _listen(
     return failed
 
 
-def _tell(
-    on_progress: Callable[[float], object], done: float, size: float, length_s: float | None, at_s: float
+def _report_progress(
+    on_progress: Callable[[float], object],
+    done_bytes: float,
+    size_bytes: float,
+    duration_s: float | None,
+    processed_s: float,
 ) -> None:
-    on_progress(done + size * min(1.0, at_s / length_s) if length_s else done)
+    share = min(1.0, processed_s / duration_s) if duration_s else 0.0
+    on_progress(done_bytes + size_bytes * share)
 
 
-def _take(heard: Heard, word: str, evidence: dict[str, Evidence]) -> None:
-    length_s = max(0.0, float(heard.offsets_s.max(initial=0.0)) - _PAUSE_S)
-    for column, (keyword, one) in enumerate(evidence.items()):
-        if keyword == word:
-            one.said.append(float(heard.scores[:, column].max(initial=0.0)))
+def _add_scores(track: ScoreTrack, keyword: str, all_scores: dict[str, KeywordScores]) -> None:
+    """Add the scores of a recording of a keyword, or of other audio."""
+    length_s = max(0.0, float(track.offsets_s.max(initial=0.0)) - _PAUSE_S)
+    for column, (name, scores) in enumerate(all_scores.items()):
+        if name == keyword:
+            scores.recording_scores.append(float(track.scores[:, column].max(initial=0.0)))
         else:
-            one.peaks += peaks(heard, column).tolist()
-            one.hours += length_s / 3600
+            scores.other_peaks += pick_peaks(track, column).tolist()
+            scores.other_hours += length_s / 3600
 
 
-def _advise(evidence: dict[str, Evidence], args: argparse.Namespace) -> None:
-    """Say what there is too little of for the options to mean much."""
-    few = [keyword for keyword, one in evidence.items() if len(one.said) < _FEW]
-    if few:
-        notice(f"earmark: fewer than {_FEW} recordings of {', '.join(few)}: take their thresholds as a guess")
-    hours = min(one.hours for one in evidence.values())
-    if hours == 0:
-        notice("earmark: no audio without the keyword, so nothing is known of false alarms: add some to DIR")
-    elif _RULE_OF_THREE / hours > args.fa_per_hour:
-        notice(
-            f"earmark: {hours:.2f} h of audio without the keyword show no rate below "
-            f"{_RULE_OF_THREE / hours:.2g} false alarms per hour; for {args.fa_per_hour:g} it takes "
-            f"{_RULE_OF_THREE / args.fa_per_hour:.2g} h"
-        )
-    limit = args.fa_per_hour
-    for keyword, one in evidence.items():
-        if one.hours and one.proposed(limit).alarms > limit * one.hours:
-            notice(
-                f"earmark: no threshold of {keyword} keeps to {limit:g} false alarms per hour: listen to "
-                f"what is heard as it, with `earmark spot` and `earmark plot`"
-            )
-
-
-def _then_pause(recording: Recording) -> Iterator[Chunk]:
+def _with_pause(recording: Recording) -> Iterator[Chunk]:
     yield from recording
     yield Silence(_PAUSE_S)
+
+
+def _rate_per_hour(text: str) -> float:
+    value = number(text)
+    if value is None or not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 3600")
+    return value

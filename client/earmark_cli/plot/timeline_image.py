@@ -1,4 +1,7 @@
-"""A timeline as a PNG, drawn by matplotlib (the extra `plot`); colours by Okabe and Ito (2008)."""
+"""The timeline of a recording as an image, drawn by matplotlib (extra `plot`).
+
+Colours: Okabe and Ito, "Color Universal Design", 2008.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,25 @@ if TYPE_CHECKING:
 
     from earmark_cli.plot.timeline import Timeline
 
-_CURVE, _LIMIT, _FOUND, _WAVE = "#0072b2", "#d55e00", "#009e73", "#555555"
+_CURVE, _THRESHOLD, _DETECTION, _WAVE = "#0072b2", "#d55e00", "#009e73", "#555555"
 _DPI = 110
 _INCHES_PER_S = 0.5
 _LETTER_INCHES = 0.09
-_LEAST_INCHES, _MOST_INCHES = 10.0, 60.0
+_MIN_INCHES, _MAX_INCHES = 10.0, 60.0
 
 
-def write(timeline: Timeline, path: Path) -> None:
-    """Write the picture; OSError where that cannot be."""
+def write_image(timeline: Timeline, path: Path) -> None:
+    """Write the image. Raises OSError if that fails."""
     draw(timeline).savefig(path, dpi=_DPI)
 
 
 def draw(timeline: Timeline) -> Figure:
-    """Draw waveform, mel spectrogram and the keywords' scores above each other."""
-    heard, start_s = timeline.heard, timeline.start_s
+    """Draw the waveform, the mel spectrogram and the scores of the keywords below each other."""
+    track, start_s = timeline.track, timeline.start_s
     end_s = start_s + timeline.duration_s
-    width = min(_MOST_INCHES, max(_LEAST_INCHES, _INCHES_PER_S * timeline.duration_s))
+    width = min(_MAX_INCHES, max(_MIN_INCHES, _INCHES_PER_S * timeline.duration_s))
     columns = min(round(width * _DPI), len(timeline.samples))
-    heights = [1.1, 1.5, *[0.5] * len(timeline.shown)]
+    heights = [1.1, 1.5, *[0.5] * len(timeline.drawn)]
     figure = Figure(figsize=(width, sum(heights) + 1), layout="constrained")
     wave, mel, *rows = figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
 
@@ -57,25 +60,31 @@ def draw(timeline: Timeline) -> Figure:
     )
     mel.set_ylabel("mel, Hz", rotation=0, ha="right", va="center")
 
-    names = {}
-    for axes, i in zip(rows, timeline.shown, strict=True):
-        active = heard.started.keywords[i]
-        names[active.keyword] = axes
-        axes.plot(start_s + heard.offsets_s, heard.scores[:, i], color=_CURVE, linewidth=1.2)
-        axes.axhline(active.threshold, color=_LIMIT, linewidth=1, linestyle=(0, (5, 3)))
+    rows_by_keyword = {}
+    for axes, i in zip(rows, timeline.drawn, strict=True):
+        active = track.started.keywords[i]
+        rows_by_keyword[active.keyword] = axes
+        axes.plot(start_s + track.offsets_s, track.scores[:, i], color=_CURVE, linewidth=1.2)
+        axes.axhline(active.threshold, color=_THRESHOLD, linewidth=1, linestyle=(0, (5, 3)))
         axes.set(ylim=(0, 1.08), yticks=[0, 1])
         axes.tick_params(labelsize=7)
         axes.set_ylabel(active.keyword, rotation=0, ha="right", va="center")
-    free_s = 0.0  # of the lower of two lines
-    for one in heard.detections:
-        for axes in (wave, names[one.keyword]):
-            axes.axvspan(start_s + one.start_s, start_s + one.end_s, color=_FOUND, alpha=0.25, linewidth=0)
-        line = 0 if one.start_s >= free_s else 1
-        above = (start_s + one.start_s, 1.06 + 0.14 * line)
-        wave.annotate(one.keyword, above, xycoords=("data", "axes fraction"), fontsize=8)
+    free_s = 0.0  # where the lower of two lines of names is free
+    for detection in track.detections:
+        for axes in (wave, rows_by_keyword[detection.keyword]):
+            axes.axvspan(
+                start_s + detection.start_s,
+                start_s + detection.end_s,
+                color=_DETECTION,
+                alpha=0.25,
+                linewidth=0,
+            )
+        line = 0 if detection.start_s >= free_s else 1
+        above = (start_s + detection.start_s, 1.06 + 0.14 * line)
+        wave.annotate(detection.keyword, above, xycoords=("data", "axes fraction"), fontsize=8)
         if line == 0:
-            free_s = one.start_s + len(one.keyword) * _LETTER_INCHES * timeline.duration_s / width
+            free_s = detection.start_s + len(detection.keyword) * _LETTER_INCHES * timeline.duration_s / width
     figure.axes[-1].set_xlabel(
-        "seconds (dashed: the threshold; shaded: where a keyword was said; its score rises a moment after)"
+        "seconds (dashed: threshold; shaded: detections; scores rise shortly after the keyword)"
     )
     return figure

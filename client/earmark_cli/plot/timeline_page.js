@@ -1,46 +1,4 @@
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; media-src data:">
-<title>@@TITLE@@</title>
-<style>
-:root { color-scheme: light dark; --ground: #fff; --ink: #1c1c1c; --soft: #5c5c5c; --line: #d5d5d5;
-  --curve: #0072b2; --limit: #b34a00; --found: #009e73; --wave: #555; --cursor: #c00 }
-@media (prefers-color-scheme: dark) { :root { --ground: #16181b; --ink: #ececec; --soft: #a8a8a8;
-  --line: #3a3d42; --curve: #56b4e9; --limit: #e69f00; --found: #29c79a; --wave: #aaa; --cursor: #ff6b6b } }
-body { margin: 1.5em auto; max-width: 76em; padding: 0 1em; font: 15px/1.45 system-ui, sans-serif;
-  background: var(--ground); color: var(--ink) }
-h1 { font-size: 1.3em; margin: 0 }
-p { margin: .2em 0 .8em; color: var(--soft) }
-audio { width: 100%; margin-bottom: .5em }
-button { font: inherit; padding: .15em .7em }
-#plot { position: relative; margin: .6em 0; cursor: crosshair }
-canvas { display: block; width: 100% }
-#cursor { position: absolute; top: 0; bottom: 0; width: 2px; background: var(--cursor); pointer-events: none }
-table { border-collapse: collapse; margin-top: 1em }
-td, th { padding: .1em 1.2em .1em 0; text-align: right; border-bottom: 1px solid var(--line) }
-td:nth-child(2), th:nth-child(2) { text-align: left }
-</style>
-<h1>@@TITLE@@</h1>
-<p>@@SUMMARY@@. @@HIDDEN@@</p>
-<audio id="sound" controls preload="auto" src="@@SOUND@@"></audio>
-<div>
-  <button id="in">Zoom in</button> <button id="out">Zoom out</button> <button id="all">Whole</button>
-  <span>Click into the plot to listen from there.</span>
-</div>
-<p>Dashed: the threshold. Shaded: where a keyword was said; its score rises a moment after.</p>
-<div id="plot"><canvas id="canvas" role="img"
-  aria-label="Waveform, mel spectrogram and each keyword's score over time; the table below says what was heard">
-</canvas><div id="cursor" hidden></div></div>
-<table>
-  <thead><tr><th>from, s</th><th>keyword</th><th>to, s</th><th>confidence</th><th></th></tr></thead>
-  <tbody id="detections"></tbody>
-</table>
-<script>
-"use strict";
-const data = @@DATA@@;
+// Draws `data`, which the page defines, and plays the recording.
 const bytes = (text, Type) => new Type(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
 const wave = bytes(data.wave, Int8Array), mel = bytes(data.mel, Uint8Array);
 const columns = mel.length / data.mel_bands;
@@ -52,7 +10,7 @@ const LEFT = 84, TOP = 34, WAVE = 90, MEL = 130, ROW = 42, GAP = 10, AXIS = 24;
 const HEIGHT = TOP + WAVE + GAP + MEL + GAP + data.keywords.length * ROW + AXIS;
 let from = 0, to = data.duration_s, width = 0;
 
-// Cividis (Nunez et al. 2018): even steps for colour-blind eyes too.
+// Cividis (Nunez et al. 2018): perceptually uniform, also with colour blindness.
 const STOPS = [[0, 32, 77], [65, 77, 107], [124, 123, 120], [187, 175, 113], [255, 234, 70]];
 const image = document.createElement("canvas");
 image.width = columns;
@@ -94,12 +52,12 @@ function draw() {
   for (const one of data.detections) {
     if (one.end_s < from || one.start_s > to) continue;
     const left = x(one.start_s), right = x(one.end_s);
-    c.globalAlpha = .22; c.fillStyle = colour("found");
+    c.globalAlpha = .22; c.fillStyle = colour("detection");
     c.fillRect(left, TOP, Math.max(1, right - left), WAVE);
     const row = data.keywords.findIndex(known => known.keyword === one.keyword);
     c.fillRect(left, TOP + WAVE + GAP + MEL + GAP + row * ROW, Math.max(1, right - left), ROW - 4);
     c.globalAlpha = 1;
-    // On the lower of two lines, where it has room.
+    // On the lower of two lines if that is free.
     const line = left >= free[1] ? 1 : 0;
     if (left >= free[line]) {
       label(one.keyword, 8 + 15 * line, "left", left, "ink");
@@ -136,7 +94,7 @@ function draw() {
     c.beginPath(); c.rect(LEFT, y, width - LEFT, ROW); c.clip();
     c.strokeStyle = colour("line"); c.lineWidth = 1;
     c.beginPath(); c.moveTo(LEFT, low + .5); c.lineTo(width, low + .5); c.stroke();
-    c.strokeStyle = colour("limit"); c.setLineDash([5, 4]);
+    c.strokeStyle = colour("threshold"); c.setLineDash([5, 4]);
     c.beginPath(); c.moveTo(LEFT, at(one.threshold)); c.lineTo(width, at(one.threshold)); c.stroke();
     c.setLineDash([]); c.strokeStyle = colour("curve"); c.lineWidth = 1.5;
     c.beginPath();
@@ -178,7 +136,7 @@ function follow() {
   if (!sound.paused) requestAnimationFrame(follow);
 }
 
-function listen(at) {
+function play(at) {
   sound.currentTime = Math.max(0, at);
   sound.play();
 }
@@ -186,19 +144,17 @@ function listen(at) {
 $("in").onclick = () => zoom(.5);
 $("out").onclick = () => zoom(2);
 $("all").onclick = () => show(0, data.duration_s);
-canvas.onclick = event => { if (event.offsetX >= LEFT) listen(seconds(event.offsetX)); };
+canvas.onclick = event => { if (event.offsetX >= LEFT) play(seconds(event.offsetX)); };
 sound.onplay = sound.onseeked = follow;
 for (const one of data.detections) {
   const row = $("detections").insertRow(), button = document.createElement("button");
   for (const text of [(one.start_s + data.start_s).toFixed(2), one.keyword, (one.end_s + data.start_s).toFixed(2),
     one.confidence.toFixed(2)]) row.insertCell().textContent = text;
-  button.textContent = "Listen";
-  button.ariaLabel = "Listen to " + one.keyword + " at " + (one.start_s + data.start_s).toFixed(2) + " seconds";
-  button.onclick = () => listen(one.start_s - .3);
+  button.textContent = "Play";
+  button.ariaLabel = "Play " + one.keyword + " at " + (one.start_s + data.start_s).toFixed(2) + " seconds";
+  button.onclick = () => play(one.start_s - .3);
   row.insertCell().append(button);
 }
 addEventListener("resize", draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 draw();
-</script>
-</html>

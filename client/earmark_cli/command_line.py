@@ -1,0 +1,43 @@
+"""The command line of `earmark`: all commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.metadata import version
+
+from earmark_cli import classify, completion, demo, health, listen, models, spot, web
+from earmark_cli.plot import command as plot
+from earmark_cli.tune import command as tune
+
+_DESCRIPTION = """\
+Keyword spotting in live or recorded audio, over gRPC.
+
+Without --server, commands start a server inside this process when they need one.
+"""
+
+_EPILOG = """\
+examples:
+  earmark demo                                   the bundled recording, in real time
+  earmark spot meeting.flac --keyword stop=0.8   a recording, as fast as possible
+  arecord -q -t raw -f S16_LE -r 16000 | earmark spot -
+  earmark listen --server kws.example.org:50051  live audio from the microphone
+
+exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted
+results go to standard output, notices and errors to standard error
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; the parsed `run` is the function of the chosen command."""
+    parser = argparse.ArgumentParser(
+        prog="earmark",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (spot, demo, listen, classify, plot, tune, web, models, health):
+        command.add_parser(commands)
+    completion.add_parser(commands, parser)
+    return parser

@@ -1,0 +1,165 @@
+"""Options that several commands share, and parsers for the values of options."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from typing import TYPE_CHECKING
+
+from earmark_client.addresses import grpc_target
+from earmark_client.errors import InvalidRequestError
+from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+    *parents: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """Add a command with the options of `parents`; return its parser. `run` returns the exit code."""
+    parser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=parents
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def server_options(default: str = "a server inside this process") -> argparse.ArgumentParser:
+    """Return a parent parser with --server and the credentials for that server."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--server",
+        type=server_address,
+        metavar="HOST:PORT",
+        # argparse parses a default that is a string as if it were typed.
+        default=os.environ.get("EARMARK_SERVER") or None,
+        help=f"the server to connect to (default: $EARMARK_SERVER, else {default})",
+    )
+    credentials = parser.add_argument_group("credentials for --server")
+    credentials.add_argument(
+        "--tls",
+        action="store_true",
+        default=None,
+        help="encrypt the connection (default: $EARMARK_TLS, else plain text)",
+    )
+    credentials.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="PEM file of the certificate authorities to trust instead of the public ones; implies --tls "
+        "(default: $EARMARK_CA)",
+    )
+    credentials.add_argument(
+        "--certificate",
+        metavar="FILE",
+        help="PEM file of the client certificate; implies --tls (default: $EARMARK_CERTIFICATE)",
+    )
+    credentials.add_argument(
+        "--key", metavar="FILE", help="PEM file of the key of --certificate (default: $EARMARK_KEY)"
+    )
+    credentials.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="file that contains the bearer token (default: the token itself in $EARMARK_TOKEN); without "
+        "TLS it is sent only to this machine",
+    )
+    return parser
+
+
+def json_option() -> argparse.ArgumentParser:
+    """Return a parent parser with --json."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON, one object per line (docs/output.schema.json)"
+    )
+    return parser
+
+
+def model_option() -> argparse.ArgumentParser:
+    """Return a parent parser with --model."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="the model to use (default: the server's default model)"
+    )
+    return parser
+
+
+def resume_option() -> argparse.ArgumentParser:
+    """Return a parent parser with --resume-within."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--resume-within",
+        type=_resume_seconds,
+        default=DEFAULT_RESUME_WITHIN_S,
+        metavar="SECONDS",
+        help="how long to try to resume the stream after the connection or the server is lost "
+        f"(default: {DEFAULT_RESUME_WITHIN_S:g}; 0: never)",
+    )
+    return parser
+
+
+def server_address(text: str) -> str:
+    """Parse HOST:PORT."""
+    try:
+        return grpc_target(text)
+    except InvalidRequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers between two bounds, both included."""
+
+    def parse(text: str) -> int:
+        value = number(text)
+        if value is None or value != int(value) or not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} to {highest}")
+        return int(value)
+
+    return parse
+
+
+def probability(text: str) -> float:
+    """Parse a number between 0 and 1, both excluded."""
+    value = number(text)
+    if value is None or not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
+
+
+def positive_seconds(text: str) -> float:
+    """Parse a length of time above 0."""
+    value = number(text)
+    if value is None or value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def offset_seconds(text: str) -> float:
+    """Parse an offset of at least 0."""
+    value = number(text)
+    if value is None or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0")
+    return value
+
+
+def number(text: str) -> float | None:
+    """Parse a finite number; return None for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _resume_seconds(text: str) -> float:
+    value = number(text)
+    if value is None or not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+    return value

@@ -1,0 +1,72 @@
+"""All scores and detections of a recording, collected from a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from earmark_client.events import Detection, Scores, Started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from earmark_client.audio import Chunk, KeywordSetting
+    from earmark_client.sync_client import SyncClient
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+# The server rounds it up to one step of the model.
+_SCORE_INTERVAL_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTrack:
+    """The settings, the scores and the detections of a stream.
+
+    `offsets_s` [frames]: end of the audio to which a score belongs. `scores` [frames, keywords]: in the
+    order of `started.keywords`.
+    """
+
+    started: Started
+    offsets_s: Floats
+    scores: Floats
+    detections: tuple[Detection, ...]
+
+
+def collect_scores(
+    client: SyncClient,
+    audio: Iterable[Chunk],
+    *,
+    sample_rate_hz: int,
+    model: str = "",
+    keywords: Iterable[str | KeywordSetting] = (),
+    on_progress: Callable[[float], object] = lambda _: None,
+) -> ScoreTrack:
+    """Stream a recording and collect its scores; call `on_progress` with the processed seconds."""
+    events = client.stream(
+        audio,
+        sample_rate_hz=sample_rate_hz,
+        model=model,
+        keywords=keywords,
+        score_interval_s=_SCORE_INTERVAL_S,
+    )
+    started = next(events)
+    assert isinstance(started, Started), "a stream begins with Started"
+    offsets_s: list[float] = []
+    rows: list[Floats] = []
+    detections: list[Detection] = []
+    columns: list[int] = []
+    for event in events:
+        match event:
+            case Scores():
+                if not columns:
+                    labels = [score.label for score in event.scores]
+                    columns = [labels.index(active.keyword) for active in started.keywords]
+                offsets_s.append(event.offset_s)
+                rows.append(np.array([event.scores[i].score for i in columns], np.float32))
+                on_progress(event.offset_s)
+            case Detection():
+                detections.append(event)
+    scores = np.array(rows, np.float32).reshape(len(rows), len(started.keywords))
+    return ScoreTrack(started, np.array(offsets_s, np.float32), scores, tuple(detections))

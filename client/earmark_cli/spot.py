@@ -1,0 +1,86 @@
+"""`earmark spot`: spot keywords in recordings, or in raw samples from standard input."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from earmark_client.audio import AudioFormat, Encoding
+from earmark_client.recording import Recording
+
+from earmark_cli.audio_sources import RawInput
+from earmark_cli.keyword_options import keyword_options
+from earmark_cli.options import (
+    add_command,
+    json_option,
+    model_option,
+    resume_option,
+    server_options,
+    whole_number,
+)
+from earmark_cli.stream_runner import block_length_s, stream_recordings
+
+if TYPE_CHECKING:
+    import argparse
+
+    from earmark_cli.options import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(
+        commands,
+        "spot",
+        "spot keywords in recordings",
+        run,
+        server_options(),
+        json_option(),
+        model_option(),
+        keyword_options(),
+        resume_option(),
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="WAV, FLAC, Ogg or MP3; - reads raw samples from standard input",
+    )
+    parser.add_argument(
+        "--pace", action="store_true", help="send the audio in real time (default: as fast as possible)"
+    )
+    raw = parser.add_argument_group("format of raw samples from standard input (FILE is -)")
+    raw.add_argument(
+        "--rate",
+        type=whole_number(8000, 192_000),
+        default=16000,
+        metavar="HZ",
+        help="sample rate, 8000 to 192000 (default: 16000)",
+    )
+    raw.add_argument(
+        "--encoding",
+        choices=[encoding.value for encoding in Encoding],
+        default=Encoding.LINEAR16.value,
+        metavar="ENCODING",
+        help="linear16, float32 (both little-endian), mulaw or alaw (default: linear16)",
+    )
+    raw.add_argument(
+        "--channels",
+        type=whole_number(1, 8),
+        default=1,
+        metavar="N",
+        help="number of interleaved channels, 1 to 8 (default: 1)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Stream all recordings, one after the other; return 1 if any of them failed."""
+    sources = {name: partial(_open, name, args) for name in args.files}
+    return stream_recordings(sources, args, in_real_time=args.pace)
+
+
+def _open(name: str, args: argparse.Namespace) -> Recording | RawInput:
+    block_s = block_length_s(in_real_time=args.pace)
+    if name != "-":
+        return Recording(name, block_s=block_s)
+    raw_format = AudioFormat(args.rate, Encoding(args.encoding), args.channels)
+    return RawInput(0, raw_format, block_s=block_s)

@@ -1,0 +1,153 @@
+"""Runs streams and prints their events, for `earmark spot`, `earmark demo` and `earmark listen`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack, nullcontext
+from typing import TYPE_CHECKING
+
+from earmark_client.errors import InvalidRequestError, RecordingError
+from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Started
+from earmark_client.microphone import Microphone
+from earmark_client.recording import Recording
+
+from earmark_cli.audio_sources import audio_format, concerns_one_recording, in_real_time
+from earmark_cli.connection import connected
+from earmark_cli.keyword_options import keyword_settings
+from earmark_cli.output.console import is_terminal, notice
+from earmark_cli.output.printer import Printer, Summary, make_printer
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
+
+    from earmark_client.audio import Silence
+    from earmark_client.sync_client import SyncClient
+
+    from earmark_cli.audio_sources import AudioSource, RawInput
+    from earmark_cli.output.labelled_recording import LabelledRecording
+    from earmark_cli.output.live_display import LiveDisplay
+
+# Blocks as short as a microphone's in real time; else long ones, which cost less.
+_REAL_TIME_BLOCK_S = 0.1
+_FAST_BLOCK_S = 1.0
+
+
+def block_length_s(*, in_real_time: bool) -> float:
+    """Return the length of the blocks in which a recording is sent."""
+    return _REAL_TIME_BLOCK_S if in_real_time else _FAST_BLOCK_S
+
+
+def stream_recordings(
+    sources: Mapping[str, Callable[[], Recording | RawInput]], args: argparse.Namespace, *, in_real_time: bool
+) -> int:
+    """Stream recordings one after the other, each opened by name; return 1 if any of them failed."""
+    printer = make_printer(args, with_headings=len(sources) > 1)
+    failed = False
+    with ExitStack() as stack:
+        client: SyncClient | None = None
+        for name, open_source in sources.items():
+            try:
+                with open_source() as source:
+                    # A server is needed only once there is a valid recording.
+                    if client is None:
+                        _, client = stack.enter_context(connected(args))
+                    run_stream(client, source, args, printer, name=name, is_live=in_real_time)
+            except (RecordingError, InvalidRequestError) as error:
+                if not concerns_one_recording(error):
+                    raise
+                printer.failure(name, error)
+                failed = True
+    return 1 if failed else 0
+
+
+def run_stream(
+    client: SyncClient,
+    source: AudioSource,
+    args: argparse.Namespace,
+    printer: Printer,
+    *,
+    name: str,
+    is_live: bool = True,
+    recording: LabelledRecording | None = None,
+    on_started: Callable[[Started], None] = lambda _: None,
+    was_interrupted: Callable[[], bool] = lambda: False,
+) -> None:
+    """Stream one source; print its events, and a summary also after an interrupt.
+
+    `is_live`: send the audio in real time, as a microphone does by itself.
+    """
+    begin_s = time.monotonic()
+    audio_s, detections, broken = 0.0, 0, False
+    audio: Iterable[bytes | Silence] = source
+    if is_live and not isinstance(source, Microphone):
+        audio = in_real_time(source)
+    keywords = keyword_settings(client, args)
+    try:
+        with _live_display(source, args, name, is_live=is_live) as display:
+            if recording:
+                audio = recording.record(audio)
+            if display:
+                audio = display.measure(audio)
+            for event in client.stream(
+                audio,
+                sample_rate_hz=source.sample_rate_hz,
+                encoding=source.encoding,
+                channels=source.channels,
+                model=args.model,
+                keywords=keywords,
+                score_interval_s=display.score_interval_s if display else None,
+                resume_within_s=args.resume_within,
+            ):
+                with display.paused() if display else nullcontext():
+                    if display:
+                        display.update(event)
+                    match event:
+                        case Started():
+                            on_started(event)
+                            printer.started(name, event)
+                        case Detection():
+                            detections += 1
+                            if recording:
+                                recording.add_label(event)
+                            printer.detection(name, event)
+                        case Progress():
+                            audio_s = event.received_s
+                        case Reconnecting() | Resumed():
+                            _report_outage(event, broken=broken, within_s=args.resume_within)
+                            broken = isinstance(event, Reconnecting)
+                        case Ended():
+                            audio_s = event.audio_s
+    except KeyboardInterrupt:
+        printer.summary(name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=True))
+        raise
+    printer.summary(
+        name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=was_interrupted())
+    )
+
+
+def _live_display(
+    source: AudioSource, args: argparse.Namespace, name: str, *, is_live: bool
+) -> AbstractContextManager[LiveDisplay | None]:
+    """Return a live display if standard output is a terminal, else a context of None."""
+    if args.json or not is_terminal(sys.stdout):
+        return nullcontext()
+    # Imported here, because importing rich takes long.
+    from earmark_cli.output.live_display import LiveDisplay
+
+    return LiveDisplay(
+        name,
+        audio_format(source),
+        total_s=source.duration_s if isinstance(source, Recording) else None,
+        is_live=is_live or not isinstance(source, Recording),
+    )
+
+
+def _report_outage(event: Reconnecting | Resumed, *, broken: bool, within_s: float) -> None:
+    """Report once that the stream broke, and that it has resumed."""
+    if isinstance(event, Resumed):
+        notice(f"earmark: the stream resumed after {event.outage_s:.1f} s; nothing was lost")
+    elif not broken:
+        notice(f"earmark: {event.cause}; trying to resume for {within_s:g} s")
