@@ -22,9 +22,8 @@ from earmark_training.keyword.command import Request, teach
 from earmark_training.keyword.examples import ExampleMaker, Mix
 from earmark_training.keyword.fine_tune import KEYWORD, Tuning, scores, tune
 from earmark_training.keyword.material import Material
-from earmark_training.model import export as export_module
-from earmark_training.model.export import load_network
 from earmark_training.model.network import Network, Shape
+from earmark_training.model.onnx_file import load_network, pack, to_onnx
 from support.synthetic_words import BANANA, COMPUTER, RATE, say, write_recordings, write_speech
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = network.folded()
     network.mel_mean += -8.0
     network.mel_scale *= 0.3
-    graph = export_module.to_onnx(network)
+    graph = to_onnx(network)
     shipped = SpotterModel.load().metadata
     metadata = replace(
         shipped,
@@ -81,7 +80,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         receptive_field_samples=SHAPE.receptive_field_samples,
     )
     path = tmp_path_factory.mktemp("base") / "base.onnx"
-    export_module.pack(graph, network.silent_state().numpy(), metadata, path)
+    pack(graph, network.silent_state().numpy(), metadata, path)
     return path
 
 

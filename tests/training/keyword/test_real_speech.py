@@ -14,7 +14,7 @@ from earmark_training.keyword.command import Request, teach
 from earmark_training.keyword.fine_tune import Tuning
 from earmark_training.keyword.outliers import SAME_WORD, compare, doubtful_ones, usual_likeness
 from earmark_training.keyword.recordings import find_audio, read_takes
-from earmark_training.model.export import load_network
+from earmark_training.model.onnx_file import load_network
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 import torch
-from earmark_training.model.export import NETWORK_KEY, load_network, to_onnx
-from earmark_training.model.network import LOG_FLOOR, Block, LogMel, Network, Shape
+from earmark_training.data.front_end import LOG_FLOOR, LogMel
+from earmark_training.model.network import Block, Network, Shape
+from earmark_training.model.onnx_file import NETWORK_KEY, load_network, to_onnx
 from torchaudio.functional import melscale_fbanks
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def test_log_mel_is_that_of_the_fourier_transform(low_hz: float):
     )
     expected = torch.log(power @ mel.double() + LOG_FLOOR).float()
     assert expected.shape == (2, 4, shape.mels)
-    torch.testing.assert_close(LogMel(shape)(pcm.float()), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(LogMel(shape.front_end)(pcm.float()), expected, atol=1e-4, rtol=0)
 
 
 def test_a_window_of_other_than_two_hops_is_refused():

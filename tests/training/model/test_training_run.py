@@ -21,14 +21,16 @@ from earmark_training.__main__ import main
 from earmark_training.data.corpus import Corpus, prepare
 from earmark_training.data.examples import OUTPUT_FRAMES, ExampleMaker, Mix
 from earmark_training.data.features import FeatureBank, feature_bank
+from earmark_training.data.front_end import LOG_FLOOR
 from earmark_training.data.transcripts import Placed
 from earmark_training.errors import ExportError, RecipeError
+from earmark_training.evaluation import export as export_module
+from earmark_training.evaluation.export import export_model
 from earmark_training.evaluation.operating_point import detect, false_alarms
 from earmark_training.evaluation.peaks import Utterance
 from earmark_training.evaluation.streams import Spoken, Stream, judge, make_streams
-from earmark_training.model import export as export_module
-from earmark_training.model.export import export, load_network
-from earmark_training.model.network import LOG_FLOOR, Network
+from earmark_training.model.network import Network
+from earmark_training.model.onnx_file import load_network
 from earmark_training.model.recipe import Recipe
 from earmark_training.model.schedule import rate_at
 from earmark_training.model.train import CHECKPOINT, Learner, code_commit, load_trained, train
@@ -81,21 +83,22 @@ def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(run: Path, corpus: Corpus) -> SpotterModel:
     out = run / "model.onnx"
-    return export(load_trained(run), corpus, out, name="made-up", version="1", fa_per_hour=10)
+    return export_model(load_trained(run), corpus, out, name="made-up", version="1", fa_per_hour=10)
 
 
 @pytest.fixture(scope="module")
 def bank(corpus: Corpus) -> FeatureBank:
-    return feature_bank(corpus, RECIPE.shape)
+    return feature_bank(corpus, RECIPE.shape.front_end)
 
 
 @pytest.fixture
 def maker(bank: FeatureBank) -> ExampleMaker:
-    return ExampleMaker(bank, RECIPE.shape, RECIPE.labels, RECIPE.mix)
+    return of_only(bank)
 
 
 def of_only(bank: FeatureBank, **mix: Any) -> ExampleMaker:
-    return ExampleMaker(bank, RECIPE.shape, RECIPE.labels, replace(RECIPE.mix, **mix))
+    shape = RECIPE.shape
+    return ExampleMaker(bank, shape.front_end, shape.score_window, RECIPE.labels, replace(RECIPE.mix, **mix))
 
 
 def test_the_bank_has_every_training_recording_plain_and_varied(bank: FeatureBank, corpus: Corpus):
@@ -117,11 +120,11 @@ def test_the_bank_has_every_training_recording_plain_and_varied(bank: FeatureBan
 
 def test_a_bank_is_computed_once(corpus: Corpus, bank: FeatureBank, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("earmark_training.data.features._compute", None)
-    assert feature_bank(corpus, RECIPE.shape).folder == bank.folder
+    assert feature_bank(corpus, RECIPE.shape.front_end).folder == bank.folder
 
 
 def test_the_next_cycle_has_other_variants_of_the_same_recordings(corpus: Corpus, bank: FeatureBank):
-    following = feature_bank(corpus, RECIPE.shape, 1)
+    following = feature_bank(corpus, RECIPE.shape.front_end, 1)
     clips, others = ([i for i in b.items if i.kind == "clip"] for b in (bank, following))
     assert [i.text for i in clips] == [i.text for i in others]
     for one, other in zip(clips[:8], others[:8], strict=True):
@@ -160,7 +163,7 @@ def test_a_corpus_that_replaces_another_gets_its_own_bank(
     fewer = shutil.copytree(clips_dir, tmp_path / "clips")
     shutil.rmtree(fewer / "yes")
     for folder in (clips_dir, fewer):
-        found = feature_bank(prepare(folder, [], tmp_path / "corpus", progress=quiet), RECIPE.shape)
+        found = feature_bank(prepare(folder, [], tmp_path / "corpus", progress=quiet), RECIPE.shape.front_end)
         words = {i.text for i in found.items if i.kind == "clip"}
         assert words == {path.name for path in folder.glob("[a-z]*") if path.is_dir()}
 
@@ -329,7 +332,7 @@ def test_an_export_that_streams_otherwise_is_refused(
     monkeypatch.setattr(export_module, "to_onnx", of_other_weights)
     out = tmp_path / "model.onnx"
     with pytest.raises(ExportError, match="differ from torch's"):
-        export(load_trained(run), corpus, out, name="made-up", version="1", fa_per_hour=10)
+        export_model(load_trained(run), corpus, out, name="made-up", version="1", fa_per_hour=10)
     assert not out.exists()
 
 

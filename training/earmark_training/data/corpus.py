@@ -19,7 +19,7 @@ import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import soundfile
@@ -30,7 +30,7 @@ from earmark_training.errors import CorpusError
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -60,6 +60,19 @@ class Recording:
     """Where in a clip the word lies (samples from the clip's start), where energy tells."""
     speaker: str = ""
     """Who speaks, by the data set's own name for them; empty for noise."""
+
+
+class HasLength(Protocol):
+    """A piece of audio: a Recording, or anything else with a length in samples of 16 kHz."""
+
+    @property
+    def length(self) -> int:
+        """The number of samples."""
+
+
+def hours(pieces: Iterable[HasLength]) -> float:
+    """Return the total length of pieces of audio in hours."""
+    return sum(piece.length for piece in pieces) / SAMPLE_RATE_HZ / 3600
 
 
 class Corpus:

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from earmark_training.data.augment import add_at
+from earmark_training.data.front_end import LOG_FLOOR, LogMel
 from earmark_training.data.transcripts import tolerance_samples
 from earmark_training.data.vocabulary import SILENCE, UNKNOWN, heard_as
 from earmark_training.errors import RecipeError
-from earmark_training.model.network import LOG_FLOOR, LogMel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from earmark_training.data.features import FeatureBank, Item
-    from earmark_training.model.network import Shape
+    from earmark_training.data.front_end import FrontEnd, ScoreWindow
 
     Power = NDArray[np.float32]
 
@@ -87,8 +87,10 @@ class _Stretch:
 class ExampleMaker:
     """Makes batches from a feature bank."""
 
-    def __init__(self, bank: FeatureBank, shape: Shape, labels: tuple[str, ...], mix: Mix) -> None:
-        self._bank, self._shape, self._mix = bank, shape, mix
+    def __init__(
+        self, bank: FeatureBank, front_end: FrontEnd, window: ScoreWindow, labels: tuple[str, ...], mix: Mix
+    ) -> None:
+        self._bank, self._front_end, self._window, self._mix = bank, front_end, window, mix
         self._labels = {label: i for i, label in enumerate(labels)}
         keywords = labels[2:]
         clips = [i for i in bank.items if i.kind == "clip"]
@@ -101,13 +103,12 @@ class ExampleMaker:
         self._noise = [i for i in bank.items if i.kind == "noise"]
         self._synthetic = [i for i in bank.items if i.kind == "synthetic"]
         self._sounds = {word: self._labels[k] for k in keywords for word in heard_as(k)}
-        self._seconds = shape.hop_samples / shape.sample_rate_hz
-        self._stride = shape.frame_samples // shape.hop_samples
-        self._frames = shape.mel_frames + (OUTPUT_FRAMES - 1) * self._stride
-        self.answer_frames = round(_ANSWER_SECONDS / self._seconds / self._stride)
-        self._warps = [_warp(shape.mels, w) for w in _WARPS]
+        self._seconds = front_end.hop_samples / front_end.sample_rate_hz
+        self._frames = window.mel_frames + (OUTPUT_FRAMES - 1) * window.stride
+        self.answer_frames = round(_ANSWER_SECONDS / self._seconds / window.stride)
+        self._warps = [_warp(front_end.mels, w) for w in _WARPS]
         # Where few bins of the Fourier transform make a mel band, two sounds' phases matter most.
-        mel = LogMel(shape).mel.numpy()
+        mel = LogMel(front_end).mel.numpy()
         self._interference = (
             1 / np.sqrt(np.maximum(1, mel.sum(0) ** 2 / np.square(mel).sum(0) / 1.5))
         ).astype(np.float32)
@@ -116,7 +117,7 @@ class ExampleMaker:
         """Return the batch of that seed: always the same."""
         rng = np.random.default_rng(seed)
         mix, b, t = self._mix, self._mix.streams, self._frames
-        power = np.zeros((b, t, self._shape.mels), np.float32)
+        power = np.zeros((b, t, self._front_end.mels), np.float32)
         allowed = np.zeros((b, t, len(self._labels)), bool)
         allowed[..., : self._labels[UNKNOWN] + 1] = True
         answers: list[tuple[int, int, int]] = []
@@ -138,11 +139,11 @@ class ExampleMaker:
                     self._add_noise(rng, power[i], level)
             power[i] *= 10 ** (rng.uniform(*mix.gain_db) / 10)
         last = slice(
-            self._shape.mel_frames - 1, None, self._stride
+            self._window.mel_frames - 1, None, self._window.stride
         )  # the last mel frame that a score has seen
         marks = np.array(answers, np.int64).reshape(-1, 3)
         # In output frames: the first that has seen the whole word.
-        marks[:, 1] = -((self._shape.mel_frames - marks[:, 1]) // self._stride)
+        marks[:, 1] = -((self._window.mel_frames - marks[:, 1]) // self._window.stride)
         marks = marks[(marks[:, 1] >= 0) & (marks[:, 1] + self.answer_frames <= OUTPUT_FRAMES)]
         mel = np.log(power + np.float32(LOG_FLOOR))
         return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (mel, allowed[:, last], marks)))
@@ -210,7 +211,7 @@ class ExampleMaker:
         cut, length = piece
         sound, _ = self._voice(rng, self._bank.power(item, cut, length), tempo=False)
         add_at(stretch.power, sound, position)
-        reach = tolerance_samples(item.frames * self._shape.hop_samples) // self._shape.hop_samples
+        reach = tolerance_samples(item.frames * self._front_end.hop_samples) // self._front_end.hop_samples
         for word, start, end in item.words:
             if word in self._sounds:
                 first, last = start - reach, end + reach + round(_FORGET_SECONDS / self._seconds)
@@ -237,9 +238,9 @@ class ExampleMaker:
         if kind < 0.85 or not self._speech:
             item = self._pick(rng, self._noise if kind < 0.6 else self._synthetic)
             cut, length = self._cut(rng, item, self._frames)
-            noise = np.resize(self._bank.power(item, cut, length), (self._frames, self._shape.mels))
+            noise = np.resize(self._bank.power(item, cut, length), (self._frames, self._front_end.mels))
         else:
-            noise = np.zeros((self._frames, self._shape.mels), np.float32)
+            noise = np.zeros((self._frames, self._front_end.mels), np.float32)
             for _ in range(rng.integers(3, 7)):
                 item = self._pick(rng, self._speech)
                 cut, length = self._cut(rng, item, self._frames)

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from earmark_training.data import augment
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording
+from earmark_training.data.front_end import LOG_FLOOR, LogMel
 from earmark_training.data.transcripts import place_words
-from earmark_training.model.network import LOG_FLOOR, LogMel
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from earmark_training.model.network import Shape
+    from earmark_training.data.front_end import FrontEnd
 
 _FLOOR = 2e-9
 """Added to mel energies: far below a listener's own floor, so that levels can be changed."""
@@ -90,26 +90,23 @@ class FeatureBank:
         return rows.mean(0), rows.std(0)
 
 
-def feature_bank(corpus: Corpus, shape: Shape, cycle: int = 0) -> FeatureBank:
+def feature_bank(corpus: Corpus, front_end: FrontEnd, cycle: int = 0) -> FeatureBank:
     """Return the corpus's features for a network's shape; computed at the first call, and kept beside it.
 
     Each cycle of a training has other variants of the recordings. Those of a corpus that was in the folder
     before are computed anew.
     """
-    front_end = {
-        k: v for k, v in asdict(shape).items() if k.endswith(("_hz", "mels", "window_samples", "hop_samples"))
-    }
     variants, seed = _VARIANTS[min(cycle, len(_VARIANTS) - 1)], 1 + cycle
-    key = json.dumps([front_end, variants, _SYNTHETIC_PIECES, seed], sort_keys=True)
+    key = json.dumps([asdict(front_end), variants, _SYNTHETIC_PIECES, seed], sort_keys=True)
     folder = corpus.folder / f"mel-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     made, prepared = folder / "index.json", corpus.folder / "index.json"
     if not made.is_file() or made.stat().st_mtime_ns < prepared.stat().st_mtime_ns:
         folder.mkdir(exist_ok=True)
-        _compute(corpus, shape, folder, variants, seed)
+        _compute(corpus, front_end, folder, variants, seed)
     return FeatureBank(folder)
 
 
-def _compute(corpus: Corpus, shape: Shape, folder: Path, variants: dict[str, int], seed: int) -> None:
+def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, variants: dict[str, int], seed: int) -> None:
     work: list[tuple[Recording | None, int]] = [
         (recording, variant)
         for recording in corpus.recordings
@@ -117,7 +114,7 @@ def _compute(corpus: Corpus, shape: Shape, folder: Path, variants: dict[str, int
         for variant in range(variants[recording.kind])
     ]
     work += [(None, i) for i in range(_SYNTHETIC_PIECES)]
-    jobs = [(corpus, shape, seed, work[i : i + _CHUNK]) for i in range(0, len(work), _CHUNK)]
+    jobs = [(corpus, front_end, seed, work[i : i + _CHUNK]) for i in range(0, len(work), _CHUNK)]
     items: list[Item] = []
     position = 0
     pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
@@ -127,24 +124,26 @@ def _compute(corpus: Corpus, shape: Shape, folder: Path, variants: dict[str, int
                 mel.tofile(file)
                 items.append(replace(item, start=position))
                 position += len(mel)
-    (folder / "index.json").write_text(json.dumps({"mels": shape.mels, "items": [asdict(i) for i in items]}))
+    (folder / "index.json").write_text(
+        json.dumps({"mels": front_end.mels, "items": [asdict(i) for i in items]})
+    )
 
 
 @torch.no_grad()
 def _features(
-    job: tuple[Corpus, Shape, int, list[tuple[Recording | None, int]]],
+    job: tuple[Corpus, FrontEnd, int, list[tuple[Recording | None, int]]],
 ) -> list[tuple[Item, NDArray[np.float16]]]:
     """Compute the features of (recording or None for a synthetic sound, variant)."""
     torch.set_num_threads(1)
-    corpus, shape, seed, work = job
-    log_mel = LogMel(shape, floor=_FLOOR)
-    hop = shape.hop_samples
+    corpus, front_end, seed, work = job
+    log_mel = LogMel(front_end, floor=_FLOOR)
+    hop = front_end.hop_samples
     made = []
     for recording, variant in work:
         rng = np.random.default_rng((seed, variant, recording.start if recording else 2**40))
         item, samples = _render(rng, corpus, recording, variant)
         # A frame is named after its last sample, as in a stream: the first ones begin in the silence before.
-        padded = np.pad(samples, (shape.window_samples - hop, -len(samples) % hop))
+        padded = np.pad(samples, (front_end.window_samples - hop, -len(samples) % hop))
         mel = log_mel(torch.from_numpy(padded[None]))[0].numpy().astype(np.float16)
         places = tuple((text, start // hop, -(-end // hop)) for text, start, end in item.words)
         made.append((replace(item, frames=len(mel), words=places), mel))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from earmark_spotter import score_recording
 from earmark_spotter.metadata import Metric
 
+from earmark_training.data.corpus import hours
 from earmark_training.evaluation.operating_point import (
     best_thresholds,
     detect,
@@ -15,7 +16,6 @@ from earmark_training.evaluation.operating_point import (
     observe,
     with_thresholds,
 )
-from earmark_training.evaluation.peaks import hours
 from earmark_training.evaluation.streams import judge, make_streams
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def cross_validate(
             found[level] += verdict.found.total()
         utterances = observed[other][1]
         alarms += false_alarms(tuned, utterances).total()
-        length += hours(utterances, meta.sample_rate_hz)
+        length += hours(utterances)
     shares = {f"found_{level}": round(found[level] / max(1, spoken[level]), 4) for level in spoken}
     how = f"thresholds for {fa_per_hour:g} false alarms an hour were chosen on other speakers"
     figures = [

@@ -13,6 +13,7 @@ import numpy as np
 from earmark_spotter import Detector, classify, resolve_settings, score_recording
 from earmark_spotter.metadata import Metric
 
+from earmark_training.data.corpus import hours
 from earmark_training.data.vocabulary import SILENCE, UNKNOWN
 from earmark_training.errors import CorpusError
 from earmark_training.evaluation.clip_protocols import Answered, count
@@ -20,7 +21,7 @@ from earmark_training.evaluation.cross_validation import cross_validate
 from earmark_training.evaluation.det_curve import curve
 from earmark_training.evaluation.non_speech import silent_sounds
 from earmark_training.evaluation.operating_point import detect, false_alarms
-from earmark_training.evaluation.peaks import Peaks, Utterance, collect_peaks, hear_utterances, hours
+from earmark_training.evaluation.peaks import Peaks, Utterance, collect_peaks, hear_utterances
 from earmark_training.evaluation.slices import measure_speakers, measure_subsets
 from earmark_training.evaluation.streams import judge, make_streams
 from earmark_training.model.validation import validation_clips
@@ -235,7 +236,7 @@ def evaluate_speech(
     meta: ModelMetadata, utterances: Sequence[Utterance], *, calibrated_on: bool
 ) -> tuple[list[Metric], dict[str, Any]]:
     """Count false alarms in read speech."""
-    length = hours(utterances, meta.sample_rate_hz)
+    length = hours(utterances)
     alarms = false_alarms(meta, utterances)
     lenient = false_alarms(meta, utterances, anywhere=True)
     figure = Metric(
@@ -260,7 +261,7 @@ def evaluate_noisy_speech(
     meta: ModelMetadata, utterances: Sequence[Utterance]
 ) -> tuple[list[Metric], dict[str, Any]]:
     """Count false alarms in read speech that was heard under noise."""
-    length = hours(utterances, meta.sample_rate_hz)
+    length = hours(utterances)
     alarms = false_alarms(meta, utterances).total()
     figure = Metric(
         f"false_alarms_per_hour_{NOISY_SPEECH_SNR_DB:g}db",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from earmark_spotter import score_recording
 
+from earmark_training.data.corpus import hours
 from earmark_training.data.transcripts import Placed, is_spoken_at, place_words
 from earmark_training.evaluation.streams import TOLERANCE_SAMPLES, under_noise
 
@@ -60,11 +61,6 @@ def hear_utterances(
             samples = under_noise(corpus, samples, np.square(samples).mean(), snr_db, rng)
         heard.append(Utterance(u.text, words, u.length, score_recording(model, samples)))
     return heard
-
-
-def hours(utterances: Iterable[Utterance], sample_rate_hz: int) -> float:
-    """Return how long the utterances are together."""
-    return sum(u.length for u in utterances) / sample_rate_hz / 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +112,7 @@ def collect_peaks(
                 if not is_spoken_at(utterance.words, keyword, middle, utterance.length)
             ]
     found = [{k: np.array(v, np.float32) for k, v in kind.items()} for kind in (words, wrong, alarms)]
-    return Peaks(found[0], found[1], found[2], hours(utterances, metadata.sample_rate_hz))
+    return Peaks(found[0], found[1], found[2], hours(utterances))
 
 
 def find_peaks(

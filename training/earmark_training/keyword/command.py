@@ -21,10 +21,11 @@ from earmark_spotter.metadata import (
 )
 from tqdm import tqdm
 
+from earmark_training.data.corpus import hours
 from earmark_training.data.vocabulary import labels_for
 from earmark_training.evaluation.operating_point import measure_offsets
 from earmark_training.keyword.fine_tune import Tuning
-from earmark_training.keyword.material import Material, folds, gather, hours
+from earmark_training.keyword.material import Material, folds, gather
 from earmark_training.keyword.negatives import find_negatives
 from earmark_training.keyword.outliers import (
     ONE_VOICE_DB,
@@ -46,7 +47,7 @@ from earmark_training.keyword.recordings import (
 )
 from earmark_training.keyword.report import write_report
 from earmark_training.keyword.results import Results
-from earmark_training.model.export import check_streaming, load_network, pack, to_onnx
+from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx
 from earmark_training.model.train import code_commit
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, decode
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, decode, hours
 from earmark_training.keyword import confusables, sentences
 from earmark_training.keyword.negatives import holds
 from earmark_training.keyword.synthesis import available_voices, phonemes, speak
@@ -56,11 +56,6 @@ class Material:
     def held_out_hours(self) -> float:
         """How much speech there is to choose a threshold on."""
         return hours(self.held_out)
-
-
-def hours(recordings: Iterable[Recording]) -> float:
-    """Return how long recordings are together."""
-    return sum(r.length for r in recordings) / SAMPLE_RATE_HZ / 3600
 
 
 def gather(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from earmark_spotter.metadata import Metric
 
+from earmark_training.data.corpus import hours
 from earmark_training.evaluation.operating_point import logit
-from earmark_training.keyword.material import hours
 from earmark_training.keyword.threshold import alarms_per_hour_at, threshold_at
 
 if TYPE_CHECKING:

@@ -21,13 +21,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
+
+from earmark_training.data.front_end import FrontEnd, LogMel, ScoreWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-LOG_FLOOR = 1e-6
-"""Added to mel energies: about the energy of a 16-bit recording's last bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +49,24 @@ class Shape:
     smoothing_frames: int = 7
 
     def __post_init__(self) -> None:
-        if self.window_samples != 2 * self.hop_samples or self.window_samples % 4:
-            raise ValueError("the window must be two hops, and each of them an even number of samples")
+        _ = self.front_end  # raises ValueError for a window that the front end cannot use
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """The part of the shape that determines the log-mel features."""
+        return FrontEnd(
+            sample_rate_hz=self.sample_rate_hz,
+            window_samples=self.window_samples,
+            hop_samples=self.hop_samples,
+            mels=self.mels,
+            low_hz=self.low_hz,
+            high_hz=self.high_hz,
+        )
+
+    @property
+    def score_window(self) -> ScoreWindow:
+        """The mel frames that one unsmoothed score depends on, and their distance between scores."""
+        return ScoreWindow(self.mel_frames, self.frame_samples // self.hop_samples)
 
     @property
     def frame_samples(self) -> int:
@@ -82,59 +96,6 @@ def _history(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Put the past before x (both (batch, time, ...)); return that, and its end as the next past."""
     seen = torch.cat((past, x), dim=1)
     return seen, seen[:, -past.shape[1] :]
-
-
-class LogMel(nn.Module):
-    """PCM (batch, samples) to log-mel energies (batch, frames, mels).
-
-    The Fourier transform is folded twice, by its symmetries about the middle of the frame and about a
-    quarter of it: cosines and sines of the even and of the odd bins are each a product with a quarter of the
-    frame, together half as much to multiply as with one fold, a quarter of the plain transform. A frame is
-    two hops, so that they are cut, and turned round where the folds ask for it, once for both frames that
-    they are in.
-    """
-
-    window: Tensor
-    even: Tensor
-    odd: Tensor
-    mel: Tensor
-
-    def __init__(self, shape: Shape, floor: float = LOG_FLOOR) -> None:
-        super().__init__()
-        self.floor = floor
-        n, rate = shape.window_samples, shape.sample_rate_hz
-        bins = torch.arange(math.ceil(shape.low_hz * n / rate), math.floor(shape.high_hz * n / rate) + 1)
-        self.first_odd = 1 - int(bins[0]) % 2
-        time = torch.arange(n // 4, dtype=torch.float64) - (n - 1) / 2
-        a, b, c, d = torch.hann_window(n, periodic=False, dtype=torch.float64).chunk(4)
-        window = torch.stack((a, c, b.flip(0), d.flip(0)))  # as `forward` has the quarters
-        angle = 2 * math.pi / n * time[:, None] * bins[None, :]
-        turns = torch.stack((angle.cos(), angle.sin()))  # (2, n / 4, bins)
-        mel = melscale_fbanks(
-            n // 2 + 1, shape.low_hz, shape.high_hz, shape.mels, rate, norm=None, mel_scale="htk"
-        )
-        self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("even", turns[..., 1 - self.first_odd :: 2].float(), persistent=False)
-        self.register_buffer("odd", turns[..., self.first_odd :: 2].float(), persistent=False)
-        self.register_buffer("mel", mel[bins], persistent=False)  # (bins, mels)
-        self.hop = shape.hop_samples
-
-    def forward(self, pcm: Tensor) -> Tensor:
-        """From (batch, window + (frames - 1) * hop) to (batch, frames, mels)."""
-        hops = pcm.reshape(pcm.shape[0], -1, self.hop)
-        left, right = hops[..., : self.hop // 2], hops[..., self.hop // 2 :].flip(-1)
-        a, c = left[:, :-1] * self.window[0], left[:, 1:] * self.window[1]  # (B, T, n / 4)
-        b, d = right[:, :-1] * self.window[2], right[:, 1:] * self.window[3]
-        whole, turned = a + c, b + d
-        even = _power((whole + turned) @ self.even[0], (whole - turned) @ self.even[1])
-        whole, turned = a - c, b - d
-        odd = _power((whole - turned) @ self.odd[0], (whole + turned) @ self.odd[1])
-        mel = even @ self.mel[1 - self.first_odd :: 2] + odd @ self.mel[self.first_odd :: 2]
-        return torch.log(mel + self.floor)
-
-
-def _power(cosines: Tensor, sines: Tensor) -> Tensor:
-    return cosines * cosines + sines * sines  # onnxruntime takes twice as long to raise to a power
 
 
 def _shifted(x: Tensor, tap: int, taps: int, step: int = 1) -> Tensor:
@@ -275,7 +236,7 @@ class Network(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.log_mel = LogMel(shape)
+        self.log_mel = LogMel(shape.front_end)
         self.register_buffer("mel_mean", torch.zeros(shape.mels))
         self.register_buffer("mel_scale", torch.ones(shape.mels))
         self.stem = Pointwise(shape.stem_kernel * shape.mels, shape.channels, normalized=True)

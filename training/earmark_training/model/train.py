@@ -74,14 +74,19 @@ def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).is_file():
         _check_recipe(out / CHECKPOINT, recipe)
-    banks = [feature_bank(corpus, recipe.shape)]
+    banks = [feature_bank(corpus, recipe.shape.front_end)]
     # What cannot be trained is refused here: not in another process, nor after the other banks.
-    ExampleMaker(banks[0], recipe.shape_in(0), recipe.labels, recipe.mix)
-    banks += [feature_bank(corpus, recipe.shape, cycle) for cycle in range(1, len(recipe.cycles))]
+    _example_maker(banks[0], recipe, 0)
+    banks += [feature_bank(corpus, recipe.shape.front_end, cycle) for cycle in range(1, len(recipe.cycles))]
     with tempfile.TemporaryDirectory() as folder:
         job = _Job(corpus, banks, recipe, out, Path(folder) / "meeting", code_commit())
         start = cast("Callable[..., None]", start_processes)
         start(_train, (job,), nprocs=recipe.processes, start_method="spawn")
+
+
+def _example_maker(bank: FeatureBank, recipe: Recipe, cycle: int) -> ExampleMaker:
+    shape = recipe.shape_in(cycle)
+    return ExampleMaker(bank, shape.front_end, shape.score_window, recipe.labels, recipe.mix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +140,7 @@ def _train(rank: int, job: _Job) -> None:
         if history:
             log.info("going on after epoch %d", len(history))
         clips, classes = validation_clips(job.corpus, recipe.labels)
-    makers = [
-        ExampleMaker(bank, recipe.shape_in(cycle), recipe.labels, recipe.mix)
-        for cycle, bank in enumerate(job.banks)
-    ]
+    makers = [_example_maker(bank, recipe, cycle) for cycle, bank in enumerate(job.banks)]
     for epoch in range(len(history), recipe.epochs):
         cycle, epochs = recipe.cycle(epoch)
         maker, shape = makers[cycle], recipe.shape_in(cycle)

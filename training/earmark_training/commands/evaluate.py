@@ -1,0 +1,90 @@
+"""`earmark-train evaluate`: measure a model file and report the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from earmark_training.commands.options import add_corpus_option
+
+if TYPE_CHECKING:
+    import argparse
+
+SUMMARY = (
+    "Measure a model file as it is served: classification accuracy on clips, recall in streams at several "
+    "SNRs, false alarms in read speech and in sounds without speech. It uses the validation speakers of the "
+    "prepared corpus, or the folders that you name."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model file to measure")
+    add_corpus_option(parser, "folder of the prepared corpus; ignored with --clips or --speech")
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        metavar="DIR",
+        help="measure on these clips: the layout of Speech Commands with its list files, or its published "
+        "12-class test archive",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("validation", "testing"),
+        help="which clips in DIR to use; by default the testing split if there is one, else validation",
+    )
+    parser.add_argument(
+        "--speech",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        default=[],
+        help="count false alarms in all of this read speech, in LibriSpeech's layout; repeatable",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=7, metavar="N", help="random seed of the streams made from the clips"
+    )
+    parser.add_argument(
+        "--fa-per-hour",
+        type=float,
+        default=2.0,
+        metavar="N",
+        help="operating point, in false alarms per hour, of the cross-validation between speakers",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder to write report.html (one self-contained page), metrics.json and model_card.md to",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate the model, print the tables, and write the report with `--out`."""
+    from earmark_spotter import SpotterModel
+
+    from earmark_training.data.corpus import Corpus
+    from earmark_training.evaluation.evaluate import evaluate
+    from earmark_training.evaluation.test_material import from_folders, prepared
+    from earmark_training.reporting.model_card import new_card
+    from earmark_training.reporting.report import write_report
+    from earmark_training.reporting.tables import tables_of
+
+    model = SpotterModel.load(args.model)
+    with TemporaryDirectory(prefix="earmark-") as scratch:
+        if args.clips or args.speech:
+            material = from_folders(args.clips, args.speech, args.split, Path(scratch))
+        else:
+            material = prepared(Corpus(args.corpus))
+        _, document = evaluate(model, material, seed=args.seed, fa_per_hour=args.fa_per_hour)
+    print(f"{document['model']} {document['version']}, measured on {material.description}\n")
+    for table in tables_of(document):
+        print(table.text() + "\n")
+    if args.out:
+        write_report(document, args.out)
+        (args.out / "model_card.md").write_text(new_card(model.metadata, document))
+        print(
+            f"{args.out}/report.html has these tables and the curves; metrics.json and model_card.md are "
+            "beside it"
+        )

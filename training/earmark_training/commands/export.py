@@ -1,0 +1,50 @@
+"""`earmark-train export`: write the model file of a trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_training.commands.options import add_corpus_option, print_metrics
+
+if TYPE_CHECKING:
+    import argparse
+
+SUMMARY = "Write the model file: verify the ONNX graph, choose the thresholds, and measure the accuracy."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    add_corpus_option(parser, "folder of the prepared corpus")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `earmark-train train` wrote")
+    parser.add_argument(
+        "--out", type=Path, default=Path("model.onnx"), metavar="FILE", help="model file to write"
+    )
+    parser.add_argument("--name", default="earmark-en", help="name of the model")
+    parser.add_argument("--version", default="1.0.0", help="version of the model")
+    parser.add_argument(
+        "--fa-per-hour",
+        type=float,
+        default=2.0,
+        metavar="N",
+        help="maximum false alarms per hour of read speech, all keywords together, used to choose the "
+        "thresholds",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export the run and print its metrics."""
+    from earmark_training.data.corpus import Corpus
+    from earmark_training.evaluation.export import export_model
+    from earmark_training.model.train import load_trained
+
+    model = export_model(
+        load_trained(args.run),
+        Corpus(args.corpus),
+        args.out,
+        name=args.name,
+        version=args.version,
+        fa_per_hour=args.fa_per_hour,
+    )
+    print_metrics(model.metadata.metrics)
+    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: earmark-server --model {args.out}")

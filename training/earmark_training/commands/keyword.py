@@ -1,0 +1,90 @@
+"""`earmark-train keyword`: fine-tune the bundled model to a new keyword."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_training.commands.options import print_metrics
+
+if TYPE_CHECKING:
+    import argparse
+
+SUMMARY = "Fine-tune the bundled model to a new keyword, from recordings of it."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("keyword", metavar="WORD", help="the word or phrase, as it is written")
+    parser.add_argument(
+        "--recordings",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="recordings of the keyword, one utterance per file, by several people (WAV, FLAC, Ogg, MP3, …); "
+        "some tens or more",
+    )
+    parser.add_argument(
+        "--negatives",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        default=[],
+        help="hours of speech without the keyword: audio files, also in subfolders (transcripts in "
+        "LibriSpeech's layout are used if present); repeatable. Without it, synthesized speech is used "
+        "and the model is worse",
+    )
+    parser.add_argument(
+        "--synthesize",
+        action="store_true",
+        help="add the keyword and confusable words spoken by the installed synthesizers (espeak-ng, flite, "
+        "festival): improves a model made from about ten recordings, makes one from thirty or more worse",
+    )
+    parser.add_argument(
+        "--language", default="en", metavar="CODE", help="language of the synthesizers, such as en, de, fr-fr"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="model file to write (default: WORD.onnx)")
+    parser.add_argument("--name", help="name of the model (default: the keyword)")
+    parser.add_argument("--version", default="1.0.0", help="version of the model")
+    parser.add_argument(
+        "--fa-per-hour",
+        type=float,
+        default=0.5,
+        metavar="N",
+        help="false alarms per hour of speech that the threshold is chosen for",
+    )
+    parser.add_argument(
+        "--one-voice",
+        action="store_true",
+        help="accept recordings of one voice: the model is for the person who made them",
+    )
+    parser.add_argument("--quick", action="store_true", help="skip the measurement of the miss rate")
+    parser.add_argument("--base", type=Path, metavar="FILE", help="fine-tune this model instead")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="random seed; the same seed makes the same model"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the model file and print its metrics."""
+    from earmark_training.keyword.command import Request, teach
+    from earmark_training.keyword.fine_tune import Tuning
+
+    request = Request(
+        keyword=args.keyword,
+        recordings=args.recordings,
+        negatives=tuple(args.negatives),
+        synthesize=args.language if args.synthesize else None,
+        out=args.out or Path(f"{args.keyword.replace(' ', '-')}.onnx"),
+        name=args.name,
+        version=args.version,
+        fa_per_hour=args.fa_per_hour,
+        one_voice=args.one_voice,
+        base=args.base,
+        checks=0 if args.quick else 3,
+        tuning=Tuning(seed=args.seed),
+    )
+    model = teach(request)
+    print_metrics(model.metadata.metrics)
+    print(f"{request.out}, {request.out.with_suffix('.report.html')}")
+    print(f"serve it: earmark-server --model {request.out}")

@@ -1,0 +1,51 @@
+"""`earmark-train prepare`: decode the recordings into one corpus that training reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_training.commands.options import add_corpus_option
+
+if TYPE_CHECKING:
+    import argparse
+
+SUMMARY = "Decode the recordings once into a corpus that training reads."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--clips",
+        type=Path,
+        metavar="DIR",
+        help="folder of clips laid out as <word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>",
+    )
+    source.add_argument(
+        "--download", type=Path, metavar="DIR", help="download Speech Commands v0.02 into DIR and use it"
+    )
+    parser.add_argument(
+        "--speech",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        default=[],
+        help="read speech with transcripts in LibriSpeech's layout, used as negative examples; repeatable",
+    )
+    add_corpus_option(parser, "folder to write the corpus to")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prepare the corpus and print its size."""
+    from earmark_training.data.corpus import hours, prepare
+
+    clips = args.clips
+    if args.download:
+        from torchaudio.datasets import SPEECHCOMMANDS
+
+        args.download.mkdir(parents=True, exist_ok=True)
+        data = SPEECHCOMMANDS(args.download, download=True)
+        clips = Path(data._path)
+    corpus = prepare(clips, args.speech, args.corpus)
+    print(f"{len(corpus.recordings)} recordings, {hours(corpus.recordings):.1f} h, in {args.corpus}")

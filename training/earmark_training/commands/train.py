@@ -1,0 +1,62 @@
+"""`earmark-train train`: train a network, or resume a run that was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from earmark_training.commands.options import add_corpus_option
+
+SUMMARY = "Train a network. Run the same command again to resume a run that was interrupted."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    add_corpus_option(parser, "folder of the prepared corpus")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/default"),
+        metavar="DIR",
+        help="folder to write the checkpoint, the log and the learning curves to",
+    )
+    parser.add_argument("--preset", choices=("default", "quick"), default="default", help="training recipe")
+    parser.add_argument(
+        "--epochs",
+        type=_epochs_per_cycle,
+        metavar="N[,N...]",
+        help="epochs in each learning-rate cycle; overrides the preset",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed; overrides the preset")
+    parser.add_argument(
+        "--keywords",
+        metavar="A,B,..",
+        help="words to train as keywords, all others become unknown; overrides the preset",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, then print the validation accuracy and the next command."""
+    from earmark_training.data.corpus import Corpus
+    from earmark_training.model.recipe import PRESETS
+    from earmark_training.model.train import train
+
+    recipe = PRESETS[args.preset]
+    if args.epochs is not None:
+        recipe = replace(recipe, cycles=args.epochs)
+    if args.seed is not None:
+        recipe = replace(recipe, seed=args.seed)
+    if args.keywords:
+        recipe = replace(recipe, keywords=tuple(args.keywords.split(",")))
+    train(Corpus(args.corpus), recipe, args.out)
+    accuracy = json.loads((args.out / "metrics.json").read_text())["validation_accuracy"]
+    print(f"validation accuracy {accuracy:.2%}; next: earmark-train export {args.out}")
+
+
+def _epochs_per_cycle(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers of 1 or more, such as 36,36,30")
+    return tuple(map(int, parts))
