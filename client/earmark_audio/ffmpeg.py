@@ -1,0 +1,167 @@
+"""Formats that libsndfile does not decode, through FFmpeg: the package PyAV, or the program `ffmpeg`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from earmark_audio.errors import AudioFileError, IncompleteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from earmark_audio.formats import Format
+
+_BLOCK_BYTES = 1 << 16
+
+
+def has_package() -> bool:
+    """Return whether PyAV, the extra `formats`, is installed."""
+    return importlib.util.find_spec("av") is not None
+
+
+def has_program() -> bool:
+    """Return whether there is a program `ffmpeg`."""
+    return shutil.which("ffmpeg") is not None
+
+
+class PyAvSource:
+    """The first audio stream of a file, decoded in this process."""
+
+    def __init__(self, file: BinaryIO, kind: Format) -> None:
+        import av
+
+        self._av: Any = av
+        file.seek(0)
+        try:
+            self._container: Any = av.open(file, format=kind.demuxer)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise AudioFileError(f"The {kind} file is damaged: its header cannot be read.") from error
+        if not self._container.streams.audio:
+            self._container.close()
+            raise AudioFileError(f"The {kind} file holds no audio.")
+        self._stream: Any = self._container.streams.audio[0]
+        self.sample_rate_hz = int(self._stream.codec_context.sample_rate or 0)
+        self.channels = int(self._stream.codec_context.channels or 0)
+        self.codec = str(self._stream.codec_context.name)
+        duration = self._stream.duration
+        self.declared_s = None if duration is None else float(duration * self._stream.time_base)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Iterate over the samples, [n, channels]. IncompleteError, after them, where decoding fails."""
+        resampler = self._av.AudioResampler(
+            format="flt", layout=self._stream.codec_context.layout, rate=self.sample_rate_hz
+        )
+        try:
+            for frame in self._container.decode(self._stream):
+                frame.pts = None
+                for made in resampler.resample(frame):
+                    yield made.to_ndarray().reshape(-1, self.channels)
+            for made in resampler.resample(None):
+                yield made.to_ndarray().reshape(-1, self.channels)
+        except (self._av.error.FFmpegError, ValueError) as error:
+            raise IncompleteError("The recording is damaged: it cannot be decoded from here on.") from error
+
+
+class ProgramSource:
+    """The first audio stream of a file, decoded by the program `ffmpeg`."""
+
+    def __init__(self, file: BinaryIO, kind: Format) -> None:
+        self._kind = kind
+        self._stack = contextlib.ExitStack()
+        try:
+            copy = self._stack.enter_context(tempfile.NamedTemporaryFile())  # noqa: SIM115 - the stack closes it
+            file.seek(0)
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            self.sample_rate_hz, self.channels, self.codec = self._probe(copy.name)
+            # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
+            command = ["ffmpeg", "-nostdin", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
+            command += ["-f", kind.demuxer or "", "-i", f"file:{copy.name}", "-map", "0:a:0"]
+            command += ["-ac", str(self.channels), "-ar", str(self.sample_rate_hz), "-f", "f32le", "-"]
+            self._process = self._stack.enter_context(
+                subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+            )
+        except BaseException:
+            self._stack.close()
+            raise
+        self.declared_s = None
+
+    def close(self) -> None:
+        """End the program and remove the copy."""
+        self._process.kill()
+        self._stack.close()
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Iterate over the samples, [n, channels]. IncompleteError, after them, where decoding fails."""
+        frame_bytes = 4 * self.channels
+        rest = b""
+        assert self._process.stdout is not None
+        while data := self._process.stdout.read(_BLOCK_BYTES):
+            data = rest + data
+            cut = len(data) - len(data) % frame_bytes
+            rest = data[cut:]
+            yield np.frombuffer(data[:cut], "<f4").reshape(-1, self.channels)
+        if self._process.wait():
+            raise IncompleteError("The recording is damaged: ffmpeg cannot decode it from here on.")
+
+    def _probe(self, path: str) -> tuple[int, int, str]:
+        """Return sample rate, channels and codec of the first audio stream."""
+        if shutil.which("ffprobe") is None:
+            raise AudioFileError(
+                f"{self._kind} needs ffprobe beside ffmpeg, or `pip install 'earmark[formats]'`."
+            )
+        command = [
+            "ffprobe",
+            "-loglevel",
+            "quiet",
+            "-protocol_whitelist",
+            "file,pipe",
+            "-f",
+            self._kind.demuxer or "",
+        ]
+        command += ["-select_streams", "a:0", "-show_entries", "stream=sample_rate,channels,codec_name"]
+        command += ["-of", "default=noprint_wrappers=1", f"file:{path}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+        try:
+            return int(found["sample_rate"]), int(found["channels"]), found["codec_name"]
+        except (KeyError, ValueError):
+            state = "is damaged: its header cannot be read" if done.returncode else "holds no audio"
+            raise AudioFileError(f"The {self._kind} file {state}.") from None
+
+
+def open_source(file: BinaryIO, kind: Format, *, programs: bool) -> PyAvSource | ProgramSource:
+    """Open a file with what is installed. AudioFileError, with the remedy, where nothing is.
+
+    programs: whether `ffmpeg` may be started. A server does not start programs on a stranger's recording.
+    """
+    if has_package():
+        return PyAvSource(file, kind)
+    if programs and has_program():
+        return ProgramSource(file, kind)
+    how = (
+        "install `ffmpeg`, or `pip install 'earmark[formats]'`"
+        if programs
+        else "the extra `formats` reads it"
+    )
+    raise AudioFileError(
+        f"{_article(kind.container)} {kind} recording is not read here: {how}, or convert it, "
+        "for example with `ffmpeg -i INPUT out.wav`."
+    )
+
+
+def _article(word: str) -> str:
+    return "An" if word[0] in "AEIOUM" and word[:2].isupper() else "A"

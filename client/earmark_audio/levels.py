@@ -1,0 +1,107 @@
+"""Levels of a recording: peak, clipping, DC, silence, and channels that cancel each other."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FULL_SCALE = 0.999
+_CLIPPED_SHARE = 0.05
+"""Speech that was recorded too loud has at most a few hundredths of its samples at full scale. Noise that
+comes of a wrong format has more."""
+
+_SILENCE_S = 60.0
+_CANCELLED_SHARE = 1e-3
+"""Mean power of the mix over that of the channels: 30 dB lost is no accident of two microphones."""
+
+
+class Levels:
+    """What passed: sums over all blocks. All values are relative to full scale."""
+
+    def __init__(self, sample_rate_hz: int, channels: int) -> None:
+        self.sample_rate_hz = sample_rate_hz
+        self.channels = channels
+        self.frames = 0
+        self.peak = 0.0
+        self._clipped = 0
+        self._sum = 0.0
+        self._power = 0.0
+        self._mixed_power = 0.0
+        self._silent_frames = 0
+
+    def add(self, samples: NDArray[np.float32], mixed: NDArray[np.float32]) -> None:
+        """Count a block: all its channels, [n, channels], and their mean, [n]."""
+        if not len(samples):
+            return
+        magnitude = np.abs(samples)
+        peak = float(magnitude.max())
+        self.frames += len(samples)
+        self.peak = max(self.peak, peak)
+        self._silent_frames += len(samples) if peak == 0 else 0
+        if peak >= _FULL_SCALE:
+            self._clipped += int((magnitude >= _FULL_SCALE).any(axis=1).sum())
+        self._sum += float(mixed.sum(dtype=np.float64))
+        self._power += float(np.square(samples, dtype=np.float64).mean(axis=1).sum())
+        self._mixed_power += float(np.square(mixed, dtype=np.float64).sum())
+
+    @property
+    def level_dbfs(self) -> float:
+        """Root mean square of all channels, in dB below full scale (a square wave at full scale: 0)."""
+        return _decibels(self._power / self.frames) if self.frames else -math.inf
+
+    @property
+    def peak_dbfs(self) -> float:
+        """The largest sample, in dB below full scale."""
+        return _decibels(self.peak**2)
+
+    @property
+    def clipped_share(self) -> float:
+        """Share of the samples that are at full scale."""
+        return self._clipped / self.frames if self.frames else 0.0
+
+    @property
+    def dc(self) -> float:
+        """Mean of all samples."""
+        return self._sum / self.frames if self.frames else 0.0
+
+    @property
+    def channels_cancel(self) -> bool:
+        """Whether the channels cancel each other when they are mixed to one by their mean."""
+        return self.channels > 1 and self._power > 0 and self._mixed_power < _CANCELLED_SHARE * self._power
+
+    def notices(self) -> list[str]:
+        """Return a sentence about everything that looks wrong."""
+        found = []
+        if self.channels_cancel:
+            found.append(
+                "The channels cancel each other: their mean is nearly silent. Choose one of them "
+                "(--channel 1), or check the microphone's wiring."
+            )
+        if self.clipped_share > _CLIPPED_SHARE:
+            found.append(
+                f"{self.clipped_share:.0%} of the samples are at full scale: the recording is clipped, or "
+                "its format is not the stated one."
+            )
+        if self.frames and self._silent_frames == self.frames:
+            found.append("Every sample is zero: the recording is digital silence. Check the microphone.")
+        elif self._silent_frames > _SILENCE_S * self.sample_rate_hz:
+            found.append(f"{self._silent_frames / self.sample_rate_hz:.0f} s of it are digital silence.")
+        return found
+
+
+def _decibels(power: float) -> float:
+    return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def mix_down(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Mix channels to one by their mean: [n, channels] to [n]."""
+    if samples.shape[1] == 1:
+        mono: NDArray[np.float32] = samples[:, 0]
+        return mono
+    mixed: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+    return mixed

@@ -1,0 +1,185 @@
+"""MP3: which bytes of a file are whole frames, and where one recording ends and a joined one begins.
+
+An MP3 file has no length of its own. Decoders believe the one in a Xing, Info or VBRI header, or estimate
+it from the first frame's bit rate, and stop there. Here the frames are counted. Sources: ISO/IEC 11172-3,
+2.4.2.3 (frame header); ISO/IEC 13818-3, 2.4.2.3 (low sampling frequencies); the LAME project's description of
+the Xing header.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from earmark_audio.formats import id3_bytes, is_mpeg_header
+from earmark_audio.parts import Layout, Part
+from earmark_audio.view import View
+
+_BLOCK_BYTES = 1 << 20
+_APE_HEADER_BYTES = 32
+_ID3V1_BYTES = 128
+_LAYER_3 = 1
+
+# Kilobits per second by the header's index: MPEG-1 layer III, and MPEG-2 and 2.5 layer III.
+_RATES_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
+_RATES_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
+_HZ = (44_100, 48_000, 32_000)
+
+
+@dataclass
+class _Stream:
+    """Frames of one sample rate that belong together."""
+
+    kind: int
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    frames: int = 0
+    """Frames with audio: the one that holds the Xing header is not counted."""
+    info_bytes: int = 0
+    """Length of the frame with the Xing header; 0 if there is none."""
+    info_frames: int | None = None
+    """How many frames the Xing header states."""
+
+    def append(self, offset: int, length: int) -> None:
+        if self.runs and sum(self.runs[-1]) == offset:
+            self.runs[-1] = (self.runs[-1][0], self.runs[-1][1] + length)
+        else:
+            self.runs.append((offset, length))
+
+
+class _Reader:
+    """Bytes of a file by offset, through one block in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._start = 0
+        self._block = b""
+
+    def at(self, offset: int, size: int) -> bytes:
+        begin = offset - self._start
+        if begin < 0 or begin + size > len(self._block):
+            self._file.seek(offset)
+            self._start, self._block = offset, self._file.read(max(_BLOCK_BYTES, size))
+            begin = 0
+        return self._block[begin : begin + size]
+
+
+def mp3_layout(file: BinaryIO, size: int) -> Layout:
+    """Return the layout of an MP3 file of `size` bytes, with tags and damaged bytes left out of its parts."""
+    reader = _Reader(file)
+    streams: list[_Stream] = []
+    position, skipped, incomplete = 0, 0, 0
+    while position < size:
+        head = reader.at(position, 4)
+        length = _frame_bytes(head)
+        if length and (position + length > size):
+            incomplete = size - position
+            break
+        if length and _is_followed(reader, position + length, size, head):
+            _append_frame(streams, reader, position, length, head)
+            position += length
+            continue
+        if tag := _tag_bytes(reader.at(position, _APE_HEADER_BYTES)):
+            position += tag
+            continue
+        step = _next_sync(reader, position + 1, size) - position
+        skipped += 0 if not reader.at(position, min(step, _BLOCK_BYTES)).strip(b"\0") else step
+        position += step
+    layout = Layout([])
+    for stream in streams:
+        if stream.frames > 1:  # the decoder needs two to recognize an MP3 file
+            layout.parts.append(_part(file, stream, layout))
+    if skipped:
+        layout.notices.append(f"{skipped} bytes between the MP3 frames are damaged; they were skipped.")
+    if incomplete:
+        layout.notices.append("The last MP3 frame is incomplete; it was left out.")
+    return layout
+
+
+def _part(file: BinaryIO, stream: _Stream, layout: Layout) -> Part:
+    if stream.info_frames is not None:
+        if stream.info_frames == stream.frames:
+            return Part(View(file, stream.runs))
+        if stream.info_frames > stream.frames:
+            missing = stream.info_frames - stream.frames
+            layout.missing = (
+                f"The recording is cut off: {missing} of its {stream.info_frames} MP3 frames are missing."
+            )
+    # The decoder must not believe a header that is wrong: its frame is left out.
+    offset, length = stream.runs[0]
+    runs = [(offset + stream.info_bytes, length - stream.info_bytes), *stream.runs[1:]]
+    return Part(View(file, [run for run in runs if run[1]], unbounded=True))
+
+
+def _frame_bytes(head: bytes) -> int:
+    """Return the length of the layer III frame with this header; 0 for what is none."""
+    if not is_mpeg_header(head) or head[1] >> 1 & 3 != _LAYER_3:
+        return 0
+    is_mpeg1 = head[1] >> 3 & 3 == 3
+    kbit_s = (_RATES_1 if is_mpeg1 else _RATES_2)[head[2] >> 4]
+    return (144_000 if is_mpeg1 else 72_000) * kbit_s // _sample_rate_hz(head) + (head[2] >> 1 & 1)
+
+
+def _sample_rate_hz(head: bytes) -> int:
+    divisor = {3: 1, 2: 2, 0: 4}[head[1] >> 3 & 3]
+    return _HZ[head[2] >> 2 & 3] // divisor
+
+
+def _is_followed(reader: _Reader, position: int, size: int, head: bytes) -> bool:
+    """Return whether a frame is followed by another one, a tag, or the end: random bytes are not."""
+    following = reader.at(position, _APE_HEADER_BYTES)
+    if position >= size or (
+        len(following) >= 4 and _kind(following) == _kind(head) and _frame_bytes(following)
+    ):
+        return True
+    return bool(_tag_bytes(following)) or bool(_frame_bytes(following)) or not following.strip(b"\0")
+
+
+def _kind(head: bytes) -> int:
+    """Return version, layer, sample rate and whether it is mono, of a frame, as one number."""
+    return (head[1] & 0x1E) << 8 | head[2] & 0x0C | (head[3] >> 6 == 3)
+
+
+def _tag_bytes(head: bytes) -> int:
+    if head[:3] == b"TAG":
+        return _ID3V1_BYTES
+    if head[:8] == b"APETAGEX" and len(head) >= _APE_HEADER_BYTES:
+        is_header = bool(head[23] & 0x20)
+        return _APE_HEADER_BYTES + (int.from_bytes(head[12:16], "little") if is_header else 0)
+    return id3_bytes(head)
+
+
+def _next_sync(reader: _Reader, position: int, size: int) -> int:
+    """Return where the next frame or tag may begin, or the end."""
+    while position < size:
+        block = reader.at(position, min(_BLOCK_BYTES, size - position))
+        found = [at for at in (block.find(b"\xff"), block.find(b"ID3"), block.find(b"TAG")) if at >= 0]
+        if found:
+            return position + min(found)
+        position += max(1, len(block))
+    return size
+
+
+def _append_frame(streams: list[_Stream], reader: _Reader, offset: int, length: int, head: bytes) -> None:
+    frame = reader.at(offset, min(length, 200))
+    info = _info(frame, head)
+    if not streams or info is not None or streams[-1].kind != _kind(head):
+        streams.append(_Stream(_kind(head)))
+    stream = streams[-1]
+    stream.append(offset, length)
+    if info is None:
+        stream.frames += 1
+    else:
+        stream.info_bytes, stream.info_frames = length, info or None
+
+
+def _info(frame: bytes, head: bytes) -> int | None:
+    """Return the number of frames that a Xing, Info or VBRI header in this frame states (0: none stated)."""
+    is_mpeg1, is_mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
+    side_bytes = (17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17)
+    for at in (4 + side_bytes, 6 + side_bytes):  # with a checksum (2 bytes) or without
+        if frame[at : at + 4] in (b"Xing", b"Info"):
+            states_frames = frame[at + 7 : at + 8] != b"" and bool(frame[at + 7] & 1)
+            return int.from_bytes(frame[at + 8 : at + 12], "big") if states_frames else 0
+    if frame[36:40] == b"VBRI":
+        return int.from_bytes(frame[50:54], "big")
+    return None

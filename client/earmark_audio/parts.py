@@ -1,0 +1,33 @@
+"""The parts of a recording: what one decoder reads from its beginning to its end.
+
+Most files have one. Files that were joined (`cat a.mp3 b.mp3`, chained Ogg as in RFC 3533, section 4) have
+several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from earmark_audio.view import View
+
+
+@dataclass
+class Part:
+    """What one decoder reads."""
+
+    view: View
+    declared_frames: int | None = None
+    """How many frames (samples of each channel) its header states, where that can be relied on."""
+
+
+@dataclass
+class Layout:
+    """The parts of a file, and what its structure says about it."""
+
+    parts: list[Part]
+    notices: list[str] = field(default_factory=list)
+    """Sentences about what is unusual, but harmless."""
+    missing: str | None = None
+    """A sentence about what is missing at the end, if anything is."""

@@ -1,0 +1,203 @@
+"""WAV and similar formats (RF64, Wave64, AIFF, AU, CAF): the length in the header, against that of the file.
+
+Recorders that lose power, and programs that write into a pipe, leave a length of zero or a placeholder.
+Downloads that break off leave a length that is too large. Decoders believe the header; here its length fields
+are replaced by what the file holds. Sources: RIFF (IBM and Microsoft, 1991), RF64 (EBU Tech 3306), AIFF 1.3
+(Apple, 1989).
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from earmark_audio.parts import Layout, Part
+from earmark_audio.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PLACEHOLDER = 0x7F00_0000
+"""Programs that cannot return to the header write a number near 2 or 4 GiB for the length."""
+
+_MAX_CHUNKS = 1000
+"""Far more than any program writes: a file of nothing but chunks must not keep a server busy."""
+
+UNFINISHED = "The header was never finished, so its length is not known: everything that follows it is read."
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A length in the header."""
+
+    offset: int
+    size: int
+    order: Literal["little", "big"]
+    value: int
+
+    def patch(self, value: int) -> tuple[int, bytes]:
+        limited = min(value, (1 << 8 * self.size) - 1)
+        return self.offset, limited.to_bytes(self.size, self.order)
+
+
+def iff_layout(file: BinaryIO, size: int) -> Layout:
+    """Return the layout of a RIFF, RIFX, RF64, BW64 or FORM file of `size` bytes: a part for each file."""
+    layout = Layout([])
+    start = 0
+    while start < size:
+        file.seek(start)
+        magic = file.read(12)
+        if not _is_iff(magic):
+            if start:
+                _append_trailer(layout, file, start, size)
+            break
+        start = _append_form(layout, file, start, size, magic)
+    return layout
+
+
+def au_layout(file: BinaryIO, size: int) -> Layout:
+    """Return the layout of an AU file: magic, data offset, data size (0xFFFFFFFF: not stated)."""
+    file.seek(0)
+    head = file.read(24)
+    order: Literal["little", "big"] = "big" if head[:4] == b".snd" else "little"
+    offset = int.from_bytes(head[4:8], order)
+    stated = _Field(8, 4, order, int.from_bytes(head[8:12], order))
+    patches, layout = {}, Layout([])
+    available = max(0, size - offset)
+    if stated.value != available:
+        patches = dict([stated.patch(available)])
+        if stated.value == 0 and available:
+            layout.notices.append(UNFINISHED)
+        elif available < stated.value < _PLACEHOLDER:
+            layout.missing = _cut_off(stated.value - available)
+    layout.parts = [Part(View(file, [(0, size)], patches=patches))]
+    return layout
+
+
+def chunked_layout(file: BinaryIO, size: int) -> Layout:
+    """Return the layout of a Wave64 or CAF file of `size` bytes, whose lengths have 64 bits.
+
+    Wave64: a chunk is a GUID (16 bytes), its length with its header (8, little-endian), content, padding.
+    CAF: a name (4 bytes), the content's length (8, big-endian; -1: not stated), content.
+    """
+    file.seek(0)
+    is_caf = file.read(4) == b"caff"
+    order: Literal["little", "big"] = "big" if is_caf else "little"
+    name_bytes, position = (4, 8) if is_caf else (16, 40)
+    layout = Layout([Part(View(file, [(0, size)]))])
+    for _ in range(_MAX_CHUNKS):
+        file.seek(position)
+        header = file.read(name_bytes + 8)
+        if len(header) < name_bytes + 8:
+            return layout
+        stated = _Field(position + name_bytes, 8, order, int.from_bytes(header[name_bytes:], order))
+        own = 0 if is_caf else len(header)
+        if header[:4] == b"data":
+            available = size - position - len(header) + own
+            is_open = is_caf and stated.value == (1 << 64) - 1
+            if is_open or own < stated.value <= available:
+                return layout
+            layout.parts = [Part(View(file, [(0, size)], patches=dict([stated.patch(available)])))]
+            if stated.value <= own or stated.value >= 1 << 62:
+                layout.notices.append(UNFINISHED)
+            else:
+                layout.missing = _cut_off(stated.value - available)
+            return layout
+        length = stated.value - own
+        position += len(header) + length + (0 if is_caf else -length % 8)
+    return layout
+
+
+def _is_iff(magic: bytes) -> bool:
+    if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
+        return magic[8:12] == b"WAVE"
+    return magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC")
+
+
+def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: bytes) -> int:
+    """Append the part that begins at `start`; return where it ends."""
+    order: Literal["little", "big"] = "big" if magic[:4] in (b"FORM", b"RIFX") else "little"
+    form = _Field(4, 4, order, int.from_bytes(magic[4:8], order))
+    wide: _Field | None = None
+    patches: dict[int, bytes] = {}
+    end = size
+    for name, length, body in _chunks(file, start, size, order):
+        if name == b"ds64":
+            file.seek(body)
+            sizes = file.read(16)
+            form = _Field(body - start, 8, "little", int.from_bytes(sizes[:8], "little"))
+            wide = _Field(body - start + 8, 8, "little", int.from_bytes(sizes[8:], "little"))
+        if name not in (b"data", b"SSND"):
+            continue
+        data = wide or _Field(body - start - 4, 4, order, length)
+        available = size - body
+        form_end = start + 8 + form.value
+        # A file that is cut off has lengths that agree with each other. Placeholders do not, or are huge.
+        is_plausible = wide is not None or form.value < _PLACEHOLDER
+        agree = is_plausible and data.value < form.value and form_end != size
+        is_unfinished = data.value > available and not agree
+        is_unfinished = is_unfinished or (data.value == 0 and available > 0 and form_end != size)
+        if is_unfinished:
+            if data.value == 0 or data.value < _PLACEHOLDER:
+                layout.notices.append(UNFINISHED)
+        elif data.value > available:
+            layout.missing = _cut_off(data.value - available)
+        if is_unfinished or data.value > available:
+            patches = dict([data.patch(available), form.patch(body - start + available - 8)])
+            if name == b"SSND":
+                patches |= _aiff_frames(file, start, available - 8)
+        else:
+            end = min(size, max(body + data.value + data.value % 2, form_end + form.value % 2))
+            following = _next_form(file, body + data.value + data.value % 2, end, size)
+            end = following if following is not None else end
+        break
+    layout.parts.append(Part(View(file, [(start, end - start)], patches=patches)))
+    return end
+
+
+def _aiff_frames(file: BinaryIO, start: int, data_bytes: int) -> dict[int, bytes]:
+    """Return the patch for COMM's number of frames: channels (2 bytes), frames (4), bits of a sample (2)."""
+    file.seek(0, io.SEEK_END)
+    for name, _, body in _chunks(file, start, file.tell(), "big"):
+        if name == b"COMM":
+            file.seek(body)
+            common = file.read(8)
+            frame_bytes = int.from_bytes(common[:2], "big") * ((int.from_bytes(common[6:8], "big") + 7) // 8)
+            frames = max(0, data_bytes) // max(1, frame_bytes)
+            return {body - start + 2: min(frames, 0xFFFF_FFFF).to_bytes(4, "big")}
+    return {}
+
+
+def _chunks(
+    file: BinaryIO, start: int, size: int, order: Literal["little", "big"]
+) -> Iterator[tuple[bytes, int, int]]:
+    """Iterate over a form's chunks: name, stated length, and where the content begins."""
+    position = start + 12
+    for _ in range(_MAX_CHUNKS):
+        if position + 8 > size:
+            return
+        file.seek(position)
+        header = file.read(8)
+        length = int.from_bytes(header[4:], order)
+        yield header[:4], length, position + 8
+        position += 8 + length + length % 2  # chunks are padded to an even length
+
+
+def _next_form(file: BinaryIO, data_end: int, end: int, size: int) -> int | None:
+    """Return where another file begins, right behind the data or behind the form."""
+    for position in (data_end, data_end - 1, end, end - 1):
+        file.seek(max(0, position))
+        if position + 12 <= size and _is_iff(file.read(12)):
+            return position
+    return None
+
+
+def _append_trailer(layout: Layout, file: BinaryIO, start: int, size: int) -> None:
+    file.seek(start)
+    if file.read(4096).strip(b"\0"):
+        layout.notices.append(f"{size - start} bytes follow the end of the recording; they were not read.")
+
+
+def _cut_off(missing_bytes: int) -> str:
+    return f"The recording is cut off: its last {missing_bytes} bytes are missing."

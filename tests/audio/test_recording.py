@@ -1,0 +1,231 @@
+"""The reader of recordings: every format, whole, cut off, joined, and with wrong lengths in the header."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import soundfile
+from earmark_audio import AudioFileError, IncompleteError, RecordingFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RATE_HZ = 16_000
+TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE_HZ) / RATE_HZ)).astype(np.float32)
+
+NOISE = (0.1 * np.random.default_rng(0).standard_normal(4 * RATE_HZ)).astype(np.float32)
+
+# libsndfile's container and subtype; how many samples a decoder may add or lose at the ends.
+WRITTEN = [
+    ("WAV", "PCM_16", 0),
+    ("WAV", "PCM_24", 0),
+    ("WAV", "FLOAT", 0),
+    ("WAV", "ULAW", 0),
+    ("WAV", "IMA_ADPCM", 1024),
+    ("WAVEX", "PCM_16", 0),
+    ("RF64", "PCM_16", 0),
+    ("W64", "PCM_16", 0),
+    ("AIFF", "PCM_16", 0),
+    ("AU", "PCM_16", 0),
+    ("CAF", "PCM_16", 0),
+    ("FLAC", "PCM_16", 0),
+    ("OGG", "VORBIS", 0),
+    ("OGG", "OPUS", 0),
+    ("MP3", "MPEG_LAYER_III", 2400),
+]
+IDS = [f"{container} {codec}" for container, codec, _ in WRITTEN]
+
+
+def _write(container: str, codec: str, samples: np.ndarray = TONE, rate_hz: int = RATE_HZ) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=container, subtype=codec)
+    return file.getvalue()
+
+
+def _read(source: Any) -> tuple[np.ndarray, str, list[str]]:
+    """Return the samples of the first channel, the error at the end, and the notices."""
+    blocks, error = [np.zeros(0, np.float32)], ""
+    with RecordingFile(source) as recording:
+        try:
+            blocks.extend(block[:, 0] for block in recording.blocks())
+        except IncompleteError as at_the_end:
+            error = str(at_the_end)
+        return np.concatenate(blocks), error, recording.notices
+
+
+@pytest.mark.parametrize(("container", "codec", "tolerance"), WRITTEN, ids=IDS)
+def test_every_format_is_read_whole(container: str, codec: str, tolerance: int) -> None:
+    samples, error, notices = _read(_write(container, codec))
+    assert abs(len(samples) - len(TONE)) <= tolerance
+    assert (error, notices) == ("", [])
+    assert np.sqrt(np.mean(samples**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize(("container", "codec", "tolerance"), WRITTEN, ids=IDS)
+def test_a_file_that_is_cut_off_gives_all_that_came_and_then_an_error(
+    container: str, codec: str, tolerance: int
+) -> None:
+    data = _write(container, codec, NOISE)
+    cut = data[: int(len(data) * 0.75)]
+    first, error, notices = _read(cut)
+    assert 1.9 * RATE_HZ < len(first) <= 3.2 * RATE_HZ + tolerance
+    assert error or notices, "the loss is reported"
+    again, *_ = _read(cut)
+    assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG OPUS", "OGG VORBIS", "MP3", "AIFF"])
+def test_joined_files_are_read_to_the_end(container: str) -> None:
+    name, _, codec = container.partition(" ")
+    codecs = {"FLAC": "PCM_16", "MP3": "MPEG_LAYER_III"}
+    one = _write(name, codec or codecs.get(name, "PCM_16"))
+    samples, error, _ = _read(one + one)
+    once, *_ = _read(one)
+    assert (len(samples), error) == (2 * len(once), "")
+
+
+def test_a_joined_file_of_another_rate_is_reported() -> None:
+    samples, error, _ = _read(_write("FLAC", "PCM_16") + _write("FLAC", "PCM_16", rate_hz=8000))
+    assert len(samples) == RATE_HZ
+    assert "8000 Hz" in error
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFFFFF, 0x7FFFFFDB), (36, 0)])
+def test_a_wav_whose_lengths_were_never_filled_in_is_read(sizes: tuple[int, int]) -> None:
+    data = bytearray(_write("WAV", "PCM_16"))
+    data[4:8], data[40:44] = (size.to_bytes(4, "little") for size in sizes)
+    samples, error, notices = _read(bytes(data))
+    assert (len(samples), error) == (RATE_HZ, "")
+    assert ("never finished" in " ".join(notices)) == (sizes[1] == 0)
+
+
+@pytest.mark.parametrize(("container", "offset"), [("AIFF", 42), ("AU", 8), ("W64", 0), ("CAF", 0)])
+def test_other_headers_that_were_never_finished_are_read(container: str, offset: int) -> None:
+    data = bytearray(_write(container, "PCM_16"))
+    if container in ("W64", "CAF"):
+        offset = data.index(b"data") + (16 if container == "W64" else 4)
+        data[offset : offset + 8] = bytes(8)
+    else:
+        if container == "AIFF":
+            offset = data.index(b"SSND") + 4
+            data[4:8] = bytes(4)
+        data[offset : offset + 4] = bytes(4)
+    samples, error, notices = _read(bytes(data))
+    assert (len(samples), error) == (RATE_HZ, "")
+    assert "never finished" in " ".join(notices)
+
+
+def test_a_flac_that_states_no_length_is_read() -> None:
+    data = bytearray(_write("FLAC", "PCM_16"))
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    samples, error, _ = _read(bytes(data))
+    assert (len(samples), error) == (RATE_HZ, "")
+
+
+def test_an_empty_recording_is_rejected() -> None:
+    with pytest.raises(AudioFileError, match="holds no audio"):
+        _read(_write("WAV", "PCM_16", TONE[:0]))
+    with pytest.raises(AudioFileError, match="empty"):
+        _read(b"")
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"PK\x03\x04" + bytes(60), "ZIP archive"),
+        (b"<!DOCTYPE html><html>", "text file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(60), "PNG image"),
+        (b"MThd" + bytes(60), "MIDI file"),
+        (bytes(range(200, 256)) * 3, "not a recording"),
+    ],
+)
+def test_what_is_no_recording_is_named(head: bytes, name: str) -> None:
+    with pytest.raises(AudioFileError, match=name):
+        _read(head)
+
+
+@pytest.mark.parametrize("name", ["word.m4a", "word.webm", "word.aac", "word.spx", "word.oga", "word.mka"])
+def test_formats_of_ffmpeg_are_read_or_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    source, path = tmp_path / "tone.wav", tmp_path / name
+    soundfile.write(source, TONE, RATE_HZ)
+    codec = {"word.oga": ["-c:a", "flac"], "word.spx": ["-c:a", "libspeex"]}.get(name, [])
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *codec, path], check=True)
+    samples, error, _ = _read(path)
+    assert error == ""
+    assert len(samples) >= 15_000
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: False)
+    with pytest.raises(AudioFileError, match=r"ffmpeg -i INPUT out\.wav"):
+        _read(path)
+
+
+def test_a_pipe_is_read() -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    samples, error, _ = _read(Pipe(_write("FLAC", "PCM_16")))
+    assert (len(samples), error) == (RATE_HZ, "")
+
+
+def test_channels_that_cancel_and_samples_that_clip_are_noticed() -> None:
+    opposite = np.stack([TONE, -TONE], axis=1)
+    *_, notices = _read(_write("WAV", "PCM_16", opposite))
+    assert "cancel" in notices[0]
+    *_, notices = _read(_write("WAV", "PCM_16", np.sign(TONE)))
+    assert "full scale" in notices[0]
+    *_, notices = _read(_write("WAV", "PCM_16", 0 * TONE))
+    assert "digital silence" in notices[0]
+
+
+def test_one_channel_can_be_chosen() -> None:
+    data = _write("WAV", "FLOAT", np.stack([TONE, 0 * TONE], axis=1))
+    with RecordingFile(data) as recording:
+        assert np.array_equal(np.concatenate(list(recording.mono(1))), TONE)
+    with RecordingFile(data) as recording:
+        assert np.allclose(np.concatenate(list(recording.mono())), TONE / 2)
+    with RecordingFile(data) as recording, pytest.raises(AudioFileError, match="no channel 3"):
+        list(recording.mono(3))
+
+
+def test_floats_of_integer_scale_are_rejected() -> None:
+    with pytest.raises(AudioFileError, match="divide 16-bit integers by 32768"):
+        _read(_write("WAV", "FLOAT", TONE * 20_000))
+
+
+FILES = [_write(container, codec, np.tile(TONE, 2)) for container, codec, _ in WRITTEN]
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(data=st.data())
+def test_damaged_files_give_samples_or_a_sentence(data: st.DataObject) -> None:
+    """Cut anywhere, with zeroed or maximal bytes in the header, joined to another: no other exception."""
+    file = bytearray(data.draw(st.sampled_from(FILES)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, min(len(file) - 1, 200)))
+        width = data.draw(st.integers(1, 8))
+        byte = data.draw(st.sampled_from([0, 255, 127]))
+        file[at : at + width] = bytes([byte]) * width
+    cut = data.draw(st.integers(0, len(file)))
+    whole = bytes(file[:cut] if data.draw(st.booleans()) else file)
+    if data.draw(st.booleans()):
+        whole += data.draw(st.sampled_from(FILES))
+    problem = ""
+    try:
+        samples, _, _ = _read(whole)
+        assert np.isfinite(samples).all()
+    except AudioFileError as error:
+        problem = str(error)
+    assert not problem or (problem[0].isupper() and problem.endswith("."))
