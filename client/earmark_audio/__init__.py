@@ -3,13 +3,17 @@
 from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
 from earmark_audio.formats import READ_FORMATS, Decoder, Format, identify
 from earmark_audio.levels import Levels, mix_down
-from earmark_audio.recording import (
+from earmark_audio.limits import (
     MAX_CHANNELS,
     MAX_PEAK,
     MAX_SAMPLE_RATE_HZ,
     MIN_SAMPLE_RATE_HZ,
-    RecordingFile,
+    channel_problem,
+    rate_problem,
+    sample_problem,
 )
+from earmark_audio.notices import Notice
+from earmark_audio.recording import RecordingFile
 
 __all__ = [
     "MAX_CHANNELS",
@@ -22,8 +26,12 @@ __all__ = [
     "Format",
     "IncompleteError",
     "Levels",
+    "Notice",
     "RecordingFile",
     "UnsupportedRateError",
+    "channel_problem",
     "identify",
     "mix_down",
+    "rate_problem",
+    "sample_problem",
 ]

@@ -52,7 +52,7 @@ class PyAvSource:
         self.sample_rate_hz = int(self._stream.codec_context.sample_rate or 0)
         self.channels = int(self._stream.codec_context.channels or 0)
         self.codec = str(self._stream.codec_context.name)
-        duration = self._stream.duration
+        duration: Any = self._stream.duration
         self.declared_s = None if duration is None else float(duration * self._stream.time_base)
 
     def close(self) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earmark_audio.notices import Notice
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -18,6 +20,15 @@ comes of a wrong format has more."""
 _SILENCE_S = 60.0
 _CANCELLED_SHARE = 1e-3
 """Mean power of the mix over that of the channels: 30 dB lost is no accident of two microphones."""
+
+_CHANNELS_CANCEL = Notice(
+    "CHANNELS_CANCEL",
+    "The channels cancel each other: their mean is nearly silent. Choose one of them (--channel 1), or "
+    "check the microphone's wiring.",
+)
+_ALL_SILENT = Notice(
+    "DIGITAL_SILENCE", "Every sample is zero: the audio is digital silence. Check the microphone."
+)
 
 
 class Levels:
@@ -74,23 +85,24 @@ class Levels:
         """Whether the channels cancel each other when they are mixed to one by their mean."""
         return self.channels > 1 and self._power > 0 and self._mixed_power < _CANCELLED_SHARE * self._power
 
-    def notices(self) -> list[str]:
-        """Return a sentence about everything that looks wrong."""
+    def notices(self) -> list[Notice]:
+        """Return a notice for everything that looks wrong."""
         found = []
         if self.channels_cancel:
-            found.append(
-                "The channels cancel each other: their mean is nearly silent. Choose one of them "
-                "(--channel 1), or check the microphone's wiring."
-            )
+            found.append(_CHANNELS_CANCEL)
         if self.clipped_share > _CLIPPED_SHARE:
             found.append(
-                f"{self.clipped_share:.0%} of the samples are at full scale: the recording is clipped, or "
-                "its format is not the stated one."
+                Notice(
+                    "CLIPPED",
+                    f"{self.clipped_share:.0%} of the samples are at full scale: the audio is clipped, or "
+                    "its format is not the stated one.",
+                )
             )
         if self.frames and self._silent_frames == self.frames:
-            found.append("Every sample is zero: the recording is digital silence. Check the microphone.")
+            found.append(_ALL_SILENT)
         elif self._silent_frames > _SILENCE_S * self.sample_rate_hz:
-            found.append(f"{self._silent_frames / self.sample_rate_hz:.0f} s of it are digital silence.")
+            silent_s = self._silent_frames / self.sample_rate_hz
+            found.append(Notice("DIGITAL_SILENCE", f"{silent_s:.0f} s of the audio are digital silence."))
         return found
 
 
@@ -100,8 +112,10 @@ def _decibels(power: float) -> float:
 
 def mix_down(samples: NDArray[Any]) -> NDArray[np.float32]:
     """Mix channels to one by their mean: [n, channels] to [n]."""
-    if samples.shape[1] == 1:
+    channel_count = samples.shape[1]
+    if channel_count == 1:
         mono: NDArray[np.float32] = samples[:, 0]
         return mono
-    mixed: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+    weights = np.full(channel_count, 1 / channel_count, np.float32)
+    mixed: NDArray[np.float32] = samples @ weights
     return mixed

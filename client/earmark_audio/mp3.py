@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from earmark_audio.formats import id3_bytes, is_mpeg_header
+from earmark_audio.notices import Notice, damaged_bytes
 from earmark_audio.parts import Layout, Part
 from earmark_audio.view import View
 
@@ -19,6 +20,8 @@ _BLOCK_BYTES = 1 << 20
 _APE_HEADER_BYTES = 32
 _ID3V1_BYTES = 128
 _LAYER_3 = 1
+
+_LAST_FRAME = Notice("LAST_FRAME_INCOMPLETE", "The last MP3 frame is incomplete; it was left out.")
 
 # Kilobits per second by the header's index: MPEG-1 layer III, and MPEG-2 and 2.5 layer III.
 _RATES_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
@@ -89,9 +92,9 @@ def mp3_layout(file: BinaryIO, size: int) -> Layout:
         if stream.frames > 1:  # the decoder needs two to recognize an MP3 file
             layout.parts.append(_part(file, stream, layout))
     if skipped:
-        layout.notices.append(f"{skipped} bytes between the MP3 frames are damaged; they were skipped.")
+        layout.notices.append(damaged_bytes(skipped, "MP3 frames"))
     if incomplete:
-        layout.notices.append("The last MP3 frame is incomplete; it was left out.")
+        layout.notices.append(_LAST_FRAME)
     return layout
 
 
@@ -102,7 +105,7 @@ def _part(file: BinaryIO, stream: _Stream, layout: Layout) -> Part:
         if stream.info_frames > stream.frames:
             missing = stream.info_frames - stream.frames
             layout.missing = (
-                f"The recording is cut off: {missing} of its {stream.info_frames} MP3 frames are missing."
+                f"The recording is truncated: {missing} of its {stream.info_frames} MP3 frames are missing."
             )
     # The decoder must not believe a header that is wrong: its frame is left out.
     offset, length = stream.runs[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
+from earmark_audio.notices import Notice, damaged_bytes, trailing_bytes
 from earmark_audio.parts import Layout, Part
 from earmark_audio.view import View
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 _HEADER_BYTES = 27
 _BEGIN, _END = 0x02, 0x04
+
+_UNMARKED = Notice(
+    "END_UNMARKED", "The last page is not marked as the end of the recording: it may be truncated."
+)
 
 
 def ogg_layout(file: BinaryIO, size: int) -> Layout:
@@ -32,22 +37,22 @@ def ogg_layout(file: BinaryIO, size: int) -> Layout:
     for start, stop in zip(starts, [*starts[1:], max(whole_end, starts[-1])], strict=True):
         layout.parts.append(Part(View(file, [(start, stop - start)])))
     if skipped:
-        layout.notices.append(f"{skipped} bytes between the Ogg pages are damaged; they were skipped.")
+        layout.notices.append(damaged_bytes(skipped, "Ogg pages"))
     if end > size:
-        layout.missing = f"The recording is cut off: its last {end - size} bytes are missing."
+        layout.missing = f"The recording is truncated: its last {end - size} bytes are missing."
     elif size > end:
         _append_trailer(layout, file, end, size)
     elif not flags & _END:
-        layout.notices.append("The last page is not marked as the end of the recording: it may be cut off.")
+        layout.notices.append(_UNMARKED)
     return layout
 
 
 def _append_trailer(layout: Layout, file: BinaryIO, end: int, size: int) -> None:
     file.seek(end)
     if b"OggS".startswith(file.read(4)) or size - end < _HEADER_BYTES:
-        layout.missing = "The recording is cut off inside the header of an Ogg page."
+        layout.missing = "The recording is truncated inside the header of an Ogg page."
     else:
-        layout.notices.append(f"{size - end} bytes follow the end of the recording; they were not read.")
+        layout.notices.append(trailing_bytes(size - end))
 
 
 def _pages(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:

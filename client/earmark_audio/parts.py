@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from earmark_audio.notices import Notice
     from earmark_audio.view import View
 
 
@@ -27,7 +28,6 @@ class Layout:
     """The parts of a file, and what its structure says about it."""
 
     parts: list[Part]
-    notices: list[str] = field(default_factory=list)
-    """Sentences about what is unusual, but harmless."""
+    notices: list[Notice] = field(default_factory=list)
     missing: str | None = None
     """A sentence about what is missing at the end, if anything is."""

@@ -28,6 +28,7 @@ from earmark_audio.formats import (
     identify,
 )
 from earmark_audio.levels import Levels, mix_down
+from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.mp3 import mp3_layout
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.parts import Layout, Part
@@ -38,13 +39,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-
-MIN_SAMPLE_RATE_HZ = 8000
-MAX_SAMPLE_RATE_HZ = 192_000
-MAX_CHANNELS = 8
-
-MAX_PEAK = 16.0
-"""Float samples beyond this (24 dB over full scale) are integers that nobody scaled, not audio."""
 
 _DECODE_FRAMES = 4096
 """How much is decoded at once. An error in the middle loses at most this, and always the same."""
@@ -107,12 +101,13 @@ class RecordingFile:
         for block in (
             self._ffmpeg_blocks() if self.format.decoder is Decoder.FFMPEG else self._sndfile_blocks()
         ):
-            _check_samples(block)
+            if problem := sample_problem(block):
+                raise AudioFileError(problem)
             decoded = decoded or bool(len(block))
             self.levels.add(block, mix_down(block))
             yield block
         if not decoded and self._layout.missing is None:
-            raise AudioFileError("The recording holds no audio.")
+            raise AudioFileError("The recording is empty: it contains no samples.")
         self.notices += self.levels.notices()
         if self._layout.missing is not None:
             raise IncompleteError(self._layout.missing)
@@ -138,9 +133,11 @@ class RecordingFile:
         self._source = sound
         self.sample_rate_hz, self.channels = sound.samplerate, sound.channels
         self.codec = self.format.codec or _codec(sound)
-        frames = self._layout.parts[0].declared_frames or sound.frames
-        known = len(self._layout.parts) == 1 and 0 <= frames < self._layout.parts[0].view.size * 1000
-        self.declared_s = frames / sound.samplerate if known else None
+        frames = self._layout.parts[0].declared_frames
+        if frames is None and not self._layout.parts[0].view.is_unbounded and sound.frames < _UNKNOWN_FRAMES:
+            frames = sound.frames
+        is_whole = len(self._layout.parts) == 1
+        self.declared_s = frames / sound.samplerate if frames is not None and is_whole else None
 
     def _open_part(self, part: Part) -> Any:
         import soundfile
@@ -184,7 +181,7 @@ class RecordingFile:
                     sound.close()
             if part.declared_frames is not None and frames < part.declared_frames:
                 missing_s = (part.declared_frames - frames) / self.sample_rate_hz
-                raise IncompleteError(f"The recording is cut off: its last {missing_s:.2f} s are missing.")
+                raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
 
     def _ffmpeg_blocks(self) -> Iterator[NDArray[np.float32]]:
         yield from self._source.blocks()
@@ -214,7 +211,7 @@ def _layout(file: BinaryIO) -> tuple[Format, Layout]:  # noqa: PLR0911 - one ans
     file.seek(0)
     head = file.read(HEAD_BYTES)
     if not head:
-        raise AudioFileError("The file is empty.")
+        raise AudioFileError("The recording is empty: it has no bytes.")
     kind = identify(head)
     if kind is None:
         raise AudioFileError(
@@ -245,22 +242,7 @@ def _codec(sound: Any) -> str:
 
 
 def _check_form(sample_rate_hz: int, channels: int) -> None:
-    if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
-        raise UnsupportedRateError(
-            f"The sample rate {sample_rate_hz} Hz is not supported: it must be {MIN_SAMPLE_RATE_HZ} to "
-            f"{MAX_SAMPLE_RATE_HZ} Hz."
-        )
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioFileError(f"{channels} channels are not supported: there must be 1 to {MAX_CHANNELS}.")
-
-
-def _check_samples(samples: NDArray[np.float32]) -> None:
-    if not samples.size:
-        return
-    # NaN propagates through max() and min() and fails the comparison, as infinity does.
-    peak = max(float(samples.max()), -float(samples.min()))
-    if not peak <= MAX_PEAK:
-        raise AudioFileError(
-            f"The float samples must be finite and within full scale, -1 to 1, but one is {peak:g}: "
-            "divide 16-bit integers by 32768."
-        )
+    if problem := rate_problem(sample_rate_hz):
+        raise UnsupportedRateError(problem)
+    if problem := channel_problem(channels):
+        raise AudioFileError(problem)

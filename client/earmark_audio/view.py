@@ -34,7 +34,7 @@ class View(io.RawIOBase):
         for _, length in runs:
             self._starts.append(self._starts[-1] + length)
         self._patches = patches or {}
-        self._unbounded = unbounded
+        self.is_unbounded = unbounded
         self._position = 0
 
     @property
@@ -56,14 +56,14 @@ class View(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the position, which may lie beyond the end."""
-        end = _PRETENDED_BYTES if self._unbounded else self.size
+        end = _PRETENDED_BYTES if self.is_unbounded else self.size
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: end}[whence]
         self._position = max(0, origin + offset)
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to `size` bytes, or all that are left."""
-        if self._unbounded and size and self._position >= _PRETENDED_BYTES - _TAIL_BYTES:
+        if self.is_unbounded and size and self._position >= _PRETENDED_BYTES - _TAIL_BYTES:
             return bytes(max(0, min(size, _PRETENDED_BYTES - self._position)))
         end = self.size if size is None or size < 0 else min(self.size, self._position + size)
         pieces = []

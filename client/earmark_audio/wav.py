@@ -12,6 +12,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from earmark_audio.notices import Notice, trailing_bytes
 from earmark_audio.parts import Layout, Part
 from earmark_audio.view import View
 
@@ -24,7 +25,10 @@ _PLACEHOLDER = 0x7F00_0000
 _MAX_CHUNKS = 1000
 """Far more than any program writes: a file of nothing but chunks must not keep a server busy."""
 
-UNFINISHED = "The header was never finished, so its length is not known: everything that follows it is read."
+UNFINISHED = Notice(
+    "HEADER_UNFINISHED",
+    "The header was never finished, so its length is not known: everything that follows it is read.",
+)
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,8 @@ def _next_form(file: BinaryIO, data_end: int, end: int, size: int) -> int | None
 def _append_trailer(layout: Layout, file: BinaryIO, start: int, size: int) -> None:
     file.seek(start)
     if file.read(4096).strip(b"\0"):
-        layout.notices.append(f"{size - start} bytes follow the end of the recording; they were not read.")
+        layout.notices.append(trailing_bytes(size - start))
 
 
 def _cut_off(missing_bytes: int) -> str:
-    return f"The recording is cut off: its last {missing_bytes} bytes are missing."
+    return f"The recording is truncated: its last {missing_bytes} bytes are missing."

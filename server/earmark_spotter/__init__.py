@@ -7,6 +7,7 @@ from earmark_spotter.detector import ActiveKeyword, Detection, Detector, Keyword
 from earmark_spotter.errors import (
     AudioError,
     EncodingError,
+    IncompleteRecordingError,
     KeywordError,
     ModelError,
     ResumeError,
@@ -17,22 +18,25 @@ from earmark_spotter.errors import (
 )
 from earmark_spotter.metadata import ModelMetadata
 from earmark_spotter.model import SpotterModel
-from earmark_spotter.recording import read_recording
+from earmark_spotter.recording import INCOMPLETE, DecodedRecording, decode_recording, read_recording
 from earmark_spotter.resume import ResumePoint
 from earmark_spotter.spotter import Spotter, classify, score_recording
 from earmark_spotter.stream import StreamProgress, StreamState, offset_ns
 
 __all__ = [
+    "INCOMPLETE",
     "ActiveKeyword",
     "AudioDecoder",
     "AudioError",
     "AudioFormat",
     "ClipClassifier",
     "Container",
+    "DecodedRecording",
     "Detection",
     "Detector",
     "Encoding",
     "EncodingError",
+    "IncompleteRecordingError",
     "KeywordError",
     "KeywordSetting",
     "ModelError",
@@ -48,6 +52,7 @@ __all__ = [
     "ThresholdError",
     "TooLongError",
     "classify",
+    "decode_recording",
     "offset_ns",
     "read_recording",
     "resolve_settings",

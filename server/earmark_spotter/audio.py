@@ -8,18 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from earmark_audio import channel_problem, mix_down, rate_problem, sample_problem
 
 from earmark_spotter.errors import AudioError, EncodingError, SampleRateError
 
 if TYPE_CHECKING:
     from earmark_spotter.model import Float32Array
-
-MIN_SAMPLE_RATE_HZ = 8000
-MAX_SAMPLE_RATE_HZ = 192_000
-MAX_CHANNELS = 8
-
-MAX_PEAK = 16.0
-"""Float samples beyond this (24 dB above full scale) are unscaled integers rather than audio."""
 
 _INT16_SCALE = np.float32(1 / 32768)
 
@@ -74,41 +68,21 @@ class AudioFormat:
 
 
 def check_sample_rate(sample_rate_hz: int) -> None:
-    """Raise SampleRateError for a sample rate out of range."""
-    if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
-        raise SampleRateError(
-            f"The sample rate {sample_rate_hz} Hz is not supported: "
-            f"it must be {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz."
-        )
+    """Raise SampleRateError for a sample rate outside the supported range."""
+    if problem := rate_problem(sample_rate_hz):
+        raise SampleRateError(problem)
 
 
 def check_channel_count(channel_count: int) -> None:
-    """Raise AudioError for a number of channels out of range."""
-    if not 1 <= channel_count <= MAX_CHANNELS:
-        raise AudioError(f"{channel_count} channels are not supported: it must be 1 to {MAX_CHANNELS}.")
+    """Raise AudioError for a number of channels outside the supported range."""
+    if problem := channel_problem(channel_count):
+        raise AudioError(problem)
 
 
 def check_samples(samples: Float32Array) -> None:
     """Raise AudioError for samples that are not finite, or far beyond full scale."""
-    if not samples.size:
-        return
-    # NaN propagates through max() and min() and fails the comparison, as infinity does.
-    peak = max(float(samples.max()), -float(samples.min()))
-    if not peak <= MAX_PEAK:
-        raise AudioError(
-            f"Float samples must be finite and within full scale, -1 to 1, but the highest is {peak:g}. "
-            "Divide 16-bit integers by 32768."
-        )
-
-
-def mix_down(samples: Float32Array) -> Float32Array:
-    """Mix channels down by their mean: [n, channels] to [n]."""
-    channel_count = samples.shape[1]
-    if channel_count == 1:
-        return samples[:, 0]
-    weights = np.full(channel_count, 1 / channel_count, np.float32)
-    mixed: Float32Array = samples @ weights
-    return mixed
+    if problem := sample_problem(samples):
+        raise AudioError(problem)
 
 
 class AudioDecoder:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class SpotterError(Exception):
@@ -19,6 +23,16 @@ class AudioError(SpotterError):
     """Audio that is empty, damaged, not finite, not audio at all, or cut inside a sample."""
 
     reason = "BAD_AUDIO"
+
+
+class IncompleteRecordingError(AudioError):
+    """A recording that is cut off or damaged; it carries what could be decoded before that point."""
+
+    def __init__(self, message: str, samples: NDArray[np.float32], sample_rate_hz: int) -> None:
+        super().__init__(message)
+        self.samples = samples
+        """float32 mono [n]."""
+        self.sample_rate_hz = sample_rate_hz
 
 
 class EncodingError(SpotterError):

@@ -1,20 +1,19 @@
-"""Whole recordings: decodes WAV, FLAC and Ogg files to float32 mono in bounded memory."""
+"""Whole recordings: decodes files to float32 mono in bounded memory."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_audio import AudioFileError, IncompleteError, Notice, RecordingFile, UnsupportedRateError
 
-from earmark_spotter.audio import check_channel_count, check_sample_rate, check_samples, mix_down
-from earmark_spotter.container import Container, check_container
-from earmark_spotter.errors import AudioError, TooLongError
+from earmark_spotter.errors import AudioError, IncompleteRecordingError, SampleRateError, TooLongError
 
 if TYPE_CHECKING:
     import os
 
+    from earmark_spotter.container import Container
     from earmark_spotter.model import Float32Array
 
 _DENSEST_HZ = 96_000
@@ -22,8 +21,57 @@ _DENSEST_HZ = 96_000
 shorter in proportion: a file of half a megabyte can decode to 300 s of eight channels at 192 kHz, which is
 two gigabytes."""
 
-_UNKNOWN_LENGTH = (1 << 63) - 1
-"""libsndfile's SF_COUNT_MAX: the file does not declare its length."""
+INCOMPLETE = "RECORDING_INCOMPLETE"
+"""The notice's reason for a recording that is cut off or damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRecording:
+    """What a file decodes to."""
+
+    samples: Float32Array
+    """float32 mono [n]: the mean of the channels, full scale at -1 and 1."""
+    sample_rate_hz: int
+    channels: int
+    """How many channels the file has."""
+    notices: tuple[Notice, ...]
+    """What is unusual about it. RECORDING_INCOMPLETE is the last one if the end is missing."""
+
+
+def decode_recording(
+    source: bytes | str | os.PathLike[str],
+    *,
+    max_seconds: float | None = None,
+    container: Container | None = None,
+    programs: bool = False,
+) -> DecodedRecording:
+    """Decode a whole recording, also one that is cut off or damaged: as far as it goes.
+
+    source: the file's bytes, or its path.
+    max_seconds: the limit on the length. A longer recording raises TooLongError, both if the
+        file declares a longer length and if more audio is decoded, so memory is bounded
+        whatever the file declares. Above 96,000 samples per second, over all channels, the
+        limit is shorter in proportion.
+    container: the container that the caller declares; None to detect it.
+    programs: whether the program `ffmpeg` may be started to decode what nothing else decodes.
+
+    Raises AudioError for what is not a recording, or has no samples that can be decoded, and
+    SampleRateError for a sample rate that is not supported.
+    """
+    try:
+        with RecordingFile(source, programs=programs) as file:
+            if container is not None and file.format.container != container.value:
+                raise AudioError(
+                    f"The request declares a {container.value} recording, but the file is {file.format}. "
+                    "Declare the right encoding, or leave it unspecified."
+                )
+            return _decode(file, max_seconds)
+    except UnsupportedRateError as error:
+        raise SampleRateError(str(error)) from error
+    except AudioFileError as error:
+        raise AudioError(str(error)) from error
+    except OSError as error:
+        raise AudioError(f"The recording {source!r} cannot be read: {error.strerror}.") from error
 
 
 def read_recording(
@@ -34,78 +82,42 @@ def read_recording(
 ) -> tuple[Float32Array, int]:
     """Decode a whole recording; return float32 mono samples [n] and the sample rate in Hz.
 
-    source: the file's bytes, or its path.
-    max_seconds: the limit on the length. A longer recording raises TooLongError, both if the
-        file declares a longer length and if more audio is decoded, so memory is bounded
-        whatever the file declares. Above 96,000 samples per second, over all channels, the
-        limit is shorter in proportion.
-    container: the container that the caller declares; None to detect it.
-
-    Channels are mixed down by their mean. Raises AudioError for a recording that is empty,
-    damaged, truncated, or not a WAV, FLAC or Ogg file, and SampleRateError for a sample rate
-    that is not supported.
+    Arguments and errors as of `decode_recording`, but a recording that is cut off or damaged raises
+    IncompleteRecordingError, which carries what could be decoded.
     """
-    if isinstance(source, bytes):
-        return _read(io.BytesIO(source), max_seconds, container)
-    try:
-        with Path(source).open("rb") as file:
-            return _read(file, max_seconds, container)
-    except OSError as error:
-        raise AudioError(f"The recording {source} cannot be read: {error.strerror}.") from error
+    decoded = decode_recording(source, max_seconds=max_seconds, container=container)
+    if decoded.notices and decoded.notices[-1].reason == INCOMPLETE:
+        raise IncompleteRecordingError(decoded.notices[-1].message, decoded.samples, decoded.sample_rate_hz)
+    return decoded.samples, decoded.sample_rate_hz
 
 
-def _read(
-    file: IO[bytes], max_seconds: float | None, container: Container | None
-) -> tuple[Float32Array, int]:
-    import soundfile
-
-    class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-        """Read from front to back: soundfile otherwise seeks after each block, which can be inexact."""
-
-        def seekable(self) -> bool:
-            return False
-
-    check_container(file, container)
-    try:
-        with ForwardFile(file) as sound:
-            return _decode(sound, max_seconds), sound.samplerate
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"The recording is damaged and cannot be decoded: {error.error_string}") from error
-
-
-def _decode(sound: Any, max_seconds: float | None) -> Float32Array:
-    rate: int = sound.samplerate
-    check_sample_rate(rate)
-    check_channel_count(sound.channels)
+def _decode(file: RecordingFile, max_seconds: float | None) -> DecodedRecording:
+    rate_hz = file.sample_rate_hz
     if max_seconds is not None:
-        max_seconds *= min(1.0, _DENSEST_HZ / (rate * sound.channels))
-    limit = None if max_seconds is None else int(max_seconds * rate)
-    declared: int | None = None if sound.frames == _UNKNOWN_LENGTH else sound.frames
+        max_seconds *= min(1.0, _DENSEST_HZ / (rate_hz * file.channels))
+    limit = None if max_seconds is None else int(max_seconds * rate_hz)
     # The declared length may be wrong: it can get a recording rejected early, but not accepted.
-    if limit is not None and declared is not None and declared > limit:
-        raise _too_long(declared / rate, max_seconds)
-
+    if limit is not None and file.declared_s is not None and file.declared_s * rate_hz > limit:
+        raise _too_long(file.declared_s, max_seconds)
     blocks: list[Float32Array] = []
     decoded = 0
-    while (block := sound.read(rate, dtype="float32", always_2d=True)).shape[0]:  # [up to 1 s, channels]
-        check_samples(block)
-        decoded += block.shape[0]
-        if limit is not None and decoded > limit:
-            raise _too_long(decoded / rate, max_seconds)
-        blocks.append(mix_down(block))
-    if not decoded:
-        raise AudioError("The recording is empty: it contains no samples.")
-    if declared is not None and decoded < declared:
-        raise AudioError(
-            f"The recording is truncated: it declares {declared} samples, but only {decoded} could be "
-            "decoded. Send the whole file."
-        )
+    incomplete: list[Notice] = []
+    try:
+        for block in file.mono():
+            decoded += len(block)
+            if limit is not None and decoded > limit:
+                raise _too_long(decoded / rate_hz, max_seconds)
+            blocks.append(block)
+    except IncompleteError as error:
+        if not decoded:
+            raise
+        incomplete = [Notice(INCOMPLETE, str(error))]
     samples = np.empty(decoded, np.float32)
     while blocks:  # each block is freed once it is copied, so that the recording is not in memory twice
         block = blocks.pop()
         samples[decoded - len(block) : decoded] = block
         decoded -= len(block)
-    return samples
+    return DecodedRecording(samples, rate_hz, file.channels, (*file.notices, *incomplete))
 
 
 def _too_long(seconds: float, max_seconds: float | None) -> TooLongError:

@@ -57,7 +57,7 @@ def _read(source: Any) -> tuple[np.ndarray, str, list[str]]:
             blocks.extend(block[:, 0] for block in recording.blocks())
         except IncompleteError as at_the_end:
             error = str(at_the_end)
-        return np.concatenate(blocks), error, recording.notices
+        return np.concatenate(blocks), error, [notice.message for notice in recording.notices]
 
 
 @pytest.mark.parametrize(("container", "codec", "tolerance"), WRITTEN, ids=IDS)
@@ -131,7 +131,7 @@ def test_a_flac_that_states_no_length_is_read() -> None:
 
 
 def test_an_empty_recording_is_rejected() -> None:
-    with pytest.raises(AudioFileError, match="holds no audio"):
+    with pytest.raises(AudioFileError, match="no samples"):
         _read(_write("WAV", "PCM_16", TONE[:0]))
     with pytest.raises(AudioFileError, match="empty"):
         _read(b"")

@@ -74,9 +74,9 @@ def test_a_container_that_differs_from_the_declared_one_is_rejected(
 def test_text_renamed_to_wav_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "speech.wav"
     path.write_text("This is no audio at all, however it is called.\n" * 100)
-    with pytest.raises(AudioError, match="not a WAV, FLAC or Ogg file"):
+    with pytest.raises(AudioError, match="text file"):
         read_recording(path)
-    with pytest.raises(AudioError, match="not a WAV, FLAC or Ogg file"):
+    with pytest.raises(AudioError, match="text file"):
         read_recording(path.read_bytes())
 
 
@@ -148,7 +148,7 @@ def test_the_limit_applies_to_the_decoded_audio_whatever_is_declared() -> None:
     assert len(minute) < 10_000
     with pytest.raises(TooLongError) as caught:
         read_recording(minute, max_seconds=5)
-    assert "6.0 s" in str(caught.value)  # it stopped at the first block beyond the limit
+    assert "5.1 s" in str(caught.value)  # it stopped at the first block beyond the limit
     assert caught.value.reason == "MESSAGE_TOO_LARGE"
 
 

@@ -1,0 +1,28 @@
+"""Notices: what is unusual about a recording, but does not keep it from being read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One notice, for programs and for people."""
+
+    reason: str
+    """A stable name in UPPER_SNAKE_CASE."""
+    message: str
+    """A sentence."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def trailing_bytes(count: int) -> Notice:
+    """Return the notice for bytes that follow the end of the recording."""
+    return Notice("TRAILING_BYTES", f"{count} bytes follow the end of the recording; they were not read.")
+
+
+def damaged_bytes(count: int, what: str) -> Notice:
+    """Return the notice for bytes between the pages or frames of a stream."""
+    return Notice("DAMAGED_BYTES", f"{count} bytes between the {what} are damaged; they were skipped.")
