@@ -1,4 +1,4 @@
-"""The example on Ray Data, on a cluster of this machine."""
+"""The Ray Data example, on a local cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import tiny_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytest.importorskip("ray", reason="the example's own requirement: make test-examples")
+pytest.importorskip("ray", reason="Ray is not installed: run `make test-examples`")
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -34,7 +34,7 @@ def archive(tmp_path: Path) -> Path:
     ):
         soundfile.write(folder / name, tiny_model.recording(words, 3.0), tiny_model.RATE_HZ)
     (folder / "broken.wav").write_text("no sound")
-    (folder / "done.wav").write_text("is not looked at")
+    (folder / "done.wav").write_text("must not be opened")
     (folder / "notes.txt").write_text("no recording")
     return folder
 
@@ -44,7 +44,7 @@ def run(archive: Path, tiny_model_path: Path) -> Callable[[], str]:
     def run() -> str:
         command = [sys.executable, "examples/ray_archive.py", archive, archive.parent / "out"]
         options = [f"--model={tiny_model_path}", "--files-per-part=2"]
-        # Ray itself gives up after 30 s in which its processes have not started, as on a busy machine.
+        # On a busy machine, Ray's processes may not start within its timeout of 30 s.
         for _ in range(3):
             done = subprocess.run(
                 [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
@@ -65,32 +65,32 @@ def rows(archive: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def heard(path: Path, model: Path) -> list[str]:
+def expected_ids(path: Path, model: Path) -> list[str]:
     samples, rate_hz = soundfile.read(path, dtype="int16")
     spotter = Spotter(SpotterModel.load(model), audio_format=AudioFormat(Encoding.LINEAR16, rate_hz))
     return [one.id for one in spotter.feed(samples.tobytes()) + spotter.flush()]
 
 
-def test_an_archive_is_listened_to_where_no_run_before_has_done_it(
+def test_a_run_processes_only_recordings_without_rows(
     archive: Path, run: Callable[[], str], tiny_model_path: Path
 ) -> None:
     out = archive.parent / "out"
     out.mkdir()
     parquet.write_table(pa.table({"path": ["done.wav"], "keyword": ["high"]}), out / "before.parquet")
-    # As it is left by a run that is stopped while it writes.
+    # An interrupted run leaves such a file.
     whole = (out / "before.parquet").read_bytes()
     (out / "stopped.parquet").write_bytes(whole[: len(whole) // 2])
 
-    said = run()
-    assert "4 of 5 recordings to do" in said
-    assert "1 recordings that cannot be read" in said
+    output = run()
+    assert "4 of 5 recordings to process" in output
+    assert "1 unreadable recordings" in output
     found = rows(archive)
     assert found.keys() == {"done.wav", "one.wav", "deep/two.flac", "none.ogg", "broken.wav"}
     for name in ("one.wav", "deep/two.flac"):
-        assert [row["detection_id"] for row in found[name]] == heard(archive / name, tiny_model_path)
+        assert [row["detection_id"] for row in found[name]] == expected_ids(archive / name, tiny_model_path)
         assert {row["audio_s"] for row in found[name]} == {3.0}
     assert [row["keyword"] for row in found["one.wav"]] == ["low", "mid"]
     assert [row["keyword"] for row in found["none.ogg"]] == [None]
     assert "not a recording that can be read" in found["broken.wav"][0]["error"]
     assert [row["keyword"] for row in found["done.wav"]] == ["high"]
-    assert run().splitlines() == ["0 of 5 recordings to do"]
+    assert run().splitlines() == ["0 of 5 recordings to process"]

@@ -1,4 +1,4 @@
-"""The fuzzer's modules lie beside its test, and run as a program too."""
+"""Makes the fuzzer's modules importable: they are next to the test, and also run as a program."""
 
 from __future__ import annotations
 

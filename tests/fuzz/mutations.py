@@ -1,4 +1,4 @@
-"""How cases are made: bytes that were valid and are so no more, and messages with any values at all."""
+"""Strategies for malformed input: mutations of valid bytes, and messages with arbitrary values."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TEXTS = ("", "yes", "no", "low", "earmark-en", "tiny", "\0", "a" * 129, "ü" * 
 
 @st.composite
 def mutated(draw: Any, seeds: Sequence[bytes]) -> bytes:
-    """Draw one of the seeds with a few bytes of it changed, left out, repeated, or put in."""
+    """Draw one of the seeds with a few bytes changed, deleted, repeated or inserted."""
     data = bytearray(seeds[draw(st.integers(0, len(seeds) - 1))])
     for _ in range(draw(st.integers(0, 5))):
-        # Near the front as often as anywhere: there is what says what the rest is.
+        # Half of the mutations hit the first 64 bytes: headers are there.
         limit = draw(st.sampled_from((min(len(data), 64), len(data))))
         at = draw(st.integers(0, limit))
         match draw(st.integers(0, 5)):
@@ -51,7 +51,7 @@ def mutated(draw: Any, seeds: Sequence[bytes]) -> bytes:
 
 @st.composite
 def messages(draw: Any, kind: type[Message]) -> Message:
-    """Draw a message of this kind with any of its fields, in and out of their bounds."""
+    """Draw a message of this type with any of its fields set, within and beyond their limits."""
     message = kind()
     for field in kind.DESCRIPTOR.fields:
         if not draw(st.booleans()):

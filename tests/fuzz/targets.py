@@ -1,6 +1,7 @@
-"""What is fuzzed. A case is bytes, so that it can be kept; a target says what becomes of it.
+"""The fuzzing targets. A case is a byte string, so that it can be saved; a target interprets and checks it.
 
-Everywhere: the server lives, answers, and never says INTERNAL or UNKNOWN (service.py).
+For every target, the server must survive, must answer, and must never return INTERNAL or UNKNOWN (see
+fuzzed_server.py).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from earmark.v1 import keyword_spotting_pb2 as kinds
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_spotter import AudioFormat, Encoding, ModelError, SpotterModel, resolve_settings, resume
 from earmark_spotter.stream import StreamState
+from fuzzed_server import METHODS, TIMEOUT_S
 from hypothesis import strategies as st
 from mutations import messages, mutated
-from service import METHODS, TIMEOUT_S
 from support import tiny_model
 
 from benchmarks.loadgen import http2_frames
@@ -33,31 +34,31 @@ from benchmarks.loadgen import http2_frames
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fuzzed_server import FuzzedServer
     from hypothesis.strategies import SearchStrategy
-    from service import Service
 
 SEEDS = Path(__file__).parent / "seeds"
 
 
 @dataclass(frozen=True)
 class Target:
-    """`cases`: how new cases are drawn. `check`: fails for one that finds something."""
+    """One kind of input: a strategy for new cases, and a check that fails if a case reveals a bug."""
 
     name: str
     cases: SearchStrategy[bytes]
-    check: Callable[[Service, bytes], None]
+    check: Callable[[FuzzedServer, bytes], None]
 
     @property
     def folder(self) -> Path:
-        """The folder of what was found once."""
+        """The folder of the saved cases."""
         return SEEDS / self.name
 
-    def found(self) -> list[bytes]:
-        """Give what was found once."""
+    def saved_cases(self) -> list[bytes]:
+        """Return the cases that once revealed a bug."""
         return [path.read_bytes() for path in sorted(self.folder.glob("*"))]
 
 
-# Messages: a case is the number of an RPC, and a list of messages, each with its length before it.
+# Messages: a case is the number of an RPC, and a list of messages with length prefixes.
 
 _RPCS = ("StreamingSpot", "Spot", "Classify", "ListModels", "GetModel")
 _REQUESTS = (
@@ -71,18 +72,18 @@ _LINEAR16 = kinds.AudioFormat(encoding=kinds.ENCODING_LINEAR16, sample_rate_hert
 _TONE = (10_000 * np.sin(np.arange(4000) / 4)).astype("<i2").tobytes()
 
 
-def _joined(rpc: int, *requests: bytes) -> bytes:
+def _join(rpc: int, *requests: bytes) -> bytes:
     return bytes([rpc]) + b"".join(struct.pack("<I", len(one)) + one for one in requests)
 
 
-def _parted(case: bytes) -> list[bytes]:
-    """Take the messages apart; where a length says more than is there, it is what is there."""
-    found, at = [], 1
+def _split(case: bytes) -> list[bytes]:
+    """Return the messages of a case. A length beyond the end of the case is cut to the end."""
+    requests, at = [], 1
     while at + 4 <= len(case):
         (length,) = struct.unpack_from("<I", case, at)
-        found.append(case[at + 4 : at + 4 + length])
+        requests.append(case[at + 4 : at + 4 + length])
         at += 4 + length
-    return found
+    return requests
 
 
 def _message_seeds() -> list[bytes]:
@@ -96,30 +97,30 @@ def _message_seeds() -> list[bytes]:
     pause.silence.nanos = 10**8
     stream = [rpcs.StreamingSpotRequest(config=config), rpcs.StreamingSpotRequest(audio=_TONE), pause]
     return [
-        _joined(0, *(one.SerializeToString() for one in stream)),
-        _joined(1, rpcs.SpotRequest(audio_format=_LINEAR16, audio=_TONE).SerializeToString()),
-        _joined(2, rpcs.ClassifyRequest(audio_format=_LINEAR16, audio=_TONE).SerializeToString()),
-        _joined(3, b""),
-        _joined(4, rpcs.GetModelRequest(model="earmark-en").SerializeToString()),
+        _join(0, *(one.SerializeToString() for one in stream)),
+        _join(1, rpcs.SpotRequest(audio_format=_LINEAR16, audio=_TONE).SerializeToString()),
+        _join(2, rpcs.ClassifyRequest(audio_format=_LINEAR16, audio=_TONE).SerializeToString()),
+        _join(3, b""),
+        _join(4, rpcs.GetModelRequest(model="earmark-en").SerializeToString()),
     ]
 
 
 @st.composite
 def _any_messages(draw: st.DrawFn) -> bytes:
     rpc = draw(st.integers(0, len(_RPCS) - 1))
-    some = st.lists(messages(_REQUESTS[rpc]), min_size=1, max_size=5 if rpc == 0 else 1)
-    return _joined(rpc, *(one.SerializeToString() for one in draw(some)))
+    drawn = st.lists(messages(_REQUESTS[rpc]), min_size=1, max_size=5 if rpc == 0 else 1)
+    return _join(rpc, *(one.SerializeToString() for one in draw(drawn)))
 
 
-def _check_messages(service: Service, case: bytes) -> None:
-    name, requests = _RPCS[case[0] % len(_RPCS) if case else 0], _parted(case)
+def _check_messages(server: FuzzedServer, case: bytes) -> None:
+    name, requests = _RPCS[case[0] % len(_RPCS) if case else 0], _split(case)
     if name == "StreamingSpot":
-        service.stream(requests)
+        server.call_streaming(requests)
     else:
-        service.unary(name, requests[0] if requests else b"")
+        server.call_unary(name, requests[0] if requests else b"")
 
 
-# Frames: a case is all that is said on a connection.
+# Frames: a case is all bytes that are sent on a connection.
 
 
 def _conversation(*, compressed: bool = False, encoding: str = "") -> bytes:
@@ -151,25 +152,25 @@ _FRAME_SEEDS = [
 ]
 
 
-# What gRPC itself says of a connection that breaks HTTP/2 or its own protocol, before a server sees a call.
-_GRPCS_OWN = (
+# Errors of gRPC itself for a violation of HTTP/2 or of its protocol, before the server receives a call.
+_GRPC_ERRORS = (
     "INTERNAL: Compression bit set but no encoding",
     "INTERNAL: Failed parsing HTTP/2",
     "INTERNAL: Error parsing '",
 )
 
 
-def _check_frames(service: Service, case: bytes) -> None:
-    for status in service.connection(case):
-        assert not status.startswith(("INTERNAL", "UNKNOWN")) or status.startswith(_GRPCS_OWN), status
+def _check_frames(server: FuzzedServer, case: bytes) -> None:
+    for status in server.send_raw(case):
+        assert not status.startswith(("INTERNAL", "UNKNOWN")) or status.startswith(_GRPC_ERRORS), status
 
 
-# Recordings: a case is the number of the encoding that the file is said to have, and the file.
+# Recordings: a case is the number of the declared encoding, and the file.
 
 
 def _recording_seeds() -> list[bytes]:
     seeds = []
-    for container, coding, stated in (
+    for container, coding, declared in (
         ("WAV", "PCM_16", kinds.ENCODING_WAV),
         ("WAV", "IMA_ADPCM", 0),
         ("WAV", "FLOAT", 0),
@@ -182,18 +183,18 @@ def _recording_seeds() -> list[bytes]:
             buffer = io.BytesIO()
             samples = np.repeat(tiny_model.tone("low", 0.2)[:, np.newaxis], channels, axis=1)
             soundfile.write(buffer, samples, 16_000, format=container, subtype=coding)
-            seeds.append(bytes([stated]) + buffer.getvalue())
+            seeds.append(bytes([declared]) + buffer.getvalue())
     return seeds
 
 
-def _check_recording(service: Service, case: bytes) -> None:
-    stated = kinds.AudioFormat(encoding=case[0] % 9 if case else 0)
-    request = rpcs.SpotRequest(audio_format=stated, audio=case[1:])
-    service.unary("Spot", request.SerializeToString())
-    service.unary("Classify", request.SerializeToString())
+def _check_recording(server: FuzzedServer, case: bytes) -> None:
+    declared = kinds.AudioFormat(encoding=case[0] % 9 if case else 0)
+    request = rpcs.SpotRequest(audio_format=declared, audio=case[1:])
+    server.call_unary("Spot", request.SerializeToString())
+    server.call_unary("Classify", request.SerializeToString())
 
 
-# Tokens: a case is the whole second at which the stream is said to go on (4 bytes), and a resume token.
+# Tokens: a case is the declared start offset in whole seconds (4 bytes), and a resume token.
 
 _MODEL = SpotterModel.load()
 _FORMAT = AudioFormat(Encoding.LINEAR16, 16_000)
@@ -206,7 +207,7 @@ def _token_seeds() -> list[bytes]:
 
 @st.composite
 def _forged(draw: st.DrawFn) -> bytes:
-    """Draw a token that is sealed, as whoever has the model file can do it, with any values in it."""
+    """Draw a token with arbitrary values and a valid seal, as anybody with the model file could forge it."""
     digest = resume.stream_digest(_MODEL, _FORMAT, resolve_settings(_MODEL.metadata))
     number = st.integers(-1, 40) | st.sampled_from((2**31, 2**53 - 1, 2**53, 2**70, 1.5, None, "1", True))
     peak = st.none() | st.lists(number | st.floats(0, 3), max_size=4)
@@ -225,17 +226,17 @@ def _forged(draw: st.DrawFn) -> bytes:
     return struct.pack("<I", second) + resume._sealed(payload, _MODEL.resume_key)
 
 
-def _check_token(service: Service, case: bytes) -> None:
+def _check_token(server: FuzzedServer, case: bytes) -> None:
     config = rpcs.StreamingConfig(audio_format=_LINEAR16)
     config.resume.start_offset.seconds = int.from_bytes(case[:4], "little")
     config.resume.resume_token = case[4:]
     requests = [rpcs.StreamingSpotRequest(config=config), rpcs.StreamingSpotRequest(audio=_TONE)]
-    reason, answers = service.stream(one.SerializeToString() for one in requests)
+    reason, responses = server.call_streaming(one.SerializeToString() for one in requests)
     assert reason in ("OK", "BAD_RESUME_TOKEN", "BAD_AUDIO"), reason
-    assert reason != "OK" or rpcs.StreamingSpotResponse.FromString(answers[-1]).HasField("ended")
+    assert reason != "OK" or rpcs.StreamingSpotResponse.FromString(responses[-1]).HasField("ended")
 
 
-# Models: a case is a model file. It is loaded in a process of its own, as a server tries a new one.
+# Models: a case is a model file. It is loaded in a separate process, as the server's sandbox does.
 
 
 def _model_seeds() -> list[bytes]:
@@ -244,8 +245,8 @@ def _model_seeds() -> list[bytes]:
 
 
 @st.composite
-def _lying(draw: st.DrawFn) -> bytes:
-    """Draw a model with a field of its metadata that is something else."""
+def _invalid_metadata(draw: st.DrawFn) -> bytes:
+    """Draw a model with one field of its metadata replaced by another value."""
     place = document = tiny_model.metadata()
     while True:
         key = draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
@@ -255,7 +256,7 @@ def _lying(draw: st.DrawFn) -> bytes:
     numbers = st.sampled_from((-1, 0, 1, 1.5, 2**31, 2**63, 10**400, 1e308))
     place[key] = draw(numbers | st.sampled_from((None, True, "", "yes", "\ud800", [], {}, [[]] * 1000)))
     with tempfile.TemporaryDirectory() as folder:
-        return tiny_model.build(Path(folder) / "lying.onnx", document=document).read_bytes()
+        return tiny_model.build(Path(folder) / "invalid.onnx", document=document).read_bytes()
 
 
 def _limit_memory() -> None:
@@ -270,12 +271,12 @@ def _load(content: bytes) -> None:
 
 
 class _Loader:
-    """The process that models are loaded in; another one after one that had to be given up."""
+    """Loads models in a process, and starts a new process after one that crashed or hung."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
 
-    def check(self, _: Service, case: bytes) -> None:
+    def check(self, _: FuzzedServer, case: bytes) -> None:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, get_context("spawn"), _limit_memory)
         try:
@@ -291,5 +292,5 @@ TARGETS = (
     Target("frames", mutated(_FRAME_SEEDS), _check_frames),
     Target("recordings", mutated(_recording_seeds()), _check_recording),
     Target("tokens", _forged() | mutated(_token_seeds()), _check_token),
-    Target("models", _lying() | mutated(_model_seeds()), _Loader().check),
+    Target("models", _invalid_metadata() | mutated(_model_seeds()), _Loader().check),
 )

@@ -1,12 +1,12 @@
-"""A few seconds of what `make fuzz` does for long, and all that it ever found, beside a stream of speech."""
+"""Replays all saved cases, and runs the fuzzer for a few seconds while a canary stream runs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from fuzz import beside, fuzz
-from service import Service
+from fuzz import canary, fuzz
+from fuzzed_server import FuzzedServer
 from targets import TARGETS
 
 if TYPE_CHECKING:
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
     from targets import Target
 
-_EACH_S = 1.0
+_SECONDS_PER_TARGET = 1.0
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("server")) as running:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuzzedServer]:
+    with FuzzedServer(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_what_was_found_once_does_no_harm_any_more(target: Target, service: Service) -> None:
-    for case in target.found():
-        target.check(service, case)
-    service.assert_well()
+def test_saved_cases_do_no_harm(target: Target, server: FuzzedServer) -> None:
+    for case in target.saved_cases():
+        target.check(server, case)
+    server.assert_healthy()
 
 
-def test_the_stream_beside_hears_all_its_words_whatever_else_comes_in(service: Service) -> None:
-    with beside(service.address) as stream:
+def test_the_canary_stream_loses_no_detection_while_the_fuzzer_runs(server: FuzzedServer) -> None:
+    with canary(server.address) as canary_stream:
         for number, target in enumerate(TARGETS):
-            assert fuzz(target, service, _EACH_S, number) > 0
-        heard = stream.leave()
-        assert heard["same"], heard
-        assert heard["heard"] >= 2
-        assert service.connection(b"") == []
-    service.assert_well()
+            assert fuzz(target, server, _SECONDS_PER_TARGET, number) > 0
+        result = canary_stream.finish()
+        assert result["same"], result
+        assert result["received"] >= 2
+        assert server.send_raw(b"") == []
+    server.assert_healthy()

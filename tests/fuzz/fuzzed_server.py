@@ -1,4 +1,4 @@
-"""The server that is fuzzed: a process of its own, spoken to in bytes."""
+"""The server under fuzzing: its process, and raw calls to it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 METHODS = "/earmark.v1.KeywordSpottingService/"
 TIMEOUT_S = 60
-"""Longer than anything takes on a busy machine: what has not ended by then hangs."""
+"""Longer than any call takes on a busy machine: a call that has not ended by then hangs."""
 
-# What a server may never say of bad input, and what says that it is gone, or that a call hangs.
+# Statuses that a server must not return for malformed input, and statuses of a dead server or a hanging call.
 _FAULTS = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 
 
-class Service:
-    """A running `earmark-server`, with its log in a file of `folder`."""
+class FuzzedServer:
+    """A running `earmark-server`, with its log in `folder`."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
         self._log = folder / "server.log"
         command = [sys.executable, "-m", "earmark_server", "--port=0", "--log-format=json", *settings]
-        own = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=own, start_new_session=True)
+            self.process = subprocess.Popen(command, stderr=log, env=environment, start_new_session=True)
         try:
             self.port = self._wait_until_serving()
         except BaseException:
@@ -57,14 +57,14 @@ class Service:
     def _wait_until_serving(self) -> int:
         while self.process.poll() is None:
             text = self._log.read_text()
-            if '"event": "serving"' in text and (found := re.search(r'"port": (\d+)', text)):
-                return int(found[1])
+            if '"event": "serving"' in text and (match := re.search(r'"port": (\d+)', text)):
+                return int(match[1])
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.05)
         raise AssertionError(f"the server did not start: {self._log.read_text()}")
 
-    def assert_well(self) -> None:
-        """Fail if it died, or answered anybody INTERNAL."""
+    def assert_healthy(self) -> None:
+        """Fail if the process died, or if its log has an internal error."""
         assert self.process.poll() is None, f"the server died with {self.process.returncode}: {self._tail()}"
         assert '"event": "internal error"' not in self._log.read_text(), f"an internal error: {self._tail()}"
 
@@ -73,68 +73,68 @@ class Service:
 
     @property
     def memory_mb(self) -> float:
-        """Memory that it has now."""
+        """The resident memory of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
     @property
     def descriptor_count(self) -> int:
-        """Files and connections that it has open."""
+        """The number of open files and connections of the process."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
-    def unary(self, method: str, request: bytes) -> str:
-        """Call with one message; gives the reason of the refusal, or OK."""
+    def call_unary(self, method: str, request: bytes) -> str:
+        """Call a unary RPC with one message; return the error's reason, or OK."""
         try:
             self._channel.unary_unary(METHODS + method)(request, timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             return self._reason(error)
         return "OK"
 
-    def stream(self, requests: Iterable[bytes]) -> tuple[str, list[bytes]]:
-        """Stream messages; gives the reason of the refusal, or OK, and the answers."""
-        answers = []
+    def call_streaming(self, requests: Iterable[bytes]) -> tuple[str, list[bytes]]:
+        """Call StreamingSpot; return the error's reason, or OK, and the responses."""
+        responses = []
         call = self._channel.stream_stream(METHODS + "StreamingSpot")(iter(requests), timeout=TIMEOUT_S)
         try:
-            for answer in call:
-                answers.append(answer)  # noqa: PERF402 - those before an error count
+            for response in call:
+                responses.append(response)  # noqa: PERF402 - keeps those before an error
         except grpc.RpcError as error:
-            return self._reason(error), answers
-        return "OK", answers
+            return self._reason(error), responses
+        return "OK", responses
 
     def _reason(self, error: grpc.RpcError) -> str:
-        name, said = error.code().name, f"{error.code().name}: {error.details()}"
-        self.assert_well()
-        assert name not in _FAULTS, said
+        name, text = error.code().name, f"{error.code().name}: {error.details()}"
+        self.assert_healthy()
+        assert name not in _FAULTS, text
         details = dict(error.trailing_metadata()).get("grpc-status-details-bin", b"")
         for detail in status_pb2.Status.FromString(details).details:
             if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 return error_details_pb2.ErrorInfo.FromString(detail.value).reason
-        raise AssertionError(f"no reason is given: {said}")
+        raise AssertionError(f"the error has no reason: {text}")
 
-    def connection(self, data: bytes) -> list[str]:
-        """Say something on a connection of its own, and hear it out; gives the gRPC statuses that came."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S) as end:
-            heard = b""
+    def send_raw(self, data: bytes) -> list[str]:
+        """Send bytes on a new connection and half-close it; return the gRPC statuses in the response."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S) as connection:
+            received = b""
             try:
-                end.sendall(data)
-                end.shutdown(socket.SHUT_WR)
-                while piece := end.recv(1 << 16):
-                    heard += piece
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                while piece := connection.recv(1 << 16):
+                    received += piece
             except TimeoutError:
-                raise AssertionError("the server does not close a connection that was closed") from None
+                raise AssertionError("the server does not close a half-closed connection") from None
             except OSError:
-                self.assert_well()  # It may close before it heard all.
-        return list(_statuses(heard))
+                self.assert_healthy()  # The server may close the connection before it has read all bytes.
+        return list(_statuses(received))
 
 
-def _statuses(heard: bytes) -> Iterable[str]:
+def _statuses(received: bytes) -> Iterable[str]:
     decoder, position = hpack.Decoder(), 0
-    while len(heard) - position >= http2_frames.FRAME_HEAD.size:
-        high, low, kind, flags, _ = http2_frames.FRAME_HEAD.unpack_from(heard, position)
+    while len(received) - position >= http2_frames.FRAME_HEAD.size:
+        high, low, kind, flags, _ = http2_frames.FRAME_HEAD.unpack_from(received, position)
         begin = position + http2_frames.FRAME_HEAD.size
         position = begin + (high << 8 | low)
         if kind == http2_frames.HEADERS:
-            headers = dict(decoder.decode(http2_frames.strip_padding(flags, heard[begin:position])))
+            headers = dict(decoder.decode(http2_frames.strip_padding(flags, received[begin:position])))
             if "grpc-status" in headers:
                 code = int(headers["grpc-status"])
                 name = next(one.name for one in grpc.StatusCode if one.value[0] == code)
