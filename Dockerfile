@@ -1,17 +1,17 @@
-# Earmark's images; docs/docker.md is their guide.
+# The images of Earmark. docs/docker.md is the guide to them.
 #   docker build -t earmark .                             the server
 #   docker build -t earmark-client --target client .      the command `earmark` alone
 #   docker build -t earmark-trainer --target trainer .    earmark-train, with torch
 # Layers are ordered by how often they change: system, locked packages, model, code.
 ARG PYTHON_IMAGE=python
-# 1: the build trains a model, if models/ has none.
+# TRAIN=1: if models/ has no model, train one during the build.
 ARG TRAIN=0
 
-# Named where Dependabot sees it; another base takes its place by PYTHON_IMAGE.
+# The default base image, in a FROM line so that Dependabot updates it. PYTHON_IMAGE replaces it.
 FROM python:3.11-slim-bookworm AS python
 
-# What all of them share: an unprivileged user, an environment without pip, and one thread for each numeric library
-# (Earmark's own threads and processes are what is parallel).
+# The common base: an unprivileged user, an environment without pip, and one thread per numeric library (Earmark
+# runs its own threads and processes in parallel).
 FROM ${PYTHON_IMAGE} AS base
 ENV PATH=/opt/earmark/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
@@ -20,7 +20,7 @@ RUN groupadd --gid 10001 earmark \
  && useradd --uid 10001 --gid earmark --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin earmark \
  && python -m venv --without-pip /opt/earmark
 
-# The server's packages, and the tools that build.
+# The server's dependencies, and the build tools.
 FROM base AS deps
 ENV PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
@@ -34,7 +34,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirem
  && /slim_packages.sh /opt/earmark/lib/python3*/site-packages \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/earmark
 
-# The client's.
+# The client's dependencies.
 FROM base AS client-deps
 ENV PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirements/client.txt,target=/client.txt \
@@ -43,14 +43,15 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirem
  && /slim_packages.sh /opt/earmark/lib/python3*/site-packages \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/earmark
 
-# What the server is made of.
+# The server's bill of materials.
 FROM deps AS sbom
 WORKDIR /source
 COPY pyproject.toml scripts/make_sbom.sh ./scripts/
 RUN mv scripts/pyproject.toml . && PATH=/opt/build/bin:$PATH scripts/make_sbom.sh /sbom.cdx.json /opt/earmark/bin/python
 
-# Earmark itself, from its wheel: /code for server and client, /training for the trainer, which so does not train
-# anew when a server's code changes. Bytecode names no time, so that what did not change stays the same layer.
+# Earmark itself, from its wheel: /code for server and client, /training for the trainer. With separate folders, a
+# change of the server's code does not cause a new training. The bytecode has no timestamps, so that unchanged code
+# yields an unchanged layer.
 FROM deps AS code
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
@@ -69,8 +70,9 @@ RUN /opt/build/bin/hatchling build --target wheel --directory /wheel \
  && mv /code/bin/earmark-train /training/bin \
  && python -m compileall -q --invalidation-mode unchecked-hash /code /training
 
-# Training: torch for the CPU, or TORCH=cu128, rocm6.3 and so on, as `uv pip install --torch-backend` knows them; empty:
-# as the package index has it. The image trains into /models by itself if nothing is there: scripts/train_if_needed.sh.
+# The trainer. TORCH selects the build of torch, as in `uv pip install --torch-backend`: cpu, cu128, rocm6.3 and so on;
+# empty: the default of the package index. The image trains a model into /models if there is none; see
+# scripts/train_if_needed.sh.
 FROM base AS trainer
 ARG TORCH=cpu
 ARG UV_FIND_LINKS=
@@ -84,7 +86,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.
  && /opt/build/bin/python -m pip --python /opt/earmark/bin/python install --no-compile --require-hashes -r /requirements/trainer.txt \
  && python /repair_torchaudio.py
 ENV MPLCONFIGDIR=/tmp/matplotlib
-# Whoever runs it may write there: a mounted folder is its owner's.
+# Writable for every user: containers run as the owner of the mounted folders.
 RUN install -d -m 1777 /models /corpus /out && install -d /data
 COPY --from=code /training /opt/earmark
 COPY scripts/train_if_needed.sh /usr/local/bin/train_if_needed
@@ -92,8 +94,8 @@ USER 10001:10001
 WORKDIR /models
 ENTRYPOINT ["train_if_needed"]
 
-# The model of the image: as it was given in models/, or the one that comes with Earmark; with TRAIN=1 trained here, from
-# data/, if models/ has none. Only the stage that is asked for is built, and only then is data/ read.
+# The model of the image: the one in models/, else the bundled one, or with TRAIN=1 one that is trained here from data/.
+# Docker builds only the stage that is used, and reads data/ only for that stage.
 FROM base AS model-0
 COPY server/earmark_spotter/models/default.onnx /opt/earmark/bundled.onnx
 COPY model[s]/*.onnx /models/
@@ -111,7 +113,7 @@ RUN --mount=type=bind,from=data,target=/data OUT=/out TRAIN=1 train_if_needed ${
 # hadolint ignore=DL3006
 FROM model-${TRAIN} AS model
 
-# The model and what tells of its training, to be taken out: docker build --target artifacts --output DIR .
+# The model with its training log and report, for export: docker build --target artifacts --output DIR .
 FROM scratch AS artifacts
 COPY --from=model /out /
 
@@ -128,15 +130,15 @@ CMD ["--help"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Earmark client" \
-      org.opencontainers.image.description="Marks keywords in audio with an Earmark server" \
+      org.opencontainers.image.description="Spots keywords in audio with an Earmark server" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS server
-# Inside a container every address is the container's: who may reach it is decided where its port is published. A
-# server with TLS needs EARMARK_INSECURE=false. The drain ends within the 10 s that `docker stop` gives by itself. The
-# health check is a client like any other: it takes EARMARK_CA, EARMARK_TOKEN and so on.
+# The server listens on all addresses of the container; the publication of the port decides who can reach it. A server
+# with TLS needs EARMARK_INSECURE=false. The drain ends within 10 s, the default timeout of `docker stop`. The health
+# check uses the client's environment variables: EARMARK_CA, EARMARK_TOKEN and so on.
 ENV EARMARK_HOST=0.0.0.0 EARMARK_PORT=50051 EARMARK_INSECURE=true EARMARK_DRAIN_GRACE_S=8
 COPY --from=deps /opt/earmark /opt/earmark
 COPY --from=sbom /sbom.cdx.json /usr/local/share/sbom/earmark.cdx.json
@@ -151,7 +153,7 @@ ENTRYPOINT ["earmark-server"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Earmark" \
-      org.opencontainers.image.description="A gRPC service that marks keywords in live audio" \
+      org.opencontainers.image.description="A gRPC service that spots keywords in live audio" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

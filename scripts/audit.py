@@ -1,7 +1,7 @@
-"""Ask whether anything installed here is known to be vulnerable: `make audit`.
+"""Check the installed packages for known vulnerabilities: `make audit`.
 
-Exits with 0 if all that could be asked about is free of it, 1 if something is vulnerable, and 2 if nothing
-could be asked: offline, or the package index knows no vulnerabilities (a mirror often does not).
+Exits with 0 if no checked package is vulnerable, with 1 if one is, and with 2 if no package could be
+checked: offline, or with a package index without vulnerability data (as many mirrors are).
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ _OPTIONS = ("--local", "--skip-editable", "--progress-spinner=off", "--format=js
 
 
 def main() -> int:
-    """Run pip-audit over this environment and say what came of it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        report = Path(scratch) / "report.json"
-        # By itself it also calls an audit clean in which every package was skipped.
-        done = subprocess.run(
+    """Run pip-audit on this environment, print the result, and return the exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        # The exit code of pip-audit is not enough: it is 0 even if every package was skipped.
+        result = subprocess.run(
             [sys.executable, "-m", "pip_audit", *_OPTIONS, f"--output={report}"],
             capture_output=True,
             text=True,
             check=False,
         )
         if not report.is_file():
-            print(f"Not audited: {(done.stderr.strip() or 'pip-audit said nothing').splitlines()[-1]}")
+            print(f"Not audited: {(result.stderr.strip() or 'pip-audit printed nothing').splitlines()[-1]}")
             return 2
-        found = json.loads(report.read_text())["dependencies"]
-    return tell(found)
+        packages = json.loads(report.read_text())["dependencies"]
+    return print_result(packages)
 
 
-def tell(found: list[dict[str, Any]]) -> int:
-    """Say what pip-audit found, package by package; gives the exit code."""
-    skipped = [one["name"] for one in found if "skip_reason" in one]
-    vulnerable = [one for one in found if one.get("vulns")]
-    if len(skipped) == len(found):
-        print(f"Not audited: the package index that was asked knows none of these {len(found)} packages.")
+def print_result(packages: list[dict[str, Any]]) -> int:
+    """Print the vulnerable packages of a pip-audit report, and return the exit code."""
+    skipped = [one["name"] for one in packages if "skip_reason" in one]
+    vulnerable = [one for one in packages if one.get("vulns")]
+    if len(skipped) == len(packages):
+        print(f"Not audited: the package index has no vulnerability data on these {len(packages)} packages.")
         return 2
     for one in vulnerable:
-        for about in one["vulns"]:
-            fixed = ", ".join(about["fix_versions"]) or "no version yet"
-            print(f"{one['name']} {one['version']}: {about['id']}, fixed in {fixed}")
-    print(f"{len(found) - len(skipped)} packages asked about, {len(vulnerable)} of them vulnerable.")
+        for vulnerability in one["vulns"]:
+            fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
+            print(f"{one['name']} {one['version']}: {vulnerability['id']}, fixed in {fixed}")
+    print(f"{len(packages) - len(skipped)} packages checked, {len(vulnerable)} of them vulnerable.")
     if skipped:
-        print(f"{len(skipped)} could not be asked about: {', '.join(sorted(skipped))}")
+        print(f"{len(skipped)} packages could not be checked: {', '.join(sorted(skipped))}")
     return 1 if vulnerable else 0
 
 

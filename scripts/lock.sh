@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Write requirements/*.txt: what the images install, exact, with the hash of every file that may be taken for it.
-#   scripts/lock.sh             anew, as pyproject.toml and constraints.txt say now; other packages keep their version
-#   scripts/lock.sh --upgrade   those too at their newest
+# Write requirements/*.txt: the exact versions of all packages of the images, with the hashes of their files.
+#   scripts/lock.sh             update for pyproject.toml and constraints.txt; other packages keep their versions
+#   scripts/lock.sh --upgrade   update all packages to their newest versions
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lock() { # lock NAME INPUT OPTION...

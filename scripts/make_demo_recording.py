@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
-"""Make the bundled demo recording and its known answer, out of nothing but free speech synthesizers.
+"""Make the bundled demo recording and its known words with free speech synthesizers.
 
-Runs where this project is installed with its `train` extra, and these are:
+Needs this project with the extra `train`, and these packages:
 
     apt-get install espeak-ng festival festvox-kallpc16k festvox-us-slt-hts flite sox
     scripts/make_demo_recording.py              writes client/earmark_cli/samples/demo.{flac,json}
     scripts/make_demo_recording.py --pool DIR   writes DIR/<voice>/<word>.wav for every voice and keyword
 
-Each line of SCRIPT is spoken by one voice, freed of the silence around it, brought to one loudness and
-laid on the time line; pink noise from sox goes under all of it, 20 dB below the speech. The same
-versions of the packages (Debian 12) give the same samples.
+Each line of SCRIPT is spoken by one voice. The script trims the silence around it, normalizes its loudness,
+places it on the time line, and adds pink noise from sox at an SNR of 20 dB. The same versions of the
+packages (Debian 12) yield the same samples.
 
-It is a demonstration and no measurement: SCRIPT takes, out of the pool, voices and words that the
-bundled model recognises with a margin. (It was trained on people, and does not know every
-synthesizer's every word.)
+The recording is a demonstration, not a measurement: SCRIPT contains voices and words from the pool that the
+bundled model detects with a margin. (The model was trained on human speech, and does not detect every word
+of every synthesizer.)
 
-The voices are those of Flite and Festival (Carnegie Mellon University, University of Edinburgh; free,
-in the manner of the MIT licence; the `kal` voices join pieces of one speaker's recorded speech, which
-comes under the same licence) and of eSpeak NG (GPL-3, which does not reach its output). What this
-project adds is in the public domain (CC0-1.0).
+The voices are those of Flite and Festival (Carnegie Mellon University, University of Edinburgh; a free
+licence similar to the MIT licence; the `kal` voices concatenate recorded speech of one speaker under the
+same licence) and of eSpeak NG (GPL-3, which does not cover its output). This project's own contribution is
+in the public domain (CC0-1.0).
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ VOICES = {
 
 @dataclass(frozen=True)
 class Line:
-    """What a voice says; a line whose text is no keyword must not be marked."""
+    """A text and the voice that speaks it. A text that is not a keyword must not be detected."""
 
     voice: str
     text: str
 
     @property
     def keyword(self) -> str | None:
-        """The keyword that this line is, if it is one."""
+        """The text, if it is a keyword."""
         return self.text if self.text in DEFAULT_KEYWORDS else None
 
 
@@ -95,21 +95,21 @@ SCRIPT = [
 
 
 def say(lines: Sequence[Line], folder: Path) -> list[np.ndarray]:
-    """Synthesize lines: float32 [n] each at RATE_HZ, without silence around it, at SPEECH_RMS."""
-    spoken, resampled = [], folder / "resampled.wav"
+    """Synthesize lines; return float32 [n] at RATE_HZ for each, without silence around it, at SPEECH_RMS."""
+    words, resampled = [], folder / "resampled.wav"
     for raw in speak([(VOICES[line.voice], line.text) for line in lines], folder / "raw"):
         subprocess.run(
             ["sox", "-R", raw, "-r", str(RATE_HZ), "-c", "1", "-b", "16", resampled, "gain", "-h"], check=True
         )
         samples, _ = soundfile.read(resampled, dtype="float32")
-        first, last = located(samples)
+        first, last = speech_range(samples)
         word = samples[first:last]
-        spoken.append(word * (SPEECH_RMS / np.sqrt(np.mean(word**2))))
-    return spoken
+        words.append(word * (SPEECH_RMS / np.sqrt(np.mean(word**2))))
+    return words
 
 
-def located(samples: np.ndarray) -> tuple[int, int]:
-    """Find the speech in a clean recording, in samples: all within 35 dB of its loudest 10 ms."""
+def speech_range(samples: np.ndarray) -> tuple[int, int]:
+    """Return the sample range of the speech in a clean recording: all within 35 dB of the loudest 10 ms."""
     hop = RATE_HZ // 100
     frames = samples[: len(samples) // hop * hop].reshape(-1, hop)
     energy = np.mean(frames**2, axis=1)
@@ -118,9 +118,9 @@ def located(samples: np.ndarray) -> tuple[int, int]:
 
 
 def noise(count: int, folder: Path) -> np.ndarray:
-    """Pink noise from sox, float32 [count], SNR_DB below SPEECH_RMS."""
+    """Return pink noise from sox, float32 [count], SNR_DB below SPEECH_RMS."""
     path = folder / "noise.wav"
-    # -R: the same noise every time.
+    # -R seeds the noise generator with a constant.
     command = ["sox", "-R", "-r", str(RATE_HZ), "-c", "1", "-n", "-b", "16", str(path)]
     subprocess.run([*command, "synth", f"{count}s", "pinknoise", "gain", "-n", "-3"], check=True)
     samples, _ = soundfile.read(path, dtype="float32")
@@ -135,10 +135,10 @@ def make_recording(folder: Path) -> None:
         placed.append((at, line, samples))
         at += len(samples) + round(GAP_S * RATE_HZ)
     mixed = noise(at + round((LEAD_S - GAP_S) * RATE_HZ), folder)
-    answer = []
+    words = []
     for start, line, samples in placed:
         mixed[start : start + len(samples)] += samples
-        answer.append(
+        words.append(
             {
                 "start_s": round(start / RATE_HZ, 3),
                 "end_s": round((start + len(samples)) / RATE_HZ, 3),
@@ -157,13 +157,13 @@ def make_recording(folder: Path) -> None:
         "chosen": "voices and words that the bundled model recognises: a demonstration, no measurement",
         "license": "CC0-1.0 for what the project adds; the voices' licences leave their output free",
         "credit": "Flite and Festival (Carnegie Mellon University, University of Edinburgh), eSpeak NG",
-        "said": answer,
+        "said": words,
     }
     (SAMPLES / "demo.json").write_text(json.dumps(document, indent=2) + "\n")
 
 
 def make_pool(pool: Path, folder: Path) -> None:
-    """Write every voice's every keyword, to choose SCRIPT from."""
+    """Write all keywords, spoken by all voices, from which SCRIPT is chosen."""
     lines = [Line(voice, word) for voice in VOICES for word in DEFAULT_KEYWORDS]
     for line, samples in zip(lines, say(lines, folder), strict=True):
         (pool / line.voice).mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def main() -> int:
     """Run the script."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--pool", type=Path, help="write every voice's every keyword into this folder instead"
+        "--pool", type=Path, help="write all keywords, spoken by all voices, to this folder instead"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Write what a server is made of, as a CycloneDX bill of materials in JSON.
+# Write the server's bill of materials, as CycloneDX JSON.
 #   scripts/make_sbom.sh OUT [PYTHON]
-# PYTHON is the interpreter of an environment with the server in it, such as an image's; without it, an environment
-# is made as the image's is: '.[server]' with constraints.txt. cyclonedx-py (extra [dev]) is taken from the path;
-# where it is not there it is installed for this run, apart from what is described.
+# PYTHON is the interpreter of an environment that has the server, such as that of an image. Without PYTHON, the script
+# creates an environment like that of the image: '.[server]' with constraints.txt. It uses cyclonedx-py (extra [dev])
+# from the PATH, or else installs it in a separate temporary environment.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
 out=$(realpath "$1") python=${2:-}
@@ -17,7 +17,7 @@ install() { # ENVIRONMENT REQUIREMENT
 }
 if [ -z "$python" ]; then
   install server '.[server]'
-  # What is in every new environment is not the server's.
+  # Every new environment has these; they are not part of the server.
   "$scratch/server/bin/python" -m pip uninstall --quiet --yes pip setuptools
   python=$scratch/server/bin/python
 fi

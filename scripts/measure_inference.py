@@ -1,10 +1,11 @@
-"""Ask a server for the keywords in a recording, and keep what it answered and how long it took.
+"""Spot keywords in a recording with a server, and save its response and its latency.
 
     python measure_inference.py HOST:PORT RECORDING WORD,WORD,... OUT
 
-Of the words, which are those said in the recording, three in four that the model knows must be marked, in
-their order. OUT gets response.json, the answer, and inference_metrics.json, latencies in milliseconds as a
-client sees them. Exits with 1 and a sentence otherwise. Needs the client.
+The words are those spoken in the recording, in their order. The server must detect at least 75% of those
+that are keywords of its model, in this order; otherwise the script prints the difference and exits with 1.
+It writes response.json and inference_metrics.json (with client-side latencies in milliseconds) to the
+folder OUT. It needs only the client to be installed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from check_spotting import latency_ms
 from earmark_client import SyncClient
 
-SHARE = 0.75
+MIN_RECALL = 0.75
 
 
 def main() -> None:
@@ -27,9 +28,9 @@ def main() -> None:
     address, recording, words, out = sys.argv[1], sys.argv[2], sys.argv[3].split(","), Path(sys.argv[4])
     with SyncClient(address) as client:
         model = client.list_models()[0]
-        begun_s = time.perf_counter()
+        begin_s = time.perf_counter()
         response = client.spot(recording)
-        spot_ms = 1000 * (time.perf_counter() - begun_s)
+        spot_ms = 1000 * (time.perf_counter() - begin_s)
         latency = latency_ms(client)
     said = [word for word in words if word in {one.keyword for one in model.keywords}]
     heard = [one.keyword for one in response.detections]
@@ -48,9 +49,9 @@ def main() -> None:
     (out / "inference_metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     print(json.dumps(metrics))
     if not said:
-        sys.exit(f"{model.name} knows none of {', '.join(words)}: say others (WORDS).")
-    if right < SHARE * len(said):
-        sys.exit(f"Said was {' '.join(said)}, but heard {' '.join(heard)}.")
+        sys.exit(f"{model.name} has none of the keywords {', '.join(words)}: choose others (WORDS)")
+    if right < MIN_RECALL * len(said):
+        sys.exit(f"spoken: {' '.join(said)}; detected: {' '.join(heard)}")
 
 
 if __name__ == "__main__":

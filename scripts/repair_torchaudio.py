@@ -1,8 +1,9 @@
-"""Make torchaudio importable where its wheel was built for CUDA and torch for the CPU.
+"""Make torchaudio importable if its wheel was built for CUDA but torch for the CPU.
 
-Beside a CPU build of torch, PyPI's torchaudio fails at import: its compiled libraries look for CUDA's. What
-Earmark uses of it (the data set class, mel filters, SpecAugment) is Python code that runs without them, so
-they are removed. An installation that imports is left alone. Run with the Python it is to be repaired in.
+With a CPU build of torch, the import of PyPI's torchaudio fails, because its compiled libraries need those
+of CUDA. The parts that Earmark uses (the data set classes, mel filters, SpecAugment) are pure Python, so
+this script deletes the compiled libraries. It does nothing if torchaudio can be imported. Run it with the
+Python of the environment to repair.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import sys
 from pathlib import Path
 
 
-def imports() -> bool:
-    """Whether a fresh interpreter can import torchaudio."""
+def can_import() -> bool:
+    """Return whether a new interpreter can import torchaudio."""
     return (
         subprocess.run(
             [sys.executable, "-c", "import torchaudio"], capture_output=True, check=False
@@ -24,19 +25,20 @@ def imports() -> bool:
 
 
 def main() -> int:
-    """Repair if needed; return 0 if torchaudio can be imported in the end."""
-    if imports():
+    """Repair torchaudio if necessary; return 0 if it can be imported afterwards."""
+    if can_import():
         return 0
     spec = importlib.util.find_spec("torchaudio")
     if spec is None or spec.origin is None:
-        print("torchaudio is not installed", file=sys.stderr)
+        print("torchaudio is not installed: pip install torchaudio", file=sys.stderr)
         return 1
     for library in sorted((Path(spec.origin).parent / "lib").glob("*.so")):
-        print(f"removing {library.name}: it was built for another torch than the one installed")
+        print(f"deleting {library.name}: it does not match the installed torch")
         library.unlink()
-    if not imports():
+    if not can_import():
         print(
-            "torchaudio cannot be imported even without its compiled libraries: reinstall it", file=sys.stderr
+            "torchaudio cannot be imported without its compiled libraries either: reinstall it",
+            file=sys.stderr,
         )
         return 1
     return 0

@@ -1,6 +1,6 @@
-"""Take the pictures of the page that docs/ has: `python scripts/screenshots.py`, then look at them.
+"""Make the screenshots of the web page in docs/: `python scripts/screenshots.py`. Review them afterwards.
 
-Needs Debian's chromium; its microphone is the bundled recording.
+Needs Debian's chromium. The browser's microphone plays the bundled recording.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "client/earmark_cli/samples/demo.flac"
-DESKTOP, TELEPHONE = (1100, 940), (390, 844)
-_WITHIN_MS = 60_000
+DESKTOP, PHONE = (1100, 940), (390, 844)
+_TIMEOUT_MS = 60_000
 
 
 def main() -> None:
-    """Take them all."""
+    """Make all screenshots."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        sys.exit("no browser: on Debian, apt install chromium")
+        sys.exit("chromium is not installed: on Debian, apt install chromium")
     with tempfile.TemporaryDirectory() as folder:
         microphone = Path(folder) / "microphone.wav"
         soundfile.write(microphone, *soundfile.read(DEMO), subtype="PCM_16")
         command = [sys.executable, "-m", "earmark_cli", "web", "--port", "0"]
         with (
             subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server,
-            sync_playwright() as drive,
+            sync_playwright() as playwright,
         ):
             address = server.stderr.readline().split()[5]
-            browser = drive.chromium.launch(
+            browser = playwright.chromium.launch(
                 executable_path=chromium,
                 args=[
                     "--no-sandbox",
@@ -48,29 +48,29 @@ def main() -> None:
                 ],
             )
             for scheme in ("light", "dark"):
-                for size, of in ((DESKTOP, ""), (TELEPHONE, "-telephone")):
+                for size, suffix in ((DESKTOP, ""), (PHONE, "-telephone")):
                     page = open_page(browser, address, size, scheme)
-                    listening(page)
-                    page.screenshot(path=ROOT / f"docs/web-listening{of}-{scheme}.png")
+                    listen(page)
+                    page.screenshot(path=ROOT / f"docs/web-listening{suffix}-{scheme}.png")
                     page.locator("#file").set_input_files(DEMO)
-                    page.locator("#detections button").nth(12).wait_for(timeout=_WITHIN_MS)
-                    page.screenshot(path=ROOT / f"docs/web-recording{of}-{scheme}.png")
+                    page.locator("#detections button").nth(12).wait_for(timeout=_TIMEOUT_MS)
+                    page.screenshot(path=ROOT / f"docs/web-recording{suffix}-{scheme}.png")
                     page.close()
             browser.close()
             server.terminate()
 
 
 def open_page(browser: Browser, address: str, size: tuple[int, int], scheme: str) -> Page:
-    """Open the page."""
+    """Return the page in a new browser tab."""
     page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page.goto(address)
     return page
 
 
-def listening(page: Page) -> None:
-    """Press the button and wait for seven words."""
+def listen(page: Page) -> None:
+    """Start the microphone, and wait for seven detections."""
     page.get_by_role("button", name="Listen").click()
-    page.locator("#detections li").nth(6).wait_for(timeout=_WITHIN_MS)
+    page.locator("#detections li").nth(6).wait_for(timeout=_TIMEOUT_MS)
 
 
 if __name__ == "__main__":

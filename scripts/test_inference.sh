@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Say keywords with a synthesizer, have them spotted, and keep the answer and how long it took.
-#   scripts/test_inference.sh IMAGE                a server in a container of this image, pulled if it is not there
-#   scripts/test_inference.sh --server HOST:PORT   a server that runs; earmark_client is that of `python`
-# Leaves words.wav, response.json and inference_metrics.json in $OUT (inference/). WORDS are what is said, VOICE is
-# espeak-ng's. Needs espeak-ng and sox.
+# Synthesize speech with keywords, spot them with a server, and save the response and the latency.
+#   scripts/test_inference.sh IMAGE                start a server in a container of this image (pulled if necessary)
+#   scripts/test_inference.sh --server HOST:PORT   use a running server; `python` must have earmark_client
+# Writes words.wav, response.json and inference_metrics.json to $OUT (default: inference/). WORDS sets the spoken words,
+# VOICE the voice of espeak-ng. Needs espeak-ng and sox.
 set -euo pipefail
 [ $# = 1 ] || [ "${1:-} $#" = "--server 2" ] || { sed -n '3,6s/^# //p' "$0" >&2; exit 2; }
 scripts=$(realpath "$(dirname "$0")")
@@ -41,7 +41,7 @@ for _ in $(seq 120); do
   [ "$health" != healthy ] || break
   sleep 0.5
 done
-[ "$health" = healthy ] || { "$docker" logs "$container" >&2; echo "The server was not healthy within 60 s." >&2; exit 1; }
-# The image has the client too: it asks from beside the server, and writes as whoever runs this.
+[ "$health" = healthy ] || { "$docker" logs "$container" >&2; echo "The server was not healthy within 60 s; its log is above." >&2; exit 1; }
+# The image contains the client too. It runs in the server's network, as the user who runs this script.
 "$docker" run --rm --network "container:$container" --user "$(id -u):$(id -g)" --volume "$scripts:/scripts:ro" \
   --volume "$out:/out" --entrypoint python "$1" /scripts/measure_inference.py localhost:50051 /out/words.wav "$said" /out

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the tests of client and server with the lowest versions that pyproject.toml allows.
+# Run the tests of the client and the server with the lowest versions that pyproject.toml allows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the training pipeline on a few made-up words, in a clone: `dvc repro` must do what is out of date, and no more.
-# Commits count, changes that are not committed do not. Takes minutes; needs dvc, earmark-train and the packages of [dev].
+# Run the training pipeline on synthetic words, in a clone: `dvc repro` must run the stages that are out of date, no others.
+# Uses the committed state only. Takes minutes; needs dvc, earmark-train and the extra [dev].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
@@ -19,15 +19,15 @@ fail() {
   exit 1
 }
 set_parameter() { sed -i "s/^  $1: .*/  $1: $2/" params.yaml; }
-# ran EXPECTED...: run what is out of date; it must be these stages.
-ran() {
+# expect_stages STAGE...: run the stages that are out of date, and fail if they are not exactly these.
+expect_stages() {
   dvc repro | tee "$scratch/output"
   local stages
   stages=$(sed -n "s/^Running stage '\(.*\)':$/\1/p" "$scratch/output" | xargs)
-  [ "$stages" = "$*" ] || fail "It ran: ${stages:-nothing}. It should have run: ${*:-nothing}."
+  [ "$stages" = "$*" ] || fail "dvc ran the stages: ${stages:-none}. Expected: ${*:-none}."
 }
 
-step "a few made-up words"
+step "synthetic words"
 PYTHONPATH=tests:$PYTHONPATH python - <<'PYTHON'
 from pathlib import Path
 from support.synthetic_words import BANANA, COMPUTER, LEMON, write_clips, write_speech
@@ -38,24 +38,24 @@ set_parameter preset quick
 set_parameter epochs 1
 set_parameter keywords computer,banana
 
-step "all of it"
-ran prepare train export evaluate
+step "all stages"
+expect_stages prepare train export evaluate
 git add --all
-[ -z "$(git ls-files data runs)" ] || fail "Data or a model would have been committed: $(git ls-files data runs)"
-git commit --quiet --message "The made-up words' model"
+[ -z "$(git ls-files data runs)" ] || fail "git would commit data or a model: $(git ls-files data runs)"
+git commit --quiet --message "The model of the synthetic words"
 
 step "nothing changed"
-ran
+expect_stages
 
 step "another operating point: no training"
 set_parameter fa-per-hour 20.0
-ran export evaluate
+expect_stages export evaluate
 dvc params diff
 dvc metrics diff
-[ -n "$(dvc metrics diff)" ] || fail "The figures of two models are the same."
+[ -n "$(dvc metrics diff)" ] || fail "The metrics of both models are the same."
 
-step "a module that no stage's training uses changed: no training"
+step "a module that training does not use changed: no training"
 echo "# a change" >>training/earmark_training/reporting/report.py
-ran export evaluate
+expect_stages export evaluate
 
 step "done"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Find the model that is there, or train one where none is. What the image `trainer` runs, and the images' build.
+# Find a model, or train one if there is none. The trainer image runs this script, and so does the build of the images.
 #   train_if_needed.sh [OPTION OF earmark-train train]...      such as --preset quick --epochs 2
 #
-# In this order: the one model in MODELS; the one that comes with Earmark, unless TRAIN=1; else one is trained.
-#   MODELS   folder of the given model, and of what training leaves (/models)
-#   BUNDLED  the model that comes with Earmark
-#   TRAIN    1 sets the bundled model aside (0)
-#   CLIPS    recordings of words as in Speech Commands (/data/speech_commands)
-#   SPEECH   read speech as in LibriSpeech, used if it is there (/data/LibriSpeech)
-#   CORPUS   where recordings are prepared, once (/corpus)
-#   OUT      folder that gets the chosen model, as model.onnx, with what tells of its training, if given
+# It uses the model in MODELS if there is one, else the bundled model unless TRAIN=1, else it trains a model.
+#   MODELS   folder of the model, and of the output of the training (default: /models)
+#   BUNDLED  the bundled model
+#   TRAIN    1: ignore the bundled model (default: 0)
+#   CLIPS    recordings of words, in the layout of Speech Commands (default: /data/speech_commands)
+#   SPEECH   optional: read speech, in the layout of LibriSpeech (default: /data/LibriSpeech)
+#   CORPUS   folder for the prepared recordings (default: /corpus)
+#   OUT      optional: folder that receives the model as model.onnx, and the training log and report
 set -euo pipefail
 models=${MODELS:-/models} bundled=${BUNDLED:-/opt/earmark/bundled.onnx} corpus=${CORPUS:-/corpus}
 clips=${CLIPS:-/data/speech_commands} speech=${SPEECH:-/data/LibriSpeech} run=$models/run
@@ -19,28 +19,28 @@ fail() {
   echo "model: $*" >&2
   exit 1
 }
-choose() { # choose FILE WHAT: nothing is trained
-  say "found $1 ($(stat -c %s "$1") bytes), $2: nothing is trained."
+choose() { # choose FILE ORIGIN
+  say "using $1 ($(stat -c %s "$1") bytes), $2: no training."
   [ -z "${OUT:-}" ] || cp "$1" "$OUT/model.onnx"
   exit 0
 }
 
 shopt -s nullglob
 given=("$models"/*.onnx)
-[ ${#given[@]} -le 1 ] || fail "$models has ${#given[@]} models (${given[*]##*/}): leave the one that is to be used."
-[ ${#given[@]} -eq 0 ] || choose "${given[0]}" "which was given"
+[ ${#given[@]} -le 1 ] || fail "$models has ${#given[@]} models (${given[*]##*/}): keep only the one to use."
+[ ${#given[@]} -eq 0 ] || choose "${given[0]}" "the given model"
 if [ "${TRAIN:-0}" != 1 ]; then
-  [ ! -f "$bundled" ] || choose "$bundled" "which comes with Earmark (TRAIN=1 trains another)"
-  why="and none comes with Earmark"
+  [ ! -f "$bundled" ] || choose "$bundled" "the bundled model (TRAIN=1 trains another one)"
+  why="and there is no bundled model"
 else
-  why="and TRAIN=1 sets the one that comes with Earmark aside"
+  why="and TRAIN=1 ignores the bundled one"
 fi
-say "none is given in $models, $why: training one."
+say "$models has no model, $why: training one."
 
 command -v earmark-train >/dev/null || fail "earmark-train is not installed here: use the image 'trainer'."
-[ -d "$clips" ] || fail "there are no recordings to train with: give a folder laid out as Speech Commands at $clips."
+[ -d "$clips" ] || fail "there are no training recordings: mount a folder in the layout of Speech Commands at $clips."
 for folder in "$models" "$corpus"; do
-  { mkdir -p "$folder" && [ -w "$folder" ]; } || fail "$folder cannot be written by user $(id -u): run as its owner."
+  { mkdir -p "$folder" && [ -w "$folder" ]; } || fail "user $(id -u) cannot write to $folder: run the container as its owner."
 done
 if [ ! -f "$corpus/index.json" ]; then
   options=()
@@ -49,7 +49,7 @@ if [ ! -f "$corpus/index.json" ]; then
 fi
 earmark-train train --corpus "$corpus" --out "$run" "$@"
 earmark-train export "$run" --corpus "$corpus" --out "$run/model.onnx"
-[ -s "$run/model.onnx" ] || fail "training ended without a model in $run: its train.log says how far it came."
+[ -s "$run/model.onnx" ] || fail "training ended without a model in $run: see its train.log."
 earmark-train evaluate "$run/model.onnx" --corpus "$corpus" --out "$run/report"
 mv "$run/model.onnx" "$models/model.onnx"
 say "trained $models/model.onnx ($(stat -c %s "$models/model.onnx") bytes); train.log, metrics.json, curves.png" \

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Train in the trainer's image, from nothing: fetch Speech Commands and LibriSpeech's dev-clean, prepare, train, export, evaluate.
+# Train a model in the trainer image: download Speech Commands and LibriSpeech dev-clean, prepare, train, export, evaluate.
 #   scripts/train_in_image.sh IMAGE [OPTION OF earmark-train train]...      such as --preset quick --epochs 1
-# Leaves model.onnx and run/ in $OUT (trained/). Recordings go into $DATA (data/) and are fetched only if it lacks
-# speech_commands/.
+# Writes model.onnx and run/ to $OUT (default: trained/). Downloads recordings to $DATA (default: data/) unless it
+# contains speech_commands/.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }
 image=$1
 shift
 docker=${DOCKER:-docker}
-# The image has no history: the model is to say of which commit it is.
+# The image has no Git history, so the commit for the model's metadata is passed in.
 commit=$(git -C "$(dirname "$0")" describe --always --abbrev=12 --dirty --match= 2>/dev/null || echo unknown)
 mkdir -p "${OUT:=trained}" "${DATA:=data}"
-inside() { # as whoever runs this, whose the folders are
+inside() { # runs as the current user, who owns the folders
   "$docker" run --rm --user "$(id -u):$(id -g)" --env TRAIN=1 --env HOME=/tmp --env "EARMARK_COMMIT=$commit" \
     --volume "$(realpath "$OUT"):/models" --volume "$(realpath "$DATA"):/data" "$@"
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Write an evaluation's figures into a model card: update_model_card.py METRICS.json [CARD.md].
+"""Write the figures of an evaluation to a model card: update_model_card.py METRICS.json [CARD.md].
 
-METRICS.json is what `earmark-train evaluate --out` or `earmark-train export` wrote; without CARD.md, the
-card of the model that comes with the package.
+METRICS.json is the output of `earmark-train evaluate --out` or `earmark-train export`. CARD.md defaults to
+the card of the bundled model.
 """
 
 from __future__ import annotations
