@@ -106,7 +106,7 @@ DRAWINGS = ("mermaid", "text")
 
 def is_output(block: Block) -> bool:
     """Return whether the block shows the output of a command; a test of its own compares it."""
-    return block.text.startswith("demo.flac, ")
+    return block.text.startswith("demo.flac")
 
 
 def examples(page: str, language: str) -> list[str]:
