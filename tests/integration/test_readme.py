@@ -172,7 +172,7 @@ def test_keywords_spoken_into_a_microphone_are_detected(
     command: str, checkout: Checkout, microphone: Microphone
 ) -> None:
     with checkout.running(command, **microphone.own) as running:
-        running.until("Listening")
+        running.until("Recording from")
         microphone.play(soundfile.read(DEMO, dtype="int16")[0][:32_000])
         running.until(r" no +\d\.\d\d")
     if "--record" in command:

@@ -48,7 +48,7 @@ def test_your_own_keyword(checkout: Checkout) -> None:
         server.until("event=serving")
         command = listening.replace(":50051", f":{port}")
         with checkout.running(command, **microphone.own) as running:
-            running.until("Listening .*Keywords: computer")
+            running.until("Recording from .*Keywords: computer")
             for person in range(50, 55):
                 microphone.play(say(COMPUTER, person, 1) * 32767)
             running.until(r" computer +\d\.\d\d")
