@@ -4,58 +4,56 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import soundfile
+from earmark_audio import AudioFileError, Notice, RecordingFile
 
 from earmark_client.audio import Encoding, pcm_bytes
-from earmark_client.errors import EarmarkError, RecordingError
+from earmark_client.errors import RecordingError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-_FRAMES_UNKNOWN = 1 << 62  # libsndfile gives SF_COUNT_MAX, or a number close to it
+    from numpy.typing import NDArray
 
 
 class Recording:
-    """A sound file (WAV, FLAC, Ogg, MP3): an iterable of LINEAR16 blocks of `block_s`, one channel.
+    """A sound file: an iterable of LINEAR16 blocks of `block_s`, one channel.
 
-    Channels are averaged into one. `sample_rate_hz` is the file's. `duration_s` is the length that the
-    file states, None if it states none. Raises RecordingError, with the file's name, if the file cannot
-    be opened or read.
+    WAV, RF64, Wave64, AIFF, AU, CAF, FLAC, Ogg (Vorbis, Opus) and MP3 are read, and what FFmpeg reads (M4A,
+    WebM, AAC and others) where the extra `formats` or the program `ffmpeg` is installed.
+
+    channel: the channel to read, 1 for the first; None averages all of them into one.
+
+    `sample_rate_hz` is the file's. `duration_s` is the length that the file states, None if it states none.
+    `notices` is complete after the last block: what is unusual about the file. Raises RecordingError, with
+    the file's name, if the file cannot be opened or read; of a file that is truncated or damaged, after all
+    blocks that could be decoded.
     """
 
     encoding = Encoding.LINEAR16
     channels = 1
 
-    def __init__(self, path: str | os.PathLike[str], *, block_s: float = 1.0) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, block_s: float = 1.0, channel: int | None = None
+    ) -> None:
         self.path = Path(path)
         self._block_s = block_s
+        self._channel = channel
         try:
-            # Opened here, because libsndfile reports a missing file as "System error".
-            self._file = self.path.open("rb")
+            self._file = RecordingFile(self.path)
         except OSError as error:
             raise RecordingError(f"{self.path}: {error.strerror or error}") from error
-        try:
-            if not self._file.read(1):
-                raise RecordingError(f"{self.path}: the file is empty")
-            self._file.seek(0)
-            self._sound: Any = soundfile.SoundFile(self._file)
-        except (soundfile.LibsndfileError, OSError, TypeError) as error:
-            self._file.close()
-            raise RecordingError(
-                f"{self.path}: not a recording in a supported format (WAV, FLAC, Ogg or MP3): {_why(error)}"
-            ) from error
-        except RecordingError:
-            self._file.close()
-            raise
-        self.sample_rate_hz: int = self._sound.samplerate
-        known = 0 <= self._sound.frames < _FRAMES_UNKNOWN
-        self.duration_s: float | None = self._sound.frames / self.sample_rate_hz if known else None
+        except AudioFileError as error:
+            raise self._named(error) from error
+        self.sample_rate_hz = self._file.sample_rate_hz
+        self.duration_s = self._file.declared_s
+        self.format = str(self._file.format)
         # After a stream that ended early, a thread may still read while the file is closed.
         self._lock = threading.Lock()
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -63,37 +61,51 @@ class Recording:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What is unusual about the file, so far."""
+        return tuple(self._file.notices)
+
     def close(self) -> None:
         """Close the file; an iterator over it ends."""
         with self._lock:
-            self._sound.close()
+            self._is_closed = True
             self._file.close()
 
     def __iter__(self) -> Iterator[bytes]:
         block_samples = max(1, round(self._block_s * self.sample_rate_hz))
-        has_audio = False
-        while True:
+        decoded: list[NDArray[np.float32]] = []
+        decoded_samples = 0
+        blocks = self._file.mono(self._channel)
+        problem: RecordingError | None = None
+        while problem is None:
             try:
                 with self._lock:
-                    if self._sound.closed:
+                    if self._is_closed:
                         return
-                    samples = self._sound.read(
-                        block_samples, dtype="float32", always_2d=True
-                    )  # [n, channels]
-            except (soundfile.LibsndfileError, OSError) as error:
-                raise RecordingError(f"{self.path}: the recording is damaged: {_why(error)}") from error
-            if not len(samples):
+                    block = next(blocks, None)
+            except AudioFileError as error:
+                problem = self._named(error)
+                problem.__cause__ = error
                 break
-            has_audio = True
-            mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-            try:
-                yield pcm_bytes(mono, self.encoding)
-            except EarmarkError as error:
-                raise RecordingError(f"{self.path}: {error}", reason=error.reason) from error
-        if not has_audio:
-            raise RecordingError(f"{self.path}: the recording contains no audio")
+            if block is None:
+                break
+            decoded.append(block)
+            decoded_samples += len(block)
+            while decoded_samples >= block_samples:
+                joined = np.concatenate(decoded)
+                yield pcm_bytes(joined[:block_samples], self.encoding)
+                decoded = [joined[block_samples:]]
+                decoded_samples -= block_samples
+                if self._is_closed:
+                    return
+        if decoded_samples:
+            yield pcm_bytes(np.concatenate(decoded), self.encoding)
+        if problem is not None:
+            raise problem
 
-
-def _why(error: Exception) -> str:
-    text = getattr(error, "error_string", None) or str(error)
-    return text.strip().rstrip(".")
+    def _named(self, error: AudioFileError) -> RecordingError:
+        message = str(error)
+        return RecordingError(
+            f"{self.path}: {message[0].lower()}{message[1:].rstrip('.')}", reason=error.reason
+        )

@@ -130,7 +130,7 @@ def test_a_file_that_cannot_be_read_is_said_and_the_others_count(address: str, t
     (tmp_path / "low" / "b.wav").write_text("no sound")
     done = earmark("tune", tmp_path, "--server", address)
     assert done.returncode == 1
-    assert "b.wav: not a recording" in done.stderr
+    assert "b.wav: this is a text file" in done.stderr
     assert "no audio without the keyword, so the false alarms are unknown" in done.stderr
     # Nothing speaks for another threshold than the calibrated one.
     assert done.stdout.splitlines()[-1] == "earmark listen --keyword low=0.6"

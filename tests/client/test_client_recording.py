@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_said_with_its_name(tmp_path: Path) -> None:
     for name, sentence in {
         "absent.wav": "No such file",
         "": "Is a directory",
-        "empty.wav": "the file is empty",
+        "empty.wav": "the recording is empty",
         "text.wav": "not a recording",
         "text.raw": "not a recording",
         "nothing.wav": "contains no audio",
