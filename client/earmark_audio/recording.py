@@ -220,7 +220,9 @@ def _layout(file: BinaryIO) -> tuple[Format, Layout]:  # noqa: PLR0911 - one ans
         )
     if kind.decoder is Decoder.NONE:
         article = "an" if kind.container[0] in "AEIOU" else "a"
-        raise AudioFileError(f"This is {article} {kind}, which is not read: {CONVERT}, if it holds audio.")
+        raise AudioFileError(
+            f"This is {article} {kind}, not a recording that Earmark reads: {CONVERT}, if it holds audio."
+        )
     if kind.decoder is Decoder.FFMPEG:
         return kind, Layout([])
     size = file.seek(0, os.SEEK_END)
