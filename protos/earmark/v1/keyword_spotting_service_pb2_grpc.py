@@ -26,27 +26,32 @@ if _version_not_supported:
 
 
 class KeywordSpottingServiceStub:
-    """Marks keywords in audio.
+    """Keyword spotting: detects a fixed set of spoken words, the keywords, in audio.
 
-    Offsets are counted in audio, never by a clock: audio sent faster or slower
-    than it was spoken gives the same events.
+    All offsets are positions in the audio, not clock times. Audio that is sent
+    faster or slower than real time yields the same events.
 
-    Every error carries a google.rpc.ErrorInfo with the domain `earmark.v1` and a
-    reason that stays the same over versions; texts may change. Beside the reasons
-    that the fields below name, any call may end with
+    Every error has a google.rpc.ErrorInfo with the domain `earmark.v1` and a
+    reason. Reasons are stable across versions; messages may change. In addition to
+    the reasons that the comments of the fields state, any call can fail with
 
-    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS (a google.rpc.QuotaFailure says whose),
-    OVERLOADED (a google.rpc.RetryInfo says when to come back)
-    DEADLINE_EXCEEDED   IDLE_STREAM (nothing of what is waited for came for the
-    server's idle time)
-    INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
-    a field is out of the range that its comment states)
-    UNAVAILABLE         DRAINING (this server is going away: try another),
-    ENGINE_STALLED (it listens to nothing now: try another)
-    UNAUTHENTICATED     MISSING_CREDENTIALS (this server wants `authorization: Bearer
-    TOKEN` in the call's metadata), BAD_CREDENTIALS (it does not
-    accept that token, or, on an open stream, no longer)
-    INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
+    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS: a stream limit is reached. A
+    google.rpc.QuotaFailure states which.
+    OVERLOADED: the server lacks capacity. A
+    google.rpc.RetryInfo states when to retry.
+    DEADLINE_EXCEEDED   IDLE_STREAM: the client sent nothing for the server's idle
+    timeout, although the server waited for data.
+    INVALID_ARGUMENT    BAD_CONFIG: a message cannot be parsed, or a field is out
+    of the range that its comment states.
+    UNAVAILABLE         DRAINING: the server is about to stop. Use another server.
+    ENGINE_STALLED: inference has stalled on this server. Use
+    another server.
+    UNAUTHENTICATED     MISSING_CREDENTIALS: the server requires the metadata
+    `authorization: Bearer TOKEN`.
+    BAD_CREDENTIALS: the token is not valid or, on an open
+    stream, no longer valid.
+    INTERNAL            INTERNAL_ERROR: a bug. The message has an id that is also in
+    the server's log.
     """
 
     def __init__(self, channel):
@@ -83,71 +88,82 @@ class KeywordSpottingServiceStub:
 
 
 class KeywordSpottingServiceServicer:
-    """Marks keywords in audio.
+    """Keyword spotting: detects a fixed set of spoken words, the keywords, in audio.
 
-    Offsets are counted in audio, never by a clock: audio sent faster or slower
-    than it was spoken gives the same events.
+    All offsets are positions in the audio, not clock times. Audio that is sent
+    faster or slower than real time yields the same events.
 
-    Every error carries a google.rpc.ErrorInfo with the domain `earmark.v1` and a
-    reason that stays the same over versions; texts may change. Beside the reasons
-    that the fields below name, any call may end with
+    Every error has a google.rpc.ErrorInfo with the domain `earmark.v1` and a
+    reason. Reasons are stable across versions; messages may change. In addition to
+    the reasons that the comments of the fields state, any call can fail with
 
-    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS (a google.rpc.QuotaFailure says whose),
-    OVERLOADED (a google.rpc.RetryInfo says when to come back)
-    DEADLINE_EXCEEDED   IDLE_STREAM (nothing of what is waited for came for the
-    server's idle time)
-    INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
-    a field is out of the range that its comment states)
-    UNAVAILABLE         DRAINING (this server is going away: try another),
-    ENGINE_STALLED (it listens to nothing now: try another)
-    UNAUTHENTICATED     MISSING_CREDENTIALS (this server wants `authorization: Bearer
-    TOKEN` in the call's metadata), BAD_CREDENTIALS (it does not
-    accept that token, or, on an open stream, no longer)
-    INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
+    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS: a stream limit is reached. A
+    google.rpc.QuotaFailure states which.
+    OVERLOADED: the server lacks capacity. A
+    google.rpc.RetryInfo states when to retry.
+    DEADLINE_EXCEEDED   IDLE_STREAM: the client sent nothing for the server's idle
+    timeout, although the server waited for data.
+    INVALID_ARGUMENT    BAD_CONFIG: a message cannot be parsed, or a field is out
+    of the range that its comment states.
+    UNAVAILABLE         DRAINING: the server is about to stop. Use another server.
+    ENGINE_STALLED: inference has stalled on this server. Use
+    another server.
+    UNAUTHENTICATED     MISSING_CREDENTIALS: the server requires the metadata
+    `authorization: Bearer TOKEN`.
+    BAD_CREDENTIALS: the token is not valid or, on an open
+    stream, no longer valid.
+    INTERNAL            INTERNAL_ERROR: a bug. The message has an id that is also in
+    the server's log.
     """
 
     def StreamingSpot(self, request_iterator, context):
-        """Live audio in, events out.
+        """Detects keywords in live audio.
 
-        The client sends one StreamingConfig, then audio as it comes, then half-closes.
-        The server answers `started` at once, events as they are decided, and `ended`
-        last. A client that is read slowly, or that sends faster than the server
-        listens, is slowed by flow control; nothing is dropped.
+        The client sends one StreamingConfig, then audio, then half-closes. The server
+        sends `started` at once, events as soon as they are decided, and `ended` last.
+        If the client reads events slowly, or sends audio faster than the server can
+        process it, flow control slows the client down. No audio is dropped.
 
-        Errors: INVALID_ARGUMENT with CONFIG_EXPECTED_FIRST, CONFIG_REPEATED,
-        MESSAGE_TOO_LARGE and those of the fields; NOT_FOUND with UNKNOWN_MODEL;
-        DEADLINE_EXCEEDED with SLOW_READER when events waited to be read for longer
-        than the server lets them; OUT_OF_RANGE with STREAM_TOO_LONG, after all events
-        of what came before, where the server bounds a stream's length.
+        Errors, in addition to those of the fields:
+
+        INVALID_ARGUMENT    CONFIG_EXPECTED_FIRST: the first message has no config.
+        CONFIG_REPEATED: a later message has a config.
+        MESSAGE_TOO_LARGE: a message exceeds the server's limit.
+        NOT_FOUND           UNKNOWN_MODEL: the model is not loaded.
+        DEADLINE_EXCEEDED   SLOW_READER: the client did not read events for the
+        server's slow-reader timeout.
+        OUT_OF_RANGE        STREAM_TOO_LONG: the audio exceeds the server's limit on
+        the length of a stream. All events of the audio before
+        the limit are sent first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Spot(self, request, context):
-        """A whole short recording in one call: every detection in it, the same as
-        StreamingSpot would give.
+        """Detects keywords in a short recording, which is sent in one message. The
+        detections equal those of StreamingSpot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Classify(self, request, context):
-        """One clip with one word in it: the score of every class, highest first.
+        """Classifies a clip that contains one word: returns the score of every class.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """What is loaded.
+        """Lists the loaded models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One loaded model.
+        """Returns one loaded model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,27 +206,32 @@ def add_KeywordSpottingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeywordSpottingService:
-    """Marks keywords in audio.
+    """Keyword spotting: detects a fixed set of spoken words, the keywords, in audio.
 
-    Offsets are counted in audio, never by a clock: audio sent faster or slower
-    than it was spoken gives the same events.
+    All offsets are positions in the audio, not clock times. Audio that is sent
+    faster or slower than real time yields the same events.
 
-    Every error carries a google.rpc.ErrorInfo with the domain `earmark.v1` and a
-    reason that stays the same over versions; texts may change. Beside the reasons
-    that the fields below name, any call may end with
+    Every error has a google.rpc.ErrorInfo with the domain `earmark.v1` and a
+    reason. Reasons are stable across versions; messages may change. In addition to
+    the reasons that the comments of the fields state, any call can fail with
 
-    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS (a google.rpc.QuotaFailure says whose),
-    OVERLOADED (a google.rpc.RetryInfo says when to come back)
-    DEADLINE_EXCEEDED   IDLE_STREAM (nothing of what is waited for came for the
-    server's idle time)
-    INVALID_ARGUMENT    BAD_CONFIG (the bytes are not the message they should be, or
-    a field is out of the range that its comment states)
-    UNAVAILABLE         DRAINING (this server is going away: try another),
-    ENGINE_STALLED (it listens to nothing now: try another)
-    UNAUTHENTICATED     MISSING_CREDENTIALS (this server wants `authorization: Bearer
-    TOKEN` in the call's metadata), BAD_CREDENTIALS (it does not
-    accept that token, or, on an open stream, no longer)
-    INTERNAL            INTERNAL_ERROR, with an id that the server's log has too
+    RESOURCE_EXHAUSTED  TOO_MANY_STREAMS: a stream limit is reached. A
+    google.rpc.QuotaFailure states which.
+    OVERLOADED: the server lacks capacity. A
+    google.rpc.RetryInfo states when to retry.
+    DEADLINE_EXCEEDED   IDLE_STREAM: the client sent nothing for the server's idle
+    timeout, although the server waited for data.
+    INVALID_ARGUMENT    BAD_CONFIG: a message cannot be parsed, or a field is out
+    of the range that its comment states.
+    UNAVAILABLE         DRAINING: the server is about to stop. Use another server.
+    ENGINE_STALLED: inference has stalled on this server. Use
+    another server.
+    UNAUTHENTICATED     MISSING_CREDENTIALS: the server requires the metadata
+    `authorization: Bearer TOKEN`.
+    BAD_CREDENTIALS: the token is not valid or, on an open
+    stream, no longer valid.
+    INTERNAL            INTERNAL_ERROR: a bug. The message has an id that is also in
+    the server's log.
     """
 
     @staticmethod
