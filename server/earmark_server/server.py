@@ -114,7 +114,7 @@ class Server:
             await self._probed.start()
         if self._settings.reflection:
             register_reflection(self._grpc)
-        register_service(self._grpc, self._service, self._settings.max_message_bytes)
+        register_service(self._grpc, self._service, self._settings)
         await self._grpc.start()
         log(
             _LOGGER,
@@ -133,6 +133,7 @@ class Server:
             raise
         self._engine = Engine()
         self._engine.start()
+        self._admission.load = self._engine.load
         self._service.loaded.set_result(Loaded(models, self._engine))
         self._reloading.append(asyncio.create_task(models.reload_changed(self._admission.models_in_use)))
         self._watchdog = Watchdog(

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import grpc
+from earmark_spotter import SpotterError
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CallContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+"""gRPC's context of a call with any types of messages."""
 
 DOMAIN = "earmark.v1"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -85,7 +95,16 @@ class CallError(Exception):
         return serialized
 
 
-def broken_call_code(context: grpc.aio.ServicerContext[object, object]) -> grpc.StatusCode:
+@contextlib.contextmanager
+def attribute_errors_to(field: str) -> Iterator[None]:
+    """Convert a SpotterError that the block raises to a CallError that names a field of the request."""
+    try:
+        yield
+    except SpotterError as error:
+        raise CallError(error.reason, str(error), field=field) from error
+
+
+def broken_call_code(context: CallContext) -> grpc.StatusCode:
     """Return the status code of a call that broke off: its deadline has passed, or its client is gone."""
     deadline_passed = context.time_remaining() == 0
     return grpc.StatusCode.DEADLINE_EXCEEDED if deadline_passed else grpc.StatusCode.CANCELLED

@@ -26,9 +26,9 @@ def hang_while_said(word):
 
 if "earmark_server" in sys.orig_argv:
     from earmark_spotter import SpotterModel
-    from earmark_server.rpc import wire
+    from earmark_server.rpc import responses
 
-    whole_step, whole_lookup = SpotterModel.step, wire.list_models_response
+    whole_step, whole_lookup = SpotterModel.step, responses.list_models_response
 
     def step(self, pcm, state):
         hang_while_said("step")
@@ -40,7 +40,7 @@ if "earmark_server" in sys.orig_argv:
         hang_while_said("lookup")
         return whole_lookup(models)
 
-    SpotterModel.step, wire.list_models_response = step, lookup
+    SpotterModel.step, responses.list_models_response = step, lookup
 """
 
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from earmark_spotter import SpotterModel
 
+    from earmark_server.inference.load import Load
     from earmark_server.rpc.tracing import CallSpan, Tracing
     from earmark_server.settings import Settings
+    from earmark_server.status import CallContext
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -43,11 +45,15 @@ class Admission:
     def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         self.stalled = False
         """Whether inference has stalled, so that no stream and no recording is admitted."""
+        self.load: Load | None = None
+        """The engine's load, once the engine has started."""
         self.connection_age = ConnectionAge(settings)
         self._tracing = tracing
         self._max_streams = settings.max_streams
         self._max_recordings = settings.max_calls
         self._max_streams_per_quota_key = settings.max_streams_per_client
+        self._max_load = settings.max_load
+        self._max_lag_s = settings.max_lag_s
         self._open: set[Call] = set()
         self._counts = dict.fromkeys(CallKind, 0)
         self._streams_by_quota_key: Counter[str] = Counter()
@@ -82,9 +88,7 @@ class Admission:
         await self._all_ended.wait()
 
     @contextlib.asynccontextmanager
-    async def admitted(
-        self, context: grpc.aio.ServicerContext[object, object], rpc: str, kind: CallKind
-    ) -> AsyncIterator[Call]:
+    async def admitted(self, context: CallContext, rpc: str, kind: CallKind) -> AsyncIterator[Call]:
         """Admit a call or reject it, and end it with the status that its block leads to.
 
         A CallError or SpotterError that the block raises becomes the status, reason and message that it
@@ -123,13 +127,13 @@ class Admission:
     def rejecting_handler(self, rpc: str, error: CallError) -> grpc.RpcMethodHandler[object, object]:
         """Return a handler that rejects a call of any type with an error, without reading its requests."""
 
-        async def reject(_: object, context: grpc.aio.ServicerContext[object, object]) -> None:
+        async def reject(_: object, context: CallContext) -> None:
             async with self.admitted(context, rpc, CallKind.LOOKUP):
                 raise error
 
         return grpc.stream_stream_rpc_method_handler(reject)
 
-    def _start_span(self, context: grpc.aio.ServicerContext[object, object], rpc: str) -> CallSpan | None:
+    def _start_span(self, context: CallContext, rpc: str) -> CallSpan | None:
         if self._tracing is None:
             return None
         return self._tracing.start_span(rpc, context.invocation_metadata() or ())
@@ -162,6 +166,11 @@ class Admission:
                 f"This client has {limit} streams open, its limit on this server. End one of them first.",
                 quota=call.quota_key,
             )
+        load = self.load
+        if load is not None and (load.share > self._max_load or load.lag_s > self._max_lag_s):
+            raise CallError(
+                "OVERLOADED", "This server is processing as much live audio as it can. Try again later."
+            )
 
     def _add(self, call: Call) -> None:
         self._open.add(call)
@@ -183,7 +192,7 @@ class Admission:
             self._all_ended.set()
 
 
-async def _abort(call: Call, context: grpc.aio.ServicerContext[object, object], error: Exception) -> NoReturn:
+async def _abort(call: Call, context: CallContext, error: Exception) -> NoReturn:
     """End a call with the status that belongs to an exception."""
     incident = None
     if isinstance(error, SpotterError):

@@ -1,4 +1,4 @@
-"""What is served on the port beside health: the RPCs of the service, and server reflection."""
+"""The services on the server's port beside health: the RPCs of earmark.v1, and server reflection."""
 
 from __future__ import annotations
 
@@ -8,62 +8,53 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from earmark_server.rpc import wire
+from earmark_server.rpc.requests import SERVICE, Deserializers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from earmark_server.rpc.service import KeywordSpottingService
+    from earmark_server.settings import Settings
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
-def services(*, reflected: bool) -> Iterator[tuple[str, Any]]:
-    """Give the descriptor of every service on the port, under the name that it is called by."""
-    yield wire.SERVICE.full_name, wire.SERVICE
+def services(*, reflection_enabled: bool) -> Iterator[tuple[str, Any]]:
+    """Return the name and the descriptor of every service on the port."""
+    yield SERVICE.full_name, SERVICE
     yield _HEALTH.full_name, _HEALTH
-    if reflected:
+    if reflection_enabled:
         descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
         yield reflection.SERVICE_NAME, descriptor
         yield _REFLECTION_V1, descriptor
 
 
-def register_service(
-    server: grpc.aio.Server, service: KeywordSpottingService, max_message_bytes: int
-) -> None:
+def register_service(server: grpc.aio.Server, service: KeywordSpottingService, settings: Settings) -> None:
     """Add the RPCs of earmark.v1 to a server.
 
-    Not by the generated function, whose deserializers raise on what they cannot read: gRPC
-    would tell the client the exception's text. These give the error to the RPC instead. Nor is any
-    request read before its RPC begins (a stream of one message is the same to a client): one that
-    is refused need not be read, and one that never comes ends in time.
+    The generated function cannot do it. Its deserializers raise on invalid bytes, and gRPC would send the
+    text of the exception to the client; ours return the error to the RPC. It also reads the request of a
+    unary call before the RPC starts. Here unary calls are streams of one message, which clients cannot tell
+    apart, so that a rejected call is not read, and a request that never arrives runs into the idle timeout.
+    The RPCs return serialized responses, so there are no serializers.
     """
-    unary = {
-        "Spot": service.spot,
-        "Classify": service.classify,
-        "ListModels": service.list_models,
-        "GetModel": service.get_model,
+    deserializers = Deserializers(settings)
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "StreamingSpot": grpc.stream_stream_rpc_method_handler(
+            service.streaming_spot, deserializers.streaming_spot
+        ),
+        "Spot": grpc.stream_unary_rpc_method_handler(service.spot, deserializers.spot),
+        "Classify": grpc.stream_unary_rpc_method_handler(service.classify, deserializers.classify),
+        "ListModels": grpc.stream_unary_rpc_method_handler(service.list_models, deserializers.list_models),
+        "GetModel": grpc.stream_unary_rpc_method_handler(service.get_model, deserializers.get_model),
     }
-    handlers = {
-        name: grpc.stream_unary_rpc_method_handler(
-            method,
-            request_deserializer=wire.reader(name, max_message_bytes),
-            response_serializer=wire.write,
-        )
-        for name, method in unary.items()
-    }
-    handlers["StreamingSpot"] = grpc.stream_stream_rpc_method_handler(
-        service.streaming_spot,
-        request_deserializer=wire.reader("StreamingSpot", max_message_bytes),
-        response_serializer=wire.write,
-    )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(wire.SERVICE.full_name, handlers),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
 
 
 def register_reflection(server: grpc.aio.Server) -> None:
-    """Let clients ask which services there are, in the final and in the older protocol."""
-    names = (wire.SERVICE.full_name, _HEALTH.full_name, reflection.SERVICE_NAME)
+    """Add server reflection to a server, in its v1 and v1alpha protocols."""
+    names = (SERVICE.full_name, _HEALTH.full_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     # The two protocols have the same messages under two names.
     handler = grpc.stream_stream_rpc_method_handler(

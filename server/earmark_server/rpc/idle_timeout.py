@@ -1,4 +1,4 @@
-"""Ends calls whose client does nothing: one timer a call, which costs nothing per message."""
+"""Ends a call whose client neither sends nor reads. It needs one timer per call, and no work per message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Activity:
-    """Since when a call waits for its client, on the loop's clock; None while it doesn't."""
+    """The times since which a call waits for its client, on the loop's clock; None while it does not wait."""
 
     def __init__(self) -> None:
         self.now = asyncio.get_running_loop().time
@@ -24,41 +24,43 @@ class Activity:
 
 
 @contextlib.contextmanager
-def ending_when_idle(call: Call, sending_s: float, reading_s: float) -> Iterator[Activity]:
-    """End the call once its client was waited for that long in the block.
+def end_when_idle(call: Call, idle_timeout_s: float, slow_reader_timeout_s: float) -> Iterator[Activity]:
+    """End the call if, within the block, it waits for its client for too long.
 
-    With IDLE_STREAM where it did not send, with SLOW_READER where it did not read.
+    The block keeps the Activity up to date. A client that has sent nothing for `idle_timeout_s` while the
+    server reads gets IDLE_STREAM. One that has read nothing for `slow_reader_timeout_s` while the server
+    writes gets SLOW_READER.
     """
     activity = Activity()
     timer: asyncio.TimerHandle
 
-    def look() -> None:
+    def check() -> None:
         nonlocal timer
         now_s = activity.now()
-        reading_left_s = reading_s - (now_s - (activity.writing_since or now_s))
-        sending_left_s = sending_s - (now_s - (activity.reading_since or now_s))
-        left_s = min(reading_left_s, sending_left_s)
+        reader_left_s = slow_reader_timeout_s - (now_s - (activity.writing_since or now_s))
+        sender_left_s = idle_timeout_s - (now_s - (activity.reading_since or now_s))
+        left_s = min(reader_left_s, sender_left_s)
         if left_s > 0:
-            timer = loop.call_later(left_s, look)
-        elif reading_left_s <= 0:
+            timer = loop.call_later(left_s, check)
+        elif reader_left_s <= 0:
             call.end(
                 CallError(
                     "SLOW_READER",
-                    f"The client has read nothing for {reading_s:g} s of what waits for it: read the events "
-                    "as they come, also while sending.",
+                    f"The client has not read pending events for {slow_reader_timeout_s:g} s. Read events as "
+                    "they arrive, also while you send audio.",
                 )
             )
         else:
             call.end(
                 CallError(
                     "IDLE_STREAM",
-                    f"The client has sent nothing for {sending_s:g} s: send audio, or silence where there is "
-                    "none.",
+                    f"The client has sent nothing for {idle_timeout_s:g} s. Send audio, or `silence` while "
+                    "there is none.",
                 )
             )
 
     loop = asyncio.get_running_loop()
-    timer = loop.call_later(min(sending_s, reading_s), look)
+    timer = loop.call_later(min(idle_timeout_s, slow_reader_timeout_s), check)
     try:
         yield activity
     finally:

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import grpc
+    from earmark_server.status import CallContext
 
 current_principal: ContextVar[str | None] = ContextVar("current_principal", default=None)
 """The name of the credential of the call that runs in this context: that of its token, else the subject of
@@ -17,7 +17,7 @@ current_token_digest: ContextVar[bytes | None] = ContextVar("current_token_diges
 """The SHA-256 of the token of the call that runs in this context. None for a call without a token."""
 
 
-def set_principal_from_certificate(context: grpc.aio.ServicerContext[object, object]) -> None:
+def set_principal_from_certificate(context: CallContext) -> None:
     """Set the principal to the subject of the client's certificate, which gRPC has verified.
 
     The principal of a token takes precedence.

@@ -1,4 +1,4 @@
-"""Whole recordings, as the unary calls get them: raw samples, or a file to be decoded."""
+"""Recordings: the whole audio of a Spot or Classify call, as raw samples or as a file to decode."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def check_raw(audio: bytes, audio_format: AudioFormat, max_seconds: float) -> None:
-    """Raise AudioError for no samples at all, and TooLongError for too many."""
+    """Raise AudioError for an empty recording of raw samples, and TooLongError for one that is too long."""
     if not audio:
         raise AudioError("The recording is empty: it has no bytes.")
     seconds = len(audio) / (audio_format.frame_bytes * audio_format.sample_rate_hz)
     if seconds > max_seconds:
         raise TooLongError(
-            f"The recording has {seconds:.1f} s, but at most {max_seconds:g} s are taken in one call: "
-            "cut it, or use a stream."
+            f"The recording has {seconds:.1f} s, but a call may have at most {max_seconds:g} s. Cut the "
+            "recording, or use a stream."
         )
 
 
@@ -32,14 +32,15 @@ def decode(
     sample_rate_hz: int = 0,
     channel_count: int = 0,
 ) -> tuple[Float32Array, int]:
-    """Decode a file to mono [n] and its rate in Hz; it takes its time, so not on the event loop.
+    """Decode a file to mono samples [n], and return them and their rate in Hz.
 
-    `sample_rate_hz` and `channel_count` are what the file is said to have; 0: nothing is said.
+    Decoding takes time, so call it on a thread. `sample_rate_hz` and `channel_count` are the values in the
+    request; 0: the request states none. Raises SampleRateError or AudioError if the file has other values.
     """
     samples, rate_hz = read_recording(audio, max_seconds=max_seconds, container=container)
     if sample_rate_hz not in (0, rate_hz):
         raise SampleRateError(
-            f"The recording has {rate_hz} Hz, but is said to have {sample_rate_hz}: leave it at 0."
+            f"The recording has {rate_hz} Hz, but the request states {sample_rate_hz}. Omit the rate."
         )
     if channel_count:
         import soundfile
@@ -47,7 +48,7 @@ def decode(
         with soundfile.SoundFile(io.BytesIO(audio)) as file:
             if file.channels != channel_count:
                 raise AudioError(
-                    f"The recording has {file.channels} channels, but is said to have {channel_count}: "
-                    "leave it at 0."
+                    f"The recording has {file.channels} channels, but the request states {channel_count}. "
+                    "Omit the channel count."
                 )
     return samples, rate_hz

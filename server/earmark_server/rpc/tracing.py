@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, SpanKind, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from earmark_server.rpc.wire import SERVICE
+from earmark_server.rpc.requests import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

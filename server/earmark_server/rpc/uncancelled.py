@@ -1,4 +1,4 @@
-"""gRPC's reads and writes, which must not be cancelled."""
+"""Reads and writes of gRPC, which must not be cancelled."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-async def left_to_end(operation: Awaitable[Result]) -> Result:
-    """Wait for a read or a write; if that is cancelled, leave it to itself, for it ends with its call.
+async def uncancelled(operation: Awaitable[Result]) -> Result:
+    """Wait for a read or a write. If the wait is cancelled, the operation continues and ends with its call.
 
-    gRPC never frees what it holds of an operation whose task was cancelled (grpc/grpc#43360): about
-    100 bytes and the message, and many streams are cancelled while they are read.
+    gRPC never frees the memory of an operation whose task was cancelled (grpc/grpc#43360): about 100 bytes
+    and the message. Many streams are cancelled while they are read.
     """
-    result = await asyncio.shield(_outcome(operation))
+    result = await asyncio.shield(_result_or_error(operation))
     if isinstance(result, Exception):
         raise result
     return result
 
 
-async def _outcome(operation: Awaitable[Result]) -> Result | Exception:
+async def _result_or_error(operation: Awaitable[Result]) -> Result | Exception:
     try:
         return await operation
-    except Exception as error:  # there may be nobody left to be told
+    except Exception as error:  # raised by `uncancelled`, unless it was cancelled
         return error

@@ -55,7 +55,7 @@ class Metrics(Collector):
         self._health = health
         self._admission = admission
         self._detections = detections
-        self.rpcs = RpcMetrics(services(reflected=settings.reflection))
+        self.rpcs = RpcMetrics(services(reflection_enabled=settings.reflection))
         """An interceptor that counts what only it can see."""
         self._running = running
 

@@ -1,0 +1,110 @@
+"""Forwards the audio of a stream from its client to the engine, within the limits on its length and rate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from typing import TYPE_CHECKING
+
+from earmark_spotter.stream import NANOSECONDS
+
+from earmark_server.inference.pending_audio import Silence
+from earmark_server.rpc import requests
+from earmark_server.rpc.requests import AudioChunk
+from earmark_server.rpc.validation import silence_ns
+from earmark_server.status import CallError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from earmark_spotter import AudioFormat
+
+    from earmark_server.inference.stream_handle import StreamHandle
+    from earmark_server.rpc.request_reader import RequestReader
+    from earmark_server.rpc.requests import StreamRequest
+    from earmark_server.settings import Settings
+
+
+class AudioForwarder:
+    """Forwards one stream's audio, in a task of its own."""
+
+    def __init__(
+        self,
+        reader: RequestReader[StreamRequest],
+        stream: StreamHandle,
+        audio_format: AudioFormat,
+        settings: Settings,
+        *,
+        start_ns: int,
+    ) -> None:
+        """`start_ns`: the offset in the stream at which the audio of this call begins."""
+        self.limit_error: CallError | None = None
+        """The error to end the call with, after its last event, if the stream was too long."""
+        self._reader = reader
+        self._stream = stream
+        self._settings = settings
+        self._start_ns = start_ns
+        self._rate_hz = audio_format.sample_rate_hz
+        self._byte_ns = NANOSECONDS / (audio_format.sample_rate_hz * audio_format.frame_bytes)
+        self._byte_count = 0
+        self._stopped = False
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Forward audio while the block runs."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            # A pending read must not be cancelled; it ends with its call.
+            self._stopped = True
+            if not self._reader.is_reading:
+                task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await self._forward()
+        except Exception as error:
+            self._stream.fail(error)
+
+    async def _forward(self) -> None:
+        stream, max_stream_s = self._stream, self._settings.max_stream_s
+        max_rate, burst_s = self._settings.max_rate, self._settings.rate_burst_s
+        limit_ns = max_stream_s * NANOSECONDS - self._start_ns if max_stream_s else math.inf
+        clock = asyncio.get_running_loop().time
+        started_s = clock()
+        while (request := await self._reader.read()) is not None:
+            if self._stopped:
+                return
+            audio, length_ns = self._audio_of(request)
+            if stream.sent_ns + length_ns > limit_ns:
+                message = (
+                    f"A stream may have at most {max_stream_s:g} s of audio on this server. Open a new one."
+                )
+                self.limit_error = CallError("STREAM_TOO_LONG", message)
+                break
+            if audio:
+                stream.send(audio, length_ns)
+            if stream.at_capacity:
+                await stream.wait_for_capacity()
+            if max_rate:
+                due_s = started_s + (stream.sent_ns / NANOSECONDS - burst_s) / max_rate
+                if (early_s := due_s - clock()) > 0:
+                    await asyncio.sleep(early_s)
+        stream.end()
+
+    def _audio_of(self, request: StreamRequest) -> tuple[bytes | Silence, int]:
+        """Return a request's audio, and its length in nanoseconds. Raises CallError if it has none."""
+        if isinstance(request, AudioChunk):
+            # The lengths of all chunks add up to that of the stream, however its bytes are divided.
+            audio = request.audio
+            before_ns = round(self._byte_count * self._byte_ns)
+            self._byte_count += len(audio)
+            return audio, round(self._byte_count * self._byte_ns) - before_ns
+        if isinstance(request, requests.Silence):
+            length_ns = silence_ns(request)
+            return Silence(round(length_ns * self._rate_hz / NANOSECONDS)), length_ns
+        if isinstance(request, requests.OpenStream):
+            raise CallError("CONFIG_REPEATED", "A stream has one config, and this stream already has it.")
+        raise CallError("BAD_AUDIO", "A message contains neither audio nor silence.")
