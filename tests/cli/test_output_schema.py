@@ -1,4 +1,4 @@
-"""`--json` keeps to docs/output.schema.json, and the schema to what is printed."""
+"""The JSON output matches docs/output.schema.json, and the schema is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {one["$ref"].rpartition("/")[2] for one in SCHEMA["oneOf"]}
 
 
 def _closed(schema: Any) -> Any:
-    """The schema that also refuses what it does not name: what is printed is all documented."""
+    """Return the schema with all undocumented keys forbidden."""
     schema = copy.deepcopy(schema)
 
     def objects(node: Any) -> Iterator[dict[str, Any]]:
@@ -39,7 +39,7 @@ def _closed(schema: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def lines(address: str, recording: Path) -> list[dict[str, Any]]:
-    """A line of every kind that needs no microphone."""
+    """Return lines of all types that need no microphone and no folder of recordings."""
     commands = [
         ["spot", recording, "absent.wav"],
         ["spot", "-"],
@@ -54,16 +54,16 @@ def lines(address: str, recording: Path) -> list[dict[str, Any]]:
     return [line for one in printed for line in json_lines(one)]
 
 
-def test_every_line_is_as_documented(lines: list[dict[str, Any]]) -> None:
+def test_every_line_matches_the_schema(lines: list[dict[str, Any]]) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validator = jsonschema.Draft202012Validator(_closed(SCHEMA))
     for line in lines:
         validator.validate(line)
-    # A device is listed in test_earmark_listen.py, thresholds are tuned in test_tune.py.
+    # test_listen.py and test_tune.py check the other types.
     assert {line["type"] for line in lines} == KINDS - {"device", "tuned"}
 
 
-def test_a_line_that_lacks_or_bends_anything_is_not(lines: list[dict[str, Any]]) -> None:
+def test_the_schema_rejects_missing_or_null_keys(lines: list[dict[str, Any]]) -> None:
     validator = jsonschema.Draft202012Validator(SCHEMA)
     for line in lines:
         validator.validate(line | {"new": 1})

@@ -1,4 +1,4 @@
-"""`earmark tune`: what it counts is what a stream then misses and marks."""
+"""`earmark tune`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
-from earmark_cli.tune.operating_point import KeywordScores
-from earmark_client import ActiveKeyword
 from support import tiny_model
 from support.earmark_command import RATE_HZ, earmark, earmark_process, json_lines, python_process
 from support.output_schema import SCHEMA
@@ -22,14 +20,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Words in noise of all strengths, and other audio with a word-like sound of some strengths in it."""
+    """Write keywords at several SNRs, and other audio with confusable sounds at several SNRs."""
     folder = tmp_path_factory.mktemp("own")
     rng = np.random.default_rng(1)
     for word in ("low", "mid"):
         (folder / word).mkdir()
         for i in range(12):
-            said = tiny_model.recording([(0.3, word)], 0.8) * (0.07 + 0.01 * i)
-            noisy = said + rng.normal(0, 0.03, len(said))
+            utterance = tiny_model.recording([(0.3, word)], 0.8) * (0.07 + 0.01 * i)
+            noisy = utterance + rng.normal(0, 0.03, len(utterance))
             soundfile.write(folder / word / f"{i}.wav", noisy, RATE_HZ)
     (folder / "talk" / "deeper").mkdir(parents=True)
     other = rng.normal(0, 0.03, 20 * RATE_HZ)
@@ -41,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_counts_are_those_of_a_stream_with_that_threshold(address: str, folder: Path) -> None:
+def test_the_counts_equal_those_of_a_stream_with_that_threshold(address: str, folder: Path) -> None:
     done = earmark("tune", folder, "--server", address, "--json", "--fa-per-hour", "400")
     assert (done.returncode, done.stderr) == (0, "")
     low, mid = json_lines(done.stdout)
@@ -58,17 +56,17 @@ def test_the_counts_are_those_of_a_stream_with_that_threshold(address: str, fold
         for point in [line["current"], line["proposed"]]:
             option = f"{line['keyword']}={point['threshold']}"
 
-            def heard(*files: Path, option: str = option) -> list[str]:
-                marked = earmark("spot", *files, "--server", address, "--json", "--keyword", option)
-                return [one["source"] for one in json_lines(marked.stdout) if one["type"] == "detection"]
+            def detected(*files: Path, option: str = option) -> list[str]:
+                done = earmark("spot", *files, "--server", address, "--json", "--keyword", option)
+                return [one["source"] for one in json_lines(done.stdout) if one["type"] == "detection"]
 
-            said = sorted((folder / line["keyword"]).iterdir())
-            assert len(said) - len(set(heard(*said))) == point["missed"]
-            others = [path for path in folder.rglob("*.*a*") if path not in said]
-            assert len(heard(*others)) == point["alarms"]
+            recordings = sorted((folder / line["keyword"]).iterdir())
+            assert len(recordings) - len(set(detected(*recordings))) == point["missed"]
+            others = [path for path in folder.rglob("*.*a*") if path not in recordings]
+            assert len(detected(*others)) == point["alarms"]
 
 
-def test_it_prints_the_curve_and_options_to_paste(address: str, folder: Path) -> None:
+def test_the_det_curve_and_the_options_are_printed(address: str, folder: Path) -> None:
     done = earmark("tune", folder, "--server", address)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -78,18 +76,18 @@ def test_it_prints_the_curve_and_options_to_paste(address: str, folder: Path) ->
     few, short = done.stderr.splitlines()
     assert "fewer than 30 recordings of low, mid" in few
     assert "0.5 per hour needs 6 h" in short
-    # Most is missed where no false alarm is let through, and then less and less.
+    # The more false alarms are allowed, the fewer keywords are missed.
     drawn = [line.split()[-1] for line in lines if re.search("[▁-█]$", line)]
     assert len(drawn) >= 2
     assert all(row == "".join(sorted(row, reverse=True)) for row in drawn)
-    # Of the other word nothing is missed, so there is nothing to draw.
+    # The other keyword is never missed, so it has no chart.
     assert sum(line.endswith("false alarms per hour") for line in lines) == 1
     options = lines[-1].split()[2:]
     wav = next((folder / "low").iterdir())
     assert earmark("spot", wav, "--server", address, *options).returncode == 0
 
 
-def test_it_draws_the_curve_as_a_picture_or_a_page(address: str, folder: Path, tmp_path: Path) -> None:
+def test_the_det_curve_is_drawn_as_an_image_or_a_page(address: str, folder: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("matplotlib.image")
     for suffix in ("png", "svg", "html"):
         done = earmark("tune", folder, "--server", address, "-o", tmp_path / f"curve.{suffix}")
@@ -99,10 +97,10 @@ def test_it_draws_the_curve_as_a_picture_or_a_page(address: str, folder: Path, t
     page = (tmp_path / "curve.html").read_text()
     for text in (">low<", ">mid<", "current: 0.6", "proposed: 0.", done.stdout.splitlines()[-1]):
         assert text in page
-    assert not re.search("""(?:src|href)=.(?!#)|@import|url\\((?!#)""", page)  # it stands alone
+    assert not re.search("""(?:src|href)=.(?!#)|@import|url\\((?!#)""", page)  # the page loads nothing
 
 
-def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_heard(folder: Path) -> None:
+def test_an_unusable_image_name_is_rejected_before_any_recording_is_read(folder: Path) -> None:
     done = earmark("tune", folder, "--server", "127.0.0.1:9", "-o", "curve.gif")
     assert (done.returncode, done.stdout) == (1, "")
     assert "give a name that ends in .png, .svg or .html" in done.stderr
@@ -117,14 +115,14 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_heard(fold
     assert "pip install 'earmark[plot]'" in done.stderr
 
 
-def test_where_the_blocks_cannot_be_shown_the_table_is(address: str, folder: Path) -> None:
+def test_the_chart_is_omitted_where_the_encoding_lacks_its_characters(address: str, folder: Path) -> None:
     done = earmark_process("tune", folder, "--server", address, PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert "current" in done.stdout
     assert "false alarms per hour" not in done.stdout
 
 
-def test_a_file_that_cannot_be_read_is_said_and_the_others_count(address: str, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_and_the_others_count(address: str, tmp_path: Path) -> None:
     (tmp_path / "low").mkdir()
     soundfile.write(tmp_path / "low" / "a.wav", tiny_model.recording([(0.3, "low")], 0.8), RATE_HZ)
     (tmp_path / "low" / "b.wav").write_text("no sound")
@@ -132,11 +130,11 @@ def test_a_file_that_cannot_be_read_is_said_and_the_others_count(address: str, t
     assert done.returncode == 1
     assert "b.wav: this is a text file" in done.stderr
     assert "no audio without the keyword, so the false alarms are unknown" in done.stderr
-    # Nothing speaks for another threshold than the calibrated one.
+    # Without false alarms to measure, the calibrated threshold is proposed.
     assert done.stdout.splitlines()[-1] == "earmark listen --keyword low=0.6"
 
 
-def test_a_folder_that_does_not_fit_is_said(address: str, tmp_path: Path) -> None:
+def test_an_unusable_folder_is_reported(address: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "words" / "hello").mkdir(parents=True)
     soundfile.write(tmp_path / "words" / "hello" / "a.wav", np.zeros(RATE_HZ), RATE_HZ)
@@ -150,23 +148,7 @@ def test_a_folder_that_does_not_fit_is_said(address: str, tmp_path: Path) -> Non
         assert sentence in done.stderr
 
 
-def test_the_proposed_threshold_lies_between_what_is_to_be_heard_and_what_is_not() -> None:
-    active = ActiveKeyword("stop", 0.9, 0.5)
-    scores = KeywordScores(
-        active, recording_scores=[0.2, 0.7, 0.9], other_peaks=[0.6, 0.4, 0.3], other_hours=1.0
-    )
-    for alarms_per_hour, missed, alarms, (lowest, highest) in [
-        (0.5, 1, 0, (0.6, 0.7)),  # the peak at 0.6 is refused
-        (1.5, 1, 1, (0.4, 0.7)),  # it need not be, but that at 0.4
-        (2.5, 1, 1, (0.3, 0.7)),
-        (9.0, 0, 3, (0.05, 0.2)),
-    ]:
-        proposed = scores.point_for(alarms_per_hour)
-        assert lowest < proposed.threshold < highest
-        assert (proposed.missed, proposed.alarms) == (missed, alarms)
-
-
-def test_a_peak_as_high_as_a_score_can_be_is_refused_by_no_threshold(address: str, tmp_path: Path) -> None:
+def test_a_keyword_without_a_suitable_threshold_is_reported(address: str, tmp_path: Path) -> None:
     for folder in ("low", "talk"):
         (tmp_path / folder).mkdir()
         soundfile.write(tmp_path / folder / "a.wav", tiny_model.recording([(0.3, "low")], 0.8), RATE_HZ)
@@ -175,7 +157,7 @@ def test_a_peak_as_high_as_a_score_can_be_is_refused_by_no_threshold(address: st
     assert "earmark: no threshold of low reaches 0.5 false alarms per hour" in done.stderr
 
 
-def test_real_words_are_tuned(data_dir: Path, tmp_path: Path) -> None:
+def test_real_speech(data_dir: Path, tmp_path: Path) -> None:
     words = data_dir / "speech_commands"
     for word in ("stop", "go", "cat"):
         (tmp_path / word).mkdir()

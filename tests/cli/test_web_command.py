@@ -1,4 +1,4 @@
-"""`earmark web`, as it is started and ended."""
+"""`earmark web`: its options, its start and its end."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def page(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run the command; gives the page's address."""
+    """Run the command; yield the address of the page and the process."""
     with running("web", "--port", "0", *arguments) as process:
-        said = process.stderr.readline().decode()
-        assert said.startswith("earmark: the page is at http"), said + process.stderr.read().decode()
-        yield said.split()[5].rstrip("/"), process
+        notice = process.stderr.readline().decode()
+        assert notice.startswith("earmark: the page is at http"), notice + process.stderr.read().decode()
+        yield notice.split()[5].rstrip("/"), process
 
 
-def refused(*arguments: str | Path) -> Done:
+def rejected(*arguments: str | Path) -> Done:
     done = earmark("web", "--port", "0", *arguments)
     assert done.returncode == 1
     return done
@@ -51,7 +51,7 @@ async def streamed(url: str, trusting: ssl.SSLContext) -> list[dict[str, Any]]:
         return [json.loads(message) async for message in stream]
 
 
-def test_it_serves_until_it_is_interrupted_also_while_somebody_listens(address: str) -> None:
+def test_an_interrupt_stops_the_page_also_during_a_stream(address: str) -> None:
     with page("--server", address) as (url, process):
         assert httpx2.get(f"{url}/health").json() == {"status": "SERVING"}
         with connect(url.replace("http", "ws") + "/stream") as stream:
@@ -62,7 +62,7 @@ def test_it_serves_until_it_is_interrupted_also_while_somebody_listens(address: 
         assert process.stderr.read() == b""
 
 
-def test_over_tls_it_serves_on_any_address(address: str, tmp_path: Path) -> None:
+def test_with_tls_the_page_is_served_on_any_address(address: str, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.sign()
     secure = ("--https-certificate", pair.certificate, "--https-key", pair.key)
@@ -72,11 +72,11 @@ def test_over_tls_it_serves_on_any_address(address: str, tmp_path: Path) -> None
         number = url.replace("localhost", "127.0.0.1")
         assert httpx2.get(f"{number}/health", verify=trusting).json() == {"status": "SERVING"}
         events = asyncio.run(streamed(number, trusting))
-        heard = [event["keyword"] for event in events if event["event"] == "detection"]
-        assert heard == ["low", "mid", "high"]
+        keywords = [event["keyword"] for event in events if event["event"] == "detection"]
+        assert keywords == ["low", "mid", "high"]
 
 
-def test_a_message_far_beyond_the_limit_is_not_even_read(address: str) -> None:
+def test_a_message_far_beyond_the_limit_closes_the_websocket(address: str) -> None:
     with page("--server", address) as (url, _), connect(url.replace("http", "ws") + "/stream") as stream:
         stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))
         stream.recv(60)
@@ -86,27 +86,27 @@ def test_a_message_far_beyond_the_limit_is_not_even_read(address: str) -> None:
         assert closed.value.rcvd.code == 1009
 
 
-def test_another_address_without_tls_is_refused() -> None:
-    done = refused("--host", "0.0.0.0")
+def test_a_reachable_address_requires_tls() -> None:
+    done = rejected("--host", "0.0.0.0")
     assert "--host 0.0.0.0 requires --https-certificate and --https-key" in done.stderr
     assert "browsers permit the microphone only on encrypted pages" in done.stderr
 
 
-def test_certificates_that_cannot_be_used_are_refused(address: str, tmp_path: Path) -> None:
+def test_unusable_certificates_are_rejected(address: str, tmp_path: Path) -> None:
     one, other = Authority(tmp_path).sign("one"), Authority(tmp_path).sign("other")
-    assert "must be given together" in refused("--https-key", one.key).stderr
+    assert "must be given together" in rejected("--https-key", one.key).stderr
     for certificate, key in ((one.certificate, other.key), (one.certificate, tmp_path / "none")):
-        done = refused("--server", address, "--https-certificate", certificate, "--https-key", key)
+        done = rejected("--server", address, "--https-certificate", certificate, "--https-key", key)
         assert f"{certificate} and {key} must be a PEM certificate and its key" in done.stderr
 
 
-def test_a_port_that_is_taken_is_said_to_be(address: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = earmark("web", "--server", address, "--port", str(taken.getsockname()[1]))
+def test_a_port_in_use_is_reported(address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as socket_in_use:
+        done = earmark("web", "--server", address, "--port", str(socket_in_use.getsockname()[1]))
     assert done.returncode == 1
     assert "Address already in use: give another --port" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--port", "65536"], ["--max-streams", "0"], ["--json"]])
-def test_what_cannot_be_is_wrong_usage(arguments: list[Any]) -> None:
+def test_invalid_options_are_wrong_usage(arguments: list[Any]) -> None:
     assert earmark("web", *arguments).returncode == 2

@@ -1,4 +1,4 @@
-"""What is kept of a stream's audio, and what is sent again: bytes and offsets."""
+"""The replay buffer: which audio it keeps, and which audio it sends again."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ def _buffer(keep_s: float = KEEP_S, start_s: float = 0.0) -> ReplayBuffer:
 
 
 class Replays(RuleBasedStateMachine):
-    """Against a plain list of the stream's bytes, where a silence is its length in zeros."""
+    """Compares the buffer with all bytes of the stream, in which a silence is zeros."""
 
     def __init__(self) -> None:
         super().__init__()
         self.buffer = _buffer(start_s=7.0)
         self.start = self.next = 7 * RATE_HZ * FRAME_BYTES
         self.audio = bytearray(self.start)
-        self.longest_put = 0
+        self.longest_piece = 0
         self.count = 0
 
-    def _put(self, chunk: bytes | Silence, length: bytes) -> None:
+    def _append(self, chunk: bytes | Silence, length: bytes) -> None:
         if not self.buffer.has_capacity:
             return
         for piece in self.buffer.pieces(chunk):
             self.buffer.append(piece)
         self.audio += length
-        self.longest_put = max(self.longest_put, len(length))
+        self.longest_piece = max(self.longest_piece, len(length))
 
     @rule(length=st.integers(0, 200))
-    def put_audio(self, length: int) -> None:
-        # Never zero: not to be taken for silence.
+    def append_audio(self, length: int) -> None:
+        # Never zero, which would be silence.
         self.count += 1
         data = bytes(1 + (self.count + i) % 255 for i in range(length))
-        self._put(data, data)
+        self._append(data, data)
 
     @rule(samples=st.integers(0, 60))
-    def put_silence(self, samples: int) -> None:
-        if len(self.audio) % FRAME_BYTES:  # only where no sample is split
-            self.put_audio(FRAME_BYTES - len(self.audio) % FRAME_BYTES)
-        self._put(Silence(samples / RATE_HZ), bytes(samples * FRAME_BYTES))
+    def append_silence(self, samples: int) -> None:
+        if len(self.audio) % FRAME_BYTES:  # a silence must not split a sample
+            self.append_audio(FRAME_BYTES - len(self.audio) % FRAME_BYTES)
+        self._append(Silence(samples / RATE_HZ), bytes(samples * FRAME_BYTES))
 
     @rule(pieces=st.integers(1, 5))
     def send(self, pieces: int) -> None:
@@ -68,29 +68,29 @@ class Replays(RuleBasedStateMachine):
         self.next += len(sent)
 
     @rule(part=st.floats(0, 1))
-    def forget(self, part: float) -> None:
+    def discard(self, part: float) -> None:
         frames = round(part * ((self.next - self.start) // FRAME_BYTES))
         self.start += frames * FRAME_BYTES
         self.buffer.discard_before(self.start / FRAME_BYTES / RATE_HZ)
 
     @rule(sends_all=st.booleans())
-    def break_and_begin_again(self, sends_all: bool) -> None:
+    def break_and_begin_a_new_call(self, sends_all: bool) -> None:
         self.buffer.rewind()
         self.next = self.start
         while sends_all and not self.buffer.all_sent:
             self._send()
 
     @rule(frames=st.integers(1, 1000), early=st.booleans())
-    def refuse_what_is_not_held(self, frames: int, early: bool) -> None:
+    def reject_positions_outside(self, frames: int, early: bool) -> None:
         position = self.start - frames * FRAME_BYTES if early else self.next + frames * FRAME_BYTES
         with pytest.raises(IncompatibleServerError, match="the client keeps, and has sent"):
             self.buffer.discard_before(position / FRAME_BYTES / RATE_HZ)
 
     @invariant()
-    def what_is_kept_is_what_may_be_wanted_and_bounded(self) -> None:
+    def kept_audio_is_complete_and_bounded(self) -> None:
         kept = len(self.audio) - self.start
         assert self.buffer.kept_s == pytest.approx(kept / FRAME_BYTES / RATE_HZ)
-        assert kept <= KEEP_S * RATE_HZ * FRAME_BYTES + self.longest_put
+        assert kept <= KEEP_S * RATE_HZ * FRAME_BYTES + self.longest_piece
         assert self.buffer.all_sent == (self.next == len(self.audio))
 
 
@@ -98,7 +98,7 @@ TestReplays = Replays.TestCase
 TestReplays.settings = settings(max_examples=150, stateful_step_count=40)
 
 
-def test_without_keeping_there_is_room_when_all_is_sent() -> None:
+def test_a_buffer_that_keeps_nothing_has_capacity_once_all_is_sent() -> None:
     buffer = _buffer(keep_s=0)
     buffer.append(b"1234")
     assert not buffer.has_capacity
@@ -108,7 +108,7 @@ def test_without_keeping_there_is_room_when_all_is_sent() -> None:
     assert buffer.next_message() is None
 
 
-def test_short_chunks_are_sent_again_in_long_pieces() -> None:
+def test_short_chunks_are_replayed_in_long_pieces() -> None:
     buffer = ReplayBuffer(AudioFormat(16_000), start_s=0, keep_s=60)
     data = bytes(range(250)) * 200
     for i in range(0, len(data), 20):

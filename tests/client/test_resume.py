@@ -1,4 +1,4 @@
-"""When a stream that broke is tried again, and when not any more; what it costs is in tests/integration."""
+"""When a broken stream is resumed, and when it ends. tests/integration resumes real streams."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def _stream(**settings: Any) -> ResumableStream:
     "kind",
     [InvalidRequestError, UnknownModelError, AccessError, IncompatibleServerError, TimedOutError],
 )
-def test_what_will_not_change_is_not_tried_again(kind: type[EarmarkError]) -> None:
+def test_permanent_errors_are_not_retried(kind: type[EarmarkError]) -> None:
     for while_reconnecting in (False, True):
         stream = _stream()
         if while_reconnecting:
-            stream.next_attempt(ConnectionLostError("cut"))
+            stream.next_attempt(ConnectionLostError("lost"))
             stream.begin_call()
         with pytest.raises(kind):
             stream.next_attempt(kind("no"))
@@ -50,50 +50,50 @@ def test_what_will_not_change_is_not_tried_again(kind: type[EarmarkError]) -> No
 @pytest.mark.parametrize(
     "kind", [ConnectionLostError, ServerUnreachableError, ServerDrainingError, ServerFaultError]
 )
-def test_what_is_the_connections_is_tried_again(kind: type[EarmarkError]) -> None:
-    assert _stream().next_attempt(kind("it went away")).cause == "it went away"
+def test_errors_of_the_connection_are_retried(kind: type[EarmarkError]) -> None:
+    assert _stream().next_attempt(kind("lost")).cause == "lost"
 
 
-def test_a_busy_server_is_asked_again_but_not_one_that_ends_a_stream_for_it() -> None:
+def test_a_busy_server_is_retried_unless_it_ended_the_stream_itself() -> None:
     stream = _stream()
     with pytest.raises(ServerBusyError):
-        stream.next_attempt(ServerBusyError("you are too slow"))
+        stream.next_attempt(ServerBusyError("the stream is too slow"))
     stream.begin_call()
-    assert stream.next_attempt(ServerBusyError("no room", retry_after_s=2.0)).delay_s >= 2.0
+    assert stream.next_attempt(ServerBusyError("busy", retry_after_s=2.0)).delay_s >= 2.0
 
 
-def test_pauses_are_anything_up_to_a_growing_limit() -> None:
+def test_delays_are_random_up_to_a_growing_limit() -> None:
     """Full jitter: 0.1 s, doubled each time, up to 5 s."""
     longest = [0.0] * 10
     for _ in range(200):
         stream = _stream(resume_within_s=1e6)
         for i in range(10):
-            pause = stream.next_attempt(ConnectionLostError("cut"))
-            assert pause.attempt == i + 1
-            longest[i] = max(longest[i], pause.delay_s)
-            assert 0 <= pause.delay_s <= min(5.0, 0.1 * 2**i)
+            attempt = stream.next_attempt(ConnectionLostError("lost"))
+            assert attempt.attempt == i + 1
+            longest[i] = max(longest[i], attempt.delay_s)
+            assert 0 <= attempt.delay_s <= min(5.0, 0.1 * 2**i)
     for i, one in enumerate(longest):
         assert one > 0.8 * min(5.0, 0.1 * 2**i)
 
 
-def test_progress_makes_the_next_outage_a_new_one() -> None:
+def test_after_progress_the_attempts_count_from_one_again() -> None:
     stream = _stream()
     for _ in range(5):
-        stream.next_attempt(ConnectionLostError("cut"))
+        stream.next_attempt(ConnectionLostError("lost"))
     stream.begin_call()
     list(stream.consume(STARTED))
-    assert stream.next_attempt(ConnectionLostError("cut again")).attempt == 6
+    assert stream.next_attempt(ConnectionLostError("lost again")).attempt == 6
     list(stream.consume(service_pb.StreamingSpotResponse(progress=service_pb.Progress())))
-    assert stream.next_attempt(ConnectionLostError("cut")).attempt == 1
+    assert stream.next_attempt(ConnectionLostError("lost")).attempt == 1
 
 
-def test_a_server_that_wants_too_long_a_wait_is_given_up() -> None:
-    with pytest.raises(ConnectionLostError, match="within 3 s: come back") as lost:
-        _stream(resume_within_s=3.0).next_attempt(ServerDrainingError("come back", retry_after_s=4.0))
+def test_a_retry_delay_beyond_the_limit_ends_the_stream() -> None:
+    with pytest.raises(ConnectionLostError, match="within 3 s: draining") as lost:
+        _stream(resume_within_s=3.0).next_attempt(ServerDrainingError("draining", retry_after_s=4.0))
     assert isinstance(lost.value.__cause__, ServerDrainingError)
 
 
-def test_a_server_that_only_sends_away_is_not_asked_without_pauses() -> None:
+def test_servers_that_only_drain_are_retried_with_delays() -> None:
     draining = service_pb.StreamingSpotResponse(progress=service_pb.Progress(draining=True))
     delays_s = []
     stream = _stream()
@@ -107,7 +107,7 @@ def test_a_server_that_only_sends_away_is_not_asked_without_pauses() -> None:
     assert max(delays_s) > 0.1
 
 
-def test_a_resumed_call_has_the_streams_name_and_its_newest_progress() -> None:
+def test_a_resumed_call_has_the_request_id_and_the_latest_progress() -> None:
     stream = _stream()
     assert not stream.begin_call().config.HasField("resume")
     stream.replay_buffer.append(bytes(64_000))
@@ -123,7 +123,7 @@ def test_a_resumed_call_has_the_streams_name_and_its_newest_progress() -> None:
     assert named.request_id == "mine"
 
 
-def test_a_server_that_wants_back_more_than_is_kept_is_said() -> None:
+def test_a_server_that_needs_more_audio_than_is_kept_is_incompatible() -> None:
     stream = _stream(resume_within_s=1.0)
     while stream.replay_buffer.has_capacity:
         stream.replay_buffer.append(bytes(32_000))

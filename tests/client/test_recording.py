@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
-from earmark_cli.audio_sources import RawInput
 from earmark_client import Recording, RecordingError
-from earmark_client.audio import AudioFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +21,7 @@ def _read(path: Path, **settings: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
-def test_a_16_bit_recording_is_read_bit_for_bit_in_any_blocks(tmp_path: Path, suffix: str) -> None:
+def test_a_16_bit_recording_is_read_losslessly_in_blocks_of_any_length(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"tone.{suffix}"
     written = (_tone(1.23) * 32767).astype(np.int16)
     soundfile.write(path, written, 16_000)
@@ -33,7 +30,7 @@ def test_a_16_bit_recording_is_read_bit_for_bit_in_any_blocks(tmp_path: Path, su
 
 
 @pytest.mark.parametrize("suffix", ["ogg", "mp3"])
-def test_a_compressed_recording_is_read_at_its_own_rate(tmp_path: Path, suffix: str) -> None:
+def test_a_compressed_recording_keeps_its_sample_rate(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"tone.{suffix}"
     soundfile.write(path, _tone(2.0, 44_100), 44_100)
     with Recording(path) as recording:
@@ -41,20 +38,20 @@ def test_a_compressed_recording_is_read_at_its_own_rate(tmp_path: Path, suffix: 
     assert len(_read(path)) == pytest.approx(2 * 44_100, rel=0.05)
 
 
-def test_channels_are_mixed_down_to_one(tmp_path: Path) -> None:
+def test_channels_are_averaged(tmp_path: Path) -> None:
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.array([[1000, 3000], [-2000, 0]], dtype=np.int16), 16_000)
     assert _read(path).tolist() == [2000, -1000]
 
 
-def test_a_long_recording_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+def test_a_long_recording_is_read_in_blocks(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     soundfile.write(path, np.zeros(16_000 * 60, np.int16), 16_000)
     with Recording(path, block_s=0.5) as recording:
         assert {len(block) for block in recording} == {16_000}
 
 
-def test_what_cannot_be_read_is_said_with_its_name(tmp_path: Path) -> None:
+def test_an_unreadable_recording_is_reported_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("not a sound\n" * 100)
     (tmp_path / "text.raw").write_text("not a sound\n" * 100)
@@ -69,12 +66,12 @@ def test_what_cannot_be_read_is_said_with_its_name(tmp_path: Path) -> None:
         "nothing.wav": "contains no audio",
         "nan.wav": "NaN",
     }.items():
-        with pytest.raises(RecordingError, match=sentence) as refused:
+        with pytest.raises(RecordingError, match=sentence) as rejected:
             _read(tmp_path / name)
-        assert str(tmp_path / name) in str(refused.value)
+        assert str(tmp_path / name) in str(rejected.value)
 
 
-def test_a_recording_damaged_in_the_middle_is_said_to_be(tmp_path: Path) -> None:
+def test_a_recording_with_a_damaged_middle_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "damaged.flac"
     noise = np.random.default_rng(0).normal(0, 0.1, 160_000)
     soundfile.write(path, noise, 16_000)
@@ -85,41 +82,7 @@ def test_a_recording_damaged_in_the_middle_is_said_to_be(tmp_path: Path) -> None
         _read(path)
 
 
-def _piped(data: bytes, **settings: object) -> RawInput:
-    reading, writing = os.pipe()
-    os.write(writing, data)
-    os.close(writing)
-    return RawInput(reading, AudioFormat(16_000), **settings)  # type: ignore[arg-type]
-
-
-def test_raw_samples_are_passed_on_as_they_come() -> None:
-    assert b"".join(_piped(b"\x01\x02\x03", block_s=0.1)) == b"\x01\x02\x03"
-
-
-def test_a_file_with_a_header_on_standard_input_is_not_taken_for_samples() -> None:
-    with pytest.raises(RecordingError, match="contains a WAV file"):
-        list(_piped(b"RIFF\x00\x00\x00\x00WAVE"))
-
-
-def test_nothing_on_standard_input_is_said() -> None:
-    with pytest.raises(RecordingError, match="no audio"):
-        list(_piped(b""))
-
-
-def test_a_terminal_and_what_cannot_be_read_are_no_standard_input(tmp_path: Path) -> None:
-    ours, theirs = os.openpty()
-    folder = os.open(tmp_path, os.O_RDONLY)
-    try:
-        for descriptor, sentence in [(theirs, "is a terminal"), (folder, "cannot be read: Is a directory")]:
-            pipe = RawInput(descriptor, AudioFormat(16_000))
-            with pytest.raises(RecordingError, match=sentence):
-                list(pipe)
-    finally:
-        for descriptor in (ours, theirs, folder):
-            os.close(descriptor)
-
-
-def test_closing_a_recording_under_its_reader_is_its_end(tmp_path: Path) -> None:
+def test_closing_a_recording_ends_its_iterator(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     soundfile.write(path, np.zeros(160_000, np.int16), 16_000)
     recording = Recording(path, block_s=0.1)

@@ -1,4 +1,4 @@
-"""Servers that are not there, that do not answer, and that go away."""
+"""Servers that are unreachable, do not answer, or stop."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _with_health(servicer: HealthServicer) -> Callable[[Any], None]:
 
 
 class _StartsOnly(service_grpc.KeywordSpottingServiceServicer):
-    """Answers a stream's configuration, and then waits for audio for ever."""
+    """Starts a stream, and then never sends anything else."""
 
     def StreamingSpot(self, request_iterator: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         yield service_pb.StreamingSpotResponse(started=service_pb.StreamStarted(model="here"))
@@ -78,18 +78,18 @@ def _use(client: Driver, address: str, method: str) -> None:
 
 @both
 @pytest.mark.parametrize("method", ["stream", "list_models", "health", "watch_health"])
-def test_a_server_that_is_not_there_is_said_at_once(client: Driver, method: str) -> None:
+def test_an_unreachable_server_is_reported_at_once(client: Driver, method: str) -> None:
     address = f"127.0.0.1:{_free_port()}"
     begin_s = time.monotonic()
-    with pytest.raises(ServerUnreachableError) as refused:
+    with pytest.raises(ServerUnreachableError) as rejected:
         _use(client, address, method)
     assert time.monotonic() - begin_s < 5
-    assert address in str(refused.value)
-    assert "earmark-server" in str(refused.value)
-    assert (refused.value.status, refused.value.retryable) == ("UNAVAILABLE", True)
+    assert address in str(rejected.value)
+    assert "earmark-server" in str(rejected.value)
+    assert (rejected.value.status, rejected.value.retryable) == ("UNAVAILABLE", True)
 
 
-def test_something_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
+def test_a_connection_without_an_answer_times_out() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -110,19 +110,19 @@ def test_something_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
         assert time.monotonic() - begin_s < 4
 
 
-def test_a_name_that_does_not_exist_is_said() -> None:
+def test_an_unknown_host_name_is_reported() -> None:
     with SyncClient("no-such-host.invalid") as client, pytest.raises(ServerUnreachableError, match="invalid"):
         client.list_models()
 
 
 @both
-def test_a_grpc_server_of_something_else_is_said_to_be_one(client: Driver) -> None:
+def test_a_grpc_server_of_another_service_is_incompatible(client: Driver) -> None:
     with _server() as (_, address), pytest.raises(IncompatibleServerError, match=address):
         client.call(address, "list_models")
 
 
 @both
-def test_a_server_that_goes_away_in_the_middle_ends_the_stream_with_its_own_error(client: Driver) -> None:
+def test_a_lost_server_ends_a_stream_that_may_not_resume(client: Driver) -> None:
     def add(server: Any) -> None:
         service_grpc.add_KeywordSpottingServiceServicer_to_server(_StartsOnly(), server)
 
@@ -146,7 +146,7 @@ def test_a_server_that_goes_away_in_the_middle_ends_the_stream_with_its_own_erro
     assert lost.value.retryable
 
 
-def test_a_client_finds_a_server_that_came_back() -> None:
+def test_a_client_reconnects_to_a_restarted_server() -> None:
     add = _with_health(HealthServicer())
     port = _free_port()
     with SyncClient(f"127.0.0.1:{port}") as sync_client:
@@ -165,7 +165,7 @@ def test_a_client_finds_a_server_that_came_back() -> None:
 
 
 @both
-def test_health_is_asked_for_the_server_or_a_service(client: Driver) -> None:
+def test_health_of_the_server_or_of_one_service(client: Driver) -> None:
     servicer = HealthServicer()
     servicer.set("earmark.v1.KeywordSpottingService", NOT_SERVING)
     with _server(_with_health(servicer)) as (
@@ -176,7 +176,7 @@ def test_health_is_asked_for_the_server_or_a_service(client: Driver) -> None:
         assert client.call(address, "health", "earmark.v1.KeywordSpottingService") is Health.NOT_SERVING
 
 
-def test_health_is_watched_until_the_server_goes_away() -> None:
+def test_health_is_watched_until_the_server_stops() -> None:
     servicer = HealthServicer()
     seen = []
     with _server(_with_health(servicer)) as (

@@ -11,7 +11,7 @@ from grpc.aio import AioRpcError, Metadata
 
 
 def _failed(code: grpc.StatusCode, text: str, reason: str = "", retry_s: float = 0) -> AioRpcError:
-    """Make what a call raises: with the contract's details if it has a reason."""
+    """Return the error of a failed call, with the details of the API if there is a reason."""
     status = status_pb2.Status(code=code.value[0], message=text)
     if reason:
         status.details.add().Pack(error_details_pb2.ErrorInfo(domain="earmark.v1", reason=reason))
@@ -39,7 +39,7 @@ def _failed(code: grpc.StatusCode, text: str, reason: str = "", retry_s: float =
         ("DATA_LOSS", "", "EarmarkError", False),
     ],
 )
-def test_each_status_has_its_kind(status: str, reason: str, kind: str, retryable: bool) -> None:
+def test_each_status_has_its_error_class(status: str, reason: str, kind: str, retryable: bool) -> None:
     error = error_from_rpc(_failed(grpc.StatusCode[status], "why it is so", reason), "kws:50051")
     assert type(error) is getattr(earmark_client, kind)
     assert isinstance(error, EarmarkError)
@@ -48,20 +48,20 @@ def test_each_status_has_its_kind(status: str, reason: str, kind: str, retryable
         assert str(error) == "why it is so"
 
 
-def test_the_server_says_when_to_come_back() -> None:
+def test_the_retry_delay_of_the_server_is_returned() -> None:
     failed = _failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "OVERLOADED", retry_s=1.5)
     assert error_from_rpc(failed, "kws:50051").retry_after_s == 1.5
     assert error_from_rpc(_failed(grpc.StatusCode.INTERNAL, "x", "INTERNAL_ERROR"), "a").retry_after_s is None
 
 
-def test_a_server_that_went_away_is_told_from_one_that_never_was_there() -> None:
+def test_a_lost_connection_differs_from_an_unreachable_server() -> None:
     failed = _failed(grpc.StatusCode.UNAVAILABLE, "Socket closed")
     lost = error_from_rpc(failed, "kws:50051", answered=True)
     assert type(lost) is earmark_client.ConnectionLostError
     assert str(lost) == "the connection to the server at kws:50051 was lost: Socket closed"
 
 
-def test_the_chain_of_causes_is_cut_to_its_end() -> None:
+def test_only_the_last_cause_is_reported() -> None:
     text = (
         "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
         "Failed to connect to remote host: Connection refused"
@@ -71,13 +71,13 @@ def test_the_chain_of_causes_is_cut_to_its_end() -> None:
     assert "earmark-server" in str(error)
 
 
-def test_a_message_too_large_for_grpc_itself_has_the_contracts_reason() -> None:
+def test_a_message_that_grpc_finds_too_large_has_the_reason_of_the_api() -> None:
     text = "CLIENT: Received message larger than max (20000000 vs. 16777216)"
     error = error_from_rpc(_failed(grpc.StatusCode.RESOURCE_EXHAUSTED, text), "kws:50051")
     assert (type(error), error.reason) == (earmark_client.InvalidRequestError, "MESSAGE_TOO_LARGE")
 
 
-def test_details_that_are_not_ours_or_not_readable_do_no_harm() -> None:
+def test_unknown_or_malformed_details_are_ignored() -> None:
     trailers = Metadata(("grpc-status-details-bin", b"\xff\xff\xff"), ("other", "text"))
     failed = AioRpcError(grpc.StatusCode.INTERNAL, Metadata(), trailers, "it broke")
     error = error_from_rpc(failed, "kws:50051")

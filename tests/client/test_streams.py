@@ -1,4 +1,4 @@
-"""Streams of both clients, against a real server with a tiny model."""
+"""Streams of both clients, to a real server with a tiny model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _detections(events: list[Event]) -> list[Detection]:
 
 
 @both
-def test_words_come_back_with_their_offsets_in_seconds(client: Driver, address: str) -> None:
+def test_detections_have_offsets_in_seconds(client: Driver, address: str) -> None:
     events = client.events(address, _chunks(), sample_rate_hz=RATE_HZ)
     started, ended = events[0], events[-1]
     assert isinstance(started, Started)
@@ -59,16 +59,16 @@ def test_words_come_back_with_their_offsets_in_seconds(client: Driver, address: 
     assert started.keywords[0].refractory_s == 0.5
     assert started.step_s == 0.02
     assert ended == Ended(audio_s=5.0, detections=4)
-    found = _detections(events)
-    assert [detection.keyword for detection in found] == [word for _, word in WORDS]
-    for detection, (start_s, _) in zip(found, WORDS, strict=True):
+    detections = _detections(events)
+    assert [detection.keyword for detection in detections] == [word for _, word in WORDS]
+    for detection, (start_s, _) in zip(detections, WORDS, strict=True):
         assert (detection.start_s + detection.end_s) / 2 == pytest.approx(start_s + 0.03, abs=0.06)
         assert 0.6 < detection.confidence <= 1
-    assert len({detection.id for detection in found}) == 4
+    assert len({detection.id for detection in detections}) == 4
 
 
 @both
-def test_the_form_of_the_chunks_changes_nothing(client: Driver, address: str) -> None:
+def test_the_type_and_length_of_chunks_change_nothing(client: Driver, address: str) -> None:
     expected = _detections(client.events(address, _chunks(), sample_rate_hz=RATE_HZ))
     pcm = (RECORDING * 32768).round().astype("<i2")
     forms: list[tuple[list[Any], Encoding]] = [
@@ -79,7 +79,7 @@ def test_the_form_of_the_chunks_changes_nothing(client: Driver, address: str) ->
     ]
     for chunks, encoding in forms:
         events = client.events(address, chunks, sample_rate_hz=RATE_HZ, encoding=encoding)
-        assert [(found.keyword, found.id) for found in _detections(events)] == [
+        assert [(detection.keyword, detection.id) for detection in _detections(events)] == [
             (wanted.keyword, wanted.id) for wanted in expected
         ]
 
@@ -90,23 +90,23 @@ def _split(data: bytes, length: int) -> Iterator[bytes]:
 
 
 @both
-def test_two_channels_are_mixed_down(client: Driver, address: str) -> None:
+def test_two_channels_are_averaged(client: Driver, address: str) -> None:
     stereo = np.stack([RECORDING, RECORDING], axis=1)
     events = client.events(address, [stereo], sample_rate_hz=RATE_HZ, channels=2)
-    assert [found.keyword for found in _detections(events)] == [word for _, word in WORDS]
+    assert [detection.keyword for detection in _detections(events)] == [word for _, word in WORDS]
 
 
 @both
-def test_a_pause_that_is_not_sent_moves_what_follows(client: Driver, address: str) -> None:
+def test_a_silence_moves_the_offsets_after_it(client: Driver, address: str) -> None:
     word = tiny_model.recording([(0.2, "mid")], 1.0)
     events = client.events(address, [Silence(60.0), word], sample_rate_hz=RATE_HZ)
-    (found,) = _detections(events)
-    assert found.start_s == pytest.approx(60.2, abs=0.06)
+    (detection,) = _detections(events)
+    assert detection.start_s == pytest.approx(60.2, abs=0.06)
     assert events[-1] == Ended(audio_s=61.0, detections=1)
 
 
 @both
-def test_keywords_are_chosen_with_thresholds(client: Driver, address: str) -> None:
+def test_keywords_are_selected_with_thresholds(client: Driver, address: str) -> None:
     events = client.events(
         address,
         _chunks(),
@@ -119,11 +119,11 @@ def test_keywords_are_chosen_with_thresholds(client: Driver, address: str) -> No
         "low": 0.9,
         "mid": 0.6,
     }
-    assert [found.keyword for found in _detections(events)] == ["low", "mid"]
+    assert [detection.keyword for detection in _detections(events)] == ["low", "mid"]
 
 
 @both
-def test_scores_and_progress_come_as_often_as_asked(client: Driver, address: str) -> None:
+def test_scores_and_progress_have_the_requested_intervals(client: Driver, address: str) -> None:
     events = client.events(
         address, _chunks(), sample_rate_hz=RATE_HZ, score_interval_s=0.5, progress_interval_s=0.5
     )
@@ -138,14 +138,14 @@ def test_scores_and_progress_come_as_often_as_asked(client: Driver, address: str
 
 
 @both
-def test_a_broken_stream_goes_on_where_it_was(client: Driver, address: str) -> None:
+def test_a_broken_stream_is_resumed_from_its_progress(client: Driver, address: str) -> None:
     whole = client.events(address, _chunks(), sample_rate_hz=RATE_HZ)
     newest: list[Progress] = []
-    heard: list[Detection] = []
+    detections: list[Detection] = []
 
     def third_progress(event: Event) -> bool:
         if isinstance(event, Detection):
-            heard.append(event)
+            detections.append(event)
         if isinstance(event, Progress):
             newest.append(event)
         return len(newest) == 3
@@ -153,7 +153,7 @@ def test_a_broken_stream_goes_on_where_it_was(client: Driver, address: str) -> N
     client.until(address, _chunks(), third_progress, sample_rate_hz=RATE_HZ)
     rest = RECORDING[round(newest[-1].replay_s * RATE_HZ) :]
     resumed = client.events(address, _chunks(rest), sample_rate_hz=RATE_HZ, resume=newest[-1])
-    union = {found.id: found for found in heard + _detections(resumed)}
+    union = {one.id: one for one in detections + _detections(resumed)}
     assert list(union.values()) == _detections(whole)
     ended = resumed[-1]
     assert isinstance(ended, Ended)
@@ -161,7 +161,7 @@ def test_a_broken_stream_goes_on_where_it_was(client: Driver, address: str) -> N
 
 
 @both
-def test_audio_of_nothing_ends_well(client: Driver, address: str) -> None:
+def test_a_stream_without_audio_ends_without_an_error(client: Driver, address: str) -> None:
     events = client.events(address, [b"", np.zeros(0, np.float32)], sample_rate_hz=RATE_HZ)
     assert [type(event) for event in events] == [Started, Ended]
     assert events[-1] == Ended(audio_s=0.0, detections=0)
@@ -186,49 +186,49 @@ def test_audio_of_nothing_ends_well(client: Driver, address: str) -> None:
         ),
     ],
 )
-def test_what_the_contract_refuses_has_its_reason(
+def test_a_rejected_request_has_the_reason_of_the_api(
     client: Driver, address: str, settings: dict[str, Any], kind: type[Exception], reason: str
 ) -> None:
-    with pytest.raises(kind) as refused:
+    with pytest.raises(kind) as rejected:
         client.events(address, _chunks(), **{"sample_rate_hz": RATE_HZ, **settings})
-    assert getattr(refused.value, "reason", None) == reason
-    assert len(str(refused.value)) > 20
+    assert getattr(rejected.value, "reason", None) == reason
+    assert len(str(rejected.value)) > 20
 
 
 @both
-def test_half_a_sample_at_the_end_is_refused_after_what_was_heard(client: Driver, address: str) -> None:
-    heard: list[Event] = []
+def test_half_a_sample_at_the_end_is_rejected_after_the_detections(client: Driver, address: str) -> None:
+    received: list[Event] = []
 
-    def keep(event: Event) -> bool:
-        heard.append(event)
+    def store(event: Event) -> bool:
+        received.append(event)
         return False
 
     pcm = (RECORDING * 32768).astype("<i2").tobytes()
-    with pytest.raises(InvalidRequestError) as refused:
-        client.until(address, [pcm, b"\x00"], keep, sample_rate_hz=RATE_HZ)
-    assert refused.value.reason == "BAD_AUDIO"
-    assert len(_detections(heard)) >= 3
+    with pytest.raises(InvalidRequestError) as rejected:
+        client.until(address, [pcm, b"\x00"], store, sample_rate_hz=RATE_HZ)
+    assert rejected.value.reason == "BAD_AUDIO"
+    assert len(_detections(received)) >= 3
 
 
 @both
-def test_nan_in_float_audio_is_refused(client: Driver, address: str) -> None:
+def test_nan_in_float_audio_is_rejected(client: Driver, address: str) -> None:
     bad = np.array([0.0, np.nan], np.float32)
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as rejected:
         client.events(address, [bad], sample_rate_hz=RATE_HZ, encoding=Encoding.FLOAT32)
-    assert refused.value.reason == "BAD_AUDIO"
+    assert rejected.value.reason == "BAD_AUDIO"
 
 
-def test_the_reason_of_a_refusal_survives_the_writes_that_it_meets(address: str) -> None:
-    """grpc.aio alone loses it about every other time."""
+def test_the_reason_of_a_rejection_survives_failed_writes(address: str) -> None:
+    """Without `_ServerStatus` it is lost in about every second stream."""
 
     async def run() -> None:
         async with Client(address) as client:
             for _ in range(30):
                 many = itertools.repeat(bytes(3200), 100)
-                with pytest.raises(InvalidRequestError) as refused:
+                with pytest.raises(InvalidRequestError) as rejected:
                     async for _ in client.stream(many, sample_rate_hz=RATE_HZ, keywords=["hi"]):
                         pass
-                assert refused.value.reason == "UNKNOWN_KEYWORD"
+                assert rejected.value.reason == "UNKNOWN_KEYWORD"
 
     asyncio.run(run())
 
@@ -238,7 +238,7 @@ class _MicrophoneUnpluggedError(Exception):
 
 
 @both
-def test_a_failure_of_the_callers_audio_comes_out_as_it_is(client: Driver, address: str) -> None:
+def test_an_exception_of_the_audio_source_is_raised_unchanged(client: Driver, address: str) -> None:
     def failing() -> Iterator[np.ndarray]:
         yield RECORDING[:RATE_HZ]
         raise _MicrophoneUnpluggedError
@@ -255,23 +255,23 @@ def test_a_failure_of_the_callers_audio_comes_out_as_it_is(client: Driver, addre
 
 
 @both
-def test_a_stream_can_be_left_in_the_middle_and_the_next_one_is_whole(client: Driver, address: str) -> None:
+def test_a_cancelled_stream_does_not_affect_the_next_one(client: Driver, address: str) -> None:
     endless = itertools.repeat(np.zeros(RATE_HZ // 10, np.float32))
     client.until(address, endless, lambda event: isinstance(event, Progress), sample_rate_hz=RATE_HZ)
     events = client.events(address, _chunks(), sample_rate_hz=RATE_HZ)
     assert len(_detections(events)) == 4
 
 
-def test_live_audio_is_sent_as_it_comes_and_heard_before_the_next_comes(address: str) -> None:
-    """The chunk after a word is given only when the word has been heard: both ways are live."""
+def test_a_detection_arrives_before_the_next_chunk_is_sent(address: str) -> None:
+    """The source waits for the detection of a keyword before it yields the next chunk."""
 
     async def run() -> list[str]:
-        heard = asyncio.Event()
+        detected = asyncio.Event()
 
         async def live() -> AsyncIterator[np.ndarray]:
             for chunk in _chunks(RECORDING[:RATE_HZ]):
                 yield chunk
-            await asyncio.wait_for(heard.wait(), 10)
+            await asyncio.wait_for(detected.wait(), 10)
             yield RECORDING[RATE_HZ:]
 
         words = []
@@ -279,7 +279,7 @@ def test_live_audio_is_sent_as_it_comes_and_heard_before_the_next_comes(address:
             async for event in client.stream(live(), sample_rate_hz=RATE_HZ):
                 if isinstance(event, Detection):
                     words.append(event.keyword)
-                    heard.set()
+                    detected.set()
         return words
 
     assert asyncio.run(run()) == [word for _, word in WORDS]
@@ -308,7 +308,7 @@ def test_closing_a_client_ends_its_streams_with_an_error(address: str) -> None:
         sync_client.list_models()
 
 
-def test_one_client_serves_many_streams_at_once(address: str) -> None:
+def test_one_client_runs_many_streams_concurrently(address: str) -> None:
     async def run() -> None:
         async def one(client: Client) -> list[Event]:
             return [event async for event in client.stream(_chunks(), sample_rate_hz=RATE_HZ)]
@@ -320,34 +320,34 @@ def test_one_client_serves_many_streams_at_once(address: str) -> None:
     asyncio.run(run())
 
 
-def test_a_client_that_does_not_read_is_not_sent_for(address: str) -> None:
-    """Backpressure: audio is taken no faster than its events are read."""
-    taken = 0
+def test_backpressure_when_events_are_not_read(address: str) -> None:
+    """The client reads its source only as fast as the events are read."""
+    read_chunks = 0
 
     def counted() -> Iterator[bytes]:
-        nonlocal taken
+        nonlocal read_chunks
         for _ in range(600):
-            taken += 1
+            read_chunks += 1
             yield bytes(2 * RATE_HZ * 5)
 
     async def run() -> None:
         async with Client(address) as client:
-            # Score frames by the step: their bytes fill the way back when nobody reads them.
+            # Frequent scores fill the buffers of the connection while nobody reads them.
             events = client.stream(
                 counted(), sample_rate_hz=RATE_HZ, score_interval_s=0.02, progress_interval_s=0.1
             )
             await anext(events)
             before = -1
-            while taken != before:  # until nothing more is taken for a while
-                before = taken
+            while read_chunks != before:  # until the client reads no more
+                before = read_chunks
                 await asyncio.sleep(0.3)
             await events.aclose()
 
     asyncio.run(asyncio.wait_for(run(), 60))
-    assert taken < 600
+    assert read_chunks < 600
 
 
-def test_cancelling_a_task_ends_its_stream_and_its_audio(address: str) -> None:
+def test_cancelling_a_task_ends_its_stream_and_its_source(address: str) -> None:
     closed = threading.Event()
 
     async def endless() -> AsyncIterator[bytes]:
@@ -371,7 +371,7 @@ def test_cancelling_a_task_ends_its_stream_and_its_audio(address: str) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            # The same client goes on.
+            # The client can still be used.
             assert (await client.list_models())[0].name == "tiny"
 
     asyncio.run(run())

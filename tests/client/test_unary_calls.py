@@ -1,4 +1,4 @@
-"""Calls with one answer, of both clients, against a real server with a tiny model."""
+"""Unary calls of both clients, to a real server with a tiny model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ both = pytest.mark.parametrize("client", DRIVERS, ids=["async", "sync"])
 
 
 @both
-def test_a_whole_recording_gives_what_its_stream_gives(client: Driver, address: str, tmp_path: Path) -> None:
+def test_spot_returns_the_detections_of_a_stream(client: Driver, address: str, tmp_path: Path) -> None:
     events = client.events(address, [RECORDING], sample_rate_hz=RATE_HZ)
     streamed = [event.id for event in events if isinstance(event, Detection)]
     path = tmp_path / "words.wav"
@@ -35,14 +35,14 @@ def test_a_whole_recording_gives_what_its_stream_gives(client: Driver, address: 
         (RECORDING, {"sample_rate_hz": RATE_HZ}),
     ]:
         result = client.call(address, "spot", audio, **settings)
-        assert [found.id for found in result.detections] == streamed
+        assert [detection.id for detection in result.detections] == streamed
         assert (result.audio_s, result.model, result.model_version) == (5.0, "tiny", "1.0.0")
     only_low = client.call(address, "spot", path, keywords=["low"])
-    assert [found.keyword for found in only_low.detections] == ["low", "low"]
+    assert [detection.keyword for detection in only_low.detections] == ["low", "low"]
 
 
 @both
-def test_a_clip_is_named(client: Driver, address: str) -> None:
+def test_classify_returns_all_classes_with_the_best_first(client: Driver, address: str) -> None:
     clip = tiny_model.recording([(0.3, "mid")], 0.6)
     result = client.call(address, "classify", clip, sample_rate_hz=RATE_HZ)
     assert result.label == "mid"
@@ -54,20 +54,20 @@ def test_a_clip_is_named(client: Driver, address: str) -> None:
 
 
 @both
-def test_an_array_without_its_rate_and_a_file_that_is_none_are_refused(
+def test_an_array_without_a_sample_rate_and_a_text_file_are_rejected(
     client: Driver, address: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidRequestError, match="sample_rate_hz"):
         client.call(address, "spot", RECORDING)
     text = tmp_path / "text.wav"
     text.write_text("no sound")
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as rejected:
         client.call(address, "classify", text)
-    assert refused.value.reason == "BAD_AUDIO"
+    assert rejected.value.reason == "BAD_AUDIO"
 
 
 @both
-def test_models_say_what_they_know(client: Driver, address: str) -> None:
+def test_models_are_listed_and_described(client: Driver, address: str) -> None:
     (listed,) = client.call(address, "list_models")
     assert listed == client.call(address, "get_model") == client.call(address, "get_model", "tiny")
     assert listed.default
@@ -81,7 +81,7 @@ def test_models_say_what_they_know(client: Driver, address: str) -> None:
         client.call(address, "get_model", "other")
 
 
-def test_the_twins_take_the_same_arguments() -> None:
+def test_both_clients_have_the_same_methods_and_arguments() -> None:
     def signature(method: Any) -> list[tuple[str, Any]]:
         return [(one.name, one.default) for one in inspect.signature(method).parameters.values()]
 

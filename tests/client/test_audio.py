@@ -1,4 +1,4 @@
-"""What the client makes of the audio that it is given."""
+"""Conversion of audio to the messages that are sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _pieces(chunk: object, encoding: Encoding) -> list[Piece]:
 
 
 @given(st.lists(st.integers(-32768, 32767)))
-def test_16_bit_samples_as_floats_go_out_bit_for_bit(values: list[int]) -> None:
+def test_floats_that_came_from_16_bit_samples_are_converted_losslessly(values: list[int]) -> None:
     integers = np.array(values, dtype=np.int16)
     as_floats = integers.astype(np.float32) / 32768
     assert pcm_bytes(as_floats, Encoding.LINEAR16) == integers.tobytes()
@@ -26,7 +26,7 @@ def test_16_bit_samples_as_floats_go_out_bit_for_bit(values: list[int]) -> None:
     assert pcm_bytes(integers, Encoding.FLOAT32) == as_floats.tobytes()
 
 
-def test_floats_past_full_scale_are_clipped_not_wrapped() -> None:
+def test_floats_beyond_full_scale_are_clipped() -> None:
     loud = np.array([1.5, -1.5, 1.0, -1.0])
     assert np.frombuffer(pcm_bytes(loud, Encoding.LINEAR16), "<i2").tolist() == [32767, -32768, 32767, -32768]
 
@@ -37,19 +37,19 @@ def test_channels_are_interleaved() -> None:
 
 
 @given(st.binary(max_size=1000), st.sampled_from(list(Encoding)))
-def test_bytes_go_out_as_they_are(data: bytes, encoding: Encoding) -> None:
+def test_bytes_are_sent_unchanged(data: bytes, encoding: Encoding) -> None:
     for kind in (bytes, bytearray, memoryview):
         assert b"".join(_pieces(kind(data), encoding)) == data  # type: ignore[arg-type]
 
 
-def test_a_long_chunk_is_cut_into_messages_that_every_server_takes() -> None:
+def test_a_long_chunk_is_split_into_messages() -> None:
     data = bytes(range(256)) * 10_000
     pieces = _pieces(data, Encoding.LINEAR16)
     assert b"".join(pieces) == data  # type: ignore[arg-type]
     assert max(len(piece) for piece in pieces) <= 256 * 1024  # type: ignore[arg-type]
 
 
-def test_a_pause_is_sent_as_its_length() -> None:
+def test_a_silence_is_sent_as_its_length() -> None:
     buffer = ReplayBuffer(AudioFormat(16_000), start_s=0, keep_s=0)
     for piece in buffer.pieces(Silence(2.25)):
         buffer.append(piece)
@@ -58,10 +58,10 @@ def test_a_pause_is_sent_as_its_length() -> None:
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e18, -1.0, 3601.0])
-def test_a_pause_of_no_length_or_over_an_hour_is_refused(seconds: float) -> None:
-    with pytest.raises(InvalidRequestError, match="silence must be 0 to 3600 s") as refused:
+def test_an_invalid_or_too_long_silence_is_rejected(seconds: float) -> None:
+    with pytest.raises(InvalidRequestError, match="silence must be 0 to 3600 s") as rejected:
         _pieces(Silence(seconds), Encoding.LINEAR16)
-    assert refused.value.reason == "BAD_AUDIO"
+    assert rejected.value.reason == "BAD_AUDIO"
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,7 @@ def test_a_pause_of_no_length_or_over_an_hour_is_refused(seconds: float) -> None
         ([0.1, 0.2], Encoding.LINEAR16, "BAD_AUDIO"),
     ],
 )
-def test_what_is_no_audio_is_refused_before_it_is_sent(
-    chunk: object, encoding: Encoding, reason: str
-) -> None:
-    with pytest.raises(InvalidRequestError) as refused:
+def test_invalid_audio_is_rejected_before_it_is_sent(chunk: object, encoding: Encoding, reason: str) -> None:
+    with pytest.raises(InvalidRequestError) as rejected:
         _pieces(chunk, encoding)
-    assert refused.value.reason == reason
+    assert rejected.value.reason == reason
