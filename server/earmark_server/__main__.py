@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 import logging
 import os
@@ -29,6 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     line = Line.take(given)
     settings = read_settings(given if line is None else given[1:], os.environ)
+    missing = _missing_package()
+    if missing is not None:
+        print(
+            f"earmark-server: the package {missing} is missing: `pip install 'earmark[server]'`",
+            file=sys.stderr,
+        )
+        return 1
     logs.configure(settings.log_level, settings.log_format, worker=None if line is None else os.getpid())
     if settings.workers > 1:
         return supervise(settings, given)
@@ -51,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             line.say_problem(str(error))
         return 1
+
+
+def _missing_package() -> str | None:
+    """Return a package of the extra `server` that is not installed, or None."""
+    packages = ("grpc_reflection", "onnxruntime", "prometheus_client", "soxr")
+    return next((name for name in packages if importlib.util.find_spec(name) is None), None)
 
 
 async def _serve(settings: Settings, line: Line | None) -> int:

@@ -55,6 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         remedy = "; run it again to resume after the last completed epoch" if args.command == "train" else ""
         print(f"earmark-train: interrupted{remedy}", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("earmark"):
+            raise
+        print(
+            f"earmark-train: the package {error.name} is missing: `pip install 'earmark[train]'`",
+            file=sys.stderr,
+        )
+        return 1
     except (SpotterError, TrainingError, OSError) as error:
         print(f"earmark-train: {error}", file=sys.stderr)
         return 1
