@@ -93,9 +93,9 @@ RUN_BY = {
 unless_slow = pytest.mark.skipif("README_ALL" not in os.environ, reason="takes minutes: make test-readme")
 # The examples in other languages, and the test that runs each.
 EXAMPLES_RUN_BY = {
-    ("README.md", "python"): ["../client/test_client_example.py::test_the_example_in_the_readme_works"],
+    ("README.md", "python"): ["../client/test_documented_examples.py::test_the_example_in_the_readme_works"],
     ("docs/clients.md", "python"): [
-        "../client/test_client_example.py::test_the_asyncio_example_works",
+        "../client/test_documented_examples.py::test_the_asyncio_example_works",
         f"{README}::test_the_example_of_the_library_works",
     ],
     ("docs/clients.md", "js"): ["test_node_client.py::test_the_example_works"],
