@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,16 +11,11 @@ from pathlib import Path
 
 import pytest
 from earmark_client import Detection, EarmarkError, Health, Recording, SyncClient
+from support.ports import free_port
 from support.server_command import DEADLINE_S
 
 DEMO = Path(__file__).resolve().parents[2] / "client/earmark_cli/samples/demo.flac"
 FULL = Path("/dev/full")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")

@@ -101,7 +101,7 @@ def fuzz(target: Target, server: FuzzedServer, seconds: float, first_seed: int) 
     @given(target.cases)
     def try_case(case: bytes) -> None:
         nonlocal count, last
-        if time.monotonic() > end_s and not failed:
+        if time.monotonic() > end_s and count and not failed:
             return
         count, last = count + 1, case
         try:
@@ -113,7 +113,7 @@ def fuzz(target: Target, server: FuzzedServer, seconds: float, first_seed: int) 
 
     failed: list[bytes] = []
     number = first_seed
-    while time.monotonic() < end_s:
+    while time.monotonic() < end_s or not count:
         number += 1
         try:
             seed(number)(try_case)()

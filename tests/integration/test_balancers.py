@@ -14,7 +14,7 @@ import pytest
 from cryptography.x509 import DNSName
 from earmark_client import Client, EarmarkError, Progress, Resumed, Tls
 from support.certificates import Authority
-from support.fault_injection import Server, eventually, free_port
+from support.fault_injection import Server, eventually
 from support.name_server import Name
 from support.observed_streams import (
     RATE_HZ,
@@ -25,6 +25,7 @@ from support.observed_streams import (
     in_the_background,
     run_on,
 )
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ from earmark_server.settings import Settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import parser
 from support.certificates import Authority
-from support.fault_injection import free_port
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Client, Health, Progress, Resumed, SyncClient
-from support.fault_injection import Server, eventually, free_port
+from support.fault_injection import Server, eventually
 from support.name_server import Name, dead_address
 from support.observed_streams import (
     RATE_HZ,
@@ -22,6 +22,7 @@ from support.observed_streams import (
     run_on,
     undisturbed,
 )
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

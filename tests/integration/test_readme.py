@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from packaging.requirements import Requirement
 from support.certificates import Authority
-from support.fault_injection import free_port
+from support.ports import free_port
 from support.readme_commands import (
     BLOCKS,
     DRAWINGS,

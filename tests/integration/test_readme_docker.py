@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from support.fault_injection import free_port
+from support.ports import free_port
 from support.readme_commands import Checkout, shown, unless_slow
 from support.server_process import REPOSITORY
 

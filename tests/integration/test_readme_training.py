@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fault_injection import free_port
+from support.ports import free_port
 from support.readme_commands import Checkout, shown, unless_slow
 from support.synthetic_words import BANANA, COMPUTER, LEMON, say, write_clips, write_recordings, write_speech
 from support.virtual_microphone import plugged_in

@@ -20,7 +20,7 @@ from earmark_client import (
     SyncClient,
 )
 from support import tiny_model
-from support.fault_injection import Proxy, Server, eventually, free_port
+from support.fault_injection import Proxy, Server, eventually
 from support.observed_streams import (
     RATE_HZ,
     Stream,
@@ -30,6 +30,7 @@ from support.observed_streams import (
     run,
     undisturbed,
 )
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

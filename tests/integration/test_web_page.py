@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import soundfile
 from playwright.sync_api import sync_playwright
+from support.ports import free_port
 from support.server_process import DEMO
-from support.web_page import DEVICE, GRANTED, free_port, launched, opened, says, serving, web, words
+from support.web_page import DEVICE, GRANTED, launched, opened, says, serving, web, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,8 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server import logs
-from support.server_rig import DEADLINE_S, chunks, config, detections, free_port, pcm
+from support.ports import free_port
+from support.server_rig import DEADLINE_S, chunks, config, detections, pcm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

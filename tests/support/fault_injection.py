@@ -7,7 +7,6 @@ import enum
 import json
 import os
 import queue
-import random
 import signal
 import socket
 import struct
@@ -17,20 +16,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from support.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TIMEOUT_S = 60
-
-
-def free_port() -> int:
-    # Below those that connections get: one that is tried while nobody listens might keep it.
-    while True:
-        port = random.randrange(20_000, 32_768)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Server:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,17 +103,6 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
             await scenario()
 
     event_loop.run(within_deadline())
-
-
-def free_port(count: int = 1) -> int:
-    """Find that many ports in a row that nobody listens on."""
-    # Below those that connections get.
-    while True:
-        first = random.randrange(20_000, 32_768 - count)
-        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
 
 
 def config(**fields: Any) -> rpcs.StreamingSpotRequest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -85,9 +84,3 @@ def says(page: Page, text: str) -> None:
 def words(page: Page) -> list[str]:
     """What the page's list has, from its top."""
     return page.locator("#detections b").all_inner_texts()
-
-
-def free_port() -> int:
-    """Find a port that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]

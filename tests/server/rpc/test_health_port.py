@@ -15,8 +15,9 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.certificates import Authority
+from support.ports import free_port
 from support.server_command import Process
-from support.server_rig import DEADLINE_S, config, free_port, open_channel, run, serving
+from support.server_rig import DEADLINE_S, config, open_channel, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path

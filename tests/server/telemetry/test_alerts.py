@@ -13,7 +13,8 @@ import promql_parser
 import pytest
 import yaml
 from prometheus_client import parser
-from support.server_rig import DEADLINE_S, free_port, run, serving
+from support.ports import free_port
+from support.server_rig import DEADLINE_S, run, serving
 
 ROOT = Path(__file__).parents[3]
 OPERATIONS = ROOT / "docs" / "operations.md"

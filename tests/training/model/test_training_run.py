@@ -297,6 +297,7 @@ def test_a_file_without_a_network_cannot_be_trained_further(tmp_path: Path, tiny
             load_network(path)
 
 
+@pytest.mark.usefixtures("model")
 def test_the_exported_file_names_nothing_of_the_machine(run: Path):
     content = (run / "model.onnx").read_bytes()
     for name in (str(Path(export_module.__file__).parent), "site-packages", "/home/"):
