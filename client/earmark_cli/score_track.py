@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from earmark_client.errors import IncompatibleServerError
 from earmark_client.events import Detection, Scores, Started
 
 if TYPE_CHECKING:
@@ -52,19 +53,24 @@ def collect_scores(
         score_interval_s=_SCORE_INTERVAL_S,
     )
     started = next(events)
-    assert isinstance(started, Started), "a stream begins with Started"
+    assert isinstance(started, Started), "the client raises an error unless a stream begins with Started"
+    if not started.step_s > 0:
+        raise IncompatibleServerError(f"the server violates the API: its step is {started.step_s:g} s")
     offsets_s: list[float] = []
     rows: list[Floats] = []
     detections: list[Detection] = []
-    columns: list[int] = []
     for event in events:
         match event:
             case Scores():
-                if not columns:
-                    labels = [score.label for score in event.scores]
-                    columns = [labels.index(active.keyword) for active in started.keywords]
+                by_label = {score.label: score.score for score in event.scores}
+                try:
+                    row = [by_label[active.keyword] for active in started.keywords]
+                except KeyError as error:
+                    raise IncompatibleServerError(
+                        f"the server violates the API: scores lack the keyword {error}"
+                    ) from None
                 offsets_s.append(event.offset_s)
-                rows.append(np.array([event.scores[i].score for i in columns], np.float32))
+                rows.append(np.array(row, np.float32))
                 on_progress(event.offset_s)
             case Detection():
                 detections.append(event)

@@ -159,14 +159,18 @@ class _Call:
         if stream.server_draining:
             return None
         try:
-            async with asyncio.timeout(None if stream.answered else stream.answer_timeout_s):
+            async with asyncio.timeout(stream.response_timeout_s):
                 response = await anext(self._responses, None)
         except grpc.aio.AioRpcError as error:
             if stream.ended:
                 return None
             sent = await self._status.of(error)
+            if sent.code() is grpc.StatusCode.OK:
+                raise stream_incomplete(self._address) from None
             raise error_from_rpc(sent, self._address, answered=stream.answered) from error
         except TimeoutError:
+            if stream.ended:
+                return None
             raise not_answered(self._address) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()

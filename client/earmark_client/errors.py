@@ -183,7 +183,7 @@ def _details(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, float | 
             if detail.Unpack(info) and info.domain == _DOMAIN:
                 reason = info.reason
             elif detail.Unpack(retry):
-                retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+                retry_after_s = max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
     return reason, retry_after_s
 
 

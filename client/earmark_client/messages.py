@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -14,7 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from earmark_client import events
 from earmark_client.audio import Encoding, KeywordSetting, Silence, pcm_bytes
-from earmark_client.errors import InvalidRequestError, RecordingError
+from earmark_client.errors import IncompatibleServerError, InvalidRequestError, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -177,8 +178,11 @@ def health_request(service: str) -> health_pb2.HealthCheckRequest:
 
 
 def health(response: health_pb2.HealthCheckResponse) -> events.Health:
-    """Parse a health response."""
-    return events.Health(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+    """Parse a health response; a status that this version does not know is UNKNOWN."""
+    try:
+        return events.Health(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+    except ValueError:
+        return events.Health.UNKNOWN
 
 
 def _audio_format(audio_format: AudioFormat) -> pb.AudioFormat:
@@ -253,6 +257,8 @@ def _spot_result(response: service_pb.SpotResponse) -> events.SpotResult:
 
 
 def _classification(response: service_pb.ClassifyResponse) -> events.Classification:
+    if not response.scores:
+        raise IncompatibleServerError("the server violates the API: a classification must have scores")
     return events.Classification(
         scores=_class_scores(response.scores),
         audio_s=_seconds(response.audio_duration),
@@ -287,7 +293,7 @@ def _model_info(model: pb.Model) -> events.ModelInfo:
 def _detection(detection: pb.KeywordDetection) -> events.Detection:
     return events.Detection(
         keyword=detection.keyword,
-        confidence=detection.confidence,
+        confidence=_score(detection.confidence),
         start_s=_seconds(detection.start_offset),
         end_s=_seconds(detection.end_offset),
         id=detection.detection_id,
@@ -305,7 +311,14 @@ def _active_keywords(
 
 
 def _class_scores(scores: Iterable[pb.ClassScore]) -> tuple[events.ClassScore, ...]:
-    return tuple(events.ClassScore(score.label, score.score) for score in scores)
+    return tuple(events.ClassScore(score.label, _score(score.score)) for score in scores)
+
+
+def _score(score: float) -> float:
+    """Return a score. Raises IncompatibleServerError for NaN and infinity."""
+    if not math.isfinite(score):
+        raise IncompatibleServerError(f"the server violates the API: a score is {score}")
+    return score
 
 
 def _duration(seconds: float) -> Duration:

@@ -56,6 +56,11 @@ class ReplayBuffer:
         return self._format.seconds(self._end)
 
     @property
+    def sent_s(self) -> float:
+        """End of the audio that the current call has sent, in seconds from the start of the stream."""
+        return self._format.seconds(self._next)
+
+    @property
     def all_sent(self) -> bool:
         """Whether the current call has sent everything that was appended."""
         return not self._unsent

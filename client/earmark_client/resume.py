@@ -22,6 +22,7 @@ from earmark_client.errors import (
 )
 from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Scores, Started
 from earmark_client.replay_buffer import ReplayBuffer
+from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S
 from earmark_client.tracing import StreamTrace
 
 if TYPE_CHECKING:
@@ -38,7 +39,16 @@ seconds) and the live audio of the 20 s before a dead connection is detected.
 """
 
 ANSWER_TIMEOUT_S = 10.0
-"""How long a resumed call waits for the server's answer before it tries again."""
+"""How long a resumed call waits for the server's first event before the next attempt."""
+
+_MIN_ANSWER_TIMEOUT_S = 2.0
+"""How long the first call waits at least, however short `resume_within_s` is."""
+
+END_TIMEOUT_S = 5.0
+"""How long a complete stream waits for the end of its call before it cancels the call."""
+
+_OFFSET_TOLERANCE_S = 1.0
+"""How far offsets of the server may lie beyond the audio that was sent, because both sides round them."""
 
 # "Full jitter" (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): a random
 # delay from zero to an exponentially growing limit, so that the streams of a failed server do not all
@@ -82,14 +92,23 @@ class ResumableStream:
         self._started: Started | None = None
         self._ids_since_progress: set[str] = set()
         self._detections = 0
-        self._scored_s = self._received_s = -1.0
+        self._scored_s = self._received_s = self._processed_s = -1.0
         self._broken_since_s: float | None = None  # None once the stream has advanced again
         self._attempts = 0
 
     @property
-    def answer_timeout_s(self) -> float | None:
-        """How long the current call waits for the server's first event, None for no limit."""
-        return None if self._started is None else ANSWER_TIMEOUT_S
+    def response_timeout_s(self) -> float | None:
+        """How long the current call waits for its next response, None for no limit."""
+        if self.ended:
+            return END_TIMEOUT_S
+        if self.answered:
+            return None
+        if self._started is None:
+            return max(_MIN_ANSWER_TIMEOUT_S, self._within_s or DEFAULT_RESUME_WITHIN_S)
+        if self._broken_since_s is None:
+            return ANSWER_TIMEOUT_S
+        remaining_s = self._broken_since_s + self._within_s - time.monotonic()
+        return min(ANSWER_TIMEOUT_S, max(0.0, remaining_s))
 
     def begin_call(self) -> messages.StreamRequest:
         """Begin a call: return its first message; `replay_buffer` returns the others."""
@@ -103,19 +122,26 @@ class ResumableStream:
 
         Raises an EarmarkError if the stream cannot continue.
         """
-        match event := messages.event(response):
+        event = messages.event(response)
+        if event is None or self.ended:
+            return
+        if isinstance(event, Started) == self.answered:
+            raise IncompatibleServerError(
+                "the server violates the API: `started` must come once, and before all other events of a call"
+            )
+        match event:
             case Started():
                 yield from self._consume_started(event)
             case Detection():
                 if event.id not in self._ids_since_progress:
                     self._ids_since_progress.add(event.id)
                     self._detections += 1
-                    self._advance()
+                    self._advance(event.end_s)
                     yield event
             case Scores():
                 if event.offset_s > self._scored_s:
                     self._scored_s = event.offset_s
-                    self._advance()
+                    self._advance(event.offset_s)
                     yield event
             case Progress():
                 yield from self._consume_progress(event)
@@ -170,10 +196,16 @@ class ResumableStream:
                 f"settings, but the stream began with {self._started.model} "
                 f"{self._started.model_version}: start a new stream"
             )
-        assert self._broken_since_s is not None
+        assert self._broken_since_s is not None, "a second call begins only after the first one broke"
         yield Resumed(time.monotonic() - self._broken_since_s)
 
     def _consume_progress(self, event: Progress) -> Iterator[Event]:
+        sent_s = self.replay_buffer.sent_s
+        if max(event.received_s, event.decided_s) > sent_s + _OFFSET_TOLERANCE_S:
+            raise IncompatibleServerError(
+                f"the server violates the API: it reports {event.received_s:g} s of audio as received and "
+                f"{event.decided_s:g} s as decided, but only {sent_s:g} s were sent"
+            )
         if self._within_s > 0:
             self._progress = event
             buffer = self.replay_buffer
@@ -188,10 +220,17 @@ class ResumableStream:
                 # It arrives between two regular ones, and would not come on an unbroken stream.
                 self.server_draining = True
                 return
-        self._advance()
+        self._advance(event.decided_s)
         # The server of a broken call may have received more than the current one.
         self._received_s = max(self._received_s, event.received_s)
         yield replace(event, received_s=self._received_s)
 
-    def _advance(self) -> None:
-        self._broken_since_s = None
+    def _advance(self, offset_s: float) -> None:
+        """Note how far the server has processed the stream. Further than ever before ends an outage.
+
+        A server that fails again and again at the same place must not count as working.
+        """
+        offset_s = min(offset_s, self.replay_buffer.sent_s)
+        if offset_s > self._processed_s:
+            self._processed_s = offset_s
+            self._broken_since_s = None

@@ -11,7 +11,13 @@ import grpc
 
 from earmark_client import messages
 from earmark_client.channel_pool import SpottingStub
-from earmark_client.errors import EarmarkError, client_closed, error_from_rpc, stream_incomplete
+from earmark_client.errors import (
+    EarmarkError,
+    client_closed,
+    error_from_rpc,
+    not_answered,
+    stream_incomplete,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -148,6 +154,33 @@ class _Requests:
             self.call.result().cancel()
 
 
+class _ResponseTimer:
+    """Cancels a call whose next response takes too long."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._timer: threading.Timer | None = None
+        self.expired = False
+
+    def restart(self, timeout_s: float | None) -> None:
+        """Wait for the next response, with a new timeout or, if it is None, without one."""
+        self.stop()
+        if timeout_s is not None:
+            self._timer = threading.Timer(timeout_s, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._call.cancel()
+
+
 def _call(
     stream: ResumableStream, queue: _AudioQueue, channel: grpc.Channel, pool: ChannelPool[grpc.Channel]
 ) -> Generator[Event]:
@@ -156,31 +189,29 @@ def _call(
     metadata = (*pool.call_metadata, *stream.trace.metadata)
     call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=metadata)
     requests.call.set_result(call)
-    answer_timer: threading.Timer | None = None
-    if stream.answer_timeout_s is not None:
-        answer_timer = threading.Timer(stream.answer_timeout_s, call.cancel)
-        answer_timer.daemon = True
-        answer_timer.start()
+    timer = _ResponseTimer(call)
+    timer.restart(stream.response_timeout_s)
     try:
         for response in call:
-            if answer_timer is not None:
-                answer_timer.cancel()
+            timer.stop()
             if not stream.answered:
                 stream.trace.read(call.initial_metadata())
             yield from queue.consume(response)
             if stream.server_draining:
                 return
+            timer.restart(stream.response_timeout_s)
         if not stream.ended:
             raise stream_incomplete(pool.target)
     except grpc.RpcError as error:
         if stream.ended:
             return
+        if timer.expired:
+            raise not_answered(pool.target) from None
         source_error = stream.replay_buffer.source_error
         if source_error is not None and error.code() is grpc.StatusCode.CANCELLED:
             raise source_error from None
         raise error_from_rpc(error, pool.target, answered=stream.answered) from error
     finally:
-        if answer_timer is not None:
-            answer_timer.cancel()
+        timer.stop()
         queue.end_call(requests)
         call.cancel()

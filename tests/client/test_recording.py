@@ -63,8 +63,8 @@ def test_an_unreadable_recording_is_reported_with_its_name(tmp_path: Path) -> No
         "empty.wav": "the recording is empty",
         "text.wav": "not a recording",
         "text.raw": "not a recording",
-        "nothing.wav": "contains no audio",
-        "nan.wav": "NaN",
+        "nothing.wav": "contains no samples",
+        "nan.wav": "must be finite",
     }.items():
         with pytest.raises(RecordingError, match=sentence) as rejected:
             _read(tmp_path / name)

@@ -109,7 +109,9 @@ def test_servers_that_only_drain_are_retried_with_delays() -> None:
 
 def test_a_resumed_call_has_the_request_id_and_the_latest_progress() -> None:
     stream = _stream()
+    stream.next_attempt(ConnectionLostError("lost"))
     assert not stream.begin_call().config.HasField("resume")
+    list(stream.consume(STARTED))
     stream.replay_buffer.append(bytes(64_000))
     stream.replay_buffer.next_message()
     progress = service_pb.Progress(resume_token=b"token")
