@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from earmark_server import logs
 from earmark_server.command_line import read_settings
-from earmark_server.supervisor import Line, supervise
+from earmark_server.supervisor import SupervisorLink, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal.
+    """Serve until a signal arrives; return the exit code.
 
-    Returns 0 after a drain, 1 if it could not start or was cut short; exits with 2 for wrong settings,
-    and with 70 when it is stuck.
+    The exit code is 0 after a drain, and 1 if the server could not start or was ended early. Invalid settings
+    exit with 2, and a stalled server with 70.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    line = Line.take(given)
-    settings = read_settings(given if line is None else given[1:], os.environ)
+    all_arguments = list(sys.argv[1:] if arguments is None else arguments)
+    link = SupervisorLink.open(all_arguments)
+    settings = read_settings(all_arguments if link is None else all_arguments[1:], os.environ)
     missing = _missing_package()
     if missing is not None:
         print(
@@ -37,27 +37,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    logs.configure(settings.log_level, settings.log_format, worker=None if line is None else os.getpid())
+    logs.configure(settings.log_level, settings.log_format, worker=None if link is None else os.getpid())
     if settings.workers > 1:
-        return supervise(settings, given)
-    # After the settings: a wrong one is told at once, without loading all this first. And not where
-    # workers are supervised.
+        return supervise(settings, all_arguments)
+    # These imports are heavy. Invalid settings are reported before them, and a supervisor does without them.
     from earmark_spotter import ModelError
 
     from earmark_server.event_loop import read_on_one_thread, run
 
-    # gRPC would write a line of its own about every failed handshake, so for everybody who knocks.
+    # Otherwise gRPC writes a line of its own for every failed handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     read_on_one_thread()
     from earmark_server.server import StartError
 
     try:
-        return run(_serve(settings, line))
+        return run(_serve(settings, link))
     except (StartError, ModelError) as error:
-        if line is None:
+        if link is None:
             logs.log(logging.getLogger("earmark_server"), logging.ERROR, "cannot start", problem=str(error))
         else:
-            line.say_problem(str(error))
+            link.report_problem(str(error))
         return 1
 
 
@@ -67,38 +66,38 @@ def _missing_package() -> str | None:
     return next((name for name in packages if importlib.util.find_spec(name) is None), None)
 
 
-async def _serve(settings: Settings, line: Line | None) -> int:
+async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
     from earmark_server.server import Server
 
     loop = asyncio.get_running_loop()
-    logs.log_what_nobody_catches(loop)
-    asked, hurried = asyncio.Event(), asyncio.Event()
+    logs.log_uncaught_errors(loop)
+    drain_requested, stop_requested = asyncio.Event(), asyncio.Event()
     signals = itertools.count(1)
 
     def on_signal() -> None:
-        asked.set()
+        drain_requested.set()
         if next(signals) > 1:
-            hurried.set()
+            stop_requested.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
 
-    def on_end() -> None:
-        asked.set()
-        hurried.set()
+    def on_stop() -> None:
+        drain_requested.set()
+        stop_requested.set()
 
-    server = Server(settings, shares_port=line is not None, owns_process=True)
-    if line is not None:
-        line.watch(asked.set, on_end)
+    server = Server(settings, shares_port=link is not None, owns_process=True)
+    if link is not None:
+        link.watch(drain_requested.set, on_stop)
     await server.start()
-    if line is not None:
-        line.say_serving()
-    await asked.wait()
+    if link is not None:
+        link.report_serving()
+    await drain_requested.wait()
     draining = asyncio.create_task(server.drain())
-    hurry = asyncio.create_task(hurried.wait())
-    await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
+    stopping = asyncio.create_task(stop_requested.wait())
+    await asyncio.wait((draining, stopping), return_when=asyncio.FIRST_COMPLETED)
     if draining.done():
-        hurry.cancel()
+        stopping.cancel()
         draining.result()
         return 0
     draining.cancel()

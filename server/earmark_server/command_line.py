@@ -1,4 +1,4 @@
-"""The server's command line and environment: how a person gives its settings."""
+"""Reads the server's settings from the command line and the environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from earmark_server.credentials.tokens import add_token
 from earmark_server.reload import BadFileError
-from earmark_server.settings import Settings, SettingsError, allowed
+from earmark_server.setting_declaration import SettingsError, declaration_of
+from earmark_server.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,38 +23,39 @@ _FALSE = ("0", "false", "no", "off")
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Take the settings from a command line, else from the environment, else their defaults.
+    """Return the settings from the command line, else from the environment, else their defaults.
 
-    Exits with code 2 and a sentence on standard error where a value is wrong.
+    Exits with code 2 and an error message if a value is invalid.
     """
     parser = _parser()
-    given = vars(parser.parse_args(arguments))
+    options = vars(parser.parse_args(arguments))
     hints = get_type_hints(Settings)
     try:
         values = {}
-        for one in fields(Settings):
-            variable = ENVIRONMENT_PREFIX + one.name.upper()
-            if given[one.name] is not None:
-                values[one.name] = _parse(_flag(one), hints[one.name], given[one.name])
+        for each in fields(Settings):
+            variable = ENVIRONMENT_PREFIX + each.name.upper()
+            if options[each.name] is not None:
+                values[each.name] = _parse(_flag(each), hints[each.name], options[each.name])
             elif environment.get(variable):
                 text = environment[variable]
-                parts = text.split(os.pathsep) if hints[one.name] == tuple[str, ...] else text
-                values[one.name] = _parse(variable, hints[one.name], parts)
+                parts = text.split(os.pathsep) if hints[each.name] == tuple[str, ...] else text
+                values[each.name] = _parse(variable, hints[each.name], parts)
         return Settings(**values)
     except SettingsError as error:
         parser.error(str(error))
 
 
-def _flag(one: Field[Any]) -> str:
-    return "--" + one.name.replace("_", "-")
+def _flag(each: Field[Any]) -> str:
+    return "--" + each.name.replace("_", "-")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="earmark-server",
-        description="Marks keywords in live audio: the gRPC service earmark.v1.KeywordSpottingService.",
-        epilog="The command line wins over the environment. SIGTERM or SIGINT drains the server and "
-        "ends it; a second one ends it at once.",
+        description="Keyword spotting in live audio and recordings: the gRPC service "
+        "earmark.v1.KeywordSpottingService.",
+        epilog="The command line takes precedence over the environment. SIGTERM or SIGINT drains the server "
+        "and ends it; a second signal ends it at once.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -61,38 +63,40 @@ def _parser() -> argparse.ArgumentParser:
         action=_NewToken,
         nargs=2,
         metavar=("NAME", "FILE"),
-        help="make a token for NAME, add its line to FILE (for --token-file; may be new), print the token, "
-        "and end. Only its hash is kept: give the token to its owner now. To replace a token, make another "
-        "for the same name, and take the first line out later",
+        help="create a token for NAME, append its line to FILE (for --token-file; it may be new), print the "
+        "token, and exit. The file contains only its hash, so pass the token to its owner now. To replace a "
+        "token, create another one for the same name, and remove the old line later",
     )
     hints = get_type_hints(Settings)
-    for one in fields(Settings):
-        about = dict(one.metadata)
-        default = _shown(one.default)
-        notes = [
-            about["unit"],
-            allowed(one),
-            f"default {default}",
-            f"environment {ENVIRONMENT_PREFIX}{one.name.upper()}",
-        ]
-        text = f"{about['help']} ({'; '.join(note for note in notes if note)})".replace("%", "%%")
-        hint = hints[one.name]
-        metavar = "N" if hint in {int, float} else one.name.rsplit("_", 1)[-1].upper()
+    for each in fields(Settings):
+        hint, text = hints[each.name], _help(each).replace("%", "%%")
+        metavar = "N" if hint in {int, float} else each.name.rsplit("_", 1)[-1].upper()
         if hint is bool:
             parser.add_argument(
-                _flag(one), action=argparse.BooleanOptionalAction, default=None, help=text, dest=one.name
+                _flag(each), action=argparse.BooleanOptionalAction, default=None, help=text, dest=each.name
             )
         elif hint == tuple[str, ...]:
             parser.add_argument(
-                _flag(one), action="append", default=None, metavar=metavar, help=text, dest=one.name
+                _flag(each), action="append", default=None, metavar=metavar, help=text, dest=each.name
             )
         else:
-            parser.add_argument(_flag(one), default=None, metavar=metavar, help=text, dest=one.name)
+            parser.add_argument(_flag(each), default=None, metavar=metavar, help=text, dest=each.name)
     return parser
 
 
+def _help(each: Field[Any]) -> str:
+    declaration = declaration_of(each)
+    notes = (
+        declaration.unit,
+        declaration.allowed,
+        f"default {_default(each.default)}",
+        f"environment {ENVIRONMENT_PREFIX}{each.name.upper()}",
+    )
+    return f"{declaration.help_text} ({'; '.join(note for note in notes if note)})"
+
+
 class _NewToken(argparse.Action):
-    """Does what it is for as soon as it is seen, as --help does."""
+    """Creates a token as soon as the option is parsed, and exits, as --help does."""
 
     def __call__(self, parser: argparse.ArgumentParser, _: object, values: Any, __: object = None) -> None:
         try:
@@ -102,7 +106,7 @@ class _NewToken(argparse.Action):
         parser.exit()
 
 
-def _shown(default: Any) -> str:
+def _default(default: object) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
     if default in ((), ""):
@@ -111,7 +115,7 @@ def _shown(default: Any) -> str:
 
 
 def _parse(source: str, hint: Any, given: Any) -> Any:
-    """Turn what a person wrote into a value; `source` is what they would have to change."""
+    """Return a value of type `hint`; SettingsError, which names `source`, if the text is not one."""
     if hint == tuple[str, ...]:
         return tuple(given)
     if hint is str or isinstance(given, bool):

@@ -1,4 +1,4 @@
-"""Log lines as data: key=value text or one JSON object a line, on standard error."""
+"""Structured log lines on standard error: key=value text, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -17,45 +17,46 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# Printed bare as a value: no blanks, quotes or equals signs that would need escaping.
-_BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;/_+-*@%[]()")
+# Characters of a value that needs no quotes in the text format.
+_UNQUOTED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;/_+-*@%[]()")
 
-_PATIENCE_S = 0.1
-"""How long a line may wait for room where it is written to."""
+_WRITE_TIMEOUT_S = 0.1
+"""How long a line waits for its reader before it is dropped."""
 
 
 def log(logger: logging.Logger, level: int, event: str, *, exc_info: Any = None, **values: Any) -> None:
-    """Log an event with its values; what is None is left out."""
+    """Log an event with its values; values that are None are omitted."""
     if logger.isEnabledFor(level):
         fields = {key: value for key, value in values.items() if value is not None}
         logger.log(level, event, exc_info=exc_info, extra={"earmark": fields})
 
 
-def configure(level: str, form: str, descriptor: int = 2, *, worker: int | None = None) -> None:
-    """Send this process's log lines to standard error, as `text` or `json`, from a level on.
+def configure(level: str, log_format: str, descriptor: int = 2, *, worker: int | None = None) -> None:
+    """Write the log lines of this process to a descriptor, as `text` or `json`.
 
-    `worker`: one of several processes that write to the same place; each of its lines names it.
+    `level`: the lowest level to write. `worker`: the id of this process, if it is one of several workers that
+    write to the same place; each line then states it.
     """
     if sys.stderr is None:
-        # It was closed: what is opened next would get its number, and be written to.
+        # Standard error is closed. The next file that is opened would get its number, and the log lines too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     handler = _Handler(descriptor)
-    handler.setFormatter(_JsonFormatter(worker) if form == "json" else _TextFormatter(worker))
+    handler.setFormatter(_JsonFormatter(worker) if log_format == "json" else _TextFormatter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries speak only when something is wrong.
+    # Of libraries, only warnings and errors matter.
     root.setLevel(logging.WARNING)
     logging.getLogger("earmark_server").setLevel(level.upper())
 
 
-def log_what_nobody_catches(loop: asyncio.AbstractEventLoop) -> None:
-    """Have errors that end a thread, the process, or a task of the loop's logged as the others are.
+def log_uncaught_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Log errors that end a thread, the process or a task of the loop in the same format as all others.
 
-    Python itself would write their texts.
+    Python's own hooks would write the text of the exception, which may quote what a client sent.
     """
 
     def on_loop(_: object, context: dict[str, Any]) -> None:
-        # Its message may quote what the callback was called with.
+        # The message of the context may quote the arguments of the callback.
         _log_uncaught(context.get("exception"))
 
     loop.set_exception_handler(on_loop)
@@ -68,24 +69,24 @@ def _log_uncaught(error: BaseException | None) -> None:
 
 
 class _Handler(logging.Handler):
-    """Writes each line at once, so that those of other processes do not come in between; or not at all.
+    """Writes each line with one system call, so that the lines of several processes do not mix, or drops it.
 
-    Where a line cannot be written, for the disk is full or nobody reads what is written, the server goes
-    on without it. How many were lost is said as soon as there is room again.
+    A line is dropped if it cannot be written, because the disk is full or the reader of the log does not
+    read. The server continues without it. The next line that can be written states how many were lost.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._lost = 0
-        self._torn = False
+        self._torn = False  # whether the last line was written only in part
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record) + "\n"
             if self._lost:
-                about = {"name": __name__, "levelname": "WARNING", "msg": "log lines lost"}
-                lost = logging.makeLogRecord({**about, "earmark": {"lines": self._lost}})
+                values = {"name": __name__, "levelname": "WARNING", "msg": "log lines lost"}
+                lost = logging.makeLogRecord({**values, "earmark": {"lines": self._lost}})
                 text = f"{self.format(lost)}\n{text}"
             self._write(("\n" * self._torn + text).encode(errors="backslashreplace"))
         except Exception:
@@ -94,9 +95,9 @@ class _Handler(logging.Handler):
             self._lost = 0
 
     def _write(self, lines: bytes) -> None:
-        # Whoever reads may be slow for a moment, but the event loop must not wait for it line by line.
-        patience_s = 0 if self._lost else _PATIENCE_S
-        if sys.platform != "win32" and not select.select((), (self._descriptor,), (), patience_s)[1]:
+        # The reader may be slow for a moment, but the event loop must not wait for it at every line.
+        timeout_s = 0 if self._lost else _WRITE_TIMEOUT_S
+        if sys.platform != "win32" and not select.select((), (self._descriptor,), (), timeout_s)[1]:
             raise BlockingIOError
         written = os.write(self._descriptor, lines)
         self._torn = written < len(lines)
@@ -124,19 +125,19 @@ class _Formatter(logging.Formatter):
         return fields
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        """Tell where it went wrong, and by what kinds of exceptions, first the one that was caught.
+        """Return the stack and the type of an exception and of its causes, the exception itself first.
 
-        Not their texts: whoever raises one may quote what a client sent.
+        The texts of the exceptions are omitted, because they may quote what a client sent.
         """
-        told: list[str] = []
+        parts: list[str] = []
         seen: set[int] = set()
         error: BaseException | None = ei[1]
         while error is not None and id(error) not in seen:
             seen.add(id(error))
             kind = type(error)
-            told += [*traceback.format_tb(error.__traceback__), f"{kind.__module__}.{kind.__qualname__}\n"]
+            parts += [*traceback.format_tb(error.__traceback__), f"{kind.__module__}.{kind.__qualname__}\n"]
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        return "".join(told).rstrip()
+        return "".join(parts).rstrip()
 
 
 class _JsonFormatter(_Formatter):
@@ -155,4 +156,4 @@ class _TextFormatter(_Formatter):
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    return text if text and _BARE.issuperset(text) else json.dumps(text)
+    return text if text and _UNQUOTED.issuperset(text) else json.dumps(text)

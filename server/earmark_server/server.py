@@ -1,4 +1,4 @@
-"""The server's life: bind, load, warm up, serve, drain, stop."""
+"""The lifecycle of a server: bind, load, warm up, serve, drain, stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from earmark_server.rpc.call import CallKind
 from earmark_server.rpc.handlers import register_reflection, register_service
 from earmark_server.rpc.health import Health
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
-from earmark_server.settings import SettingsError
+from earmark_server.setting_declaration import SettingsError
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# What ended calls get to send their status; all of it passes only where a health watch, which has
-# no end of its own, or a client that does not read, is still there.
-_LAST_WORDS_S = 0.5
+# The time that ended calls have to send their status. All of it passes only if a health watch is open, which
+# does not end by itself, or a client does not read.
+_STATUS_TIME_S = 0.5
 
 
 class StartError(Exception):
@@ -44,7 +44,7 @@ class StartError(Exception):
 
 
 class Server:
-    """One server, to be made and used on a running event loop.
+    """One server. Create and use it on a running event loop.
 
     server = Server(Settings(port=0))
     await server.start()
@@ -53,11 +53,11 @@ class Server:
     """
 
     def __init__(self, settings: Settings, *, shares_port: bool = False, owns_process: bool = False) -> None:
-        """`shares_port`: it is one of several workers on that port; see workers.py.
+        """`shares_port`: the server is one of several workers on the port; see supervisor.py.
 
-        `owns_process`: the process may be ended when the server is stuck; see watchdog.py.
+        `owns_process`: the server may end the process when it has stalled; see watchdog.py.
 
-        Raises StartError if its certificate or tokens cannot be used.
+        Raises StartError if its certificate or token file cannot be used.
         """
         if settings.workers != 1:
             raise SettingsError(
@@ -72,7 +72,7 @@ class Server:
         self._engine: Engine | None = None
         self._owns_process = owns_process
         self._watchdog: Watchdog | None = None
-        self._turning: asyncio.Task[None] | None = None
+        self._health_change: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         try:
             self._certificates = _certificates(settings)
@@ -88,30 +88,30 @@ class Server:
             self._metrics = Metrics(
                 settings, self._health, self._admission, self._service.detections, self._running
             )
-        # In this order: the first one sees what the second one refuses.
+        # The metrics come first, so that they count the calls that authentication rejects.
         interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication)
         options = grpc_options.options(settings, shares_port=shares_port)
         self._grpc = grpc.aio.server(
             interceptors=[each for each in interceptors if each is not None],
             options=(*options, *self._admission.connection_age.grpc_options),
         )
-        own = grpc_options.options(settings, shares_port=False)
-        self._probed = grpc.aio.server(options=own) if settings.health_port else None
+        own_port = grpc_options.options(settings, shares_port=False)
+        self._health_grpc = grpc.aio.server(options=own_port) if settings.health_port else None
         self.port = 0
-        """The port that is listened on, once `start` has bound it."""
+        """The port that the server listens on, once `start` has bound it."""
 
     async def start(self) -> None:
-        """Bind, load the models, warm them up, and turn SERVING.
+        """Bind the port, load the models, warm them up, and turn SERVING.
 
-        Raises StartError if the address cannot be listened on, and ModelError for a model
-        that cannot be used; nothing is left running then.
+        Raises StartError if the address cannot be bound, and ModelError for a model that cannot be used.
+        Nothing is left running then.
         """
-        begun_s = time.perf_counter()
+        started_s = time.perf_counter()
         self._bind()
         await self._health.register(self._grpc)
-        if self._probed is not None:
-            await self._health.register(self._probed)
-            await self._probed.start()
+        if self._health_grpc is not None:
+            await self._health.register(self._health_grpc)
+            await self._health_grpc.start()
         if self._settings.reflection:
             register_reflection(self._grpc)
         register_service(self._grpc, self._service, self._settings)
@@ -139,15 +139,15 @@ class Server:
         self._watchdog = Watchdog(
             self._engine,
             self._settings,
-            self._on_engine,
+            self._on_engine_health,
             loop=asyncio.get_running_loop(),
             loop_thread=threading.current_thread(),
             exits=self._owns_process,
         )
         self._watchdog.start()
-        for guard in (self._certificates, self._authentication):
-            if guard is not None:
-                self._reloading.append(asyncio.create_task(guard.reload_forever()))
+        for reloadable in (self._certificates, self._authentication):
+            if reloadable is not None:
+                self._reloading.append(asyncio.create_task(reloadable.reload_forever()))
         await self._health.set_serving(True)
         log(
             _LOGGER,
@@ -155,11 +155,11 @@ class Server:
             "worker serving" if self._shares_port else "serving",
             models=",".join(model.metadata.name for model in models.current),
             resume_key="file" if self._settings.resume_key_file else "model",
-            start_s=round(time.perf_counter() - begun_s, 3),
+            start_s=round(time.perf_counter() - started_s, 3),
         )
 
     async def drain(self) -> None:
-        """Go away politely: NOT_SERVING at once, open streams told, and after the grace ended."""
+        """Turn NOT_SERVING, notify open streams, wait for them for the grace period, end them, and stop."""
         log(_LOGGER, logging.INFO, "draining", calls=len(self._admission.open_calls))
         await self._health.drain()
         self._admission.drain()
@@ -169,10 +169,10 @@ class Server:
             await asyncio.wait_for(self._admission.wait_until_all_ended(), self._settings.drain_grace_s)
         for call in self._admission.open_calls:
             call.end(CallError("DRAINING", "This server is shutting down. Resume on another one."))
-        await self.stop(_LAST_WORDS_S)
+        await self.stop(_STATUS_TIME_S)
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """End everything; calls that are open still have `grace_s` to end by themselves."""
+        """Stop the server; open calls have `grace_s` to end by themselves."""
         if self._stopped.is_set():
             return
         if self._watchdog is not None:
@@ -198,8 +198,8 @@ class Server:
         certificates = self._certificates
         credentials = None if certificates is None else certificates.credentials()
         self.port = self._listen(self._grpc, self._settings.port, credentials, "--port, or 0 for a free one")
-        if self._probed is not None:
-            self._listen(self._probed, self._settings.health_port, None, "--health-port")
+        if self._health_grpc is not None:
+            self._listen(self._health_grpc, self._settings.health_port, None, "--health-port")
 
     def _listen(
         self, server: grpc.aio.Server, port: int, credentials: grpc.ServerCredentials | None, option: str
@@ -214,23 +214,23 @@ class Server:
             bound = 0
         if not bound:
             raise StartError(
-                f"Cannot listen on {address}: the port is in use (choose another with {option}), "
-                "or the address is not this machine's."
+                f"Cannot listen on {address}: the port is in use (choose another one with {option}), or the "
+                "address does not belong to this machine."
             )
         return int(bound)
 
     async def _stop_grpc(self, grace_s: float | None) -> None:
         await self._grpc.stop(grace_s)
-        # Last: until then it can be asked.
-        if self._probed is not None:
-            await self._probed.stop(None)
+        # The health port stops last, so that it answers until then.
+        if self._health_grpc is not None:
+            await self._health_grpc.stop(None)
 
     async def _open_metrics(self) -> None:
         if self._metrics is None:
             return
         host, port = self._settings.metrics_host, self._settings.metrics_port
         try:
-            # Python's HTTP server asks for its host's name, which may take a while.
+            # Python's HTTP server looks up the name of its host, which may take a while.
             await asyncio.to_thread(self._exit_stack.enter_context, self._metrics.served(host, port))
         except OSError as error:
             raise StartError(f"Cannot listen on {host}:{port} for metrics: {error.strerror}.") from None
@@ -240,17 +240,15 @@ class Server:
             return None
         return self._service.loaded.result(), self._watchdog
 
-    def _on_engine(self, well: bool) -> None:
-        """Turn health with the engine's; streams that it does not listen to are better off elsewhere."""
-        self._admission.stalled = not well
-        for call in () if well else self._admission.open_calls:
-            if call.kind is not CallKind.LOOKUP:
-                call.end(
-                    CallError(
-                        "ENGINE_STALLED", "Inference has stalled on this server. Resume on another one."
-                    )
-                )
-        self._turning = asyncio.create_task(self._health.set_serving(well))
+    def _on_engine_health(self, is_healthy: bool) -> None:
+        """Adjust the server's health to that of the engine; end the calls that a stalled engine has."""
+        self._admission.stalled = not is_healthy
+        if not is_healthy:
+            message = "Inference has stalled on this server. Resume on another one."
+            for call in self._admission.open_calls:
+                if call.kind is not CallKind.LOOKUP:
+                    call.end(CallError("ENGINE_STALLED", message))
+        self._health_change = asyncio.create_task(self._health.set_serving(is_healthy))
 
 
 def _certificates(settings: Settings) -> Certificates | None:
@@ -270,6 +268,6 @@ def _tracing() -> Tracing:
         from earmark_server.rpc.tracing import Tracing
     except ModuleNotFoundError as error:
         raise StartError(
-            f"traces needs {error.name}, which is not installed: pip install 'earmark[otel]'."
+            f"traces needs {error.name}, which is not installed. Run: pip install 'earmark[otel]'"
         ) from None
     return Tracing()

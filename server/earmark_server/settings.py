@@ -1,369 +1,333 @@
-"""The server's settings: each one declared once, with what it allows; command_line.py reads them."""
+"""The server's settings, each declared once; command_line.py reads them from options and the environment."""
 
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
 import sys
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from dataclasses import dataclass, fields
+from typing import get_type_hints
 
 from earmark_server.credentials.resume_keys import read_resume_keys
-
-if TYPE_CHECKING:
-    from dataclasses import Field
+from earmark_server.setting_declaration import SettingsError, declaration_of, setting
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-class SettingsError(ValueError):
-    """A setting has a value that it cannot take; the message says what is allowed."""
-
-
-def _setting(
-    default: Any,
-    help_text: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """Declare one setting: its default, what it is for, its unit, and what it allows."""
-    about = {"help": help_text, "unit": unit, "low": low, "high": high, "choices": choices}
-    return field(default=default, metadata=about)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a server runs. Making one checks every value and raises SettingsError for a wrong one."""
+    """How a server runs. The constructor checks every value, and raises SettingsError for an invalid one."""
 
-    host: str = _setting(
-        "127.0.0.1", "address to listen on; other than loopback only with a certificate, or --insecure"
+    host: str = setting(
+        "127.0.0.1", "address to listen on. Other than loopback, it needs --tls-certificate or --insecure"
     )
-    port: int = _setting(
-        50051, "port to listen on; 0 picks a free one, which the log names", low=0, high=65535
+    port: int = setting(
+        50051, "port to listen on. 0 selects a free port, which the log states", low=0, high=65535
     )
-    insecure: bool = _setting(
-        False, "listen on a host other than loopback although nothing is encrypted and anybody may connect"
+    insecure: bool = setting(
+        False,
+        "allow a host other than loopback without TLS. Nothing is encrypted then, and anybody who can reach "
+        "the port can connect",
     )
-    tls_certificate: str = _setting(
+    tls_certificate: str = setting(
         "",
-        "PEM file of the server's certificate and those that lead to its authority; with it everything is "
-        "encrypted. Certificates, keys and tokens are read again when their files change: new connections "
-        "get the new ones, open streams go on; files that cannot be used are logged, and the old ones stay. "
-        "Replace a file by moving another one there",
+        "PEM file with the server's certificate and its chain. It turns on TLS. The files of certificates, "
+        "keys and tokens are reloaded when they change: new connections use the new ones, and open streams "
+        "continue. Unusable files are logged, and the old ones stay in use. Replace a file by moving a new "
+        "one into its place",
     )
-    tls_key: str = _setting("", "PEM file of that certificate's key, without a password")
-    tls_client_ca: str = _setting(
+    tls_key: str = setting("", "PEM file with the private key of the certificate, without a password")
+    tls_client_ca: str = setting(
         "",
-        "PEM file of authorities: every client, health checks too, must have a certificate that one of them "
-        "signed; its common name names the caller in the log",
+        "PEM file with certificate authorities. Every client, health checks included, must then have a "
+        "certificate that one of them has signed (mutual TLS). Its common name is the principal in the log",
     )
-    token_file: str = _setting(
+    token_file: str = setting(
         "",
-        "text file of who may call: lines of a name and the SHA-256 of its token, made by --new-token; every "
-        "call must then have a token. The names show in the log. Streams of a token that is taken out are "
-        "ended within seconds",
+        "text file of accepted tokens, one per line: a name and the SHA-256 of the token, as --new-token "
+        "writes it. Every call must then have a token. Its name is the principal in the log. When a token is "
+        "removed, its streams end within seconds",
     )
-    open_health: bool = _setting(False, "answer the health service without a token")
-    model: tuple[str, ...] = _setting(
+    open_health: bool = setting(False, "answer health checks without a token")
+    model: tuple[str, ...] = setting(
         (),
-        "path of a model file; may be repeated (in the environment: separated by "
-        f"'{os.pathsep}'), the first is the default one; none: the model that comes with Earmark",
+        "path of a model file. Repeat the option for several models (in the environment, separate the paths "
+        f"by '{os.pathsep}'); the first one is the default model. Without it, the server uses the model that "
+        "is bundled with Earmark",
     )
-    keep_replaced_s: float = _setting(
+    keep_replaced_s: float = setting(
         120.0,
-        "a model file that is written anew, with the same name and keywords, is taken over for new streams; "
-        "how long the model before it is kept after its last stream, for broken streams to resume on (later "
-        "they are refused with BAD_RESUME_TOKEN)",
+        "a model file is reloaded for new streams when it changes, if its name and keywords stay the same. "
+        "The replaced model is kept for this long after its last stream, so that broken streams can resume "
+        "on it. Later they are rejected with BAD_RESUME_TOKEN",
         unit="seconds",
         low=0,
         high=86_400,
     )
-    model_sha256: tuple[str, ...] = _setting(
+    model_sha256: tuple[str, ...] = setting(
         (),
-        "SHA-256 that a model file must have, in hexadecimal, as the log tells it; a file that differs is "
-        "refused, at the start and when it is replaced. Given once for each --model, in the same order",
+        "SHA-256 that a model file must have, in hexadecimal, as the log states it. Any other file is "
+        "rejected, at the start and on reload. Repeat the option for each --model, in the same order",
     )
-    workers: int = _setting(
+    workers: int = setting(
         1,
-        "server processes that share the port, each with its own model, threads and limits, and "
-        "connections; about one for each core; more than 1 only on Linux",
+        "server processes that share the port. Each one has its own model, threads, limits and connections. "
+        "Use about one per core. More than 1 needs Linux",
         low=1,
         high=256,
     )
-    threads: int = _setting(1, "threads that one run of a model may use", low=1, high=256)
-    max_streams: int = _setting(
+    threads: int = setting(1, "threads of one inference", low=1, high=256)
+    max_streams: int = setting(
         1000,
-        "streams open at once in one worker; one more is refused with TOO_MANY_STREAMS",
+        "open streams of one worker, above which new streams are rejected with TOO_MANY_STREAMS",
         low=1,
         high=100_000,
     )
-    max_streams_per_client: int = _setting(
+    max_streams_per_client: int = setting(
         0,
-        "of those, streams of one client: of one credential, or without credentials of one address (of one "
-        "/64 network in IPv6); one more is refused with TOO_MANY_STREAMS; 0: no limit, as it has to be "
-        "behind a proxy, whose address is everybody's",
+        "open streams of one client on one worker, above which new ones are rejected with TOO_MANY_STREAMS. "
+        "A client is a credential, or without credentials an address (in IPv6 a /64 network). 0: no limit. "
+        "Keep it 0 behind a proxy, where all clients have the proxy's address",
         low=0,
         high=100_000,
     )
-    max_load: float = _setting(
+    max_load: float = setting(
         0.75,
-        "share of the engine's time that live streams may take before one more is refused with OVERLOADED; "
-        "recordings at full speed take what is left, and do not count",
+        "share of the engine's time that live streams use, above which new streams are rejected with "
+        "OVERLOADED. Audio that is sent faster than real time does not count, because it uses only the time "
+        "that is left",
         low=0.05,
         high=1,
     )
-    max_lag_s: float = _setting(
+    max_lag_s: float = setting(
         0.1,
-        "how long all audio may have to wait to be listened to before one more stream is refused with "
-        "OVERLOADED",
+        "queueing delay above which new streams are rejected with OVERLOADED",
         unit="seconds",
         low=0.01,
         high=60,
     )
-    max_calls: int = _setting(
+    max_calls: int = setting(
         64,
-        "Spot and Classify calls at once in one worker; one more is refused with OVERLOADED",
+        "Spot and Classify calls in progress on a worker, above which new ones are rejected with OVERLOADED",
         low=1,
         high=100_000,
     )
-    max_message_bytes: int = _setting(
+    max_message_bytes: int = setting(
         16 * 1024 * 1024,
-        "longest message taken from a client, so also the longest recording for Spot and Classify",
+        "longest message that is accepted, and so the longest recording for Spot and Classify",
         unit="bytes",
         low=1024,
         high=1 << 30,
     )
-    max_recording_s: float = _setting(
+    max_recording_s: float = setting(
         300.0,
-        "longest recording that Spot and Classify take; of a file with more samples a second than stereo at "
-        "48 kHz so much less",
+        "longest recording for Spot and Classify. A file with more samples per second than stereo at 48 kHz "
+        "must be shorter in proportion",
         unit="seconds",
         low=1,
         high=36_000,
     )
-    max_pending_s: float = _setting(
+    max_pending_s: float = setting(
         2.0,
-        "audio of one stream that may wait to be listened to; beyond it the stream is not read",
+        "audio of one stream that may wait for inference. Above it, the server stops reading from the stream",
         unit="seconds",
         low=0.5,
         high=600,
     )
-    max_rate: float = _setting(
+    max_rate: float = setting(
         0.0,
-        "how many times faster than it is spoken a stream's audio is read, counted from its beginning, so "
-        "that a client that sends faster is slowed; 0: as fast as it is listened to",
+        "multiple of real time at which the audio of a stream is read, counted from the start of the stream. "
+        "A client that sends faster is slowed down by flow control. 0: no limit",
         low=0,
         high=100_000,
     )
-    rate_burst_s: float = _setting(
+    rate_burst_s: float = setting(
         30.0,
-        "audio that a stream may send at any speed before --max-rate slows it, as a stream does that is "
-        "resumed",
+        "audio that a stream may send before --max-rate applies, because a resumed stream sends lost audio "
+        "again",
         unit="seconds",
         low=0,
         high=86_400,
     )
-    max_stream_s: float = _setting(
+    max_stream_s: float = setting(
         0.0,
-        "longest stream, in audio, what was sent before it was resumed included; a longer one is ended with "
-        "STREAM_TOO_LONG once all before was listened to; 0: no limit",
+        "longest stream, in audio, including the audio before it was resumed. A longer stream ends with "
+        "STREAM_TOO_LONG after all events of the audio before the limit. 0: no limit",
         unit="seconds",
         low=0,
         high=1e9,
     )
-    max_keywords: int = _setting(
-        256, "keywords that one request may name; more are refused with BAD_CONFIG", low=1, high=10_000
+    max_keywords: int = setting(
+        256, "keywords that one request may name. More are rejected with BAD_CONFIG", low=1, high=10_000
     )
-    idle_timeout_s: float = _setting(
+    idle_timeout_s: float = setting(
         60.0,
-        "a call that sends nothing of what is waited for, for this long, is ended with IDLE_STREAM",
+        "a call that sends nothing for this long, while the server waits for its data, ends with IDLE_STREAM",
         unit="seconds",
         low=0.05,
         high=86_400,
     )
-    slow_reader_timeout_s: float = _setting(
+    slow_reader_timeout_s: float = setting(
         30.0,
-        "a stream that reads nothing of what waits for it, for this long, is ended with SLOW_READER; until "
-        "then it is not listened to once 256 events wait, or what fits into its connection",
+        "a stream that reads none of its pending events for this long ends with SLOW_READER. Before that, "
+        "inference on it pauses when 256 events are pending or its connection accepts no more data",
         unit="seconds",
         low=0.05,
         high=86_400,
     )
-    max_metadata_bytes: int = _setting(
+    max_metadata_bytes: int = setting(
         8192,
-        "longest metadata of a call, names and values and 32 bytes for each of them; a call with more is "
-        "refused with RESOURCE_EXHAUSTED",
+        "size of the metadata of a call: names, values, and 32 bytes for each entry. A call with more is "
+        "rejected with RESOURCE_EXHAUSTED",
         unit="bytes",
         low=1024,
         high=1 << 20,
     )
-    max_calls_per_connection: int = _setting(
+    max_calls_per_connection: int = setting(
         1000,
-        "calls of any kind at once on one connection; more of them wait in the client",
+        "calls of any kind in progress on one connection. Further calls wait in the client",
         low=1,
         high=1_000_000,
     )
-    handshake_timeout_s: float = _setting(
+    handshake_timeout_s: float = setting(
         20.0,
-        "how long a new connection may take to begin with TLS and HTTP/2 before it is closed",
+        "time in which a new connection must start TLS and HTTP/2. Otherwise it is closed",
         unit="seconds",
         low=0.1,
         high=600,
     )
-    keepalive_s: float = _setting(
+    keepalive_s: float = setting(
         60.0,
-        "a connection on which nothing came for this long is asked for a sign of life (an HTTP/2 ping)",
+        "the server sends an HTTP/2 ping on a connection on which nothing has arrived for this long",
         unit="seconds",
         low=1,
         high=86_400,
     )
-    keepalive_timeout_s: float = _setting(
+    keepalive_timeout_s: float = setting(
         20.0,
-        "how long that may take before the connection is given up, and its streams are ended",
+        "time in which a client must answer a ping. Otherwise its connection is closed and its streams end",
         unit="seconds",
         low=0.1,
         high=600,
     )
-    min_ping_interval_s: float = _setting(
+    min_ping_interval_s: float = setting(
         10.0,
-        "how often a client may ask for a sign of life; a connection that goes on asking more often is "
-        "closed with GOAWAY, ENHANCE_YOUR_CALM",
+        "shortest interval between pings of a client. A connection that keeps pinging more often is closed "
+        "with GOAWAY, ENHANCE_YOUR_CALM",
         unit="seconds",
         low=0,
         high=86_400,
     )
-    drain_grace_s: float = _setting(
+    drain_grace_s: float = setting(
         30.0,
-        "how long open streams may go on after SIGTERM or SIGINT before they are ended",
+        "how long open streams may continue after SIGTERM or SIGINT before they end with DRAINING",
         unit="seconds",
         low=0,
         high=3600,
     )
-    max_connection_age_s: float = _setting(
+    max_connection_age_s: float = setting(
         0.0,
-        "age of a connection, to within 10%, at which its streams are told to go on over a new one, so that "
-        "servers that were added get their share; it takes no new calls from a little before, and what is "
-        "left on it after --drain-grace-s is ended; 0: never, else at least 1",
+        "age of a connection, to within 10%, at which its streams are asked to resume on a new connection, "
+        "so that added servers get their share. Shortly before, the connection stops accepting calls. "
+        "Streams that stay end after --drain-grace-s. 0: no limit. Otherwise at least 1",
         unit="seconds",
         low=0,
         high=604_800,
     )
-    resume_key_file: str = _setting(
+    resume_key_file: str = setting(
         "",
-        "text file of keys for resume tokens, one a line, 32 to 256 characters: the first signs, all are "
-        "accepted; servers that take up each other's streams need the same. Without one each model file is "
-        "its own key: servers with the same model take up each other's streams, and who has the file can "
-        "make up tokens, which can spoil no stream but his own",
+        "text file of keys for resume tokens, one per line, 32 to 256 characters each. The first key signs, "
+        "and all keys are accepted. Servers need the same keys to resume each other's streams. Without keys, "
+        "the model file is the key: servers with the same model can resume each other's streams, and anyone "
+        "with the file can forge tokens, but only for streams of their own",
     )
-    stall_timeout_s: float = _setting(
+    stall_timeout_s: float = setting(
         2.0,
-        "when the engine makes no progress for this long while audio waits, health turns NOT_SERVING, and "
-        "streams are ended with ENGINE_STALLED, to be resumed elsewhere",
+        "inference has stalled if it makes no progress for this long while audio is waiting. Health then "
+        "turns NOT_SERVING, and streams end with ENGINE_STALLED, so that clients resume elsewhere",
         unit="seconds",
         low=0.1,
         high=600,
     )
-    stall_exit_s: float = _setting(
+    stall_exit_s: float = setting(
         10.0,
-        "how long the engine or the event loop may stay so before the process exits with code 70, to be "
-        "started again by its supervisor",
+        "how long the engine or the event loop may stay stalled before the process exits with code 70, so "
+        "that its supervisor restarts it",
         unit="seconds",
         low=0,
         high=86_400,
     )
-    health_port: int = _setting(
+    health_port: int = setting(
         0,
-        "port on which the health service alone answers too, in plain text and without a token, for probes "
-        "that can do no TLS, as those of Kubernetes; 0: none; of several workers, each has the next one",
+        "additional port for the health service alone, without TLS and tokens, for probes that support "
+        "neither, such as those of Kubernetes. 0: none. Each further worker uses the next port",
         low=0,
         high=65535,
     )
-    metrics_port: int = _setting(
+    metrics_port: int = setting(
         0,
-        "port for Prometheus to fetch /metrics from; 0: none; of several workers, each has the next one",
+        "port on which Prometheus can scrape /metrics. 0: none. Each further worker uses the next port",
         low=0,
         high=65535,
     )
-    metrics_host: str = _setting("127.0.0.1", "address for it to listen on; plain HTTP, for whoever asks")
-    traces: bool = _setting(
+    metrics_host: str = setting(
+        "127.0.0.1", "address of the metrics port, which is open to anybody who can reach it over HTTP"
+    )
+    traces: bool = setting(
         False,
-        "send an OpenTelemetry span of each call over OTLP/HTTP to where OTEL_EXPORTER_OTLP_ENDPOINT and the "
-        "other OTEL_ variables say; needs earmark[otel]",
+        "send an OpenTelemetry span of each call over OTLP/HTTP, as OTEL_EXPORTER_OTLP_ENDPOINT and the "
+        "other OTEL_ variables say. Needs earmark[otel]",
     )
-    reflection: bool = _setting(True, "let clients ask which services there are")
-    log_level: str = _setting(
-        "info", "least severe lines to log", choices=("debug", "info", "warning", "error")
+    reflection: bool = setting(True, "let clients list the services (gRPC server reflection)")
+    log_level: str = setting(
+        "info", "lowest level of the lines in the log", choices=("debug", "info", "warning", "error")
     )
-    log_format: str = _setting(
-        "text", "form of the log lines: text is key=value, json one object a line", choices=("text", "json")
+    log_format: str = setting(
+        "text",
+        "format of the log: text has key=value, json has one object per line",
+        choices=("text", "json"),
     )
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Settings)
-        for one in fields(self):
-            _check(one, hints[one.name], getattr(self, one.name))
-        if self.workers > 1 and sys.platform != "linux":
-            raise SettingsError(
-                f"workers must be 1 here, but is {self.workers}: several share a port by SO_REUSEPORT, which "
-                f"gives each of them its part of the connections on Linux, but not on {sys.platform}."
-            )
+        for each in fields(self):
+            declaration_of(each).check(each.name, hints[each.name], getattr(self, each.name))
+        _check_ports(self)
         _check_models(self)
         _check_access(self)
-        for name, port in (("health_port", self.health_port), ("metrics_port", self.metrics_port)):
-            if port and port + self.workers > 65536:
-                raise SettingsError(
-                    f"{name} must leave a port for each of {self.workers} workers, but is {port}."
-                )
-        if 0 < self.max_rate < 1:
-            raise SettingsError(
-                f"max_rate must be 0 (no limit) or at least 1, but is {self.max_rate:g}: no stream could be "
-                "listened to as it is spoken."
-            )
+        _check_limits(self)
+        try:
+            read_resume_keys(self.resume_key_file)
+        except ValueError as error:
+            raise SettingsError(f"resume_key_file {error}") from None
 
     def address(self, port: int) -> str:
-        """Host and a port as gRPC writes them, IPv6 in brackets."""
+        """Return the host and a port in gRPC's notation, with an IPv6 address in brackets."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address; of names, only `localhost` is trusted to be."""
+    """Return whether an address can be reached from this machine only; of names, only `localhost` can."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def allowed(one: Field[Any]) -> str:
-    """Tell what a setting may be; empty where anything of its type may."""
-    low, high, choices = one.metadata["low"], one.metadata["high"], one.metadata["choices"]
-    if choices:
-        return " or ".join((", ".join(choices[:-1]), choices[-1]))
-    return "" if low is None else f"{low} to {high}"
-
-
-def _check(one: Field[Any], hint: Any, value: Any) -> None:
-    if not _has_type(value, hint):
-        raise SettingsError(f"{one.name} must be of type {hint}, but is {value!r}.")
-    name, low, high = one.name, one.metadata["low"], one.metadata["high"]
-    choices, unit = one.metadata["choices"], one.metadata["unit"]
-    if choices and value not in choices:
-        raise SettingsError(f"{name} must be {allowed(one)}, but is {value!r}.")
-    if low is not None and not (math.isfinite(value) and low <= value <= high):
-        raise SettingsError(f"{name} must be {low} to {high}{' ' + unit if unit else ''}, but is {value}.")
-    if one.name == "host" and not value:
+def _check_ports(settings: Settings) -> None:
+    if not settings.host:
         raise SettingsError("host must be an address or a name, but is empty.")
-    if one.name == "max_connection_age_s" and 0 < value < 1:
-        raise SettingsError(f"{name} must be 0 or at least 1 second, but is {value}.")
-    if one.name == "resume_key_file":
-        try:
-            read_resume_keys(value)
-        except ValueError as error:
-            raise SettingsError(f"resume_key_file {error}") from None
+    if settings.workers > 1 and sys.platform != "linux":
+        raise SettingsError(
+            f"workers must be 1 here, but is {settings.workers}. Workers share a port with SO_REUSEPORT, "
+            f"which balances connections on Linux, but not on {sys.platform}."
+        )
+    for name, port in (("health_port", settings.health_port), ("metrics_port", settings.metrics_port)):
+        if port and port + settings.workers > 65536:
+            raise SettingsError(
+                f"{name} must leave a port for each of {settings.workers} workers, but is {port}."
+            )
 
 
 def _check_models(settings: Settings) -> None:
@@ -373,34 +337,42 @@ def _check_models(settings: Settings) -> None:
     for digest in settings.model_sha256:
         if not _SHA256.fullmatch(digest):
             raise SettingsError(f"model_sha256 must be 64 hexadecimal digits, but is {digest[:80]!r}.")
-    if settings.model_sha256 and len(settings.model_sha256) != max(1, len(settings.model)):
+    model_count = max(1, len(settings.model))
+    if settings.model_sha256 and len(settings.model_sha256) != model_count:
         raise SettingsError(
-            f"model_sha256 must be given once for each model, so {max(1, len(settings.model))} times, but is "
-            f"given {len(settings.model_sha256)} times."
+            f"model_sha256 must have one value for each of {model_count} models, but has "
+            f"{len(settings.model_sha256)}."
         )
 
 
 def _check_access(settings: Settings) -> None:
-    """Check that what is asked for together makes sense together: encryption, tokens, who can get here."""
+    """Check that the settings for encryption, tokens and reachability fit together."""
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         raise SettingsError("tls_certificate and tls_key must be given together.")
     if settings.tls_client_ca and not settings.tls_certificate:
         raise SettingsError(
-            "tls_client_ca needs tls_certificate and tls_key: without TLS no client shows any."
+            "tls_client_ca needs tls_certificate and tls_key: without TLS, clients send no certificate."
         )
     if settings.open_health and not settings.token_file:
-        raise SettingsError("open_health needs token_file: without tokens everything is open.")
+        raise SettingsError("open_health needs token_file: without it, no call needs a token.")
     if settings.insecure and settings.tls_certificate:
-        raise SettingsError("insecure and tls_certificate contradict each other: leave one out.")
+        raise SettingsError("insecure and tls_certificate contradict each other. Omit one of them.")
     if not (settings.insecure or settings.tls_certificate or is_loopback(settings.host)):
         raise SettingsError(
-            f"host {settings.host} can be reached from other machines, and nothing here is encrypted: "
-            "add --tls-certificate and --tls-key, or use 127.0.0.1, ::1 or localhost, or add --insecure if "
-            "the network around it is trusted."
+            f"host {settings.host} can be reached from other machines, and nothing here is encrypted. Add "
+            "--tls-certificate and --tls-key, or use 127.0.0.1, ::1 or localhost, or add --insecure if you "
+            "trust the network."
         )
 
 
-def _has_type(value: Any, hint: Any) -> bool:
-    # Code may say 1 for a float; true is not a number to anybody.
-    kinds: tuple[type, ...] = {float: (int, float), tuple[str, ...]: (tuple,)}.get(hint, (hint,))
-    return isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
+def _check_limits(settings: Settings) -> None:
+    """Check the limits of which 0 means no limit, but small values make no sense."""
+    if 0 < settings.max_connection_age_s < 1:
+        raise SettingsError(
+            f"max_connection_age_s must be 0 or at least 1 second, but is {settings.max_connection_age_s}."
+        )
+    if 0 < settings.max_rate < 1:
+        raise SettingsError(
+            f"max_rate must be 0 (no limit) or at least 1, but is {settings.max_rate:g}, which is slower "
+            "than live audio."
+        )

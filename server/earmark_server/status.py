@@ -1,4 +1,4 @@
-"""What a client is told went wrong: the statuses and reasons of earmark.v1, as google.rpc details."""
+"""Errors of calls: the status codes and reasons of earmark.v1, and their google.rpc details."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DOMAIN = "earmark.v1"
 DETAILS_KEY = "grpc-status-details-bin"
 
 RETRY_AFTER_S = 1
-"""When to come back after RESOURCE_EXHAUSTED and UNAVAILABLE: streams come and go by the second."""
+"""The delay in the RetryInfo of RESOURCE_EXHAUSTED and UNAVAILABLE: streams end every second."""
 
-# Headers beyond 8 KiB may be refused by gRPC itself, some messages quote what the client sent, and
-# beyond ASCII every byte of theirs takes three.
+# gRPC may reject headers of more than 8 KiB. Some messages quote what the client sent, and each of their
+# bytes that is not ASCII is encoded as three.
 _MAX_MESSAGE_BYTES = 1000
 
 _CODES = {
@@ -50,16 +50,16 @@ _CODES = {
     "INTERNAL_ERROR": grpc.StatusCode.INTERNAL,
 }
 REASONS = tuple(_CODES)
-"""Every reason that there is."""
+"""Every reason."""
 
-_COME_BACK = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+_RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 
 
 class CallError(Exception):
-    """A call ends with an error that its client is told.
+    """An error that ends a call, and that its client receives.
 
-    `reason`: one of the contract's. `field`: the field at fault, as a path in the request,
-    such as `config.keywords[0].threshold`; empty where none is. `quota`: whose streams were too many.
+    `reason`: a reason of earmark.v1. `field`: the field that causes the error, as a path in the request such
+    as `config.keywords[0].threshold`; empty if no field does. `quota`: the quota key whose limit is reached.
     """
 
     def __init__(self, reason: str, message: str, *, field: str = "", quota: str = "") -> None:
@@ -71,11 +71,11 @@ class CallError(Exception):
 
     @property
     def code(self) -> grpc.StatusCode:
-        """The status that goes with the reason."""
+        """The status code that belongs to the reason."""
         return _CODES[self.reason]
 
     def details(self) -> bytes:
-        """Serialize the google.rpc.Status, for the trailing metadata under DETAILS_KEY."""
+        """Return the serialized google.rpc.Status, for the trailing metadata under DETAILS_KEY."""
         number, _ = self.code.value
         status = status_pb2.Status(code=number, message=self.message)
         status.details.add().Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN))
@@ -87,7 +87,7 @@ class CallError(Exception):
         if self.quota:
             exceeded = error_details_pb2.QuotaFailure.Violation(subject=self.quota, description=self.message)
             status.details.add().Pack(error_details_pb2.QuotaFailure(violations=[exceeded]))
-        if self.code in _COME_BACK:
+        if self.code in _RETRYABLE:
             status.details.add().Pack(
                 error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S))
             )
@@ -110,10 +110,8 @@ def broken_call_code(context: CallContext) -> grpc.StatusCode:
     return grpc.StatusCode.DEADLINE_EXCEEDED if deadline_passed else grpc.StatusCode.CANCELLED
 
 
-def reason_of(details: bytes | None) -> str | None:
-    """Read the reason out of serialized details, as `CallError.details` gives them; None without any."""
-    if details is None:
-        return None
+def reason_of(details: bytes) -> str:
+    """Return the reason in serialized details, as `CallError.details` returns them."""
     info = error_details_pb2.ErrorInfo()
     status_pb2.Status.FromString(details).details[0].Unpack(info)
     return str(info.reason)

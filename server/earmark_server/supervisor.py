@@ -1,16 +1,17 @@
-"""Several workers on one port: they are started, told when to go, and replaced when they die.
+"""The supervisor: starts several workers on one port, drains them, and replaces those that exit.
 
-A worker is a whole server in a process of its own, with its own models and its own limits; the kernel gives
-each new connection to one of them (SO_REUSEPORT). Their supervisor is the process that was asked for them.
-It makes no gRPC object, and starts them as new processes: gRPC does not survive a fork.
+A worker is a complete server in a process of its own, with its own models and limits. The kernel assigns
+each new connection to one of them (SO_REUSEPORT). The supervisor is the process that was started with
+--workers. gRPC does not survive a fork, so the supervisor creates no gRPC object, and starts each worker as
+a new process.
 
-Between the two is a line, a pair of connected sockets of which one is the worker's standard input:
+A link connects each worker to the supervisor: a pair of sockets, of which one is the worker's standard input.
 
-    the worker says       "serving"; or "problem ...", and ends
-    the supervisor says   "drain"; the end of the line means: end at once
+    the worker sends       "serving"; or "problem ..." before it exits
+    the supervisor sends   "drain"; it closes the link to stop the worker at once
 
-So a worker knows when its supervisor is gone, however that came about, and is drained only once where a
-service manager signals every process of a service by itself.
+So a worker notices in any case when its supervisor is gone. It is drained only once, even if a service
+manager sends the signal to every process of the service.
 """
 
 from __future__ import annotations
@@ -37,104 +38,106 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# The first argument of a worker, and what is said on the line.
-_WORKER = "--a-worker"
+# The first argument of a worker, and the messages on the link.
+_WORKER = "--supervised-worker"
 _SERVING = b"serving\n"
 _PROBLEM = b"problem "
 _DRAIN = b"drain\n"
+_MAX_PROBLEM_BYTES = 4000
 
-# A worker that lived for less than this waits before it is replaced, twice as long each time.
+# A worker that has run for less than this is replaced after a delay, which doubles each time.
 _STEADY_S = 10.0
-_SHORTEST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 10.0
+_MIN_RESTART_DELAY_S = 0.5
+_MAX_RESTART_DELAY_S = 10.0
 
-# A worker that has not done what it was told after this long is stuck.
-_STUCK_S = 5.0
+# A worker that has not ended this long after its grace period is killed.
+_KILL_TIMEOUT_S = 5.0
 
 
-class Line:
-    """A worker's end of the line to its supervisor."""
+class SupervisorLink:
+    """A worker's end of the link to its supervisor."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(fileno=os.dup(0))
 
     @classmethod
-    def take(cls, arguments: Sequence[str]) -> Line | None:
-        """Take the line if this process was started as a worker; its first argument is used up then."""
+    def open(cls, arguments: Sequence[str]) -> SupervisorLink | None:
+        """Return the link if this process was started as a worker, as its first argument shows; else None."""
         is_worker = arguments[:1] == [_WORKER] and stat.S_ISSOCK(os.fstat(0).st_mode)
         return cls() if is_worker else None
 
-    def watch(self, on_drain: Callable[[], None], on_end: Callable[[], None]) -> None:
-        """From now on, tell what the supervisor says; on the running event loop."""
+    def watch(self, on_drain: Callable[[], None], on_stop: Callable[[], None]) -> None:
+        """Call a function when the supervisor sends its message or is gone, on the running event loop."""
         loop = asyncio.get_running_loop()
         self._socket.setblocking(False)
 
-        def on_said() -> None:
+        def on_readable() -> None:
             try:
-                said = self._socket.recv(len(_DRAIN))
+                message = self._socket.recv(len(_DRAIN))
             except ConnectionError:
-                said = b""
-            if said:
+                message = b""
+            if message:
                 on_drain()
             else:
                 loop.remove_reader(self._socket)
-                on_end()
+                on_stop()
 
-        loop.add_reader(self._socket, on_said)
+        loop.add_reader(self._socket, on_readable)
 
-    def say_serving(self) -> None:
-        """Tell that this worker can take calls."""
-        self._say(_SERVING)
+    def report_serving(self) -> None:
+        """Report that this worker accepts calls."""
+        self._send(_SERVING)
 
-    def say_problem(self, problem: str) -> None:
-        """Tell why this worker cannot start; the supervisor says it once for all of them."""
-        self._say(_PROBLEM + " ".join(problem.split()).encode()[:4000] + b"\n")
+    def report_problem(self, problem: str) -> None:
+        """Report why this worker cannot start; the supervisor logs it once for all workers."""
+        self._send(_PROBLEM + " ".join(problem.split()).encode()[:_MAX_PROBLEM_BYTES] + b"\n")
 
-    def _say(self, what: bytes) -> None:
-        with contextlib.suppress(ConnectionError):  # Nobody is there: `watch` tells.
-            self._socket.sendall(what)
+    def _send(self, message: bytes) -> None:
+        with contextlib.suppress(ConnectionError):  # The supervisor is gone; `watch` reports it.
+            self._socket.sendall(message)
 
 
 def supervise(settings: Settings, arguments: Sequence[str]) -> int:
-    """Run `settings.workers` workers until a signal; `arguments` are what the command was given.
+    """Run `settings.workers` workers until a signal; return the exit code.
 
-    The first SIGTERM or SIGINT drains them, a second one ends them at once. Returns 0 if all of
-    them drained, 1 if one did not, or if they could not start.
+    `arguments`: those of the command. The first SIGTERM or SIGINT drains the workers, a second one stops them
+    at once. The exit code is 0 if all workers were drained, and 1 if one was not, or if they could not start.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as sockets:
         try:
-            port = _reserve(settings, held)
+            port = _reserve_port(settings, sockets)
         except OSError as error:
-            in_use = "the port is in use (choose another with --port, or 0 for a free one)"
-            why = in_use if error.errno == errno.EADDRINUSE else error.strerror
-            _log_cannot_start(f"Cannot listen on {settings.address(settings.port)}: {why}.")
+            in_use = "the port is in use (choose another one with --port, or 0 for a free one)"
+            reason = in_use if error.errno == errno.EADDRINUSE else error.strerror
+            _log_cannot_start(f"Cannot listen on {settings.address(settings.port)}: {reason}.")
             return 1
         return asyncio.run(_Supervisor(settings, arguments, port).run())
 
 
-def _reserve(settings: Settings, held: contextlib.ExitStack) -> int:
-    """Bind the port for as long as `held` is, and return it; raises OSError if it is not to be had.
+def _reserve_port(settings: Settings, sockets: contextlib.ExitStack) -> int:
+    """Bind the port until `sockets` is closed, and return it; OSError if it cannot be bound.
 
-    Nothing listens here, so no connection comes here; and the port stays taken while no worker has it.
+    These sockets do not listen, so they receive no connections. They keep the port reserved while no worker
+    has it.
     """
     addresses = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
     port, bound = settings.port, False
     problem: OSError | None = None
     for family, kind, protocol, _, address in addresses:
-        one = held.enter_context(socket.socket(family, kind, protocol))
-        # As a lone server binds it: what is left of old connections does not matter; another server
-        # does, also one that would share. Only then may it be shared, with the workers.
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved = sockets.enter_context(socket.socket(family, kind, protocol))
+        # Bind like a single server: remains of old connections do not matter, but another server does, even
+        # one that shares its port. Only after that, share the port with the workers.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind((address[0], port, *address[2:]))
+            reserved.bind((address[0], port, *address[2:]))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise
-            problem = error  # A name may have an address that this machine lacks, such as ::1.
+            problem = error  # A name may resolve to an address that this machine lacks, such as ::1.
             continue
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        port, bound = one.getsockname()[1], True
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        port, bound = reserved.getsockname()[1], True
     if not bound and problem is not None:
         raise problem
     return port
@@ -146,7 +149,7 @@ def _log_cannot_start(problem: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How a worker ended, as the log has it; without its process id, it could not even be started."""
+    """How a worker ended, as the log states it; `worker` is None if it could not be started."""
 
     worker: int | None = None
     exit_code: int | None = None
@@ -155,7 +158,7 @@ class _Ending:
 
 
 class _Worker:
-    """A worker's process, as its supervisor sees it."""
+    """A worker's process, and the supervisor's end of the link to it."""
 
     def __init__(
         self,
@@ -164,18 +167,18 @@ class _Worker:
         writer: asyncio.StreamWriter,
     ) -> None:
         self.pid = process.pid
-        self.serves = False
+        self.has_served = False
         self._problem: str | None = None
         self._process = process
         self._reader, self._writer = reader, writer
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> _Worker:
-        """Start one; raises OSError if there can be no more processes."""
+        """Start a worker; OSError if no more processes can be created."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                # A group of its own: Ctrl-C at the terminal is for the supervisor, which passes it on.
+                # A process group of its own: Ctrl-C at the terminal reaches only the supervisor.
                 process = await asyncio.create_subprocess_exec(
                     *command, stdin=theirs.fileno(), process_group=0
                 )
@@ -184,15 +187,15 @@ class _Worker:
             raise
         return cls(process, *await asyncio.open_connection(sock=ours))
 
-    async def ended(self, on_serving: Callable[[], None]) -> _Ending:
-        """Listen to it until it has ended."""
+    async def wait_until_ended(self, on_serving: Callable[[], None]) -> _Ending:
+        """Read the link until the worker has ended."""
         with contextlib.suppress(ConnectionError):
-            while said := await self._reader.readline():
-                if said == _SERVING:
-                    self.serves = True
+            while message := await self._reader.readline():
+                if message == _SERVING:
+                    self.has_served = True
                     on_serving()
-                elif said.startswith(_PROBLEM):
-                    self._problem = said.removeprefix(_PROBLEM).decode(errors="replace").strip()
+                elif message.startswith(_PROBLEM):
+                    self._problem = message.removeprefix(_PROBLEM).decode(errors="replace").strip()
         code = await self._process.wait()
         self._writer.close()
         if code < 0:
@@ -200,50 +203,50 @@ class _Worker:
         return _Ending(self.pid, exit_code=code, problem=self._problem)
 
     def drain(self) -> None:
-        """Tell it to go away politely."""
+        """Ask the worker to drain."""
         self._writer.write(_DRAIN)
 
-    def cut(self) -> None:
-        """Tell it to end at once."""
+    def stop(self) -> None:
+        """Ask the worker to stop at once."""
         self._writer.close()
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill the worker's process."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
 
 class _Supervisor:
-    """Keeps the workers running, from their start to their end."""
+    """Starts the workers, replaces those that end, and drains them."""
 
     def __init__(self, settings: Settings, arguments: Sequence[str], port: int) -> None:
         self._settings = settings
         self._port = port
-        # The same command again; of options given twice the last one counts. -P: a file in the current
-        # folder is nobody's module.
+        # The same command again; of an option that is given twice, the last value counts. -P keeps Python
+        # from importing modules from the current folder.
         self._command = [sys.executable, "-P", "-m", "earmark_server", _WORKER, *arguments]
         self._command += [f"--port={port}", "--workers=1"]
         self._workers: set[_Worker] = set()
-        self._begun_s = time.monotonic()
-        self._have_served = False
+        self._started_s = time.monotonic()
+        self._all_have_served = False
         self._cannot_start: str | None = None
         self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
 
     async def run(self) -> int:
-        """Start the workers and keep them until a signal, then end them; returns the exit code."""
+        """Start the workers, keep them running until a signal, and end them; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(self._keep(i)) for i in range(self._settings.workers)]
+            keepers = [group.create_task(self._keep_running(i)) for i in range(self._settings.workers)]
             await self._stopping.wait()
             if self._cannot_start is None:
                 log(_LOGGER, logging.INFO, "draining", workers=len(self._workers))
                 await self._drain(keepers)
             for worker in self._workers:
-                worker.cut()
-            await asyncio.wait(keepers, timeout=_STUCK_S)
+                worker.stop()
+            await asyncio.wait(keepers, timeout=_KILL_TIMEOUT_S)
             for worker in self._workers:
                 worker.kill()
         if self._cannot_start is not None:
@@ -253,46 +256,46 @@ class _Supervisor:
         return 0 if all(keeper.result() for keeper in keepers) else 1
 
     def _on_signal(self) -> None:
-        (self._hurry if self._stopping.is_set() else self._stopping).set()
+        (self._stop_at_once if self._stopping.is_set() else self._stopping).set()
 
     async def _drain(self, keepers: Sequence[asyncio.Task[bool]]) -> None:
-        """Drain the workers: until all have ended, a second signal comes, or one must be stuck."""
+        """Drain the workers until all have ended, a second signal arrives, or the time is up."""
         for worker in self._workers:
             worker.drain()
-        hurry = asyncio.create_task(self._hurry.wait())
+        second_signal = asyncio.create_task(self._stop_at_once.wait())
         all_ended = asyncio.create_task(asyncio.wait(keepers))
-        longest_s = self._settings.drain_grace_s + _STUCK_S
-        await asyncio.wait((hurry, all_ended), timeout=longest_s, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
+        timeout_s = self._settings.drain_grace_s + _KILL_TIMEOUT_S
+        await asyncio.wait((second_signal, all_ended), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        second_signal.cancel()
         all_ended.cancel()
 
-    async def _keep(self, index: int) -> bool:
-        """Have a worker, and another one whenever it ends, until all stop; returns whether that went well.
+    async def _keep_running(self, index: int) -> bool:
+        """Run a worker, and another one whenever it ends, until all stop.
 
-        `index`: its number among the workers.
+        `index`: the number of the worker. Return whether the last one was drained.
         """
-        wait_s = 0.0
+        delay_s = 0.0
         while True:
-            begun_s = time.monotonic()
-            served, ending = await self._run_one(index)
+            started_s = time.monotonic()
+            had_served, ending = await self._run_one(index)
             if self._stopping.is_set():
-                # Why they could not start, if so, is said once for all.
+                # A problem is logged once for all workers.
                 log(_LOGGER, logging.INFO, "worker ended", **asdict(replace(ending, problem=None)))
                 return ending.exit_code == 0
-            if not (served or self._have_served):
+            if not (had_served or self._all_have_served):
                 how = ending.signal or f"exit code {ending.exit_code}"
-                self._cannot_start = ending.problem or f"A worker ended before it served ({how})."
+                self._cannot_start = ending.problem or f"A worker ended before it was serving ({how})."
                 self._stopping.set()
                 return False
-            steady = time.monotonic() - begun_s >= _STEADY_S
-            wait_s = 0.0 if steady else min(max(2 * wait_s, _SHORTEST_WAIT_S), _LONGEST_WAIT_S)
-            log(_LOGGER, logging.WARNING, "worker ended", **asdict(ending), restart_in_s=wait_s)
+            steady = time.monotonic() - started_s >= _STEADY_S
+            delay_s = 0.0 if steady else min(max(2 * delay_s, _MIN_RESTART_DELAY_S), _MAX_RESTART_DELAY_S)
+            log(_LOGGER, logging.WARNING, "worker ended", **asdict(ending), restart_in_s=delay_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait_s)
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
                 return True
 
     async def _run_one(self, index: int) -> tuple[bool, _Ending]:
-        """Run one worker to its end; returns whether it served, and how it ended."""
+        """Run one worker until it ends; return whether it was serving, and how it ended."""
         command = self._command
         for name in ("health_port", "metrics_port"):
             if port := getattr(self._settings, name):
@@ -300,21 +303,21 @@ class _Supervisor:
         try:
             worker = await _Worker.start(command)
         except OSError as error:
-            return False, _Ending(problem=f"There can be no more processes for workers: {error.strerror}.")
+            return False, _Ending(problem=f"No process can be created for a worker: {error.strerror}.")
         self._workers.add(worker)
         log(_LOGGER, logging.INFO, "worker started", worker=worker.pid)
         if self._stopping.is_set():
             worker.drain()
-        ending = await worker.ended(self._on_serving)
+        ending = await worker.wait_until_ended(self._on_serving)
         self._workers.remove(worker)
-        return worker.serves, ending
+        return worker.has_served, ending
 
     def _on_serving(self) -> None:
-        """Tell, the first time, that all workers can take calls."""
-        count = sum(worker.serves for worker in self._workers)
-        if count < self._settings.workers or self._have_served:
+        """Log once that all workers accept calls."""
+        count = sum(worker.has_served for worker in self._workers)
+        if count < self._settings.workers or self._all_have_served:
             return
-        self._have_served = True
+        self._all_have_served = True
         log(
             _LOGGER,
             logging.INFO,
@@ -322,5 +325,5 @@ class _Supervisor:
             host=self._settings.host,
             port=self._port,
             workers=count,
-            start_s=round(time.monotonic() - self._begun_s, 3),
+            start_s=round(time.monotonic() - self._started_s, 3),
         )

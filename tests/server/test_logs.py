@@ -80,11 +80,11 @@ def test_json_is_one_object_a_line(written: Written) -> None:
     assert second["traceback"].endswith("builtins.ValueError")
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_traceback_tells_where_and_what_kinds_of_errors_but_not_their_texts(
-    written: Written, form: str
+    written: Written, log_format: str
 ) -> None:
-    logs.configure("info", form, written.fileno())
+    logs.configure("info", log_format, written.fileno())
     try:
         try:
             raise ValueError(MARK)
@@ -107,7 +107,7 @@ def test_what_nobody_catches_is_logged_in_the_same_way() -> None:
         "def fail(what): raise ValueError(what)\n"
         "async def main():\n"
         "    loop = asyncio.get_running_loop()\n"
-        "    logs.log_what_nobody_catches(loop)\n"
+        "    logs.log_uncaught_errors(loop)\n"
         "    loop.call_soon(fail, sys.argv[1])\n"
         "    await asyncio.to_thread(lambda: None)\n"
         "    thread = threading.Thread(target=fail, args=[sys.argv[1]]); thread.start(); thread.join()\n"

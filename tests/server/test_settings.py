@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from earmark_server import serve_in_thread
 from earmark_server.command_line import read_settings
-from earmark_server.settings import Settings, SettingsError, is_loopback
+from earmark_server.setting_declaration import SettingsError, declaration_of
+from earmark_server.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ def test_help_has_every_setting_once_with_its_default_unit_and_variable(
     assert "seconds; 0 to 3600; default 30" in options
     for unit, ending in (("seconds", "_s"), ("bytes", "_bytes")):
         for field in dataclasses.fields(Settings):
-            assert (field.metadata["unit"] == unit) == field.name.endswith(ending)
+            assert (declaration_of(field).unit == unit) == field.name.endswith(ending)
 
 
 @pytest.mark.parametrize(

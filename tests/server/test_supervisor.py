@@ -197,11 +197,14 @@ def test_it_cannot_start_with_a_bad_model_and_says_so_once(tmp_path: Path) -> No
 def test_it_cannot_start_when_a_worker_dies_before_it_served(tiny_model_path: Path, tmp_path: Path) -> None:
     # Python imports this first of all.
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal, sys\nif '--a-worker' in sys.orig_argv: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, sys\n"
+        "if '--supervised-worker' in sys.orig_argv: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     arguments = ("--workers=2", "--port=0", f"--model={tiny_model_path}", "--log-format=json")
-    with Process(*arguments, PYTHONPATH=str(tmp_path)) as process:
-        assert process.wait_for("cannot start")["problem"] == "A worker ended before it served (SIGKILL)."
+    paths = filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))
+    with Process(*arguments, PYTHONPATH=os.pathsep.join(paths)) as process:
+        problem = process.wait_for("cannot start")["problem"]
+        assert problem == "A worker ended before it was serving (SIGKILL)."
         assert process.end()[0] == 1
 
 

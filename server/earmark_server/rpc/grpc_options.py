@@ -1,4 +1,4 @@
-"""How gRPC is to treat connections: what it may take of them, and when it gives them up."""
+"""The options of gRPC: the limits on connections, and when they are closed."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from earmark_server.settings import Settings
 
-# Longer messages than allowed get the contract's answer up to this size; beyond it, gRPC itself
-# refuses them by their header, with RESOURCE_EXHAUSTED, before they take memory.
-_ANSWERED_BYTES = 128 * 1024 * 1024
+# Up to this size, a message that is too long is read and rejected with a reason of earmark.v1. gRPC itself
+# rejects a longer one by its header, with RESOURCE_EXHAUSTED, before it needs memory.
+_READ_BYTES = 128 * 1024 * 1024
 
 
 def options(settings: Settings, *, shares_port: bool) -> tuple[tuple[str, int], ...]:
-    """Give the options of a gRPC server; `shares_port` as for `Server`."""
+    """Return the options of a gRPC server; `shares_port` as for `Server`."""
     return (
-        ("grpc.max_receive_message_length", max(_ANSWERED_BYTES, settings.max_message_bytes + 1024)),
-        # Two servers on one port would share it in silence, each with half of the calls; only
-        # workers of one supervisor may.
+        ("grpc.max_receive_message_length", max(_READ_BYTES, settings.max_message_bytes + 1024)),
+        # Otherwise two servers on one port would silently share it, each with half of the calls. Only workers
+        # of one supervisor may.
         ("grpc.so_reuseport", int(shares_port)),
-        # Nothing is unpacked (bit 0: as it is): 16 KB could become 16 MB before anybody looks at it.
+        # No compression (bit 0: identity), because 16 KB could decompress to 16 MB before any check.
         ("grpc.compression_enabled_algorithms_bitset", 1),
-        # The same for the limit that may be enforced and the one that always is.
+        # The soft and the hard limit are the same.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
         ("grpc.server_handshake_timeout_ms", _milliseconds(settings.handshake_timeout_s)),
-        # A client that vanished without a word is noticed, and its streams ended.
+        # A client that has vanished without closing its connection is detected, and its streams end.
         ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_s)),
-        # The same for gRPC's own pings, by which it measures the line: one that waits for its answer is
-        # taken for the other, and would have a minute.
+        # The same for gRPC's own pings, which measure the bandwidth: while one waits for its answer, it
+        # counts as the keepalive ping, and its default timeout is a minute.
         ("grpc.http2.ping_timeout_ms", _milliseconds(settings.keepalive_timeout_s)),
-        # Clients may look after their connections in the same way, with or without calls.
+        # Clients may ping too, with or without calls.
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_ping_interval_s)),
         ("grpc.keepalive_permit_without_calls", 1),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,14 +21,26 @@ _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
-def services(*, reflection_enabled: bool) -> Iterator[tuple[str, Any]]:
-    """Return the name and the descriptor of every service on the port."""
-    yield SERVICE.full_name, SERVICE
-    yield _HEALTH.full_name, _HEALTH
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """The name of an RPC, and whether its requests and its responses are streams."""
+
+    service: str
+    method: str
+    streams_requests: bool
+    streams_responses: bool
+
+
+def all_rpcs(*, reflection_enabled: bool) -> Iterator[Rpc]:
+    """Yield every RPC on the port."""
+    # Their descriptors; those of the libraries have no types.
+    services: dict[str, Any] = {SERVICE.full_name: SERVICE, _HEALTH.full_name: _HEALTH}
     if reflection_enabled:
         descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-        yield reflection.SERVICE_NAME, descriptor
-        yield _REFLECTION_V1, descriptor
+        services |= {reflection.SERVICE_NAME: descriptor, _REFLECTION_V1: descriptor}
+    for name, service in services.items():
+        for method in service.methods:
+            yield Rpc(name, method.name, method.client_streaming, method.server_streaming)
 
 
 def register_service(server: grpc.aio.Server, service: KeywordSpottingService, settings: Settings) -> None:

@@ -1,6 +1,6 @@
-"""The server's numbers for Prometheus: read where they are when somebody asks, on a port of their own.
+"""The server's metrics for Prometheus, on a port of their own. Each scrape collects them.
 
-docs/operations.md says what each of them means.
+docs/operations.md explains each of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from earmark_server.rpc.call import CallKind
-from earmark_server.rpc.handlers import services
+from earmark_server.rpc.handlers import all_rpcs
 from earmark_server.telemetry.rpc_metrics import RpcMetrics
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
 
 class Metrics(Collector):
-    """Collects the numbers of a server; also while it has not loaded its models."""
+    """Collects the metrics of a server, also before it has loaded its models."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class Metrics(Collector):
         self._health = health
         self._admission = admission
         self._detections = detections
-        self.rpcs = RpcMetrics(services(reflection_enabled=settings.reflection))
-        """An interceptor that counts what only it can see."""
+        self.rpcs = RpcMetrics(all_rpcs(reflection_enabled=settings.reflection))
+        """The interceptor that counts RPCs."""
         self._running = running
 
     @contextlib.contextmanager
     def served(self, host: str, port: int) -> Iterator[None]:
-        """Give the numbers, and the process' own, to whoever asks; OSError if it cannot listen."""
+        """Serve the metrics, and those of the process, during the block; OSError if it cannot listen."""
         registry = CollectorRegistry()
         registry.register(self)
         ProcessCollector(registry=registry)
@@ -76,21 +76,23 @@ class Metrics(Collector):
             thread.join()
 
     def collect(self) -> Iterator[Metric]:
-        """Give all of them."""
-        yield from self._of_rpcs()
-        yield _gauge("earmark_serving", "1 while health says SERVING, else 0", self._health.serving)
-        yield _gauge("earmark_streams_open", "Streams that are open", self._admission.count(CallKind.STREAM))
-        yield _gauge("earmark_streams_limit", "Streams that may be open", self._settings.max_streams)
+        """Return all metrics, as prometheus_client requires."""
+        yield from self._collect_rpcs()
+        yield _gauge("earmark_serving", "1 while health reports SERVING, else 0", self._health.serving)
+        yield _gauge("earmark_streams_open", "Open streams", self._admission.count(CallKind.STREAM))
+        yield _gauge(
+            "earmark_streams_limit", "Limit on open streams (--max-streams)", self._settings.max_streams
+        )
         yield _gauge(
             "earmark_recordings_open",
-            "Recordings that are listened to",
+            "Spot and Classify calls in progress",
             self._admission.count(CallKind.RECORDING),
         )
         running = self._running()
         if running is not None:
-            yield from self._of_engine(*running)
+            yield from self._collect_engine(*running)
 
-    def _of_rpcs(self) -> Iterator[Metric]:
+    def _collect_rpcs(self) -> Iterator[Metric]:
         methods = list(self.rpcs.methods.values())
 
         def counter(name: str, help_text: str, value: Callable[[Method], int]) -> Metric:
@@ -99,14 +101,14 @@ class Metrics(Collector):
                 family.add_metric(method.labels, value(method))
             return family
 
-        yield counter("grpc_server_started", "RPCs that began", lambda method: method.started)
+        yield counter("grpc_server_started", "RPCs that started", lambda method: method.started)
         yield counter("grpc_server_msg_received", "Messages received", lambda method: method.received)
         yield counter("grpc_server_msg_sent", "Messages sent", lambda method: method.sent)
         handled = CounterMetricFamily(
-            "grpc_server_handled", "RPCs that ended, by their status", labels=(*_RPC_LABELS, "grpc_code")
+            "grpc_server_handled", "RPCs that ended, by status code", labels=(*_RPC_LABELS, "grpc_code")
         )
         seconds = HistogramMetricFamily(
-            "grpc_server_handling_seconds", "How long RPCs were open", labels=_RPC_LABELS
+            "grpc_server_handling_seconds", "Duration of RPCs in seconds", labels=_RPC_LABELS
         )
         for method in methods:
             for code, count in method.handled.items():
@@ -115,40 +117,44 @@ class Metrics(Collector):
         yield handled
         yield seconds
         refusals = CounterMetricFamily(
-            "earmark_refusals", "Calls that ended with an error of the contract", labels=("reason",)
+            "earmark_refusals",
+            "Calls that were rejected or ended with an error of earmark.v1, by reason",
+            labels=("reason",),
         )
         for reason, count in self.rpcs.refusals.items():
             refusals.add_metric((reason,), count)
         yield refusals
 
-    def _of_engine(self, loaded: Loaded, watchdog: Watchdog) -> Iterator[Metric]:
+    def _collect_engine(self, loaded: Loaded, watchdog: Watchdog) -> Iterator[Metric]:
         engine = loaded.engine
         counters = engine.counters
         yield CounterMetricFamily(
-            "earmark_audio_seconds", "Audio that was listened to", value=engine.counters.processed_audio_s
+            "earmark_audio_seconds", "Audio processed, in seconds", value=counters.processed_audio_s
         )
-        yield _gauge("earmark_lag_seconds", "How long the stream that waits longest has waited", engine.lag_s)
         yield _gauge(
-            "earmark_load_ratio", "Share of the engine's time that live streams take", engine.load.share
+            "earmark_lag_seconds", "Queueing delay of the stream that has waited longest", engine.lag_s
         )
-        yield _gauge("earmark_queue_streams", "Streams that wait to be listened to", engine.queue_length)
+        yield _gauge(
+            "earmark_load_ratio", "Share of the engine's time that live streams use", engine.load.share
+        )
+        yield _gauge("earmark_queue_streams", "Streams that wait for inference", engine.queue_length)
         for name, help_text, histogram in (
             (
                 "earmark_queue_wait_seconds",
-                "Longest wait of a stream, by round",
+                "Longest queueing delay in each round of the engine, in seconds",
                 counters.queue_wait_s,
             ),
-            ("earmark_batch_streams", "Streams in one run of a model", counters.batch_sizes),
-            ("earmark_step_seconds", "Time that one run of a model took", counters.inference_s),
+            ("earmark_batch_streams", "Streams in one inference (batch size)", counters.batch_sizes),
+            ("earmark_step_seconds", "Duration of one inference in seconds", counters.inference_s),
         ):
             family = HistogramMetricFamily(name, help_text)
             _add(family, histogram, ())
             yield family
         yield CounterMetricFamily(
-            "earmark_stalls", "Times that the engine or the event loop stalled", value=watchdog.stalls
+            "earmark_stalls", "Stalls of the engine or the event loop", value=watchdog.stalls
         )
         detections = CounterMetricFamily("earmark_detections", "Detections", labels=("model", "keyword"))
-        info = InfoMetricFamily("earmark_model", "What is loaded", labels=("model",))
+        info = InfoMetricFamily("earmark_model", "Models that new streams use", labels=("model",))
         for model in loaded.models.current:
             meta = model.metadata
             info.add_metric((meta.name,), {"version": meta.version, "sha256": model.sha256})

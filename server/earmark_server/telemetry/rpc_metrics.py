@@ -1,7 +1,7 @@
-"""Counts of all RPCs of a server, health and reflection too, as Prometheus middlewares for gRPC keep them.
+"""Counts all RPCs of a server, health and reflection included, as the Prometheus middlewares for gRPC do.
 
-The names and their meaning are those of go-grpc-middleware's `providers/prometheus`. Messages are counted
-where they are read and written, without a lock: all of it happens on the event loop.
+Names and meanings are those of go-grpc-middleware's `providers/prometheus`. Messages are counted where they
+are deserialized and serialized. Everything happens on the event loop, so no lock is needed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from earmark_server.histogram import Histogram
 from earmark_server.status import DETAILS_KEY, REASONS, broken_call_code, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
-# By whether requests, and answers, are streams.
+    from earmark_server.rpc.handlers import Rpc
+    from earmark_server.status import CallContext
+
+# By whether the requests, and the responses, are streams.
 _TYPES = {
     (False, False): ("unary", grpc.unary_unary_rpc_method_handler, "unary_unary"),
     (True, False): ("client_stream", grpc.stream_unary_rpc_method_handler, "stream_unary"),
@@ -29,10 +32,10 @@ _TYPES = {
     (True, True): ("bidi_stream", grpc.stream_stream_rpc_method_handler, "stream_stream"),
 }
 
-# A lookup takes a millisecond, a stream may last all day.
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 36_000)
+# A lookup takes a millisecond, and a stream may last all day.
+_DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 36_000)
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 CODES = tuple(
     "Canceled"
     if code is grpc.StatusCode.CANCELLED
@@ -41,93 +44,88 @@ CODES = tuple(
     else "".join(word.title() for word in code.name.split("_"))
     for code in grpc.StatusCode
 )
-"""The status codes as Go spells them, which is what dashboards ask for."""
-_SPELLED = dict(zip(grpc.StatusCode, CODES, strict=True))
+"""The status codes in Go's spelling, which dashboards expect."""
+_SPELLING = dict(zip(grpc.StatusCode, CODES, strict=True))
 
 
 class Method:
-    """The counts of one RPC."""
+    """The counters of one RPC."""
 
-    def __init__(self, service: str, name: str, *, takes_stream: bool, gives_stream: bool) -> None:
-        kind, _, _ = _TYPES[takes_stream, gives_stream]
-        self.labels = (kind, service, name)
+    def __init__(self, rpc: Rpc) -> None:
+        kind, _, _ = _TYPES[rpc.streams_requests, rpc.streams_responses]
+        self.labels = (kind, rpc.service, rpc.method)
         """Type, service, method."""
         self.started = self.received = self.sent = 0
         self.handled = dict.fromkeys(CODES, 0)
-        self.seconds = Histogram(_SECONDS)
+        self.seconds = Histogram(_DURATION_BOUNDS_S)
 
-    def reading(self, read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-        """Count what is read."""
+    def counting_deserializer(
+        self, deserialize: Callable[[bytes], object] | None
+    ) -> Callable[[bytes], object]:
+        """Return a deserializer that counts messages; None stands for the identity."""
 
-        def counting(serialized: bytes) -> Any:
+        def count(serialized: bytes) -> object:
             self.received += 1
-            return serialized if read is None else read(serialized)
+            return serialized if deserialize is None else deserialize(serialized)
 
-        return counting
+        return count
 
-    def writing(self, write: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
-        """Count what is written."""
+    def counting_serializer(self, serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
+        """Return a serializer that counts messages; None stands for the identity."""
 
-        def counting(message: Any) -> bytes:
+        def count(message: Any) -> bytes:
             self.sent += 1
-            return message if write is None else write(message)
+            return message if serialize is None else serialize(message)
 
-        return counting
+        return count
 
 
 class RpcMetrics(grpc.aio.ServerInterceptor):
-    """Counts the RPCs of some services; to be the first of a server's interceptors."""
+    """Counts the RPCs of some services. It must be the first interceptor of a server."""
 
-    def __init__(self, services: Iterable[tuple[str, Any]]) -> None:
-        """`services`: their descriptors, under the names that they are called by.
-
-        Calls of others are not counted: what clients make up must not take memory.
-        """
-        self.methods = {
-            f"/{name}/{method.name}": Method(
-                name, method.name, takes_stream=method.client_streaming, gives_stream=method.server_streaming
-            )
-            for name, service in services
-            for method in service.methods
-        }
+    def __init__(self, rpcs: Iterable[Rpc]) -> None:
+        """`rpcs`: the RPCs to count. Others are not counted, so that invented names need no memory."""
+        self.methods = {f"/{rpc.service}/{rpc.method}": Method(rpc) for rpc in rpcs}
         self.refusals = Counter(dict.fromkeys(REASONS, 0))
-        """Calls that ended with an error of the contract, by its reason."""
+        """Calls that ended with an error of earmark.v1, by its reason."""
 
     async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Put the counting around a call."""
+        """Return a handler that counts the call."""
         handler = await continuation(handler_call_details)
         method = self.methods.get(handler_call_details.method)
         if handler is None or method is None:
             return handler
-        _, make, field = _TYPES[handler.request_streaming, handler.response_streaming]
-        return make(
-            self._counted(getattr(handler, field), method),
-            request_deserializer=method.reading(handler.request_deserializer),
-            response_serializer=method.writing(handler.response_serializer),
+        _, make_handler, attribute = _TYPES[handler.request_streaming, handler.response_streaming]
+        return make_handler(
+            self._counting_behavior(getattr(handler, attribute), method),
+            request_deserializer=method.counting_deserializer(handler.request_deserializer),
+            response_serializer=method.counting_serializer(handler.response_serializer),
         )
 
-    def _counted(self, behaviour: Any, method: Method) -> Any:
-        # gRPC looks at what kind of function it is.
-        if inspect.isasyncgenfunction(behaviour):
+    def _counting_behavior(self, behavior: Callable[..., Any], method: Method) -> Callable[..., Any]:
+        # gRPC treats an asynchronous generator and a coroutine function differently.
+        if inspect.isasyncgenfunction(behavior):
 
-            async def generate(request: Any, context: Any) -> Any:
+            async def generate(request: object, context: CallContext) -> AsyncIterator[object]:
                 with self._counting(method, context):
-                    async for response in behaviour(request, context):
+                    async for response in behavior(request, context):
                         yield response
 
             return generate
 
-        async def answer(request: Any, context: Any) -> Any:
+        async def call(request: object, context: CallContext) -> object:
             with self._counting(method, context):
-                return await behaviour(request, context)
+                return await behavior(request, context)
 
-        return answer
+        return call
 
     @contextlib.contextmanager
-    def _counting(self, method: Method, context: Any) -> Iterator[None]:
-        begun_s = time.perf_counter()
+    def _counting(self, method: Method, context: CallContext) -> Iterator[None]:
+        started_s = time.perf_counter()
         method.started += 1
         code = grpc.StatusCode.UNKNOWN
         try:
@@ -138,15 +136,15 @@ class RpcMetrics(grpc.aio.ServerInterceptor):
             raise
         except grpc.aio.AbortError:
             code = _code(context)
-            reason = reason_of(dict(context.trailing_metadata()).get(DETAILS_KEY))
-            if reason is not None:
-                self.refusals[reason] += 1
+            details = dict(context.trailing_metadata()).get(DETAILS_KEY)
+            if isinstance(details, bytes):
+                self.refusals[reason_of(details)] += 1
             raise
         finally:
-            method.handled[_SPELLED[code]] += 1
-            method.seconds.add(time.perf_counter() - begun_s)
+            method.handled[_SPELLING[code]] += 1
+            method.seconds.add(time.perf_counter() - started_s)
 
 
-def _code(context: Any) -> grpc.StatusCode:
-    code = context.code()  # nothing, or a number, where nobody has set one
-    return code if isinstance(code, grpc.StatusCode) else _CODES[code or 0]
+def _code(context: CallContext) -> grpc.StatusCode:
+    code: grpc.StatusCode | int | None = context.code()  # a number or None if no code was set
+    return code if isinstance(code, grpc.StatusCode) else _CODES_BY_NUMBER[code or 0]

@@ -285,7 +285,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: P
         ({"tls_client_ca": "a"}, "tls_client_ca needs tls_certificate"),
         ({"insecure": True, "tls_certificate": "c", "tls_key": "k"}, "contradict each other"),
         ({"open_health": True}, "open_health needs token_file"),
-        ({"host": "0.0.0.0"}, "add --tls-certificate and --tls-key"),
+        ({"host": "0.0.0.0"}, "Add --tls-certificate and --tls-key"),
         ({"host": "0.0.0.0", "token_file": "t"}, "nothing here is encrypted"),
     ],
 )
