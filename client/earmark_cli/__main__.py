@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from earmark_client.errors import EarmarkError
 
     from earmark_cli.command_line import build_parser
+    from earmark_cli.output.console import notice
 
     for stream in (sys.stdout, sys.stderr):
         # Do not fail on characters, of a file name for example, that the terminal's encoding lacks.
@@ -29,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except EarmarkError as error:
-        print(f"earmark: {error}", file=sys.stderr)
+        notice(f"earmark: {error}")
         return _EXIT_FAILURE
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except OSError as error:
         # The output cannot be written. This is no error if its reader has closed the pipe.
         if not isinstance(error, BrokenPipeError):
-            print(f"earmark: the results cannot be written: {error.strerror}", file=sys.stderr)
+            notice(f"earmark: the results cannot be written: {error.strerror}")
         # Python flushes the output again at exit, which would print another error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_FAILURE

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from importlib.metadata import version
+from typing import NoReturn
 
 from earmark_cli import classify, completion, demo, health, listen, models, spot, web
+from earmark_cli.output.console import printable
 from earmark_cli.plot import command as plot
 from earmark_cli.tune import command as tune
 
@@ -27,9 +29,16 @@ results go to standard output, notices and errors to standard error
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that escapes control characters in its error messages, which quote the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; the parsed `run` is the function of the chosen command."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="earmark",
         description=_DESCRIPTION,
         epilog=_EPILOG,

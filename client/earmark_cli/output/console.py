@@ -1,20 +1,41 @@
-"""Lines on standard output, notices on standard error, and what the terminals can show."""
+"""Lines on standard output and notices on standard error.
+
+Names of files and texts of servers may contain terminal control sequences, which could clear the screen or
+set its title. Everything that is printed therefore passes through `printable`.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import IO
 
+# Control characters (C0, DEL, C1), line and paragraph separators, and characters that reorder text.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters escaped, such as ESC as \x1b."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
 
 def print_line(text: str) -> None:
-    """Print a line of the results at once, because a detection is news."""
-    print(text, flush=True)
+    """Print a line of the results, with control characters escaped."""
+    print_escaped(printable(text))
+
+
+def print_escaped(line: str) -> None:
+    """Print a line that is printable, or contains only our own control sequences.
+
+    The line is flushed, because a detection must be visible at once.
+    """
+    print(line, flush=True)
 
 
 def notice(text: str) -> None:
-    """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line on standard error, with control characters escaped."""
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def is_terminal(stream: IO[str]) -> bool:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Self
 from earmark_client.audio import Silence
 from earmark_client.errors import RecordingError
 
-from earmark_cli.output.console import notice
+from earmark_cli.output.console import notice, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -149,7 +149,7 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
 
 
 def _label(detection: Detection) -> str:
-    return f"{detection.keyword} {detection.confidence:.2f}"
+    return f"{printable(detection.keyword)} {detection.confidence:.2f}"
 
 
 def _header(rate_hz: int, data_bytes: int, more_bytes: int) -> bytes:

@@ -20,7 +20,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from earmark_cli.output.console import format_duration, is_terminal
+from earmark_cli.output.console import format_duration, is_terminal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,7 +60,7 @@ class LiveDisplay:
         total_s: float | None,
         is_live: bool,
     ) -> None:
-        self._name, self._total_s, self._is_live = name, total_s, is_live
+        self._name, self._total_s, self._is_live = printable(name), total_s, is_live
         self._format = audio_format
         self._begin_s = time.monotonic()
         self._partial_frame = b""
@@ -146,7 +146,7 @@ class LiveDisplay:
             case Detection():
                 self._detections += 1
             case Reconnecting():
-                self._state = f"reconnecting, attempt {event.attempt}: {event.cause}"
+                self._state = f"reconnecting, attempt {event.attempt}: {printable(event.cause)}"
                 self._state_style = "yellow"
             case Resumed():
                 self._state, self._state_style = f"resumed after {event.outage_s:.1f} s", "green"
@@ -191,14 +191,16 @@ class LiveDisplay:
         if self._total_s is not None:
             rows.append(self._progress_row(width, ascii_only))
         if self._is_live:
-            label_width = max(map(len, [*self._scores, "level"]))
+            label_width = max(len(printable(label)) for label in [*self._scores, "level"])
             rows.append(self._level_row(label_width, width, ascii_only))
             best = sorted(self._scores, key=self._scores.__getitem__, reverse=True)[:_SHOWN_KEYWORDS]
             for keyword in best:
                 score, threshold = self._scores[keyword], self._thresholds[keyword]
                 style = "bold green" if score >= threshold else "cyan"
                 bar = _bar(score, width - label_width - 8, style, ascii_only, mark=threshold)
-                rows.append(Text.assemble(f"  {keyword:<{label_width}} ", bar, (f" {score:.2f}", style)))
+                rows.append(
+                    Text.assemble(f"  {printable(keyword):<{label_width}} ", bar, (f" {score:.2f}", style))
+                )
         for row in rows:
             row.no_wrap, row.overflow = True, "ellipsis"
         yield Group(*rows[: max(1, console.height - 1)])

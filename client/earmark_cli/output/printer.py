@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from earmark_cli.output.console import is_terminal, notice, print_line
+from earmark_cli.output.console import is_terminal, notice, print_escaped, print_line, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -49,15 +49,15 @@ class TextPrinter:
 
     def started(self, source: str, started: Started) -> None:
         """Print the heading of a stream."""
-        self._keyword_width = max((len(active.keyword) for active in started.keywords), default=0)
+        self._keyword_width = max((len(printable(active.keyword)) for active in started.keywords), default=0)
         if self._with_headings:
             print_line(source)
 
     def detection(self, _source: str, detection: Detection) -> None:
         """Print a detection."""
-        print_line(
+        print_escaped(
             f"{detection.start_s:8.2f} s {_EN_DASH} {detection.end_s:.2f} s  "
-            f"{self._before}{detection.keyword:<{self._keyword_width}}{self._after}  "
+            f"{self._before}{printable(detection.keyword):<{self._keyword_width}}{self._after}  "
             f"{detection.confidence:.2f}"
         )
 
@@ -159,7 +159,8 @@ def make_printer(args: argparse.Namespace, *, with_headings: bool = False) -> Pr
 
 def print_json(kind: str, **fields: Any) -> None:
     """Print a JSON line of a type of docs/output.schema.json."""
-    print_line(json.dumps({"type": kind, **_rounded(fields)}))
+    # JSON escapes all control characters but one.
+    print_escaped(json.dumps({"type": kind, **_rounded(fields)}).replace("\x7f", "\\u007f"))
 
 
 def _rounded(value: Any) -> Any:

@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from earmark_cli.output.console import is_terminal
+from earmark_cli.output.console import is_terminal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,8 +19,9 @@ def progress_bar(name: str, total: float) -> Iterator[Callable[[float], object]]
         yield lambda _: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=total)
+        task = progress.add_task(escape(printable(name)), total=total)
         yield lambda done: progress.update(task, completed=done)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from earmark_cli.output.console import printable
 from earmark_cli.plot.spectrogram import BANDS, band_hz, mel_spectrogram
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ _MIN_INCHES, _MAX_INCHES = 10.0, 60.0
 
 def write_image(timeline: Timeline, path: Path) -> None:
     """Write the image. Raises OSError if that fails."""
-    draw(timeline).savefig(path, dpi=_DPI)
+    # Names may contain $, which matplotlib would parse as mathematics.
+    with rc_context({"text.parse_math": False}):
+        draw(timeline).savefig(path, dpi=_DPI)
 
 
 def draw(timeline: Timeline) -> Figure:
@@ -44,7 +48,7 @@ def draw(timeline: Timeline) -> Figure:
     wave.fill_between(times_s, envelope[:, 0] / 127, envelope[:, 1] / 127, color=_WAVE, linewidth=0)
     wave.set(ylim=(-1, 1), yticks=[], xlim=(start_s, end_s))
     wave.set_ylabel("waveform", rotation=0, ha="right", va="center")
-    wave.set_title(f"{timeline.name}: {timeline.summary}", loc="left", fontsize=10, pad=28)
+    wave.set_title(printable(f"{timeline.name}: {timeline.summary}"), loc="left", fontsize=10, pad=28)
 
     mel.imshow(
         mel_spectrogram(timeline.samples, timeline.sample_rate_hz, columns),
@@ -68,7 +72,7 @@ def draw(timeline: Timeline) -> Figure:
         axes.axhline(active.threshold, color=_THRESHOLD, linewidth=1, linestyle=(0, (5, 3)))
         axes.set(ylim=(0, 1.08), yticks=[0, 1])
         axes.tick_params(labelsize=7)
-        axes.set_ylabel(active.keyword, rotation=0, ha="right", va="center")
+        axes.set_ylabel(printable(active.keyword), rotation=0, ha="right", va="center")
     free_s = 0.0  # where the lower of two lines of names is free
     for detection in track.detections:
         for axes in (wave, rows_by_keyword[detection.keyword]):
@@ -81,7 +85,7 @@ def draw(timeline: Timeline) -> Figure:
             )
         line = 0 if detection.start_s >= free_s else 1
         above = (start_s + detection.start_s, 1.06 + 0.14 * line)
-        wave.annotate(detection.keyword, above, xycoords=("data", "axes fraction"), fontsize=8)
+        wave.annotate(printable(detection.keyword), above, xycoords=("data", "axes fraction"), fontsize=8)
         if line == 0:
             free_s = detection.start_s + len(detection.keyword) * _LETTER_INCHES * timeline.duration_s / width
     figure.axes[-1].set_xlabel(

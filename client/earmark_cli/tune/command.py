@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from earmark_client.recording import Recording
 from earmark_cli.audio_sources import concerns_one_recording
 from earmark_cli.connection import connected
 from earmark_cli.options import add_command, json_option, model_option, number, server_options
+from earmark_cli.output.console import print_line
 from earmark_cli.output.printer import make_printer
 from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.score_track import collect_scores
@@ -94,11 +96,11 @@ def run(args: argparse.Namespace) -> int:
             print_points_as_json(scores, proposed)
         else:
             print_points(scores, proposed)
-    options = [f"--keyword {scores.active.keyword}={proposed.threshold:g}" for scores, proposed in tuned]
-    command = f"earmark listen {' '.join(options)}"
+    settings = [f"{scores.active.keyword}={proposed.threshold:g}" for scores, proposed in tuned]
+    command = "earmark listen " + " ".join(f"--keyword {shlex.quote(setting)}" for setting in settings)
     if not args.json:
         warn(all_scores.values(), args.fa_per_hour)
-        print(command)
+        print_line(command)
     if write_plot:
         try:
             write_plot(tuned, args.folder.resolve().name, command, args.out)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from earmark_cli.output.console import printable
 from earmark_cli.output.html_page import html_page
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def write_det_plot(
 
     Raises OSError if that fails.
     """
-    figure = draw(tuned, title)
+    # Names may contain $, which matplotlib would parse as mathematics.
+    with rc_context({"text.parse_math": False}):
+        figure = draw(tuned, printable(title))
     if path.suffix != ".html":
         figure.savefig(path, dpi=110)
         return
@@ -37,7 +40,7 @@ def write_det_plot(
     with rc_context({"svg.fonttype": "none"}):  # keep text as text
         figure.savefig(svg, format="svg")
     drawing = svg.getvalue()
-    body = f"{drawing[drawing.index('<svg') :]}\n<pre>{escape(text)}</pre>"
+    body = f"{drawing[drawing.index('<svg') :]}\n<pre>{escape(printable(text))}</pre>"
     path.write_text(html_page(title, body, style=_STYLE), encoding="utf-8")
 
 
@@ -52,7 +55,7 @@ def draw(tuned: list[tuple[KeywordScores, OperatingPoint]], title: str) -> Figur
     for axes in grid[len(tuned) :]:
         axes.axis("off")
     for axes, (scores, proposed) in zip(grid, tuned, strict=False):
-        axes.set_title(scores.active.keyword, loc="left", fontsize=9)
+        axes.set_title(printable(scores.active.keyword), loc="left", fontsize=9)
         axes.set(ylim=(-0.03, 1.03), yticks=[0, 0.5, 1], yticklabels=["0%", "50%", "100%"])
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
