@@ -66,7 +66,7 @@ RUN /opt/build/bin/hatchling build --target wheel --directory /wheel \
  && mkdir -p /training/bin "/training/${PWD#/code}" \
  && mv earmark_spotter/models/default.onnx /training/bundled.onnx \
  && ln -s /opt/earmark/model.onnx earmark_spotter/models/default.onnx \
- && cp -r earmark_spotter "/training/${PWD#/code}" && mv earmark_training "/training/${PWD#/code}" \
+ && cp -r earmark_spotter earmark_audio "/training/${PWD#/code}" && mv earmark_training "/training/${PWD#/code}" \
  && mv /code/bin/earmark-train /training/bin \
  && python -m compileall -q --invalidation-mode unchecked-hash /code /training
 
