@@ -32,15 +32,15 @@ def main() -> None:
         response = client.spot(recording)
         spot_ms = 1000 * (time.perf_counter() - begin_s)
         latency = latency_ms(client)
-    said = [word for word in words if word in {one.keyword for one in model.keywords}]
-    heard = [one.keyword for one in response.detections]
-    right = sum(run.size for run in SequenceMatcher(None, said, heard).get_matching_blocks())
+    spoken = [word for word in words if word in {one.keyword for one in model.keywords}]
+    detected = [one.keyword for one in response.detections]
+    correct = sum(run.size for run in SequenceMatcher(None, spoken, detected).get_matching_blocks())
     metrics = {
         "model": model.name,
         "model_version": model.version,
-        "said": said,
-        "heard": heard,
-        "right": right,
+        "said": spoken,
+        "heard": detected,
+        "right": correct,
         "audio_s": response.audio_s,
         "spot_ms": round(spot_ms, 3),
         "classify_one_second": {name: round(value, 3) for name, value in latency.items()},
@@ -48,10 +48,10 @@ def main() -> None:
     (out / "response.json").write_text(json.dumps(asdict(response), indent=1) + "\n")
     (out / "inference_metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     print(json.dumps(metrics))
-    if not said:
+    if not spoken:
         sys.exit(f"{model.name} has none of the keywords {', '.join(words)}: choose others (WORDS)")
-    if right < MIN_RECALL * len(said):
-        sys.exit(f"spoken: {' '.join(said)}; detected: {' '.join(heard)}")
+    if correct < MIN_RECALL * len(spoken):
+        sys.exit(f"spoken: {' '.join(spoken)}; detected: {' '.join(detected)}")
 
 
 if __name__ == "__main__":
