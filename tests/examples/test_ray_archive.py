@@ -91,6 +91,6 @@ def test_a_run_processes_only_recordings_without_rows(
         assert {row["audio_s"] for row in found[name]} == {3.0}
     assert [row["keyword"] for row in found["one.wav"]] == ["low", "mid"]
     assert [row["keyword"] for row in found["none.ogg"]] == [None]
-    assert "not a recording that can be read" in found["broken.wav"][0]["error"]
+    assert "not a recording" in found["broken.wav"][0]["error"]
     assert [row["keyword"] for row in found["done.wav"]] == ["high"]
     assert run().splitlines() == ["0 of 5 recordings to process"]
