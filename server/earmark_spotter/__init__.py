@@ -20,8 +20,9 @@ from earmark_spotter.metadata import ModelMetadata
 from earmark_spotter.model import SpotterModel
 from earmark_spotter.recording import INCOMPLETE, DecodedRecording, decode_recording, read_recording
 from earmark_spotter.resume import ResumePoint
+from earmark_spotter.sample_time import offset_ns
 from earmark_spotter.spotter import Spotter, classify, score_recording
-from earmark_spotter.stream import StreamProgress, StreamState, offset_ns
+from earmark_spotter.stream import StreamProgress, StreamState
 
 __all__ = [
     "INCOMPLETE",

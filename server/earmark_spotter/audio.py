@@ -11,9 +11,11 @@ import numpy as np
 from earmark_audio import channel_problem, mix_down, rate_problem, sample_problem
 
 from earmark_spotter.errors import AudioError, EncodingError, SampleRateError
+from earmark_spotter.resampler import Resampler, is_silent, materialize
 
 if TYPE_CHECKING:
     from earmark_spotter.model import Float32Array
+    from earmark_spotter.resampler import AudioPiece
 
 _INT16_SCALE = np.float32(1 / 32768)
 
@@ -101,13 +103,8 @@ class AudioDecoder:
         """Samples per channel received so far, at the input's rate, including silence."""
         self._frame_bytes = audio_format.frame_bytes
         self._rest = b""
-        self._resampler: Any = None
-        if audio_format.sample_rate_hz != target_rate_hz:
-            import soxr
-
-            self._resampler = soxr.ResampleStream(
-                audio_format.sample_rate_hz, target_rate_hz, 1, dtype="float32", quality="HQ"
-            )
+        rate_hz = audio_format.sample_rate_hz
+        self._resampler = None if rate_hz == target_rate_hz else Resampler(rate_hz, target_rate_hz)
 
     def decode(self, data: bytes) -> Float32Array:
         """Decode bytes of any length to samples at the target rate, [n].
@@ -122,20 +119,14 @@ class AudioDecoder:
 
         Raises AudioError while a sample is split.
         """
-        self.check_whole()
-        self.received_samples += sample_count
-        return self.resample(np.zeros(sample_count, np.float32))
+        return materialize(self.resample_silence(sample_count))
 
     def flush(self) -> Float32Array:
         """End the stream; return the samples that are left in the resampler, [n].
 
         Raises AudioError if the stream ends inside a sample.
         """
-        self.check_whole()
-        if self._resampler is None:
-            return np.zeros(0, np.float32)
-        rest: Float32Array = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-        return rest
+        return materialize(self.flush_pieces())
 
     def parse(self, data: bytes) -> Float32Array:
         """Decode bytes to float32 mono at the input's own rate, [n], and count them as received."""
@@ -174,10 +165,34 @@ class AudioDecoder:
 
     def resample(self, samples: Float32Array) -> Float32Array:
         """Resample mono samples from the input's rate to the target rate, [n] to [m]."""
-        if self._resampler is None:
-            return samples
-        resampled: Float32Array = self._resampler.resample_chunk(samples)
-        return resampled
+        return materialize(self.resample_pieces(samples))
+
+    def resample_pieces(self, samples: Float32Array) -> list[AudioPiece]:
+        """Resample like `resample`, but return digital silence as a count where it is cheap to find."""
+        if self._resampler is not None:
+            return self._resampler.process(samples)
+        if not samples.shape[0]:
+            return []
+        return [samples.shape[0] if is_silent(samples) else samples]
+
+    def resample_silence(self, sample_count: int) -> list[AudioPiece]:
+        """Process `sample_count` samples of digital silence at the input's rate, at a bounded cost.
+
+        Raises AudioError while a sample is split.
+        """
+        self.check_whole()
+        self.received_samples += sample_count
+        if self._resampler is not None:
+            return self._resampler.process_silence(sample_count)
+        return [sample_count] if sample_count else []
+
+    def flush_pieces(self) -> list[AudioPiece]:
+        """End the stream like `flush`, but return digital silence as a count.
+
+        Raises AudioError if the stream ends inside a sample.
+        """
+        self.check_whole()
+        return [] if self._resampler is None else self._resampler.flush()
 
     def check_whole(self) -> None:
         """Raise AudioError if the last bytes ended inside a sample."""

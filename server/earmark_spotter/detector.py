@@ -204,6 +204,17 @@ class Detector:
             self._frame += 1
         return detections
 
+    def is_constant(self, scores: Float32Array) -> bool:
+        """Return whether all frames of scores, [frames, classes], are equal and reach no threshold."""
+        return bool((scores == scores[0]).all() and not (scores >= self._thresholds).any())
+
+    def skip(self, frame_count: int) -> list[Detection]:
+        """Process frames in which no score reaches its threshold; return the detections."""
+        candidate, self._frame = self._candidate, self._frame + frame_count
+        if candidate is None or self._frame <= candidate.frame + self._hold_frames:
+            return []
+        return [self._decide(candidate)]
+
     def flush(self) -> list[Detection]:
         """Return the detection of the open candidate, if any, at the end of the stream."""
         return [] if self._candidate is None else [self._decide(self._candidate)]

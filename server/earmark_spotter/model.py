@@ -63,9 +63,12 @@ class SpotterModel:
         """The metadata of the model file."""
         self.initial_state: Float32Array = _parse_initial_state(entries[INITIAL_STATE_KEY])
         """The state at the start of a stream and after digital silence, [state_size], read-only."""
+        self.silence_scores: Float32Array
+        """The scores of a step of digital silence in that state, [frames_per_step, classes], read-only."""
         self._check_signature()
         self._check_run()
         self._check_memory()
+        self.initial_state, self.silence_scores = self._settle()
         self.silence_index: int = self._find_silence()
         """The class that digital silence is assigned to."""
 
@@ -181,12 +184,28 @@ class SpotterModel:
         return scores, next_state
 
     def _find_silence(self) -> int:
-        pcm = np.zeros((1, self.metadata.step_samples), np.float32)
-        scores, _ = self._try_step(pcm, self.initial_states(1))
-        index = int(scores[0, -1].argmax())
+        index = int(self.silence_scores[-1].argmax())
         if index in self.metadata.keyword_indices:
             raise ModelError(f"The model assigns silence to the keyword {self.metadata.labels[index]!r}.")
         return index
+
+    def _settle(self) -> tuple[Float32Array, Float32Array]:
+        """Return the state and the scores that digital silence leads to and does not change any more.
+
+        The initial state of the file differs from it by rounding. With the settled state, a stream that
+        skips silence gets the same scores, bit for bit, as one that runs the model on all of it.
+        """
+        meta = self.metadata
+        pcm = np.zeros((1, meta.step_samples), np.float32)
+        state = self.initial_states(1)
+        for _ in range(-(-meta.receptive_field_samples // meta.step_samples) + 1):
+            scores, next_state = self._try_step(pcm, state)
+            if np.array_equal(state, next_state):
+                break
+            state = next_state
+        for array in (state, scores):
+            array.flags.writeable = False
+        return state[0], scores[0]
 
     def _check_memory(self) -> None:
         """Check the initial state and the receptive field, on which resuming streams depends."""

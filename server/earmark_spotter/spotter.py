@@ -98,11 +98,16 @@ class Spotter:
         return self._stream.progress()
 
     def _process(self) -> list[Detection]:
-        detections = []
-        while ready := self._stream.ready_steps:
-            pcm = self._stream.consume(min(ready, _steps_per_call(self.model)))
-            scores, self._model_state = self.model.step(pcm[np.newaxis], self._model_state)
-            detections += self._stream.apply(scores[0])
+        stream, detections = self._stream, []
+        limit = _steps_per_call(self.model)
+        while stream.ready_steps:
+            if steps := stream.steps_to_run(limit):
+                pcm = stream.consume(steps)
+                scores, self._model_state = self.model.step(pcm[np.newaxis], self._model_state)
+                detections += stream.apply(scores[0])
+            else:
+                detections += stream.skip(stream.quiet_steps)
+                self._model_state = self.model.initial_states(1)
         return detections
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,21 +13,19 @@ from earmark_spotter.audio import AudioDecoder, AudioFormat
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector
 from earmark_spotter.errors import AudioError, ResumeError
 from earmark_spotter.resume import ResumePoint, ResumeState, decode_token, encode_token, stream_digest
+from earmark_spotter.sample_queue import SampleQueue
+from earmark_spotter.sample_time import NANOSECONDS, offset_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from earmark_spotter.model import Float32Array, SpotterModel
 
-NANOSECONDS = 1_000_000_000
+_MAX_BLOCK_STEPS = 50
+"""Steps for which scores of silence are generated at once."""
 
 REPLAY_MARGIN_MS = 500
 """Audio replayed beyond the receptive field: the resampler's transient ends within 10 ms (measured)."""
-
-
-def offset_ns(samples: int, sample_rate_hz: int) -> int:
-    """Convert a sample count to nanoseconds, rounded down."""
-    return samples * NANOSECONDS // sample_rate_hz
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +47,15 @@ class StreamState:
     """One stream without inference, which is left to the caller, who may batch several streams.
 
     Push the input (`push_audio`, `push_silence`, and `finish` at the end). While there are
-    `ready_steps`, `consume` some of them, run the model on them with this stream's model state
-    (which starts as `model.initial_state`, also on a resumed stream), and `apply` the scores in
-    the same order. After `finish`, the `apply` of the last steps also returns the last detections.
+    `ready_steps`, `consume` as many as `steps_to_run` returns, run the model on them with this
+    stream's model state (which starts as `model.initial_state`, also on a resumed stream), and
+    `apply` the scores. After `finish`, the last steps also return the last detections.
 
-    It is not thread-safe, with one exception: one thread may push and consume while another
-    one applies.
+    Silence needs no inference. After a receptive field of digital silence, the state of the model
+    is its initial state, and its scores do not change until there is audio again. If
+    `steps_to_run` returns 0, `skip` the `quiet_steps` and set the model state to the initial state.
+
+    It is not thread-safe.
     """
 
     def __init__(
@@ -97,22 +97,33 @@ class StreamState:
 
         self._decoder = AudioDecoder(audio_format, self._rate_hz)
         self._received_samples = 0  # in this call, at the input's rate
-        # Silence that is not generated yet, as sample counts, and the audio after it.
-        self._waiting: deque[int | Float32Array] = deque()
-        self._ready: deque[Float32Array] = deque()
-        self._ready_samples = 0  # at the model's rate
+        # The model starts in the state after digital silence.
+        self._settling_samples = -(-meta.receptive_field_samples // self._step_samples) * self._step_samples
+        self._queue = SampleQueue(consumed_silence=self._settling_samples)
         self._consumed_samples = self._start_s * self._rate_hz  # from the start of the stream's audio
+        self._silence_scores = model.silence_scores
+        self.skips_freely = self._detector.is_constant(model.silence_scores)
+        """Whether `skip` costs the same for any number of steps: silence reaches no threshold."""
         self._finishing = False
         self._end_frame: int | None = None
         self._finished = False
 
     @property
     def ready_steps(self) -> int:
-        """Whole steps that can be consumed now.
+        """Whole steps in the queue, which take memory only when they are consumed if they are silence."""
+        return len(self._queue) // self._step_samples
 
-        A long silence is generated piece by piece and counts about a second at a time.
-        """
-        return self._ready_samples // self._step_samples
+    @property
+    def quiet_steps(self) -> int:
+        """The next steps that need no inference, because a receptive field of silence precedes them."""
+        if self._queue.consumed_silence < self._settling_samples:
+            return 0
+        return self._queue.leading_silence // self._step_samples
+
+    def steps_to_run(self, limit: int) -> int:
+        """Return how many steps to run the model on now: at most `limit`, and none that can be skipped."""
+        step = self._step_samples
+        return self._queue.samples_before_silence(self._settling_samples, step, limit * step) // step
 
     @property
     def finished(self) -> bool:
@@ -160,10 +171,8 @@ class StreamState:
         self._check_open()
         if sample_count < 0:
             raise AudioError(f"The length of a silence must not be negative, but is {sample_count} samples.")
-        self._decoder.check_whole()
+        self._queue.extend(self._decoder.resample_silence(sample_count))
         self._received_samples += sample_count
-        self._waiting.append(sample_count)
-        self._refill()
 
     def finish(self) -> None:
         """End the audio, and append enough silence to detect a word at its very end.
@@ -171,9 +180,11 @@ class StreamState:
         At least one step is ready afterwards. Raises AudioError if a sample is split.
         """
         self._check_open()
-        self._decoder.check_whole()
+        self._queue.extend(self._decoder.flush_pieces())
         self._finishing = True
-        self._refill()
+        steps = max(1, math.ceil((len(self._queue) + self._tail_samples) / self._step_samples))
+        self._queue.append_silence(steps * self._step_samples - len(self._queue))
+        self._end_frame = (self._consumed_samples + len(self._queue)) // self._metadata.frame_samples
 
     def consume(self, step_count: int) -> Float32Array:
         """Remove and return the samples of the next steps, [step_count * step_samples], read-only.
@@ -181,32 +192,47 @@ class StreamState:
         Raises ValueError for more than `ready_steps`.
         """
         wanted = step_count * self._step_samples
-        if not 0 < wanted <= self._ready_samples:
+        if not 0 < wanted <= len(self._queue):
             raise ValueError(f"{step_count} steps were requested, but {self.ready_steps} are ready")
-        self._ready_samples -= wanted
         self._consumed_samples += wanted
-        first = self._ready.popleft()
-        if first.shape[0] > wanted:
-            self._ready.appendleft(first[wanted:])
-            consumed = first[:wanted]
-        elif first.shape[0] == wanted:
-            consumed = first
-        else:
-            consumed = self._join(first, wanted)
-        if self._waiting or self._finishing:
-            self._refill()
-        return consumed
+        return self._queue.consume(wanted)
+
+    def consume_silence(self, step_count: int) -> Float32Array:
+        """Remove quiet steps; return their scores, [frames, classes], for `apply`.
+
+        Raises ValueError for more than `quiet_steps`.
+        """
+        self._drop_silence(step_count)
+        return np.tile(self._silence_scores, (step_count, 1))
+
+    def skip(self, step_count: int) -> list[Detection]:
+        """Remove quiet steps and apply their scores; return the detections.
+
+        Raises ValueError for more than `quiet_steps`.
+        """
+        frames = step_count * self._metadata.frames_per_step
+        if self.skips_freely:
+            self._drop_silence(step_count)
+            replayed = min(frames, max(0, self._detector.frame - self._next_frame))
+            return self._advance(frames, self._detector.skip(frames - replayed))
+        detections = []
+        while step_count:
+            block = min(step_count, _MAX_BLOCK_STEPS)
+            detections += self.apply(self.consume_silence(block))
+            step_count -= block
+        return detections
 
     def apply(self, scores: Float32Array) -> list[Detection]:
         """Process the scores, [frames, classes], of consumed steps; return the detections.
 
         Scores of audio that is replayed from before the resume point are ignored.
         """
-        known = self._detector.frame - self._next_frame
-        self._next_frame += scores.shape[0]
-        if known > 0:
-            scores = scores[known:]
-        detections = self._detector.push(scores)
+        replayed = self._detector.frame - self._next_frame
+        new = scores[replayed:] if replayed > 0 else scores
+        return self._advance(scores.shape[0], self._detector.push(new))
+
+    def _advance(self, frames: int, detections: list[Detection]) -> list[Detection]:
+        self._next_frame += frames
         if self._next_frame == self._end_frame:
             self._finished = True
             detections += self._detector.flush()
@@ -215,11 +241,14 @@ class StreamState:
         length = self._received_at_model_rate()
         return [_clip(detection, length) for detection in detections]
 
-    def progress(self) -> StreamProgress:
-        """Return the position of the stream, with a token to resume it from here.
+    def _drop_silence(self, step_count: int) -> None:
+        if not 0 < step_count <= self.quiet_steps:
+            raise ValueError(f"{step_count} quiet steps were requested, but there are {self.quiet_steps}")
+        self._consumed_samples += step_count * self._step_samples
+        self._queue.drop_silence(step_count * self._step_samples)
 
-        It must not be called while another thread applies scores.
-        """
+    def progress(self) -> StreamProgress:
+        """Return the position of the stream, with a token to resume it from here."""
         snapshot = self._detector.snapshot()
         # Detections are clipped to the end of the audio, which may be right here.
         decided = min(self._detector.decided_sample, self._received_at_model_rate())
@@ -238,49 +267,8 @@ class StreamState:
             raise RuntimeError("the stream is finished: create a new one")
 
     def _push(self, samples: Float32Array) -> None:
-        if not samples.shape[0]:
-            return
         self._received_samples += samples.shape[0]
-        if self._waiting:
-            self._waiting.append(samples)
-        else:
-            self._make_ready(self._decoder.resample(samples))
-
-    def _make_ready(self, samples: Float32Array) -> None:
-        if samples.shape[0]:
-            self._ready.append(samples)
-            self._ready_samples += samples.shape[0]
-
-    def _refill(self) -> None:
-        """Generate pending silence, about a second at a time, and the tail at the end of the audio."""
-        while self._waiting and self._ready_samples < self._rate_hz:
-            item = self._waiting.popleft()
-            if isinstance(item, int):
-                piece = min(item, self._input_rate_hz)
-                if item > piece:
-                    self._waiting.appendleft(item - piece)
-                item = np.zeros(piece, np.float32)
-            self._make_ready(self._decoder.resample(item))
-        if self._finishing and not self._waiting and self._end_frame is None:
-            self._make_tail()
-
-    def _make_tail(self) -> None:
-        self._make_ready(self._decoder.flush())
-        steps = max(1, math.ceil((self._ready_samples + self._tail_samples) / self._step_samples))
-        self._make_ready(np.zeros(steps * self._step_samples - self._ready_samples, np.float32))
-        # Frames that are consumed, but perhaps not applied yet, precede those that are ready.
-        self._end_frame = (self._consumed_samples + self._ready_samples) // self._metadata.frame_samples
-
-    def _join(self, first: Float32Array, wanted: int) -> Float32Array:
-        pieces, missing = [first], wanted - first.shape[0]
-        while missing:
-            piece = self._ready.popleft()
-            if piece.shape[0] > missing:
-                self._ready.appendleft(piece[missing:])
-                piece = piece[:missing]
-            pieces.append(piece)
-            missing -= piece.shape[0]
-        return np.concatenate(pieces)
+        self._queue.extend(self._decoder.resample_pieces(samples))
 
     def _received_at_model_rate(self) -> int:
         """Return the end of the audio received, in samples at the model's rate, rounded up."""

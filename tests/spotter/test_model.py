@@ -20,7 +20,7 @@ def test_a_model_is_loaded_with_its_metadata(tiny_model_path: Path) -> None:
     assert model.metadata.name == "tiny"
     assert model.sha256 == hashlib.sha256(tiny_model_path.read_bytes()).hexdigest()
     assert model.state_size == tiny_model.STATE_SIZE
-    np.testing.assert_array_equal(model.initial_state, tiny_model.initial_state())
+    np.testing.assert_allclose(model.initial_state, tiny_model.initial_state(), atol=1e-6)
 
 
 def test_the_initial_state_is_read_only(tiny: SpotterModel) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_spotter import AudioFormat, Container, Encoding, EncodingError
-from earmark_spotter.stream import NANOSECONDS
+from earmark_spotter.sample_time import NANOSECONDS
 from google.protobuf.message import DecodeError, Message
 
 from earmark_server.status import CallError, attribute_errors_to

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_spotter import Detection, offset_ns
-from earmark_spotter.stream import NANOSECONDS
+from earmark_spotter.sample_time import NANOSECONDS
 from google.protobuf.duration_pb2 import Duration
 
 from earmark_server.inference.events import Finished, Progress, Scores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from earmark_spotter import AudioFormat, Detection, Encoding, resolve_settings
-from earmark_spotter.stream import NANOSECONDS
+from earmark_spotter.sample_time import NANOSECONDS
 
 from earmark_server.credentials.resume_keys import read_resume_keys
 from earmark_server.inference.events import ClipScores, Failed, Finished

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from earmark_spotter import KeywordSetting, ResumePoint, resolve_settings
-from earmark_spotter.stream import NANOSECONDS
+from earmark_spotter.sample_time import NANOSECONDS
 
 from earmark_server.inference.session import SpottingSession
 from earmark_server.rpc.requests import MAX_DURATION_NS
