@@ -25,6 +25,8 @@ class EngineCounters:
 
     processed_audio_s: float = 0.0
     """Audio that was processed, of all streams."""
+    released_bytes: int = 0
+    """Bytes of audio that streams have sent and that are not held any more."""
     open_slots: int = 0
     """Slots of the state pools in use."""
     heartbeat: int = 0

@@ -30,11 +30,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from earmark_server.inference.engine_thread import Command, EngineThread
+from earmark_server.inference.engine_thread import EngineThread
+from earmark_server.inference.handover import Command
 from earmark_server.inference.stream_handle import StreamHandle
 
 if TYPE_CHECKING:
-    from earmark_server.inference.engine_thread import Result
+    from earmark_server.inference.handover import Result
     from earmark_server.inference.session import Session
 
 # How long the event loop collects streams that are due before it wakes the engine, where it may then sleep.
@@ -46,15 +47,22 @@ _MAX_SLEEP_S = 0.02
 _STOP_TIMEOUT_S = 5
 
 
+MAX_PENDING_BYTES = 64 << 20
+"""Default of the memory that the pending audio of all streams may occupy before they are slowed down."""
+
+
 class Engine:
     """Runs inference for any number of streams, with any models; all methods belong to the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
+        """`max_pending_bytes`: beyond it, streams with more than a little pending audio must wait."""
         self._worker = EngineThread(self._deliver_threadsafe)
         self.thread = self._worker.thread
         self.counters = self._worker.counters
         self.load = self._worker.load
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._max_pending_bytes = max_pending_bytes
+        self._added_bytes = 0
         self._handles: set[StreamHandle] = set()
         self._wake_is_scheduled = False
         self._all_live = True  # whether all streams announced since the engine was last woken are live
@@ -73,6 +81,20 @@ class Engine:
     def lag_s(self) -> float:
         """How long the first stream in the queue has waited; 0 if the queue is empty."""
         return self._worker.lag_s
+
+    @property
+    def pending_bytes(self) -> int:
+        """Memory of the pending audio of all streams."""
+        return self._added_bytes - self.counters.released_bytes
+
+    @property
+    def has_byte_capacity(self) -> bool:
+        """Whether the pending audio of all streams occupies less memory than it may."""
+        return self.pending_bytes < self._max_pending_bytes
+
+    def add_pending_bytes(self, count: int) -> None:
+        """Count bytes of audio that a stream holds from now on."""
+        self._added_bytes += count
 
     def start(self) -> None:
         """Start the thread, which reports to the running event loop."""
@@ -146,6 +168,6 @@ class Engine:
         return True
 
     def _deliver(self, results: list[Result]) -> None:
-        for handle, events, parked in results:
+        for handle, events, parked, has_capacity in results:
             if handle in self._handles:
-                handle.deliver(events, parked=parked)
+                handle.deliver(events, parked=parked, has_capacity=has_capacity)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import queue
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from earmark_server.inference.counters import EngineCounters
+from earmark_server.inference.engine_slot import EngineSlot
 from earmark_server.inference.events import Failed
+from earmark_server.inference.handover import Command, Notifications, Result
 from earmark_server.inference.load import Load
 from earmark_server.inference.state_pool import StatePool
 from earmark_server.logs import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from earmark_spotter import SpotterModel
     from earmark_spotter.model import Float32Array
@@ -42,102 +43,6 @@ _MAX_ROUND_S = 1.0
 _MIN_ROUND_S = 0.2
 
 
-class Command(enum.Enum):
-    """An instruction from the event loop about one stream."""
-
-    OPEN = enum.auto()
-    CLOSE = enum.auto()
-    REPORT_CAPACITY = enum.auto()
-    UNPARK = enum.auto()
-    REPORT_PROGRESS = enum.auto()
-
-
-class Result(NamedTuple):
-    """Events of one stream for the event loop; `parked`: the engine waits until they are read."""
-
-    handle: StreamHandle
-    events: Sequence[Event]
-    parked: bool
-
-
-class Notifications:
-    """Streams whose audio became due: the event loop adds them, and the engine's thread removes them.
-
-    A stream is in here at most once. `is_notified` of its handle is set before the stream is added and
-    reset after it was removed. The engine's thread looks at the stream's audio after the reset, so audio
-    that arrives at any moment is either announced or seen.
-    """
-
-    def __init__(self) -> None:
-        self._handles: deque[StreamHandle] = deque()
-
-    def __len__(self) -> int:
-        return len(self._handles)
-
-    @property
-    def oldest_s(self) -> float:
-        """The time at which the first stream was added; infinity if there is none."""
-        try:
-            return self._handles[0].notified_s
-        except IndexError:
-            return float("inf")
-
-    def add(self, handle: StreamHandle) -> None:
-        """Add a stream; on the event loop only."""
-        if not handle.is_notified:
-            handle.is_notified = True
-            handle.notified_s = time.monotonic()
-            self._handles.append(handle)
-
-    def pop(self) -> StreamHandle | None:
-        """Remove and return the first stream, None if there is none; on the engine's thread only."""
-        if not self._handles:
-            return None
-        handle = self._handles.popleft()
-        handle.is_notified = False
-        return handle
-
-
-class EngineSlot:
-    """A stream's place in the engine. It belongs to the engine's thread, which alone reads and writes it."""
-
-    __slots__ = (
-        "handle",
-        "has_failed",
-        "index",
-        "is_parked",
-        "is_queued",
-        "made_events",
-        "queued_s",
-        "session",
-        "wants_capacity",
-    )
-
-    def __init__(self, handle: StreamHandle, index: int) -> None:
-        self.handle = handle
-        self.session = handle.session
-        self.index = index
-        """The row in the state pool; -1 once the stream is closed."""
-        self.is_queued = False
-        self.queued_s = 0.0
-        self.is_parked = False
-        """Whether inference waits until the call has read its events."""
-        self.has_failed = False
-        self.wants_capacity = False
-        """Whether the call waits for capacity."""
-        self.made_events = 0
-
-    @property
-    def can_run(self) -> bool:
-        """Whether the stream may be processed at all."""
-        return self.index >= 0 and not self.is_parked and not self.has_failed
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the stream should be queued for inference now."""
-        return (self.handle.is_due or self.wants_capacity) and self.session.has_pending
-
-
 class EngineThread:
     """The thread that owns all slots, the queue and the state pools, and the ways to reach it."""
 
@@ -157,6 +62,7 @@ class EngineThread:
         self._slots: dict[StreamHandle, EngineSlot] = {}
         self._queue: deque[EngineSlot] = deque()
         self._pools: WeakKeyDictionary[SpotterModel, StatePool] = WeakKeyDictionary()
+        self._waiting: dict[EngineSlot, None] = {}  # the streams that wait for capacity
 
     # Called by the event loop.
 
@@ -237,22 +143,26 @@ class EngineThread:
 
     def _execute(self, handle: StreamHandle, command: Command) -> None:
         if command is Command.OPEN:
-            slot = self._slots[handle] = EngineSlot(handle, self._pool(handle.session.model).acquire())
-            self.counters.open_slots += 1
-            self._queue_if_due(slot)  # audio may have arrived before the stream had a slot
+            self._open(handle)
             return
-        slot_or_none = self._slots.get(handle)
-        if slot_or_none is None:
+        slot = self._slots.get(handle)
+        if slot is None:
+            # Opening the stream failed.
+            if command is Command.CLOSE:
+                self.counters.released_bytes += handle.sent_bytes
             return
-        slot = slot_or_none
         match command:
             case Command.CLOSE:
                 del self._slots[handle]
                 self._pool(slot.session.model).release(slot.index)
                 slot.index = -1
                 self.counters.open_slots -= 1
+                self._release_bytes(slot, handle.sent_bytes)
+                self._waiting.pop(slot, None)
+                self._report_capacity()
             case Command.REPORT_CAPACITY:
                 slot.wants_capacity = True
+                self._waiting[slot] = None
                 self._report([(slot, [])])
                 self._queue_if_due(slot)
             case Command.UNPARK:
@@ -262,6 +172,11 @@ class EngineThread:
                 progress = slot.session.progress()
                 if progress is not None:
                     self._report([(slot, [progress])])
+
+    def _open(self, handle: StreamHandle) -> None:
+        slot = self._slots[handle] = EngineSlot(handle, self._pool(handle.session.model).acquire())
+        self.counters.open_slots += 1
+        self._queue_if_due(slot)  # audio may have arrived before the stream had a slot
 
     def _pool(self, model: SpotterModel) -> StatePool:
         pool = self._pools.get(model)
@@ -278,7 +193,12 @@ class EngineThread:
 
     def _queue_if_due(self, slot: EngineSlot, since_s: float | None = None) -> None:
         """Append a stream to the queue unless it is there or need not be; the one place that appends."""
-        if not slot.is_queued and slot.can_run and slot.is_due:
+        try:
+            is_due = not slot.is_queued and slot.can_run and slot.is_due
+        except Exception as error:
+            self._fail(slot.handle, error)
+            return
+        if is_due:
             slot.is_queued = True
             slot.queued_s = time.monotonic() if since_s is None else since_s
             self._queue.append(slot)
@@ -290,30 +210,56 @@ class EngineThread:
         live_count = 0
         # Streams of one model with equally many steps make a batch.
         batches: dict[tuple[int, int], list[tuple[EngineSlot, Float32Array]]] = {}
+        done: list[EngineSlot] = []
         for _ in range(count):
             self.counters.heartbeat += 1
             slot = self._queue.popleft()
             slot.is_queued = False
             if not slot.can_run:
                 continue
-            handle, session = slot.handle, slot.session
+            session = slot.session
             try:
-                handle.pace.update(now_s, handle.sent_ns, has_ended=handle.has_ended)
-                live_count += handle.pace.is_live
+                live_count += slot.update_pace(now_s)
                 steps = session.prepare(limit_s)
+                self._release_bytes(slot, session.pending.released_bytes)
                 if steps:
                     batch = batches.setdefault((id(session.model), steps), [])
                     batch.append((slot, session.consume(steps)))
+                elif session.is_quiet:
+                    self._report([(slot, self._skip_quiet(slot))])
+                    done.append(slot)
             except Exception as error:
-                self._fail(handle, error)
+                self._fail(slot.handle, error)
         for batch in batches.values():
             self.counters.heartbeat += 1
             self._report(self._process(batch))
-            # Newly announced streams go before these, which had their turn.
-            self._queue_notified()
-            for slot, _ in batch:
-                self._queue_if_due(slot)
+            done += [slot for slot, _ in batch]
+        # Newly announced streams go before these, which had their turn.
+        self._queue_notified()
+        for slot in done:
+            self._queue_if_due(slot)
+        self._report_capacity()
         return live_count / count
+
+    def _skip_quiet(self, slot: EngineSlot) -> list[Event]:
+        """Process a stream's quiet steps; return the events."""
+        session = slot.session
+        self._pool(session.model).reset(slot.index)
+        before = session.processed_samples
+        events = session.skip_quiet()
+        seconds = (session.processed_samples - before) / session.audio_format.sample_rate_hz
+        self.counters.processed_audio_s += seconds
+        return events
+
+    def _release_bytes(self, slot: EngineSlot, released_bytes: int) -> None:
+        """Count the audio that a stream does not hold any more; `released_bytes`: since its start."""
+        self.counters.released_bytes += released_bytes - slot.released_bytes
+        slot.released_bytes = released_bytes
+
+    def _report_capacity(self) -> None:
+        """Tell the calls that wait for capacity if there is some."""
+        if self._waiting:
+            self._report([(slot, []) for slot in self._waiting])
 
     def _process(self, batch: list[tuple[EngineSlot, Float32Array]]) -> list[tuple[EngineSlot, list[Event]]]:
         """Run the model on a batch; return the events of each stream."""
@@ -352,7 +298,7 @@ class EngineThread:
         """End a stream with an error; no other stream is affected."""
         slot = self._slots.get(handle)
         if slot is None:
-            self._send([Result(handle, [Failed(error)], parked=False)])
+            self._send([Result(handle, [Failed(error)], parked=False, has_capacity=False)])
         else:
             self._report([(slot, [Failed(error)])])
 
@@ -360,21 +306,30 @@ class EngineThread:
         """Pass results to the event loop in one call, and in none if there is nothing to tell."""
         news = []
         for slot, events in results:
-            handle = slot.handle
-            if events and isinstance(events[-1], Failed):
-                slot.has_failed = True
-            else:
-                slot.made_events += len(events)
-                unread = slot.made_events - handle.consumed_events
-                is_parked_now = unread > MAX_UNREAD_EVENTS and not slot.is_parked
-                frees_capacity = slot.wants_capacity and handle.has_capacity
-                slot.is_parked = slot.is_parked or is_parked_now
-                slot.wants_capacity = slot.wants_capacity and not frees_capacity
-                if not (events or is_parked_now or frees_capacity):
-                    continue
-            news.append(Result(handle, events, slot.is_parked))
+            try:
+                result = self._result(slot, events)
+            except Exception as error:
+                result = self._result(slot, [Failed(error)])
+            if result is not None:
+                news.append(result)
         if news:
             self._send(news)
+
+    def _result(self, slot: EngineSlot, events: list[Event]) -> Result | None:
+        if events and isinstance(events[-1], Failed):
+            slot.has_failed = True
+            return Result(slot.handle, events, parked=False, has_capacity=False)
+        slot.made_events += len(events)
+        unread = slot.made_events - slot.handle.consumed_events
+        is_parked_now = unread > MAX_UNREAD_EVENTS and not slot.is_parked
+        slot.is_parked = slot.is_parked or is_parked_now
+        has_capacity = slot.frees_capacity
+        if has_capacity:
+            slot.wants_capacity = False
+            self._waiting.pop(slot, None)
+        if events or is_parked_now or has_capacity:
+            return Result(slot.handle, events, slot.is_parked, has_capacity)
+        return None
 
     def _send(self, results: list[Result]) -> None:
         if not self._deliver(results):

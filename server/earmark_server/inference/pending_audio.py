@@ -38,8 +38,8 @@ Input: TypeAlias = "bytes | Float32Array | Silence | End"
 class PendingAudio:
     """The queue of a call's input. The event loop appends to it; the engine's thread decodes it step by step.
 
-    Input is decoded only as far as the next inference needs it, so that a long message does not occupy
-    several times its size.
+    Input is decoded only as far as the next inference needs it, so that a message occupies its own size
+    and not a multiple of it.
     """
 
     def __init__(self, state: StreamState, model: SpotterModel, audio_format: AudioFormat) -> None:
@@ -49,6 +49,8 @@ class PendingAudio:
         self._step_s = model.metadata.step_ms / 1000
         self._items: deque[Input] = deque()
         self._position = 0  # in the first item
+        self.released_bytes = 0
+        """Bytes of all items that are decoded completely; written by the engine's thread."""
 
     def __len__(self) -> int:
         """Return the number of messages that are not decoded yet."""
@@ -59,7 +61,10 @@ class PendingAudio:
         self._items.append(item)
 
     def decode(self, limit_s: float) -> int:
-        """Decode input for about `limit_s` of audio; return how many steps are ready, 0 if none."""
+        """Decode input for about `limit_s` of audio; return for how many steps to run the model.
+
+        0 means that more input is needed, or that the next steps are quiet.
+        """
         state, items = self._state, self._items
         # The small addend keeps a limit of a whole number of steps from being rounded down by one.
         limit = max(1, int(limit_s / self._step_s + 0.01))
@@ -69,23 +74,29 @@ class PendingAudio:
                 state.push_audio(self._next_bytes(item))
             elif isinstance(item, np.ndarray):
                 state.push_samples(item[self._next_piece(len(item), self._piece_samples)])
+                if not self._position:
+                    self.released_bytes += item.nbytes
             else:
                 items.popleft()
                 if isinstance(item, Silence):
                     state.push_silence(item.samples)
                 else:
                     state.finish()
-        return min(state.ready_steps, limit)
+        return state.steps_to_run(limit)
 
     def _next_bytes(self, first: bytes) -> bytes:
         """Remove and return one piece: a part of a long message, or several short messages joined."""
         if len(first) > self._piece_bytes:
-            return first[self._next_piece(len(first), self._piece_bytes)]
+            piece = first[self._next_piece(len(first), self._piece_bytes)]
+            if not self._position:
+                self.released_bytes += len(first)
+            return piece
         messages, free = [], self._piece_bytes
         while self._items and isinstance(item := self._items[0], bytes) and len(item) <= free:
             messages.append(item)
             free -= len(item)
             self._items.popleft()
+            self.released_bytes += len(item)
         return b"".join(messages)
 
     def _next_piece(self, length: int, size: int) -> slice:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from earmark_spotter import ClipClassifier, StreamState, offset_ns
-from earmark_spotter.stream import NANOSECONDS
+from earmark_spotter.sample_time import NANOSECONDS
 
 from earmark_server.inference.events import ClipScores, Finished, Progress, Scores
 from earmark_server.inference.pending_audio import PendingAudio
@@ -24,13 +24,20 @@ if TYPE_CHECKING:
     from earmark_server.inference.pending_audio import Input
 
 # Upper bound on the audio that waits for the next inference, regardless of the model's peak hold.
-_MAX_WAIT_NS = NANOSECONDS * 2 // 5
+_MAX_WAIT_S = 0.4
+
+# Steps of silence whose scores are generated at once, where they are needed.
+_MAX_QUIET_STEPS = 50
 
 _NEVER = 1 << 62
 
 
 class InputQueue(Protocol):
     """The event loop's view of a session's pending audio."""
+
+    @property
+    def released_bytes(self) -> int:
+        """Bytes of all items that are decoded completely."""
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -43,10 +50,12 @@ class Session(Protocol):
     """The operations that the engine needs of a call."""
 
     model: SpotterModel
-    processed_ns: int
-    """Audio of this call that the model has processed; it only grows."""
-    due_ns: int
-    """Audio of this call that must have arrived before inference can produce an event."""
+    audio_format: AudioFormat
+    # Positions are sample counts at the rate of the call's audio, from the start of that audio.
+    processed_samples: int
+    """Audio that is processed; it only grows."""
+    due_samples: int
+    """Audio that must have arrived before inference can produce an event."""
 
     @property
     def pending(self) -> InputQueue:
@@ -57,10 +66,17 @@ class Session(Protocol):
         """Whether further steps may be ready without new input."""
 
     def prepare(self, limit_s: float) -> int:
-        """Decode pending audio; return the number of steps to run now, at most about `limit_s` of audio.
+        """Decode pending audio; return for how many steps to run the model now, about `limit_s` at most.
 
-        0 means that more input is needed.
+        0 means that more input is needed, or that the next steps are quiet.
         """
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the next steps need no inference, because they follow a receptive field of silence."""
+
+    def skip_quiet(self) -> list[Event]:
+        """Process quiet steps without inference; the state of the model must be set to its initial state."""
 
     def consume(self, steps: int) -> Float32Array:
         """Remove and return the samples of the next steps, [steps * step_samples]."""
@@ -72,7 +88,36 @@ class Session(Protocol):
         """Return the position, for a client that is to resume elsewhere; None if the call cannot resume."""
 
 
-class SpottingSession:
+class _AudioSession:
+    """The input side that all sessions share."""
+
+    def __init__(self, model: SpotterModel, audio_format: AudioFormat, state: StreamState) -> None:
+        self.model = model
+        self.audio_format = audio_format
+        self.processed_samples = 0
+        self.pending = PendingAudio(state, model, audio_format)
+        self.prepare = self.pending.decode
+        self.consume = state.consume
+        self._state = state
+        self._start_sample = state.next_sample
+        self._model_rate_hz = model.metadata.sample_rate_hz
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether further steps may be ready without new input."""
+        return len(self.pending) > 0 or self._state.ready_steps > 0
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the next steps need no inference, because they follow a receptive field of silence."""
+        return self._state.quiet_steps > 0
+
+    def _advance(self) -> None:
+        processed = self._state.next_sample - self._start_sample
+        self.processed_samples = processed * self.audio_format.sample_rate_hz // self._model_rate_hz
+
+
+class SpottingSession(_AudioSession):
     """Detects keywords in one stream, and reports scores and progress at the requested intervals."""
 
     def __init__(
@@ -87,30 +132,18 @@ class SpottingSession:
         progress_interval_ns: int | None = None,
     ) -> None:
         """Start a stream, or resume a broken one; ResumeError for a resume point that does not fit."""
-        self.model = model
-        self.processed_ns = 0
+        super().__init__(model, audio_format, StreamState(model, audio_format, active, resume, resume_keys))
         self.start_ns = 0 if resume is None else resume.start_offset_ns
         """The offset in the stream at which the audio of this call begins."""
-        self._state = StreamState(model, audio_format, active, resume, resume_keys)
-        self.pending = PendingAudio(self._state, model, audio_format)
-        self.prepare = self.pending.decode
-        self.consume = self._state.consume
-
         self._frame_samples = model.metadata.frame_samples
-        self._rate_hz = model.metadata.sample_rate_hz
-        self._start_frame = self._frame
+        self._max_wait_samples = round(audio_format.sample_rate_hz * _MAX_WAIT_S)
         self._score_frames = self._frames_of_interval(score_interval_ns)
         self._progress_frames = self._frames_of_interval(progress_interval_ns)
         # Reports on the replayed audio before the resume point were sent in the call that broke.
         first = self._state.next_new_frame
         self._next_score = self._next_multiple(first, self._score_frames)
         self._next_progress = self._next_multiple(first, self._progress_frames)
-        self.due_ns = self._find_due_ns()
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether further steps may be ready without new input."""
-        return len(self.pending) > 0 or self._state.ready_steps > 0
+        self.due_samples = self._find_due()
 
     @property
     def _frame(self) -> int:
@@ -126,20 +159,43 @@ class SpottingSession:
             frame += len(part)
             self._report(frame, part, events)
             scores = scores[len(part) :]
-        self.processed_ns = self._ns(frame - self._start_frame)
-        self.due_ns = self._find_due_ns()
-        if self._state.finished:
-            events.append(Finished(self._state.received_ns))
-        return events
+        return self._end_run(events)
+
+    def skip_quiet(self) -> list[Event]:
+        """Process quiet steps without inference.
+
+        Detections and scores are those that inference would produce. Of the progress reports that are due,
+        only the last one is made, so that the cost does not grow with the length of the silence.
+        """
+        steps = self._state.quiet_steps
+        if self._score_frames or not self._state.skips_freely:
+            return self.apply(self._state.consume_silence(min(steps, _MAX_QUIET_STEPS)))
+        events: list[Event] = list(self._state.skip(steps))
+        frame = self._frame
+        if frame >= self._next_progress:
+            is_reported = self._ns(self._next_progress) <= self._state.received_ns
+            self._next_progress = self._next_multiple(frame, self._progress_frames)
+            if is_reported:
+                events.append(Progress(self._state.progress()))
+        return self._end_run(events)
 
     def progress(self) -> Progress:
         """Return the position, for a client that is to resume elsewhere."""
         return Progress(self._state.progress(), draining=True)
 
-    def _find_due_ns(self) -> int:
+    def _end_run(self, events: list[Event]) -> list[Event]:
+        self._advance()
+        self.due_samples = self._find_due()
+        if self._state.finished:
+            events.append(Finished(self._state.received_ns))
+        return events
+
+    def _find_due(self) -> int:
         # Progress is not urgent: it is sent with whatever is processed next.
         frame = min(self._state.next_decision_frame + 1, self._next_score)
-        return min(self._ns(frame - self._start_frame), self.processed_ns + _MAX_WAIT_NS)
+        due = frame * self._frame_samples - self._start_sample
+        due = -(-due * self.audio_format.sample_rate_hz // self._model_rate_hz)
+        return min(due, self.processed_samples + self._max_wait_samples)
 
     def _report(self, frame: int, scores: Float32Array, events: list[Event]) -> None:
         # Frames beyond the end of the audio only complete its last keyword: they are not reported.
@@ -152,15 +208,15 @@ class SpottingSession:
             if self._ns(frame) <= self._state.received_ns:
                 events.append(Progress(self._state.progress()))
 
-    def _ns(self, frames: int) -> int:
-        return offset_ns(frames * self._frame_samples, self._rate_hz)
+    def _ns(self, frame: int) -> int:
+        return offset_ns(frame * self._frame_samples, self._model_rate_hz)
 
     def _frames_of_interval(self, interval_ns: int | None) -> int:
         """Convert an interval to frames, rounded up to whole steps of the model; 0 for none."""
         if interval_ns is None:
             return 0
         step = self.model.metadata.step_samples
-        steps = max(1, -(-interval_ns * self._rate_hz // (step * NANOSECONDS)))
+        steps = max(1, -(-interval_ns * self._model_rate_hz // (step * NANOSECONDS)))
         return steps * self.model.metadata.frames_per_step
 
     @staticmethod
@@ -169,35 +225,29 @@ class SpottingSession:
         return (first // interval + 1) * interval if interval else _NEVER
 
 
-class ClassificationSession:
+class ClassificationSession(_AudioSession):
     """Scores every class on one clip."""
 
     def __init__(
         self, model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]
     ) -> None:
         """Start a clip; `active`: all keywords of the model."""
-        self.model = model
-        self.processed_ns = 0
-        self.due_ns = 0  # the only event comes at the end, but a clip arrives as a whole
-        self._state = StreamState(model, audio_format, active)
-        self.pending = PendingAudio(self._state, model, audio_format)
-        self.prepare = self.pending.decode
-        self.consume = self._state.consume
+        super().__init__(model, audio_format, StreamState(model, audio_format, active))
+        self.due_samples = 0  # the only event comes at the end, but a clip arrives as a whole
         self._classifier = ClipClassifier.for_model(model)
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether further steps may be ready without new input."""
-        return len(self.pending) > 0 or self._state.ready_steps > 0
 
     def apply(self, scores: Float32Array) -> list[Event]:
         """Process the scores; return the clip's scores after the last step, and nothing before."""
         self._state.apply(scores)
-        self.processed_ns = offset_ns(self._state.next_sample, self.model.metadata.sample_rate_hz)
+        self._advance()
         self._classifier.push(scores)
         if not self._state.finished:
             return []
         return [ClipScores(self._classifier.scores, self._state.received_ns)]
+
+    def skip_quiet(self) -> list[Event]:
+        """Process quiet steps without inference; return the clip's scores after the last one."""
+        return self.apply(self._state.consume_silence(min(self._state.quiet_steps, _MAX_QUIET_STEPS)))
 
     def progress(self) -> None:
         """Return None: a clip is sent again as a whole."""

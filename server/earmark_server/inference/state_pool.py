@@ -42,6 +42,10 @@ class StatePool:
         self._rows[slot] = self._initial_state
         return slot
 
+    def reset(self, slot: int) -> None:
+        """Set a slot to the state at the start of a stream, which is the state after digital silence."""
+        self._rows[slot] = self._initial_state
+
     def release(self, slot: int) -> None:
         """Mark a slot as free."""
         self._free.append(slot)

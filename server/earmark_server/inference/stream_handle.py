@@ -6,9 +6,13 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, Self
 
+import numpy as np
+from earmark_spotter import offset_ns
+from earmark_spotter.sample_time import NANOSECONDS
+
 from earmark_server.inference.events import Failed
 from earmark_server.inference.pace import Pace
-from earmark_server.inference.pending_audio import End
+from earmark_server.inference.pending_audio import End, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,9 +24,19 @@ if TYPE_CHECKING:
 # Messages of one stream that may wait to be decoded together, however short they are.
 _MAX_PENDING_MESSAGES = 64
 
+# A stream that holds no more than this is not affected by the bytes that other streams hold.
+_SMALL_BYTES = 64 * 1024
+
 
 class StreamOwner(Protocol):
     """The operations that a handle needs of the engine, all on the event loop; none of them blocks."""
+
+    @property
+    def has_byte_capacity(self) -> bool:
+        """Whether the pending audio of all streams occupies less memory than it may."""
+
+    def add_pending_bytes(self, count: int) -> None:
+        """Count bytes of audio that a stream holds from now on."""
 
     def notify(self, handle: StreamHandle) -> None:
         """Announce that the stream's audio is due for inference."""
@@ -43,16 +57,21 @@ class StreamOwner(Protocol):
 class StreamHandle:
     """One call's access to the engine, for the event loop only; closed at the end of its `with` block.
 
-    The engine's thread reads `sent_ns`, `has_ended` and `consumed_events`, and writes none of the handle's
-    fields but `is_notified`, which it resets. A value that it reads may be a moment old, which only delays
-    its decision: the event loop notifies it again.
+    The engine's thread reads the public fields, and writes none of them but `is_notified`, which it resets.
+    A value that it reads may be a moment old, which only delays its decision: the event loop notifies it
+    again.
+
+    The length of the audio is a count of samples. The bytes of a split sample count when the rest of it
+    arrives. So the handle and the session count the same.
     """
 
     def __init__(self, owner: StreamOwner, session: Session, max_pending_ns: int) -> None:
         self.session = session
         self.pace = Pace()
-        self.sent_ns = 0
-        """Audio sent in this call."""
+        self.sent_samples = 0
+        """Audio sent in this call, in samples at its own rate."""
+        self.sent_bytes = 0
+        """Memory of all audio sent in this call, whether it is still pending or not."""
         self.has_ended = False
         """Whether all audio was sent."""
         self.consumed_events = 0
@@ -61,7 +80,11 @@ class StreamHandle:
         """Whether the stream is among the notifications to the engine; see `Notifications`."""
         self.notified_s = 0.0
         self._owner = owner
-        self._max_pending_ns = max_pending_ns
+        self._rate_hz = session.audio_format.sample_rate_hz
+        self._frame_bytes = session.audio_format.frame_bytes
+        self._split_bytes = 0  # of the last sample
+        self._max_pending_samples = max_pending_ns * self._rate_hz // NANOSECONDS
+        self._is_closed = False
         self._events: deque[Event] = deque()
         self._handed_out = 0  # events returned by `events` that may still be in use
         self._is_parked = False
@@ -77,25 +100,56 @@ class StreamHandle:
     @property
     def at_capacity(self) -> bool:
         """Whether so much audio is pending that no more should be read from the client."""
-        return self.sent_ns - self.session.processed_ns > self._max_pending_ns
+        return self.pending_samples > self._max_pending_samples or not self._may_hold_more
 
     @property
     def has_capacity(self) -> bool:
         """Whether reading may go on: well below `at_capacity`, so that the two do not alternate quickly."""
-        return self.sent_ns - self.session.processed_ns <= self._max_pending_ns // 2
+        return self.pending_samples <= self._max_pending_samples // 2 and self._may_hold_more
+
+    @property
+    def pending_samples(self) -> int:
+        """Audio that was sent and is not processed yet."""
+        return self.sent_samples - self.session.processed_samples
+
+    @property
+    def pending_bytes(self) -> int:
+        """Memory of the audio that is not decoded yet. A message counts until all of it is decoded."""
+        return self.sent_bytes - self.session.pending.released_bytes
+
+    @property
+    def sent_ns(self) -> int:
+        """Audio sent in this call, in nanoseconds."""
+        return offset_ns(self.sent_samples, self._rate_hz)
+
+    @property
+    def _may_hold_more(self) -> bool:
+        return self._owner.has_byte_capacity or self.pending_bytes <= _SMALL_BYTES
 
     @property
     def is_due(self) -> bool:
         """Whether inference on the audio sent so far can produce an event, or should wait no longer."""
         session = self.session
         return (
-            self.sent_ns >= session.due_ns or self.has_ended or len(session.pending) >= _MAX_PENDING_MESSAGES
+            self.sent_samples >= session.due_samples
+            or self.has_ended
+            or len(session.pending) >= _MAX_PENDING_MESSAGES
         )
 
-    def send(self, item: Input, duration_ns: int = 0) -> None:
-        """Send the next input to the engine; `duration_ns`: how much audio it is."""
+    def length_ns_with(self, item: Input) -> int:
+        """Return the length of the audio sent in this call together with `item`, in nanoseconds."""
+        return offset_ns(self.sent_samples + self._measure(item)[0], self._rate_hz)
+
+    def send(self, item: Input) -> None:
+        """Send the next input to the engine, or nothing if the handle is closed."""
+        if self._is_closed:
+            return
+        samples, size, self._split_bytes = self._measure(item)
         self.session.pending.append(item)
-        self.sent_ns += duration_ns
+        if size:
+            self.sent_bytes += size
+            self._owner.add_pending_bytes(size)
+        self.sent_samples += samples
         if not self.is_notified and self.is_due:
             self._owner.notify(self)
 
@@ -137,10 +191,14 @@ class StreamHandle:
 
     def close(self) -> None:
         """Release the stream's slot and discard pending audio."""
+        self._is_closed = True
         self._owner.close_stream(self)
 
-    def deliver(self, events: Iterable[Event], *, parked: bool) -> None:
-        """Receive results from the engine; `parked`: it waits until the call has read its events."""
+    def deliver(self, events: Iterable[Event], *, parked: bool, has_capacity: bool) -> None:
+        """Receive results from the engine.
+
+        `parked`: the engine waits until the call has read its events. `has_capacity`: more audio may be sent.
+        """
         self._events.extend(events)
         self._is_parked = self._is_parked or parked
         if self._events:
@@ -148,8 +206,17 @@ class StreamHandle:
         elif not self._handed_out:
             self._unpark()
         freed = self._capacity_freed
-        if freed is not None and not freed.done() and self.has_capacity:
+        if has_capacity and freed is not None and not freed.done():
             freed.set_result(None)
+
+    def _measure(self, item: Input) -> tuple[int, int, int]:
+        """Return the samples and the bytes of an item, and the bytes of a sample that is split at its end."""
+        if isinstance(item, bytes):
+            samples, split_bytes = divmod(self._split_bytes + len(item), self._frame_bytes)
+            return samples, len(item), split_bytes
+        if isinstance(item, np.ndarray):
+            return len(item), item.nbytes, self._split_bytes
+        return item.samples if isinstance(item, Silence) else 0, 0, self._split_bytes
 
     def _unpark(self) -> None:
         if self._is_parked:

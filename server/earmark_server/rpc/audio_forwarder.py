@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from typing import TYPE_CHECKING
 
-from earmark_spotter.stream import NANOSECONDS
+from earmark_spotter.sample_time import NANOSECONDS, SilenceRounding
 
 from earmark_server.inference.pending_audio import Silence
 from earmark_server.rpc import requests
@@ -45,9 +44,7 @@ class AudioForwarder:
         self._stream = stream
         self._settings = settings
         self._start_ns = start_ns
-        self._rate_hz = audio_format.sample_rate_hz
-        self._byte_ns = NANOSECONDS / (audio_format.sample_rate_hz * audio_format.frame_bytes)
-        self._byte_count = 0
+        self._silence_rounding = SilenceRounding(audio_format.sample_rate_hz)
         self._stopped = False
 
     @contextlib.contextmanager
@@ -71,21 +68,21 @@ class AudioForwarder:
     async def _forward(self) -> None:
         stream, max_stream_s = self._stream, self._settings.max_stream_s
         max_rate, burst_s = self._settings.max_rate, self._settings.rate_burst_s
-        limit_ns = max_stream_s * NANOSECONDS - self._start_ns if max_stream_s else math.inf
+        limit_ns = max_stream_s * NANOSECONDS - self._start_ns
         clock = asyncio.get_running_loop().time
         started_s = clock()
         while (request := await self._reader.read()) is not None:
             if self._stopped:
                 return
-            audio, length_ns = self._audio_of(request)
-            if stream.sent_ns + length_ns > limit_ns:
+            audio = self._audio_of(request)
+            if max_stream_s and stream.length_ns_with(audio) > limit_ns:
                 message = (
                     f"A stream may have at most {max_stream_s:g} s of audio on this server. Open a new one."
                 )
                 self.limit_error = CallError("STREAM_TOO_LONG", message)
                 break
             if audio:
-                stream.send(audio, length_ns)
+                stream.send(audio)
             if stream.at_capacity:
                 await stream.wait_for_capacity()
             if max_rate:
@@ -94,17 +91,12 @@ class AudioForwarder:
                     await asyncio.sleep(early_s)
         stream.end()
 
-    def _audio_of(self, request: StreamRequest) -> tuple[bytes | Silence, int]:
-        """Return a request's audio, and its length in nanoseconds. Raises CallError if it has none."""
+    def _audio_of(self, request: StreamRequest) -> bytes | Silence:
+        """Return a request's audio. Raises CallError if it has none."""
         if isinstance(request, AudioChunk):
-            # The lengths of all chunks add up to that of the stream, however its bytes are divided.
-            audio = request.audio
-            before_ns = round(self._byte_count * self._byte_ns)
-            self._byte_count += len(audio)
-            return audio, round(self._byte_count * self._byte_ns) - before_ns
+            return request.audio
         if isinstance(request, requests.Silence):
-            length_ns = silence_ns(request)
-            return Silence(round(length_ns * self._rate_hz / NANOSECONDS)), length_ns
+            return Silence(self._silence_rounding.samples(silence_ns(request)))
         if isinstance(request, requests.OpenStream):
             raise CallError("CONFIG_REPEATED", "A stream has one config, and this stream already has it.")
         raise CallError("BAD_AUDIO", "A message contains neither audio nor silence.")

@@ -3,121 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from earmark_server.inference.engine import Engine
 from earmark_server.inference.engine_thread import MAX_BATCH, MAX_UNREAD_EVENTS
-from earmark_server.inference.events import Failed, Finished
-from earmark_server.inference.pending_audio import End
+from earmark_server.inference.events import Failed
+from support.fake_engine import Bench, events_of, samples, until
 from support.server_rig import DEADLINE_S, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from earmark_server.inference.events import Event
-
-SECOND_NS = 10**9
-
-
-class FakeModel:
-    """Adds up the samples of each stream in its state; one sample is one step."""
-
-    state_size = 1
-    metadata = SimpleNamespace(sample_rate_hz=1)
-
-    def __init__(self) -> None:
-        self.initial_state = np.array([100], np.float32)
-        self.batches: list[tuple[int, int]] = []
-        self.go = threading.Event()
-        self.go.set()
-        self.entered = threading.Event()
-        self.poison = float("inf")
-
-    def step(self, pcm: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.entered.set()
-        assert self.go.wait(DEADLINE_S)
-        if (pcm == self.poison).any():
-            raise RuntimeError("a poisoned step")
-        self.batches.append(pcm.shape)
-        sums = state + np.cumsum(pcm, axis=1)
-        return sums[:, :, np.newaxis], sums[:, -1:]
-
-
-class FakeSession:
-    """A session whose input is lists of samples; every step makes an event with the state after it."""
-
-    def __init__(self, model: FakeModel) -> None:
-        self.model: Any = model
-        self.processed_ns = 0
-        self.due_ns = 0
-        self.pending: deque[Any] = deque()
-        self._samples: deque[float] = deque()
-
-    @property
-    def has_pending(self) -> bool:
-        return bool(self.pending or self._samples)
-
-    def prepare(self, limit_s: float) -> int:
-        while self.pending:
-            item = self.pending.popleft()
-            if isinstance(item, Exception):
-                raise item
-            if item is not End.OF_AUDIO:
-                self._samples.extend(item)
-        return min(round(limit_s * 50), len(self._samples))
-
-    def consume(self, steps: int) -> np.ndarray:
-        return np.array([self._samples.popleft() for _ in range(steps)], np.float32)
-
-    def apply(self, scores: np.ndarray) -> list[Event]:
-        self.processed_ns += len(scores) * SECOND_NS
-        return [Finished(int(score)) for score in scores[:, 0]]
-
-    def progress(self) -> None:
-        return None
-
-
-async def events_of(stream: Any, count: int) -> list[Any]:
-    found: list[Any] = []
-    async with asyncio.timeout(DEADLINE_S):
-        while len(found) < count:
-            found += await stream.events()
-    return found
-
-
-async def until(condition: Any) -> None:
-    """Wait for a condition on the engine's thread, which offers no event to wait for."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
-class Bench:
-    def __init__(self) -> None:
-        self.model = FakeModel()
-        self.engine = Engine()
-
-    async def __aenter__(self) -> Bench:
-        self.engine.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.model.go.set()
-        await self.engine.stop()
-
-    def open(self, max_pending_s: int = 1000) -> Any:
-        return self.engine.open_stream(FakeSession(self.model), max_pending_s * SECOND_NS)
-
-    async def block(self) -> None:
-        """Block the engine in an inference for a stream that is opened for this purpose."""
-        self.model.go.clear()
-        self.model.entered.clear()
-        self.open().send([0.0])
-        await until(self.model.entered.is_set)
 
 
 def test_every_stream_keeps_its_own_state() -> None:
@@ -125,7 +19,7 @@ def test_every_stream_keeps_its_own_state() -> None:
         async with Bench() as bench:
             streams = [bench.open() for _ in range(100)]
             for i, stream in enumerate(streams):
-                stream.send([float(i)] * 3)
+                stream.send(samples(i, 3))
             for i, stream in enumerate(streams):
                 received = await events_of(stream, 3)
                 assert [one.audio_ns for one in received] == [100 + i, 100 + 2 * i, 100 + 3 * i]
@@ -138,7 +32,7 @@ def test_a_reused_slot_contains_nothing_of_the_previous_stream() -> None:
         async with Bench() as bench:
             for _ in range(50):
                 with bench.open() as stream:
-                    stream.send([5.0])
+                    stream.send(samples(5.0))
                     assert (await events_of(stream, 1))[0].audio_ns == 105
             await until(lambda: bench.engine.counters.open_slots == 0)
             assert bench.engine._worker._pools[bench.model].capacity == 16
@@ -152,7 +46,7 @@ def test_streams_that_are_due_together_are_batched() -> None:
             await bench.block()
             streams = [bench.open() for _ in range(200)]
             for i, stream in enumerate(streams):
-                stream.send([1.0] * (2 + i % 2))
+                stream.send(samples(1.0, 2 + i % 2))
             bench.model.go.set()
             for i, stream in enumerate(streams):
                 await events_of(stream, 2 + i % 2)
@@ -167,7 +61,7 @@ def test_a_lone_stream_runs_in_long_batches_and_many_streams_in_short_ones() -> 
     async def scenario() -> None:
         async with Bench() as bench:
             alone = bench.open()
-            alone.send([1.0] * 200)
+            alone.send(samples(1.0, 200))
             await events_of(alone, 200)
             assert bench.model.batches == [(1, 50)] * 4
 
@@ -175,7 +69,7 @@ def test_a_lone_stream_runs_in_long_batches_and_many_streams_in_short_ones() -> 
             bench.model.batches.clear()
             streams = [bench.open() for _ in range(20)]
             for stream in streams:
-                stream.send([1.0] * 20)
+                stream.send(samples(1.0, 20))
             bench.model.go.set()
             for stream in streams:
                 await events_of(stream, 20)
@@ -189,16 +83,16 @@ def test_a_stream_is_processed_when_it_is_due_or_ends_or_has_sent_many_messages(
         async with Bench() as bench:
             early, ending, piecemeal, late = (bench.open() for _ in range(4))
             for stream in (early, ending, piecemeal, late):
-                stream.session.due_ns = 10 * SECOND_NS
-                stream.send([1.0] * 9, 9 * SECOND_NS)
-            late.send([1.0], SECOND_NS)
+                stream.session.due_samples = 10
+                stream.send(samples(1.0, 9))
+            late.send(samples(1.0))
             await events_of(late, 10)
             ending.end()
             await events_of(ending, 9)
             for _ in range(63):
-                piecemeal.send([0.1])
+                piecemeal.send(samples(0.1))
             await events_of(piecemeal, 50)
-            assert early.session.processed_ns == 0
+            assert early.session.processed_samples == 0
 
     run(scenario)
 
@@ -208,8 +102,8 @@ def test_a_stream_with_a_backlog_does_not_delay_another() -> None:
         async with Bench() as bench:
             await bench.block()
             greedy, modest = bench.open(), bench.open()
-            greedy.send([1.0] * 10_000)
-            modest.send([1.0])
+            greedy.send(samples(1.0, 10_000))
+            modest.send(samples(1.0))
             bench.model.go.set()
             await events_of(modest, 1)
             # The first batch is the blocked one; the modest stream was in the next round.
@@ -225,7 +119,7 @@ def test_a_failing_step_ends_its_own_stream_only() -> None:
             await bench.block()
             streams = [bench.open() for _ in range(10)]
             for i, stream in enumerate(streams):
-                stream.send([666.0 if i == 3 else 1.0])
+                stream.send(samples(666.0 if i == 3 else 1.0))
             bench.model.go.set()
             for i, stream in enumerate(streams):
                 (event,) = await events_of(stream, 1)
@@ -234,7 +128,7 @@ def test_a_failing_step_ends_its_own_stream_only() -> None:
                     assert "poisoned" in str(event.error)
                 else:
                     assert event.audio_ns == 101
-            streams[0].send([1.0])
+            streams[0].send(samples(1.0))
             assert (await events_of(streams[0], 1))[0].audio_ns == 102
 
     run(scenario)
@@ -245,7 +139,7 @@ def test_a_failing_session_ends_its_own_stream_only() -> None:
         async with Bench() as bench:
             bad, good = bench.open(), bench.open()
             bad.send(ValueError("bad input"))
-            good.send([1.0])
+            good.send(samples(1.0))
             (event,) = await events_of(bad, 1)
             assert isinstance(event, Failed)
             await events_of(good, 1)
@@ -258,13 +152,13 @@ def test_a_stream_whose_events_are_not_read_is_parked_until_they_are() -> None:
     async def scenario() -> None:
         async with Bench() as bench:
             slow, other = bench.open(), bench.open()
-            slow.send([1.0] * 2000)
-            await until(lambda: slow.session.processed_ns >= MAX_UNREAD_EVENTS * SECOND_NS)
+            slow.send(samples(1.0, 2000))
+            await until(lambda: slow.session.processed_samples >= MAX_UNREAD_EVENTS)
             # Other streams continue, and the number of unread events is bounded.
             for _ in range(20):
-                other.send([1.0] * 10)
+                other.send(samples(1.0, 10))
                 await events_of(other, 10)
-            assert slow.session.processed_ns <= (MAX_UNREAD_EVENTS + 50) * SECOND_NS
+            assert slow.session.processed_samples <= MAX_UNREAD_EVENTS + 50
             received = await events_of(slow, 2000)
             assert [one.audio_ns for one in received] == list(range(101, 2101))
 
@@ -287,7 +181,7 @@ def test_slow_readers_lose_no_event() -> None:
 
             async def check(stream: Any) -> None:
                 for _ in range(30):
-                    stream.send([1.0] * 100)
+                    stream.send(samples(1.0, 100))
                 received = [number async for number in read(stream, 3000)]
                 assert received == list(range(101, 3101))
 
@@ -303,7 +197,7 @@ def test_a_waiting_call_resumes_when_there_is_capacity() -> None:
             stream = bench.open(max_pending_s=10)
             for _ in range(3):
                 assert not stream.at_capacity
-                stream.send([1.0] * 5, 5 * SECOND_NS)
+                stream.send(samples(1.0, 5))
             assert stream.at_capacity
             waiting = asyncio.ensure_future(stream.wait_for_capacity())
             await asyncio.sleep(0.05)
@@ -324,12 +218,12 @@ def test_a_closed_stream_is_not_processed_and_its_slot_is_freed() -> None:
         async with Bench() as bench:
             await bench.block()
             stream = bench.open()
-            stream.send([1.0] * 1000)
+            stream.send(samples(1.0, 1000))
             stream.close()
             stream.close()
             bench.model.go.set()
             await until(lambda: bench.engine.counters.open_slots == 1)
-            assert stream.session.processed_ns == 0
+            assert stream.session.processed_samples == 0
 
     run(scenario)
 
@@ -344,7 +238,7 @@ def test_the_heartbeat_grows_with_work_and_is_busy_ends_with_it() -> None:
             assert blocked > before
             assert bench.engine.counters.is_busy
             waiting = bench.open()
-            waiting.send([1.0])
+            waiting.send(samples(1.0))
             assert bench.engine.has_due
             assert bench.engine.counters.heartbeat == blocked
             bench.model.go.set()

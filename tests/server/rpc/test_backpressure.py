@@ -60,15 +60,15 @@ async def read_on(call: Any) -> list[Any]:
 
 async def stalled(rig: Rig) -> StreamHandle:
     """Wait until the one stream of a server makes no more progress."""
-    heard_ns = 0
+    processed = 0
     async with asyncio.timeout(DEADLINE_S):
         while True:
             await asyncio.sleep(0.3)
             for call in rig.server._admission.open_calls:
                 if call.stream is not None:
-                    if call.stream.session.processed_ns == heard_ns > 0:
+                    if call.stream.session.processed_samples == processed > 0:
                         return call.stream
-                    heard_ns = call.stream.session.processed_ns
+                    processed = call.stream.session.processed_samples
 
 
 def test_a_slow_reader_stops_only_itself_and_loses_nothing(tiny_model_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_slow_reader_stops_only_itself_and_loses_nothing(tiny_model_path: Path
             await slow.write(silence(120))
             await slow.done_writing()
             stream = await stalled(rig)
-            assert stream.session.processed_ns < 100e9
+            assert stream.session.processed_samples < 100 * 16_000
             assert len(stream._events) <= 256 + 60
 
             events = await collect(rig.stream(config(), *chunks(pcm())))
@@ -106,7 +106,7 @@ def test_a_fast_sender_is_not_read_further_than_it_is_listened_to(tiny_model_pat
 
             sending = asyncio.ensure_future(send())
             stream = await stalled(rig)
-            assert stream.sent_ns - stream.session.processed_ns <= (3 + 1) * 1e9
+            assert stream.pending_samples <= (3 + 1) * 16_000
             assert not sending.done()
             sending.cancel()
             call.cancel()
@@ -115,7 +115,7 @@ def test_a_fast_sender_is_not_read_further_than_it_is_listened_to(tiny_model_pat
     run(scenario)
 
 
-def test_many_hours_of_silence_wait_in_the_connection(tiny_model_path: Path) -> None:
+def test_days_of_silence_delay_no_other_stream(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
@@ -124,10 +124,10 @@ def test_many_hours_of_silence_wait_in_the_connection(tiny_model_path: Path) -> 
                 await call.write(HOUR)
             events = await collect(rig.stream(config(), *chunks(pcm())))
             assert len(detections(events)) == 4
-            (served,) = rig.server._admission.open_calls
-            assert served.stream.sent_ns <= 2 * 3600 * 10**9
-            call.cancel()
-            await rig.used_slots(0)
+            await call.done_writing()
+            assert (await read_on(call))[-1].ended.audio_duration.seconds == 50 * 3600
+            # The share of live streams did not grow with the silence.
+            assert rig.server._engine.load.share < 0.5
 
     run(scenario)
 

@@ -1,0 +1,62 @@
+"""The engine slot: what the engine's thread knows of one stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from earmark_server.inference.stream_handle import StreamHandle
+
+
+class EngineSlot:
+    """A stream's place in the engine. It belongs to the engine's thread, which alone reads and writes it."""
+
+    __slots__ = (
+        "handle",
+        "has_failed",
+        "index",
+        "is_parked",
+        "is_queued",
+        "made_events",
+        "queued_s",
+        "released_bytes",
+        "session",
+        "wants_capacity",
+    )
+
+    def __init__(self, handle: StreamHandle, index: int) -> None:
+        self.handle = handle
+        self.session = handle.session
+        self.index = index
+        """The row in the state pool; -1 once the stream is closed."""
+        self.is_queued = False
+        self.queued_s = 0.0
+        self.is_parked = False
+        """Whether inference waits until the call has read its events."""
+        self.has_failed = False
+        self.wants_capacity = False
+        """Whether the call waits for capacity."""
+        self.made_events = 0
+        self.released_bytes = 0
+
+    @property
+    def can_run(self) -> bool:
+        """Whether the stream may be processed at all."""
+        return self.index >= 0 and not self.is_parked and not self.has_failed
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the stream should be queued for inference now."""
+        return (self.handle.is_due or self.wants_capacity) and self.session.has_pending
+
+    @property
+    def frees_capacity(self) -> bool:
+        """Whether the call waits for capacity and there is some. An idle stream always has capacity."""
+        return self.wants_capacity and (self.handle.has_capacity or not self.session.has_pending)
+
+    def update_pace(self, now_s: float) -> bool:
+        """Update the stream's pace; return whether it is live."""
+        handle, rate_hz = self.handle, self.session.audio_format.sample_rate_hz
+        sent_s, pending_s = handle.sent_samples / rate_hz, handle.pending_samples / rate_hz
+        handle.pace.update(now_s, sent_s, pending_s, has_ended=handle.has_ended)
+        return handle.pace.is_live
