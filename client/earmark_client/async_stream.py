@@ -52,6 +52,7 @@ async def events(
                 reconnecting = stream.next_attempt(error)
             else:
                 if stream.ended:
+                    stream.raise_source_error()
                     return
                 reconnecting = stream.next_attempt(None)
             finally:
@@ -145,15 +146,13 @@ class _Call:
         metadata = (*pool.call_metadata, *stream.trace.metadata)
         self._call = SpottingStub(channel).StreamingSpot(metadata=metadata)
         self._status = _ServerStatus(self._call)
-        self._sender = asyncio.create_task(
-            _send(self._call, stream.begin_call(), stream.replay_buffer, queue)
-        )
+        self._sender = asyncio.create_task(_send(self._call, stream.begin_call(), queue))
         self._responses = aiter(self._call)
 
     async def next_events(self) -> list[Event] | None:
         """Return the events of the next response, None if the stream is complete or must move.
 
-        Raises an EarmarkError if the call broke, or the exception that ended the caller's audio.
+        Raises an EarmarkError if the call broke.
         """
         stream = self._stream
         if stream.server_draining:
@@ -176,8 +175,7 @@ class _Call:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # This side ended the call: `_send` after an error of the source, or `Client.close`.
-            raise stream.replay_buffer.source_error or client_closed() from None
+            raise client_closed() from None  # `Client.close` ended the call
         if response is None:
             if stream.ended:
                 return None
@@ -195,20 +193,17 @@ class _Call:
         await asyncio.wait([self._sender])
 
 
-async def _send(call: Any, first: messages.StreamRequest, buffer: ReplayBuffer, queue: _AudioQueue) -> None:
+async def _send(call: Any, first: messages.StreamRequest, queue: _AudioQueue) -> None:
     """Write the configuration and all audio as flow control permits, then half-close.
 
-    Ignores that the call has ended, which the reader of its responses reports. Cancels the call if the
-    source of the audio fails.
+    Ignores that the call has ended, which the reader of its responses reports. If the source of the audio
+    fails, what came before is complete all the same.
     """
     # A write to a call that has ended raises one of these two.
     with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         await call.write(first)
         while (audio := await queue.next_message()) is not None:
             await call.write(messages.audio_request(audio))
-        if buffer.source_error is not None:
-            call.cancel()
-            return
         await call.done_writing()
 
 

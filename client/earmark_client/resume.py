@@ -147,7 +147,13 @@ class ResumableStream:
                 yield from self._consume_progress(event)
             case Ended():
                 self.ended = True
-                yield replace(event, detections=self._detections)
+                if self.replay_buffer.source_error is None:
+                    yield replace(event, detections=self._detections)
+
+    def raise_source_error(self) -> None:
+        """Raise the exception that ended the source, if any: after the events of the audio before it."""
+        if self.replay_buffer.source_error is not None:
+            raise self.replay_buffer.source_error
 
     def next_attempt(self, error: EarmarkError | None) -> Reconnecting:
         """Return the delay before the next call, after one that broke, or (None) whose server drains.
@@ -179,7 +185,7 @@ class ResumableStream:
         rejected = isinstance(error, ServerBusyError) and not self.answered
         resumable = isinstance(error, _RESUMABLE) or rejected
         begun = self._started is not None and self._within_s > 0
-        if error is self.replay_buffer.source_error or not begun or not resumable:
+        if not begun or not resumable:
             raise error
 
     def _consume_started(self, event: Started) -> Iterator[Event]:

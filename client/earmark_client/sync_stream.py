@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +50,7 @@ def events(
                 reconnecting = stream.next_attempt(error)
             else:
                 if stream.ended:
+                    stream.raise_source_error()
                     return
                 reconnecting = stream.next_attempt(None)
             finally:
@@ -134,24 +134,18 @@ class _AudioQueue:
 class _Requests:
     """The requests of one call; gRPC iterates over them on its own thread.
 
-    gRPC half-closes the call when the iterator ends. If the source failed, the iterator therefore cancels
-    the call first.
+    gRPC half-closes the call when the iterator ends.
     """
 
-    def __init__(self, stream: ResumableStream, queue: _AudioQueue) -> None:
-        self._stream = stream
+    def __init__(self, queue: _AudioQueue) -> None:
         self._queue = queue
         self._first = queue.begin_call()
         self.call_ended = False
-        # gRPC begins to iterate before it has returned the call.
-        self.call: Future[Any] = Future()
 
     def __iter__(self) -> Iterator[messages.StreamRequest]:
         yield self._first
         while (audio := self._queue.next_message(self)) is not None:
             yield messages.audio_request(audio)
-        if self._stream.replay_buffer.source_error is not None:
-            self.call.result().cancel()
 
 
 class _ResponseTimer:
@@ -185,10 +179,9 @@ def _call(
     stream: ResumableStream, queue: _AudioQueue, channel: grpc.Channel, pool: ChannelPool[grpc.Channel]
 ) -> Generator[Event]:
     """Yield the events of one call; end when the stream is complete or must move."""
-    requests = _Requests(stream, queue)
+    requests = _Requests(queue)
     metadata = (*pool.call_metadata, *stream.trace.metadata)
     call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=metadata)
-    requests.call.set_result(call)
     timer = _ResponseTimer(call)
     timer.restart(stream.response_timeout_s)
     try:
@@ -207,9 +200,6 @@ def _call(
             return
         if timer.expired:
             raise not_answered(pool.target) from None
-        source_error = stream.replay_buffer.source_error
-        if source_error is not None and error.code() is grpc.StatusCode.CANCELLED:
-            raise source_error from None
         raise error_from_rpc(error, pool.target, answered=stream.answered) from error
     finally:
         timer.stop()
