@@ -255,6 +255,26 @@ def test_an_exception_of_the_audio_source_is_raised_unchanged(client: Driver, ad
 
 
 @both
+def test_the_events_of_the_audio_before_an_exception_of_the_source_come_first(
+    client: Driver, address: str
+) -> None:
+    def failing() -> Iterator[np.ndarray]:
+        yield from _chunks()
+        raise _MicrophoneUnpluggedError
+
+    events: list[Event] = []
+
+    def collect(event: Event) -> bool:
+        events.append(event)
+        return False
+
+    with pytest.raises(_MicrophoneUnpluggedError):
+        client.until(address, failing(), collect, sample_rate_hz=RATE_HZ)
+    assert len(_detections(events)) == 4
+    assert not any(isinstance(event, Ended) for event in events)
+
+
+@both
 def test_a_cancelled_stream_does_not_affect_the_next_one(client: Driver, address: str) -> None:
     endless = itertools.repeat(np.zeros(RATE_HZ // 10, np.float32))
     client.until(address, endless, lambda event: isinstance(event, Progress), sample_rate_hz=RATE_HZ)
