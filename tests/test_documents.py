@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -161,6 +162,17 @@ def test_the_tree_in_the_readme_has_the_folders_of_the_project() -> None:
             assert (ROOT / folder / inner).is_dir(), folder + inner
     packages = {path.parent for path in ROOT.glob("*/*/__init__.py")}
     assert packages - {ROOT / "tests/support", ROOT / "benchmarks/loadgen"} <= {ROOT / row[0] for row in rows}
+
+
+@pytest.mark.parametrize("package", ["earmark_server", "earmark_training"])
+def test_the_layers_are_those_of_the_contracts(package: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = (one for one in contracts if one.get("containers") == [package])
+    (text,) = re.findall(
+        rf"^- `{package}`: ((?:.+\n)(?:  .+\n)*)", PAGES["docs/architecture.md"], re.MULTILINE
+    )
+    layers = [re.findall(r"`(\w+)`", layer) for layer in text.split("→")]
+    assert layers == [re.findall(r"\w+", layer) for layer in contract["layers"]]
 
 
 def anchors(text: str) -> set[str]:
