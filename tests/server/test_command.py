@@ -31,42 +31,42 @@ def server(tiny_model_path: Path) -> Iterator[Process]:
         yield process
 
 
-def ended(*arguments: str, **environment: str) -> tuple[int, str]:
+def exit_of(*arguments: str, **environment: str) -> tuple[int, str]:
     with Process(*arguments, **environment) as process:
         return process.end()
 
 
-def test_wrong_settings_end_it_with_2_and_a_sentence() -> None:
-    code, said = ended("--port", "many")
+def test_invalid_settings_exit_with_2_and_a_message() -> None:
+    code, output = exit_of("--port", "many")
     assert code == 2
-    assert "--port must be a whole number" in said
-    assert "Traceback" not in said
-    code, said = ended(EARMARK_LOG_FORMAT="xml")
+    assert "--port must be a whole number" in output
+    assert "Traceback" not in output
+    code, output = exit_of(EARMARK_LOG_FORMAT="xml")
     assert code == 2
-    assert "text or json" in said
+    assert "text or json" in output
 
 
-def test_a_bad_model_and_a_busy_port_end_it_with_1_and_a_sentence(
+def test_an_invalid_model_and_a_port_in_use_exit_with_1_and_a_message(
     tmp_path: Path, tiny_model_path: Path
 ) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a model")
-    code, said = ended("--port=0", f"--model={bad}")
+    code, output = exit_of("--port=0", f"--model={bad}")
     assert code == 1
-    assert "cannot start" in said
-    assert "not an ONNX model" in said
-    assert "Traceback" not in said
+    assert "cannot start" in output
+    assert "not an ONNX model" in output
+    assert "Traceback" not in output
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
-        code, said = ended(f"--port={busy.getsockname()[1]}", f"--model={tiny_model_path}")
+        code, output = exit_of(f"--port={busy.getsockname()[1]}", f"--model={tiny_model_path}")
     assert code == 1
-    assert "the port is in use" in said
-    assert "Traceback" not in said
+    assert "the port is in use" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_and_a_signal_drains_it(server: Process, number: signal.Signals) -> None:
+def test_the_command_serves_and_a_signal_drains_it(server: Process, number: signal.Signals) -> None:
     port = server.wait_for("listening")["port"]
     assert server.wait_for("serving")["models"] == "tiny"
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -82,7 +82,7 @@ def test_it_serves_and_a_signal_drains_it(server: Process, number: signal.Signal
     assert server.end()[0] == 0
 
 
-def test_an_open_stream_is_told_before_it_goes(tiny_model_path: Path) -> None:
+def test_an_open_stream_is_notified_before_the_server_stops(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--drain-grace-s=0.5")
     with Process(*arguments) as server:
         port = server.wait_for("listening")["port"]
@@ -110,7 +110,7 @@ def _never_ending() -> Iterator[rpcs.StreamingSpotRequest]:
         time.sleep(0.01)
 
 
-def test_a_second_signal_ends_it_at_once(tiny_model_path: Path) -> None:
+def test_a_second_signal_stops_the_server_at_once(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--drain-grace-s=3600")
     with Process(*arguments) as server:
         port = server.wait_for("listening")["port"]
@@ -125,20 +125,20 @@ def test_a_second_signal_ends_it_at_once(tiny_model_path: Path) -> None:
             assert server.end()[0] == 1
 
 
-def test_text_lines_name_the_port(tiny_model_path: Path) -> None:
+def test_text_log_lines_state_the_port(tiny_model_path: Path) -> None:
     with Process("--port=0", EARMARK_MODEL=str(tiny_model_path)) as server:
         line = next(server.text_lines())
         assert re.search(r" level=info event=listening host=127\.0\.0\.1 port=\d+$", line)
 
 
-def test_it_starts_fast() -> None:
-    # The promise is 1.5 s on a quiet machine; here is room for a busy one.
+def test_the_server_starts_fast() -> None:
+    # The guarantee is 1.5 s on an idle machine. A busy one needs longer.
     with Process("--port=0", "--log-format=json") as server:
         server.wait_for("serving")
         assert time.monotonic() - server.begun_s < 15
 
 
-def test_torch_is_not_needed() -> None:
+def test_torch_is_not_imported() -> None:
     code = "import sys, earmark_server.server, earmark_server.__main__; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -15,7 +15,7 @@ from support.server_rig import DEADLINE_S, LINEAR16, WORDS, chunks, config, dete
 if TYPE_CHECKING:
     from pathlib import Path
 
-HEARD = [word for _, word in WORDS]
+DETECTED = [word for _, word in WORDS]
 
 
 def spot_blocking(address: str) -> list[str]:
@@ -40,16 +40,16 @@ async def stream(address: str) -> list[str]:
 def test_a_blocking_client_in_the_same_process(tiny_model_path: Path) -> None:
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
         assert address.startswith("127.0.0.1:")
-        assert spot_blocking(address) == HEARD
+        assert spot_blocking(address) == DETECTED
     assert "earmark-embedded-server" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_asyncio_clients_in_the_same_process_one_after_the_other(
+def test_several_asyncio_clients_in_the_same_process(
     tiny_model_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
         for _ in range(5):
-            assert asyncio.run(stream(address)) == HEARD
+            assert asyncio.run(stream(address)) == DETECTED
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
@@ -57,10 +57,10 @@ def test_two_servers_in_one_process(tiny_model_path: Path) -> None:
     model = (str(tiny_model_path),)
     with serve_in_thread(model=model) as one, serve_in_thread(model=model) as other:
         assert one != other
-        assert spot_blocking(one) == spot_blocking(other) == HEARD
+        assert spot_blocking(one) == spot_blocking(other) == DETECTED
 
 
-def test_it_is_ended_with_calls_still_open(tiny_model_path: Path) -> None:
+def test_an_embedded_server_stops_with_open_calls(tiny_model_path: Path) -> None:
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
         channel = grpc.insecure_channel(address)
         call = stubs.KeywordSpottingServiceStub(channel).StreamingSpot(iter([config()]), timeout=DEADLINE_S)
@@ -72,7 +72,7 @@ def test_it_is_ended_with_calls_still_open(tiny_model_path: Path) -> None:
     ("overrides", "error"),
     [({"port": -1}, SettingsError), ({"host": "192.0.2.1", "insecure": True}, StartError)],
 )
-def test_what_cannot_start_says_why(
+def test_a_server_that_cannot_start_raises_the_reason(
     tiny_model_path: Path, overrides: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error), serve_in_thread(model=(str(tiny_model_path),), **overrides):

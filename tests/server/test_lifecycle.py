@@ -1,4 +1,4 @@
-"""Health, draining, and what happens when the engine is unwell."""
+"""Health, start, drain and stop of a server."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def test_health_is_checked_by_name(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_not_serving_until_the_model_is_warm(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_is_not_serving_until_the_model_is_warm(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     go = threading.Event()
 
     def load_later(settings: Settings) -> ModelRegistry:
@@ -85,13 +87,13 @@ def test_not_serving_until_the_model_is_warm(tiny_model_path: Path, monkeypatch:
         server = Server(Settings(port=0, model=(str(tiny_model_path),)))
         starting = asyncio.ensure_future(server.start())
         async with asyncio.timeout(DEADLINE_S):
-            while not server.port:  # noqa: ASYNC110 - bound within the start that is held up
+            while not server.port:  # noqa: ASYNC110 - `start` binds it, and then waits
                 await asyncio.sleep(0.01)
         async with open_channel(f"127.0.0.1:{server.port}") as channel:
             assert await check(channel) == NOT_SERVING
             watch = Watch(channel)
             assert await watch.next() == NOT_SERVING
-            # Calls that come too early wait, and are answered.
+            # Calls that arrive before that wait, and are answered.
             stub = stubs.KeywordSpottingServiceStub(channel)
             early = asyncio.ensure_future(stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S))
             go.set()
@@ -103,7 +105,7 @@ def test_not_serving_until_the_model_is_warm(tiny_model_path: Path, monkeypatch:
     run(scenario)
 
 
-def test_an_internal_error_has_an_id_that_the_log_has_too(
+def test_an_internal_error_has_an_incident_id_that_is_in_the_log(
     tiny_model_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -142,7 +144,7 @@ def test_draining_moves_streams_to_another_server(tiny_model_path: Path) -> None
                 assert await watch.next() == SERVING
                 call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
                 await call.write(config())
-                # In the middle of the word at 3.1 s.
+                # In the middle of the keyword at 3.1 s.
                 for request in chunks(data[: int(3.13 * 32_000)]):
                     await call.write(request)
                 seen = [await call.read()]
@@ -157,14 +159,14 @@ def test_draining_moves_streams_to_another_server(tiny_model_path: Path) -> None
                 progress = seen[-1].progress
                 assert progress.resume_token
 
-                refused = await failure(rig.stream(config()))
-                assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "DRAINING")
-                assert refused.retry_s
+                rejected = await failure(rig.stream(config()))
+                assert (rejected.code, rejected.reason) == (StatusCode.UNAVAILABLE, "DRAINING")
+                assert rejected.retry_s
                 request = rpcs.SpotRequest(audio=data, audio_format=LINEAR16)
-                refused = await failure(rig.stub.Spot(request, timeout=DEADLINE_S))
-                assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "DRAINING")
+                rejected = await failure(rig.stub.Spot(request, timeout=DEADLINE_S))
+                assert (rejected.code, rejected.reason) == (StatusCode.UNAVAILABLE, "DRAINING")
 
-                # The client leaves, which is what the server waits for.
+                # The drain is complete when the client ends its stream.
                 call.cancel()
                 await draining
 
@@ -179,7 +181,7 @@ def test_draining_moves_streams_to_another_server(tiny_model_path: Path) -> None
     run(scenario)
 
 
-def test_an_open_stream_may_go_on_within_the_grace(tiny_model_path: Path) -> None:
+def test_an_open_stream_may_continue_within_the_grace_period(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, drain_grace_s=DEADLINE_S) as rig:
             call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
@@ -201,7 +203,7 @@ def test_an_open_stream_may_go_on_within_the_grace(tiny_model_path: Path) -> Non
     run(scenario)
 
 
-def test_after_the_grace_streams_are_ended(tiny_model_path: Path) -> None:
+def test_streams_end_after_the_grace_period(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, drain_grace_s=0.3) as rig:
             with_config, without = rig.stub.StreamingSpot(), rig.stub.StreamingSpot()
@@ -225,7 +227,7 @@ def test_after_the_grace_streams_are_ended(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_drain_without_calls_is_immediate(tiny_model_path: Path) -> None:
+def test_a_drain_without_calls_is_immediate(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, drain_grace_s=3600) as rig:
             watch = Watch(rig.channel)
@@ -236,7 +238,7 @@ def test_drain_without_calls_is_immediate(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_a_port_in_use_is_refused_with_a_sentence(tiny_model_path: Path) -> None:
+def test_a_port_in_use_is_reported(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             second = Server(Settings(port=rig.server.port, model=(str(tiny_model_path),)))
@@ -248,7 +250,9 @@ def test_a_port_in_use_is_refused_with_a_sentence(tiny_model_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["no model", "same name twice"])
-def test_models_that_cannot_be_served(tiny_model_path: Path, tmp_path: Path, kind: str) -> None:
+def test_models_that_cannot_be_served_stop_the_server(
+    tiny_model_path: Path, tmp_path: Path, kind: str
+) -> None:
     async def scenario() -> None:
         paths = (str(tiny_model_path), str(tiny_model_path))
         if kind == "no model":

@@ -32,14 +32,14 @@ def _restored_logging() -> Iterator[None]:
     own.setLevel(own_level)
 
 
-MARK = "".join(["what a", " client sent"])
-"""Not as it stands in any source line, which a traceback may show."""
+CLIENT_TEXT = "".join(["what a", " client sent"])
+"""In two parts, because a traceback shows source lines."""
 
 LOGGER = logging.getLogger("earmark_server.somewhere")
 
 
-class Written:
-    """A file to write to, and the lines in it."""
+class LogFile:
+    """A file for the log, and the lines in it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w+b", buffering=0)
@@ -51,60 +51,60 @@ class Written:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[Written]:
-    written = Written(tmp_path / "log")
-    yield written
-    written._file.close()
+def log_file(tmp_path: Path) -> Iterator[LogFile]:
+    log_file = LogFile(tmp_path / "log")
+    yield log_file
+    log_file._file.close()
 
 
-def test_text_is_key_and_value(written: Written) -> None:
-    logs.configure("info", "text", written.fileno())
+def test_the_text_format_has_keys_and_values(log_file: LogFile) -> None:
+    logs.configure("info", "text", log_file.fileno())
     logs.log(LOGGER, logging.INFO, "call ended", audio_s=1.5, request_id='a "b" \n c', reason=None, empty="")
-    (line,) = written.lines()
+    (line,) = log_file.lines()
     assert line.startswith("time=20")
     assert line.endswith('level=info event="call ended" audio_s=1.5 request_id="a \\"b\\" \\n c" empty=""')
 
 
-def test_json_is_one_object_a_line(written: Written) -> None:
-    logs.configure("info", "json", written.fileno())
+def test_the_json_format_has_one_object_per_line(log_file: LogFile) -> None:
+    logs.configure("info", "json", log_file.fileno())
     logs.log(LOGGER, logging.INFO, "call ended", audio_s=1.5, request_id="a\nb", reason=None)
     try:
         raise ValueError("why")
     except ValueError as error:
         logs.log(LOGGER, logging.ERROR, "internal error", exc_info=error, incident="1234")
-    first, second = map(json.loads, written.lines())
+    first, second = map(json.loads, log_file.lines())
     assert first.pop("time").endswith("Z")
     assert first == {"level": "info", "event": "call ended", "audio_s": 1.5, "request_id": "a\nb"}
     assert second["incident"] == "1234"
-    assert "in test_json_is_one_object_a_line" in second["traceback"]
+    assert "in test_the_json_format_has_one_object_per_line" in second["traceback"]
     assert second["traceback"].endswith("builtins.ValueError")
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_traceback_tells_where_and_what_kinds_of_errors_but_not_their_texts(
-    written: Written, log_format: str
+def test_a_traceback_states_the_places_and_types_of_errors_but_not_their_texts(
+    log_file: LogFile, log_format: str
 ) -> None:
-    logs.configure("info", log_format, written.fileno())
+    logs.configure("info", log_format, log_file.fileno())
     try:
         try:
-            raise ValueError(MARK)
+            raise ValueError(CLIENT_TEXT)
         except ValueError as cause:
-            cause.add_note(MARK)
-            raise RuntimeError([MARK]) from cause
+            cause.add_note(CLIENT_TEXT)
+            raise RuntimeError([CLIENT_TEXT]) from cause
     except RuntimeError as error:
         logs.log(LOGGER, logging.ERROR, "internal error", exc_info=error)
-        # As a library would.
+        # The same through the logger of a library.
         logging.getLogger("library").exception("failed")
-    said = "\n".join(written.lines())
-    assert MARK not in said
-    assert said.count("builtins.RuntimeError") == said.count("builtins.ValueError") == 2
-    assert said.count("in test_a_traceback_tells") == 4
+    text = "\n".join(log_file.lines())
+    assert CLIENT_TEXT not in text
+    assert text.count("builtins.RuntimeError") == text.count("builtins.ValueError") == 2
+    assert text.count("in test_a_traceback_states") == 4
 
 
-def test_what_nobody_catches_is_logged_in_the_same_way() -> None:
+def test_uncaught_errors_are_logged_in_the_same_format() -> None:
     code = (
         "import asyncio, threading, sys; from earmark_server import logs; logs.configure('info', 'json')\n"
-        "def fail(what): raise ValueError(what)\n"
+        "def fail(text): raise ValueError(text)\n"
         "async def main():\n"
         "    loop = asyncio.get_running_loop()\n"
         "    logs.log_uncaught_errors(loop)\n"
@@ -114,29 +114,31 @@ def test_what_nobody_catches_is_logged_in_the_same_way() -> None:
         "    fail(sys.argv[1])\n"
         "asyncio.run(main())"
     )
-    done = subprocess.run([sys.executable, "-c", code, MARK], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, CLIENT_TEXT], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
-    assert MARK not in done.stderr
+    assert CLIENT_TEXT not in done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["event"] for line in lines] == ["uncaught error"] * 3
     assert all("in fail" in line["traceback"] for line in lines)
 
 
-def test_the_level_is_kept_and_libraries_are_quiet(written: Written) -> None:
-    logs.configure("warning", "text", written.fileno())
-    logs.log(LOGGER, logging.INFO, "unsaid")
-    logging.getLogger("grpc").info("unsaid")
-    logging.getLogger("grpc").warning("said")
-    (line,) = written.lines()
-    assert line.endswith("level=warning event=said logger=grpc")
+def test_the_level_applies_and_libraries_log_warnings_only(log_file: LogFile) -> None:
+    logs.configure("warning", "text", log_file.fileno())
+    logs.log(LOGGER, logging.INFO, "omitted")
+    logging.getLogger("grpc").info("omitted")
+    logging.getLogger("grpc").warning("written")
+    (line,) = log_file.lines()
+    assert line.endswith("level=warning event=written logger=grpc")
 
 
-def test_a_worker_writes_each_line_at_once_and_names_itself() -> None:
+def test_a_worker_writes_each_line_in_one_call_and_states_its_id() -> None:
     code = (
         "import logging; from earmark_server import logs; logs.configure('info', 'json', worker=7);"
         "logs.log(logging.getLogger('earmark_server'), logging.INFO, 'long', value='x' * 50_000)"
     )
-    # Here one write is one message.
+    # On this kind of socket, one write is one message.
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True)
@@ -144,14 +146,14 @@ def test_a_worker_writes_each_line_at_once_and_names_itself() -> None:
     assert (line["event"], line["worker"], len(line["value"])) == ("long", 7, 50_000)
 
 
-def test_a_full_disk_loses_lines_and_says_how_many(written: Written) -> None:
-    logs.configure("info", "json", written.fileno())
+def test_lines_lost_to_a_full_disk_are_counted(log_file: LogFile) -> None:
+    logs.configure("info", "json", log_file.fileno())
     logs.log(LOGGER, logging.INFO, "one", value="x" * 100)
-    room = os.stat(written.fileno()).st_size
-    # As on a full disk, what still fits is written of a line.
+    size = os.stat(log_file.fileno()).st_size
+    # Like a full disk, the limit lets the part of a line be log_file that still fits.
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room + 50, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, before[1]))
     try:
         for _ in range(3):
             logs.log(LOGGER, logging.INFO, "two", value="x" * 100)
@@ -160,7 +162,7 @@ def test_a_full_disk_loses_lines_and_says_how_many(written: Written) -> None:
         signal.signal(signal.SIGXFSZ, ignored)
     logs.log(LOGGER, logging.INFO, "three")
     logs.log(LOGGER, logging.INFO, "four")
-    first, torn, *rest = written.lines()
+    first, torn, *rest = log_file.lines()
     assert json.loads(first)["event"] == "one"
     assert len(torn) == 50
     lost, *others = map(json.loads, rest)
@@ -168,22 +170,22 @@ def test_a_full_disk_loses_lines_and_says_how_many(written: Written) -> None:
     assert [line["event"] for line in others] == ["three", "four"]
 
 
-def test_a_reader_that_does_not_read_holds_nothing_up() -> None:
+def test_a_reader_that_does_not_read_blocks_nothing() -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb") as writer:
         logs.configure("info", "json", writer.fileno())
-        # Far more than a pipe holds: a second one that waits would wait for ever.
+        # Far more than fits into a pipe, so that a write that waits would wait for ever.
         for _ in range(5000):
             logs.log(LOGGER, logging.INFO, "line", value="x" * 100)
-        held = reader.read1(1 << 20).splitlines()
+        buffered = reader.read1(1 << 20).splitlines()
         logs.log(LOGGER, logging.INFO, "last")
         lost, last = map(json.loads, reader.read1(1 << 20).splitlines())
-    assert lost["lines"] == 5000 - len(held)
+    assert lost["lines"] == 5000 - len(buffered)
     assert last["event"] == "last"
 
 
 @pytest.mark.parametrize("broken", ["2>&-", "2>/dev/full", "2> >(exec true)"])
-def test_a_server_serves_wherever_its_lines_go(tiny_model_path: Path, broken: str) -> None:
+def test_a_server_serves_even_if_its_log_cannot_be_written(tiny_model_path: Path, broken: str) -> None:
     port = free_port()
     command = f"{sys.executable} -m earmark_server --port={port} --model={tiny_model_path}"
     process = subprocess.Popen(["bash", "-c", f"exec {command} {broken}"])

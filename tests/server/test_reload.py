@@ -1,4 +1,4 @@
-"""Whether a file was replaced."""
+"""Detection of changed files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "file"
 
 
-def test_a_file_that_nobody_touches_has_not_changed(path: Path) -> None:
+def test_a_file_that_is_only_read_has_not_changed(path: Path) -> None:
     detector = ChangeDetector(path)
     assert not detector.has_changed()
     path.read_text()
     assert not detector.has_changed()
 
 
-def test_each_change_is_told_once(path: Path) -> None:
+def test_each_change_is_reported_once(path: Path) -> None:
     detector = ChangeDetector(path)
     path.write_text("longer than before")
     assert detector.has_changed()
     assert not detector.has_changed()
 
 
-def test_another_file_in_its_place_is_a_change_even_with_the_same_length_and_time(path: Path) -> None:
+def test_a_replaced_file_has_changed_even_with_the_same_size_and_time(path: Path) -> None:
     detector = ChangeDetector(path)
     other = path.with_name("other")
     other.write_text("beford")
@@ -42,7 +42,7 @@ def test_another_file_in_its_place_is_a_change_even_with_the_same_length_and_tim
     assert detector.has_changed()
 
 
-def test_a_link_that_leads_elsewhere_is_a_change(path: Path) -> None:
+def test_a_link_to_another_target_has_changed(path: Path) -> None:
     link, other = path.with_name("link"), path.with_name("other")
     other.write_text("before")
     link.symlink_to(path)
@@ -52,7 +52,7 @@ def test_a_link_that_leads_elsewhere_is_a_change(path: Path) -> None:
     assert detector.has_changed()
 
 
-def test_a_file_that_goes_away_and_comes_back_has_changed_twice(path: Path) -> None:
+def test_a_file_that_is_removed_and_restored_has_changed_twice(path: Path) -> None:
     detector = ChangeDetector(path)
     path.unlink()
     assert detector.has_changed()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def refusal(arguments: list[str], environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What is said of wrong settings; the exit code must be 2."""
+def error_of(arguments: list[str], environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the error message for invalid settings; the exit code must be 2."""
     with pytest.raises(SystemExit) as caught:
         read_settings(arguments, environment)
     assert caught.value.code == 2
@@ -62,7 +62,7 @@ def test_help_has_every_setting_once_with_its_default_unit_and_variable(
         ([], {"EARMARK_HOST": "::1", "EARMARK_LOG_FORMAT": "json"}, {"host": "::1", "log_format": "json"}),
     ],
 )
-def test_command_line_before_environment_before_default(
+def test_the_command_line_precedes_the_environment_and_the_defaults(
     arguments: list[str], environment: dict[str, str], expected: dict[str, Any]
 ) -> None:
     assert read_settings(arguments, environment) == Settings(**expected)
@@ -78,7 +78,7 @@ def test_several_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "message"),
     [
         (["--port", "many"], {}, "--port must be a whole number, but is 'many'"),
         (["--port", "65536"], {}, "port must be 0 to 65535, but is 65536"),
@@ -105,13 +105,13 @@ def test_several_models(tmp_path: Path) -> None:
         (["--max-str", "3"], {}, "unrecognized arguments"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_is_allowed(
-    arguments: list[str], environment: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_value_is_rejected_with_the_allowed_values(
+    arguments: list[str], environment: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in refusal(arguments, environment, capsys)
+    assert message in error_of(arguments, environment, capsys)
 
 
-def test_code_is_refused_too() -> None:
+def test_values_of_the_wrong_type_are_rejected() -> None:
     for wrong in (
         {"port": "50051"},
         {"port": True},
@@ -130,11 +130,11 @@ def test_several_workers_need_linux(
     monkeypatch.setattr("sys.platform", "linux")
     assert read_settings(["--workers", "3"], {}).workers == 3
     monkeypatch.setattr("sys.platform", "darwin")
-    assert "workers must be 1 here, but is 3" in refusal(["--workers", "3"], {}, capsys)
+    assert "workers must be 1 here, but is 3" in error_of(["--workers", "3"], {}, capsys)
     assert Settings(workers=1).workers == 1
 
 
-def test_a_server_in_code_is_one_process() -> None:
+def test_an_embedded_server_is_one_process() -> None:
     with pytest.raises(SettingsError, match="workers must be 1 for a Server"), serve_in_thread(workers=2):
         pass
 
@@ -152,7 +152,7 @@ def test_a_server_in_code_is_one_process() -> None:
         ("10.0.0.1", False),
     ],
 )
-def test_loopback(host: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback
 
 

@@ -1,4 +1,4 @@
-"""Several workers on one port: real processes, real connections, real deaths."""
+"""Several workers on one port, with real processes and connections, some of which are killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-CUT = round(2.6 * 32_000)  # in bytes; three of four words are before it
+CUT = round(2.6 * 32_000)  # in bytes; three of four keywords come before it
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -32,13 +32,13 @@ def workers(tiny_model_path: Path) -> Iterator[Workers]:
         yield process
 
 
-def test_each_worker_gets_its_part_of_the_connections(workers: Workers) -> None:
+def test_each_worker_gets_a_share_of_the_connections(workers: Workers) -> None:
     for connection in workers.connect_to(*workers.pids):
         health = health_pb2_grpc.HealthStub(connection.channel)
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S).status == SERVING
 
 
-def test_the_supervisor_has_no_grpc_and_no_model(workers: Workers) -> None:
+def test_the_supervisor_loads_neither_grpc_nor_a_model(workers: Workers) -> None:
     def loaded(pid: int) -> set[str]:
         with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
             text = maps.read()
@@ -49,17 +49,17 @@ def test_the_supervisor_has_no_grpc_and_no_model(workers: Workers) -> None:
         assert loaded(pid) == {"cygrpc", "onnxruntime"}
 
 
-def test_a_killed_worker_takes_only_its_own_streams_which_resume_on_another(workers: Workers) -> None:
-    doomed, other = workers.pids
-    to_doomed, to_other = workers.connect_to(doomed, other)
+def test_only_the_streams_of_a_killed_worker_break_and_they_resume_on_another(workers: Workers) -> None:
+    killed, other = workers.pids
+    to_killed, to_other = workers.connect_to(killed, other)
     whole = Live(to_other).end(PCM)
     assert len(whole) == 4
 
-    streams = [Live(connection) for connection in (to_doomed, to_other) for _ in range(3)]
+    streams = [Live(connection) for connection in (to_killed, to_other) for _ in range(3)]
     for stream in streams:
         stream.send(PCM[:CUT])
         stream.until(lambda event: seconds(event.progress.decided_offset) >= 2)
-    os.kill(doomed, signal.SIGKILL)
+    os.kill(killed, signal.SIGKILL)
 
     for stream in streams:
         if stream.worker == other:
@@ -74,8 +74,8 @@ def test_a_killed_worker_takes_only_its_own_streams_which_resume_on_another(work
         point = rpcs.ResumePoint(start_offset=newest.replay_offset, resume_token=newest.resume_token)
         resumed = Live(to_other, resume=point)
         rest = resumed.end(PCM[begin:])
-        # Ids, offsets and confidences are those of the unbroken stream: exactly what was not yet decided,
-        # and with what came before the break all of it.
+        # Ids, offsets and confidences equal those of a stream that does not break. The resumed stream has
+        # exactly the detections that were not yet decided.
         decided_s = seconds(newest.decided_offset)
         assert rest == [each for each in whole if seconds(each.end_offset) > decided_s]
         assert 0 < len(rest) < 4
@@ -83,7 +83,7 @@ def test_a_killed_worker_takes_only_its_own_streams_which_resume_on_another(work
         assert resumed.events[-1].ended.audio_duration == duration(4)
 
     died = workers.wait_for("worker ended")
-    assert (died["worker"], died["signal"]) == (doomed, "SIGKILL")
+    assert (died["worker"], died["signal"]) == (killed, "SIGKILL")
     successor = workers.wait_for("worker started")["worker"]
     workers.wait_for("worker serving", worker=successor)
     workers.connect_to(successor, other)
@@ -106,13 +106,15 @@ def test_workers_share_the_keys_of_resume_tokens(tiny_model_path: Path, tmp_path
         assert Live(to_other, resume=point).end(PCM[begin:])[-1] == stream.end(PCM[CUT:])[-1]
 
 
-@pytest.mark.parametrize("everybody", [False, True], ids=["the supervisor", "every process of the service"])
-def test_a_signal_drains_all(workers: Workers, everybody: bool) -> None:
+@pytest.mark.parametrize(
+    "every_process", [False, True], ids=["to the supervisor", "to every process of the service"]
+)
+def test_a_signal_drains_all_workers(workers: Workers, every_process: bool) -> None:
     streams = [Live(connection) for connection in workers.connect_to(*workers.pids)]
     for stream in streams:
         stream.send(PCM[:CUT])
         stream.until(lambda event: event.HasField("detection"))
-    for pid in workers.pids if everybody else ():
+    for pid in workers.pids if every_process else ():
         os.kill(pid, signal.SIGTERM)
     workers.process.terminate()
     for stream in streams:
@@ -126,7 +128,7 @@ def test_a_signal_drains_all(workers: Workers, everybody: bool) -> None:
     assert workers.end()[0] == 0
 
 
-def test_a_second_signal_ends_all_at_once(tiny_model_path: Path) -> None:
+def test_a_second_signal_stops_all_workers_at_once(tiny_model_path: Path) -> None:
     with Workers(tiny_model_path, "--drain-grace-s=3600") as workers:
         workers.serve()
         stream = Live(workers.connect())
@@ -139,7 +141,7 @@ def test_a_second_signal_ends_all_at_once(tiny_model_path: Path) -> None:
         assert workers.end()[0] == 1
 
 
-def test_a_worker_that_is_stuck_is_killed_in_the_end(workers: Workers) -> None:
+def test_a_worker_that_does_not_drain_is_killed(workers: Workers) -> None:
     stuck = workers.pids[0]
     os.kill(stuck, signal.SIGSTOP)
     workers.process.terminate()
@@ -149,11 +151,11 @@ def test_a_worker_that_is_stuck_is_killed_in_the_end(workers: Workers) -> None:
     assert workers.end()[0] == 1
 
 
-def test_workers_end_when_their_supervisor_is_gone(workers: Workers, tiny_model_path: Path) -> None:
+def test_workers_stop_when_their_supervisor_is_gone(workers: Workers, tiny_model_path: Path) -> None:
     stream = Live(workers.connect())
     stream.until(lambda event: event.HasField("started"))
     workers.process.kill()
-    # The lines end with the last process that could write one.
+    # The log ends when the last process has ended.
     stopped = [line["worker"] for line in workers.lines() if line["event"] == "stopped"]
     assert sorted(stopped) == sorted(workers.pids)
     with pytest.raises(grpc.RpcError):
@@ -163,7 +165,7 @@ def test_workers_end_when_their_supervisor_is_gone(workers: Workers, tiny_model_
         assert next_one.wait_for("listening")["port"] == workers.port
 
 
-def test_a_worker_that_cannot_come_back_is_tried_again_later_each_time(
+def test_a_worker_that_cannot_restart_is_retried_with_growing_delays(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model.onnx"
@@ -184,18 +186,20 @@ def test_a_worker_that_cannot_come_back_is_tried_again_later_each_time(
         workers.connect_to(workers.wait_for("worker serving")["worker"])
 
 
-def test_it_cannot_start_with_a_bad_model_and_says_so_once(tmp_path: Path) -> None:
+def test_an_invalid_model_is_reported_once_for_all_workers(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a model")
     with Process("--workers=3", "--port=0", f"--model={bad}") as process:
-        code, said = process.end()
+        code, output = process.end()
     assert code == 1
-    assert said.count("cannot start") == said.count("not an ONNX model") == 1
-    assert "Traceback" not in said
+    assert output.count("cannot start") == output.count("not an ONNX model") == 1
+    assert "Traceback" not in output
 
 
-def test_it_cannot_start_when_a_worker_dies_before_it_served(tiny_model_path: Path, tmp_path: Path) -> None:
-    # Python imports this first of all.
+def test_a_worker_that_dies_before_it_is_serving_ends_the_supervisor(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    # Python imports this module before any other.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
         "if '--supervised-worker' in sys.orig_argv: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -208,34 +212,34 @@ def test_it_cannot_start_when_a_worker_dies_before_it_served(tiny_model_path: Pa
         assert process.end()[0] == 1
 
 
-def test_a_port_that_is_taken_is_not_shared(workers: Workers, tiny_model_path: Path) -> None:
-    def refused(port: int, count: int) -> None:
+def test_a_port_in_use_is_not_shared(workers: Workers, tiny_model_path: Path) -> None:
+    def assert_rejected(port: int, count: int) -> None:
         with Process(f"--workers={count}", f"--port={port}", f"--model={tiny_model_path}") as process:
-            code, said = process.end()
+            code, output = process.end()
         assert code == 1
-        assert f"Cannot listen on 127.0.0.1:{port}: the port is in use" in said
-        assert "worker started" not in said
-        assert "Traceback" not in said
+        assert f"Cannot listen on 127.0.0.1:{port}: the port is in use" in output
+        assert "worker started" not in output
+        assert "Traceback" not in output
 
     for count in (1, 2):
-        refused(workers.port, count)
+        assert_rejected(workers.port, count)
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
         other.listen()
-        refused(other.getsockname()[1], 2)
+        assert_rejected(other.getsockname()[1], 2)
 
 
-def test_a_host_that_cannot_be_listened_on_is_told() -> None:
-    # For documentation only (RFC 5737), so no machine's; and a name that is nobody's (RFC 6761).
-    for host, why in (("192.0.2.1", "Cannot assign requested address"), ("no.invalid", "Name or service")):
+def test_a_host_that_cannot_be_bound_is_reported() -> None:
+    # An address that no machine has (RFC 5737), and a name that does not exist (RFC 6761).
+    for host, reason in (("192.0.2.1", "Cannot assign requested address"), ("no.invalid", "Name or service")):
         with Process("--workers=2", f"--host={host}", "--insecure", "--port=0") as process:
-            code, said = process.end()
+            code, output = process.end()
         assert code == 1
-        assert f"Cannot listen on {host}:0: {why}" in said
+        assert f"Cannot listen on {host}:0: {reason}" in output
 
 
-def test_names_and_all_addresses_can_be_shared_too(tiny_model_path: Path) -> None:
+def test_workers_share_the_port_of_a_name_and_of_all_addresses(tiny_model_path: Path) -> None:
     for host in ("localhost", "0.0.0.0"):
         arguments = ("--workers=2", f"--host={host}", "--insecure", "--port=0", f"--model={tiny_model_path}")
         with Process(*arguments, "--log-format=json") as process:

@@ -1,4 +1,4 @@
-"""Who takes up whose streams: the keys that resume tokens are signed with."""
+"""The keys that sign resume tokens: which servers resume the streams of which others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def key_file(folder: Path, *keys: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "taken"),
+    ("first", "second", "resumes"),
     [
         ([ONE], [ONE], True),
         ([ONE], [OTHER], False),
@@ -34,8 +34,8 @@ def key_file(folder: Path, *keys: str) -> str:
         ([OTHER, ONE], [ONE], False),
     ],
 )
-def test_a_sibling_takes_up_a_stream_if_and_only_if_it_knows_the_key(
-    tiny_model_path: Path, tmp_path: Path, first: list[str], second: list[str], taken: bool
+def test_another_server_resumes_a_stream_if_and_only_if_it_has_the_key(
+    tiny_model_path: Path, tmp_path: Path, first: list[str], second: list[str], resumes: bool
 ) -> None:
     def file(keys: list[str]) -> str:
         return key_file(tmp_path, *keys) if keys else ""
@@ -44,22 +44,22 @@ def test_a_sibling_takes_up_a_stream_if_and_only_if_it_knows_the_key(
         data = pcm()
         async with (
             serving(tiny_model_path, resume_key_file=file(first)) as one,
-            serving(tiny_model_path, resume_key_file=file(second)) as sibling,
+            serving(tiny_model_path, resume_key_file=file(second)) as other,
         ):
             events = await collect(one.stream(config(), *chunks(data)))
             progress = next(event.progress for event in events if event.HasField("progress"))
             resume = {"start_offset": progress.replay_offset, "resume_token": progress.resume_token}
-            call = sibling.stream(config(resume=resume), *(chunks(data) if taken else ()))
-            if taken:
+            call = other.stream(config(resume=resume), *(chunks(data) if resumes else ()))
+            if resumes:
                 assert len(detections(await collect(call))) == 3
                 return
-            refused = await failure(call)
-            assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "BAD_RESUME_TOKEN")
+            error = await failure(call)
+            assert (error.code, error.reason) == (StatusCode.INVALID_ARGUMENT, "BAD_RESUME_TOKEN")
 
     run(scenario)
 
 
-def test_the_log_says_what_signs(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_the_log_states_the_origin_of_the_signing_key(tiny_model_path: Path, tmp_path: Path) -> None:
     for options, expected in (([], "model"), ([f"--resume-key-file={key_file(tmp_path, ONE)}"], "file")):
         arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", *options)
         with Process(*arguments) as process:
@@ -81,24 +81,24 @@ def test_the_log_says_what_signs(tiny_model_path: Path, tmp_path: Path) -> None:
         (b"f" * 64 + b"\n") * 17,
     ],
 )
-def test_a_file_without_good_keys_is_refused_and_not_quoted(tmp_path: Path, content: bytes) -> None:
+def test_a_file_with_invalid_keys_is_rejected_and_not_quoted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "keys"
     path.write_bytes(content)
-    with pytest.raises(SettingsError, match="must contain 1 to 16 keys") as refused:
+    with pytest.raises(SettingsError, match="must contain 1 to 16 keys") as caught:
         Settings(resume_key_file=str(path))
-    assert "openssl rand -hex 32" in str(refused.value)
+    assert "openssl rand -hex 32" in str(caught.value)
     for word in (b"short", b"words", b"ff"):
-        assert word.decode() not in str(refused.value)
+        assert word.decode() not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_key_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         Settings(resume_key_file=str(tmp_path / "none"))
     with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
         Settings(resume_key_file=str(tmp_path))
 
 
-def test_spaces_and_empty_lines_around_keys_do_not_count(tmp_path: Path) -> None:
+def test_whitespace_around_keys_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_bytes(b"\n" + b"a" * 32 + b" \r\n\r\n\t" + b"b" * 256)
     assert read_resume_keys(str(path)) == (b"a" * 32, b"b" * 256)

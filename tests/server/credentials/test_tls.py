@@ -1,4 +1,4 @@
-"""Encrypted connections: who can make one, and what happens when certificates are replaced."""
+"""TLS and mutual TLS: which connections succeed, and what happens when certificates are replaced."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def trusting(ca: Path, own: Pair | None = None) -> grpc.ChannelCredentials:
 
 @contextlib.asynccontextmanager
 async def connected(server: Server, ca: Path, own: Pair | None = None) -> AsyncIterator[Any]:
-    """Give a stub on a connection of its own."""
+    """Yield a stub on a new connection."""
     credentials = trusting(ca, own)
     options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
     async with grpc.aio.secure_channel(f"localhost:{server.port}", credentials, options=options) as channel:
         yield stubs.KeywordSpottingServiceStub(channel)
 
 
-async def listed(server: Server, ca: Path, own: Pair | None = None) -> str:
-    """Make a connection and a call: OK, or how it failed."""
+async def list_models(server: Server, ca: Path, own: Pair | None = None) -> str:
+    """Make a call on a new connection; return OK, or its status."""
     async with connected(server, ca, own) as stub:
         try:
             await stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
@@ -71,14 +71,14 @@ async def listed(server: Server, ca: Path, own: Pair | None = None) -> str:
     return "OK"
 
 
-async def becomes(server: Server, ca: Path, expected: bool) -> None:
-    """Wait until new connections that trust `ca` are made, or fail."""
+async def wait_until_trusted(server: Server, ca: Path, expected: bool) -> None:
+    """Wait until new connections that trust `ca` succeed, or fail if `expected` is False."""
     async with asyncio.timeout(DEADLINE_S):
-        while (await listed(server, ca) == "OK") != expected:  # noqa: ASYNC110
+        while (await list_models(server, ca) == "OK") != expected:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 
-def test_a_stream_over_tls_is_marked(authority: Authority, tiny_model_path: Path) -> None:
+def test_a_stream_over_tls_gets_its_detections(authority: Authority, tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with (
             serving(tiny_model_path, flags(authority.sign())) as server,
@@ -90,15 +90,15 @@ def test_a_stream_over_tls_is_marked(authority: Authority, tiny_model_path: Path
     run(scenario)
 
 
-def test_without_the_right_authority_or_in_plain_text_nobody_gets_through(
+def test_connections_that_distrust_the_server_or_use_plain_text_fail(
     authority: Authority, tmp_path: Path, tiny_model_path: Path
 ) -> None:
     other = Authority(tmp_path / "other", "Another authority")
 
     async def scenario() -> None:
         async with serving(tiny_model_path, flags(authority.sign())) as server:
-            assert await listed(server, authority.path) == "OK"
-            assert (await listed(server, other.path)).startswith("UNAVAILABLE")
+            assert await list_models(server, authority.path) == "OK"
+            assert (await list_models(server, other.path)).startswith("UNAVAILABLE")
             async with grpc.aio.insecure_channel(f"localhost:{server.port}") as channel:
                 stub = stubs.KeywordSpottingServiceStub(channel)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -108,7 +108,7 @@ def test_without_the_right_authority_or_in_plain_text_nobody_gets_through(
     run(scenario)
 
 
-def test_with_a_client_authority_only_its_certificates_get_through_and_name_the_caller(
+def test_with_a_client_authority_only_its_certificates_connect_and_name_the_principal(
     authority: Authority, tmp_path: Path, tiny_model_path: Path
 ) -> None:
     clients = Authority(tmp_path / "clients", "The clients' authority")
@@ -117,8 +117,8 @@ def test_with_a_client_authority_only_its_certificates_get_through_and_name_the_
 
     async def scenario() -> None:
         async with serving(tiny_model_path, flags(authority.sign(), clients.path)) as server:
-            assert (await listed(server, authority.path)).startswith("UNAVAILABLE")
-            assert (await listed(server, authority.path, stranger)).startswith("UNAVAILABLE")
+            assert (await list_models(server, authority.path)).startswith("UNAVAILABLE")
+            assert (await list_models(server, authority.path, stranger)).startswith("UNAVAILABLE")
             async with connected(server, authority.path, robot) as stub:
                 call = stub.StreamingSpot(timeout=DEADLINE_S)
                 await call.write(config())
@@ -131,7 +131,7 @@ def test_with_a_client_authority_only_its_certificates_get_through_and_name_the_
     assert [call.principal for call in seen] == ["robot"]
 
 
-def test_a_replaced_certificate_is_for_new_connections_and_open_streams_go_on(
+def test_a_replaced_certificate_is_used_for_new_connections_and_open_streams_continue(
     authority: Authority, tmp_path: Path, tiny_model_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     later = Authority(tmp_path / "later", "A later authority")
@@ -148,15 +148,15 @@ def test_a_replaced_certificate_is_for_new_connections_and_open_streams_go_on(
             for request in data[:20]:
                 await call.write(request)
             fresh = later.sign()
-            # One file after the other, as people do; in between the two do not fit.
+            # One file after the other, as people do. In between, the two do not fit together.
             fresh.certificate.replace(used.certificate)
             async with asyncio.timeout(DEADLINE_S):
                 while "files rejected" not in caplog.messages:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
-            assert await listed(server, authority.path) == "OK"
+            assert await list_models(server, authority.path) == "OK"
             fresh.key.replace(used.key)
-            await becomes(server, later.path, expected=True)
-            assert (await listed(server, authority.path)).startswith("UNAVAILABLE")
+            await wait_until_trusted(server, later.path, expected=True)
+            assert (await list_models(server, authority.path)).startswith("UNAVAILABLE")
             for request in data[20:]:
                 await call.write(request)
             await call.done_writing()
@@ -165,7 +165,7 @@ def test_a_replaced_certificate_is_for_new_connections_and_open_streams_go_on(
     run(scenario)
 
 
-def test_a_replaced_client_authority_is_for_new_connections(
+def test_a_replaced_client_authority_is_used_for_new_connections(
     authority: Authority, tmp_path: Path, tiny_model_path: Path
 ) -> None:
     before, after = Authority(tmp_path / "before", "Before"), Authority(tmp_path / "after", "After")
@@ -175,28 +175,28 @@ def test_a_replaced_client_authority_is_for_new_connections(
 
     async def scenario() -> None:
         async with serving(tiny_model_path, flags(authority.sign(), trusted)) as server:
-            assert await listed(server, authority.path, old) == "OK"
+            assert await list_models(server, authority.path, old) == "OK"
             shutil.copy(after.path, trusted)
             async with asyncio.timeout(DEADLINE_S):
-                while await listed(server, authority.path, new) != "OK":  # noqa: ASYNC110
+                while await list_models(server, authority.path, new) != "OK":  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
-            assert (await listed(server, authority.path, old)).startswith("UNAVAILABLE")
+            assert (await list_models(server, authority.path, old)).startswith("UNAVAILABLE")
 
     run(scenario)
 
 
-def refused(server: Process, said: str) -> None:
-    """Wait until files are refused for that reason; each worker says so by itself."""
-    while said not in server.wait_for("files rejected")["problem"]:
+def wait_for_rejection(server: Process, reason: str) -> None:
+    """Wait until files are rejected for a reason; each worker logs it."""
+    while reason not in server.wait_for("files rejected")["problem"]:
         pass
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_files_that_cannot_be_used_are_logged_and_the_old_ones_stay(
+def test_invalid_certificate_files_are_logged_and_the_old_ones_stay(
     workers: int, authority: Authority, tmp_path: Path, tiny_model_path: Path
 ) -> None:
     used, other = authority.sign(), Authority(tmp_path / "other", "Another authority").sign()
@@ -204,12 +204,12 @@ def test_files_that_cannot_be_used_are_logged_and_the_old_ones_stay(
     with Process("--port=0", f"--model={tiny_model_path}", "--log-format=json", *arguments) as server:
         port = server.wait_for("listening")["port"] if workers == 1 else server.wait_for("serving")["port"]
         good = used.certificate.read_bytes()
-        cut(used.certificate)
-        refused(server, "must be PEM files")
+        truncate(used.certificate)
+        wait_for_rejection(server, "must be PEM files")
         shutil.copy(other.certificate, used.certificate)
-        refused(server, "does not belong to the certificate")
+        wait_for_rejection(server, "does not belong to the certificate")
         used.certificate.unlink()
-        refused(server, "cannot be read: No such file")
+        wait_for_rejection(server, "cannot be read: No such file")
         credentials = grpc.ssl_channel_credentials(authority.path.read_bytes())
         with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
             stub = stubs.KeywordSpottingServiceStub(channel)
@@ -219,8 +219,8 @@ def test_files_that_cannot_be_used_are_logged_and_the_old_ones_stay(
             stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
 
 
-def broken(authority: Authority, tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
-    """Give settings whose files cannot be used, and what is to be said of them."""
+def invalid_settings(authority: Authority, tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield settings with invalid files, and the error message for each."""
     good, other = authority.sign(), Authority(tmp_path / "other").sign("other")
     text = tmp_path / "text"
     text.write_text("not a certificate")
@@ -234,30 +234,32 @@ def broken(authority: Authority, tmp_path: Path) -> Iterator[tuple[dict[str, str
     yield flags(good, tmp_path), "client CA file .* cannot be read: Is a directory"
 
 
-def test_a_server_whose_files_cannot_be_used_does_not_start_and_says_why(
+def test_a_server_with_invalid_certificate_files_does_not_start_and_states_the_reason(
     authority: Authority, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        for settings, said in broken(authority, tmp_path):
-            with pytest.raises(StartError, match=said):
+        for settings, message in invalid_settings(authority, tmp_path):
+            with pytest.raises(StartError, match=message):
                 Server(Settings(port=0, **settings))
 
     run(scenario)
 
 
-def test_the_command_says_so_in_a_sentence_also_with_workers(authority: Authority, tmp_path: Path) -> None:
-    settings, said = next(broken(authority, tmp_path))
+def test_the_command_reports_invalid_certificate_files_also_with_workers(
+    authority: Authority, tmp_path: Path
+) -> None:
+    settings, message = next(invalid_settings(authority, tmp_path))
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     for workers in ("--workers=1", "--workers=2"):
         with Process("--port=0", workers, *arguments) as server:
             code, lines = server.end()
         assert code == 1
         assert "cannot start" in lines
-        assert said in lines
+        assert message in lines
         assert "Traceback" not in lines
 
 
-def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+def test_a_key_with_a_password_is_rejected_without_a_prompt(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
 
     good = Authority(tmp_path / "ours").sign()
@@ -278,7 +280,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"tls_certificate": "c"}, "tls_certificate and tls_key must be given together"),
         ({"tls_key": "k"}, "tls_certificate and tls_key must be given together"),
@@ -289,10 +291,10 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: P
         ({"host": "0.0.0.0", "token_file": "t"}, "nothing here is encrypted"),
     ],
 )
-def test_settings_that_make_no_sense_together_are_refused(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_contradictory_settings_are_rejected(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         Settings(**settings)
 
 
-def test_with_a_certificate_any_host_may_be_listened_on() -> None:
+def test_with_a_certificate_any_host_is_allowed() -> None:
     assert Settings(host="0.0.0.0", tls_certificate="c", tls_key="k").host == "0.0.0.0"

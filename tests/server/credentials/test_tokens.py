@@ -1,4 +1,4 @@
-"""Who may call: the file of tokens, and what happens to calls without a good one."""
+"""The token file, and calls with and without a valid token."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def put(path: Path, text: str) -> None:
-    """Replace a file, in one step."""
+    """Replace a file atomically."""
     path.with_name("next").write_text(text)
     path.with_name("next").replace(path)
 
 
-# The file.
+# The token file.
 
 
 def test_a_new_token_is_accepted_under_its_name_and_is_not_in_the_file(path: Path) -> None:
@@ -66,8 +66,8 @@ def test_a_new_token_is_accepted_under_its_name_and_is_not_in_the_file(path: Pat
         assert tokens.accepted_digest(wrong) is None
 
 
-def test_a_name_may_have_several_tokens_and_comments_are_passed_over(path: Path) -> None:
-    path.write_text(f"# who may call\n\nalice {hashlib.sha256(b'first').hexdigest().upper()} # old")
+def test_a_name_may_have_several_tokens_and_comments_are_ignored(path: Path) -> None:
+    path.write_text(f"# accepted tokens\n\nalice {hashlib.sha256(b'first').hexdigest().upper()} # old")
     second = add_token("alice", str(path))
     tokens = AcceptedTokens.read(str(path))
     for token in ("first", second):
@@ -77,7 +77,7 @@ def test_a_name_may_have_several_tokens_and_comments_are_passed_over(path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "contains no token. Add a line with earmark-server --new-token NAME FILE"),
         ("# nothing\n", "contains no token"),
@@ -88,20 +88,20 @@ def test_a_name_may_have_several_tokens_and_comments_are_passed_over(path: Path)
         ("a" * 65 + " " + "a" * 64, "Line 1"),
     ],
 )
-def test_a_file_with_anything_else_is_refused_and_not_quoted(path: Path, text: str, said: str) -> None:
+def test_an_invalid_token_file_is_rejected_and_not_quoted(path: Path, text: str, message: str) -> None:
     path.write_text(text)
-    with pytest.raises(BadFileError, match=said) as caught:
+    with pytest.raises(BadFileError, match=message) as caught:
         AcceptedTokens.read(str(path))
     assert "SECRET" not in str(caught.value)
 
     async def scenario() -> None:
-        with pytest.raises(StartError, match=said):
+        with pytest.raises(StartError, match=message):
             Server(Settings(port=0, token_file=str(path)))
 
     run(scenario)
 
 
-def test_the_command_makes_a_token_and_its_line(path: Path) -> None:
+def test_the_command_prints_a_new_token_and_appends_its_line(path: Path) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "earmark_server", *arguments]
         return subprocess.run(line, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
@@ -121,20 +121,20 @@ def test_the_command_makes_a_token_and_its_line(path: Path) -> None:
 
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
-# What is not the service's own, and what one asks it. What is refused is called without a request: a call
-# that still writes when it fails may not get to know why.
-OTHERS = {
+# Methods of the other services, and a request for each. A call that is to be rejected sends no request,
+# because a call that still writes when it fails may not receive its status.
+OTHER_METHODS = {
     "/grpc.health.v1.Health/Watch": health_pb2.HealthCheckRequest(),
     REFLECTION: reflection_pb2.ServerReflectionRequest(list_services=""),
 }
 
 
-async def refused(call: Any, reason: str) -> None:
-    found = await failure(call)
-    assert (found.code, found.reason) == (StatusCode.UNAUTHENTICATED, reason)
+async def assert_rejected(call: Any, reason: str) -> None:
+    error = await failure(call)
+    assert (error.code, error.reason) == (StatusCode.UNAUTHENTICATED, reason)
 
 
-def test_without_a_good_token_no_rpc_answers(path: Path, tiny_model_path: Path) -> None:
+def test_without_a_valid_token_no_rpc_answers(path: Path, tiny_model_path: Path) -> None:
     token = add_token("alice", str(path))
     bad: list[tuple[Any, str]] = [
         (None, "MISSING_CREDENTIALS"),
@@ -151,15 +151,15 @@ def test_without_a_good_token_no_rpc_answers(path: Path, tiny_model_path: Path) 
         async with serving(tiny_model_path, token_file=str(path)) as rig:
             for metadata, reason in bad:
                 options = {"metadata": metadata, "timeout": DEADLINE_S}
-                await refused(rig.stub.ListModels(rpcs.ListModelsRequest(), **options), reason)
-                await refused(rig.stub.StreamingSpot(**options), reason)
-                for method in OTHERS:
-                    await refused(rig.channel.stream_stream(method)(**options), reason)
+                await assert_rejected(rig.stub.ListModels(rpcs.ListModelsRequest(), **options), reason)
+                await assert_rejected(rig.stub.StreamingSpot(**options), reason)
+                for method in OTHER_METHODS:
+                    await assert_rejected(rig.channel.stream_stream(method)(**options), reason)
             good = {"metadata": bearer(token)}
             events = await collect(rig.stream(config(), *chunks(pcm()), **good))
             assert len(detections(events)) == 4
             good["timeout"] = DEADLINE_S
-            for method, request in OTHERS.items():
+            for method, request in OTHER_METHODS.items():
                 call = rig.channel.stream_stream(method)(**good)
                 await call.write(request.SerializeToString())
                 assert await call.read() is not grpc.aio.EOF
@@ -168,7 +168,7 @@ def test_without_a_good_token_no_rpc_answers(path: Path, tiny_model_path: Path) 
     run(scenario)
 
 
-def test_health_may_be_open_while_the_rest_is_closed(path: Path, tiny_model_path: Path) -> None:
+def test_with_open_health_only_health_checks_need_no_token(path: Path, tiny_model_path: Path) -> None:
     add_token("alice", str(path))
 
     async def scenario() -> None:
@@ -180,13 +180,13 @@ def test_health_may_be_open_while_the_rest_is_closed(path: Path, tiny_model_path
             assert await watch.read() is not grpc.aio.EOF
             watch.cancel()
             reflection = rig.channel.stream_stream(REFLECTION)(timeout=DEADLINE_S)
-            await refused(reflection, "MISSING_CREDENTIALS")
-            await refused(rig.stub.StreamingSpot(timeout=DEADLINE_S), "MISSING_CREDENTIALS")
+            await assert_rejected(reflection, "MISSING_CREDENTIALS")
+            await assert_rejected(rig.stub.StreamingSpot(timeout=DEADLINE_S), "MISSING_CREDENTIALS")
 
     run(scenario)
 
 
-def test_an_unknown_method_is_not_told_to_strangers(
+def test_without_a_token_an_unknown_method_is_not_revealed(
     path: Path, tiny_model_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = add_token("alice", str(path))
@@ -195,7 +195,7 @@ def test_an_unknown_method_is_not_told_to_strangers(
     async def scenario() -> None:
         async with serving(tiny_model_path, token_file=str(path)) as rig:
             method = rig.channel.unary_unary("/no.such.Service/Method")
-            await refused(method(b"", timeout=DEADLINE_S), "MISSING_CREDENTIALS")
+            await assert_rejected(method(b"", timeout=DEADLINE_S), "MISSING_CREDENTIALS")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await method(b"", metadata=bearer(token), timeout=DEADLINE_S)
             assert caught.value.code() == StatusCode.UNIMPLEMENTED
@@ -208,7 +208,7 @@ def ended(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [record.earmark for record in caplog.records if record.message == "call ended"]
 
 
-def test_the_log_names_the_caller(
+def test_the_log_states_the_principal(
     path: Path, tiny_model_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = {name: add_token(name, str(path)) for name in ("alice", "bob")}
@@ -218,28 +218,30 @@ def test_the_log_names_the_caller(
         async with serving(tiny_model_path, token_file=str(path)) as rig:
             for token in tokens.values():
                 await collect(rig.stream(config(), metadata=bearer(token)))
-            await refused(rig.stream(config()), "MISSING_CREDENTIALS")
+            await assert_rejected(rig.stream(config()), "MISSING_CREDENTIALS")
 
     run(scenario)
     assert [line.get("principal") for line in ended(caplog)] == ["alice", "bob", None]
     assert ended(caplog)[-1]["reason"] == "MISSING_CREDENTIALS"
 
 
-def test_a_token_that_is_taken_out_ends_its_streams_and_no_others(path: Path, tiny_model_path: Path) -> None:
-    gone, kept = add_token("alice", str(path)), add_token("alice", str(path))
+def test_removing_a_token_ends_its_streams_and_no_others(path: Path, tiny_model_path: Path) -> None:
+    removed, kept = add_token("alice", str(path)), add_token("alice", str(path))
     data = chunks(pcm())
     _, kept_line = path.read_text().splitlines(keepends=True)
 
     async def scenario() -> None:
         async with serving(tiny_model_path, token_file=str(path)) as rig:
-            calls = [rig.stub.StreamingSpot(metadata=bearer(one), timeout=DEADLINE_S) for one in (gone, kept)]
+            calls = [
+                rig.stub.StreamingSpot(metadata=bearer(one), timeout=DEADLINE_S) for one in (removed, kept)
+            ]
             for call in calls:
                 await call.write(config())
                 assert (await call.read()).WhichOneof("event") == "started"
             put(path, kept_line)
-            await refused(calls[0], "BAD_CREDENTIALS")
-            await refused(
-                rig.stub.ListModels(rpcs.ListModelsRequest(), metadata=bearer(gone)), "BAD_CREDENTIALS"
+            await assert_rejected(calls[0], "BAD_CREDENTIALS")
+            await assert_rejected(
+                rig.stub.ListModels(rpcs.ListModelsRequest(), metadata=bearer(removed)), "BAD_CREDENTIALS"
             )
             for request in data:
                 await calls[1].write(request)
@@ -253,7 +255,7 @@ def test_a_token_that_is_taken_out_ends_its_streams_and_no_others(path: Path, ti
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_broken_file_is_logged_and_the_old_tokens_stay_until_it_is_whole(
+def test_an_invalid_token_file_is_logged_and_the_old_tokens_stay_until_it_is_valid(
     workers: int, path: Path, tiny_model_path: Path
 ) -> None:
     first = add_token("alice", str(path))
@@ -261,8 +263,8 @@ def test_a_broken_file_is_logged_and_the_old_tokens_stay_until_it_is_whole(
     with Process("--port=0", f"--model={tiny_model_path}", *arguments) as server:
         port = server.wait_for("listening" if workers == 1 else "serving")["port"]
         before = path.read_text()
-        for broken in ("", before[:-10], "alice " + first):
-            put(path, broken)
+        for invalid in ("", before[:-10], "alice " + first):
+            put(path, invalid)
             for _ in range(workers):
                 problem = server.wait_for("files rejected")["problem"]
                 assert first not in problem
@@ -279,14 +281,14 @@ def test_a_broken_file_is_logged_and_the_old_tokens_stay_until_it_is_whole(
                 lookup(rpcs.ListModelsRequest(), metadata=bearer(token), timeout=DEADLINE_S)
 
 
-def test_hundreds_of_refused_streams_leave_nothing_open(path: Path, tiny_model_path: Path) -> None:
+def test_hundreds_of_rejected_streams_leave_no_call_open(path: Path, tiny_model_path: Path) -> None:
     add_token("alice", str(path))
 
     async def scenario() -> None:
         async with serving(tiny_model_path, token_file=str(path)) as rig:
             calls = [rig.stub.StreamingSpot(metadata=bearer(f"{i}"), timeout=DEADLINE_S) for i in range(300)]
             for call in calls:
-                await refused(call, "BAD_CREDENTIALS")
+                await assert_rejected(call, "BAD_CREDENTIALS")
             async with asyncio.timeout(DEADLINE_S):
                 while len(rig.server._admission.open_calls):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A client that reads slowly, or sends too fast, slows itself and nobody else."""
+"""Backpressure: a client that reads slowly or sends fast delays only itself."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EVERY_STEP = config(score_interval=duration(0.02))
 
 @contextlib.asynccontextmanager
 async def narrow(rig: Rig) -> AsyncIterator[Any]:
-    """A stub whose connection buffers little, so that a client that does not read is soon noticed."""
+    """Yield a stub whose connection buffers little, so that a client that does not read soon blocks it."""
     options = (
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.http2.bdp_probe", 0),
@@ -51,7 +51,7 @@ async def narrow(rig: Rig) -> AsyncIterator[Any]:
 
 
 async def read_on(call: Any) -> list[Any]:
-    """Read all the rest of a stream to which was written."""
+    """Read the remaining events of a stream."""
     events = []
     while (event := await call.read()) is not grpc.aio.EOF:
         events.append(event)
@@ -59,7 +59,7 @@ async def read_on(call: Any) -> list[Any]:
 
 
 async def stalled(rig: Rig) -> StreamHandle:
-    """Wait until the one stream of a server makes no more progress."""
+    """Wait until the only stream of a server makes no more progress; return it."""
     processed = 0
     async with asyncio.timeout(DEADLINE_S):
         while True:
@@ -71,7 +71,7 @@ async def stalled(rig: Rig) -> StreamHandle:
                     processed = call.stream.session.processed_samples
 
 
-def test_a_slow_reader_stops_only_itself_and_loses_nothing(tiny_model_path: Path) -> None:
+def test_a_slow_reader_delays_only_itself_and_loses_nothing(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig, narrow(rig) as stub:
             slow = stub.StreamingSpot(timeout=3 * DEADLINE_S)
@@ -93,10 +93,10 @@ def test_a_slow_reader_stops_only_itself_and_loses_nothing(tiny_model_path: Path
     run(scenario)
 
 
-def test_a_fast_sender_is_not_read_further_than_it_is_listened_to(tiny_model_path: Path) -> None:
+def test_a_fast_sender_is_read_only_as_fast_as_inference(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, max_pending_s=3) as rig, narrow(rig) as stub:
-            # It reads nothing, so its events fill what is between it and the server, and it stops.
+            # It reads nothing, so its events fill the buffers of the connection, and inference on it pauses.
             call = stub.StreamingSpot(timeout=DEADLINE_S)
             await call.write(EVERY_STEP)
 
@@ -132,7 +132,7 @@ def test_days_of_silence_delay_no_other_stream(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_a_reader_that_never_reads_is_ended_and_the_others_go_on(tiny_model_path: Path) -> None:
+def test_a_stream_that_never_reads_ends_and_other_streams_continue(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, slow_reader_timeout_s=0.5) as rig, narrow(rig) as stub:
             other = rig.stub.StreamingSpot(timeout=DEADLINE_S)

@@ -1,4 +1,4 @@
-"""What a client sees of a connection that has reached its age, be it Earmark's own or another."""
+"""A connection that reaches its age limit, as any gRPC client sees it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_stream_is_told_and_the_next_call_on_its_channel_has_a_new_connection(
+def test_a_stream_is_notified_and_the_next_call_of_its_channel_uses_a_new_connection(
     tiny_model_path: Path,
 ) -> None:
     async def scenario() -> None:
@@ -38,12 +38,15 @@ def test_a_stream_is_told_and_the_next_call_on_its_channel_has_a_new_connection(
             await call.write(config())
             assert kinds([await call.read()]) == ["started"]
             (old,) = [each.peer for each in rig.server._admission.open_calls]
-            told = await call.read()
-            assert told.progress.draining
-            assert told.progress.resume_token
+            notified = await call.read()
+            assert notified.progress.draining
+            assert notified.progress.resume_token
 
-            # gRPC's own channel, which knows nothing of draining, has nevertheless another connection.
-            resume = {"start_offset": told.progress.replay_offset, "resume_token": told.progress.resume_token}
+            # Although gRPC's channel does not know `draining`, its next call uses another connection.
+            resume = {
+                "start_offset": notified.progress.replay_offset,
+                "resume_token": notified.progress.resume_token,
+            }
             again = rig.stub.StreamingSpot(timeout=DEADLINE_S)
             await again.write(config(resume=resume))
             await again.read()
@@ -51,7 +54,7 @@ def test_a_stream_is_told_and_the_next_call_on_its_channel_has_a_new_connection(
             assert len(peers) == 2
             assert old in peers
 
-            # The old one may go on until its grace is over.
+            # The old stream may continue until its grace period is over.
             for request in chunks(pcm()):
                 await call.write(request)
             await call.done_writing()
@@ -63,7 +66,7 @@ def test_a_stream_is_told_and_the_next_call_on_its_channel_has_a_new_connection(
     run(scenario)
 
 
-def test_a_stream_that_stays_is_ended_after_the_grace(tiny_model_path: Path) -> None:
+def test_a_stream_that_stays_ends_after_the_grace_period(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, max_connection_age_s=1, drain_grace_s=0.2) as rig:
             call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
@@ -79,11 +82,11 @@ def test_a_stream_that_stays_is_ended_after_the_grace(tiny_model_path: Path) -> 
     run(scenario)
 
 
-def test_a_connections_streams_are_told_together_however_young_they_are(tiny_model_path: Path) -> None:
-    """For gRPC cuts them together."""
+def test_all_streams_of_a_connection_are_notified_together(tiny_model_path: Path) -> None:
+    """However young a stream is: gRPC cuts all of them together."""
 
     async def scenario() -> None:
-        async def told_s(call: Any) -> float:
+        async def notified_s(call: Any) -> float:
             assert (await call.read()).progress.draining
             return time.monotonic()
 
@@ -93,7 +96,7 @@ def test_a_connections_streams_are_told_together_however_young_they_are(tiny_mod
                 call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
                 await call.write(config())
                 assert kinds([await call.read()]) == ["started"]
-                streams.append(asyncio.ensure_future(told_s(call)))
+                streams.append(asyncio.ensure_future(notified_s(call)))
                 if len(streams) == 1:
                     await asyncio.wait(streams, timeout=0.7)
             assert len({call.peer for call in rig.server._admission.open_calls}) == 1
@@ -103,7 +106,7 @@ def test_a_connections_streams_are_told_together_however_young_they_are(tiny_mod
     run(scenario)
 
 
-def test_without_an_age_nobody_is_told(tiny_model_path: Path) -> None:
+def test_without_a_connection_age_no_stream_is_notified(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             events = await collect(rig.stream(config(), *chunks(pcm())))
@@ -116,10 +119,10 @@ def test_without_an_age_nobody_is_told(tiny_model_path: Path) -> None:
 
 @pytest.mark.parametrize("grace_s", [0.0, 30.0])
 @pytest.mark.parametrize("age_s", [1, 3600, 604_800])
-def test_grpc_closes_before_the_streams_are_told_and_cuts_after_their_grace(
+def test_grpc_closes_before_streams_are_notified_and_cuts_after_their_grace_period(
     age_s: float, grace_s: float
 ) -> None:
-    """Whatever gRPC makes of an age: 10% less, or more."""
+    """gRPC varies the age by 10% either way."""
     age = ConnectionAge(Settings(max_connection_age_s=age_s, drain_grace_s=grace_s))
     options = dict(age.grpc_options)
     closed_ms, cut_ms = options["grpc.max_connection_age_ms"], options["grpc.max_connection_age_grace_ms"]
@@ -128,7 +131,7 @@ def test_grpc_closes_before_the_streams_are_told_and_cuts_after_their_grace(
     assert closed_ms + cut_ms < 1 << 31
 
 
-def test_what_is_known_of_connections_is_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_connections_is_bounded_and_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("earmark_server.rpc.connection_age._MAX_CONNECTIONS", 100)
 
     async def scenario() -> None:
@@ -143,6 +146,6 @@ def test_what_is_known_of_connections_is_bounded_and_forgotten(monkeypatch: pyte
     run(scenario)
 
 
-def test_an_age_of_less_than_a_second_is_refused() -> None:
+def test_a_connection_age_below_one_second_is_rejected() -> None:
     with pytest.raises(SettingsError, match="0 or at least 1 second"):
         Settings(max_connection_age_s=0.5)

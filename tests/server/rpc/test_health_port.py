@@ -1,4 +1,4 @@
-"""Health on a port of its own, for probes that can do neither TLS nor tokens."""
+"""The health port, for probes that support neither TLS nor tokens."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ async def check(port: int) -> int:
         return (await stub.Check(request, timeout=DEADLINE_S, wait_for_ready=True)).status
 
 
-def test_a_probe_needs_neither_tls_nor_a_token(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_a_probe_of_the_health_port_needs_neither_tls_nor_a_token(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
     pair = Authority(tmp_path).sign()
     add_token("robot", str(tmp_path / "tokens"))
 
@@ -51,7 +53,7 @@ def test_a_probe_needs_neither_tls_nor_a_token(tiny_model_path: Path, tmp_path: 
     run(scenario)
 
 
-def test_nothing_but_health_is_there(tiny_model_path: Path) -> None:
+def test_the_health_port_serves_only_health(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         port = free_port()
         async with (
@@ -66,7 +68,7 @@ def test_nothing_but_health_is_there(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_it_answers_until_the_last_stream_of_a_drain_has_ended(tiny_model_path: Path) -> None:
+def test_the_health_port_answers_until_a_drain_is_complete(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         port = free_port()
         async with serving(tiny_model_path, health_port=port, drain_grace_s=DEADLINE_S) as rig:
@@ -85,12 +87,12 @@ def test_it_answers_until_the_last_stream_of_a_drain_has_ended(tiny_model_path: 
     run(scenario)
 
 
-def test_a_health_port_in_use_is_refused_with_a_sentence(tiny_model_path: Path) -> None:
+def test_a_health_port_in_use_is_reported(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
-            taken = rig.server.port
-            with pytest.raises(StartError, match=f"127.0.0.1:{taken}: the port is in use .*--health-port"):
-                await Server(Settings(port=0, health_port=taken, model=(str(tiny_model_path),))).start()
+            in_use = rig.server.port
+            with pytest.raises(StartError, match=f"127.0.0.1:{in_use}: the port is in use .*--health-port"):
+                await Server(Settings(port=0, health_port=in_use, model=(str(tiny_model_path),))).start()
 
     run(scenario)
 

@@ -1,4 +1,4 @@
-"""docs/limits.md has every limit, as it is."""
+"""docs/limits.md lists every limit with its default."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ TABLE = Path(__file__).parents[3] / "docs" / "limits.md"
 
 def test_every_limit_is_in_the_table_with_its_default() -> None:
     rows = re.findall(r"^\| `--([a-z-]+)` \| (\S+) \| .+ \|$", TABLE.read_text(), re.MULTILINE)
-    told = {name.replace("-", "_"): float(default) for name, default in rows}
-    assert len(told) == len(rows)
+    listed = {name.replace("-", "_"): float(default) for name, default in rows}
+    assert len(listed) == len(rows)
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
-    assert told == {name: defaults.get(name) for name in told}
+    assert listed == {name: defaults.get(name) for name in listed}
     limits = {name for name in defaults if name.startswith(("max_", "min_")) or name.endswith("_timeout_s")}
-    # How long the engine may take is no limit of a client's.
-    assert limits - {"stall_timeout_s"} <= told.keys()
+    # This one limits the engine, not the clients.
+    assert limits - {"stall_timeout_s"} <= listed.keys()
 
 
-def test_a_rate_at_which_nobody_can_speak_is_refused() -> None:
+def test_a_rate_slower_than_live_audio_is_rejected() -> None:
     assert Settings(max_rate=0).max_rate == 0
     assert Settings(max_rate=1).max_rate == 1
     with pytest.raises(SettingsError, match=r"max_rate must be 0 \(no limit\) or at least 1, but is 0.5"):

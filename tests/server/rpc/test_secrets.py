@@ -1,4 +1,4 @@
-"""What must never be in a log or in an answer: audio, tokens, the texts of exceptions."""
+"""No log line and no response contains audio, a token, or the text of an exception."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT = "a marked exception"
 
 @pytest.fixture(params=["text", "json"])
 def log_file(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """Log all that can be logged, as the command does, to this file."""
+    """A file that receives all log lines, in the format of the command."""
     root, own = logging.getLogger(), logging.getLogger("earmark_server")
     before = root.handlers[:], root.level, own.level
     path = tmp_path / "log"
@@ -38,42 +38,42 @@ def log_file(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     own.setLevel(before[2])
 
 
-def test_no_audio_no_token_and_no_exception_text_is_logged_or_told(
+def test_no_audio_token_or_exception_text_is_in_a_log_line_or_response(
     log_file: Path, tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = add_token("alice", str(tmp_path / "tokens"))
     good, bad = ((("authorization", f"Bearer {one}"),) for one in (token, "a marked token"))
-    told: list[Any] = []
+    errors: list[Any] = []
 
     def step(model: SpotterModel, pcm: Any, state: Any) -> Any:
         raise RuntimeError(TEXT, AUDIO, token)
 
     async def scenario() -> None:
         async with serving(tiny_model_path, token_file=str(tmp_path / "tokens")) as rig:
-            sound = [audio(AUDIO[i : i + 3200]) for i in range(0, len(AUDIO), 3200)]
+            sent = [audio(AUDIO[i : i + 3200]) for i in range(0, len(AUDIO), 3200)]
             clip = rpcs.SpotRequest(audio=AUDIO, audio_format=LINEAR16)
-            await collect(rig.stream(config(), *sound, metadata=good))
+            await collect(rig.stream(config(), *sent, metadata=good))
             await rig.stub.Spot(clip, metadata=good, timeout=DEADLINE_S)
-            told.append(await failure(rig.stub.StreamingSpot(metadata=bad, timeout=DEADLINE_S)))
-            # An error that nobody expects, with all of it in its text. (A stream that still sends when it
-            # fails may not get to know why: see `failure`.)
+            errors.append(await failure(rig.stub.StreamingSpot(metadata=bad, timeout=DEADLINE_S)))
+            # An unexpected error whose text contains all of it. (A stream that still sends when it fails may
+            # not receive its status; see `failure`.)
             monkeypatch.setattr(SpotterModel, "step", step)
             for call in (
                 rig.stream(config(), audio(AUDIO), metadata=good),
                 rig.stub.Spot(clip, metadata=good, timeout=DEADLINE_S),
             ):
-                told.append(await failure(call))
-                assert told[-1].code == StatusCode.INTERNAL
+                errors.append(await failure(call))
+                assert errors[-1].code == StatusCode.INTERNAL
 
     run(scenario)
     log = log_file.read_text()
     assert log.count("internal error") == 2
     assert "in step" in log
     assert "RuntimeError" in log
-    incident = told[-1].message.rstrip(".").rpartition(" ")[2]
+    incident = errors[-1].message.rstrip(".").rpartition(" ")[2]
     assert incident in log
     digest = hashlib.sha256(token.encode())
-    for where in (log, repr(told)):
+    for where in (log, repr(errors)):
         for secret in (
             token,
             "marked token",

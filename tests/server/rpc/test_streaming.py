@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def of_library(model_path: Path, data: bytes) -> list[tuple[str, float, float, float]]:
+def detections_of_library(model_path: Path, data: bytes) -> list[tuple[str, float, float, float]]:
     spotter = Spotter(SpotterModel.load(model_path))
     found = spotter.feed(data) + spotter.flush()
     return [(one.id, one.start_sample / 16_000, one.end_sample / 16_000, one.confidence) for one in found]
@@ -50,7 +50,7 @@ def assert_same(
         assert mine[1:] == pytest.approx(theirs[1:], abs=1e-4)
 
 
-def test_a_stream_is_started_marks_its_words_and_ends(tiny_model_path: Path) -> None:
+def test_a_stream_starts_reports_its_keywords_and_ends(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             call = rig.stream(config(request_id="kitchen 1"), *chunks(pcm()))
@@ -82,17 +82,17 @@ def test_a_stream_is_started_marks_its_words_and_ends(tiny_model_path: Path) -> 
 
 
 @pytest.mark.parametrize("size", [3200, 320, 641, 64_001])
-def test_however_it_is_cut_the_library_finds_the_same(tiny_model_path: Path, size: int) -> None:
+def test_any_chunk_size_gives_the_detections_of_the_library(tiny_model_path: Path, size: int) -> None:
     async def scenario() -> None:
         data = pcm()
         async with serving(tiny_model_path) as rig:
             events = await collect(rig.stream(config(), *chunks(data, size)))
-            assert_same(detections(events), of_library(tiny_model_path, data))
+            assert_same(detections(events), detections_of_library(tiny_model_path, data))
 
     run(scenario)
 
 
-def test_started_comes_before_any_audio(tiny_model_path: Path) -> None:
+def test_started_is_sent_before_any_audio_arrives(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             call = rig.stub.StreamingSpot()
@@ -103,7 +103,7 @@ def test_started_comes_before_any_audio(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_a_word_is_told_while_the_stream_goes_on(tiny_model_path: Path) -> None:
+def test_a_detection_is_sent_while_the_stream_continues(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             call = rig.stub.StreamingSpot()
@@ -117,7 +117,7 @@ def test_a_word_is_told_while_the_stream_goes_on(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_without_audio_it_just_ends(tiny_model_path: Path) -> None:
+def test_a_stream_without_audio_ends(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             events = await collect(rig.stream(config()))
@@ -127,7 +127,7 @@ def test_without_audio_it_just_ends(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_a_word_at_the_very_end_is_heard(tiny_model_path: Path) -> None:
+def test_a_keyword_at_the_very_end_is_detected(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             events = await collect(rig.stream(config(), *chunks(pcm([(0.44, "high")], 0.5))))
@@ -148,7 +148,9 @@ def test_a_word_at_the_very_end_is_heard(tiny_model_path: Path) -> None:
         ("ALAW", 16_000, 3),
     ],
 )
-def test_forms_of_audio(tiny_model_path: Path, encoding: str, rate_hz: int, channels: int) -> None:
+def test_every_encoding_rate_and_channel_count_is_accepted(
+    tiny_model_path: Path, encoding: str, rate_hz: int, channels: int
+) -> None:
     async def scenario() -> None:
         samples = tiny_model.recording(WORDS, 4, rate_hz=rate_hz)
         samples = np.repeat(samples, channels)
@@ -175,22 +177,22 @@ def test_forms_of_audio(tiny_model_path: Path, encoding: str, rate_hz: int, chan
     run(scenario)
 
 
-def test_silence_stands_for_audio(tiny_model_path: Path) -> None:
+def test_silence_equals_zeros(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             word = pcm([(0.2, "low")], 0.5, noise=0)
             sent = await collect(
                 rig.stream(config(), audio(word), audio(bytes(2 * 16_000 * 90)), audio(word))
             )
-            told = await collect(rig.stream(config(), audio(word), silence(60), silence(30), audio(word)))
-            assert plain(detections(told)) == plain(detections(sent))
-            assert len(detections(told)) == 2
-            assert seconds(told[-1].ended.audio_duration) == 91
+            skipped = await collect(rig.stream(config(), audio(word), silence(60), silence(30), audio(word)))
+            assert plain(detections(skipped)) == plain(detections(sent))
+            assert len(detections(skipped)) == 2
+            assert seconds(skipped[-1].ended.audio_duration) == 91
 
     run(scenario)
 
 
-def test_a_model_with_longer_steps(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_a_model_with_longer_steps_gives_the_same_detections(tiny_model_path: Path, tmp_path: Path) -> None:
     document = tiny_model.metadata()
     document["step_samples"] = 1600
     long_steps = tiny_model.build(tmp_path / "long.onnx", document=document)
@@ -206,7 +208,7 @@ def test_a_model_with_longer_steps(tiny_model_path: Path, tmp_path: Path) -> Non
     run(scenario)
 
 
-def test_chosen_keywords_with_settings_of_their_own(tiny_model_path: Path) -> None:
+def test_selected_keywords_have_their_own_settings(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             wanted = [
@@ -224,7 +226,7 @@ def test_chosen_keywords_with_settings_of_their_own(tiny_model_path: Path) -> No
     run(scenario)
 
 
-def test_scores_come_every_interval_of_audio(tiny_model_path: Path) -> None:
+def test_scores_are_sent_at_every_interval_of_audio(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             # 90 ms are rounded up to whole steps of 20 ms.
@@ -242,15 +244,15 @@ def test_scores_come_every_interval_of_audio(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_progress_comes_every_interval_of_audio(tiny_model_path: Path) -> None:
+def test_progress_is_sent_at_every_interval_of_audio(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             for interval_s, count in ((None, 4), (0.5, 8), (3, 1)):
                 fields = {} if interval_s is None else {"progress_interval": duration(interval_s)}
                 events = await collect(rig.stream(config(**fields), *chunks(pcm())))
-                told = [event.progress for event in events if event.WhichOneof("event") == "progress"]
-                assert len(told) == count
-                for number, progress in enumerate(told, 1):
+                reports = [event.progress for event in events if event.WhichOneof("event") == "progress"]
+                assert len(reports) == count
+                for number, progress in enumerate(reports, 1):
                     assert seconds(progress.received_offset) >= number * (interval_s or 1)
                     assert seconds(progress.decided_offset) <= seconds(progress.received_offset)
                     assert seconds(progress.replay_offset) <= seconds(progress.decided_offset)
@@ -260,7 +262,7 @@ def test_progress_comes_every_interval_of_audio(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_a_broken_stream_goes_on_elsewhere(tiny_model_path: Path) -> None:
+def test_a_broken_stream_resumes_on_another_server(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         data = pcm([(0.4 + 0.45 * i, ("low", "mid", "high")[i % 3]) for i in range(16)], 8)
         request = {"progress_interval": duration(0.3), "score_interval": duration(0.1)}
@@ -268,7 +270,7 @@ def test_a_broken_stream_goes_on_elsewhere(tiny_model_path: Path) -> None:
             whole = await collect(one.stream(config(**request), *chunks(data)))
             before = await collect(one.stream(config(**request), *chunks(data[:150_000])))
             last = [event.progress for event in before if event.WhichOneof("event") == "progress"][-1]
-            # What came after the newest Progress is lost with the connection.
+            # The events after the newest Progress are lost with the connection.
             kept = before[: kinds(before).index("progress")]
             for event in before:
                 if event.WhichOneof("event") == "progress" and event.progress == last:
@@ -285,13 +287,13 @@ def test_a_broken_stream_goes_on_elsewhere(tiny_model_path: Path) -> None:
                     seconds(event.scores.offset) for event in events if event.WhichOneof("event") == "scores"
                 ]
 
-            # Scores of what is only replayed are not told again.
+            # The scores of replayed audio are not sent again.
             assert offsets(kept) + offsets(after) == offsets(whole)
 
     run(scenario)
 
 
-def test_twenty_streams_at_once_hear_what_each_hears_alone(tiny_model_path: Path) -> None:
+def test_twenty_concurrent_streams_get_the_detections_that_each_gets_alone(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         recordings = [
             pcm([(0.3 + 0.11 * i, "low"), (1.5, "mid"), (2.4, "high")], 3 + 0.1 * i, seed=i)
@@ -312,7 +314,7 @@ def test_twenty_streams_at_once_hear_what_each_hears_alone(tiny_model_path: Path
     run(scenario)
 
 
-def test_it_is_far_faster_than_the_audio(tiny_model_path: Path) -> None:
+def test_a_stream_is_processed_much_faster_than_real_time(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
             begun = time.monotonic()

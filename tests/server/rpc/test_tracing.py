@@ -1,4 +1,4 @@
-"""One span for each call: whose child it is, what it says, and that nothing happens when it is off."""
+"""Traces: one span per call, its parent and attributes, and no import of OpenTelemetry without --traces."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SERVICE = "earmark.v1.KeywordSpottingService"
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """What the spans are given to as they end."""
+    """The exporter that receives each span when it ends."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -52,7 +52,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider.shutdown()
 
 
-def test_a_stream_has_one_span_that_is_its_clients_child(
+def test_a_stream_has_one_span_which_is_a_child_of_its_clients_span(
     tiny_model_path: Path, exporter: InMemorySpanExporter
 ) -> None:
     async def scenario() -> None:
@@ -81,7 +81,7 @@ def test_a_stream_has_one_span_that_is_its_clients_child(
     run(scenario)
 
 
-def test_unary_calls_and_refusals_have_spans_of_their_own_too(
+def test_unary_calls_and_rejected_calls_have_spans(
     tiny_model_path: Path, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "earmark_server")
@@ -90,23 +90,23 @@ def test_unary_calls_and_refusals_have_spans_of_their_own_too(
         async with serving(tiny_model_path, traces=True) as rig:
             await rig.stub.Spot(rpcs.SpotRequest(audio=pcm(), audio_format=LINEAR16), timeout=DEADLINE_S)
             await failure(rig.stream(audio(b"")))
-        spot, refused = exporter.get_finished_spans()
+        spot, rejected = exporter.get_finished_spans()
         assert spot.attributes["rpc.method"] == "Spot"
         assert spot.attributes["earmark.detections"] == 4
-        assert refused.attributes["rpc.grpc.status_code"] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-        assert refused.attributes["earmark.reason"] == "CONFIG_EXPECTED_FIRST"
-        # It is the client's fault, not the server's.
-        assert refused.status.is_unset
-        assert spot.context.trace_id != refused.context.trace_id
+        assert rejected.attributes["rpc.grpc.status_code"] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert rejected.attributes["earmark.reason"] == "CONFIG_EXPECTED_FIRST"
+        # The client causes this error, not the server.
+        assert rejected.status.is_unset
+        assert spot.context.trace_id != rejected.context.trace_id
         ended = [record.earmark for record in caplog.records if record.message == "call ended"]
         assert [line["trace_id"] for line in ended] == [
-            f"{span.context.trace_id:032x}" for span in (spot, refused)
+            f"{span.context.trace_id:032x}" for span in (spot, rejected)
         ]
 
     run(scenario)
 
 
-def test_a_failure_of_the_server_is_an_error_without_its_text(
+def test_an_internal_error_marks_the_span_without_the_text_of_the_exception(
     tiny_model_path: Path, exporter: InMemorySpanExporter
 ) -> None:
     async def scenario() -> None:
@@ -125,7 +125,7 @@ def test_a_failure_of_the_server_is_an_error_without_its_text(
     run(scenario)
 
 
-def test_a_stream_that_goes_on_is_linked_to_the_one_that_broke(
+def test_the_span_of_a_resumed_stream_links_to_the_span_of_the_broken_one(
     tiny_model_path: Path, exporter: InMemorySpanExporter
 ) -> None:
     async def scenario() -> None:
@@ -141,7 +141,7 @@ def test_a_stream_that_goes_on_is_linked_to_the_one_that_broke(
 
 
 @pytest.mark.parametrize("value", ["", "00", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{SPAN}", "x" * 1000])
-def test_what_is_no_trace_context_is_passed_over(
+def test_an_invalid_trace_context_is_ignored(
     tiny_model_path: Path, exporter: InMemorySpanExporter, value: str
 ) -> None:
     async def scenario() -> None:
@@ -162,14 +162,14 @@ def spot(port: int) -> None:
         assert len(detections(stub.StreamingSpot(requests, timeout=DEADLINE_S))) == 4
 
 
-def test_spans_go_to_a_collector_as_the_environment_says(tiny_model_path: Path) -> None:
+def test_spans_are_exported_to_the_collector_in_the_environment(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
     with Collector() as collector:
         environment = {**collector.environment, "OTEL_BSP_SCHEDULE_DELAY": "3600000"}
         with Process(*arguments, **environment) as server:
             spot(server.wait_for("listening")["port"])
             server.process.terminate()
-            # What was not yet sent is, at its end.
+            # The remaining spans are sent when the server ends.
             assert server.end()[0] == 0
         span = collector.next()
     assert span.name == f"{SERVICE}/StreamingSpot"
@@ -179,7 +179,7 @@ def test_spans_go_to_a_collector_as_the_environment_says(tiny_model_path: Path) 
     assert resource["service.version"]
 
 
-def test_the_environment_names_the_service(tiny_model_path: Path) -> None:
+def test_the_environment_sets_the_name_of_the_service(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
     with Collector() as collector:
         with Process(*arguments, **collector.environment, OTEL_SERVICE_NAME="ours") as server:
@@ -188,7 +188,7 @@ def test_the_environment_names_the_service(tiny_model_path: Path) -> None:
         assert collector.resources[0]["service.name"] == "ours"
 
 
-def test_a_collector_that_does_not_answer_holds_nothing_up(tiny_model_path: Path) -> None:
+def test_a_collector_that_does_not_answer_blocks_nothing(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -201,7 +201,7 @@ def test_a_collector_that_does_not_answer_holds_nothing_up(tiny_model_path: Path
             assert server.end()[0] == 0
 
 
-def test_without_the_switch_nothing_of_it_is_imported() -> None:
+def test_without_traces_opentelemetry_is_not_imported() -> None:
     code = (
         "import earmark_client, earmark_server.server, sys;"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)"
@@ -209,12 +209,12 @@ def test_without_the_switch_nothing_of_it_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_without_the_packages_the_switch_is_refused_with_a_sentence(tmp_path: Path) -> None:
+def test_traces_without_the_packages_end_with_an_error_message(tmp_path: Path) -> None:
     (tmp_path / "opentelemetry").mkdir()
     (tmp_path / "opentelemetry" / "__init__.py").write_text("")
     paths = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
     with Process("--port=0", "--traces", PYTHONPATH=paths) as server:
-        code, said = server.end()
+        code, output = server.end()
     assert code == 1
-    assert "pip install 'earmark[otel]'" in said
-    assert "Traceback" not in said
+    assert "pip install 'earmark[otel]'" in output
+    assert "Traceback" not in output

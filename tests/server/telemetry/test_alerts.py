@@ -1,4 +1,4 @@
-"""What is said and asked of the metrics elsewhere, against what a server really gives."""
+"""The dashboard, the alerts and the documents use metrics that a server has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 DASHBOARD = ROOT / "deploy" / "grafana" / "earmark.json"
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 
-# What Prometheus itself adds.
+# The labels that Prometheus adds.
 TARGET_LABELS = {"job", "instance"}
 
 
@@ -46,7 +46,7 @@ def families(tiny_model_path: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def labels(families: list[Any]) -> dict[str, set[str]]:
-    """The labels of each name that can be asked for."""
+    """The labels of each metric that can be queried."""
     found: dict[str, set[str]] = {"up": set(TARGET_LABELS)}
     for family in families:
         for sample in family.samples:
@@ -64,7 +64,7 @@ def test_the_operations_page_explains_every_metric_and_no_other(families: list[A
 
 def dashboard_expressions() -> list[str]:
     dashboard = json.loads(DASHBOARD.read_text())
-    # As Grafana fills them in.
+    # With the variables that Grafana replaces.
     return [
         target["expr"].replace("$__rate_interval", "1m").replace("$job", "earmark").replace("$instance", ".*")
         for panel in dashboard["panels"]
@@ -76,8 +76,8 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 
 
-def asked(expression: str) -> list[tuple[str, set[str]]]:
-    """The names in an expression, each with the labels that are asked of it, by matching or grouping."""
+def queried(expression: str) -> list[tuple[str, set[str]]]:
+    """Return the metrics in an expression, each with the labels that it is matched or grouped by."""
     found: list[tuple[str, set[str]]] = []
 
     def visit(node: Any, grouped: set[str]) -> None:
@@ -99,19 +99,19 @@ def asked(expression: str) -> list[tuple[str, set[str]]]:
 
 
 @pytest.mark.parametrize("expression", [*dashboard_expressions(), *(rule["expr"] for rule in alerts())])
-def test_what_is_asked_of_the_metrics_is_there(labels: dict[str, set[str]], expression: str) -> None:
-    for name, wanted in asked(expression):
+def test_every_metric_and_label_in_an_expression_exists(labels: dict[str, set[str]], expression: str) -> None:
+    for name, wanted in queried(expression):
         assert name in labels
         assert wanted <= labels[name], f"{name} has no {wanted - labels[name]}"
 
 
-def test_every_metric_of_the_server_itself_is_on_the_dashboard(families: list[Any]) -> None:
+def test_every_metric_of_the_server_is_on_the_dashboard(families: list[Any]) -> None:
     text = " ".join(dashboard_expressions())
     own = {family.name for family in families if family.name.startswith("earmark_")}
     assert {name for name in own if name not in text} <= {"earmark_streams_limit", "earmark_model_info"}
 
 
-def test_what_to_do_is_said_for_every_alert() -> None:
+def test_every_alert_has_a_summary_and_a_row_in_the_operations_page() -> None:
     page = OPERATIONS.read_text()
     for rule in alerts():
         assert f"| `{rule['alert']}` |" in page
@@ -119,7 +119,7 @@ def test_what_to_do_is_said_for_every_alert() -> None:
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 
-def test_the_dashboard_can_be_imported_anywhere() -> None:
+def test_the_dashboard_can_be_imported_into_any_grafana() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     names = {one["name"] for one in dashboard["templating"]["list"]}
     assert names == {"datasource", "job", "instance"}
@@ -133,7 +133,7 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
         assert place["x"] + place["w"] <= 24
 
 
-def test_the_capacity_page_counts_the_time_series_of_a_server() -> None:
+def test_the_capacity_page_states_the_number_of_time_series() -> None:
     async def scenario() -> None:
         port = free_port()
         async with serving((), metrics_port=port):

@@ -1,4 +1,4 @@
-"""What /metrics says of a server that has had known calls."""
+"""The metrics of a server after known calls."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def scraped(port: int) -> Scraped:
 
 
 class MeteredRig:
-    """A server with metrics, and a look at them."""
+    """A server with metrics, and methods to scrape them."""
 
     def __init__(self, rig: Rig, port: int) -> None:
         self.rig = rig
@@ -72,13 +72,13 @@ class MeteredRig:
         return await asyncio.to_thread(scraped, self._port)
 
     async def value(self, name: str, *labels: str) -> float:
-        """The one value of a name that has these label values among its own."""
+        """Return the only value of a metric whose labels include these values."""
         found = await self.scrape()
         (value,) = (value for (each, own), value in found.items() if each == name and own >= set(labels))
         return value
 
     async def until(self, expected: float, name: str, *labels: str) -> None:
-        """Wait for a value; what a client has seen the end of may not have ended on the server."""
+        """Wait for a value; a call that has ended for the client may not have ended on the server yet."""
         async with asyncio.timeout(DEADLINE_S):
             while (value := await self.value(name, *labels)) != expected:
                 assert value < expected or name.endswith("_open"), f"{name} {labels}: {value}"
@@ -91,7 +91,7 @@ async def metered(model: Path, **overrides: Any) -> AsyncIterator[MeteredRig]:
         yield MeteredRig(rig, port)
 
 
-def test_calls_are_counted_as_they_were(tiny_model_path: Path) -> None:
+def test_calls_are_counted_by_method_and_status(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with metered(tiny_model_path) as meter:
             rig = meter.rig
@@ -107,7 +107,7 @@ def test_calls_are_counted_as_they_were(tiny_model_path: Path) -> None:
             await meter.until(1, "grpc_server_handled_total", *stream, "InvalidArgument")
             assert await meter.value("grpc_server_started_total", *stream) == 4
             assert await meter.value("grpc_server_msg_received_total", *stream) == 3 * 41 + 1
-            # Started, four detections, four times Progress, ended.
+            # Started, four detections, four Progress, ended.
             assert await meter.value("grpc_server_msg_sent_total", *stream) == 3 * 10
             assert await meter.value("grpc_server_handling_seconds_count", *stream) == 4
             assert await meter.value("grpc_server_handled_total", SERVICE, "Spot", "unary", "OK") == 1
@@ -117,7 +117,7 @@ def test_calls_are_counted_as_they_were(tiny_model_path: Path) -> None:
             assert await meter.value("earmark_detections_total", "tiny", "low") == 4 * 2
             assert await meter.value("earmark_detections_total", "tiny", "mid") == 4
             assert await meter.value("earmark_refusals_total", "CONFIG_EXPECTED_FIRST") == 1
-            # What hears out the last word is listened to as well.
+            # The audio that completes the last keyword is processed too.
             assert 16 <= await meter.value("earmark_audio_seconds_total") < 17
             assert await meter.value("earmark_batch_streams_sum") >= 4
             assert await meter.value("earmark_step_seconds_count") == await meter.value(
@@ -130,7 +130,7 @@ def test_calls_are_counted_as_they_were(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_calls_without_a_token_are_counted_too(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_calls_without_a_token_are_counted(tiny_model_path: Path, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"somebody {hashlib.sha256(b'secret').hexdigest()}\n")
 
@@ -143,7 +143,7 @@ def test_calls_without_a_token_are_counted_too(tiny_model_path: Path, tmp_path: 
     run(scenario)
 
 
-def test_open_streams_are_counted_while_they_are(tiny_model_path: Path) -> None:
+def test_open_streams_are_counted_while_they_are_open(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with metered(tiny_model_path, max_streams=7) as meter:
             calls = [meter.rig.stub.StreamingSpot(timeout=DEADLINE_S) for _ in range(5)]
@@ -160,7 +160,7 @@ def test_open_streams_are_counted_while_they_are(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_a_late_call_is_counted_as_late(tiny_model_path: Path) -> None:
+def test_a_call_past_its_deadline_is_counted_as_deadline_exceeded(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with metered(tiny_model_path) as meter:
             call = meter.rig.stub.StreamingSpot(timeout=0.3)
@@ -173,12 +173,12 @@ def test_a_late_call_is_counted_as_late(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_nothing_that_clients_make_up_becomes_a_label(tiny_model_path: Path) -> None:
+def test_no_name_that_a_client_invents_becomes_a_label(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with metered(tiny_model_path) as meter:
             before = await meter.scrape()
             for i in range(20):
-                for name in (f"/made.up/Method{i}", f"/{SERVICE}/Method{i}"):
+                for name in (f"/invented/Method{i}", f"/{SERVICE}/Method{i}"):
                     with pytest.raises(grpc.aio.AioRpcError):
                         await meter.rig.channel.unary_unary(name)(b"", timeout=DEADLINE_S)
                 await failure(meter.rig.stream(config(model=f"model {i}")))
@@ -192,18 +192,18 @@ def test_nothing_that_clients_make_up_becomes_a_label(tiny_model_path: Path) -> 
     run(scenario)
 
 
-def test_a_stalled_engine_shows(tiny_model_path: Path) -> None:
+def test_a_stalled_engine_shows_in_the_metrics(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with metered(tiny_model_path, stall_timeout_s=0.2) as meter:
             model = meter.rig.server._service.loaded.result().models.current[0]
             go, step = threading.Event(), model.step
 
-            def held(*arguments: Any) -> Any:
+            def hang(*arguments: Any) -> Any:
                 assert go.wait(DEADLINE_S)
                 return step(*arguments)
 
-            model.step = held
-            # The first one is what the engine hangs in, the second one waits.
+            model.step = hang
+            # The engine hangs in the first stream, and the second one waits.
             streams = [meter.rig.stream(config(), *chunks(pcm())) for _ in range(2)]
             assert [(await failure(stream)).reason for stream in streams] == ["ENGINE_STALLED"] * 2
             assert await meter.value("earmark_serving") == 0
@@ -218,7 +218,7 @@ def test_a_stalled_engine_shows(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_the_output_is_whole_openmetrics_too(tiny_model_path: Path) -> None:
+def test_the_output_is_valid_openmetrics(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with metered(tiny_model_path) as meter:
             await collect(meter.rig.stream(config(), *chunks(pcm())))
@@ -233,11 +233,11 @@ def test_the_output_is_whole_openmetrics_too(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_codes_are_spelled_as_go_does() -> None:
+def test_status_codes_have_the_spelling_of_go() -> None:
     assert {"OK", "Canceled", "InvalidArgument", "DeadlineExceeded", "Unavailable"} < set(CODES)
 
 
-def test_a_port_that_is_taken_is_told_and_nothing_is_left(tiny_model_path: Path) -> None:
+def test_a_metrics_port_in_use_is_reported_and_the_server_does_not_start(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with metered(tiny_model_path) as meter:
             second = Server(Settings(port=0, metrics_port=meter._port, model=(str(tiny_model_path),)))
@@ -251,7 +251,7 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_left(tiny_model_path: Path)
     run(scenario)
 
 
-def test_the_port_is_free_again_after_a_stop(tiny_model_path: Path) -> None:
+def test_the_metrics_port_is_free_after_a_stop(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         port = free_port()
         for _ in range(2):
@@ -261,24 +261,24 @@ def test_the_port_is_free_again_after_a_stop(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-def test_without_a_port_there_is_nothing_of_it() -> None:
+def test_without_a_metrics_port_prometheus_client_is_not_imported() -> None:
     code = "import earmark_server.server, sys; assert 'prometheus_client' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_each_worker_has_a_port_and_its_own_numbers(tiny_model_path: Path) -> None:
+def test_each_worker_has_its_own_metrics_port_and_metrics(tiny_model_path: Path) -> None:
     port = free_port(2)
     with Workers(tiny_model_path, f"--metrics-port={port}") as workers:
         workers.serve()
         workers.connect_to(*workers.pids)
         name = ("earmark_detections_total", frozenset(("tiny", "mid")))
         counts = [scraped(port + i)[name] for i in range(2)]
-        # Each connection was tried with one stream that has this word once.
+        # Each connection has had one stream with one detection of this keyword.
         assert all(counts)
         assert sum(counts) == next(workers._ids)
 
 
-def test_workers_need_a_port_each() -> None:
+def test_each_worker_needs_a_metrics_port() -> None:
     with pytest.raises(SettingsError, match="a port for each of 4 workers"):
         Settings(metrics_port=65533, workers=4)
     Settings(metrics_port=65532, workers=4)

@@ -1,4 +1,4 @@
-"""Connections that misuse HTTP/2, or die without a word, and that a stream beside them goes on unhurt."""
+"""Connections that misuse HTTP/2 or vanish, while a stream on another connection continues."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
-from support.server_rig import DEADLINE_S, Rig, beside, config, run, serving
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from grpc import StatusCode
+from support.server_rig import DEADLINE_S, Rig, beside, chunks, collect, config, kinds, pcm, run, serving
 
 from benchmarks.loadgen import http2_frames
 from benchmarks.loadgen.load_client import METHOD
@@ -21,7 +24,7 @@ CANCELLED = http2_frames.CANCEL.to_bytes(4, "big")
 
 
 class Raw:
-    """A connection on which any bytes can be sent, and nothing is answered by itself."""
+    """A connection that sends any bytes, and answers nothing by itself."""
 
     def __init__(self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._headers = http2_frames.request_headers(address, METHOD)
@@ -31,19 +34,19 @@ class Raw:
         self._writer.write(data)
         await self._writer.drain()
 
-    def begin(self, number: int) -> bytes:
-        """Make what opens a stream."""
+    def open_stream(self, number: int) -> bytes:
+        """Return the frame that opens a stream."""
         return http2_frames.frame(http2_frames.HEADERS, http2_frames.END_HEADERS, number, self._headers)
 
     async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
-        """Give types and payloads of what comes, until the server closes the connection."""
+        """Yield the types and payloads of frames until the server closes the connection."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 high, low, kind, _, _ = http2_frames.FRAME_HEAD.unpack(await self._reader.readexactly(9))
                 yield kind, await self._reader.readexactly(high << 8 | low)
 
-    async def is_closed(self) -> None:
-        """Wait until the server has closed it."""
+    async def wait_until_closed(self) -> None:
+        """Wait until the server has closed the connection."""
         async with asyncio.timeout(DEADLINE_S):
             async for _ in self.frames():
                 pass
@@ -59,15 +62,15 @@ async def connected(rig: Rig) -> AsyncIterator[Raw]:
         writer.close()
 
 
-async def no_call_is_open_but(count: int, rig: Rig) -> None:
+async def wait_for_open_calls(count: int, rig: Rig) -> None:
     await rig.used_slots(count)
     async with asyncio.timeout(DEADLINE_S):
-        # Nothing tells when gRPC has given up the last of them.
+        # No event announces that gRPC is done with the last one.
         while len(rig.server._admission.open_calls) != count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-def test_a_client_that_pings_without_end_is_told_to_calm_down(tiny_model_path: Path) -> None:
+def test_a_client_that_pings_too_often_is_disconnected(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig, beside(rig), connected(rig) as raw:
             await raw.send(http2_frames.connection_preface())
@@ -81,7 +84,7 @@ def test_a_client_that_pings_without_end_is_told_to_calm_down(tiny_model_path: P
     run(scenario)
 
 
-def test_a_client_that_pings_as_often_as_it_may_keeps_its_connection(tiny_model_path: Path) -> None:
+def test_a_client_that_pings_as_often_as_allowed_keeps_its_connection(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, min_ping_interval_s=0.05) as rig, connected(rig) as raw:
             await raw.send(http2_frames.connection_preface())
@@ -96,8 +99,10 @@ def test_a_client_that_pings_as_often_as_it_may_keeps_its_connection(tiny_model_
     run(scenario)
 
 
-@pytest.mark.parametrize("said", [b"", http2_frames.PREFACE, b"GET / HTTP/1.1\r\n\r\n"])
-def test_connections_that_do_not_begin_are_closed(tiny_model_path: Path, said: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", http2_frames.PREFACE, b"GET / HTTP/1.1\r\n\r\n"])
+def test_connections_that_do_not_complete_the_handshake_are_closed(
+    tiny_model_path: Path, sent: bytes
+) -> None:
     async def scenario() -> None:
         async with (
             serving(tiny_model_path, handshake_timeout_s=0.3) as rig,
@@ -106,14 +111,14 @@ def test_connections_that_do_not_begin_are_closed(tiny_model_path: Path, said: b
         ):
             silent = [await stack.enter_async_context(connected(rig)) for _ in range(50)]
             for raw in silent:
-                await raw.send(said)
+                await raw.send(sent)
             for raw in silent:
-                await raw.is_closed()
+                await raw.wait_until_closed()
 
     run(scenario)
 
 
-def test_streams_that_are_opened_and_reset_in_a_flood_leave_nothing_behind(tiny_model_path: Path) -> None:
+def test_a_flood_of_opened_and_reset_streams_leaves_nothing_behind(tiny_model_path: Path) -> None:
     """CVE-2023-44487."""
 
     async def scenario() -> None:
@@ -122,17 +127,17 @@ def test_streams_that_are_opened_and_reset_in_a_flood_leave_nothing_behind(tiny_
             with contextlib.suppress(ConnectionError):
                 for first in range(1, 4000, 200):
                     pairs = [
-                        raw.begin(number) + http2_frames.frame(http2_frames.RESET, 0, number, CANCELLED)
+                        raw.open_stream(number) + http2_frames.frame(http2_frames.RESET, 0, number, CANCELLED)
                         for number in range(first, first + 200, 2)
                     ]
                     await raw.send(b"".join(pairs))
-            await no_call_is_open_but(1, rig)
+            await wait_for_open_calls(1, rig)
 
     run(scenario)
 
 
-def test_streams_of_a_client_that_vanished_without_a_word_are_ended(tiny_model_path: Path) -> None:
-    """Nobody answers any more on its connection, which stays open."""
+def test_streams_of_a_vanished_client_end(tiny_model_path: Path) -> None:
+    """Its connection stays open, but nobody answers on it."""
 
     async def scenario() -> None:
         limits = {"keepalive_s": 1, "keepalive_timeout_s": 0.5}
@@ -140,8 +145,22 @@ def test_streams_of_a_client_that_vanished_without_a_word_are_ended(tiny_model_p
             message = http2_frames.prefixed(config().SerializeToString())
             await raw.send(http2_frames.connection_preface())
             for number in (1, 3, 5):
-                await raw.send(raw.begin(number) + http2_frames.frame(http2_frames.DATA, 0, number, message))
+                await raw.send(
+                    raw.open_stream(number) + http2_frames.frame(http2_frames.DATA, 0, number, message)
+                )
             await rig.used_slots(4)
-            await no_call_is_open_but(1, rig)
+            await wait_for_open_calls(1, rig)
+
+    run(scenario)
+
+
+def test_compressed_messages_are_rejected_before_decompression(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            bomb = rpcs.SpotRequest(audio=bytes(10_000_000))
+            for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+                call = rig.stub.Spot(bomb, compression=compression, timeout=DEADLINE_S)
+                assert await call.code() == StatusCode.UNIMPLEMENTED
+            assert kinds(await collect(rig.stream(config(), *chunks(pcm()))))[-1] == "ended"
 
     run(scenario)

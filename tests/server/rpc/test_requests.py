@@ -1,0 +1,129 @@
+"""Requests as values; messages that are too large, or that cannot be decoded, are rejected."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from earmark.v1 import keyword_spotting_pb2 as messages
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark_server.rpc.requests import (
+    AudioChunk,
+    Deserializers,
+    DurationField,
+    EmptyRequest,
+    FormatField,
+    KeywordField,
+    OpenStream,
+    Silence,
+)
+from earmark_server.settings import Settings
+from grpc import StatusCode
+from support.server_rig import (
+    DEADLINE_S,
+    Rig,
+    audio,
+    collect,
+    config,
+    duration,
+    failure,
+    kinds,
+    run,
+    serving,
+    silence,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from earmark_server.rpc.requests import StreamRequest
+
+DESERIALIZERS = Deserializers(Settings())
+
+
+def test_a_config_becomes_an_open_stream_without_defaults() -> None:
+    settings = [messages.KeywordSetting(keyword="low"), messages.KeywordSetting(keyword="mid", threshold=0.5)]
+    message = config(request_id="r", model="m", keywords=settings, progress_interval=duration(0.5))
+    assert DESERIALIZERS.streaming_spot(message.SerializeToString()) == OpenStream(
+        request_id="r",
+        model="m",
+        audio_format=FormatField(messages.ENCODING_LINEAR16, 16_000, 0),
+        keywords=(KeywordField("low", None, None), KeywordField("mid", 0.5, None)),
+        score_interval=None,
+        progress_interval=DurationField(0, 500_000_000),
+        resume=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (audio(b"ab"), AudioChunk(b"ab")),
+        (audio(b""), AudioChunk(b"")),
+        (silence(1.5), Silence(DurationField(1, 500_000_000))),
+        (rpcs.StreamingSpotRequest(), EmptyRequest()),
+    ],
+)
+def test_a_later_message_becomes_audio_or_silence(
+    message: rpcs.StreamingSpotRequest, expected: StreamRequest
+) -> None:
+    assert DESERIALIZERS.streaming_spot(message.SerializeToString()) == expected
+
+
+def test_at_most_one_keyword_above_the_limit_is_converted() -> None:
+    message = config(keywords=[messages.KeywordSetting(keyword="low")] * 1000)
+    request = DESERIALIZERS.streaming_spot(message.SerializeToString())
+    assert isinstance(request, OpenStream)
+    assert len(request.keywords) == Settings().max_keywords + 1
+
+
+async def send_raw(rig: Rig, serialized: list[bytes]) -> Any:
+    call = rig.channel.stream_stream("/earmark.v1.KeywordSpottingService/StreamingSpot")(timeout=DEADLINE_S)
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        for message in serialized:
+            await call.write(message)
+        await call.done_writing()
+    return call
+
+
+def test_a_message_above_the_limit_is_rejected(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_message_bytes=10_000) as rig:
+            fits = rpcs.StreamingSpotRequest(audio=bytes(9_996))
+            assert fits.ByteSize() == 10_000 - 1
+            assert kinds(await collect(rig.stream(config(), fits)))[-1] == "ended"
+            for length in (10_001, 1_000_000, 100_000_000):
+                failed = await failure(rig.stream(config(), audio(bytes(length))))
+                assert (failed.code, failed.reason) == (StatusCode.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE")
+                assert "10000" in failed.message
+            failed = await failure(rig.stream(config(model="x" * 20_000)))
+            assert failed.reason == "MESSAGE_TOO_LARGE"
+            await rig.used_slots(0)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["first", "later"])
+def test_bytes_that_are_not_a_message_are_rejected(tiny_model_path: Path, place: int) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            call = await send_raw(rig, [config().SerializeToString()] * place + [b"\xff\xff\xff"])
+            failed = await failure(call)
+            assert (failed.code, failed.reason) == (StatusCode.INVALID_ARGUMENT, "BAD_CONFIG")
+            await rig.used_slots(0)
+
+    run(scenario)
+
+
+def test_a_hundred_megabytes_are_rejected_with_a_reason(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            failed = await failure(
+                rig.stub.Spot(rpcs.SpotRequest(audio=bytes(100_000_000)), timeout=DEADLINE_S)
+            )
+            assert (failed.code, failed.reason) == (StatusCode.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE")
+
+    run(scenario)
