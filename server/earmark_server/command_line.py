@@ -114,19 +114,19 @@ def _default(default: object) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _parse(source: str, hint: Any, given: Any) -> Any:
+def _parse(source: str, hint: Any, value: Any) -> Any:
     """Return a value of type `hint`; SettingsError, which names `source`, if the text is not one."""
     if hint == tuple[str, ...]:
-        return tuple(given)
-    if hint is str or isinstance(given, bool):
-        return given
-    text = given.strip().lower()
+        return tuple(value)
+    if hint is str or isinstance(value, bool):
+        return value
+    text = value.strip().lower()
     if hint is bool:
         if text in _TRUE or text in _FALSE:
             return text in _TRUE
-        raise SettingsError(f"{source} must be one of {', '.join(_TRUE + _FALSE)}, but is {given!r}.")
+        raise SettingsError(f"{source} must be one of {', '.join(_TRUE + _FALSE)}, but is {value!r}.")
     try:
         return hint(text)
     except ValueError:
         kind = "a whole number" if hint is int else "a number"
-        raise SettingsError(f"{source} must be {kind}, but is {given!r}.") from None
+        raise SettingsError(f"{source} must be {kind}, but is {value!r}.") from None

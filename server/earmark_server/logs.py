@@ -52,7 +52,7 @@ def configure(level: str, log_format: str, descriptor: int = 2, *, worker: int |
 def log_uncaught_errors(loop: asyncio.AbstractEventLoop) -> None:
     """Log errors that end a thread, the process or a task of the loop in the same format as all others.
 
-    Python's own hooks would write the text of the exception, which may quote what a client sent.
+    Python's own hooks would write the text of the exception, which may quote data of a client.
     """
 
     def on_loop(_: object, context: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ class _Formatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802
         """Return the stack and the type of an exception and of its causes, the exception itself first.
 
-        The texts of the exceptions are omitted, because they may quote what a client sent.
+        The texts of the exceptions are omitted, because they may quote data of a client.
         """
         parts: list[str] = []
         seen: set[int] = set()

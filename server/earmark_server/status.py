@@ -22,7 +22,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 RETRY_AFTER_S = 1
 """The delay in the RetryInfo of RESOURCE_EXHAUSTED and UNAVAILABLE: streams end every second."""
 
-# gRPC may reject headers of more than 8 KiB. Some messages quote what the client sent, and each of their
+# gRPC may reject headers of more than 8 KiB. Some messages quote data of the client, and each of their
 # bytes that is not ASCII is encoded as three.
 _MAX_MESSAGE_BYTES = 1000
 

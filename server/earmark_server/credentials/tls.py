@@ -51,7 +51,7 @@ class Certificates:
         key = read_file(self._key, "key")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            # gRPC would not say what is wrong. Without a password argument, OpenSSL would prompt for one.
+            # gRPC's own error has no reason. Without a password argument, OpenSSL would prompt for one.
             context.load_cert_chain(self._certificate, self._key, password="")
         except (ssl.SSLError, ValueError) as error:
             reason = getattr(error, "reason", None)

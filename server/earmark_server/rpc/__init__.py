@@ -1,1 +1,1 @@
-"""The RPCs: what arrives over gRPC, who may call, and what is answered."""
+"""The RPCs of the server: admission, authentication, requests, responses, health."""

@@ -73,7 +73,7 @@ class Call:
         return round((time.perf_counter() - self._started_s) * 1e9)
 
     def set_request_id(self, request_id: str, field: str) -> None:
-        """Set the request id that the client has chosen; an empty one leaves the server's.
+        """Set the request id that the client has chosen; an empty one keeps the server's id.
 
         Raises CallError (BAD_CONFIG), which names `field` of the request, for an id that is not valid.
         """

@@ -48,9 +48,9 @@ def register_service(server: grpc.aio.Server, service: KeywordSpottingService, s
 
     The generated function cannot do it. Its deserializers raise on invalid bytes, and gRPC would send the
     text of the exception to the client; ours return the error to the RPC. It also reads the request of a
-    unary call before the RPC starts. Here unary calls are streams of one message, which clients cannot tell
-    apart, so that a rejected call is not read, and a request that never arrives runs into the idle timeout.
-    The RPCs return serialized responses, so there are no serializers.
+    unary call before the RPC starts. Here unary calls are streams of one message, which clients cannot
+    distinguish, so that a rejected call is not read, and a request that never arrives runs into the idle
+    timeout. The RPCs return serialized responses, so there are no serializers.
     """
     deserializers = Deserializers(settings)
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {

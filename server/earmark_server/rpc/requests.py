@@ -73,7 +73,7 @@ class DurationField:
 
 @dataclass(frozen=True, slots=True)
 class FormatField:
-    """The format of the audio in a request; zeros stand for what the client left out."""
+    """The format of the audio in a request; 0 stands for an omitted value."""
 
     encoding: messages.Encoding
     sample_rate_hz: int
@@ -99,7 +99,7 @@ class FormatField:
             return AudioFormat(encoding, self.sample_rate_hz, self.channel_count or 1)
 
     def container(self, field: str) -> Container | None:
-        """Return the container of a recording, None if the recording's bytes tell; CallError if unknown."""
+        """Return the container of a recording, None if it is to be detected; CallError if it is unknown."""
         if self.encoding not in _CONTAINERS:
             known = ", ".join(_encoding_name(number) for number in (*_RAW_ENCODINGS, *_CONTAINERS))
             with attribute_errors_to(f"{field}.encoding"):
