@@ -19,7 +19,7 @@ AudioPiece: TypeAlias = "Float32Array | int"
 
 def is_silent(samples: Float32Array) -> bool:
     """Return whether all samples are zero; fast for audio that is not."""
-    return bool(samples[0] == 0 and samples[-1] == 0 and not samples.any())
+    return bool(samples[-1] == 0 and samples[0] == 0 and not samples.any())
 
 
 def materialize(pieces: list[AudioPiece]) -> Float32Array:
@@ -118,7 +118,7 @@ class Resampler:
             self._repeated -= repeated
             resampled = resampled[repeated:]
         if resampled.shape[0]:
-            output.append(resampled)
+            output.append(resampled.shape[0] if is_silent(resampled) else resampled)
 
     def _end_second(self, output: list[AudioPiece]) -> None:
         if self._second < self._input_rate_hz:

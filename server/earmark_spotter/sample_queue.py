@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_spotter.resampler import is_silent
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -40,12 +38,10 @@ class SampleQueue:
         return first if isinstance(first, int) else 0
 
     def extend(self, pieces: Iterable[AudioPiece]) -> None:
-        """Append pieces of audio."""
+        """Append pieces of audio; arrays are not silent."""
         for piece in pieces:
             if isinstance(piece, int):
                 self.append_silence(piece)
-            elif is_silent(piece):
-                self.append_silence(piece.shape[0])
             else:
                 self._pieces.append(piece)
                 self._length += piece.shape[0]

@@ -100,7 +100,8 @@ class StreamHandle:
     @property
     def at_capacity(self) -> bool:
         """Whether so much audio is pending that no more should be read from the client."""
-        return self.pending_samples > self._max_pending_samples or not self._may_hold_more
+        pending_samples = self.sent_samples - self.session.processed_samples
+        return pending_samples > self._max_pending_samples or not self._may_hold_more
 
     @property
     def has_capacity(self) -> bool:
@@ -144,12 +145,11 @@ class StreamHandle:
         """Send the next input to the engine, or nothing if the handle is closed."""
         if self._is_closed:
             return
-        samples, size, self._split_bytes = self._measure(item)
         self.session.pending.append(item)
-        if size:
-            self.sent_bytes += size
-            self._owner.add_pending_bytes(size)
+        samples, size, self._split_bytes = self._measure(item)
         self.sent_samples += samples
+        self.sent_bytes += size
+        self._owner.add_pending_bytes(size)
         if not self.is_notified and self.is_due:
             self._owner.notify(self)
 
