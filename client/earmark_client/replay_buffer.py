@@ -40,7 +40,6 @@ class ReplayBuffer:
         self._unsent: deque[bytearray | int] = deque()
         # Start of the kept audio, next byte to send, end of the audio appended so far.
         self._start = self._next = self._end = audio_format.byte_offset(start_s)
-        self._silence_rest_s = 0.0
         self.source_ended = False
         """Whether the source has no more audio."""
         self.source_error: Exception | None = None
@@ -79,12 +78,8 @@ class ReplayBuffer:
         if not isinstance(chunk, Silence):
             yield from pcm_messages(chunk, self._format.encoding)
         elif 0 <= chunk.seconds <= _LONGEST_SILENCE_S:
-            # In whole samples, as the server counts it, so that a replay can start within it. The fraction
-            # of a sample that is left belongs to the next silence, so that silences add up.
-            seconds = chunk.seconds + self._silence_rest_s
-            length = self._format.byte_offset(seconds)
-            self._silence_rest_s = seconds - self._format.seconds(length)
-            yield length
+            # In whole samples, as the server counts it, so that a replay can start within it.
+            yield self._format.byte_offset(chunk.seconds)
         else:
             raise InvalidRequestError(
                 f"a silence must be 0 to {_LONGEST_SILENCE_S} s long, not {chunk.seconds:g} s",

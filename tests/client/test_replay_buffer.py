@@ -118,20 +118,3 @@ def test_short_chunks_are_replayed_in_long_pieces() -> None:
     pieces = [buffer.next_message(), buffer.next_message()]
     assert b"".join(pieces) == data  # type: ignore[arg-type]
     assert buffer.next_message() is None
-
-
-@pytest.mark.parametrize(("seconds", "rate_hz"), [(0.01003, 16_000), (0.02, 11_025), (0.000062, 8000)])
-def test_silences_of_a_fraction_of_a_sample_add_up(seconds: float, rate_hz: int) -> None:
-    audio_format = AudioFormat(rate_hz)
-    buffer = ReplayBuffer(audio_format, start_s=0, keep_s=0)
-    sent_s = 0.0
-    for _ in range(10_000):
-        for piece in buffer.pieces(Silence(seconds)):
-            buffer.append(piece)
-        while (message := buffer.next_message()) is not None:
-            assert isinstance(message, Silence)
-            # Whole samples, so that a replay can start at any of them.
-            assert message.seconds * rate_hz == pytest.approx(round(message.seconds * rate_hz), abs=1e-9)
-            sent_s += message.seconds
-    assert sent_s == pytest.approx(10_000 * seconds, abs=0.5 / rate_hz + 1e-9)
-    assert buffer.end_s == pytest.approx(sent_s)

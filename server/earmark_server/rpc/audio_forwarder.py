@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from earmark_spotter.sample_time import NANOSECONDS, SilenceRounding
+from earmark_spotter.sample_time import NANOSECONDS, nearest_sample
 
 from earmark_server.inference.pending_audio import Silence
 from earmark_server.rpc import requests
@@ -44,7 +44,7 @@ class AudioForwarder:
         self._stream = stream
         self._settings = settings
         self._start_ns = start_ns
-        self._silence_rounding = SilenceRounding(audio_format.sample_rate_hz)
+        self._rate_hz = audio_format.sample_rate_hz
         self._stopped = False
 
     @contextlib.contextmanager
@@ -96,7 +96,7 @@ class AudioForwarder:
         if isinstance(request, AudioChunk):
             return request.audio
         if isinstance(request, requests.Silence):
-            return Silence(self._silence_rounding.samples(silence_ns(request)))
+            return Silence(nearest_sample(silence_ns(request), self._rate_hz))
         if isinstance(request, requests.OpenStream):
             raise CallError("CONFIG_REPEATED", "A stream has one config, and this stream already has it.")
         raise CallError("BAD_AUDIO", "A message contains neither audio nor silence.")
