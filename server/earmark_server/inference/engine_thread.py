@@ -145,21 +145,13 @@ class EngineThread:
         if command is Command.OPEN:
             self._open(handle)
             return
+        if command is Command.CLOSE:
+            self._close(handle)
+            return
         slot = self._slots.get(handle)
         if slot is None:
-            # Opening the stream failed.
-            if command is Command.CLOSE:
-                self.counters.released_bytes += handle.sent_bytes
-            return
+            return  # opening the stream failed
         match command:
-            case Command.CLOSE:
-                del self._slots[handle]
-                self._pool(slot.session.model).release(slot.index)
-                slot.index = -1
-                self.counters.open_slots -= 1
-                self._release_bytes(slot, handle.sent_bytes)
-                self._waiting.pop(slot, None)
-                self._report_capacity()
             case Command.REPORT_CAPACITY:
                 slot.wants_capacity = True
                 self._waiting[slot] = None
@@ -177,6 +169,20 @@ class EngineThread:
         slot = self._slots[handle] = EngineSlot(handle, self._pool(handle.session.model).acquire())
         self.counters.open_slots += 1
         self._queue_if_due(slot)  # audio may have arrived before the stream had a slot
+
+    def _close(self, handle: StreamHandle) -> None:
+        released_bytes = 0
+        slot = self._slots.pop(handle, None)
+        if slot is not None:
+            released_bytes = slot.released_bytes
+            self._waiting.pop(slot, None)
+            self._pool(slot.session.model).release(slot.index)
+            slot.index = -1
+            self.counters.open_slots -= 1
+        # The call may be referenced for longer, by a timer for example. Its audio is freed now.
+        handle.session.pending.clear()
+        self.counters.released_bytes += handle.sent_bytes - released_bytes
+        self._report_capacity()
 
     def _pool(self, model: SpotterModel) -> StatePool:
         pool = self._pools.get(model)

@@ -60,6 +60,10 @@ class PendingAudio:
         """Add the next item; the only method for the event loop."""
         self._items.append(item)
 
+    def clear(self) -> None:
+        """Discard all items, at the end of the stream."""
+        self._items.clear()
+
     def decode(self, limit_s: float) -> int:
         """Decode input for about `limit_s` of audio; return for how many steps to run the model.
 

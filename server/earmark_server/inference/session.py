@@ -45,6 +45,9 @@ class InputQueue(Protocol):
     def append(self, item: Input, /) -> None:
         """Add the next item."""
 
+    def clear(self) -> None:
+        """Discard all items."""
+
 
 class Session(Protocol):
     """The operations that the engine needs of a call."""

@@ -109,6 +109,7 @@ def test_a_stream_waits_for_the_bytes_of_another_one_until_that_is_closed(
             assert not bench.open().at_capacity
             large.close()
             await until(lambda: bench.engine.pending_bytes == 80)
+            assert not large.session.pending  # freed, although something may still refer to the stream
             assert not other.at_capacity
             other.close()
             other.send(samples(1.0, 20))  # nothing is counted after the end
