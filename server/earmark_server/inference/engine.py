@@ -1,27 +1,29 @@
 """The engine: dynamic batching of all streams on one thread beside the event loop.
 
-Dynamic batching. Inference on a batch of streams costs much less than on each of them alone (0.67 ms for
-4 streams, 0.50 ms for 64, per stream and 200 ms of audio). So the engine does not run the model whenever
-audio arrives. A stream is *due* when inference on its audio can produce an event (`Session.due_ns`); until
-then its audio waits, which delays no event. The engine works in rounds. Each round takes up to 64 streams
-from the head of the queue of due streams and runs the model once for all streams with equally many steps.
-A stream that has more audio is appended to the queue again, so no stream starves, however fast another one
-sends.
+Dynamic batching. Inference on a batch costs less than on each stream alone: 0.67 ms of CPU for a second of
+audio in batches of 4 streams, 0.50 ms in batches of 64. So the engine does not run the model whenever audio
+arrives. A stream is *due* when inference on its audio can produce an event (`Session.due_samples`); until
+then its audio waits, which delays no event. The engine works in rounds. Each round processes up to 64
+streams from the head of the queue of due streams, and runs the model once for all streams with equally many
+steps. Silence that follows a receptive field of silence needs no inference at all. A stream that has more
+audio is appended to the queue again, so no stream starves, however fast another one sends.
 
 Two threads. The event loop reads and writes messages; `StreamHandle` is its side of a stream. The engine's
 thread decodes audio, runs the models and detects keywords; `EngineSlot` is its side of a stream. Four
-queues connect them, and nothing else is shared: pending audio and `Notifications` of streams that became
-due go to the engine, commands do too, and results come back through `call_soon_threadsafe`. Each field has
-one writer, and a reader on the other thread may see an older value, which only makes it more careful. So
-no locks are needed. Only the engine's thread puts streams into its queue: a stream is there at most once.
+queues connect them: pending audio, `Notifications` of streams that became due, and commands go to the
+engine, and results come back through `call_soon_threadsafe`. Each field that both threads use has one
+writer, and the reader may see an older value, which only makes it more careful. The exceptions are two
+flags, one for a stream that is announced and one for an engine that waits: the first thread sets them, the
+second one resets them. So no locks are needed. Only the engine's thread puts streams into its queue, so a
+stream is there at most once.
 
 The deliberate sleep. With many live streams, the event loop collects for 1 ms what has become due, wakes
 the engine, and then sleeps for up to 20 ms, as network cards do that coalesce interrupts. Messages that
 arrive meanwhile are read in one go, the engine has the interpreter to itself, and its batches are larger.
-On a gRPC server that does nothing else, at 500 streams, sleeping 9 ms reduces the CPU time for one second
-of audio from 0.43 to 0.36 ms, and sleeping 19 ms reduces it to 0.22 ms (benchmarks/README.md). The loop
-does not sleep when it is busy, when fewer than two streams are open, or while a stream sends faster than
-real time.
+On a gRPC server that does nothing else, at 500 streams, sleeping for 9 ms reduces the CPU time for a second
+of audio from 0.43 to 0.36 ms, and sleeping for 19 ms reduces it to 0.22 ms (docs/lab-notes/cost.md). The
+event loop does not sleep when it is busy, when fewer than two streams are open, or while a stream sends
+faster than real time.
 """
 
 from __future__ import annotations

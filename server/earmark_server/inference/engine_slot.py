@@ -1,4 +1,4 @@
-"""The engine slot: what the engine's thread knows of one stream."""
+"""The engine slot: the side of a stream that belongs to the engine's thread."""
 
 from __future__ import annotations
 

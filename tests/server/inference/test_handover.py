@@ -48,7 +48,7 @@ class InterruptedSession(FakeSession):
 
     @property
     def has_pending(self) -> bool:
-        # Between the engine's decision, which is made before, and what it does then.
+        # Between the two halves of the engine's decision to queue the stream.
         has_pending = super().has_pending
         self.interrupt()
         return has_pending or super().has_pending
@@ -217,7 +217,7 @@ PROPERTIES = {"has_pending": True, "is_quiet": False, "processed_samples": 0}
 @pytest.mark.parametrize("operation", [*METHODS, *PROPERTIES])
 def test_an_exception_of_one_stream_ends_that_stream_only(operation: str) -> None:
     class Failing(FakeSession):
-        """Fails in one operation once it is told to."""
+        """Fails in one operation once `fails` is set."""
 
         fails = False
 
