@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHAPE = Shape(4, channels=32, kernels=(5, 5, 5, 5), strides=(1, 2, 1, 1))
 # The body knows nothing yet: it learns as fast as the head.
 TUNING = Tuning(
-    steps=150, learning_rate=1e-2, body_rate=1.0, warmup_steps=5, ema_decay=0.8, rounds=1,
+    steps=90, learning_rate=1e-2, body_rate=1.0, warmup_steps=5, ema_decay=0.8, rounds=1,
     mix=Mix(size=16, snr_db=(10, 30), gain_db=(-10, 5)),
 )  # fmt: skip
 

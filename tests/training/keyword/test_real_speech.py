@@ -16,6 +16,9 @@ from earmark_training.keyword.outliers import SAME_WORD, compare, doubtful_ones,
 from earmark_training.keyword.recordings import find_audio, read_takes
 from earmark_training.model.onnx_file import load_network
 
+# Minutes, since they fine-tune the bundled model; test_fine_tune.py trains a small network on synthetic words.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
 
 @pytest.fixture(scope="module")
 def recordings(data_dir: Path) -> dict[str, list[Path]]:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from earmark_spotter import Detection, Spotter, SpotterModel, classify
 from earmark_training.__main__ import main
+from earmark_training.data import features
 from earmark_training.data.corpus import Corpus, prepare
 from earmark_training.data.examples import OUTPUT_FRAMES, ExampleMaker, Mix
 from earmark_training.data.features import FeatureBank, feature_bank
@@ -36,7 +37,7 @@ from earmark_training.model.schedule import rate_at
 from earmark_training.model.train import CHECKPOINT, Learner, code_commit, load_trained, train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 RECIPE = Recipe(
     keywords=("yes", "no"),
@@ -45,7 +46,7 @@ RECIPE = Recipe(
     strides=(1, 2, 1),
     late_blocks=1,
     cycles=(5, 3),
-    steps_per_epoch=50,
+    steps_per_epoch=30,
     learning_rate=1e-2,
     warmup_steps=10,
     ema_decay=0.95,
@@ -62,6 +63,21 @@ RECIPE = Recipe(
         gain_db=(-10, 5),
     ),
 )
+
+
+# Feature banks with fewer variants than a real training's: enough for two words, and computed in a second.
+SMALL_BANKS = {
+    "_VARIANTS": ({"clip": 3, "speech": 2, "noise": 6}, {"clip": 3, "speech": 3, "noise": 6}),
+    "_SYNTHETIC_PIECES": 12,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_banks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL_BANKS.items():
+            patch.setattr(features, name, value)
+        yield
 
 
 def quiet(iterable: Iterable[Any], **_: object) -> Iterable[Any]:
@@ -232,6 +248,7 @@ def test_the_run_leaves_its_log_metrics_and_curves(run: Path):
 def test_a_killed_run_goes_on_to_the_same_weights(corpus: Corpus, run: Path, tmp_path: Path):
     program = (
         "import sys; from pathlib import Path; from test_training_run import *; "
+        "vars(features).update(SMALL_BANKS); "
         "train(Corpus(Path(sys.argv[1])), RECIPE, Path(sys.argv[2])) if __name__ == '__main__' else None"
     )
     script = tmp_path / "training.py"
@@ -240,19 +257,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(corpus: Corpus, run: Path, tmp
     paths = (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
     with subprocess.Popen(
         [sys.executable, str(script), str(corpus.folder), str(tmp_path / "broken")],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths),
-        },
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stderr=subprocess.PIPE,
     ) as process:
         while not (log.is_file() and "epoch 2 loss" in log.read_text()):
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
-        process.communicate(
-            timeout=60
-        )  # its own processes have the same standard error: it ends with the last
+        # Its own processes have the same standard error, which ends with the last of them.
+        process.communicate(timeout=60)
     assert f"epoch {RECIPE.epochs} loss" not in log.read_text()
     train(corpus, RECIPE, tmp_path / "broken")
     unbroken, resumed = load_trained(run).network, load_trained(tmp_path / "broken").network
