@@ -16,7 +16,7 @@ from earmark_training.keyword.outliers import SAME_WORD, compare, doubtful_ones,
 from earmark_training.keyword.recordings import find_audio, read_takes
 from earmark_training.model.onnx_file import load_network
 
-# Minutes, since they fine-tune the bundled model; test_fine_tune.py trains a small network on synthetic words.
+# They fine-tune the bundled model for minutes; test_fine_tune.py fine-tunes a small one on synthetic words.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
