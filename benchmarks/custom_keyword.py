@@ -30,11 +30,11 @@ from pathlib import Path
 import numpy as np
 from earmark_spotter import SpotterModel, score_recording
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, find_speech, read_audio
-from earmark_training.evaluation.operating_point import detect
+from earmark_training.evaluation.detections import detect
 from earmark_training.evaluation.peaks import LOWEST_PEAK, find_peaks
-from earmark_training.keyword.command import Request, teach
-from earmark_training.keyword.fine_tune import Tuning
-from earmark_training.keyword.negatives import holds
+from earmark_training.keyword.fine_tune import FineTuneRecipe
+from earmark_training.keyword.negatives import contains_keyword
+from earmark_training.keyword.pipeline import KeywordRequest, create_model
 from earmark_training.keyword.recordings import find_audio
 
 TEST_SHARE = 1 / 3
@@ -118,12 +118,12 @@ def _measure(
     for path in files[:size]:
         (training / path.name).symlink_to(path.resolve())
     begin_s = time.monotonic()
-    request = Request(
+    request = KeywordRequest(
         word.name, training, folder / f"{word.name}-{size}.onnx", (negatives,),
         synthesize="en" if args.synthesize else None, base=args.base, fa_per_hour=TARGET_FA_PER_HOUR,
-        checks=0, tuning=Tuning(seed=args.seed),
+        folds=0, recipe=FineTuneRecipe(seed=args.seed),
     )  # fmt: skip
-    model = teach(request)
+    model = create_model(request)
     minutes = (time.monotonic() - begin_s) / 60
     meta = model.metadata
     (threshold,) = (info.threshold for info in meta.keywords.values())
@@ -132,7 +132,7 @@ def _measure(
     word_scores = [_best_score(model, np.pad(read_audio(path), SAMPLE_RATE_HZ)) for path in files[size:]]
     alarms, peaks, seconds = 0, [], 0.0
     for file in test_speech:
-        if not holds(file.text, word.name):
+        if not contains_keyword(file.text, word.name):
             samples = read_audio(file.path)
             seconds += len(samples) / SAMPLE_RATE_HZ
             scores = score_recording(model, samples)

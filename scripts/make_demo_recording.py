@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 from earmark_training.data.vocabulary import DEFAULT_KEYWORDS
-from earmark_training.keyword.synthesis import espeak_voice, festival_voice, flite_voice, speak
+from earmark_training.keyword.synthesis import espeak_voice, festival_voice, flite_voice, synthesize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ SCRIPT = [
 def say(lines: Sequence[Line], folder: Path) -> list[np.ndarray]:
     """Synthesize lines; return float32 [n] at RATE_HZ for each, without silence around it, at SPEECH_RMS."""
     words, resampled = [], folder / "resampled.wav"
-    for raw in speak([(VOICES[line.voice], line.text) for line in lines], folder / "raw"):
+    for raw in synthesize([(VOICES[line.voice], line.text) for line in lines], folder / "raw"):
         subprocess.run(
             ["sox", "-R", raw, "-r", str(RATE_HZ), "-c", "1", "-b", "16", resampled, "gain", "-h"], check=True
         )

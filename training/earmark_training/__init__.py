@@ -1,1 +1,1 @@
-"""Training of Earmark's models: data, augmentation, network, calibration, evaluation and export."""
+"""Training of keyword-spotting models: data, network, evaluation, reports, and new keywords."""

@@ -1,10 +1,10 @@
-"""What can be wrong with data, recipes and exports; each message says what to change."""
+"""The errors of training. Their messages state the cause and the remedy."""
 
 from __future__ import annotations
 
 
 class TrainingError(Exception):
-    """The root of the errors that training raises on purpose."""
+    """The base class of all errors that training raises."""
 
 
 class CorpusError(TrainingError):
@@ -12,8 +12,8 @@ class CorpusError(TrainingError):
 
 
 class RecipeError(TrainingError):
-    """A recipe does not fit the data or the run."""
+    """The recipe does not match the data or the checkpoint."""
 
 
 class ExportError(TrainingError):
-    """The exported model does not do what the trained one did."""
+    """The network cannot be exported or imported, or the exported model differs from it."""

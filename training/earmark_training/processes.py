@@ -1,4 +1,4 @@
-"""Processes that work for this one."""
+"""Worker processes that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import threading
 
 
 def end_with_parent() -> None:
-    """Let this process, which multiprocessing started, end as soon as its parent has ended.
+    """End this process, which multiprocessing started, as soon as its parent has ended.
 
-    A parent that is killed tells nobody: its workers would go on, and then wait for more work for ever. This
-    is for the initializer of a pool, or the beginning of a process.
+    A parent that is killed cannot stop its workers, which would wait for more work forever. Call this in the
+    initializer of a pool, or at the start of a process.
     """
-    threading.Thread(target=_end_after_parent, daemon=True).start()
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
 
 
-def _end_after_parent() -> None:
+def _exit_after_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

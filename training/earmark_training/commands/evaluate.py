@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
 
     from earmark_training.data.corpus import Corpus
     from earmark_training.evaluation.evaluate import evaluate
-    from earmark_training.evaluation.test_material import from_folders, prepared
+    from earmark_training.evaluation.evaluation_set import from_corpus, from_folders
     from earmark_training.reporting.model_card import new_card
     from earmark_training.reporting.report import write_report
     from earmark_training.reporting.tables import tables_of
@@ -74,11 +74,11 @@ def run(args: argparse.Namespace) -> None:
     model = SpotterModel.load(args.model)
     with TemporaryDirectory(prefix="earmark-") as scratch:
         if args.clips or args.speech:
-            material = from_folders(args.clips, args.speech, args.split, Path(scratch))
+            evaluation_set = from_folders(args.clips, args.speech, args.split, Path(scratch))
         else:
-            material = prepared(Corpus(args.corpus))
-        _, document = evaluate(model, material, seed=args.seed, fa_per_hour=args.fa_per_hour)
-    print(f"{document['model']} {document['version']}, measured on {material.description}\n")
+            evaluation_set = from_corpus(Corpus(args.corpus))
+        _, document = evaluate(model, evaluation_set, seed=args.seed, fa_per_hour=args.fa_per_hour)
+    print(f"{document['model']} {document['version']}, measured on {evaluation_set.description}\n")
     for table in tables_of(document):
         print(table.text() + "\n")
     if args.out:

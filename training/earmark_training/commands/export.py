@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     """Export the run and print its metrics."""
     from earmark_training.data.corpus import Corpus
     from earmark_training.evaluation.export import export_model
-    from earmark_training.model.train import load_trained
+    from earmark_training.model.checkpoint import load_trained
 
     model = export_model(
         load_trained(args.run),

@@ -67,10 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the model file and print its metrics."""
-    from earmark_training.keyword.command import Request, teach
-    from earmark_training.keyword.fine_tune import Tuning
+    from earmark_training.keyword.fine_tune import FineTuneRecipe
+    from earmark_training.keyword.pipeline import KeywordRequest, create_model
 
-    request = Request(
+    request = KeywordRequest(
         keyword=args.keyword,
         recordings=args.recordings,
         negatives=tuple(args.negatives),
@@ -81,10 +81,10 @@ def run(args: argparse.Namespace) -> None:
         fa_per_hour=args.fa_per_hour,
         one_voice=args.one_voice,
         base=args.base,
-        checks=0 if args.quick else 3,
-        tuning=Tuning(seed=args.seed),
+        folds=0 if args.quick else 3,
+        recipe=FineTuneRecipe(seed=args.seed),
     )
-    model = teach(request)
+    model = create_model(request)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")
     print(f"serve it: earmark-server --model {request.out}")

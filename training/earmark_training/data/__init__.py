@@ -1,1 +1,1 @@
-"""Data: recordings, transcripts, features, augmentation, and training examples."""
+"""Training data: recordings, transcripts, features, augmentation and examples."""

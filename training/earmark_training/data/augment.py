@@ -1,4 +1,4 @@
-"""What recordings go through on their way to a listener, and sounds that are no speech at all."""
+"""Augmentation of waveforms: speed, rooms, telephones, clipping; and synthetic sounds without speech."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROOM, _TELEPHONE, _CLIPPING, _EQUALIZER = 0.4, 0.2, 0.1, 0.4
 
 
 def vary_voice(rng: np.random.Generator, samples: Samples) -> tuple[Samples, float]:
-    """Return the recording at another speed, perhaps in a room, through a telephone; and the speed."""
+    """Return the recording at a random speed, perhaps filtered, reverberated or clipped; and the speed."""
     speed = float(rng.uniform(*_SPEED))
     samples = change_speed(samples, speed)
     if rng.random() < _EQUALIZER:
@@ -37,28 +37,28 @@ def vary_voice(rng: np.random.Generator, samples: Samples) -> tuple[Samples, flo
 
 
 def vary_noise(rng: np.random.Generator, samples: Samples) -> Samples:
-    """Return recorded noise at 0.5 to 1.8 times its speed, perhaps backwards, filtered."""
+    """Return recorded noise at 0.5 to 1.8 times its speed, filtered, and backwards half of the time."""
     samples = change_speed(samples, float(rng.uniform(0.5, 1.8)))[:: rng.choice((-1, 1))]
     return _filter(np.ascontiguousarray(samples), _tilt(rng, len(samples)))
 
 
-def synthetic(rng: np.random.Generator, length: int) -> Samples:
-    """Return noise of some colour that swells, tones as of music, clicks, or hum; peak 1, [length]."""
+def synthetic_sound(rng: np.random.Generator, length: int) -> Samples:
+    """Return coloured noise of changing level, musical tones, clicks, or hum; peak 1, [length]."""
     kind = rng.integers(4)
     if kind == 0:
-        samples = coloured_noise(rng, length) * _swell(rng, length)
+        samples = _coloured_noise(rng, length) * _changing_level(rng, length)
     elif kind == 1:
         samples = _music(rng, length)
     elif kind == 2:
         samples = _clicks(rng, length)
     else:
-        samples = _hum(rng, length) + coloured_noise(rng, length) * np.float32(rng.uniform(0, 0.3))
+        samples = _hum(rng, length) + _coloured_noise(rng, length) * np.float32(rng.uniform(0, 0.3))
     scaled: Samples = samples / np.float32(np.abs(samples).max() + 1e-6)
     return scaled
 
 
-def coloured_noise(rng: np.random.Generator, length: int) -> Samples:
-    """Return noise whose power falls by 0 to 6 dB per octave (white to brown)."""
+def _coloured_noise(rng: np.random.Generator, length: int) -> Samples:
+    """Return noise whose power falls by 0 to 6 dB per octave (white to brown), chosen at random; peak 1."""
     spectrum = np.fft.rfft(rng.standard_normal(length, np.float32))
     spectrum *= np.arange(1, len(spectrum) + 1, dtype=np.float32) ** (-rng.uniform(0, 2) / 2)
     noise = np.fft.irfft(spectrum, length).astype(np.float32)
@@ -66,14 +66,14 @@ def coloured_noise(rng: np.random.Generator, length: int) -> Samples:
 
 
 def add_at(to: NDArray[np.float32], piece: NDArray[np.float32], offset: int) -> None:
-    """Add `piece` at `offset`, which may lie before the start; what does not fit is left out."""
+    """Add `piece` to `to` at `offset`, which may be negative; cut off the part that does not fit."""
     piece = piece[max(0, -offset) : max(0, len(to) - offset)]
     start = max(0, offset)
     to[start : start + len(piece)] += piece
 
 
-def _swell(rng: np.random.Generator, length: int) -> Samples:
-    """Return a level over time that moves by up to 40 dB, in steps of 50 ms to 1 s."""
+def _changing_level(rng: np.random.Generator, length: int) -> Samples:
+    """Return a gain over time that varies by up to 40 dB, in steps of 50 ms to 1 s."""
     count = int(length / SAMPLE_RATE_HZ / 10 ** rng.uniform(-1.3, 0)) + 2
     level_db = rng.uniform(-40, 0, count)
     return 10 ** (np.interp(np.linspace(0, count - 1, length), np.arange(count), level_db) / 20).astype(
@@ -82,7 +82,7 @@ def _swell(rng: np.random.Generator, length: int) -> Samples:
 
 
 def _music(rng: np.random.Generator, length: int) -> Samples:
-    """Return chords of harmonic tones with vibrato that follow each other."""
+    """Return a sequence of chords of harmonic tones with vibrato."""
     out = np.zeros(length, np.float32)
     position = 0
     while position < length:
@@ -102,7 +102,7 @@ def _music(rng: np.random.Generator, length: int) -> Samples:
 
 
 def _clicks(rng: np.random.Generator, length: int) -> Samples:
-    """Return short bursts of filtered noise, 0.5 to 10 a second."""
+    """Return short bursts of filtered noise, 0.5 to 10 per second."""
     out = np.zeros(length, np.float32)
     for start in rng.integers(0, length, int(length / SAMPLE_RATE_HZ * 10 ** rng.uniform(-0.3, 1))):
         count = min(length - start, int(10 ** rng.uniform(-3.3, -0.8) * SAMPLE_RATE_HZ) + 2)
@@ -112,7 +112,7 @@ def _clicks(rng: np.random.Generator, length: int) -> Samples:
 
 
 def _hum(rng: np.random.Generator, length: int) -> Samples:
-    """Return a hum with its harmonics, as of mains and motors."""
+    """Return a hum with harmonics, like those of mains and motors."""
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
     pitch = rng.uniform(40, 400) * (1 + rng.uniform(0, 0.1) * np.sin(2 * np.pi * rng.uniform(0.05, 2) * time))
     phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE_HZ
@@ -131,24 +131,24 @@ def change_speed(samples: Samples, speed: float) -> Samples:
 
 
 def _bins(length: int) -> int:
-    """Return the bins of a Fourier transform of twice the length or more, and of a size that is fast."""
+    """Return the number of bins of a Fourier transform of at least twice the length, a power of two."""
     return (1 << (2 * length - 1).bit_length()) // 2 + 1
 
 
 def _filter(samples: Samples, response: NDArray[np.complex64]) -> Samples:
-    """Filter by a frequency response, [_bins(len(samples))]: nothing wraps around."""
+    """Filter by a frequency response, [_bins(len(samples))], without circular wrap-around."""
     size = 2 * (len(response) - 1)
     return np.fft.irfft(np.fft.rfft(samples, size) * response, size)[: len(samples)].astype(np.float32)
 
 
 def _tilt(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
-    """Return the response of a microphone or loudspeaker: smooth, within 15 dB."""
+    """Return the response of a microphone or loudspeaker: smooth, within a range of 15 dB."""
     levels_db = np.interp(np.linspace(0, 5, _bins(length)), np.arange(6), rng.uniform(-10, 5, 6))
     return (10 ** (levels_db / 20)).astype(np.complex64)
 
 
 def _room(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
-    """Return the response of a made-up room: a direct path, then noise that decays by 60 dB within 0.7 s."""
+    """Return the response of a synthetic room: a direct path, and noise that decays by 60 dB within 0.7 s."""
     decay = rng.uniform(0.1, 0.7)
     tail = rng.standard_normal(int(decay * SAMPLE_RATE_HZ), np.float32)
     tail *= np.exp(-6.9 * np.arange(len(tail)) / len(tail)).astype(np.float32)
@@ -158,14 +158,14 @@ def _room(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
 
 
 def _telephone(rng: np.random.Generator, length: int) -> NDArray[np.complex64]:
-    """Return the response of a telephone: nothing above 3.4 to 4 kHz, half the time little below 300 Hz."""
+    """Return the response of a telephone: low-pass at 3.4 to 4 kHz, half of the time with a high-pass too."""
     hz = np.linspace(0, SAMPLE_RATE_HZ / 2, _bins(length))
     low, high = rng.uniform(50, 300) * (rng.random() < 0.5), rng.uniform(3400, 4000)
     return (1 / (1 + (low / np.maximum(hz, 1)) ** 4) / (1 + (hz / high) ** 40)).astype(np.complex64)
 
 
 def _mu_law(samples: Samples) -> Samples:
-    """Quantise as 8-bit mu-law does (ITU-T G.711, by its continuous formula)."""
+    """Quantise like 8-bit mu-law (ITU-T G.711, by its continuous formula)."""
     companded = np.log1p(255 * np.minimum(np.abs(samples), 1)) / np.float32(np.log(256))
     levels = np.rint(companded * 127) / 127
     expanded: Samples = np.expm1(levels * np.float32(np.log(256))) / 255

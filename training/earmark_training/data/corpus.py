@@ -1,10 +1,10 @@
-"""The training data: reading the folders once into flat arrays, and finding things in them again.
+"""The corpus: folders of recordings, decoded once into one array with an index.
 
-Three kinds of recordings are used:
+There are three kinds of recordings:
 
 * clips: one word each, laid out `<word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>` as in Google Speech
-  Commands (Warden 2018, arXiv 1804.03209), with its `validation_list.txt` and `testing_list.txt` or else
-  its rule of hashing the speaker;
+  Commands (Warden 2018, arXiv 1804.03209). `validation_list.txt` and `testing_list.txt` decide the split;
+  without them the data set's rule does, which hashes the speaker;
 * speech: read sentences with transcripts, laid out as LibriSpeech (`*.trans.txt` beside the audio);
 * noise: the `_background_noise_` folder of the clips.
 """
@@ -57,9 +57,9 @@ class Recording:
     length: int
     """Its number of samples."""
     word: tuple[int, int] | None = None
-    """Where in a clip the word lies (samples from the clip's start), where energy tells."""
+    """Start and end of the word in a clip, in samples from the clip's start; None if energy does not tell."""
     speaker: str = ""
-    """Who speaks, by the data set's own name for them; empty for noise."""
+    """The speaker's name in the data set; empty for noise."""
 
 
 class HasLength(Protocol):
@@ -76,13 +76,13 @@ def hours(pieces: Iterable[HasLength]) -> float:
 
 
 class Corpus:
-    """A prepared corpus: all audio in one array of int16, 16 kHz, and a list of what is where."""
+    """A prepared corpus: all audio in one array of int16 at 16 kHz, and the list of its recordings."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         index = folder / "index.json"
         if not index.is_file():
-            raise CorpusError(f"{folder} holds no prepared corpus: run `earmark-train prepare` first")
+            raise CorpusError(f"{folder} contains no prepared corpus: run `earmark-train prepare` first")
         document = json.loads(index.read_text())
         self.recordings = [
             Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None})
@@ -91,40 +91,40 @@ class Corpus:
         self._audio: NDArray[np.int16] = np.memmap(folder / "audio.i16", np.int16, "r")
 
     def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
-        # Another process opens the files itself: the audio is gigabytes.
-        return _opened, (self.folder,)
+        # Another process maps the files itself: the audio is too large to be pickled.
+        return _open_once, (self.folder,)
 
     def select(self, kind: Kind, split: Split) -> list[Recording]:
         """Return the recordings of one kind and split, in a fixed order."""
         return [r for r in self.recordings if r.kind == kind and r.split == split]
 
     def samples(self, recording: Recording) -> NDArray[np.float32]:
-        """Return a recording's samples, full scale at 1, shape [length]."""
+        """Return a recording's samples, float32 [length], full scale at 1."""
         piece = self._audio[recording.start : recording.start + recording.length]
         return piece.astype(np.float32) / np.float32(32768)
 
     @property
     def audio(self) -> NDArray[np.int16]:
-        """All samples, int16, shape [total]."""
+        """All samples, int16 [total]."""
         return self._audio
 
 
 @functools.cache
-def _opened(folder: Path) -> Corpus:
-    """Open a corpus that came from another process: once, however often it comes."""
+def _open_once(folder: Path) -> Corpus:
+    """Return the corpus of a folder, which a worker process unpickles once per job but opens only once."""
     return Corpus(folder)
 
 
 def clip_speaker(file_name: str) -> str:
-    """Return who speaks in a clip: its file's name up to `_nohash_`."""
+    """Return the speaker of a clip: the file's name up to `_nohash_`."""
     return re.sub(r"_nohash_.*$", "", Path(file_name).stem)
 
 
 def speaker_split(file_name: str) -> Split:
-    """Return the split of a clip by the rule of the Speech Commands data set: two tenths are not trained on.
+    """Return the split of a clip by the rule of the Speech Commands data set: 10% validation, 10% testing.
 
-    All clips of a speaker fall into the same split, and stay there when clips are added: the file name
-    up to `_nohash_` is hashed (Warden 2018, section 4; the data set's README has the reference code).
+    The rule hashes the file name up to `_nohash_`, so all clips of a speaker are in the same split and stay
+    there when clips are added (Warden 2018, section 4; the data set's README has the reference code).
     """
     limit = 2**27 - 1
     digest = hashlib.sha1(clip_speaker(file_name).encode()).hexdigest()
@@ -136,7 +136,7 @@ def speaker_split(file_name: str) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that is about to become a Recording; the fields are the recording's."""
+    """A file to be decoded into a Recording; the fields are those of the recording."""
 
     path: Path
     kind: Kind
@@ -146,7 +146,7 @@ class SourceFile:
 
 
 def find_clips(folder: Path) -> Iterator[SourceFile]:
-    """Yield the clips and noises below `folder`; the list files decide the split where they exist."""
+    """Yield the clips and noises below `folder`; list files decide the split if there are any."""
     lists: dict[str, Split] = {}
     splits: tuple[Split, ...] = ("validation", "testing")
     for split in splits:
@@ -166,19 +166,19 @@ def find_clips(folder: Path) -> Iterator[SourceFile]:
 
 
 def find_speech(folder: Path) -> Iterator[SourceFile]:
-    """Yield the utterances below `folder` with their transcripts; a quarter of the speakers validate."""
+    """Yield the utterances below `folder` with their transcripts; 25% of the speakers are for validation."""
     for path, speaker, transcript in read_transcripts(folder):
         percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 100
         split: Split = "validation" if percent < _SPEECH_VALIDATION_PERCENT else "training"
-        found = [p for s in _SUFFIXES if (p := path.with_name(path.name + s)).is_file()]
-        if found:
-            yield SourceFile(found[0], "speech", split, transcript, speaker)
+        audio = [p for s in _SUFFIXES if (p := path.with_name(path.name + s)).is_file()]
+        if audio:
+            yield SourceFile(audio[0], "speech", split, transcript, speaker)
 
 
 def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
-    """Yield what is read below a folder in LibriSpeech's layout, by its `*.trans.txt` files.
+    """Yield the utterances that the `*.trans.txt` files below a folder list, in LibriSpeech's layout.
 
-    Each utterance's path without the suffix, its speaker, and the transcript, lower case.
+    Each is (path of the audio without its suffix, speaker, transcript in lower case).
     """
     for listing in sorted(folder.rglob("*.trans.txt")):
         speaker = listing.name.split("-", 1)[0]
@@ -189,7 +189,7 @@ def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
 
 
 def read_audio(path: Path) -> NDArray[np.float32]:
-    """Read a file as mono float32 [n] at 16 kHz. Raises CorpusError for what is no audio."""
+    """Read an audio file as mono float32 [n] at 16 kHz. Raises CorpusError if it cannot be decoded."""
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
@@ -209,27 +209,34 @@ def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
 
 
 def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
-    """Decode everything once into `out` and return it as a Corpus.
+    """Decode the clips, their noise and the speech into `out`, and return the Corpus.
 
-    Raises CorpusError where a folder holds nothing of use, or the clips bring no noise.
+    Raises CorpusError if a folder contains no usable recordings, or the clips come without noise.
     """
     files = list(find_clips(clips))
     if not any(f.kind == "clip" for f in files):
-        raise CorpusError(f"{clips} holds no clips laid out <word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>")
+        raise CorpusError(
+            f"{clips} contains no clips laid out as <word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>"
+        )
     if not any(f.kind == "noise" for f in files):
-        raise CorpusError(f"{clips} holds no {NOISE_FOLDER} folder with recordings of noise")
+        raise CorpusError(f"{clips} contains no {NOISE_FOLDER} folder with recordings of noise")
     for folder in speech:
-        found = list(find_speech(folder))
-        if not found:
-            raise CorpusError(f"{folder} holds no utterances with *.trans.txt transcripts beside them")
-        files += found
+        files += find_speech_or_raise(folder)
     return decode(files, out, progress=progress)
 
 
-def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
-    """Decode the files into `out` and return them as a Corpus; CorpusError for one that is damaged.
+def find_speech_or_raise(folder: Path) -> list[SourceFile]:
+    """Return the utterances below `folder`. Raises CorpusError if there are none."""
+    utterances = list(find_speech(folder))
+    if not utterances:
+        raise CorpusError(f"{folder} contains no utterances with *.trans.txt transcripts beside them")
+    return utterances
 
-    A noise's last quarter becomes the validation split's, whatever its file says.
+
+def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
+    """Decode the files into `out` and return the Corpus. Raises CorpusError for a file that is damaged.
+
+    The last quarter of each noise is for validation, regardless of the file's split.
     """
     out.mkdir(parents=True, exist_ok=True)
     recordings: list[Recording] = []
@@ -252,7 +259,7 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tq
 
 
 def _split_noise(file: SourceFile, length: int) -> Iterator[tuple[Split, int, int]]:
-    """Yield (split, start, length): a noise's last quarter validates, other recordings stay whole."""
+    """Yield (split, start, length): the last quarter of a noise validates, other recordings stay whole."""
     if file.kind != "noise":
         yield file.split, 0, length
         return

@@ -1,9 +1,9 @@
-"""Mel features of a corpus, computed once: every recording as it is, and in other rooms, at other speeds.
+"""Mel features of a corpus, computed once: every recording as it is, and in several augmented variants.
 
 Training mixes sounds as mel power spectra, which is about a hundred times cheaper than mixing waveforms and
-extracting features anew. What only a waveform can show (a room, a telephone, another speed, clipping) is done
-here, in a few variants of every recording; what a spectrum can (level, noise, tempo, vocal tract) is done
-anew for every example: see `examples`.
+computing features for every example. Augmentations that need a waveform (rooms, telephones, speed, clipping)
+are applied here, in a few variants of every recording. Those that work on spectra (level, noise, tempo, vocal
+tract) are drawn for every example: see `examples`.
 """
 
 from __future__ import annotations
@@ -33,32 +33,35 @@ if TYPE_CHECKING:
     from earmark_training.data.front_end import FrontEnd
 
 _FLOOR = 2e-9
-"""Added to mel energies: far below a listener's own floor, so that levels can be changed."""
+"""Added to mel energies: far below the network's own floor, so that examples can change their level."""
 _VARIANTS = ({"clip": 4, "speech": 3, "noise": 24}, {"clip": 4, "speech": 8, "noise": 24})
-"""By cycle of the training, the last also for those that follow. A network that had learnt from three of
-every reading gave four times as many false alarms with readers whom it did not know."""
+"""Variants of each recording, by training cycle; the last entry is for all later cycles too.
+
+With three variants of the read speech in every cycle, the network had four times as many false alarms on
+unknown readers.
+"""
 _SYNTHETIC_SECONDS, _SYNTHETIC_PIECES = 20, 270
 _CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One variant of a recording in the bank."""
+    """One variant of a recording in the cache."""
 
     kind: str
     text: str
-    """As in the corpus: a clip's word, a transcript; empty for a synthetic sound."""
+    """As in the corpus: the word of a clip, the transcript of speech; empty for a synthetic sound."""
     start: int = 0
-    """Its first frame in the bank."""
+    """Its first frame in the cache."""
     frames: int = 0
     words: tuple[tuple[str, int, int], ...] = ()
-    """Every word with its first frame and end: located in a clip, expected in read speech."""
+    """Every word with its first frame and its end: located in a clip, estimated in read speech."""
     plain: bool = False
-    """Whether it is the recording as it is."""
+    """Whether the recording is unchanged."""
 
 
-class FeatureBank:
-    """Log-mel power spectra of a corpus's training split, float16 [frames, mels], and what is where."""
+class FeatureCache:
+    """Log-mel features of a corpus's training split, float16 [frames, mels], and the list of their items."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,19 +72,19 @@ class FeatureBank:
             -1, self.mels
         )
 
-    def __reduce__(self) -> tuple[type[FeatureBank], tuple[Path]]:
-        # Another process opens the files itself: the features are gigabytes.
-        return FeatureBank, (self.folder,)
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path]]:
+        # Another process maps the files itself: the features are too large to be pickled.
+        return FeatureCache, (self.folder,)
 
     def power(self, item: Item, start: int = 0, frames: int | None = None) -> NDArray[np.float32]:
-        """Return mel power [frames, mels] of a piece of an item."""
+        """Return the mel power of an item, [frames, mels]; of `frames` frames from `start` on, if given."""
         end = item.frames if frames is None else min(item.frames, start + frames)
         log_power = self._frames[item.start + start : item.start + end].astype(np.float32)
         power: NDArray[np.float32] = np.exp(log_power)
         return power
 
     def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return log-mel's mean and standard deviation over clips that are as they are, [mels] each."""
+        """Return mean and standard deviation of log-mel over the unchanged clips, [mels] each."""
         plain = [i for i in self.items if i.kind == "clip" and i.plain]
         rows = np.concatenate(
             [self._frames[i.start : i.start + i.frames : 4] for i in plain[:: max(1, len(plain) // 4000)]]
@@ -90,20 +93,20 @@ class FeatureBank:
         return rows.mean(0), rows.std(0)
 
 
-def feature_bank(corpus: Corpus, front_end: FrontEnd, cycle: int = 0) -> FeatureBank:
-    """Return the corpus's features for a network's shape; computed at the first call, and kept beside it.
+def feature_cache(corpus: Corpus, front_end: FrontEnd, cycle: int = 0) -> FeatureCache:
+    """Return the features of a corpus for one training cycle, computed at the first call.
 
-    Each cycle of a training has other variants of the recordings. Those of a corpus that was in the folder
-    before are computed anew.
+    Each cycle has other variants of the recordings. The features are stored in the corpus's folder, and
+    computed again after `earmark-train prepare` has replaced the corpus.
     """
     variants, seed = _VARIANTS[min(cycle, len(_VARIANTS) - 1)], 1 + cycle
     key = json.dumps([asdict(front_end), variants, _SYNTHETIC_PIECES, seed], sort_keys=True)
     folder = corpus.folder / f"mel-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    made, prepared = folder / "index.json", corpus.folder / "index.json"
-    if not made.is_file() or made.stat().st_mtime_ns < prepared.stat().st_mtime_ns:
+    computed, prepared = folder / "index.json", corpus.folder / "index.json"
+    if not computed.is_file() or computed.stat().st_mtime_ns < prepared.stat().st_mtime_ns:
         folder.mkdir(exist_ok=True)
         _compute(corpus, front_end, folder, variants, seed)
-    return FeatureBank(folder)
+    return FeatureCache(folder)
 
 
 def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, variants: dict[str, int], seed: int) -> None:
@@ -119,43 +122,42 @@ def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, variants: dict[s
     position = 0
     pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
     with pool, (folder / "mel.f16").open("wb") as file:
-        for made in tqdm(pool.map(_features, jobs), total=len(jobs), desc="features", unit="chunk"):
-            for item, mel in made:
+        for chunk in tqdm(pool.map(_features, jobs), total=len(jobs), desc="features", unit="chunk"):
+            for item, mel in chunk:
                 mel.tofile(file)
                 items.append(replace(item, start=position))
                 position += len(mel)
-    (folder / "index.json").write_text(
-        json.dumps({"mels": front_end.mels, "items": [asdict(i) for i in items]})
-    )
+    document = {"mels": front_end.mels, "items": [asdict(i) for i in items]}
+    (folder / "index.json").write_text(json.dumps(document))
 
 
 @torch.no_grad()
 def _features(
     job: tuple[Corpus, FrontEnd, int, list[tuple[Recording | None, int]]],
 ) -> list[tuple[Item, NDArray[np.float16]]]:
-    """Compute the features of (recording or None for a synthetic sound, variant)."""
+    """Compute the features of a list of (recording, variant); recording None is a synthetic sound."""
     torch.set_num_threads(1)
     corpus, front_end, seed, work = job
     log_mel = LogMel(front_end, floor=_FLOOR)
     hop = front_end.hop_samples
-    made = []
+    features = []
     for recording, variant in work:
         rng = np.random.default_rng((seed, variant, recording.start if recording else 2**40))
         item, samples = _render(rng, corpus, recording, variant)
-        # A frame is named after its last sample, as in a stream: the first ones begin in the silence before.
+        # As in a stream, frame n ends with hop n, so the first window begins in the silence before.
         padded = np.pad(samples, (front_end.window_samples - hop, -len(samples) % hop))
         mel = log_mel(torch.from_numpy(padded[None]))[0].numpy().astype(np.float16)
         places = tuple((text, start // hop, -(-end // hop)) for text, start, end in item.words)
-        made.append((replace(item, frames=len(mel), words=places), mel))
-    return made
+        features.append((replace(item, frames=len(mel), words=places), mel))
+    return features
 
 
 def _render(
     rng: np.random.Generator, corpus: Corpus, recording: Recording | None, variant: int
 ) -> tuple[Item, NDArray[np.float32]]:
-    """Return a variant of a recording, or a synthetic sound, as samples; the words' places in samples too."""
+    """Return a variant of a recording, or a synthetic sound, as samples; word places are in samples too."""
     if recording is None:
-        return Item("synthetic", ""), augment.synthetic(rng, _SYNTHETIC_SECONDS * SAMPLE_RATE_HZ)
+        return Item("synthetic", ""), augment.synthetic_sound(rng, _SYNTHETIC_SECONDS * SAMPLE_RATE_HZ)
     samples = corpus.samples(recording)
     words: tuple[tuple[str, int, int], ...] = ()
     if recording.kind == "clip":

@@ -45,11 +45,10 @@ class ScoreWindow:
 class LogMel(nn.Module):
     """PCM (batch, samples) to log-mel energies (batch, frames, mels).
 
-    The Fourier transform is folded twice, by its symmetries about the middle of the frame and about a
-    quarter of it: cosines and sines of the even and of the odd bins are each a product with a quarter of the
-    frame, together half as much to multiply as with one fold, a quarter of the plain transform. A frame is
-    two hops, so that they are cut, and turned round where the folds ask for it, once for both frames that
-    they are in.
+    The Fourier transform is folded twice, by its symmetries about the middle and about the quarters of the
+    window. Cosines and sines of the even and of the odd bins are each a matrix product with a quarter of the
+    window: half the multiplications of one fold, a quarter of those of the plain transform. A window is two
+    hops, so each hop is split and reversed once for the two windows that contain it.
     """
 
     window: Tensor
@@ -67,31 +66,31 @@ class LogMel(nn.Module):
         self.first_odd = 1 - int(bins[0]) % 2
         time = torch.arange(n // 4, dtype=torch.float64) - (n - 1) / 2
         a, b, c, d = torch.hann_window(n, periodic=False, dtype=torch.float64).chunk(4)
-        window = torch.stack((a, c, b.flip(0), d.flip(0)))  # as `forward` has the quarters
+        window = torch.stack((a, c, b.flip(0), d.flip(0)))  # in the order in which `forward` uses them
         angle = 2 * math.pi / n * time[:, None] * bins[None, :]
-        turns = torch.stack((angle.cos(), angle.sin()))  # (2, n / 4, bins)
+        basis = torch.stack((angle.cos(), angle.sin()))  # (2, n / 4, bins)
         mel = melscale_fbanks(
             n // 2 + 1, front_end.low_hz, front_end.high_hz, front_end.mels, rate, norm=None, mel_scale="htk"
         )
         self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("even", turns[..., 1 - self.first_odd :: 2].float(), persistent=False)
-        self.register_buffer("odd", turns[..., self.first_odd :: 2].float(), persistent=False)
+        self.register_buffer("even", basis[..., 1 - self.first_odd :: 2].float(), persistent=False)
+        self.register_buffer("odd", basis[..., self.first_odd :: 2].float(), persistent=False)
         self.register_buffer("mel", mel[bins], persistent=False)  # (bins, mels)
         self.hop = front_end.hop_samples
 
     def forward(self, pcm: Tensor) -> Tensor:
-        """From (batch, window + (frames - 1) * hop) to (batch, frames, mels)."""
+        """Return log-mel energies (batch, frames, mels) of PCM (batch, window + (frames - 1) * hop)."""
         hops = pcm.reshape(pcm.shape[0], -1, self.hop)
         left, right = hops[..., : self.hop // 2], hops[..., self.hop // 2 :].flip(-1)
         a, c = left[:, :-1] * self.window[0], left[:, 1:] * self.window[1]  # (B, T, n / 4)
         b, d = right[:, :-1] * self.window[2], right[:, 1:] * self.window[3]
-        whole, turned = a + c, b + d
-        even = _power((whole + turned) @ self.even[0], (whole - turned) @ self.even[1])
-        whole, turned = a - c, b - d
-        odd = _power((whole - turned) @ self.odd[0], (whole + turned) @ self.odd[1])
+        ahead, reversed_ = a + c, b + d
+        even = _power((ahead + reversed_) @ self.even[0], (ahead - reversed_) @ self.even[1])
+        ahead, reversed_ = a - c, b - d
+        odd = _power((ahead - reversed_) @ self.odd[0], (ahead + reversed_) @ self.odd[1])
         mel = even @ self.mel[1 - self.first_odd :: 2] + odd @ self.mel[self.first_odd :: 2]
         return torch.log(mel + self.floor)
 
 
 def _power(cosines: Tensor, sines: Tensor) -> Tensor:
-    return cosines * cosines + sines * sines  # onnxruntime takes twice as long to raise to a power
+    return cosines * cosines + sines * sines  # ONNX Runtime's Pow needs twice as long

@@ -1,19 +1,19 @@
-"""The words that the default model knows, and the words that sound like them."""
+"""The keywords of the default model, and their homophones."""
 
 from __future__ import annotations
 
 SILENCE = "_silence_"
-"""The class of audio in which nobody speaks."""
+"""The class of audio without speech."""
 
 UNKNOWN = "_unknown_"
-"""The class of speech that is none of the keywords."""
+"""The class of speech that is not a keyword."""
 
 DEFAULT_KEYWORDS = (
     "yes", "no", "up", "down", "left", "right", "stop", "go", "backward", "forward",
     "zero", "one", "two", "three", "four", "five",
 )  # fmt: skip
 
-_ALSO_HEARD = {
+_HOMOPHONES = {
     "no": ("know",),
     "right": ("write", "rite", "wright"),
     "backward": ("backwards",),
@@ -22,20 +22,20 @@ _ALSO_HEARD = {
     "two": ("to", "too"),
     "four": ("for", "fore"),
 }
-"""What else is heard as a keyword, by spelling: its homophones, and `backwards`, which says all of it."""
+"""Words that sound like a keyword, or contain all of it, as `backwards` does."""
 
 
 def labels_for(keywords: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a model's classes in their order: silence, unknown, then the keywords."""
+    """Return a model's classes in order: silence, unknown, then the keywords."""
     return (SILENCE, UNKNOWN, *keywords)
 
 
-def heard_as(keyword: str) -> frozenset[str]:
-    """Return the words where a detection of the keyword is no false alarm: it, and what is heard as it."""
-    return frozenset((keyword, *_ALSO_HEARD.get(keyword, ())))
+def accepted_words(keyword: str) -> frozenset[str]:
+    """Return the words for which a detection of the keyword is correct: the keyword and its homophones."""
+    return frozenset((keyword, *_HOMOPHONES.get(keyword, ())))
 
 
 def keywords_in(transcript: str, keywords: tuple[str, ...]) -> frozenset[str]:
-    """Return the keywords that are heard in what `transcript` says."""
+    """Return the keywords that the transcript contains, as themselves or as a homophone."""
     words = set(transcript.lower().split())
-    return frozenset(k for k in keywords if not words.isdisjoint(heard_as(k)))
+    return frozenset(k for k in keywords if not words.isdisjoint(accepted_words(k)))

@@ -1,1 +1,1 @@
-"""Evaluation: recall, false alarms and accuracy of a model file."""
+"""Evaluation: recall, false alarms and classification accuracy of a model file; and its thresholds."""

@@ -1,6 +1,6 @@
-"""Evaluation of a model file, through `earmark_spotter`: exactly what is served.
+"""Evaluation of a model file through `earmark_spotter`, exactly as it is served.
 
-`evaluate` measures everything and returns a document, which `tables` shows, and `report` draws.
+`evaluate` measures everything and returns a document, which `tables` formats and `report` plots.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from earmark_spotter import Detector, classify, resolve_settings, score_recording
+from earmark_spotter import classify, score_recording
 from earmark_spotter.metadata import Metric
 
 from earmark_training.data.corpus import hours
 from earmark_training.data.vocabulary import SILENCE, UNKNOWN
 from earmark_training.errors import CorpusError
-from earmark_training.evaluation.clip_protocols import Answered, count
+from earmark_training.evaluation.clip_protocols import ClassifiedClips, results_by_protocol
 from earmark_training.evaluation.cross_validation import cross_validate
-from earmark_training.evaluation.det_curve import curve
-from earmark_training.evaluation.non_speech import silent_sounds
-from earmark_training.evaluation.operating_point import detect, false_alarms
-from earmark_training.evaluation.peaks import Peaks, Utterance, collect_peaks, hear_utterances
+from earmark_training.evaluation.det_curve import det_curve
+from earmark_training.evaluation.detections import detect, detect_in_steps, false_alarms
+from earmark_training.evaluation.non_speech import non_speech_sounds
+from earmark_training.evaluation.peaks import Peaks, ScoredUtterance, collect_peaks, score_utterances
 from earmark_training.evaluation.slices import measure_speakers, measure_subsets
-from earmark_training.evaluation.streams import judge, make_streams
+from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model.validation import validation_clips
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from earmark_spotter import Detection, SpotterModel
+    from earmark_spotter import SpotterModel
     from earmark_spotter.metadata import ModelMetadata
     from earmark_spotter.model import Float32Array
 
     from earmark_training.data.corpus import Corpus, Recording
-    from earmark_training.evaluation.test_material import Material
+    from earmark_training.evaluation.evaluation_set import EvaluationSet
 
 log = logging.getLogger(__name__)
 
 STREAM_SNRS_DB = (None, 20.0, 10.0, 5.0, 0.0)
 CURVE_SNRS_DB = (None, 10.0)
-STATED_ALARMS_PER_HOUR = (0.5, 1.0, 2.0, 5.0, 10.0)
+STATED_FA_PER_HOUR = (0.5, 1.0, 2.0, 5.0, 10.0)
 SEED = 7
-"""Not calibration's: other pauses, other neighbours, other noise."""
+"""Other than the seed with which thresholds are chosen: other pauses, other order, other noise."""
 
 NOISY_SPEECH_SNR_DB = 10.0
 _NOISE_GAINS_DB = (0.0, -10.0, -20.0)
@@ -50,182 +50,169 @@ _NOISE_GAINS_DB = (0.0, -10.0, -20.0)
 
 def evaluate(
     model: SpotterModel,
-    material: Material,
+    evaluation_set: EvaluationSet,
     *,
     seed: int = SEED,
     fa_per_hour: float = 2.0,
 ) -> tuple[list[Metric], dict[str, Any]]:
-    """Measure all that the material has; return the figures and a document with them and their details.
+    """Measure all that the evaluation set allows; return the metrics, and a document with all details.
 
-    fa_per_hour: the operating point that is cross-validated, where speakers are known.
-    Raises CorpusError where there is nothing to measure: no clip of a word that the model knows, no speech.
+    `fa_per_hour` is the operating point that is cross-validated if the thresholds were chosen on the set.
+    Raises CorpusError if there is nothing to measure: no clip of a word that the model knows, and no speech.
     """
-    corpus, meta = material.corpus, model.metadata
+    corpus, meta = evaluation_set.corpus, model.metadata
     clips, speech = corpus.select("clip", "validation"), corpus.select("speech", "validation")
-    check_known(meta, clips, speech)
-    figures: list[Metric] = []
+    check_recordings(meta, clips, speech)
+    metrics: list[Metric] = []
     document: dict[str, Any] = {
         "model": meta.name,
         "version": meta.version,
         "sha256": model.sha256,
-        "data": {"what": material.description, "noise": material.noise, "seed": seed},
+        "data": {"what": evaluation_set.description, "noise": evaluation_set.noise, "seed": seed},
         "thresholds": {k: info.threshold for k, info in meta.keywords.items()},
         "figures": {},
     }
     if clips:
-        log.info("clips")
-        found, document["clips"], document["subsets"] = evaluate_clips(model, corpus)
-        figures += found
+        log.info("evaluating clips")
+        new, document["clips"], document["subsets"] = evaluate_clips(model, corpus)
+        metrics += new
     words: dict[str, Peaks] = {}
-    # Nobody says what word an unknown one of a test archive is: it may be a keyword.
-    streamed = [c for c in clips if c.text not in (SILENCE, UNKNOWN)]
-    if streamed:
-        log.info("streams")
-        found, document["streams"], words = evaluate_streams(model, corpus, streamed, seed)
-        figures += found
+    # The words of unknown clips in a test archive are not stated, so they may be keywords.
+    stream_clips = [c for c in clips if c.text not in (SILENCE, UNKNOWN)]
+    if stream_clips:
+        log.info("evaluating streams")
+        new, document["streams"], words = evaluate_streams(model, corpus, stream_clips, seed)
+        metrics += new
     if speech:
-        log.info("speech")
-        utterances = hear_utterances(model, corpus, speech)
-        found, document["speech"] = evaluate_speech(meta, utterances, calibrated_on=material.calibrated_on)
-        figures += found
+        log.info("evaluating read speech")
+        utterances = score_utterances(model, corpus, speech)
+        new, document["speech"] = evaluate_speech(
+            meta, utterances, thresholds_chosen_on_it=evaluation_set.thresholds_chosen_on_it
+        )
+        metrics += new
         if corpus.select("noise", "validation"):
-            noisy = hear_utterances(model, corpus, speech, snr_db=NOISY_SPEECH_SNR_DB, seed=seed)
-            found, document["speech"]["noisy"] = evaluate_noisy_speech(meta, noisy)
-            figures += found
+            noisy = score_utterances(model, corpus, speech, snr_db=NOISY_SPEECH_SNR_DB, seed=seed)
+            new, document["speech"]["noisy"] = evaluate_noisy_speech(meta, noisy)
+            metrics += new
         if words:
-            document["tradeoff"] = evaluate_tradeoff(meta, words, collect_peaks(meta, [], utterances))
-    log.info("sounds that nobody speaks in")
+            document["tradeoff"] = compute_det_curves(meta, words, collect_peaks(meta, [], utterances))
+    log.info("evaluating sounds without speech")
     document["sounds"] = evaluate_sounds(model, corpus, seed)
-    if material.calibrated_on and words and speech:
-        log.info("cross-validation")
-        found, document["cross_validation"] = cross_validate(model, corpus, seed, fa_per_hour)
-        figures += found
-    document["figures"] = {f.name: round(f.value, 4) for f in figures}
-    return figures, document
+    if evaluation_set.thresholds_chosen_on_it and words and speech:
+        log.info("cross-validating thresholds")
+        new, document["cross_validation"] = cross_validate(model, corpus, seed, fa_per_hour)
+        metrics += new
+    document["figures"] = {m.name: round(m.value, 4) for m in metrics}
+    return metrics, document
 
 
-def check_known(meta: ModelMetadata, clips: Sequence[Recording], speech: Sequence[Recording]) -> None:
-    """Raise CorpusError where the clips hold no word that the model knows, or nothing is there at all."""
+def check_recordings(meta: ModelMetadata, clips: Sequence[Recording], speech: Sequence[Recording]) -> None:
+    """Raise CorpusError if there are no recordings, or no clip is of a word that the model knows."""
     if not clips and not speech:
-        raise CorpusError("there is nothing to measure on: no clips and no speech")
-    said = {c.text for c in clips}
-    if clips and said.isdisjoint(meta.keywords):
+        raise CorpusError("there is nothing to measure: no clips and no speech")
+    words = {c.text for c in clips}
+    if clips and words.isdisjoint(meta.keywords):
         raise CorpusError(
-            f"none of the clips says a word that the model knows ({', '.join(meta.keyword_names)}): "
-            f"they are of {', '.join(sorted(said)[:12])}"
+            f"none of the clips is of a word that the model knows ({', '.join(meta.keyword_names)}): "
+            f"they are of {', '.join(sorted(words)[:12])}"
         )
 
 
 def evaluate_clips(
     model: SpotterModel, corpus: Corpus
 ) -> tuple[list[Metric], dict[str, Any], dict[str, Any]]:
-    """Classify the validation clips; return figures, details by protocol, and accuracy in subsets."""
+    """Classify the validation clips; return metrics, details by protocol, and accuracy on subsets."""
     labels = model.metadata.labels
     recordings = corpus.select("clip", "validation")
     clips, _ = validation_clips(corpus, labels)
-    answers = [labels[int(classify(model, clip).argmax())] for clip in clips]
-    said, silences = len(recordings), len(clips) - len(recordings)
-    results = count(
-        Answered(tuple(r.text for r in recordings), tuple(answers[:said])),
-        Answered((SILENCE,) * silences, tuple(answers[said:])),
+    predicted = [labels[int(classify(model, clip).argmax())] for clip in clips]
+    spoken, silences = len(recordings), len(clips) - len(recordings)
+    results = results_by_protocol(
+        ClassifiedClips(tuple(r.text for r in recordings), tuple(predicted[:spoken])),
+        ClassifiedClips((SILENCE,) * silences, tuple(predicted[spoken:])),
         labels,
     )
-    figures, details = [], {}
+    metrics, details = [], {}
     for r in results:
         name = "clip_accuracy" if r.protocol == "own" else f"clip_accuracy_{r.protocol}"
-        how = f"; {r.note}" if r.note else ""
-        description = f"share of {r.clips} clips put into the right one of {len(r.classes)} classes{how}"
-        figures.append(Metric(name, r.accuracy, description))
+        note = f"; {r.note}" if r.note else ""
+        description = f"classification accuracy on {r.clips} clips, {len(r.classes)} classes{note}"
+        metrics.append(Metric(name, r.accuracy, description))
         details[r.protocol] = r.document()
     known = [
-        (r, r.text == a)
-        for r, a in zip(recordings, answers, strict=False)
+        (r, r.text == p)
+        for r, p in zip(recordings, predicted, strict=False)
         if r.text in model.metadata.keywords
     ]
-    keyword_clips, right = [r for r, _ in known], [hit for _, hit in known]
+    keyword_clips, correct = [r for r, _ in known], [c for _, c in known]
     subsets = {
-        "subsets": measure_subsets(corpus, keyword_clips, right),
-        "speakers": measure_speakers(keyword_clips, right),
+        "subsets": measure_subsets(corpus, keyword_clips, correct),
+        "speakers": measure_speakers(keyword_clips, correct),
     }
-    return figures, details, subsets
+    return metrics, details, subsets
 
 
 def evaluate_streams(
     model: SpotterModel, corpus: Corpus, clips: Sequence[Recording], seed: int
 ) -> tuple[list[Metric], dict[str, Any], dict[str, Peaks]]:
-    """Listen to streams of the clips at each noise level, at the model's own thresholds.
+    """Measure recall and delay in streams of the clips at each SNR, at the model's thresholds.
 
-    Returns figures, details by level, and the peaks of the levels that curves are drawn of.
+    Return metrics, details by SNR, and the peaks at the SNRs for which DET curves are drawn.
     """
     meta = model.metadata
-    figures: list[Metric] = []
+    metrics: list[Metric] = []
     details: dict[str, dict[str, Any]] = {}
     peaks: dict[str, Peaks] = {}
-    for snr in STREAM_SNRS_DB:
-        streams = make_streams(corpus, clips, snr_db=snr, seed=seed)
+    for snr_db in STREAM_SNRS_DB:
+        streams = make_streams(corpus, clips, snr_db=snr_db, seed=seed)
         scores = [score_recording(model, s.samples) for s in streams]
-        heard = [list(listen(meta, s)) for s in scores]
-        verdict = judge(streams, [[d for d, _ in h] for h in heard], meta.keyword_names)
-        decided = [{d.id: at for d, at in h} for h in heard]
+        detections = [list(detect_in_steps(meta, s)) for s in scores]
+        matched = match_detections(streams, [[d for d, _ in ds] for ds in detections], meta.keyword_names)
+        decided = [{d.id: sample for d, sample in ds} for ds in detections]
         delays_ms = [
             (decided[i][d.id] - word.end) * 1000 / meta.sample_rate_hz
-            for i, word, d in verdict.matches
+            for i, word, d in matched.matches
             if word.located
         ]
-        level = "clean" if snr is None else f"{snr:g}db"
-        if snr in CURVE_SNRS_DB:
-            peaks[level] = collect_peaks(
-                meta, [(s.words, x) for s, x in zip(streams, scores, strict=True)], []
-            )
-        where = "without added noise" if snr is None else f"with noise at {snr:g} dB"
-        spoken = verdict.spoken.total()
-        figures.append(
+        level = "clean" if snr_db is None else f"{snr_db:g}db"
+        if snr_db in CURVE_SNRS_DB:
+            words_and_scores = [(s.words, x) for s, x in zip(streams, scores, strict=True)]
+            peaks[level] = collect_peaks(meta, words_and_scores, [])
+        condition = "without added noise" if snr_db is None else f"at an SNR of {snr_db:g} dB"
+        spoken = matched.spoken.total()
+        metrics.append(
             Metric(
                 f"stream_found_{level}",
-                verdict.found_fraction,
-                f"share of {spoken} keywords found in streams {where}",
+                matched.recall,
+                f"recall of {spoken} keywords in synthetic streams {condition}",
             )
         )
         details[level] = {
-            "hours": round(sum(s.hours for s in streams), 3),
+            "hours": round(hours(streams), 3),
             "spoken": spoken,
-            "found": verdict.found.total(),
-            "wrong": verdict.wrong.total(),
-            "repeated": verdict.repeated.total(),
-            "delay_ms": _delays(delays_ms),
+            "found": matched.detected.total(),
+            "wrong": matched.wrong.total(),
+            "repeated": matched.repeated.total(),
+            "delay_ms": _delay_statistics(delays_ms),
             "found_by_keyword": {
-                k: round(verdict.found[k] / verdict.spoken[k], 4)
+                k: round(matched.detected[k] / matched.spoken[k], 4)
                 for k in meta.keyword_names
-                if verdict.spoken[k]
+                if matched.spoken[k]
             },
-            "wrong_by_keyword": dict(verdict.wrong),
+            "wrong_by_keyword": dict(matched.wrong),
         }
     if delay := details["clean"]["delay_ms"]:
-        figures.append(
+        metrics.append(
             Metric(
                 "delay_ms",
                 delay["median"],
-                "median of the audio, in ms, from a word's end to the step in which its detection is decided",
+                "median delay in ms of audio, from the end of a word to the step that decides its detection",
             )
         )
-    return figures, details, peaks
+    return metrics, details, peaks
 
 
-def listen(metadata: ModelMetadata, scores: Float32Array) -> Iterator[tuple[Detection, int]]:
-    """Yield the detections in a recording's scores, and how many samples had to be heard for each.
-
-    Step by step as a server does it, at the model's own thresholds.
-    """
-    detector = Detector(metadata, resolve_settings(metadata))
-    frames = metadata.frames_per_step
-    for start in range(0, len(scores), frames):
-        for detection in detector.push(scores[start : start + frames]):
-            yield detection, (start + frames) * metadata.frame_samples
-    for detection in detector.flush():
-        yield detection, len(scores) * metadata.frame_samples
-
-
-def _delays(delays_ms: Sequence[float]) -> dict[str, float]:
+def _delay_statistics(delays_ms: Sequence[float]) -> dict[str, float]:
     if not delays_ms:
         return {}
     median, high = np.percentile(delays_ms, (50, 95)).tolist()
@@ -233,20 +220,20 @@ def _delays(delays_ms: Sequence[float]) -> dict[str, float]:
 
 
 def evaluate_speech(
-    meta: ModelMetadata, utterances: Sequence[Utterance], *, calibrated_on: bool
+    meta: ModelMetadata, utterances: Sequence[ScoredUtterance], *, thresholds_chosen_on_it: bool
 ) -> tuple[list[Metric], dict[str, Any]]:
-    """Count false alarms in read speech."""
+    """Count the false alarms in read speech; return the metric and details."""
     length = hours(utterances)
     alarms = false_alarms(meta, utterances)
     lenient = false_alarms(meta, utterances, anywhere=True)
-    figure = Metric(
+    metric = Metric(
         "false_alarms_per_hour",
         alarms.total() / length,
-        f"detections of keywords that the transcript does not have there, per hour, in {length:.1f} h of "
-        "read speech, all keywords together"
-        + ("; thresholds were chosen on the same speech" if calibrated_on else ""),
+        f"false alarms per hour in {length:.1f} h of read speech, all keywords together: detections without "
+        "the keyword at that place in the transcript"
+        + ("; the thresholds were chosen on the same speech" if thresholds_chosen_on_it else ""),
     )
-    return [figure], {
+    return [metric], {
         "hours": round(length, 3),
         "utterances": len(utterances),
         "alarms": alarms.total(),
@@ -258,61 +245,61 @@ def evaluate_speech(
 
 
 def evaluate_noisy_speech(
-    meta: ModelMetadata, utterances: Sequence[Utterance]
+    meta: ModelMetadata, utterances: Sequence[ScoredUtterance]
 ) -> tuple[list[Metric], dict[str, Any]]:
-    """Count false alarms in read speech that was heard under noise."""
+    """Count the false alarms in read speech with added noise; return the metric and details."""
     length = hours(utterances)
     alarms = false_alarms(meta, utterances).total()
-    figure = Metric(
+    metric = Metric(
         f"false_alarms_per_hour_{NOISY_SPEECH_SNR_DB:g}db",
         alarms / length,
-        f"the same, with noise at {NOISY_SPEECH_SNR_DB:g} dB",
+        f"false alarms per hour in the same read speech at an SNR of {NOISY_SPEECH_SNR_DB:g} dB",
     )
     details = {"snr_db": NOISY_SPEECH_SNR_DB, "alarms": alarms, "per_hour": round(alarms / length, 3)}
-    return [figure], details
+    return [metric], details
 
 
-def evaluate_tradeoff(meta: ModelMetadata, words: dict[str, Peaks], speech: Peaks) -> dict[str, Any]:
-    """Return the DET curves, per keyword and of all together, and what is found at stated alarm rates."""
-    overall = {level: curve(meta, peaks, speech, meta.keyword_names) for level, peaks in words.items()}
+def compute_det_curves(meta: ModelMetadata, words: dict[str, Peaks], speech: Peaks) -> dict[str, Any]:
+    """Return the DET curves, overall and by keyword, and the recall at stated false alarms per hour."""
+    overall = {level: det_curve(meta, peaks, speech, meta.keyword_names) for level, peaks in words.items()}
     return {
         "overall": {level: c.points() for level, c in overall.items()},
         "by_keyword": {
-            k: {level: curve(meta, peaks, speech, [k]).points(25) for level, peaks in words.items()}
+            k: {level: det_curve(meta, peaks, speech, [k]).points(25) for level, peaks in words.items()}
             for k in meta.keyword_names
         },
         "found_at": {
-            f"{rate:g}": {level: round(1 - c.missed_at(rate), 4) for level, c in overall.items()}
-            for rate in STATED_ALARMS_PER_HOUR
-            if rate * speech.hours >= 1  # less than one alarm cannot be told from none
+            f"{rate:g}": {level: round(1 - c.miss_rate_at(rate), 4) for level, c in overall.items()}
+            for rate in STATED_FA_PER_HOUR
+            if rate * speech.hours >= 1  # less than one false alarm cannot be told from none
         },
     }
 
 
 def evaluate_sounds(model: SpotterModel, corpus: Corpus, seed: int) -> list[dict[str, Any]]:
-    """Count what is heard where nobody speaks: the corpus's noise at three levels, and sounds made up."""
+    """Count the detections in sounds without speech: the corpus's noise at three levels, synthetic ones."""
     meta = model.metadata
     rows = []
 
     def add(name: str, pieces: Sequence[Float32Array]) -> None:
-        heard: Counter[str] = Counter()
+        detections: Counter[str] = Counter()
         for piece in pieces:
-            heard.update(d.keyword for d in detect(meta, score_recording(model, piece)))
+            detections.update(d.keyword for d in detect(meta, score_recording(model, piece)))
         minutes = sum(map(len, pieces)) / meta.sample_rate_hz / 60
         rows.append(
             {
                 "sound": name,
                 "minutes": round(minutes, 2),
-                "detections": heard.total(),
-                "per_hour": round(heard.total() / minutes * 60, 2),
-                "by_keyword": dict(heard),
+                "detections": detections.total(),
+                "per_hour": round(detections.total() / minutes * 60, 2),
+                "by_keyword": dict(detections),
             }
         )
 
     noises = [corpus.samples(n) for n in corpus.select("noise", "validation")]
     for gain_db in _NOISE_GAINS_DB if noises else ():
-        name = "noise of the streams" if not gain_db else f"the same, {-gain_db:g} dB weaker"
+        name = "noise of the streams" if not gain_db else f"the same noise, {-gain_db:g} dB quieter"
         add(name, [n * np.float32(10 ** (gain_db / 20)) for n in noises])
-    for name, samples in silent_sounds(seed):
+    for name, samples in non_speech_sounds(seed):
         add(name, [samples])
     return rows

@@ -1,4 +1,4 @@
-"""Export: a trained network becomes a model file, with thresholds chosen and its accuracy measured."""
+"""Export: write the model file of a trained network, with chosen thresholds and measured accuracy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from earmark_spotter.metadata import (
 )
 
 from earmark_training.evaluation.evaluate import evaluate
-from earmark_training.evaluation.operating_point import choose_thresholds, measure_offsets
-from earmark_training.evaluation.test_material import prepared
+from earmark_training.evaluation.evaluation_set import from_corpus
+from earmark_training.evaluation.offsets import measure_offsets
+from earmark_training.evaluation.operating_point import choose_thresholds
 from earmark_training.model.onnx_file import check_streaming, pack, to_onnx
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from earmark_spotter import SpotterModel
 
     from earmark_training.data.corpus import Corpus
-    from earmark_training.model.train import Trained
+    from earmark_training.model.checkpoint import TrainedNetwork
 
 _SEED, _CHECKED_CLIPS = 3, 60
 
@@ -45,7 +46,7 @@ _SOURCES = (
 
 
 def export_model(
-    trained: Trained,
+    trained: TrainedNetwork,
     corpus: Corpus,
     out: Path,
     *,
@@ -53,29 +54,32 @@ def export_model(
     version: str,
     fa_per_hour: float,
 ) -> SpotterModel:
-    """Write the model file: graph, checked; thresholds and offsets, calibrated; figures, measured.
+    """Write the model file `out` and its metrics beside it, and return the model.
 
-    Raises ExportError, and writes nothing, where streamed scores differ from torch's by more than TOLERANCE.
+    The graph is verified, word offsets are measured, thresholds are chosen for `fa_per_hour`, and the result
+    is evaluated, all on the validation split of the corpus. Raises ExportError, and writes nothing, if
+    streamed scores differ from torch's by more than TOLERANCE.
     """
     network = trained.network.folded()
     graph = to_onnx(network)
     state = network.silent_state().numpy()
-    metadata = _provisional(trained, name, version)
+    metadata = _initial_metadata(trained, name, version)
     model = pack(graph, state, metadata)
     clips = corpus.select("clip", "validation")
     chosen = np.random.default_rng(_SEED).integers(len(clips), size=_CHECKED_CLIPS)
     check_streaming(network, model, [corpus.samples(clips[i]) for i in chosen])
     model = pack(graph, state, measure_offsets(model, corpus))
     metadata = choose_thresholds(model, corpus, fa_per_hour=fa_per_hour)
-    figures, document = evaluate(pack(graph, state, metadata), prepared(corpus), fa_per_hour=fa_per_hour)
-    metadata = replace(metadata, metrics=tuple(replace(f, value=round(f.value, 4)) for f in figures))
+    metrics, document = evaluate(pack(graph, state, metadata), from_corpus(corpus), fa_per_hour=fa_per_hour)
+    metadata = replace(metadata, metrics=tuple(replace(m, value=round(m.value, 4)) for m in metrics))
     model = pack(graph, state, metadata, out)
     document["sha256"] = model.sha256
     out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
     return model
 
 
-def _provisional(trained: Trained, name: str, version: str) -> ModelMetadata:
+def _initial_metadata(trained: TrainedNetwork, name: str, version: str) -> ModelMetadata:
+    """Return the metadata before thresholds, word offsets and metrics are known."""
     shape, recipe = trained.network.shape, trained.recipe
     return ModelMetadata(
         name=name,

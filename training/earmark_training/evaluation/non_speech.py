@@ -1,6 +1,6 @@
-"""Sounds that no one speaks in, made up: music, drums, clicks, noise. In them nothing should be heard.
+"""Synthetic sounds without speech (music, drums, clicks, noise), in which every detection is a false alarm.
 
-Seeded, float32 [n] at 16 kHz, at ordinary levels.
+They are seeded, float32 [n] at 16 kHz, at ordinary levels.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earmark_training.data.augment import add_at
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -17,28 +18,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SECONDS = 300
-"""How long each sound is."""
+"""The length of each sound."""
 
 _SCALE = (0, 2, 4, 5, 7, 9, 11)  # major, in semitones
 _PEAK = 0.3
 
 
-def silent_sounds(seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield `SECONDS` of each kind, with its name."""
+def non_speech_sounds(seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield each sound as (name, samples [SECONDS at 16 kHz])."""
     length = SECONDS * SAMPLE_RATE_HZ
     rng = np.random.default_rng(seed)
     yield "digital silence", np.zeros(length, np.float32)
     for name, slope in (("white noise", 0.0), ("pink noise", 1.0), ("brown noise", 2.0)):
         yield name, coloured_noise(rng, length, slope) * np.float32(0.1)
     yield "clicks", _clicks(rng, length)
-    yield "chords", _notes(rng, length, lasts_s=(0.8, 2.5), voices=4)
-    yield "arpeggios", _notes(rng, length, lasts_s=(0.1, 0.3), voices=1)
-    yield "melody with vibrato", _notes(rng, length, lasts_s=(0.3, 1.0), voices=1, vibrato=0.03)
+    yield "chords", _notes(rng, length, duration_s=(0.8, 2.5), voices=4)
+    yield "arpeggios", _notes(rng, length, duration_s=(0.1, 0.3), voices=1)
+    yield "melody with vibrato", _notes(rng, length, duration_s=(0.3, 1.0), voices=1, vibrato=0.03)
     yield "drums", _drums(rng, length)
 
 
 def coloured_noise(rng: np.random.Generator, length: int, slope: float) -> NDArray[np.float32]:
-    """Return noise of unit power whose power falls with frequency to the power `slope`, [length]."""
+    """Return noise of unit power whose spectral density falls as frequency to the power `slope`, [length]."""
     pieces = []
     for start in range(0, length, 1 << 20):
         count = min(1 << 20, length - start)
@@ -49,8 +50,8 @@ def coloured_noise(rng: np.random.Generator, length: int, slope: float) -> NDArr
     return np.concatenate(pieces).astype(np.float32)
 
 
-def _place(rng: np.random.Generator, length: int, gap_s: tuple[float, float]) -> Iterator[int]:
-    """Yield start times in samples, with gaps drawn from that range."""
+def _start_times(rng: np.random.Generator, length: int, gap_s: tuple[float, float]) -> Iterator[int]:
+    """Yield start times in samples, at random distances in the given range."""
     position = int(rng.uniform(*gap_s) * SAMPLE_RATE_HZ)
     while position < length:
         yield position
@@ -58,13 +59,13 @@ def _place(rng: np.random.Generator, length: int, gap_s: tuple[float, float]) ->
 
 
 def _add(to: NDArray[np.float32], sound: NDArray[np.float64], start: int) -> None:
-    to[start : start + len(sound)] += sound[: len(to) - start].astype(np.float32)
+    add_at(to, sound.astype(np.float32), start)
 
 
 def _clicks(rng: np.random.Generator, length: int) -> NDArray[np.float32]:
-    """Make bursts like keys, switches and knocks, of 1 to 30 ms, alone and in quick rows."""
+    """Return bursts of 1 to 30 ms, like those of keys, switches and knocks."""
     out = np.zeros(length, np.float32)
-    for start in _place(rng, length, (0.05, 1.0)):
+    for start in _start_times(rng, length, (0.05, 1.0)):
         count = int(rng.uniform(0.001, 0.03) * SAMPLE_RATE_HZ)
         burst = rng.standard_normal(count) * np.exp(-np.arange(count) / (0.2 * count))
         ringing = np.sin(2 * np.pi * rng.uniform(200, 5000) * np.arange(count) / SAMPLE_RATE_HZ)
@@ -76,15 +77,15 @@ def _notes(
     rng: np.random.Generator,
     length: int,
     *,
-    lasts_s: tuple[float, float],
+    duration_s: tuple[float, float],
     voices: int,
     vibrato: float = 0.0,
 ) -> NDArray[np.float32]:
-    """Play notes of a scale with harmonics, plucked or blown, up to `voices` at once."""
+    """Return notes of a scale with harmonics, plucked or sustained, up to `voices` at once."""
     out = np.zeros(length, np.float32)
     position = 0
     while position < length:
-        count = int(rng.uniform(*lasts_s) * SAMPLE_RATE_HZ)
+        count = int(rng.uniform(*duration_s) * SAMPLE_RATE_HZ)
         time = np.arange(count) / SAMPLE_RATE_HZ
         fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
         envelope = fade * (np.exp(-3 * time / time[-1]) if rng.random() < 0.5 else 1)
@@ -99,7 +100,7 @@ def _notes(
 
 
 def _drums(rng: np.random.Generator, length: int) -> NDArray[np.float32]:
-    """Play kick, snare and hi-hat at a tempo that changes every eight bars."""
+    """Return kick, snare and hi-hat at a tempo that changes every eight bars."""
     out = np.zeros(length, np.float32)
     time = np.arange(int(0.3 * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     position, step = 0, 0

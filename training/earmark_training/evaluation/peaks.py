@@ -1,9 +1,9 @@
-"""A keyword's peaks: what a detector could hear at any threshold, found in one pass over the scores.
+"""Peaks of a keyword's score: misses and false alarms at every threshold, from one pass over the scores.
 
 A detection at threshold t is, very nearly, a peak of at least t. So misses and false alarms at every
-threshold come from the peaks' scores alone, where running the detector would cost one pass for each.
-What keywords do to one another (one that is heard makes the others deaf for a moment) is left out;
-figures that count are the detector's own.
+threshold follow from the peaks alone, where the detector would need one pass per threshold. The effect of
+keywords on each other (one that is detected suppresses the others for a moment) is ignored; reported metrics
+come from the detector itself.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from earmark_spotter import score_recording
 
 from earmark_training.data.corpus import hours
-from earmark_training.data.transcripts import Placed, is_spoken_at, place_words
-from earmark_training.evaluation.streams import TOLERANCE_SAMPLES, under_noise
+from earmark_training.data.transcripts import PlacedWord, is_spoken_at, place_words
+from earmark_training.evaluation.streams import TOLERANCE_SAMPLES, add_recorded_noise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,48 +28,49 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from earmark_training.data.corpus import Corpus, Recording
-    from earmark_training.evaluation.streams import Spoken
+    from earmark_training.evaluation.streams import SpokenWord
 
 LOWEST_PEAK = 0.05
-"""Peaks below this are left out: no threshold is as low."""
+"""The lowest score of a peak: lower than any threshold."""
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
-    """Read speech as a model hears it: its words where they are expected, the scores [frames, classes]."""
+class ScoredUtterance:
+    """An utterance of read speech with the estimated places of its words and its scores [frames, classes]."""
 
     text: str
-    words: tuple[Placed, ...]
+    words: tuple[PlacedWord, ...]
     length: int
+    """In samples."""
     scores: Float32Array
 
 
-def hear_utterances(
+def score_utterances(
     model: SpotterModel,
     corpus: Corpus,
     utterances: Iterable[Recording],
     *,
     snr_db: float | None = None,
     seed: int = 0,
-) -> list[Utterance]:
-    """Score some utterances of a corpus; `snr_db`: under recorded noise that is so much weaker."""
-    heard, rng = [], np.random.default_rng(seed)
+) -> list[ScoredUtterance]:
+    """Score utterances of a corpus, with recorded noise added at `snr_db` if it is given."""
+    scored, rng = [], np.random.default_rng(seed)
     for u in utterances:
         samples = corpus.samples(u)
         words = place_words(samples, u.text)
         if snr_db is not None:
-            samples = under_noise(corpus, samples, np.square(samples).mean(), snr_db, rng)
-        heard.append(Utterance(u.text, words, u.length, score_recording(model, samples)))
-    return heard
+            samples = add_recorded_noise(corpus, samples, np.square(samples).mean(), snr_db, rng)
+        scored.append(ScoredUtterance(u.text, words, u.length, score_recording(model, samples)))
+    return scored
 
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """What there is to hear, and to mishear, at which thresholds; by keyword.
+    """The peaks of each keyword's score, by keyword.
 
-    `words`: for every time that it was said the highest score there, 0 where none.
-    `wrong`: the peaks among other words and beside it, in streams of nothing but words.
-    `alarms`: the peaks in read speech where the transcript does not have it; `hours` of it.
+    `words`: the highest score at each time the keyword was spoken, 0 if there is no peak.
+    `wrong`: the other peaks in streams of words.
+    `alarms`: the peaks in `hours` of read speech that the transcript does not explain.
     """
 
     words: Mapping[str, NDArray[np.float32]]
@@ -80,29 +81,29 @@ class Peaks:
 
 def collect_peaks(
     metadata: ModelMetadata,
-    streams: Iterable[tuple[Sequence[Spoken], Float32Array]],
-    utterances: Sequence[Utterance],
+    streams: Iterable[tuple[Sequence[SpokenWord], Float32Array]],
+    utterances: Sequence[ScoredUtterance],
 ) -> Peaks:
-    """Find the peaks in streams (their words and scores [frames, classes]) and in read speech."""
+    """Collect the peaks in streams, given as (words, scores [frames, classes]), and in read speech."""
     words: dict[str, list[float]] = {k: [] for k in metadata.keywords}
     wrong: dict[str, list[float]] = {k: [] for k in metadata.keywords}
     alarms: dict[str, list[float]] = {k: [] for k in metadata.keywords}
     for spoken, scores in streams:
         for keyword in metadata.keywords:
             middles, heights = find_peaks(metadata, scores, keyword)
-            free = np.ones(len(heights), bool)
+            unmatched = np.ones(len(heights), bool)
             for word in spoken:
                 if word.text != keyword:
                     continue
                 low, high = np.searchsorted(
                     middles, (word.start - TOLERANCE_SAMPLES, word.end + TOLERANCE_SAMPLES)
                 )
-                here = low + np.flatnonzero(free[low:high])
-                best = here[heights[here].argmax()] if len(here) else None
+                candidates = low + np.flatnonzero(unmatched[low:high])
+                best = candidates[heights[candidates].argmax()] if len(candidates) else None
                 words[keyword].append(0.0 if best is None else float(heights[best]))
                 if best is not None:
-                    free[best] = False
-            wrong[keyword] += heights[free].tolist()
+                    unmatched[best] = False
+            wrong[keyword] += heights[unmatched].tolist()
     for utterance in utterances:
         for keyword in metadata.keywords:
             middles, heights = find_peaks(metadata, utterance.scores, keyword)
@@ -111,27 +112,41 @@ def collect_peaks(
                 for middle, height in zip(middles, heights, strict=True)
                 if not is_spoken_at(utterance.words, keyword, middle, utterance.length)
             ]
-    found = [{k: np.array(v, np.float32) for k, v in kind.items()} for kind in (words, wrong, alarms)]
-    return Peaks(found[0], found[1], found[2], hours(utterances))
+    arrays = [{k: np.array(v, np.float32) for k, v in kind.items()} for kind in (words, wrong, alarms)]
+    return Peaks(arrays[0], arrays[1], arrays[2], hours(utterances))
 
 
 def find_peaks(
     metadata: ModelMetadata, scores: Float32Array, keyword: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Return a keyword's peaks in scores [frames, classes]: the word's middle in samples, and the score.
+    """Return a keyword's peaks in scores [frames, classes], in order of time.
 
-    Of two peaks closer than the keyword's refractory time the higher one counts. In order of time.
+    Each has the middle of the word in samples [n] and its score [n]. Two peaks are at least the keyword's
+    refractory period apart.
     """
     info = metadata.keywords[keyword]
     score = scores[:, metadata.labels.index(keyword)]
-    deaf = math.ceil(metadata.samples_from_ms(info.refractory_ms) / metadata.frame_samples)
+    refractory = math.ceil(metadata.samples_from_ms(info.refractory_ms) / metadata.frame_samples)
+    frames = np.sort(pick_peaks(score, before=refractory - 1, after=refractory))
+    lag = metadata.samples_from_ms(info.end_lag_ms) + metadata.samples_from_ms(info.duration_ms) / 2
+    return np.asarray((frames + 1) * metadata.frame_samples - lag, np.float64), score[frames]
+
+
+def pick_peaks(
+    score: NDArray[np.float32], *, before: int, after: int, count: int | None = None
+) -> NDArray[np.int64]:
+    """Return the frames of the highest peaks of a score [frames], highest first; `count` of them if given.
+
+    Each peak suppresses the frames from `before` frames before it until `after` frames after it, exclusive.
+    Scores below LOWEST_PEAK are not peaks.
+    """
     candidates = np.flatnonzero(score >= LOWEST_PEAK)
     free = np.ones(len(score), bool)
-    frames = []
+    peaks: list[int] = []
     for frame in candidates[np.argsort(-score[candidates], kind="stable")].tolist():
+        if len(peaks) == count:
+            break
         if free[frame]:
-            frames.append(frame)
-            free[max(0, frame - deaf + 1) : frame + deaf] = False
-    found = np.array(sorted(frames), int)
-    back = metadata.samples_from_ms(info.end_lag_ms) + metadata.samples_from_ms(info.duration_ms) / 2
-    return (found + 1) * metadata.frame_samples - back, score[found]
+            peaks.append(frame)
+            free[max(0, frame - before) : frame + after] = False
+    return np.array(peaks, np.int64)

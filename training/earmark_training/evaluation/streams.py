@@ -1,4 +1,4 @@
-"""Streams with known answers, made from clips, and the judgement of what a detector finds in them."""
+"""Synthetic streams: clips joined into continuous audio with known words, and detections matched to them."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ if TYPE_CHECKING:
 
 _CLIPS_PER_STREAM = 40
 _PAUSE_S = (0.3, 1.5)
-_MOST_GAIN = 10 ** (30 / 20)
-"""By which a voice is brought to the others' level: some clips are of next to nothing."""
+_MAX_GAIN = 10 ** (30 / 20)
+"""The largest gain that brings a voice to the level of the others: some clips are nearly silent."""
 TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 4
-"""How far beside a word a detection's middle may lie to be one of it."""
+"""The largest distance from a word to the middle of a detection of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
-    """A word in a stream: what is said, and from where to where (samples)."""
+class SpokenWord:
+    """A word in a stream, with its start and end in samples."""
 
     text: str
     start: int
     end: int
     located: bool = True
-    """Whether start and end are the word's own, not its clip's."""
+    """Whether start and end are those of the word, rather than of its clip."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class SyntheticStream:
     """Audio, float32 [n] at 16 kHz, and every word in it."""
 
     samples: Float32Array
-    words: tuple[Spoken, ...]
+    words: tuple[SpokenWord, ...]
 
     @property
-    def hours(self) -> float:
-        """The stream's length in hours."""
-        return len(self.samples) / SAMPLE_RATE_HZ / 3600
+    def length(self) -> int:
+        """The number of samples."""
+        return len(self.samples)
 
 
 def make_streams(
     corpus: Corpus, clips: Sequence[Recording], *, snr_db: float | None, seed: int
-) -> list[Stream]:
-    """Put every clip into some stream, once, in random order, with pauses of 0.3 to 1.5 s between them.
+) -> list[SyntheticStream]:
+    """Join the clips into streams, each clip once, in random order, with pauses of 0.3 to 1.5 s between them.
 
-    `snr_db`: recorded noise lies under the whole stream, and every word that much above it: as loud as the
-    stream's median word, since a nominal level means nothing where voices differ by 25 dB. None: no noise is
-    added, and every voice is as loud as it was recorded. The same seed gives the same words and pauses at
-    every level.
+    With `snr_db`, recorded noise is added to the whole stream, and every word is brought to the level of the
+    stream's median word, which is `snr_db` above the noise: voices differ by 25 dB, so an SNR would otherwise
+    mean nothing. With None, no noise is added, and every voice is as loud as it was recorded. The same seed
+    makes the same words and pauses at every SNR.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(clips))
@@ -68,31 +68,33 @@ def make_streams(
 
 def _make_stream(
     corpus: Corpus, clips: Sequence[Recording], snr_db: float | None, rng: np.random.Generator
-) -> Stream:
+) -> SyntheticStream:
     pieces: list[Float32Array] = []
     words, powers, position = [], [], 0
     for clip in clips:
         pause = int(rng.uniform(*_PAUSE_S) * SAMPLE_RATE_HZ)
         samples = corpus.samples(clip)
         start, end = clip.word or (0, clip.length)
-        at = position + pause
-        words.append(Spoken(clip.text, at + start, at + end, clip.word is not None))
+        offset = position + pause
+        words.append(SpokenWord(clip.text, offset + start, offset + end, clip.word is not None))
         powers.append(float(np.square(samples[start:end]).mean()))
         pieces += [np.zeros(pause, np.float32), samples]
         position += pause + len(samples)
     median = np.median(powers)
     if snr_db is not None:
-        gains = np.minimum(_MOST_GAIN, np.sqrt(median / np.maximum(powers, 1e-12)))
+        gains = np.minimum(_MAX_GAIN, np.sqrt(median / np.maximum(powers, 1e-12)))
         pieces[1::2] = [clip * np.float32(gain) for clip, gain in zip(pieces[1::2], gains, strict=True)]
-    return Stream(under_noise(corpus, np.concatenate(pieces), median, snr_db, rng), tuple(words))
+    samples = add_recorded_noise(corpus, np.concatenate(pieces), median, snr_db, rng)
+    return SyntheticStream(samples, tuple(words))
 
 
-def under_noise(
+def add_recorded_noise(
     corpus: Corpus, samples: Float32Array, power: np.floating, snr_db: float | None, rng: np.random.Generator
 ) -> Float32Array:
-    """Add recorded noise that is `snr_db` weaker than `power`; None: add nothing.
+    """Return the samples with recorded noise `snr_db` below `power`; with None, the samples as they are.
 
-    One of the corpus's validation noises, from anywhere on, drawn at every level alike.
+    The noise is one of the corpus's validation noises, from a random position on. The random numbers that are
+    drawn do not depend on `snr_db`.
     """
     noises = corpus.select("noise", "validation")
     noise = corpus.samples(noises[rng.integers(len(noises))])
@@ -105,47 +107,49 @@ def under_noise(
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a detector made of some streams, by keyword; see `judge`."""
+class MatchedDetections:
+    """The result of `match_detections`: counts by keyword, and the matches."""
 
     spoken: Counter[str]
-    found: Counter[str]
+    detected: Counter[str]
     wrong: Counter[str]
     repeated: Counter[str]
-    matches: list[tuple[int, Spoken, Detection]]
-    """Every word found: in which of the streams, the word, and its detection."""
+    matches: list[tuple[int, SpokenWord, Detection]]
+    """Every detected word: the index of its stream, the word, and its detection."""
 
     @property
-    def found_fraction(self) -> float:
-        """Keywords found, of those spoken."""
-        return self.found.total() / max(1, self.spoken.total())
+    def recall(self) -> float:
+        """The share of spoken keywords that were detected."""
+        return self.detected.total() / max(1, self.spoken.total())
 
 
-def judge(
-    streams: Sequence[Stream], detections: Sequence[Sequence[Detection]], keywords: Sequence[str]
-) -> Verdict:
-    """Count what was found, found again, and wrong.
+def match_detections(
+    streams: Sequence[SyntheticStream],
+    detections: Sequence[Sequence[Detection]],
+    keywords: Sequence[str],
+) -> MatchedDetections:
+    """Match the detections of each stream to its words, and count them.
 
-    A spoken keyword is found by a detection of it whose middle lies within 0.25 s of the word. A second
+    A spoken keyword is detected if the middle of a detection of it lies within 0.25 s of the word. A second
     such detection is repeated; every other detection is wrong.
     """
-    verdict = Verdict(Counter(), Counter(), Counter(), Counter(), [])
-    for number, (stream, heard) in enumerate(zip(streams, detections, strict=True)):
-        verdict.spoken.update(w.text for w in stream.words if w.text in keywords)
-        found: set[Spoken] = set()
-        for detection in heard:
+    result = MatchedDetections(Counter(), Counter(), Counter(), Counter(), [])
+    for number, (stream, stream_detections) in enumerate(zip(streams, detections, strict=True)):
+        result.spoken.update(w.text for w in stream.words if w.text in keywords)
+        matched: set[SpokenWord] = set()
+        for detection in stream_detections:
             middle = (detection.start_sample + detection.end_sample) // 2
-            here = [
+            candidates = [
                 w
                 for w in stream.words
                 if w.start - TOLERANCE_SAMPLES <= middle < w.end + TOLERANCE_SAMPLES
                 and w.text == detection.keyword
             ]
-            new = [w for w in here if w not in found]
+            new = [w for w in candidates if w not in matched]
             if new:
-                found.add(new[0])
-                verdict.found[detection.keyword] += 1
-                verdict.matches.append((number, new[0], detection))
+                matched.add(new[0])
+                result.detected[detection.keyword] += 1
+                result.matches.append((number, new[0], detection))
             else:
-                (verdict.repeated if here else verdict.wrong)[detection.keyword] += 1
-    return verdict
+                (result.repeated if candidates else result.wrong)[detection.keyword] += 1
+    return result

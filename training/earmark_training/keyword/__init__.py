@@ -1,1 +1,1 @@
-"""A keyword of one's own: from tens of recordings and the shipped model to a model file."""
+"""A model for a new keyword: fine-tuned from the bundled model with some tens of recordings."""

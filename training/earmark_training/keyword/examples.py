@@ -1,8 +1,8 @@
-"""Tuning examples: the keyword, or what is none, in surroundings that are made anew for every batch.
+"""Fine-tuning examples: the keyword or other sounds, in surroundings that are drawn for every batch.
 
-An example is longer than what the network looks back on, so one pass gives it many scores to be right
-about, and a word's end lies anywhere among them. Masks say which scores the loss looks at: in the 300 ms
-after the keyword's end the network should say it, everywhere else that is told it must not.
+An example is longer than the receptive field, so one pass computes many scores, and the keyword may end at
+any of them. Two masks select the scores for the loss: the keyword should be detected within 300 ms after its
+end, and must not be detected in the background; other scores are ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earmark_training.data.augment import add_at, synthetic, vary_voice
+from earmark_training.data.augment import add_at, synthetic_sound, vary_voice
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -23,58 +23,58 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from earmark_training.data.corpus import Recording
-    from earmark_training.keyword.material import Material
+    from earmark_training.keyword.training_set import TrainingSet
     from earmark_training.model.network import Shape
 
 _T = TypeVar("_T")
 
-_SCORED_S = 1.6  # about how much of an example has scores
-_ANSWER_S = 0.3  # from the word's end on
-_FORGET_S = 0.5  # after the word's end, by which its score must have fallen
-_HEARD_FRACTION = 0.5  # of a word, before which nobody can know it
-_PART_FRACTION = (0.3, 0.65)  # how much of a word is still no keyword
+_SCORED_S = 1.6  # the part of an example that has scores
+_TARGET_S = 0.3  # after the end of the word
+_RELEASE_S = 0.5  # after the end of the word, when its score must have fallen
+_RECOGNIZABLE_FRACTION = 0.5  # of a word, before which it cannot be recognized
+_PART_FRACTION = (0.3, 0.65)  # of a word, which must not be detected
 _MARGIN_S = 0.6  # of a recording, around its word
 _NOISES, _NOISE_S = 40, 6
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
-    """What a batch is made of, and how it is disturbed. Shares and probabilities are per example."""
+class KeywordMix:
+    """The composition and augmentation of a batch: shares of examples, probabilities, and ranges."""
 
     size: int = 48
     keyword: float = 0.4
     part: float = 0.1
-    """A piece of the keyword, which is none."""
-    lookalike: float = 0.1
-    mined: float = 0.15
-    """A place that sounded like the keyword to an earlier round."""
+    """A part of the keyword, which must not be detected."""
+    confusable: float = 0.1
+    hard_negative: float = 0.15
+    """Speech that the network mistook for the keyword in an earlier round."""
     noise: float = 0.05
-    voices: float = 0.3
-    """Of the keywords: spoken by a synthesizer, where there is one."""
-    before: float = 0.5
-    """Somebody speaks until shortly before the word."""
-    after: float = 0.4
+    synthesized: float = 0.3
+    """Share of the keywords that are synthesized, if there are any."""
+    speech_before: float = 0.5
+    """Other speech precedes the word directly."""
+    speech_after: float = 0.4
     add_noise: float = 0.5
     snr_db: tuple[float, float] = (0.0, 30.0)
     gain_db: tuple[float, float] = (-25.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch of examples; F = scored frames."""
+class KeywordBatch:
+    """A batch of B examples with F scored frames."""
 
     pcm: Tensor  # (B, samples)
-    answer: Tensor  # (B, F) bool: here the keyword should be heard
-    background: Tensor  # (B, F) bool: here it must not
+    target: Tensor  # (B, F) bool: the keyword should be detected
+    background: Tensor  # (B, F) bool: the keyword must not be detected
 
 
-Mined = tuple["Recording", int]
-"""A recording, and the sample up to which it sounded like the keyword."""
+HardNegative = tuple["Recording", int]
+"""A recording, and the sample at which the score of the keyword was high."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A sound with a word in it: samples, and where the word is in them."""
+    """A sound that contains a word: its samples, and the word's start and end in them."""
 
     samples: NDArray[np.float32]
     start: int
@@ -82,126 +82,135 @@ class _Word:
 
     @property
     def power(self) -> float:
+        """The mean power of the word."""
         return float(np.square(self.samples[self.start : self.end]).mean())
 
 
-class ExampleMaker:
-    """Makes batches. The same seed, step and mined places give the same batch."""
+class KeywordExampleMaker:
+    """Makes batches. The same seed, step and hard negatives make the same batch."""
 
-    def __init__(self, material: Material, shape: Shape, mix: Mix, *, seed: int) -> None:
-        self._material, self._mix, self._seed = material, mix, seed
+    def __init__(self, training_set: TrainingSet, shape: Shape, mix: KeywordMix, *, seed: int) -> None:
+        self._set, self._mix, self._seed = training_set, mix, seed
         self._frame = shape.frame_samples
-        self._first = shape.unsmoothed_field_samples
+        self._first = shape.unsmoothed_receptive_field_samples
         self._frames = int(_SCORED_S * SAMPLE_RATE_HZ) // self._frame
         self._samples = self._first + (self._frames - 1) * self._frame
-        # Making noise takes longer than all the rest: there is a stock of it.
+        # Synthesizing noise would be slower than all the rest, so batches share a stock of it.
         rng = np.random.default_rng((seed, 1))
-        self._noises = [synthetic(rng, _NOISE_S * SAMPLE_RATE_HZ) for _ in range(_NOISES)]
+        self._noises = [synthetic_sound(rng, _NOISE_S * SAMPLE_RATE_HZ) for _ in range(_NOISES)]
 
-    def batch(self, step: int, mined: Sequence[Mined] = ()) -> Batch:
-        """Return batch number `step`; some of its negatives are places that were mined."""
+    def batch(self, step: int, hard_negatives: Sequence[HardNegative] = ()) -> KeywordBatch:
+        """Return batch number `step`, with some of the hard negatives."""
         rng = np.random.default_rng((self._seed, 2, step))
         pcm = np.zeros((self._mix.size, self._samples), np.float32)
-        answer, background = np.zeros((2, self._mix.size, self._frames), bool)
-        for i, kind in enumerate(self._kinds(mined)):
+        target, background = np.zeros((2, self._mix.size, self._frames), bool)
+        for i, kind in enumerate(self._kinds(hard_negatives)):
             background[i] = True
             power = 0.0
-            if kind in ("keyword", "part", "lookalike"):
-                word = self._word(rng, kind)
+            if kind in ("keyword", "part", "confusable"):
+                word = self._draw_word(rng, kind)
                 power = word.power
-                ends_at = self._place(rng, word, pcm[i])
+                end = self._add_word(rng, word, pcm[i])
                 if kind == "keyword":
-                    answer[i], background[i] = self._marks(ends_at, word.end - word.start)
-            elif kind == "mined":
-                power = self._place_mined(rng, _pick(rng, mined), pcm[i])
+                    target[i], background[i] = self._masks(end, word.end - word.start)
+            elif kind == "hard_negative":
+                power = self._add_hard_negative(rng, _pick(rng, hard_negatives), pcm[i])
             elif kind == "speech":
-                power = self._place_speech(rng, pcm[i])
+                power = self._add_speech(rng, pcm[i])
             else:
-                pcm[i] = self._some_noise(rng) * np.float32(0.1 * rng.uniform(0, 1) ** 2)
+                pcm[i] = self._draw_noise(rng) * np.float32(0.1 * rng.uniform(0, 1) ** 2)
             if power > 0 and rng.random() < self._mix.add_noise:
                 level = np.sqrt(power / 10 ** (rng.uniform(*self._mix.snr_db) / 10))
-                pcm[i] += self._some_noise(rng) * np.float32(level)
+                pcm[i] += self._draw_noise(rng) * np.float32(level)
             pcm[i] *= np.float32(10 ** (rng.uniform(*self._mix.gain_db) / 20))
         np.clip(pcm, -1, 1, out=pcm)
-        return Batch(*map(torch.from_numpy, (pcm, answer, background)))
+        return KeywordBatch(*map(torch.from_numpy, (pcm, target, background)))
 
-    def _kinds(self, mined: Sequence[Mined]) -> list[str]:
-        """Return what each example of a batch is to be; what there is none of becomes speech."""
-        mix, material = self._mix, self._material
-        there = {"keyword": True, "part": bool(material.takes), "lookalike": bool(material.lookalikes)}
-        there |= {"mined": bool(mined), "noise": True}
-        kinds = [k for k, has in there.items() if has for _ in range(round(mix.size * getattr(mix, k)))]
+    def _kinds(self, hard_negatives: Sequence[HardNegative]) -> list[str]:
+        """Return the kind of each example of a batch; speech replaces kinds that are not available."""
+        mix = self._mix
+        shares = [
+            ("keyword", mix.keyword, True),
+            ("part", mix.part, bool(self._set.recordings)),
+            ("confusable", mix.confusable, bool(self._set.confusables)),
+            ("hard_negative", mix.hard_negative, bool(hard_negatives)),
+            ("noise", mix.noise, True),
+        ]
+        kinds = [k for k, share, available in shares if available for _ in range(round(mix.size * share))]
         return kinds + ["speech"] * (mix.size - len(kinds))
 
-    def _word(self, rng: np.random.Generator, kind: str) -> _Word:
-        """Return the keyword, a part of it, or a word that sounds like it, as another would say it."""
-        material = self._material
-        some: Sequence[Recording] = material.takes
-        if kind == "lookalike":
-            some = material.lookalikes
-        elif material.voices and (not some or rng.random() < self._mix.voices):
-            some = material.voices
-        take = _pick(rng, some)
-        start, end = take.word or (0, take.length)
+    def _draw_word(self, rng: np.random.Generator, kind: str) -> _Word:
+        """Return the keyword, a part of it, or a confusable, in a varied voice."""
+        choices: Sequence[Recording] = self._set.recordings
+        if kind == "confusable":
+            choices = self._set.confusables
+        elif self._set.synthesized and (not choices or rng.random() < self._mix.synthesized):
+            choices = self._set.synthesized
+        recording = _pick(rng, choices)
+        start, end = recording.word or (0, recording.length)
         first = max(0, start - int(_MARGIN_S * SAMPLE_RATE_HZ))
-        samples = material.corpus.samples(take)[first : end + int(_MARGIN_S * SAMPLE_RATE_HZ)]
+        samples = self._set.corpus.samples(recording)[first : end + int(_MARGIN_S * SAMPLE_RATE_HZ)]
         samples, speed = vary_voice(rng, samples)
         start, end = int((start - first) / speed), int((end - first) / speed)
         word = _Word(samples, start, end)
         return _part(rng, word) if kind == "part" else word
 
-    def _place(self, rng: np.random.Generator, word: _Word, pcm: NDArray[np.float32]) -> int:
-        """Put a word into `pcm`, perhaps among other speech; return where it ends there."""
-        ends_at = int(rng.integers(self._first + self._frame, len(pcm) - 2 * self._frame))
-        samples, offset = word.samples, ends_at - word.end
-        if rng.random() < self._mix.before:
+    def _add_word(self, rng: np.random.Generator, word: _Word, pcm: NDArray[np.float32]) -> int:
+        """Add a word to `pcm`, perhaps with other speech around it; return the sample at which it ends."""
+        end = int(rng.integers(self._first + self._frame, len(pcm) - 2 * self._frame))
+        samples, offset = word.samples, end - word.end
+        if rng.random() < self._mix.speech_before:
             margin = max(0, word.start - int(rng.uniform(0.02, 0.2) * SAMPLE_RATE_HZ))
             samples, offset = samples[margin:], offset + margin
             space = pcm[: max(0, offset - int(rng.uniform(0, 0.4) * SAMPLE_RATE_HZ))]
-            speech = self._some_speech(rng, len(space))
+            speech = self._draw_speech(rng, len(space))
             add_at(space, speech, len(space) - len(speech))
         add_at(pcm, samples, offset)
-        if rng.random() < self._mix.after:
-            space = pcm[ends_at + int(rng.uniform(0.05, 0.5) * SAMPLE_RATE_HZ) :]
-            add_at(space, self._some_speech(rng, len(space)), 0)
-        return ends_at
+        if rng.random() < self._mix.speech_after:
+            space = pcm[end + int(rng.uniform(0.05, 0.5) * SAMPLE_RATE_HZ) :]
+            add_at(space, self._draw_speech(rng, len(space)), 0)
+        return end
 
-    def _marks(self, ends_at: int, length: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return where the keyword should be heard, and where it must not, [frames] each."""
-        heard_until = self._first + np.arange(self._frames) * self._frame
-        answer = (heard_until >= ends_at) & (heard_until < ends_at + _ANSWER_S * SAMPLE_RATE_HZ)
-        background = heard_until < ends_at - (1 - _HEARD_FRACTION) * length
-        return answer, background | (heard_until > ends_at + _FORGET_S * SAMPLE_RATE_HZ)
+    def _masks(self, end: int, length: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return target and background mask, [frames] each, of a word of `length` samples ending at `end`."""
+        frame_ends = self._first + np.arange(self._frames) * self._frame
+        target = (frame_ends >= end) & (frame_ends < end + _TARGET_S * SAMPLE_RATE_HZ)
+        before = frame_ends < end - (1 - _RECOGNIZABLE_FRACTION) * length
+        return target, before | (frame_ends > end + _RELEASE_S * SAMPLE_RATE_HZ)
 
-    def _place_mined(self, rng: np.random.Generator, mined: Mined, pcm: NDArray[np.float32]) -> float:
-        recording, until = mined
-        offset = int(rng.integers(self._first, len(pcm))) - until
-        add_at(pcm, self._material.corpus.samples(recording), offset)
+    def _add_hard_negative(
+        self, rng: np.random.Generator, hard_negative: HardNegative, pcm: NDArray[np.float32]
+    ) -> float:
+        """Add a hard negative to `pcm` so that it ends at a scored frame; return the mean power."""
+        recording, end = hard_negative
+        offset = int(rng.integers(self._first, len(pcm))) - end
+        add_at(pcm, self._set.corpus.samples(recording), offset)
         return float(np.square(pcm).mean())
 
-    def _place_speech(self, rng: np.random.Generator, pcm: NDArray[np.float32]) -> float:
-        speech, _ = vary_voice(rng, self._some_speech(rng, int(1.2 * len(pcm))))
+    def _add_speech(self, rng: np.random.Generator, pcm: NDArray[np.float32]) -> float:
+        """Add speech in a varied voice to `pcm`; return the mean power."""
+        speech, _ = vary_voice(rng, self._draw_speech(rng, int(1.2 * len(pcm))))
         add_at(pcm, speech, 0)
         return float(np.square(pcm).mean())
 
-    def _some_speech(self, rng: np.random.Generator, length: int) -> NDArray[np.float32]:
-        """Return `length` samples from anywhere in some speech, or all of a shorter piece, at some level."""
-        speech = _pick(rng, self._material.speech)
-        at = int(rng.integers(max(1, speech.length - length)))
-        piece = replace(speech, start=speech.start + at, length=min(length, speech.length))
+    def _draw_speech(self, rng: np.random.Generator, length: int) -> NDArray[np.float32]:
+        """Return a random piece of speech, at most `length` samples, at a random level."""
+        speech = _pick(rng, self._set.speech)
+        start = int(rng.integers(max(1, speech.length - length)))
+        piece = replace(speech, start=speech.start + start, length=min(length, speech.length))
         level = np.float32(10 ** (rng.uniform(-10, 3) / 20))
-        return np.multiply(self._material.corpus.samples(piece), level)
+        return np.multiply(self._set.corpus.samples(piece), level)
 
-    def _some_noise(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Return noise of unit power, as long as an example: a sound of no speech, or some people talking."""
+    def _draw_noise(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return noise of unit power, as long as an example: a sound without speech, or babble."""
         if rng.random() < 0.6:
             noise = _pick(rng, self._noises)
-            at = int(rng.integers(len(noise) - self._samples))
-            noise = noise[at : at + self._samples]
+            start = int(rng.integers(len(noise) - self._samples))
+            noise = noise[start : start + self._samples]
         else:
             noise = np.zeros(self._samples, np.float32)
             for _ in range(rng.integers(1, 6)):
-                voice = self._some_speech(rng, self._samples)
+                voice = self._draw_speech(rng, self._samples)
                 add_at(noise, voice / (np.sqrt(np.square(voice).mean()) + np.float32(1e-6)), 0)
         scaled: NDArray[np.float32] = noise / (np.sqrt(np.square(noise).mean()) + np.float32(1e-4))
         return scaled
@@ -212,7 +221,7 @@ def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
 
 
 def _part(rng: np.random.Generator, word: _Word) -> _Word:
-    """Return a word's beginning or its end alone."""
+    """Return the beginning or the end of a word alone."""
     length = int((word.end - word.start) * rng.uniform(*_PART_FRACTION))
     if rng.random() < 0.5:
         piece, start, end = word.samples[: word.start + length].copy(), word.start, word.start + length

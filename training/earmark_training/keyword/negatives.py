@@ -1,8 +1,7 @@
-"""Speech without the keyword: found in folders, and freed of utterances that hold it."""
+"""Negative examples: speech without the keyword, from folders of any audio."""
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,10 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-log = logging.getLogger(__name__)
-
 MAX_HOURS = 10.0
-"""More speech than this is not read: a random part of it is taken."""
+"""Of more speech than this, a random part is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,45 +26,46 @@ class Negatives:
 
     files: tuple[SourceFile, ...]
     left_out: int
-    """Utterances whose transcript holds the keyword."""
+    """The number of utterances that were left out because their transcript contains the keyword."""
 
 
 def find_negatives(folders: Sequence[Path], keyword: str, *, seed: int) -> Negatives:
-    """Find audio below the folders, at most MAX_HOURS of it.
+    """Return the audio files below the folders, at most MAX_HOURS of them.
 
-    Transcripts in LibriSpeech's layout (`*.trans.txt` beside the audio) are used where there are any:
-    utterances with the keyword are left out, and speakers told apart. Otherwise what lies in one folder
-    counts as one speaker's.
+    Transcripts in LibriSpeech's layout (`*.trans.txt` beside the audio) are used if there are any: utterances
+    with the keyword are left out, and speakers are known. Files without a transcript count as one speaker per
+    folder.
 
-    Raises RecordingsError where a folder is missing or holds no audio that can be read.
+    Raises RecordingsError if a folder is missing or contains no readable audio.
     """
     files: list[SourceFile] = []
     left_out = 0
     for folder in folders:
         readable, _ = find_audio(folder)
         if not readable:
-            raise RecordingsError(f"{folder} holds no audio that can be read (WAV, FLAC, Ogg, Opus, MP3, …)")
+            raise RecordingsError(f"{folder} contains no readable audio (WAV, FLAC, Ogg, Opus, MP3, …)")
         known = {path: (speaker, text) for path, speaker, text in read_transcripts(folder)}
         for path in readable:
             speaker, text = known.get(path.with_suffix(""), (path.parent.as_posix(), ""))
-            if holds(text, keyword):
+            if contains_keyword(text, keyword):
                 left_out += 1
                 continue
             files.append(SourceFile(path, "speech", "training", text, speaker))
-    return Negatives(tuple(_at_most(files, MAX_HOURS, seed)), left_out)
+    return Negatives(tuple(_sample(files, MAX_HOURS, seed)), left_out)
 
 
-def holds(text: str, keyword: str) -> bool:
-    """Say whether a transcript has the keyword, or a word that begins with it ("computers")."""
-    return f" {_plain(keyword)}" in f" {_plain(text)}"
+def contains_keyword(text: str, keyword: str) -> bool:
+    """Return whether a transcript has the keyword, or a word that starts with it ("computers")."""
+    return f" {_normalize(keyword)}" in f" {_normalize(text)}"
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
+    """Return the words of a text in lower case, without punctuation."""
     return " ".join(re.findall(r"[^\W_]+", text.lower().replace("'", "")))
 
 
-def _at_most(files: Sequence[SourceFile], hours: float, seed: int) -> list[SourceFile]:
-    """Return files at random until there are that many hours."""
+def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[SourceFile]:
+    """Return random files of `hours` hours together, or all of them."""
     chosen: list[SourceFile] = []
     total = 0.0
     for i in np.random.default_rng(seed).permutation(len(files)):

@@ -1,4 +1,4 @@
-"""Several tunings at once, one a core: the one that is exported, and those that say how well it may hear."""
+"""Several fine-tuning jobs in parallel, one per core: the exported network, and those of cross-validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.evaluation.peaks import find_peaks
-from earmark_training.keyword.fine_tune import KEYWORD, scores, tune
+from earmark_training.keyword.fine_tune import KEYWORD, fine_tune, score
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from earmark_training.data.corpus import Corpus, Recording
-    from earmark_training.keyword.fine_tune import Tuning
-    from earmark_training.keyword.material import Material
+    from earmark_training.keyword.fine_tune import FineTuneRecipe
+    from earmark_training.keyword.training_set import TrainingSet
     from earmark_training.model.network import Network
 
 _POLL_S = 0.2
-_counter: Any = None  # of the worker's process: batches done by all workers
+_counter: Any = None  # in a worker process: the shared number of batches that all workers have completed
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A tuning without the takes in `left_out`, and then the hearing of those and of the held-out speech."""
+class FineTuneJob:
+    """Fine-tune without the recordings at the indices `left_out`; then score them and the held-out speech."""
 
     network: Network
-    material: Material
+    training_set: TrainingSet
     left_out: tuple[int, ...]
-    tuning: Tuning
+    recipe: FineTuneRecipe
     metadata: ModelMetadata
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
-    """What became of a job.
+class FineTuneResult:
+    """The result of a job.
 
-    `left_out`: the numbers of the takes that it was not taught, and `left_out_scores` what they score.
-    `peaks`: what the held-out speech scores, by peaks.
+    `left_out_scores` are the highest scores of the recordings that were left out, in the order of `left_out`;
+    `peaks` are the scores of the keyword's peaks in the held-out speech.
     """
 
     network: Network
@@ -57,15 +57,17 @@ class Tuned:
     peaks: NDArray[np.float64]
 
 
-def run_jobs(jobs: Sequence[Job], *, progress: Callable[..., Any] = tqdm) -> list[Tuned]:
-    """Do the jobs on all cores; return what became of them, in order."""
+def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Callable[..., Any] = tqdm) -> list[FineTuneResult]:
+    """Run the jobs on all cores; return their results in order."""
     context = multiprocessing.get_context("spawn")
     counter = context.Value("i", 0)
-    total = sum(job.tuning.steps for job in jobs)
+    total = sum(job.recipe.steps for job in jobs)
     workers = min(len(jobs), os.cpu_count() or 1)
     with (
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(counter,)) as pool,
-        progress(total=total, desc="tuning", unit="batch") as bar,
+        ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
+        ) as pool,
+        progress(total=total, desc="fine-tuning", unit="batch") as bar,
     ):
         futures = [pool.submit(_run, job) for job in jobs]
         waiting = set(futures)
@@ -77,14 +79,15 @@ def run_jobs(jobs: Sequence[Job], *, progress: Callable[..., Any] = tqdm) -> lis
         return [future.result() for future in futures]
 
 
-def _begin(counter: Any) -> None:
-    global _counter  # noqa: PLW0603  (the one way to hand a shared value to a pool's worker)
+def _start_worker(counter: Any) -> None:
+    global _counter  # noqa: PLW0603  (the only way to pass a shared value to the workers of a pool)
     _counter = counter
     end_with_parent()
     torch.set_num_threads(1)
 
 
-def _counted(steps: Iterable[int], **_: object) -> Iterator[int]:
+def _count_steps(steps: Iterable[int], **_: object) -> Iterator[int]:
+    """Yield the steps, and count them in the shared counter."""
     for step in steps:
         yield step
         if _counter is not None:
@@ -92,24 +95,24 @@ def _counted(steps: Iterable[int], **_: object) -> Iterator[int]:
                 _counter.value += 1
 
 
-def _run(job: Job) -> Tuned:
-    material = job.material
-    network = tune(job.network, material.without(job.left_out), job.tuning, progress=_counted)
-    left_out_scores = [take_score(network, material.corpus, material.takes[i]) for i in job.left_out]
-    peaks = speech_peaks(network, material.corpus, material.held_out, job.metadata)
-    return Tuned(network, job.left_out, np.array(left_out_scores), peaks)
+def _run(job: FineTuneJob) -> FineTuneResult:
+    training_set, corpus = job.training_set, job.training_set.corpus
+    network = fine_tune(job.network, training_set.without(job.left_out), job.recipe, progress=_count_steps)
+    left_out_scores = [_highest_score(network, corpus, training_set.recordings[i]) for i in job.left_out]
+    peaks = _speech_peaks(network, corpus, training_set.held_out, job.metadata)
+    return FineTuneResult(network, job.left_out, np.array(left_out_scores), peaks)
 
 
-def take_score(network: Network, corpus: Corpus, take: Recording) -> float:
+def _highest_score(network: Network, corpus: Corpus, recording: Recording) -> float:
     """Return the keyword's highest score in a recording that is followed by silence."""
-    samples = np.pad(corpus.samples(take), (0, SAMPLE_RATE_HZ // 2))
-    return float(scores(network, samples)[:, KEYWORD].max())
+    samples = np.pad(corpus.samples(recording), (0, SAMPLE_RATE_HZ // 2))
+    return float(score(network, samples)[:, KEYWORD].max())
 
 
-def speech_peaks(
+def _speech_peaks(
     network: Network, corpus: Corpus, speech: Iterable[Recording], metadata: ModelMetadata
 ) -> NDArray[np.float64]:
-    """Return the scores of the keyword's peaks in speech."""
+    """Return the scores of the keyword's peaks in speech, [n]."""
     (keyword,) = metadata.keyword_names
-    found = [find_peaks(metadata, scores(network, corpus.samples(r)), keyword)[1] for r in speech]
-    return np.concatenate([np.zeros(0), *found])
+    peaks = [find_peaks(metadata, score(network, corpus.samples(r)), keyword)[1] for r in speech]
+    return np.concatenate([np.zeros(0), *peaks])

@@ -1,4 +1,4 @@
-"""The report on a keyword: one HTML page that needs nothing beside it, and its figures as JSON."""
+"""The report of a keyword's model: one self-contained HTML page, and the metrics as JSON."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from earmark_training.reporting.report import svg
+from earmark_training.reporting import html
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 0.5em 0 } td, th { padding: 0.15em 0.9em 0.15em 0 }
-tr { border-bottom: 1px solid #ddd } td, th { text-align: left } svg { max-width: 100%; height: auto }
-"""
-_MANY = 25
+_MAX_MISSED_LISTED = 25
 
 
 def write_report(document: dict[str, Any], model: Path) -> None:
@@ -27,60 +22,59 @@ def write_report(document: dict[str, Any], model: Path) -> None:
 
 
 def page(document: dict[str, Any]) -> str:
-    """Return the whole page."""
+    """Return the page of the document that `KeywordResults.document` returned."""
     speech, synthesized = document["speech"], document["synthesized"]
-    heard = "recorded speech" if speech["recorded"] else "<b>synthesized</b> speech (people's: not measured)"
+    kind = "recorded" if speech["recorded"] else "<b>synthesized</b>"
+    caveat = "" if speech["recorded"] else " They were not measured in people's speech, where there are more."
     left_out = [(r["file"], r["why"]) for r in document["left_out"]]
-    title = escape(document["keyword"])
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>",
-        f"<h1>{title}</h1>",
-        *(_misses(document) if document["checks"] else ["<p>Misses were not measured.</p>"]),
+        *(_misses(document) if document["checks"] else ["<p>The miss rate was not measured.</p>"]),
         "<h2>False alarms</h2>",
-        f"<p>They were counted in {speech['held_out_hours']:.1f} h of {heard}, held out from training on "
-        f"{speech['hours']:.1f} h of it. At its threshold of {document['threshold']:g}, chosen there, the "
-        f"model file gives {document['alarms_per_hour']:.2f} per hour.</p>",
-        *([f"<h2>Left out ({len(left_out)})</h2>", _table(("file", "why"), left_out)] if left_out else []),
-        "<h2>How it was made</h2>",
-        f"<p>Taught {document['recordings']} recordings; synthesized: {synthesized['keyword']} times the "
-        f"keyword, {synthesized['lookalikes']} times a word that sounds like it. Seed {document['seed']}; "
-        f"took {document['seconds']} s.</p>",
+        f"<p>At its threshold of {document['threshold']:g}, the model has "
+        f"{document['alarms_per_hour']:.2f} false alarms per hour in {speech['held_out_hours']:.1f} h of "
+        f"{kind} speech. The threshold was chosen on the same speech; another {speech['hours']:.1f} h were "
+        f"used for training.{caveat}</p>",
+    ]
+    if left_out:
+        parts += [
+            f"<h2>Recordings that were left out ({len(left_out)})</h2>",
+            html.table(("file", "reason"), left_out, numbers=False),
+        ]
+    parts += [
+        "<h2>Training</h2>",
+        f"<p>{document['recordings']} recordings, {synthesized['keyword']} synthesized keywords, "
+        f"{synthesized['lookalikes']} synthesized confusables. Seed {document['seed']}; "
+        f"{document['seconds']} s.</p>",
         f"<p>{escape(document['model'])} {escape(document['version'])}, SHA-256 of the model file "
         f"<code>{document['sha256']}</code></p>",
     ]
-    return "\n".join(parts) + "\n</html>\n"
+    return html.page(document["keyword"], parts)
 
 
 def _misses(document: dict[str, Any]) -> list[str]:
-    rows = [(f"{r} false alarms per hour", f"{100 * m:.1f}%") for r, m in document["missed_at"].items()]
-    weak = [(t["file"], f"{t['margin']:.1f}") for t in document["takes"] if t["margin"] < 0]
+    rows = [(rate, f"{100 * miss_rate:.1f}%") for rate, miss_rate in document["missed_at"].items()]
+    missed = [(r["file"], f"{r['margin']:.1f}") for r in document["takes"] if r["margin"] < 0]
     return [
-        f"<p>Missed: <b>{100 * document['missed']:.1f}%</b> of {document['recordings']} recordings, at "
-        f"thresholds for {document['fa_per_hour']:g} false alarms per hour. Each recording was heard by one "
-        f"of {document['checks']} models that had been taught the others but not it. The model file "
-        "itself was taught all of them.</p>",
-        _table(("threshold for", "recordings missed"), rows),
-        _curve(document["curve"]),
-        f"<h2>Recordings that were missed ({len(weak)})</h2><p>Listen to them: is the word in them, whole "
-        "and said as it should be? The margin is how far, in log-odds, the best score lies from the "
-        "threshold.</p>",
-        _table(("file", "margin"), weak[:_MANY]),
+        f"<p>Miss rate: <b>{100 * document['missed']:.1f}%</b> of {document['recordings']} recordings, at "
+        f"thresholds for {document['fa_per_hour']:g} false alarms per hour, in {document['checks']}-fold "
+        "cross-validation: each recording was scored by a model that was trained without it. The model file "
+        "was trained on all of them.</p>",
+        html.table(("false alarms per hour", "miss rate"), rows),
+        _plot_curve(document["curve"]),
+        f"<h2>Recordings that were missed ({len(missed)})</h2><p>Listen to them: do they contain the whole "
+        "word, pronounced as it should be? The margin is the difference between the highest score and the "
+        "threshold, in log-odds.</p>",
+        html.table(("file", "margin"), missed[:_MAX_MISSED_LISTED]),
     ]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def _curve(points: Sequence[Sequence[float]]) -> str:
-    """Return the curve of misses against false alarms as an SVG element."""
+def _plot_curve(points: Sequence[Sequence[float]]) -> str:
+    """Return the DET curve as an SVG element."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([p[0] for p in points], [100 * p[1] for p in points])
-    axes.set(xscale="log", xlabel="false alarms per hour", ylabel="missed, %", ylim=(0, None))
+    axes.set(xscale="log", xlabel="false alarms per hour", ylabel="miss rate, %", ylim=(0, None))
     axes.grid(alpha=0.3)
-    return svg(figure)
+    return html.svg(figure)

@@ -1,8 +1,7 @@
-"""English text for a synthesizer to read, where there is no recorded speech without the keyword.
+"""English text for synthesizers to read if no recorded speech without the keyword is given.
 
-Sentences from books whose copyright has ended (Carroll, Austen, Melville, Doyle, Dickens, Grahame,
-Stevenson, Wells, Shelley, Twain), and common words to be read in random order, so that many sounds
-come together.
+It consists of sentences from books in the public domain (Carroll, Austen, Melville, Doyle, Dickens, Grahame,
+Stevenson, Wells, Shelley, Twain), and of common words that are read in random order, for a variety of sounds.
 """
 
 from __future__ import annotations
@@ -116,11 +115,11 @@ WORDS = tuple(
     young zebra
     """.split()  # noqa: SIM905
 )
-"""Common words with all sounds of English in them."""
+"""Common words that contain all sounds of English."""
 
 
 def lines(count: int, *, seed: int) -> list[str]:
-    """Return that many lines to be read: a third of them sentences, the rest words in random order."""
+    """Return `count` lines to be read: a third are sentences, the others words in random order."""
     rng = np.random.default_rng(seed)
     return [
         SENTENCES[rng.integers(len(SENTENCES))]

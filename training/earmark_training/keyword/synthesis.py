@@ -1,7 +1,6 @@
-"""Speech from the synthesizers that are installed as programs: eSpeak NG, Flite and Festival.
+"""Synthesized speech from installed programs: eSpeak NG, Flite and Festival.
 
-Nothing is downloaded, and nothing is linked: the programs are run, and their output, to which their
-licences do not reach, is read.
+Nothing is downloaded or linked: the programs run as processes, and their licences do not cover their output.
 """
 
 from __future__ import annotations
@@ -26,50 +25,55 @@ if TYPE_CHECKING:
 _WORDS_PER_MINUTE = (110, 210)
 _PITCH = (25, 80)
 _STRETCH = (0.8, 1.4)
-# Whisperers, robots and jokes among eSpeak NG's variants.
-_ODD_VARIANTS = re.compile(r"whisper|robo|uni|croak|demonic|announcer|fast|anikarobot|tweaky|gnat", re.I)
+# Whispers, robots and jokes among eSpeak NG's variants.
+_UNNATURAL_VARIANTS = re.compile(
+    r"whisper|robo|uni|croak|demonic|announcer|fast|anikarobot|tweaky|gnat", re.I
+)
 
 
 class SynthesisError(TrainingError):
-    """No synthesizer is installed, or it fails."""
+    """No synthesizer is installed for a language, or one failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A voice: `command` writes what it says to {wav}; {text} stands for the text, if not standard input."""
+    """A synthesizer's voice.
+
+    `command` writes speech to the file {wav}. It reads the text from {text}, or from standard input.
+    """
 
     name: str
     command: tuple[str, ...]
 
     @property
-    def takes_phonemes(self) -> bool:
-        """Whether a text may hold eSpeak NG's phonemes, [[like this]]."""
+    def accepts_phonemes(self) -> bool:
+        """Whether a text may contain eSpeak NG's phonemes, [[like this]]."""
         return self.command[0] == "espeak-ng"
 
 
 def espeak_voice(name: str, words_per_minute: int, pitch: int = 50) -> Voice:
-    """Return a voice of eSpeak NG: a language, and a variant of it after a plus sign; pitch is 0 to 99."""
+    """Return a voice of eSpeak NG: `name` is a language, or language+variant; pitch is 0 to 99."""
     options = ("-v", name, "-s", f"{words_per_minute}", "-p", f"{pitch}")
     return Voice(f"espeak-{name}", ("espeak-ng", *options, "-w", "{wav}", "{text}"))
 
 
 def flite_voice(name: str, stretch: float | None = None) -> Voice:
-    """Return a voice of Flite, its durations stretched so many times; None: as the voice has them."""
+    """Return a voice of Flite, with its durations multiplied by `stretch` if given."""
     slower = () if stretch is None else ("--setf", f"duration_stretch={stretch:.2f}")
     return Voice(f"flite-{name}", ("flite", "-voice", name, *slower, "-t", "{text}", "-o", "{wav}"))
 
 
 def festival_voice(name: str, stretch: float | None = None) -> Voice:
-    """Return a voice of Festival, as `flite_voice`; text goes to standard input."""
+    """Return a voice of Festival, with its durations multiplied by `stretch` if given."""
     slower = () if stretch is None else ("-eval", f"(Parameter.set 'Duration_Stretch {stretch:.2f})")
     return Voice(f"festival-{name}", ("text2wave", "-eval", f"(voice_{name})", *slower, "-o", "{wav}"))
 
 
 def available_voices(language: str, count: int, *, seed: int) -> list[Voice]:
-    """Return that many voices, as different as the installed synthesizers have them.
+    """Return `count` voices, as varied as the installed synthesizers allow.
 
-    `language` is a code such as en or de; Flite and Festival speak English only. Raises SynthesisError
-    where nothing is installed that speaks it.
+    `language` is a code such as en or de; Flite and Festival speak English only. Raises SynthesisError if no
+    installed synthesizer speaks it.
     """
     rng = np.random.default_rng(seed)
     bases, variants = _espeak_names(language)
@@ -80,7 +84,7 @@ def available_voices(language: str, count: int, *, seed: int) -> list[Voice]:
             f"no synthesizer that speaks {language!r} is installed: install espeak-ng (and flite and "
             "festival for English; on Debian: apt-get install espeak-ng flite festival)"
         )
-    # Few voices join pieces of a person's speech, many are computed: the few speak a third.
+    # eSpeak NG has by far the most voices: it speaks twice as often as each of the others.
     kinds = [kind for kind, names in (("espeak", bases), ("espeak", bases), ("flite", flite)) if names]
     kinds += ["festival"] * bool(festival)
     voices = []
@@ -100,19 +104,19 @@ def available_voices(language: str, count: int, *, seed: int) -> list[Voice]:
     return voices
 
 
-def speak(
+def synthesize(
     lines: Sequence[tuple[Voice, str]], folder: Path, *, progress: Callable[..., tqdm] = tqdm
 ) -> list[Path]:
-    """Let every line be said by its voice into a WAV file of the folder; return the files in order.
+    """Synthesize every (voice, text) into a WAV file in the folder; return the files in order.
 
-    Raises SynthesisError for a program that fails.
+    Raises SynthesisError if a program fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
-    def say(number: int) -> Path:
+    def run(number: int) -> Path:
         voice, text = lines[number]
         path = folder / f"{number:05d}.wav"
-        # A full stop, since Festival leaves out a last word without one.
+        # With a full stop: without one, Festival leaves out the last word.
         command = [part.format(wav=path, text=f"{text}.") for part in voice.command]
         done = subprocess.run(
             command, input=f"{text}.\n".encode(), capture_output=True, check=False, timeout=60
@@ -124,13 +128,13 @@ def speak(
         return path
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(progress(pool.map(say, range(len(lines))), total=len(lines), unit="line"))
+        return list(progress(pool.map(run, range(len(lines))), total=len(lines), unit="line"))
 
 
 def phonemes(text: str, language: str) -> list[list[str]]:
-    """Return how eSpeak NG says a text: its words as phonemes in the program's own notation.
+    """Return the phonemes of each word of a text, in eSpeak NG's notation.
 
-    Empty where eSpeak NG is not installed. A stress mark (' or ,) stands before its vowel.
+    A stress mark (' or ,) stands before its vowel. Return an empty list if eSpeak NG is not installed.
     """
     if not shutil.which("espeak-ng"):
         return []
@@ -139,22 +143,22 @@ def phonemes(text: str, language: str) -> list[list[str]]:
 
 
 def _espeak_names(language: str) -> tuple[list[str], list[str]]:
-    """Return eSpeak NG's own voices for a language, and the variants that each may take."""
+    """Return eSpeak NG's own voices for a language, and the variants that each can be combined with."""
     if not shutil.which("espeak-ng"):
         return [], []
-    # Columns: priority, language, age and sex, name, file; mb/ are MBROLA's, whose data is seldom there.
+    # Columns: priority, language, age and sex, name, file. Voices in mb/ need MBROLA, which is rarely there.
     rows = [line.split() for line in _output(["espeak-ng", f"--voices={language}"]).splitlines()[1:]]
     bases = [row[1] for row in rows if len(row) > 4 and not row[4].startswith(("mb/", "!v/"))]
     rows = [line.split() for line in _output(["espeak-ng", "--voices=variant"]).splitlines()[1:]]
     files = [row[4].removeprefix("!v/") for row in rows if len(row) > 4]
-    return sorted(set(bases)), sorted(f for f in files if not _ODD_VARIANTS.search(f))
+    return sorted(set(bases)), sorted(f for f in files if not _UNNATURAL_VARIANTS.search(f))
 
 
 def _flite_names() -> list[str]:
     if not shutil.which("flite"):
         return []
     _, _, names = _output(["flite", "-lv"]).partition(":")
-    return [n for n in names.split() if not n.endswith("_time")]  # a voice that only knows the time of day
+    return [n for n in names.split() if not n.endswith("_time")]  # voices that only tell the time of day
 
 
 def _festival_names() -> list[str]:

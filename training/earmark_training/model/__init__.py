@@ -1,1 +1,1 @@
-"""The model: network, recipe, training, and export."""
+"""The model: network, recipe, training, and model files."""

@@ -1,15 +1,16 @@
-"""The network: from PCM to keyword scores, every layer a valid causal convolution with its past as state.
+"""The network: PCM to keyword scores, with causal convolutions whose past inputs are an explicit state.
 
-`forward(pcm, state) -> (scores, next_state)` is the whole model as it is served. Each temporal layer gets
-its past from `state` and returns its own part of `next_state`, so that a recording cut anywhere (at whole
-steps) gives what one pass over it gives. The body is a residual stack of depthwise-separable convolutions
-over time, as in TC-ResNet (Choi et al. 2019, arXiv 1904.03814) and MatchboxNet (Majumdar and Ginsburg 2020,
-arXiv 2004.08531), laid out (time, batch, channels) in training: pointwise layers are then one matrix product.
+`forward(pcm, state) -> (scores, next_state)` is the whole model as it is served. Each layer over time reads
+its past inputs from `state` and returns its part of `next_state`, so a recording that is cut anywhere (at
+whole steps) has the same scores as in one pass. The body is a residual stack of depthwise-separable
+convolutions over time, as in TC-ResNet (Choi et al. 2019, arXiv 1904.03814) and MatchboxNet (Majumdar and
+Ginsburg 2020, arXiv 2004.08531). In training its layout is (time, batch, channels): a pointwise layer is then
+one matrix product.
 
-As served, the body is one image of batch by time, and every layer of it a two-dimensional convolution: in
-its own blocked layout onnxruntime then computes bias, shortcut and ReLU inside the pointwise convolutions,
-which are as fast as matrix products. The pasts are joined and cut off as (batch, time, channels), which is
-how the state has them: nothing is transposed but on the way into and out of that layout.
+For serving, the body is a sequence of two-dimensional convolutions over an image of batch by time. In its own
+blocked layout, ONNX Runtime then fuses bias, shortcut and ReLU into the pointwise convolutions, which are as
+fast as matrix products. The past inputs are joined and cut off as (batch, time, channels), the layout of the
+state, so the only transpositions are those into and out of the blocked layout.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The network's shape. Times are in samples of 16 kHz, mel frames (10 ms) or frames (one score each)."""
+    """The network's shape. Times are in samples at 16 kHz, mel frames (10 ms), or frames (one score)."""
 
     classes: int
     sample_rate_hz: int = 16_000
@@ -43,9 +44,9 @@ class Shape:
     stem_stride: int = 2
     channels: int = 144
     kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5)
-    """How many of its frames each block's depthwise layer sees."""
+    """The kernel size of each block's depthwise layer, in frames of its input."""
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
-    """By how much each block thins its frames out."""
+    """The factor by which each block reduces the number of frames."""
     smoothing_frames: int = 7
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class Shape:
 
     @property
     def frame_samples(self) -> int:
-        """Samples between two scores."""
+        """Samples from one score to the next."""
         return self.hop_samples * self.stem_stride * math.prod(self.strides)
 
     @property
@@ -82,32 +83,32 @@ class Shape:
         return self.stem_kernel + self.stem_stride * (frames - 1)
 
     @property
-    def unsmoothed_field_samples(self) -> int:
+    def unsmoothed_receptive_field_samples(self) -> int:
         """Samples that one unsmoothed score depends on."""
         return self.window_samples + self.hop_samples * (self.mel_frames - 1)
 
     @property
     def receptive_field_samples(self) -> int:
         """Samples that one score depends on."""
-        return self.unsmoothed_field_samples + (self.smoothing_frames - 1) * self.frame_samples
+        return self.unsmoothed_receptive_field_samples + (self.smoothing_frames - 1) * self.frame_samples
 
 
-def _history(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the past before x (both (batch, time, ...)); return that, and its end as the next past."""
-    seen = torch.cat((past, x), dim=1)
-    return seen, seen[:, -past.shape[1] :]
+def _with_past(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x (batch, time, ...) with its past inputs before it, and the next past."""
+    joined = torch.cat((past, x), dim=1)
+    return joined, joined[:, -past.shape[1] :]
 
 
-def _shifted(x: Tensor, tap: int, taps: int, step: int = 1) -> Tensor:
-    """Return what tap number `tap` of a valid filter with `taps` taps sees along axis 1.
+def _tap_inputs(x: Tensor, tap: int, taps: int, step: int = 1) -> Tensor:
+    """Return the inputs of tap number `tap` of a valid filter with `taps` taps along axis 1.
 
-    Ends are counted from the end: a graph with no arithmetic on shapes in it.
+    The slice's end is counted from the end of the axis, so the graph contains no arithmetic on shapes.
     """
     return x[:, tap : tap - taps + 1 or None : step]
 
 
 class Pointwise(nn.Module):
-    """A matrix product over channels, then batch normalisation; or, once that is folded in, a bias."""
+    """A matrix product over channels, then batch normalisation, or a bias once that is folded."""
 
     def __init__(self, inputs: int, outputs: int, *, normalized: bool) -> None:
         super().__init__()
@@ -117,26 +118,27 @@ class Pointwise(nn.Module):
         self.bias = None if normalized else nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """From (..., inputs) to (..., outputs)."""
-        y = (x @ self.weight).float()  # a product may be of lower precision in training; nothing else
+        """Return (..., outputs) for x (..., inputs)."""
+        y = (x @ self.weight).float()  # in training, only the product may be of lower precision
         if self.norm is not None:
             return cast("Tensor", self.norm(y.flatten(0, 1))).view_as(y)
         assert self.bias is not None
         return y + self.bias
 
-    def served(self, image: Tensor, taps: int = 1, stride: int = 1) -> Tensor:
-        """Return the same function (as at evaluation) of an image, (1, inputs / taps, batch, time).
+    def forward_image(self, image: Tensor, taps: int = 1, stride: int = 1) -> Tensor:
+        """Return the layer's output, as in evaluation, for an image (1, inputs / taps, batch, time).
 
-        Its inputs are that many times of the image, side by side, and the next ones `stride` further.
+        The inputs of one output frame are `taps` successive frames of the image, `stride` frames further for
+        the next one.
         """
         weight, bias = self._affine()
-        # The runtime turns the weight round once, when it loads the file.
+        # ONNX Runtime transposes the weight once, when it loads the file.
         weight = weight.reshape(taps, -1, weight.shape[1]).transpose(0, 2).unsqueeze(2)
         return nn.functional.conv2d(image, weight, bias, stride=(1, stride))
 
     @torch.no_grad()
     def folded(self) -> Pointwise:
-        """Return the same function of x (as at evaluation) without batch normalisation."""
+        """Return an equivalent layer, as in evaluation, without batch normalisation."""
         folded = Pointwise(*self.weight.shape, normalized=False)
         weight, bias = self._affine()
         assert folded.bias is not None
@@ -155,9 +157,9 @@ class Pointwise(nn.Module):
 
 
 class _Depthwise(torch.autograd.Function):
-    """A valid depthwise convolution over axis 0 of x (time, batch, channels) by taps (kernel, channels).
+    """A valid depthwise convolution over axis 0 of x (time, batch, channels) with taps (kernel, channels).
 
-    On a processor it learns three times as fast as torch's own convolutions: sums are made in place.
+    It adds in place, which makes training on a CPU three times as fast as with torch's own convolutions.
     """
 
     @staticmethod
@@ -183,7 +185,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 class Block(nn.Module):
-    """A depthwise layer over time and two pointwise ones, around a shortcut."""
+    """A residual block: a depthwise layer over time and two pointwise layers, with a shortcut."""
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -195,40 +197,45 @@ class Block(nn.Module):
         assert self.project.norm is not None
         nn.init.zeros_(self.project.norm.weight)
 
-    def mix(self, x: Tensor) -> Tensor:
-        """Mix over time alone: x (past + stride * time, batch, channels) to (time, batch, channels)."""
+    def convolve(self, x: Tensor) -> Tensor:
+        """Return the depthwise convolution (time, batch, channels) of x (past + stride * time, ...)."""
         if self.training:
-            learn = cast("Callable[..., Tensor]", _Depthwise.apply)
-            return learn(x, self.depthwise[:, 0, :, 0].T, self.stride)
+            depthwise = cast("Callable[..., Tensor]", _Depthwise.apply)
+            return depthwise(x, self.depthwise[:, 0, :, 0].T, self.stride)
         image = x.permute(2, 0, 1).unsqueeze(0)  # (1, channels, past + stride * time, batch)
         image = nn.functional.conv2d(image, self.depthwise, groups=x.shape[2], stride=(self.stride, 1))
         return image.squeeze(0).permute(1, 2, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From x (past + stride * time, batch, channels) to (time, batch, channels)."""
+        """Return (time, batch, channels) for x (past + stride * time, batch, channels)."""
         newest = x[self.kernel - 1 :: self.stride]
-        return torch.relu(newest + self.project(torch.relu(self.expand(self.mix(x)))))
+        return torch.relu(newest + self.project(torch.relu(self.expand(self.convolve(x)))))
 
-    def served(self, past: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the same function (as at evaluation) of the past and an image; and the next past.
+    def forward_image(self, past: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the block's output, as in evaluation, for its past inputs and an image; and the next past.
 
-        past (1, batch, past, channels), image (1, channels, batch, stride * time) -> those of time, and next.
+        past (1, batch, past, channels), image (1, channels, batch, stride * time) ->
+        image (1, channels, batch, time), next past like past.
         """
         channels = image.shape[1]
-        seen = torch.cat((past, image.permute(0, 2, 3, 1)), dim=2)
-        mixed = nn.functional.conv2d(
-            seen.permute(0, 3, 1, 2), self.depthwise.transpose(2, 3), stride=(1, self.stride), groups=channels
+        joined = torch.cat((past, image.permute(0, 2, 3, 1)), dim=2)
+        convolved = nn.functional.conv2d(
+            joined.permute(0, 3, 1, 2),
+            self.depthwise.transpose(2, 3),
+            stride=(1, self.stride),
+            groups=channels,
         )
         if self.stride > 1:
-            # A convolution that picks every stride-th column: a slice would leave the blocked layout.
-            pick = torch.eye(self.stride)[-1].expand(channels, 1, 1, -1)
-            image = nn.functional.conv2d(image, pick, stride=(1, self.stride), groups=channels)
-        image = torch.relu(image + self.project.served(torch.relu(self.expand.served(mixed))))
-        return image, seen[:, :, -self.past :]
+            # A convolution that selects every stride-th column: a slice would leave the blocked layout.
+            select = torch.eye(self.stride)[-1].expand(channels, 1, 1, -1)
+            image = nn.functional.conv2d(image, select, stride=(1, self.stride), groups=channels)
+        expanded = torch.relu(self.expand.forward_image(convolved))
+        image = torch.relu(image + self.project.forward_image(expanded))
+        return image, joined[:, :, -self.past :]
 
 
 class Network(nn.Module):
-    """The whole model. See the module's docstring."""
+    """The whole model: see the module's docstring."""
 
     mel_mean: Tensor
     mel_scale: Tensor
@@ -249,7 +256,7 @@ class Network(nn.Module):
 
     @property
     def past_sizes(self) -> tuple[int, int, int, int]:
-        """Floats of past that the state holds for: PCM, log-mel, the blocks, the posteriors."""
+        """The number of floats in the state for the past PCM, log-mel, block inputs and posteriors."""
         s = self.shape
         return (
             s.window_samples - s.hop_samples,
@@ -260,27 +267,28 @@ class Network(nn.Module):
 
     @property
     def state_size(self) -> int:
-        """Floats in one stream's state."""
+        """The number of floats in the state of one stream."""
         return sum(self.past_sizes)
 
     def normalize(self, mel: Tensor) -> Tensor:
-        """Bring log-mel (batch, frames, mels) to zero mean and unit variance over the training data."""
+        """Scale log-mel (batch, frames, mels) to zero mean and unit variance over the training data."""
         return (mel - self.mel_mean) * self.mel_scale
 
     def embed(self, mel: Tensor) -> Tensor:
-        """From normalised log-mel (batch, mel frames, mels) to (time, batch, channels)."""
+        """Return the stem's output (time, batch, channels) for normalised log-mel (batch, frames, mels)."""
         return torch.relu(self.stem(self._stacked(mel).transpose(0, 1)))
 
     def _stacked(self, mel: Tensor) -> Tensor:
-        """Put side by side what the stem sees: (batch, mel frames, mels) to (batch, time, kernel * mels)."""
+        """Return the stem's inputs (batch, time, kernel * mels) for log-mel (batch, mel frames, mels)."""
         s = self.shape
-        return torch.cat([_shifted(mel, i, s.stem_kernel, s.stem_stride) for i in range(s.stem_kernel)], -1)
+        taps = [_tap_inputs(mel, i, s.stem_kernel, s.stem_stride) for i in range(s.stem_kernel)]
+        return torch.cat(taps, -1)
 
     def body(self, mel: Tensor, *, without_last: int = 0) -> Tensor:
-        """From normalised log-mel (batch, mel frames, mels) to what the head sees, (frames, batch, channels).
+        """Return the head's inputs (frames, batch, channels) for normalised log-mel (batch, frames, mels).
 
-        In valid form: the first frame comes from the first `shape.mel_frames` mel frames; or from fewer,
-        where it goes only up to that many of the last blocks.
+        Only frames whose whole receptive field is in `mel` are computed: the first one depends on the first
+        `shape.mel_frames` mel frames, or on fewer if the last `without_last` blocks are left out.
         """
         x = self.embed(mel)
         for block in self.blocks[: len(self.blocks) - without_last]:
@@ -288,51 +296,51 @@ class Network(nn.Module):
         return x
 
     def logits(self, mel: Tensor) -> Tensor:
-        """Return the classes' logits (batch, frames, classes) for normalised log-mel; frames as of `body`."""
+        """Return the logits (batch, frames, classes) for normalised log-mel, with the frames of `body`."""
         return cast("Tensor", self.head(self.dropout(self.body(mel)))).transpose(0, 1)
 
     def forward(self, pcm: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step as it is served.
+        """Compute the scores and the next state of one inference step, as it is served.
 
         pcm (batch, n * frame_samples), state (batch, state_size) ->
         scores (batch, n, classes), probabilities smoothed over `smoothing_frames`; next_state like state.
         """
         s, blocks = self.shape, cast("list[Block]", self.blocks)
-        # One split and one join of the whole state: it is large, and each pass over it is a copy.
+        # The state is large, so it is split once and joined once.
         pcm_size, mel_size, _, score_size = self.past_sizes
         body_sizes = [block.past * s.channels for block in blocks]
         pcm_past, mel_past, *body_past, score_past = torch.split(
             state, [pcm_size, mel_size, *body_sizes, score_size], dim=1
         )
-        pcm, pcm_past = _history(pcm_past, pcm)
-        mel, mel_past = _history(
+        pcm, pcm_past = _with_past(pcm_past, pcm)
+        mel, mel_past = _with_past(
             mel_past.reshape(-1, s.stem_kernel - s.stem_stride, s.mels), self.normalize(self.log_mel(pcm))
         )
         image = mel.unsqueeze(0).permute(0, 3, 1, 2)  # (1, mels, B, T)
-        image = torch.relu(self.stem.served(image, s.stem_kernel, s.stem_stride))
+        image = torch.relu(self.stem.forward_image(image, s.stem_kernel, s.stem_stride))
         for i, block in enumerate(blocks):
             past = body_past[i].reshape(1, -1, block.past, s.channels)
-            image, past = block.served(past, image)
+            image, past = block.forward_image(past, image)
             body_past[i] = past.reshape(-1, body_sizes[i])
         x = image.squeeze(0).permute(1, 2, 0)  # (B, T, C)
         posteriors = self.head(x).softmax(-1)
-        seen, score_past = _history(score_past.reshape(-1, s.smoothing_frames - 1, s.classes), posteriors)
-        scores = nn.functional.avg_pool2d(seen.unsqueeze(1), (s.smoothing_frames, 1), stride=1).squeeze(1)
-        after = (pcm_past, mel_past.flatten(1), *body_past, score_past.flatten(1))
-        return scores, torch.cat(after, dim=1)
+        window, score_past = _with_past(score_past.reshape(-1, s.smoothing_frames - 1, s.classes), posteriors)
+        scores = nn.functional.avg_pool2d(window.unsqueeze(1), (s.smoothing_frames, 1), stride=1).squeeze(1)
+        next_state = (pcm_past, mel_past.flatten(1), *body_past, score_past.flatten(1))
+        return scores, torch.cat(next_state, dim=1)
 
     def folded(self) -> Network:
-        """Return the network as it is served: every batch normalisation folded into its layer."""
-        served = deepcopy(self).eval()
-        for parent in list(served.modules()):
+        """Return a copy with every batch normalisation folded into its layer, as it is served."""
+        folded = deepcopy(self).eval()
+        for parent in list(folded.modules()):
             for name, layer in list(parent.named_children()):
                 if isinstance(layer, Pointwise):
                     setattr(parent, name, layer.folded())
-        return served.eval()
+        return folded.eval()
 
     @torch.no_grad()
     def silent_state(self) -> Tensor:
-        """Return the state (1, state_size) after endless digital silence."""
+        """Return the state (1, state_size) after digital silence longer than the receptive field."""
         frames = self.shape.receptive_field_samples // self.shape.frame_samples + 2
         pcm = torch.zeros(1, frames * self.shape.frame_samples)
         return self.forward(pcm, torch.zeros(1, self.state_size))[1]

@@ -30,22 +30,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
-"""The largest difference between streamed scores and torch's that an export may have."""
+"""The largest accepted difference between streamed scores and those that torch computes in one pass."""
 
 _SEED = 3
 
 NETWORK_KEY = "earmark_network"
-"""Of the ONNX metadata: the network's shape, from which `load_network` builds it again.
+"""ONNX metadata key of the network's shape, from which `load_network` rebuilds it.
 
-With it, under `shared`: weights that are in the file by another name, as those are that equal others or
-that the graph has turned round; or not at all (null), as biases of nothing but zeros.
+Its entry `shared` lists the weights that the exporter did not keep under their own name, with the name under
+which the graph has them: they equal another weight, or are transposed. The name is null for a weight that is
+all zeros and is not in the graph.
 """
 
 
 def load_network(path: Path) -> Network:
-    """Rebuild the network of a model file that `export` wrote: batch normalisation folded, ready to be tuned.
+    """Rebuild the network of a model file, with batch normalisation folded, ready to be fine-tuned.
 
-    Raises ExportError for a file that does not hold such a network.
+    Raises ExportError for a file that does not contain such a network.
     """
     try:
         graph = onnx.load(path)
@@ -55,22 +56,24 @@ def load_network(path: Path) -> Network:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
         network = Network(Shape(**fields)).folded()
         weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.graph.initializer}
-        found = {}
+        state = {}
         for name, value in network.state_dict().items():
-            other = shared.get(name, name)
-            array = np.zeros(value.shape, np.float32) if other is None else weights[other]
-            found[name] = torch.from_numpy(_as_trained(array, value.shape).copy())
-        network.load_state_dict(found)
+            graph_name = shared.get(name, name)
+            array = np.zeros(value.shape, np.float32) if graph_name is None else weights[graph_name]
+            state[name] = torch.from_numpy(_trainable_layout(array, value.shape).copy())
+        network.load_state_dict(state)
     except (DecodeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ExportError(f"{path} holds no network that can be trained further") from error
+        raise ExportError(
+            f"{path} contains no network that can be trained further: use a file that earmark-train wrote"
+        ) from error
     return network
 
 
 def to_onnx(network: Network) -> onnx.ModelProto:
-    """Trace the network as it is served into a graph with any batch and any whole number of frames."""
+    """Export the network to an ONNX graph for any batch size and any whole number of frames."""
     batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
     example = (torch.zeros(2, 3 * network.shape.frame_samples), torch.zeros(2, network.state_size))
-    # torch's exporter warns of its own code, and of packages that nothing here needs.
+    # torch's exporter warns about its own code, and about packages that are not needed here.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -85,7 +88,7 @@ def to_onnx(network: Network) -> onnx.ModelProto:
         )
     assert program is not None
     graph = program.model_proto
-    # The exporter notes each node's source lines: half of the file, and paths of the machine that ran it.
+    # The exporter records the source lines of each node: half of the file, with paths of this machine.
     for node in graph.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -100,26 +103,26 @@ def to_onnx(network: Network) -> onnx.ModelProto:
 
 
 def _shared_weights(network: Network, graph: onnx.ModelProto) -> dict[str, str | None]:
-    """Return what became of the weights that the exporter did not keep by their names: see NETWORK_KEY."""
+    """Return the weights that the exporter did not keep under their own names: see NETWORK_KEY."""
     kept = {w.name: onnx.numpy_helper.to_array(w) for w in graph.graph.initializer}
     shared: dict[str, str | None] = {}
     for name, tensor in network.state_dict().items():
         if name in kept:
             continue
         value = tensor.numpy()
-        same = (
+        equal = (
             other
             for other, array in kept.items()
-            if array.size == value.size and np.array_equal(value, _as_trained(array, value.shape))
+            if array.size == value.size and np.array_equal(value, _trainable_layout(array, value.shape))
         )
-        shared[name] = next(same, None)
+        shared[name] = next(equal, None)
         if shared[name] is None and value.any():
-            raise ExportError(f"the exported graph has lost the weight {name}")
+            raise ExportError(f"the exported graph does not contain the weight {name}")
     return shared
 
 
-def _as_trained(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Undo what the served graph makes of a weight: an image's kernel, turned round if it is pointwise."""
+def _trainable_layout(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Return a weight of the graph, where a pointwise one is a transposed image kernel, as it is trained."""
     if array.ndim == 4 and len(shape) == 2:
         array = array.transpose(3, 2, 1, 0)  # (taps, 1, inputs, outputs)
     return array.reshape(shape)
@@ -131,7 +134,10 @@ def pack(
     metadata: ModelMetadata,
     out: Path | None = None,
 ) -> SpotterModel:
-    """Put the metadata into the graph, load the result as a server would, write it to `out`."""
+    """Return the model of a graph, its initial state and its metadata; write it to `out` if given.
+
+    The model is loaded as a server would load it, so an invalid one raises the spotter's errors.
+    """
     document = {"schema_version": SCHEMA_VERSION, **asdict(metadata)}
     packed = onnx.ModelProto()
     packed.CopyFrom(graph)
@@ -160,9 +166,9 @@ def pack(
 def check_streaming(
     network: Network, model: SpotterModel, pieces: Sequence[np.ndarray[Any, np.dtype[np.float32]]]
 ) -> None:
-    """Stream the pieces of audio, one after another, in steps of any length; compare with torch in one pass.
+    """Compare the scores of audio streamed in steps of random length with those of torch in one pass.
 
-    Raises ExportError where scores differ by more than TOLERANCE.
+    Raises ExportError if they differ by more than TOLERANCE.
     """
     rng = np.random.default_rng(_SEED)
     frame = network.shape.frame_samples
@@ -176,6 +182,6 @@ def check_streaming(
         at = position // frame
         worst = max(worst, float(np.abs(scores[0] - expected[0, at : at + count // frame].numpy()).max()))
         position += count
-    log.info("streamed scores differ from torch's by at most %.1e", worst)
+    log.info("largest difference between streamed scores and torch's: %.1e", worst)
     if not worst <= TOLERANCE:
         raise ExportError(f"streamed scores differ from torch's by {worst:.1e}, more than {TOLERANCE:.0e}")

@@ -1,4 +1,4 @@
-"""What training and tuning share: how fast is learnt at which step, and the average that is kept."""
+"""The learning-rate schedule and the average of the weights, for training and fine-tuning alike."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def rate_at(step: int, *, warmup_steps: int, steps: int) -> float:
-    """Return the share of the learning rate at a step: up in a line, then down in a cosine to nothing."""
-    fallen = 0.5 + 0.5 * math.cos(math.pi * step / steps)
-    return min(1.0, (step + 1) / warmup_steps) * fallen
+def learning_rate_factor(step: int, *, warmup_steps: int, steps: int) -> float:
+    """Return the factor of the learning rate at a step: linear warm-up times a cosine that falls to 0."""
+    cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
+    return min(1.0, (step + 1) / warmup_steps) * cosine
 
 
 @torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, step: int, *, most: float) -> None:
-    """Move the average of the weights a little towards the network; counters are taken as they are.
+def update_average(average: nn.Module, network: nn.Module, step: int, *, max_decay: float) -> None:
+    """Move the exponential moving average of the weights towards the network; copy integer buffers.
 
-    `most`: how much of the average stays, at most; at the first steps less does.
+    `max_decay` is the share of the average that is kept in later steps; the first steps keep less.
     """
-    decay = min(most, (step + 1) / (step + 10))
+    decay = min(max_decay, (step + 1) / (step + 10))
     values = network.state_dict()
     for name, mean in average.state_dict().items():
         if mean.is_floating_point():

@@ -1,7 +1,7 @@
-"""Training: from a prepared corpus to a checkpoint, resumable after a kill.
+"""Training: from a prepared corpus to a checkpoint. A run that was killed can be resumed.
 
-Everything that the run needs to go on is in `checkpoint.pt`, written after every epoch; starting the same
-command again goes on from there. Beside it: `train.log`, `metrics.json` and `curves.png`.
+`checkpoint.pt` is written after every epoch and contains all that is needed to resume: running the same
+command again does so. `train.log`, `metrics.json` and `curves.png` are beside it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import json
 import logging
 import math
 import os
-import pickle
-import subprocess
 import tempfile
 import time
-from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,12 +24,13 @@ from torch.multiprocessing.spawn import start_processes
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 from tqdm import tqdm
 
-from earmark_training.data.examples import Batch, ExampleMaker, Mix
-from earmark_training.data.features import feature_bank
-from earmark_training.errors import RecipeError
+from earmark_training.data.examples import Batch, ExampleMaker
+from earmark_training.data.features import feature_cache
+from earmark_training.model.checkpoint import CHECKPOINT, check_recipe, resume, save
+from earmark_training.model.code_commit import code_commit
+from earmark_training.model.learner import Learner
 from earmark_training.model.network import Network
-from earmark_training.model.recipe import Recipe
-from earmark_training.model.schedule import follow, rate_at
+from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.validation import classify_clips, validation_clips
 from earmark_training.processes import end_with_parent
 
@@ -40,107 +38,91 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from earmark_training.data.corpus import Corpus
-    from earmark_training.data.features import FeatureBank
-    from earmark_training.model.network import Shape
+    from earmark_training.data.features import FeatureCache
+    from earmark_training.model.checkpoint import History
+    from earmark_training.model.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.pt"
-
 _WINDOW_FRAMES = 25
-"""Of an example's frames, the worst in every so many count as much as all of them."""
+"""The worst three frames in each window of this length weigh as much as all its frames."""
 
 
-def loss(logits: Tensor, batch: Batch, answer_frames: int) -> Tensor:
-    """Return the mean loss of a batch: logits (B, F, C) against the batch's marks.
+def loss(logits: Tensor, batch: Batch, target_frames: int) -> Tensor:
+    """Return the mean loss of a batch for logits (B, F, C).
 
-    An answer counts by its class's mean probability over the answer's frames (multiple-instance: the
-    network chooses its moment, more frames give more). Every frame counts by the probability of all
-    classes that are allowed there: in each window the three worst frames as much as all together.
+    A target contributes the negative log of its class's mean probability over the target frames
+    (multiple-instance learning: the network chooses the frame). Every frame contributes the negative log of
+    the probability of all classes that are allowed there; in each window the worst three frames weigh as much
+    as all frames together.
     """
     log_p = logits.float().log_softmax(-1)
-    example, first, target = batch.answers.unbind(1)
-    frames = first[:, None] + torch.arange(answer_frames)
-    chosen = log_p[example[:, None], frames].logsumexp(1) - math.log(answer_frames)  # (N, C)
-    answer = -chosen.gather(1, target[:, None]).sum()
-    wrong = -log_p.masked_fill(~batch.allowed, -math.inf).logsumexp(-1)  # (B, F)
-    windows = wrong.view(len(wrong), -1, _WINDOW_FRAMES)
-    background = (windows.mean(2) + windows.topk(3, dim=2).values.mean(2)).sum() / 2
-    return (answer + background) / windows.shape[:2].numel()
+    example, first, target = batch.targets.unbind(1)
+    frames = first[:, None] + torch.arange(target_frames)
+    mean_log_p = log_p[example[:, None], frames].logsumexp(1) - math.log(target_frames)  # (N, C)
+    target_loss = -mean_log_p.gather(1, target[:, None]).sum()
+    frame_loss = -log_p.masked_fill(~batch.allowed, -math.inf).logsumexp(-1)  # (B, F)
+    windows = frame_loss.view(len(frame_loss), -1, _WINDOW_FRAMES)
+    background_loss = (windows.mean(2) + windows.topk(3, dim=2).values.mean(2)).sum() / 2
+    return (target_loss + background_loss) / windows.shape[:2].numel()
 
 
 def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
-    """Train by `recipe` into `out`, going on from its checkpoint if it has one."""
+    """Train by `recipe` into the folder `out`, or resume from its checkpoint.
+
+    Raises RecipeError if the checkpoint is of another recipe, or there are no clips of a keyword.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).is_file():
-        _check_recipe(out / CHECKPOINT, recipe)
-    banks = [feature_bank(corpus, recipe.shape.front_end)]
-    # What cannot be trained is refused here: not in another process, nor after the other banks.
-    _example_maker(banks[0], recipe, 0)
-    banks += [feature_bank(corpus, recipe.shape.front_end, cycle) for cycle in range(1, len(recipe.cycles))]
+        check_recipe(out / CHECKPOINT, recipe)
+    caches = [feature_cache(corpus, recipe.shape.front_end)]
+    # Reject data that cannot be trained on before the other features are computed and processes are started.
+    _example_maker(caches[0], recipe, 0)
+    caches += [feature_cache(corpus, recipe.shape.front_end, cycle) for cycle in range(1, len(recipe.cycles))]
     with tempfile.TemporaryDirectory() as folder:
-        job = _Job(corpus, banks, recipe, out, Path(folder) / "meeting", code_commit())
+        job = _Job(corpus, caches, recipe, out, Path(folder) / "rendezvous", code_commit())
         start = cast("Callable[..., None]", start_processes)
         start(_train, (job,), nprocs=recipe.processes, start_method="spawn")
 
 
-def _example_maker(bank: FeatureBank, recipe: Recipe, cycle: int) -> ExampleMaker:
+def _example_maker(cache: FeatureCache, recipe: Recipe, cycle: int) -> ExampleMaker:
     shape = recipe.shape_in(cycle)
-    return ExampleMaker(bank, shape.front_end, shape.score_window, recipe.labels, recipe.mix)
+    return ExampleMaker(cache, shape.front_end, shape.score_window, recipe.labels, recipe.mix)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the processes of one run share."""
+    """The settings that the processes of one run share."""
 
     corpus: Corpus
-    banks: list[FeatureBank]
-    """One for each cycle."""
+    caches: list[FeatureCache]
+    """The features of each cycle."""
     recipe: Recipe
     out: Path
-    meeting: Path
-    """The file by which they find one another."""
+    rendezvous: Path
+    """The file through which the processes form a group."""
     commit: str
-    """The code's, when they began: what is committed while they run is not what runs."""
-
-
-class Learner:
-    """A network while it learns, the average of its weights, and its optimizer."""
-
-    def __init__(self, recipe: Recipe, shape: Shape) -> None:
-        torch.manual_seed(recipe.seed)
-        self.network = Network(shape)
-        self.average = deepcopy(self.network).eval()
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
-
-    def grown(self, recipe: Recipe, shape: Shape) -> Learner:
-        """Return a learner whose network has more blocks at its end, and says the same as before."""
-        learner = Learner(recipe, shape)
-        for mine, old in ((learner.network, self.network), (learner.average, self.average)):
-            mine.load_state_dict({**mine.state_dict(), **old.state_dict()})
-        return learner
+    """The commit of the code when the run started, whatever is committed while it runs."""
 
 
 def _train(rank: int, job: _Job) -> None:
     """Train in one of `recipe.processes` processes, each on one core with a part of every batch.
 
-    Gradients are averaged between them. The first process also keeps the averaged network, validates, and
-    writes.
+    The gradients are averaged over the processes. The first process also updates the average of the weights,
+    validates it, and writes the files.
     """
     recipe, out = job.recipe, job.out
     end_with_parent()
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{job.meeting}", rank=rank, world_size=recipe.processes)
-    learner, history = _resume(out / CHECKPOINT, recipe) if (out / CHECKPOINT).is_file() else _begin(job)
+    dist.init_process_group("gloo", f"file://{job.rendezvous}", rank=rank, world_size=recipe.processes)
+    learner, history = resume(out / CHECKPOINT, recipe) if (out / CHECKPOINT).is_file() else _start(job)
     if rank == 0:
         _log_to(out / "train.log")
         log.info("%s; %d parameters", recipe, sum(p.numel() for p in Network(recipe.shape).parameters()))
         if history:
-            log.info("going on after epoch %d", len(history))
+            log.info("resuming after epoch %d", len(history))
         clips, classes = validation_clips(job.corpus, recipe.labels)
-    makers = [_example_maker(bank, recipe, cycle) for cycle, bank in enumerate(job.banks)]
+    makers = [_example_maker(cache, recipe, cycle) for cycle, cache in enumerate(job.caches)]
     for epoch in range(len(history), recipe.epochs):
         cycle, epochs = recipe.cycle(epoch)
         maker, shape = makers[cycle], recipe.shape_in(cycle)
@@ -148,29 +130,30 @@ def _train(rank: int, job: _Job) -> None:
             learner = learner.grown(recipe, shape)
         network, average, optimizer = learner.network, learner.average, learner.optimizer
         parameters = list(network.parameters())
-        # The masks draw from torch's own generator: seeded by the epoch, a resumed run draws the same.
+        # The masks are drawn from torch's global generator; seeded by epoch, a resumed run draws the same.
         torch.manual_seed((recipe.seed * 1000 + epoch) * recipe.processes + rank)
         started, total_loss = time.monotonic(), 0.0
         network.train()
         steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
         cycle_start, cycle_steps = (n * recipe.steps_per_epoch for n in (epochs.start, len(epochs)))
         for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
-            optimizer.param_groups[0]["lr"] = recipe.learning_rate * rate_at(
+            factor = learning_rate_factor(
                 step - cycle_start, warmup_steps=recipe.warmup_steps, steps=cycle_steps
             )
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate * factor
             batch = maker.batch((recipe.seed, step, rank))
             mel = _mask(network.normalize(batch.mel))
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network.logits(mel)
-            batch_loss = loss(logits, batch, maker.answer_frames)
+            batch_loss = loss(logits, batch, maker.target_frames)
             optimizer.zero_grad()
             torch.autograd.backward(batch_loss)
-            _share(parameters)
+            _average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, 5.0)
             optimizer.step()
             total_loss += batch_loss.item()
             if rank == 0:
-                follow(average, network, step, most=recipe.ema_decay)
+                update_average(average, network, step, max_decay=recipe.ema_decay)
         if rank == 0:
             accuracy = float(np.mean(classify_clips(average, clips) == classes))
             history.append({"loss": total_loss / recipe.steps_per_epoch, "validation_accuracy": accuracy})
@@ -181,9 +164,10 @@ def _train(rank: int, job: _Job) -> None:
                 accuracy,
                 time.monotonic() - started,
             )
-            _save(job, learner, history)
+            save(out / CHECKPOINT, learner, recipe, history, job.commit)
+            _write_metrics(out, history)
     dist.destroy_process_group()
-    # The group's threads live on, and one that frees a tensor while the interpreter ends aborts the process.
+    # Exit without cleaning up: a thread of the group that frees a tensor during shutdown aborts the process.
     os._exit(0)
 
 
@@ -192,9 +176,9 @@ _MASKS = (*[FrequencyMasking(6, iid_masks=True)] * 2, *[TimeMasking(12, iid_mask
 
 @torch.no_grad()
 def _mask(mel: Tensor) -> Tensor:
-    """Blank out some bands and moments of normalised log-mel (B, frames, mels): SpecAugment.
+    """Mask random bands and times of normalised log-mel (B, frames, mels).
 
-    Park et al. 2019, arXiv 1904.08779.
+    SpecAugment: Park et al. 2019, arXiv 1904.08779.
     """
     spectrum = mel.transpose(1, 2).unsqueeze(1)  # torchaudio's (B, 1, mels, time)
     for mask in _MASKS:
@@ -202,8 +186,8 @@ def _mask(mel: Tensor) -> Tensor:
     return spectrum.squeeze(1).transpose(1, 2)
 
 
-def _share(parameters: list[nn.Parameter]) -> None:
-    """Replace each process's gradients by the mean over all processes."""
+def _average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace the gradients in each process by the mean over all processes."""
     gradients = torch.cat([cast("Tensor", p.grad).flatten() for p in parameters])
     dist.all_reduce(gradients)
     gradients /= dist.get_world_size()
@@ -218,97 +202,20 @@ def _log_to(path: Path) -> None:
     log.setLevel(logging.INFO)
 
 
-def _save(job: _Job, learner: Learner, history: list[dict[str, float]]) -> None:
-    out = job.out
-    state = {
-        "recipe": asdict(job.recipe),
-        "network": learner.network.state_dict(),
-        "average": learner.average.state_dict(),
-        "optimizer": learner.optimizer.state_dict(),
-        "history": history,
-        "commit": job.commit,
-    }
-    torch.save(state, out / (CHECKPOINT + ".new"))
-    os.replace(out / (CHECKPOINT + ".new"), out / CHECKPOINT)
+def _start(job: _Job) -> tuple[Learner, History]:
+    """Return a new learner, whose input is normalised to the training data, and an empty history."""
+    learner = Learner(job.recipe, job.recipe.shape_in(0))
+    learner.set_normalization(*job.caches[0].statistics())
+    return learner, []
+
+
+def _write_metrics(out: Path, history: History) -> None:
     metrics = {"epochs": len(history), **history[-1], "history": history}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
     _plot(history, out / "curves.png")
 
 
-def code_commit() -> str:
-    """Return this code's commit, marked if changed since; outside a checkout EARMARK_COMMIT or `unknown`."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--dirty",
-        "--match=",
-    ]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("EARMARK_COMMIT", "unknown")
-
-
-def _check_recipe(path: Path, recipe: Recipe) -> None:
-    if torch.load(path, weights_only=True)["recipe"] != asdict(recipe):
-        raise RecipeError(
-            f"{path} was trained with another recipe: choose another --out, or delete it to begin anew"
-        )
-
-
-def _begin(job: _Job) -> tuple[Learner, list[dict[str, float]]]:
-    """Return a learner that has learnt nothing yet but how loud each band is, and its empty history."""
-    learner = Learner(job.recipe, job.recipe.shape_in(0))
-    mean, deviation = job.banks[0].statistics()
-    for network in (learner.network, learner.average):
-        network.mel_mean.copy_(torch.from_numpy(mean))
-        network.mel_scale.copy_(torch.from_numpy(1 / deviation))
-    return learner, []
-
-
-def _resume(path: Path, recipe: Recipe) -> tuple[Learner, list[dict[str, float]]]:
-    """Return the learner that a checkpoint has, and its history."""
-    state = torch.load(path, weights_only=True)
-    history = cast("list[dict[str, float]]", state["history"])
-    learner = Learner(recipe, _reached(recipe, history))
-    learner.network.load_state_dict(state["network"])
-    learner.average.load_state_dict(state["average"])
-    learner.optimizer.load_state_dict(state["optimizer"])
-    return learner, history
-
-
-def _reached(recipe: Recipe, history: list[dict[str, float]]) -> Shape:
-    """Return the shape of the network of the last epoch in the history."""
-    return recipe.shape_in(recipe.cycle(len(history) - 1)[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a run produced: the averaged network, its recipe, and the commit of the code that trained it."""
-
-    network: Network
-    recipe: Recipe
-    commit: str
-
-
-def load_trained(path: Path) -> Trained:
-    """Load a run's checkpoint: the file, or the folder that holds it. Raises RecipeError for another file."""
-    path = path / CHECKPOINT if path.is_dir() else path
-    try:
-        state = torch.load(path, weights_only=True)
-        recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
-        network = Network(_reached(recipe, state["history"]))
-        network.load_state_dict(state["average"])
-    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
-        raise RecipeError(f"{path} is no checkpoint of a training by this version of Earmark") from error
-    return Trained(network.eval(), recipe, state["commit"])
-
-
-def _plot(history: list[dict[str, float]], path: Path) -> None:
+def _plot(history: History, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.5), layout="constrained")

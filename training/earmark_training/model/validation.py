@@ -1,9 +1,9 @@
-"""Validation clips, and what a network makes of them while it learns."""
+"""Classification of the validation clips by a network, without a model file."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,33 +13,40 @@ from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.data.vocabulary import SILENCE, UNKNOWN
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from earmark_training.data.corpus import Corpus
     from earmark_training.model.network import Network
 
+_BATCH = 128
+_TAIL_SAMPLES = SAMPLE_RATE_HZ * 2 // 5  # of silence after a clip
+
 
 @torch.no_grad()
-def classify_clips(network: Network, clips: list[np.ndarray[Any, np.dtype[np.float32]]]) -> list[int]:
-    """Return each clip's class, found as the spotter's `classify` does."""
+def classify_clips(network: Network, clips: list[NDArray[np.float32]]) -> list[int]:
+    """Return the class of each clip, by the same rule as the spotter's `classify`."""
     frame = network.shape.frame_samples
-    tail = SAMPLE_RATE_HZ * 2 // 5
-    found = []
-    for i in range(0, len(clips), 128):
-        part = clips[i : i + 128]
-        length = -(-(max(map(len, part)) + tail) // frame) * frame
-        pcm = np.stack([np.pad(clip, (0, length - len(clip))) for clip in part])
-        scores, _ = network(torch.from_numpy(pcm), network.silent_state().expand(len(part), -1))
-        for one in scores.numpy():
+    classes = []
+    for i in range(0, len(clips), _BATCH):
+        batch = clips[i : i + _BATCH]
+        length = -(-(max(map(len, batch)) + _TAIL_SAMPLES) // frame) * frame
+        pcm = np.stack([np.pad(clip, (0, length - len(clip))) for clip in batch])
+        scores, _ = network(torch.from_numpy(pcm), network.silent_state().expand(len(batch), -1))
+        for clip_scores in scores.numpy():
             keywords = range(2, network.shape.classes)  # after silence and unknown: see labels_for
             classifier = ClipClassifier(network.shape.classes, keywords, 0, 1000 * frame / SAMPLE_RATE_HZ)
-            classifier.push(one)
-            found.append(int(classifier.scores.argmax()))
-    return found
+            classifier.push(clip_scores)
+            classes.append(int(classifier.scores.argmax()))
+    return classes
 
 
 def validation_clips(
     corpus: Corpus, labels: tuple[str, ...]
-) -> tuple[list[np.ndarray[Any, np.dtype[np.float32]]], np.ndarray[Any, Any]]:
-    """Return the validation clips with their classes, and as much noise as an average class has clips."""
+) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
+    """Return the validation clips and their classes [n].
+
+    They are followed by pieces of noise, class silence, as many as a class has clips on average.
+    """
     index = {label: i for i, label in enumerate(labels)}
     words = corpus.select("clip", "validation")
     clips = [corpus.samples(w) for w in words]
@@ -53,4 +60,4 @@ def validation_clips(
             corpus.samples(replace(noise, start=noise.start + cut, length=min(SAMPLE_RATE_HZ, noise.length)))
         )
         classes.append(index[SILENCE])
-    return clips, np.array(classes)
+    return clips, np.array(classes, np.int64)

@@ -1,1 +1,1 @@
-"""Reports: tables, pages, and the model card."""
+"""Reports: tables, HTML pages, and the model card."""

@@ -1,4 +1,4 @@
-"""The figures of a model card: the part between its two marks, written from an evaluation's document."""
+"""The model card: the part between two marker comments is generated from an evaluation."""
 
 from __future__ import annotations
 
@@ -23,37 +23,39 @@ _PUBLISHED = (
 
 
 def update_card(path: Path, document: dict[str, Any]) -> None:
-    """Write the figures of an evaluation into the model card, between its marks.
+    """Replace the part of the model card between its markers by the results of an evaluation.
 
-    Raises ExportError for a card without the marks.
+    Raises ExportError for a card without the markers.
     """
     text = path.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ExportError(f"{path} lacks the lines that its figures go between: {BEGIN} and {END}")
-    path.write_text(f"{before}{BEGIN}\n\n{_figures(document)}\n\n{END}{after}")
+        raise ExportError(
+            f"{path} has no markers for the results of an evaluation: add the lines {BEGIN} and {END}"
+        )
+    path.write_text(f"{before}{BEGIN}\n\n{_results(document)}\n\n{END}{after}")
 
 
 def new_card(metadata: ModelMetadata, document: dict[str, Any]) -> str:
-    """Return the model card of a model that has none, from what its file and its evaluation say."""
+    """Return a model card for a model that has none, from its metadata and its evaluation."""
     words = ", ".join(f"*{name}*" for name in metadata.keyword_names)
     sources = "\n".join(f"- {s.name}: {s.license}; {s.attribution}" for s in metadata.training.sources)
     return (
         f"# Model card: `{metadata.name}` {metadata.version}\n\n"
-        f"Listens for {words} in PCM at {metadata.sample_rate_hz} Hz; each score looks back on "
-        f"{metadata.receptive_field_ms / 1000:.2f} s of audio. Every detection waits "
-        f"{metadata.detector.hold_ms:.0f} ms after its score's peak to see whether a higher one follows.\n\n"
+        f"Detects {words} in PCM at {metadata.sample_rate_hz} Hz. The receptive field of a score is "
+        f"{metadata.receptive_field_ms / 1000:.2f} s. A detection is sent {metadata.detector.hold_ms:.0f} ms "
+        "after the peak of its score (peak hold), in case a higher peak follows.\n\n"
         f"Trained by the code at commit `{metadata.training.commit}` on:\n\n{sources}\n\n"
-        f"## How well it hears\n\n{BEGIN}\n\n{_figures(document)}\n\n{END}\n"
+        f"## Accuracy\n\n{BEGIN}\n\n{_results(document)}\n\n{END}\n"
     )
 
 
-def _figures(document: dict[str, Any]) -> str:
+def _results(document: dict[str, Any]) -> str:
     data = document["data"]
-    figures = Table(
-        "Every figure by its name, as it is in the model file",
-        ("figure", "value"),
+    metrics = Table(
+        "Metrics in the model file",
+        ("metric", "value"),
         tuple((f"`{name}`", f"{value:g}") for name, value in document["figures"].items()),
     )
     parts = [
@@ -62,19 +64,19 @@ def _figures(document: dict[str, Any]) -> str:
         *(table.markdown() for table in tables_of(document)),
     ]
     if "12" in document.get("clips", {}):
-        parts.append(_beside_published(document).markdown())
-    return "\n\n".join((*parts, figures.markdown()))
+        parts.append(_published_comparison(document).markdown())
+    return "\n\n".join((*parts, metrics.markdown()))
 
 
-def _beside_published(document: dict[str, Any]) -> Table:
+def _published_comparison(document: dict[str, Any]) -> Table:
     ours = document["clips"]["12"]
     rows = (
-        (f"{document['model']} {document['version']}, here", "", f"{ours['accuracy']:.1%}", "yes"),
+        (f"{document['model']} {document['version']}", "", f"{ours['accuracy']:.1%}", "yes"),
         *_PUBLISHED,
     )
     note = (
-        f"Not the same test: the published ones are on version 2's test set, after training on all of its "
-        f"training data; ours is on {ours['clips']} clips of other speakers, and {ours['note']}"
+        "the tests differ: the published results are on the test set of version 2, after training on all of "
+        f"its training data; this one is on {ours['clips']} clips of other speakers, {ours['note']}"
     )
-    header = ("12-class accuracy", "parameters", "right", "streams exactly")
-    return Table("Beside the published figures", header, rows, note)
+    header = ("model", "parameters", "12-class accuracy", "exact streaming")
+    return Table("Comparison with published results", header, rows, note)

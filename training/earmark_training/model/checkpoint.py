@@ -1,0 +1,92 @@
+"""Checkpoints: the file from which a training run is resumed, and from which its network is exported."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from earmark_training.data.examples import Mix
+from earmark_training.errors import RecipeError
+from earmark_training.model.learner import Learner
+from earmark_training.model.network import Network
+from earmark_training.model.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from earmark_training.model.network import Shape
+
+CHECKPOINT = "checkpoint.pt"
+
+History = list[dict[str, float]]
+"""The loss and the validation accuracy of each completed epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedNetwork:
+    """The result of a run: the averaged network, its recipe, and the commit of the code that trained it."""
+
+    network: Network
+    recipe: Recipe
+    commit: str
+
+
+def save(path: Path, learner: Learner, recipe: Recipe, history: History, commit: str) -> None:
+    """Write a checkpoint, replacing an older one atomically."""
+    state = {
+        "recipe": asdict(recipe),
+        "network": learner.network.state_dict(),
+        "average": learner.average.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "history": history,
+        "commit": commit,
+    }
+    new = path.with_name(path.name + ".new")
+    torch.save(state, new)
+    os.replace(new, path)
+
+
+def resume(path: Path, recipe: Recipe) -> tuple[Learner, History]:
+    """Return the learner and the history of a checkpoint."""
+    state = torch.load(path, weights_only=True)
+    history = cast("History", state["history"])
+    learner = Learner(recipe, _shape_after(recipe, history))
+    learner.network.load_state_dict(state["network"])
+    learner.average.load_state_dict(state["average"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    return learner, history
+
+
+def check_recipe(path: Path, recipe: Recipe) -> None:
+    """Raise RecipeError if a checkpoint was trained with another recipe."""
+    if torch.load(path, weights_only=True)["recipe"] != asdict(recipe):
+        raise RecipeError(
+            f"{path} was trained with another recipe: choose another --out, or delete it to start over"
+        )
+
+
+def load_trained(path: Path) -> TrainedNetwork:
+    """Load the trained network of a run, from its checkpoint or its folder.
+
+    Raises RecipeError for a file that is not a checkpoint of this version.
+    """
+    path = path / CHECKPOINT if path.is_dir() else path
+    try:
+        state = torch.load(path, weights_only=True)
+        recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
+        network = Network(_shape_after(recipe, state["history"]))
+        network.load_state_dict(state["average"])
+    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
+        raise RecipeError(
+            f"{path} is not a checkpoint that this version of Earmark has written: train again"
+        ) from error
+    return TrainedNetwork(network.eval(), recipe, state["commit"])
+
+
+def _shape_after(recipe: Recipe, history: History) -> Shape:
+    """Return the network's shape in the last epoch of the history."""
+    return recipe.shape_in(recipe.cycle(len(history) - 1)[0])
