@@ -1,4 +1,4 @@
-"""The workflows and the training pipeline, held to what they call and to the page that tells of them."""
+"""The workflows and the training pipeline agree with the code that they run and with docs/pipelines.md."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ def section(name: str) -> str:
     return re.split(r"^## ", PAGE.split(f"\n## `{name.removesuffix('.yml')}`\n")[1], flags=re.MULTILINE)[0]
 
 
-def test_the_page_tells_of_every_workflow_and_of_no_other():
+def test_the_page_describes_exactly_the_workflows():
     assert {f"{name}.yml" for name in re.findall(r"^## `(.+)`$", PAGE, re.MULTILINE)} == set(WORKFLOWS)
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_the_page_names_what_a_workflow_leaves_and_takes(name: str):
+def test_the_page_names_the_artifacts_and_inputs_of_a_workflow(name: str):
     workflow, text = WORKFLOWS[name], section(name)
-    left = {step["with"]["name"] for step in steps(workflow) if "upload-artifact" in step.get("uses", "")}
-    assert set(re.findall(r"artifact\s+`(\w+)`", text)) == left
+    artifacts = {
+        step["with"]["name"] for step in steps(workflow) if "upload-artifact" in step.get("uses", "")
+    }
+    assert set(re.findall(r"artifact\s+`(\w+)`", text)) == artifacts
     # YAML 1.1 reads the key `on` as true.
     inputs = {one for trigger in workflow[True].values() for one in (trigger or {}).get("inputs", ())}
     assert set(re.findall(r"input\s+`(\w+)`", text)) == inputs
 
 
-def test_the_page_names_every_variable_and_secret_and_no_other():
+def test_the_page_names_exactly_the_variables_and_secrets():
     used = {
         name
         for path in (ROOT / ".github/workflows").glob("*.yml")
@@ -51,7 +53,7 @@ def test_the_page_names_every_variable_and_secret_and_no_other():
     assert set(re.findall(r"^\| (?:variable|secret) `(\w+)`", PAGE, re.MULTILINE)) == used - {"GITHUB_TOKEN"}
 
 
-def test_workflows_and_the_page_run_only_targets_and_scripts_that_exist():
+def test_the_targets_and_scripts_of_the_workflows_and_the_page_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     texts = [
         PAGE,

@@ -1,5 +1,3 @@
-"""Processes that work for another end with it, also where that is killed."""
-
 from __future__ import annotations
 
 import os
@@ -31,7 +29,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_end_with_a_parent_that_is_killed(method: str, tmp_path: Path):
+def test_workers_end_when_their_parent_is_killed(method: str, tmp_path: Path):
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     command = [sys.executable, str(script), method]
@@ -41,7 +39,7 @@ def test_workers_end_with_a_parent_that_is_killed(method: str, tmp_path: Path):
             assert process.stdout.readline() == b"working\n"
         process.kill()
         try:
-            # Its output, which the workers have too, ends when the last of them does.
+            # The workers share its standard output, which ends when the last of them ends.
             assert process.communicate(timeout=60)[0] == b""
         finally:
             with suppress(ProcessLookupError):

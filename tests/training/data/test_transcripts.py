@@ -1,5 +1,3 @@
-"""Where a transcript's words are expected."""
-
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +8,7 @@ RATE = 16_000
 
 
 def speech(*seconds: tuple[float, bool]) -> np.ndarray:
-    """Noise that is loud where somebody speaks."""
+    """Return noise that is loud in the parts with speech, and quiet in the others."""
     rng = np.random.default_rng(0)
     pieces = [rng.normal(0, 0.1 if loud else 1e-4, int(s * RATE)) for s, loud in seconds]
     return np.concatenate(pieces).astype(np.float32)
@@ -34,12 +32,12 @@ def test_a_pause_belongs_to_no_word():
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(100, np.float32)])
-def test_too_short_audio_says_nothing_of_places(samples: np.ndarray):
+def test_in_audio_without_speech_a_word_may_be_anywhere(samples: np.ndarray):
     assert [(w.start, w.end) for w in place_words(samples, "yes no")] == [(0, len(samples))] * 2
     assert place_words(samples, "") == ()
 
 
-def test_a_keyword_is_excused_where_it_or_its_homophone_is_said():
+def test_a_keyword_is_spoken_at_the_place_of_its_word_or_of_a_homophone():
     words = place_words(speech((10.0, True)), "i know that it was wrong and someone said forty")
     (know,) = (w for w in words if w.text == "know")
     middle = (know.start + know.end) / 2

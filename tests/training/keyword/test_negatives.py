@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import soundfile
+from earmark_training.keyword.negatives import contains_keyword, find_negatives
+from earmark_training.keyword.recordings import RecordingsError
+from support.synthetic_words import BANANA, RATE, say, write_speech
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a computer", True),
+        ("THE COMPUTER'S KEYS", True),
+        ("two computers", True),
+        ("computing", False),
+        ("microcomputer", False),
+        ("", False),
+    ],
+)
+def test_a_transcript_contains_the_keyword_as_a_word_or_the_start_of_one(text: str, expected: bool):
+    assert contains_keyword(text, "computer") == expected
+
+
+def test_a_transcript_contains_a_phrase_as_a_whole():
+    assert contains_keyword("oh smart mirror, tell me", "Smart Mirror")
+    assert not contains_keyword("a smart and new mirror", "smart mirror")
+
+
+def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
+    folder = write_speech(tmp_path / "speech", 3, 4)
+    soundfile.write(folder / "radio.wav", say(BANANA, 1, 1), RATE)
+    listing = folder / "2" / "1" / "2-1.trans.txt"
+    listing.write_text("\n" + listing.read_text() + "\n\n")  # empty lines are not utterances
+    negatives = find_negatives([folder], "computer", seed=1)
+    assert negatives.left_out == 3
+    assert len(negatives.files) == 3 * 3 + 1
+    assert {f.speaker for f in negatives.files if f.text} == {"0", "1", "2"}
+
+
+def test_a_folder_without_audio_is_rejected(tmp_path: Path):
+    (tmp_path / "readme.txt").write_text("nothing here")
+    with pytest.raises(RecordingsError, match="contains no readable audio"):
+        find_negatives([tmp_path], "computer", seed=1)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path):
+    (tmp_path / "bad.wav").write_text("no audio")
+    with pytest.raises(RecordingsError, match=r"bad.wav cannot be read: convert it"):
+        find_negatives([tmp_path], "computer", seed=1)

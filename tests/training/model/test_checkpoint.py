@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from earmark_training.errors import RecipeError
+from earmark_training.model.checkpoint import CHECKPOINT, load_trained
+from support.tiny_training import RECIPE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_checkpoint_is_loaded_from_its_file_or_its_folder(run: Path):
+    assert load_trained(run).recipe == load_trained(run / CHECKPOINT).recipe == RECIPE
+
+
+def test_a_file_that_is_not_a_checkpoint_or_an_older_one_is_rejected(run: Path, tmp_path: Path):
+    state = torch.load(run / CHECKPOINT, weights_only=True)
+    torch.save(state | {"recipe": state["recipe"] | {"epochs": 8}}, tmp_path / "older.pt")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    (tmp_path / "empty.pt").touch()
+    for name in ("older.pt", "text.pt", "empty.pt"):
+        with pytest.raises(RecipeError, match=f"{name} is not a checkpoint"):
+            load_trained(tmp_path / name)

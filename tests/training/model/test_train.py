@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from earmark_training.errors import RecipeError
+from earmark_training.model.checkpoint import load_trained
+from earmark_training.model.train import train
+from support.tiny_training import RECIPE
+
+if TYPE_CHECKING:
+    from earmark_training.data.corpus import Corpus
+
+TESTS = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+from pathlib import Path
+from earmark_training.data.corpus import Corpus
+from earmark_training.model.train import train
+from support.tiny_training import RECIPE, use_few_synthetic_sounds
+
+if __name__ == "__main__":
+    use_few_synthetic_sounds()
+    train(Corpus(Path(sys.argv[1])), RECIPE, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.usefixtures("caches")
+def test_training_without_clips_of_a_keyword_is_rejected(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(RecipeError, match="no training clips of: stop"):
+        train(corpus, replace(RECIPE, keywords=("yes", "stop")), tmp_path)
+
+
+def test_a_run_writes_its_log_its_metrics_and_its_curves(run: Path):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["epochs"] == len(metrics["history"]) == RECIPE.epochs
+    assert metrics["validation_accuracy"] > 0.7  # an unknown word as short as a sweep may pass for silence
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert f"epoch {RECIPE.epochs} loss" in (run / "train.log").read_text()
+
+
+def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: Path, tmp_path: Path):
+    script, out = tmp_path / "training.py", tmp_path / "killed"
+    script.write_text(PROGRAM)
+    log = out / "train.log"
+    paths = os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))
+    with subprocess.Popen(
+        [sys.executable, str(script), str(corpus.folder), str(out)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+    ) as process:
+        while not (log.is_file() and "epoch 2 loss" in log.read_text()):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        # Its processes share its standard error, which ends when the last of them ends.
+        process.communicate(timeout=60)
+    assert f"epoch {RECIPE.epochs} loss" not in log.read_text()
+    train(corpus, RECIPE, out)
+    uninterrupted, resumed = load_trained(run).network, load_trained(out).network
+    for name, value in uninterrupted.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-6, rtol=1e-5, msg=name)
+    with pytest.raises(RecipeError, match="another recipe"):
+        train(corpus, replace(RECIPE, seed=9), out)
