@@ -204,16 +204,32 @@ class Detector:
             self._frame += 1
         return detections
 
-    def is_constant(self, scores: Float32Array) -> bool:
-        """Return whether all frames of scores, [frames, classes], are equal and reach no threshold."""
-        return bool((scores == scores[0]).all() and not (scores >= self._thresholds).any())
+    def reaches_threshold(self, scores: Float32Array) -> bool:
+        """Return whether any of the scores, [frames, classes], reaches its threshold."""
+        return bool((scores >= self._thresholds).any())
 
-    def skip(self, frame_count: int) -> list[Detection]:
-        """Process frames in which no score reaches its threshold; return the detections."""
-        candidate, self._frame = self._candidate, self._frame + frame_count
-        if candidate is None or self._frame <= candidate.frame + self._hold_frames:
-            return []
-        return [self._decide(candidate)]
+    def push_constant(self, scores: Float32Array, frame_count: int) -> list[Detection]:
+        """Process equal frames with these scores, [classes]; return the detections.
+
+        The result is that of `push`, but the cost depends on the number of detections only.
+        """
+        hits = scores >= self._thresholds  # [classes]
+        detections = []
+        end = self._frame + frame_count
+        while self._frame < end:
+            self._update_candidate(scores, hits)
+            candidate = self._candidate
+            # Nothing changes before the candidate is decided, or a refractory period ends.
+            next_frame = end
+            if candidate is not None:
+                next_frame = min(next_frame, candidate.frame + self._hold_frames)
+                if next_frame <= self._frame:
+                    detections.append(self._decide(candidate))
+            for index in np.flatnonzero(hits).tolist():
+                if self._blocked.get(index, 0) > self._frame:
+                    next_frame = min(next_frame, self._blocked[index])
+            self._frame = max(next_frame, self._frame + 1)
+        return detections
 
     def flush(self) -> list[Detection]:
         """Return the detection of the open candidate, if any, at the end of the stream."""

@@ -106,7 +106,7 @@ class Spotter:
                 scores, self._model_state = self.model.step(pcm[np.newaxis], self._model_state)
                 detections += stream.apply(scores[0])
             else:
-                detections += stream.skip(stream.quiet_steps)
+                detections += stream.skip(min(stream.quiet_steps, stream.skip_limit))
                 self._model_state = self.model.initial_states(1)
         return detections
 

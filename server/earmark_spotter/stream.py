@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from earmark_spotter.model import Float32Array, SpotterModel
 
-_MAX_BLOCK_STEPS = 50
-"""Steps for which scores of silence are generated at once."""
+_MAX_SKIP_S = 60
+"""Silence that is skipped at once where silence itself reaches a threshold, or its scores change."""
+
+_UNLIMITED = 1 << 62
 
 REPLAY_MARGIN_MS = 500
 """Audio replayed beyond the receptive field: the resampler's transient ends within 10 ms (measured)."""
@@ -101,9 +103,12 @@ class StreamState:
         self._settling_samples = -(-meta.receptive_field_samples // self._step_samples) * self._step_samples
         self._queue = SampleQueue(consumed_silence=self._settling_samples)
         self._consumed_samples = self._start_s * self._rate_hz  # from the start of the stream's audio
-        self._silence_scores = model.silence_scores
-        self.skips_freely = self._detector.is_constant(model.silence_scores)
-        """Whether `skip` costs the same for any number of steps: silence reaches no threshold."""
+        self._silence_scores = model.silence_scores  # [frames_per_step, classes]
+        self._silence_is_constant = bool((model.silence_scores == model.silence_scores[0]).all())
+        self.skip_limit = _UNLIMITED
+        """How many steps to `skip` at once at most, so that the cost and the detections are bounded."""
+        if not self._silence_is_constant or self._detector.reaches_threshold(model.silence_scores):
+            self.skip_limit = _MAX_SKIP_S * self._rate_hz // self._step_samples
         self._finishing = False
         self._end_frame: int | None = None
         self._finished = False
@@ -210,17 +215,12 @@ class StreamState:
 
         Raises ValueError for more than `quiet_steps`.
         """
+        if not self._silence_is_constant:
+            return self.apply(self.consume_silence(step_count))
+        self._drop_silence(step_count)
         frames = step_count * self._metadata.frames_per_step
-        if self.skips_freely:
-            self._drop_silence(step_count)
-            replayed = min(frames, max(0, self._detector.frame - self._next_frame))
-            return self._advance(frames, self._detector.skip(frames - replayed))
-        detections = []
-        while step_count:
-            block = min(step_count, _MAX_BLOCK_STEPS)
-            detections += self.apply(self.consume_silence(block))
-            step_count -= block
-        return detections
+        replayed = min(frames, max(0, self._detector.frame - self._next_frame))
+        return self._advance(frames, self._detector.push_constant(self._silence_scores[0], frames - replayed))
 
     def apply(self, scores: Float32Array) -> list[Detection]:
         """Process the scores, [frames, classes], of consumed steps; return the detections.

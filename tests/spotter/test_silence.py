@@ -208,13 +208,44 @@ def test_a_receptive_field_of_silence_leads_to_the_initial_state(
     assert np.array_equal(scores[0], np.tile(loaded.silence_scores, (steps, 1)))
 
 
-def test_a_detector_skips_to_the_same_state(tiny: SpotterModel) -> None:
-    active = resolve_settings(tiny.metadata)
-    quiet = tiny.silence_scores[:1]
-    peak = np.zeros_like(quiet)
-    peak[0, active[0].class_index] = 0.9
-    for count in range(1, 30):
-        skipping, pushing = Detector(tiny.metadata, active), Detector(tiny.metadata, active)
-        assert skipping.push(peak) == pushing.push(peak)
-        assert skipping.skip(count) == pushing.push(np.tile(quiet, (count, 1)))
-        assert skipping.snapshot() == pushing.snapshot()
+@settings(max_examples=150)
+@given(
+    before=st.lists(st.sampled_from(["low", "mid", "high", ""]), max_size=20),
+    thresholds=st.lists(st.sampled_from([1e-9, 0.2, 0.6]), min_size=3, max_size=3),
+    scores=st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.25005, 0.3]), min_size=3, max_size=3),
+    refractory_ms=st.lists(st.sampled_from([0, 100, 1000, 60_000]), min_size=3, max_size=3),
+    count=st.integers(1, 400),
+)
+def test_constant_scores_are_processed_at_once(
+    tiny: SpotterModel,
+    before: list[str],
+    thresholds: list[float],
+    scores: list[float],
+    refractory_ms: list[float],
+    count: int,
+) -> None:
+    names = tiny.metadata.keyword_names
+    active = resolve_settings(
+        tiny.metadata,
+        [
+            KeywordSetting(name, threshold, refractory)
+            for name, threshold, refractory in zip(names, thresholds, refractory_ms, strict=True)
+        ],
+    )
+    row = np.zeros(len(tiny.metadata.labels), np.float32)
+    row[[keyword.class_index for keyword in active]] = scores
+    at_once, one_by_one = Detector(tiny.metadata, active), Detector(tiny.metadata, active)
+    for name in before:
+        frame = np.zeros((1, len(row)), np.float32)
+        if name:
+            frame[0, tiny.metadata.labels.index(name)] = 0.9
+        assert at_once.push(frame) == one_by_one.push(frame)
+    assert at_once.push_constant(row, count) == one_by_one.push(np.tile(row, (count, 1)))
+    assert at_once.snapshot() == one_by_one.snapshot()
+
+
+def test_an_hour_of_silence_that_reaches_a_threshold_takes_little_time(tiny: SpotterModel) -> None:
+    spotter = Spotter(tiny, keywords=[KeywordSetting("low", threshold=1e-30, refractory_ms=60_000)])
+    begun_s = time.thread_time()
+    assert len(spotter.feed_silence(3600 * 16_000)) == 60
+    assert time.thread_time() - begun_s < 0.2  # frame by frame, it takes a second

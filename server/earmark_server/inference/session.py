@@ -171,9 +171,9 @@ class SpottingSession(_AudioSession):
         only the last one is made, so that the cost does not grow with the length of the silence.
         """
         steps = self._state.quiet_steps
-        if self._score_frames or not self._state.skips_freely:
+        if self._score_frames:
             return self.apply(self._state.consume_silence(min(steps, _MAX_QUIET_STEPS)))
-        events: list[Event] = list(self._state.skip(steps))
+        events: list[Event] = list(self._state.skip(min(steps, self._state.skip_limit)))
         frame = self._frame
         if frame >= self._next_progress:
             is_reported = self._ns(self._next_progress) <= self._state.received_ns

@@ -72,7 +72,7 @@ def test_each_model_has_its_own_pin(tiny_model_path: Path) -> None:
     model = (str(tiny_model_path),) * 2
     assert Settings(model=model, model_sha256=(OTHER, OTHER)).model_sha256 == (OTHER, OTHER)
     for wrong in ((OTHER,), (OTHER,) * 3):
-        with pytest.raises(SettingsError, match="once for each model, so 2 times"):
+        with pytest.raises(SettingsError, match="one value for each of 2 models"):
             Settings(model=model, model_sha256=wrong)
     with pytest.raises(SettingsError, match="64 hexadecimal digits, but is 'abc'"):
         Settings(model_sha256=("abc",))
