@@ -148,7 +148,7 @@ def test_a_rejected_call_has_a_status_and_a_cancelled_one_frees_its_slot(tiny_mo
         _wait(connections, lambda: rejected.status)
         assert rejected.status is not None
         assert rejected.status.code == 8
-        assert "1 streams are open" in rejected.status.message
+        assert "1 streams open" in rejected.status.message
         details = status_pb2.Status.FromString(rejected.status.details).details
         assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in details)
 
