@@ -43,11 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # These imports are heavy. Invalid settings are reported before them, and a supervisor does without them.
     from earmark_spotter import ModelError
 
-    from earmark_server.event_loop import read_on_one_thread, run
+    from earmark_server.event_loop import run
 
     # Otherwise gRPC writes a line of its own for every failed handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    read_on_one_thread()
     from earmark_server.server import StartError
 
     try:

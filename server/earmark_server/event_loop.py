@@ -1,24 +1,14 @@
-"""Runs the event loop, on uvloop where it is available, and configures how gRPC reads beside it."""
+"""Runs the event loop, on uvloop where it is available."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 Result = TypeVar("Result")
-
-
-def read_on_one_thread() -> None:
-    """Make gRPC read its connections on the one thread that serves the event loop.
-
-    Call this before gRPC is imported. By default gRPC passes each read through a pool of threads, which costs
-    half as much again (see benchmarks/README.md). A value in the environment takes precedence.
-    """
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:

@@ -95,8 +95,11 @@ class Server:
             interceptors=[each for each in interceptors if each is not None],
             options=(*options, *self._admission.connection_age.grpc_options),
         )
-        own_port = grpc_options.options(settings, shares_port=False)
-        self._health_grpc = grpc.aio.server(options=own_port) if settings.health_port else None
+        self._health_grpc = (
+            grpc.aio.server(options=grpc_options.health_port_options(settings))
+            if settings.health_port
+            else None
+        )
         self.port = 0
         """The port that the server listens on, once `start` has bound it."""
 

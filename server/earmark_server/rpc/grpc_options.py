@@ -7,15 +7,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from earmark_server.settings import Settings
 
-# Up to this size, a message that is too long is read and rejected with a reason of earmark.v1. gRPC itself
-# rejects a longer one by its header, with RESOURCE_EXHAUSTED, before it needs memory.
-_READ_BYTES = 128 * 1024 * 1024
+# A message that exceeds its limit by at most this much is read and rejected with a reason of earmark.v1. gRPC
+# itself rejects a longer one by its header, with RESOURCE_EXHAUSTED, before it needs memory.
+_EXCESS_BYTES = 64 * 1024
+
+# A health check states the name of a service, and a client that probes has nothing else to send.
+_MAX_HEALTH_MESSAGE_BYTES = 512
+
+# The bytes of one stream that a client may send before the server reads them, beside a message that is being
+# read. gRPC would otherwise adapt this window to the line: up to 19 MB for one fast stream. Over a line with
+# a round-trip time of 100 ms, a stream with this window transfers about 2 MB/s (docs/lab-notes/cost.md).
+_WINDOW_BYTES = 256 * 1024
 
 
 def options(settings: Settings, *, shares_port: bool) -> tuple[tuple[str, int], ...]:
-    """Return the options of a gRPC server; `shares_port` as for `Server`."""
+    """Return the options of the server's port; `shares_port` as for `Server`."""
+    return _options(settings, settings.max_message_bytes + _EXCESS_BYTES, shares_port=shares_port)
+
+
+def health_port_options(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """Return the options of the health port, which anybody may call."""
+    return _options(settings, _MAX_HEALTH_MESSAGE_BYTES, shares_port=False)
+
+
+def _options(settings: Settings, max_message_bytes: int, *, shares_port: bool) -> tuple[tuple[str, int], ...]:
     return (
-        ("grpc.max_receive_message_length", max(_READ_BYTES, settings.max_message_bytes + 1024)),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+        ("grpc.http2.bdp_probe", 0),
         # Otherwise two servers on one port would silently share it, each with half of the calls. Only workers
         # of one supervisor may.
         ("grpc.so_reuseport", int(shares_port)),
@@ -29,8 +48,8 @@ def options(settings: Settings, *, shares_port: bool) -> tuple[tuple[str, int], 
         # A client that has vanished without closing its connection is detected, and its streams end.
         ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_s)),
-        # The same for gRPC's own pings, which measure the bandwidth: while one waits for its answer, it
-        # counts as the keepalive ping, and its default timeout is a minute.
+        # The same for gRPC's own pings: while one waits for its answer, it counts as the keepalive ping, and
+        # its default timeout is a minute.
         ("grpc.http2.ping_timeout_ms", _milliseconds(settings.keepalive_timeout_s)),
         # Clients may ping too, with or without calls.
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_ping_interval_s)),

@@ -10,56 +10,16 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from grpc import StatusCode
+from support.raw_connection import connected
 from support.server_rig import DEADLINE_S, Rig, beside, chunks, collect, config, kinds, pcm, run, serving
 
 from benchmarks.loadgen import http2_frames
-from benchmarks.loadgen.load_client import METHOD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 ENHANCE_YOUR_CALM = 11
 CANCELLED = http2_frames.CANCEL.to_bytes(4, "big")
-
-
-class Raw:
-    """A connection that sends any bytes, and answers nothing by itself."""
-
-    def __init__(self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._headers = http2_frames.request_headers(address, METHOD)
-        self._reader, self._writer = reader, writer
-
-    async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def open_stream(self, number: int) -> bytes:
-        """Return the frame that opens a stream."""
-        return http2_frames.frame(http2_frames.HEADERS, http2_frames.END_HEADERS, number, self._headers)
-
-    async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
-        """Yield the types and payloads of frames until the server closes the connection."""
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                high, low, kind, _, _ = http2_frames.FRAME_HEAD.unpack(await self._reader.readexactly(9))
-                yield kind, await self._reader.readexactly(high << 8 | low)
-
-    async def wait_until_closed(self) -> None:
-        """Wait until the server has closed the connection."""
-        async with asyncio.timeout(DEADLINE_S):
-            async for _ in self.frames():
-                pass
-
-
-@contextlib.asynccontextmanager
-async def connected(rig: Rig) -> AsyncIterator[Raw]:
-    host, _, port = rig.address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        yield Raw(rig.address, reader, writer)
-    finally:
-        writer.close()
 
 
 async def wait_for_open_calls(count: int, rig: Rig) -> None:
@@ -72,7 +32,7 @@ async def wait_for_open_calls(count: int, rig: Rig) -> None:
 
 def test_a_client_that_pings_too_often_is_disconnected(tiny_model_path: Path) -> None:
     async def scenario() -> None:
-        async with serving(tiny_model_path) as rig, beside(rig), connected(rig) as raw:
+        async with serving(tiny_model_path) as rig, beside(rig), connected(rig.address) as raw:
             await raw.send(http2_frames.connection_preface())
             await raw.send(http2_frames.frame(http2_frames.PING, 0, 0, bytes(8)) * 10)
             async with asyncio.timeout(DEADLINE_S):
@@ -86,7 +46,7 @@ def test_a_client_that_pings_too_often_is_disconnected(tiny_model_path: Path) ->
 
 def test_a_client_that_pings_as_often_as_allowed_keeps_its_connection(tiny_model_path: Path) -> None:
     async def scenario() -> None:
-        async with serving(tiny_model_path, min_ping_interval_s=0.05) as rig, connected(rig) as raw:
+        async with serving(tiny_model_path, min_ping_interval_s=0.05) as rig, connected(rig.address) as raw:
             await raw.send(http2_frames.connection_preface())
             received = raw.frames()
             for _ in range(10):
@@ -109,7 +69,7 @@ def test_connections_that_do_not_complete_the_handshake_are_closed(
             beside(rig),
             contextlib.AsyncExitStack() as stack,
         ):
-            silent = [await stack.enter_async_context(connected(rig)) for _ in range(50)]
+            silent = [await stack.enter_async_context(connected(rig.address)) for _ in range(50)]
             for raw in silent:
                 await raw.send(sent)
             for raw in silent:
@@ -122,7 +82,7 @@ def test_a_flood_of_opened_and_reset_streams_leaves_nothing_behind(tiny_model_pa
     """CVE-2023-44487."""
 
     async def scenario() -> None:
-        async with serving(tiny_model_path) as rig, beside(rig), connected(rig) as raw:
+        async with serving(tiny_model_path) as rig, beside(rig), connected(rig.address) as raw:
             await raw.send(http2_frames.connection_preface())
             with contextlib.suppress(ConnectionError):
                 for first in range(1, 4000, 200):
@@ -141,7 +101,7 @@ def test_streams_of_a_vanished_client_end(tiny_model_path: Path) -> None:
 
     async def scenario() -> None:
         limits = {"keepalive_s": 1, "keepalive_timeout_s": 0.5}
-        async with serving(tiny_model_path, **limits) as rig, beside(rig), connected(rig) as raw:
+        async with serving(tiny_model_path, **limits) as rig, beside(rig), connected(rig.address) as raw:
             message = http2_frames.prefixed(config().SerializeToString())
             await raw.send(http2_frames.connection_preface())
             for number in (1, 3, 5):
@@ -162,5 +122,21 @@ def test_compressed_messages_are_rejected_before_decompression(tiny_model_path: 
                 call = rig.stub.Spot(bomb, compression=compression, timeout=DEADLINE_S)
                 assert await call.code() == StatusCode.UNIMPLEMENTED
             assert kinds(await collect(rig.stream(config(), *chunks(pcm()))))[-1] == "ended"
+
+    run(scenario)
+
+
+def test_a_stream_may_send_little_before_it_is_read(tiny_model_path: Path) -> None:
+    """The server announces its window in its settings; gRPC would let it grow to megabytes."""
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig, connected(rig.address) as raw:
+            await raw.send(http2_frames.connection_preface())
+            async with asyncio.timeout(DEADLINE_S):
+                async for kind, payload in raw.frames():
+                    if kind == http2_frames.SETTINGS:
+                        announced = dict(http2_frames.SETTING.iter_unpack(payload))
+                        assert announced[http2_frames.SET_WINDOW] <= 256 * 1024
+                        break
 
     run(scenario)

@@ -16,8 +16,11 @@ from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.certificates import Authority
 from support.ports import free_port
+from support.raw_connection import connected
 from support.server_command import Process
 from support.server_rig import DEADLINE_S, config, open_channel, run, serving
+
+from benchmarks.loadgen import http2_frames
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +67,28 @@ def test_the_health_port_serves_only_health(tiny_model_path: Path) -> None:
             with pytest.raises(AioRpcError) as caught:
                 await stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
             assert caught.value.code() == StatusCode.UNIMPLEMENTED
+
+    run(scenario)
+
+
+def test_the_health_port_rejects_long_messages_by_their_header(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        address = f"127.0.0.1:{port}"
+        async with (
+            serving(tiny_model_path, health_port=port),
+            connected(address, "/grpc.health.v1.Health/Check") as raw,
+        ):
+            await raw.send(
+                http2_frames.connection_preface()
+                + raw.open_stream(1)
+                + http2_frames.frame(http2_frames.DATA, 0, 1, b"\0" + (100_000).to_bytes(4, "big"))
+            )
+            async with asyncio.timeout(DEADLINE_S):
+                async for kind, _ in raw.frames():
+                    if kind == http2_frames.HEADERS:
+                        break
+            assert await check(port) == SERVING
 
     run(scenario)
 
