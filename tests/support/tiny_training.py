@@ -22,8 +22,8 @@ RECIPE = Recipe(
     kernels=(5, 5, 3),
     strides=(1, 2, 1),
     late_blocks=1,
-    cycles=(5, 3),
-    steps_per_epoch=50,
+    cycles=(4, 2),
+    steps_per_epoch=40,
     learning_rate=1e-2,
     warmup_steps=10,
     ema_decay=0.95,
@@ -44,7 +44,7 @@ RECIPE = Recipe(
 BASE_SHAPE = Shape(4, channels=32, kernels=(5, 5, 5, 5), strides=(1, 2, 1, 1))
 # The body is untrained, so it has the learning rate of the head.
 FINE_TUNE_RECIPE = FineTuneRecipe(
-    steps=150,
+    steps=100,
     learning_rate=1e-2,
     body_rate=1.0,
     warmup_steps=5,

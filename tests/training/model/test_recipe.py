@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from support.tiny_training import RECIPE
+from earmark_training.model.recipe import Recipe
 
 
 def test_every_epoch_is_in_its_cycle():
+    recipe = Recipe(cycles=(5, 3))
     first, last = (0, range(5)), (1, range(5, 8))
-    assert [RECIPE.cycle(epoch) for epoch in range(RECIPE.epochs)] == [first] * 5 + [last] * 3
+    assert [recipe.cycle(epoch) for epoch in range(recipe.epochs)] == [first] * 5 + [last] * 3
