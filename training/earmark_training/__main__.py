@@ -29,16 +29,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="earmark-train",
         description="Train a keyword-spotting model, from recordings to the file that earmark-server serves.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in _COMMANDS.items():
-        subparser = subparsers.add_parser(
-            name,
-            help=command.SUMMARY,
-            description=command.SUMMARY,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        subparser = subparsers.add_parser(name, help=command.SUMMARY, description=command.SUMMARY)
         command.add_arguments(subparser)
     return parser
 

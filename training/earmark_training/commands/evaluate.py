@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import argparse
 
 SUMMARY = (
-    "Measure a model file as it is served: classification accuracy on clips, recall in streams at several "
-    "SNRs, false alarms in read speech and in sounds without speech. It uses the validation speakers of the "
-    "prepared corpus, or the folders that you name."
+    "Measure a model file as it is served: classification accuracy, recall at several SNRs, false alarms."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file to measure")
-    add_corpus_option(parser, "folder of the prepared corpus; ignored with --clips or --speech")
+    add_corpus_option(
+        parser, "prepared corpus, whose validation speakers are used without --clips and --speech"
+    )
     parser.add_argument(
         "--clips",
         type=Path,
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=("validation", "testing"),
-        help="which clips in DIR to use; by default the testing split if there is one, else validation",
+        help="which clips in DIR to use (default: testing if there are any, else validation)",
     )
     parser.add_argument(
         "--speech",
@@ -43,14 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="count false alarms in all of this read speech, in LibriSpeech's layout; repeatable",
     )
     parser.add_argument(
-        "--seed", type=int, default=7, metavar="N", help="random seed of the streams made from the clips"
+        "--seed",
+        type=int,
+        default=7,
+        metavar="N",
+        help="random seed of the streams made from the clips (default: %(default)s)",
     )
     parser.add_argument(
         "--fa-per-hour",
         type=float,
         default=2.0,
         metavar="N",
-        help="operating point, in false alarms per hour, of the cross-validation between speakers",
+        help="operating point, in false alarms per hour, of the cross-validation between speakers "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--out",

@@ -18,17 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_corpus_option(parser, "folder of the prepared corpus")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that `earmark-train train` wrote")
     parser.add_argument(
-        "--out", type=Path, default=Path("model.onnx"), metavar="FILE", help="model file to write"
+        "--out",
+        type=Path,
+        default=Path("model.onnx"),
+        metavar="FILE",
+        help="model file to write (default: %(default)s)",
     )
-    parser.add_argument("--name", default="earmark-en", help="name of the model")
-    parser.add_argument("--version", default="1.0.0", help="version of the model")
+    parser.add_argument("--name", default="earmark-en", help="name of the model (default: %(default)s)")
+    parser.add_argument("--version", default="1.0.0", help="version of the model (default: %(default)s)")
     parser.add_argument(
         "--fa-per-hour",
         type=float,
         default=2.0,
         metavar="N",
         help="maximum false alarms per hour of read speech, all keywords together, used to choose the "
-        "thresholds",
+        "thresholds (default: %(default)s)",
     )
 
 

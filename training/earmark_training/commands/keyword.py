@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="DIR",
         help="recordings of the keyword, one utterance per file, by several people (WAV, FLAC, Ogg, MP3, …); "
-        "some tens or more",
+        "at least 8, better 100 or more",
     )
     parser.add_argument(
         "--negatives",
@@ -41,17 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "festival): improves a model made from about ten recordings, makes one from thirty or more worse",
     )
     parser.add_argument(
-        "--language", default="en", metavar="CODE", help="language of the synthesizers, such as en, de, fr-fr"
+        "--language",
+        default="en",
+        metavar="CODE",
+        help="language of the synthesizers, such as en, de, fr-fr (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="model file to write (default: WORD.onnx)")
     parser.add_argument("--name", help="name of the model (default: the keyword)")
-    parser.add_argument("--version", default="1.0.0", help="version of the model")
+    parser.add_argument("--version", default="1.0.0", help="version of the model (default: %(default)s)")
     parser.add_argument(
         "--fa-per-hour",
         type=float,
         default=0.5,
         metavar="N",
-        help="false alarms per hour of speech that the threshold is chosen for",
+        help="false alarms per hour of speech that the threshold is chosen for (default: %(default)s)",
     )
     parser.add_argument(
         "--one-voice",
@@ -59,9 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="accept recordings of one voice: the model is for the person who made them",
     )
     parser.add_argument("--quick", action="store_true", help="skip the measurement of the miss rate")
-    parser.add_argument("--base", type=Path, metavar="FILE", help="fine-tune this model instead")
     parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="random seed; the same seed makes the same model"
+        "--base", type=Path, metavar="FILE", help="model to fine-tune (default: the bundled one)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        metavar="N",
+        help="random seed; the same seed makes the same model (default: %(default)s)",
     )
 
 

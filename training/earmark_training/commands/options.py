@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 def add_corpus_option(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add `--corpus`, the folder of the prepared data."""
-    parser.add_argument("--corpus", type=Path, default=Path("data/corpus"), metavar="DIR", help=help_text)
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        default=Path("data/corpus"),
+        metavar="DIR",
+        help=f"{help_text} (default: %(default)s)",
+    )
 
 
 def print_metrics(metrics: Iterable[Metric]) -> None:

@@ -20,9 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("runs/default"),
         metavar="DIR",
-        help="folder to write the checkpoint, the log and the learning curves to",
+        help="folder to write the checkpoint, the log and the learning curves to (default: %(default)s)",
     )
-    parser.add_argument("--preset", choices=("default", "quick"), default="default", help="training recipe")
+    parser.add_argument(
+        "--preset",
+        choices=("default", "quick"),
+        default="default",
+        help="training recipe (default: %(default)s)",
+    )
     parser.add_argument(
         "--epochs",
         type=_epochs_per_cycle,

@@ -19,6 +19,7 @@ from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from multiprocessing.sharedctypes import Synchronized
 
     from earmark_spotter.metadata import ModelMetadata
     from numpy.typing import NDArray
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from earmark_training.model.network import Network
 
 _POLL_S = 0.2
-_counter: Any = None  # in a worker process: the shared number of batches that all workers have completed
+_counter: Synchronized[int] | None = None  # in a worker: the batches that all workers have completed
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Callable[..., Any] = tqdm
         return [future.result() for future in futures]
 
 
-def _start_worker(counter: Any) -> None:
+def _start_worker(counter: Synchronized[int]) -> None:
     global _counter  # noqa: PLW0603  (the only way to pass a shared value to the workers of a pool)
     _counter = counter
     end_with_parent()

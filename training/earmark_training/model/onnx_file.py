@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from earmark_spotter.metadata import ModelMetadata
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def _shared_weights(network: Network, graph: onnx.ModelProto) -> dict[str, str |
     return shared
 
 
-def _trainable_layout(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _trainable_layout(array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return a weight of the graph, where a pointwise one is a transposed image kernel, as it is trained."""
     if array.ndim == 4 and len(shape) == 2:
         array = array.transpose(3, 2, 1, 0)  # (taps, 1, inputs, outputs)
@@ -130,7 +131,7 @@ def _trainable_layout(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np
 
 def pack(
     graph: onnx.ModelProto,
-    state: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    state: NDArray[np.float32],
     metadata: ModelMetadata,
     out: Path | None = None,
 ) -> SpotterModel:
@@ -163,9 +164,7 @@ def pack(
 
 
 @torch.no_grad()
-def check_streaming(
-    network: Network, model: SpotterModel, pieces: Sequence[np.ndarray[Any, np.dtype[np.float32]]]
-) -> None:
+def check_streaming(network: Network, model: SpotterModel, pieces: Sequence[NDArray[np.float32]]) -> None:
     """Compare the scores of audio streamed in steps of random length with those of torch in one pass.
 
     Raises ExportError if they differ by more than TOLERANCE.
