@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file to measure")
     add_corpus_option(
-        parser, "prepared corpus, whose validation speakers are used without --clips and --speech"
+        parser, "prepared corpus; without --clips and --speech, its validation speakers are used"
     )
     parser.add_argument(
         "--clips",
