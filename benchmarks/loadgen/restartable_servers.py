@@ -55,6 +55,7 @@ class RestartableServer:
         self._log = log
         self._command = [sys.executable, "-m", "earmark_server", "--host", "127.0.0.1"]
         self._command += ["--port", str(self.port), "--max-streams", str(max_streams)]
+        self._command += ["--max-streams-per-client", "0"]
         if model_path is not None:
             self._command += ["--model", str(model_path)]
         self._process: subprocess.Popen[bytes] | None = None

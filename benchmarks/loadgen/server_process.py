@@ -42,7 +42,8 @@ def running_server(
     """
     command = [] if core is None else ["taskset", "--cpu-list", str(core)]
     command += [sys.executable, "-m", "earmark_server", "--host", "127.0.0.1", "--port", "0"]
-    command += ["--max-streams", str(max_streams), "--log-format", "json", "--log-level", "info", *settings]
+    command += ["--max-streams", str(max_streams), "--max-streams-per-client", "0"]
+    command += ["--log-format", "json", "--log-level", "info", *settings]
     if model_path is not None:
         command += ["--model", str(model_path)]
     # In a session of its own, the server does not receive Ctrl-C. The benchmark stops it.

@@ -20,9 +20,10 @@ from earmark_server.reload import BadFileError
 from earmark_server.rpc import grpc_options
 from earmark_server.rpc.admission import Admission
 from earmark_server.rpc.authentication import Authentication
-from earmark_server.rpc.call import CallKind
-from earmark_server.rpc.handlers import register_reflection, register_service
+from earmark_server.rpc.handlers import register_service
 from earmark_server.rpc.health import Health
+from earmark_server.rpc.lookup_requests import LookupRequests
+from earmark_server.rpc.reflection import Reflection
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
 from earmark_server.setting_declaration import SettingsError
 from earmark_server.status import CallError
@@ -65,14 +66,14 @@ class Server:
             )
         self._settings = settings
         self._shares_port = shares_port
-        self._health = Health()
         self._tracing = _tracing() if settings.traces else None
         self._admission = Admission(settings, self._tracing)
-        self._service = KeywordSpottingService(settings, self._admission)
+        lookups = LookupRequests(settings)
+        self._health = Health(self._admission, lookups)
+        self._service = KeywordSpottingService(settings, self._admission, lookups)
         self._engine: Engine | None = None
         self._owns_process = owns_process
         self._watchdog: Watchdog | None = None
-        self._health_change: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         try:
             self._certificates = _certificates(settings)
@@ -111,12 +112,12 @@ class Server:
         """
         started_s = time.perf_counter()
         self._bind()
-        await self._health.register(self._grpc)
+        self._health.register(self._grpc)
         if self._health_grpc is not None:
-            await self._health.register(self._health_grpc)
+            self._health.register(self._health_grpc)
             await self._health_grpc.start()
         if self._settings.reflection:
-            register_reflection(self._grpc)
+            Reflection(self._settings, self._admission).register(self._grpc)
         register_service(self._grpc, self._service, self._settings)
         await self._grpc.start()
         log(
@@ -151,7 +152,7 @@ class Server:
         for reloadable in (self._certificates, self._authentication):
             if reloadable is not None:
                 self._reloading.append(asyncio.create_task(reloadable.reload_forever()))
-        await self._health.set_serving(True)
+        self._health.set_serving(True)
         log(
             _LOGGER,
             logging.INFO,
@@ -164,7 +165,7 @@ class Server:
     async def drain(self) -> None:
         """Turn NOT_SERVING, notify open streams, wait for them for the grace period, end them, and stop."""
         log(_LOGGER, logging.INFO, "draining", calls=len(self._admission.open_calls))
-        await self._health.drain()
+        self._health.drain()
         self._admission.drain()
         for call in self._admission.open_calls:
             call.notify_draining()
@@ -182,7 +183,7 @@ class Server:
             self._watchdog.stop()
         for task in self._reloading:
             task.cancel()
-        await self._health.drain()
+        self._health.drain()
         self._admission.drain()
         await self._stop_grpc(grace_s)
         if self._engine is not None:
@@ -249,9 +250,9 @@ class Server:
         if not is_healthy:
             message = "Inference has stalled on this server. Resume on another one."
             for call in self._admission.open_calls:
-                if call.kind is not CallKind.LOOKUP:
+                if call.kind.needs_inference:
                     call.end(CallError("ENGINE_STALLED", message))
-        self._health_change = asyncio.create_task(self._health.set_serving(is_healthy))
+        self._health.set_serving(is_healthy)
 
 
 def _certificates(settings: Settings) -> Certificates | None:

@@ -85,10 +85,10 @@ class Settings:
         high=100_000,
     )
     max_streams_per_client: int = setting(
-        0,
+        250,
         "open streams of one client on one worker, above which new ones are rejected with TOO_MANY_STREAMS. "
         "A client is a credential, or without credentials an address (in IPv6 a /64 network). 0: no limit. "
-        "Keep it 0 behind a proxy, where all clients have the proxy's address",
+        "Set it to 0 behind a proxy, where all clients without credentials have the proxy's address",
         low=0,
         high=100_000,
     )
@@ -116,6 +116,13 @@ class Settings:
     max_message_bytes: int = setting(
         16 * 1024 * 1024,
         "longest message that is accepted, and so the longest recording for Spot and Classify",
+        unit="bytes",
+        low=1024,
+        high=1 << 30,
+    )
+    max_stream_message_bytes: int = setting(
+        1024 * 1024,
+        "longest message of a stream that is accepted, if --max-message-bytes is not below it",
         unit="bytes",
         low=1024,
         high=1 << 30,
@@ -160,6 +167,14 @@ class Settings:
     )
     max_keywords: int = setting(
         256, "keywords that one request may name. More are rejected with BAD_CONFIG", low=1, high=10_000
+    )
+    config_timeout_s: float = setting(
+        10.0,
+        "a stream whose config does not arrive within this time ends with IDLE_STREAM. It counts against the "
+        "limits on streams only when its config has arrived",
+        unit="seconds",
+        low=0.05,
+        high=86_400,
     )
     idle_timeout_s: float = setting(
         60.0,

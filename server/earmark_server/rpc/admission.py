@@ -56,7 +56,8 @@ class Admission:
         self._max_lag_s = settings.max_lag_s
         self._open: set[Call] = set()
         self._counts = dict.fromkeys(CallKind, 0)
-        self._streams_by_quota_key: Counter[str] = Counter()
+        self._counts_by_quota_key: Counter[tuple[CallKind, str]] = Counter()
+        self._awaiting_config: Counter[str] = Counter()  # streams that do not count yet, by quota key
         self._draining = False
         self._all_ended = asyncio.Event()
 
@@ -87,6 +88,12 @@ class Admission:
         """Wait, after `drain`, until no call is open."""
         await self._all_ended.wait()
 
+    def count_stream(self, call: Call) -> None:
+        """Count a stream from now on, because its config has arrived; CallError if there are too many."""
+        self._stop_awaiting_config(call)
+        self._check_limits(call)
+        self._count(call)
+
     @contextlib.asynccontextmanager
     async def admitted(self, context: CallContext, rpc: str, kind: CallKind) -> AsyncIterator[Call]:
         """Admit a call or reject it, and end it with the status that its block leads to.
@@ -101,7 +108,7 @@ class Admission:
             unquote(context.peer()),
             principal=current_principal.get(),
             token_digest=current_token_digest.get(),
-            span=self._start_span(context, rpc),
+            span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
         )
         try:
             self._check_limits(call)
@@ -140,7 +147,7 @@ class Admission:
 
     def _check_limits(self, call: Call) -> None:
         """Raise CallError if the call cannot be admitted now."""
-        if call.kind is CallKind.LOOKUP:
+        if not call.kind.needs_inference:
             return
         self.raise_if_draining()
         if self.stalled:
@@ -159,8 +166,18 @@ class Admission:
                 f"This server has {self._max_streams} streams open, its limit. Try again later.",
                 quota="server",
             )
+        if self._awaiting_config.total() >= self._max_streams:
+            raise CallError(
+                "TOO_MANY_STREAMS",
+                f"This server waits for the config of {self._max_streams} streams, its limit. "
+                "Try again later.",
+                quota="server",
+            )
         limit = self._max_streams_per_quota_key
-        if limit and self._streams_by_quota_key[call.quota_key] >= limit:
+        used = max(
+            self._counts_by_quota_key[CallKind.STREAM, call.quota_key], self._awaiting_config[call.quota_key]
+        )
+        if limit and used >= limit:
             raise CallError(
                 "TOO_MANY_STREAMS",
                 f"This client has {limit} streams open, its limit on this server. End one of them first.",
@@ -174,21 +191,37 @@ class Admission:
 
     def _add(self, call: Call) -> None:
         self._open.add(call)
-        self._counts[call.kind] += 1
         if call.kind is CallKind.STREAM:
-            self._streams_by_quota_key[call.quota_key] += 1
+            self._awaiting_config[call.quota_key] += 1
+            call.awaits_config = True
+        else:
+            self._count(call)
+
+    def _count(self, call: Call) -> None:
+        call.is_counted = True
+        self._counts[call.kind] += 1
+        self._counts_by_quota_key[call.kind, call.quota_key] += 1
+
+    def _stop_awaiting_config(self, call: Call) -> None:
+        if call.awaits_config:
+            call.awaits_config = False
+            self._awaiting_config[call.quota_key] -= 1
+            if not self._awaiting_config[call.quota_key]:
+                del self._awaiting_config[call.quota_key]
 
     def _remove(self, call: Call) -> None:
         self._open.discard(call)
-        self._counts[call.kind] -= 1
-        if call.kind is CallKind.STREAM:
-            self._streams_by_quota_key[call.quota_key] -= 1
-            if not self._streams_by_quota_key[call.quota_key]:
-                del self._streams_by_quota_key[call.quota_key]
+        self._stop_awaiting_config(call)
+        if call.is_counted:
+            self._counts[call.kind] -= 1
+            key = call.kind, call.quota_key
+            self._counts_by_quota_key[key] -= 1
+            if not self._counts_by_quota_key[key]:
+                del self._counts_by_quota_key[key]
         self._check_all_ended()
 
     def _check_all_ended(self) -> None:
-        if self._draining and not self._open:
+        if self._draining and all(call.kind is CallKind.PROBE for call in self._open):
             self._all_ended.set()
 
 

@@ -27,11 +27,20 @@ _REQUEST_ID = re.compile(r"[ -~]{1,128}")
 
 
 class CallKind(enum.Enum):
-    """The resources that a call needs: a live stream, one recording, or no inference at all."""
+    """The resources that a call needs: a live stream, one recording, or no inference at all.
+
+    A probe is a lookup that is not of earmark.v1: health and reflection. A drain does not wait for it.
+    """
 
     STREAM = enum.auto()
     RECORDING = enum.auto()
     LOOKUP = enum.auto()
+    PROBE = enum.auto()
+
+    @property
+    def needs_inference(self) -> bool:
+        """Whether a call of this kind needs the engine."""
+        return self in (CallKind.STREAM, CallKind.RECORDING)
 
 
 class Call:
@@ -60,6 +69,10 @@ class Call:
         self.model: str | None = None
         self.audio_ns: int | None = None
         self.detection_count = 0
+        self.awaits_config = False
+        """Whether the call is a stream whose config has not arrived."""
+        self.is_counted = False
+        """Whether the call counts against the limits on its kind. A stream does once its config is there."""
         self.stream: StreamHandle | None = None
         """The call's stream in the engine, once it has one."""
         self.span = span
@@ -114,7 +127,7 @@ class Call:
 
     def log_end(self, status: str, reason: str | None = None, incident: str | None = None) -> None:
         """Write the call's log line and end its span; `status` is the name of a gRPC status code."""
-        level = logging.DEBUG if self.kind is CallKind.LOOKUP and status == "OK" else logging.INFO
+        level = logging.DEBUG if not self.kind.needs_inference and status == "OK" else logging.INFO
         log(
             _LOGGER,
             level,
@@ -125,7 +138,7 @@ class Call:
             principal=self.principal,
             model=self.model,
             audio_s=None if self.audio_ns is None else round(self.audio_ns / 1e9, 3),
-            detections=None if self.kind is CallKind.LOOKUP else self.detection_count,
+            detections=self.detection_count if self.kind.needs_inference else None,
             wall_s=round(self.elapsed_ns / 1e9, 3),
             status=status,
             reason=reason,

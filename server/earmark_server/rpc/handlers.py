@@ -1,4 +1,4 @@
-"""The services on the server's port beside health: the RPCs of earmark.v1, and server reflection."""
+"""The RPCs on the server's port, and the handlers of those of earmark.v1."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
+from earmark_server.rpc.reflection import REFLECTION_V1, REFLECTION_V1ALPHA
 from earmark_server.rpc.requests import SERVICE, Deserializers
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from earmark_server.settings import Settings
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
-_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def all_rpcs(*, reflection_enabled: bool) -> Iterator[Rpc]:
     services: dict[str, Any] = {SERVICE.full_name: SERVICE, _HEALTH.full_name: _HEALTH}
     if reflection_enabled:
         descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-        services |= {reflection.SERVICE_NAME: descriptor, _REFLECTION_V1: descriptor}
+        services |= {REFLECTION_V1ALPHA: descriptor, REFLECTION_V1: descriptor}
     for name, service in services.items():
         for method in service.methods:
             yield Rpc(name, method.name, method.client_streaming, method.server_streaming)
@@ -63,18 +63,3 @@ def register_service(server: grpc.aio.Server, service: KeywordSpottingService, s
         "GetModel": grpc.stream_unary_rpc_method_handler(service.get_model, deserializers.get_model),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
-
-
-def register_reflection(server: grpc.aio.Server) -> None:
-    """Add server reflection to a server, in its v1 and v1alpha protocols."""
-    names = (SERVICE.full_name, _HEALTH.full_name, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
-    # The two protocols have the same messages under two names.
-    handler = grpc.stream_stream_rpc_method_handler(
-        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": handler}),)
-    )

@@ -16,6 +16,7 @@ from earmark_spotter import AudioFormat, Container, Encoding, EncodingError
 from earmark_spotter.sample_time import NANOSECONDS
 from google.protobuf.message import DecodeError, Message
 
+from earmark_server.rpc.lookup_deserializer import lookup_deserializer
 from earmark_server.status import CallError, attribute_errors_to
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ _CONTAINERS = {
 }
 # The size of a message without its audio: many times the size of all keywords of a model and a resume token.
 _MAX_FIELDS_BYTES = 64 * 1024
+# Fields of a message beside its keywords. A newer client may have some that this server does not know.
+_MAX_OTHER_FIELDS = 64
+# The size of a message of a stream beside its audio, and of a message without audio.
+_MAX_EXTRA_BYTES = 1024
 _LENGTH_DELIMITED = 2  # protobuf's wire type of bytes, strings and messages
 
 
@@ -203,19 +208,25 @@ class Deserializers:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._max_message_bytes = settings.max_message_bytes
+        recording_bytes = settings.max_message_bytes
+        stream_bytes = min(settings.max_message_bytes, settings.max_stream_message_bytes)
         # One more than the limit shows that there are too many; converting all of them might take long.
         self._max_keywords = settings.max_keywords + 1
-        self.streaming_spot = self._deserializer(rpcs.StreamingSpotRequest, self._stream_request)
-        self.spot = self._deserializer(rpcs.SpotRequest, self._spot_call)
-        self.classify = self._deserializer(rpcs.ClassifyRequest, _classify_call)
-        self.list_models = self._deserializer(rpcs.ListModelsRequest, lambda _: ListModelsCall())
-        self.get_model = self._deserializer(rpcs.GetModelRequest, lambda request: GetModelCall(request.model))
+        self.streaming_spot = _without_excess(
+            self._deserializer(rpcs.StreamingSpotRequest, self._stream_request, stream_bytes)
+        )
+        self.spot = self._deserializer(rpcs.SpotRequest, self._spot_call, recording_bytes)
+        self.classify = self._deserializer(rpcs.ClassifyRequest, _classify_call, recording_bytes)
+        self.list_models = lookup_deserializer(rpcs.ListModelsRequest, lambda _: ListModelsCall())
+        self.get_model = lookup_deserializer(
+            rpcs.GetModelRequest, lambda request: GetModelCall(request.model)
+        )
 
     def _deserializer(
-        self, kind: type[GeneratedRequest], convert: Callable[[GeneratedRequest], Request]
+        self, kind: type[GeneratedRequest], convert: Callable[[GeneratedRequest], Request], limit: int
     ) -> Callable[[bytes], Request | CallError]:
-        limit, fields = self._max_message_bytes, kind.DESCRIPTOR.fields_by_name
+        fields = kind.DESCRIPTOR.fields_by_name
+        max_fields = self._max_keywords + _MAX_OTHER_FIELDS
         decode = kind.FromString
         audio_field = fields["audio"].number if "audio" in fields else 0
 
@@ -226,7 +237,9 @@ class Deserializers:
                     f"A message may have at most {limit} bytes on this server, but has {len(serialized)}. "
                     "Send shorter pieces.",
                 )
-            if len(serialized) > _MAX_FIELDS_BYTES and _has_too_many_fields(serialized, audio_field):
+            if len(serialized) > _MAX_FIELDS_BYTES and _has_too_many_fields(
+                serialized, audio_field, max_fields
+            ):
                 return CallError(
                     "MESSAGE_TOO_LARGE",
                     f"A message may have at most {_MAX_FIELDS_BYTES} bytes beside its audio, but has more. "
@@ -281,6 +294,29 @@ class Deserializers:
         )
 
 
+def _without_excess(
+    deserialize: Callable[[bytes], StreamRequest | CallError],
+) -> Callable[[bytes], StreamRequest | CallError]:
+    """Return a deserializer that rejects messages which are much longer than the audio in them.
+
+    Otherwise a stream of messages full of empty or unknown fields would occupy the event loop for nothing.
+    """
+
+    def deserialize_without_excess(serialized: bytes) -> StreamRequest | CallError:
+        request = deserialize(serialized)
+        if isinstance(request, OpenStream | CallError):
+            return request
+        excess = len(serialized) - (len(request.audio) if isinstance(request, AudioChunk) else 0)
+        if excess <= _MAX_EXTRA_BYTES:
+            return request
+        return CallError(
+            "MESSAGE_TOO_LARGE",
+            f"A message may have at most {_MAX_EXTRA_BYTES} bytes beside its audio, but has {excess}.",
+        )
+
+    return deserialize_without_excess
+
+
 def _classify_call(request: rpcs.ClassifyRequest) -> ClassifyCall:
     return ClassifyCall(request.request_id, request.model, _format(request.audio_format), request.audio)
 
@@ -298,16 +334,21 @@ def _encoding_name(number: int) -> str:
     return str(number) if known is None else str(known.name)
 
 
-def _has_too_many_fields(serialized: bytes, audio_field: int) -> bool:
-    """Return whether a message has more than _MAX_FIELDS_BYTES beside its field number `audio_field`.
+def _has_too_many_fields(serialized: bytes, audio_field: int, max_fields: int) -> bool:
+    """Return whether a message has too much beside its field number `audio_field`.
+
+    That is more than _MAX_FIELDS_BYTES, or more than `max_fields` fields, however short they are.
 
     This has to be known before the message is decoded, because 2 bytes can decode to an object of 50. A
     message is read as far as it is well-formed; decoding rejects the rest.
     """
-    position = others = 0
+    position = others = count = 0
     try:
         while position < len(serialized) and others <= _MAX_FIELDS_BYTES:
             start = position
+            count += 1
+            if count > max_fields:
+                return True
             key, position = _varint(serialized, position)
             if key & 7 != _LENGTH_DELIMITED:
                 return True  # neither a field of ours, nor one of a message as long as this

@@ -20,6 +20,7 @@ from earmark_server.rpc.detection_log import DetectionLog
 from earmark_server.rpc.idle_timeout import end_when_idle
 from earmark_server.rpc.request_reader import RequestReader
 from earmark_server.rpc.requests import OpenStream
+from earmark_server.rpc.turns import Turns
 from earmark_server.rpc.uncancelled import uncancelled
 from earmark_server.rpc.validation import active_keywords, spotting_session
 from earmark_server.status import CallError, attribute_errors_to
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from earmark_server.rpc.admission import Admission
     from earmark_server.rpc.call import Call
     from earmark_server.rpc.idle_timeout import Activity
+    from earmark_server.rpc.lookup_requests import LookupRequests
     from earmark_server.rpc.requests import (
         ClassifyCall,
         GetModelCall,
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
 Request = TypeVar("Request")
 Context: TypeAlias = "grpc.aio.ServicerContext[Request | CallError, bytes]"
 """gRPC's context of a call. It reads requests, or errors in place of unusable ones, and writes bytes."""
+
+# Recordings that are in memory, each up to --max-message-bytes, while further calls wait to send theirs.
+_MAX_RECORDINGS = 16
+_MAX_RECORDINGS_PER_CLIENT = 8
 
 # Recordings that are in memory in decoded form at the same time. They may be far longer than their messages.
 _MAX_DECODED_RECORDINGS = 4
@@ -67,21 +73,24 @@ class Loaded:
 class KeywordSpottingService:
     """Implements the RPCs. Calls that arrive before `loaded` is set wait for it."""
 
-    def __init__(self, settings: Settings, admission: Admission) -> None:
+    def __init__(self, settings: Settings, admission: Admission, lookups: LookupRequests) -> None:
         self.loaded: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self.detections = DetectionLog()
         self._settings = settings
         self._admission = admission
+        self._lookups = lookups
         self._resume_keys = read_resume_keys(settings.resume_key_file)
         self._max_pending_ns = round(settings.max_pending_s * NANOSECONDS)
+        self._turns = Turns(_MAX_RECORDINGS, _MAX_RECORDINGS_PER_CLIENT, settings.idle_timeout_s)
         self._decoding = asyncio.Semaphore(_MAX_DECODED_RECORDINGS)
 
     async def streaming_spot(self, _: object, context: Context[StreamRequest]) -> None:
         """Detect keywords in a live stream: this task writes events, and another one reads audio."""
         async with self._admission.admitted(context, "StreamingSpot", CallKind.STREAM) as call:
+            request = await self._first_request(context, call)
+            self._admission.count_stream(call)
             with self._end_when_idle(call) as activity:
                 reader: RequestReader[StreamRequest] = RequestReader(context, activity)
-                request = await reader.first()
                 if not isinstance(request, OpenStream):
                     raise CallError(
                         "CONFIG_EXPECTED_FIRST", "The first message of a stream must be its config."
@@ -112,13 +121,15 @@ class KeywordSpottingService:
     async def spot(self, _: object, context: Context[SpotCall]) -> bytes:
         """Detect all keywords in a recording."""
         async with self._admission.admitted(context, "Spot", CallKind.RECORDING) as call:
-            request = await self._only_request(context, call)
-            model = await self._begin_recording(call, request)
-            active = active_keywords(
-                model.metadata, request.keywords, "keywords", self._settings.max_keywords
-            )
-            async with self._decoded(request) as (audio_format, audio):
-                events = await self._process(call, SpottingSession(model, audio_format, active), audio)
+            async with self._turns.turn(call.quota_key):
+                request = await self._only_request(context, call)
+                model = await self._begin_recording(call, request)
+                active = active_keywords(
+                    model.metadata, request.keywords, "keywords", self._settings.max_keywords
+                )
+                async with self._decoded(request) as (audio_format, audio):
+                    session = SpottingSession(model, audio_format, active)
+                    events = await self._process(call, session, audio)
             detections = [event for event in events if isinstance(event, Detection)]
             for detection in detections:
                 self.detections.record(call, detection, model.metadata.sample_rate_hz)
@@ -127,28 +138,38 @@ class KeywordSpottingService:
     async def classify(self, _: object, context: Context[ClassifyCall]) -> bytes:
         """Score every class on a clip."""
         async with self._admission.admitted(context, "Classify", CallKind.RECORDING) as call:
-            request = await self._only_request(context, call)
-            model = await self._begin_recording(call, request)
-            active = resolve_settings(model.metadata)
-            async with self._decoded(request) as (audio_format, audio):
-                events = await self._process(call, ClassificationSession(model, audio_format, active), audio)
+            async with self._turns.turn(call.quota_key):
+                request = await self._only_request(context, call)
+                model = await self._begin_recording(call, request)
+                active = resolve_settings(model.metadata)
+                async with self._decoded(request) as (audio_format, audio):
+                    session = ClassificationSession(model, audio_format, active)
+                    events = await self._process(call, session, audio)
             (clip,) = [event for event in events if isinstance(event, ClipScores)]
             return responses.classify_response(model, clip, call.elapsed_ns)
 
     async def list_models(self, _: object, context: Context[ListModelsCall]) -> bytes:
         """Describe all models."""
         async with self._admission.admitted(context, "ListModels", CallKind.LOOKUP) as call:
-            await self._only_request(context, call)
+            await self._lookups.only(context, call)
             loaded = await self._wait_until_loaded()
             return responses.list_models_response(loaded.models.current)
 
     async def get_model(self, _: object, context: Context[GetModelCall]) -> bytes:
         """Describe one model."""
         async with self._admission.admitted(context, "GetModel", CallKind.LOOKUP) as call:
-            request = await self._only_request(context, call)
+            request = await self._lookups.only(context, call)
             loaded = await self._wait_until_loaded()
             model = loaded.models.get(request.model, "model")
             return responses.get_model_response(model, is_default=model is loaded.models.current[0])
+
+    async def _first_request(self, context: Context[StreamRequest], call: Call) -> StreamRequest | None:
+        """Read the first request of a stream."""
+        settings = self._settings
+        timeout_s = min(settings.config_timeout_s, settings.idle_timeout_s)
+        with end_when_idle(call, timeout_s, settings.slow_reader_timeout_s) as activity:
+            reader: RequestReader[StreamRequest] = RequestReader(context, activity)
+            return await reader.first()
 
     async def _only_request(self, context: Context[Request], call: Call) -> Request:
         """Read the request of a unary call."""

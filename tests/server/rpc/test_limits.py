@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from grpc import StatusCode
 from support.server_rig import (
     DEADLINE_S,
+    LINEAR16,
     WORDS,
     Rig,
     audio,
@@ -185,5 +187,63 @@ def test_a_stream_above_the_limit_is_rejected(tiny_model_path: Path) -> None:
             await rig.used_slots(1)
             assert kinds(await collect(rig.stream(config()))) == ["started", "ended"]
             open_calls[1].cancel()
+
+    run(scenario)
+
+
+def test_a_stream_counts_when_its_config_has_arrived(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_streams=2, max_streams_per_client=2) as rig:
+            silent = [rig.stub.StreamingSpot() for _ in range(2)]
+            for call in silent:
+                await call.wait_for_connection()
+            await open_calls(rig, 2)
+            failed = await failure(rig.stream(config()))
+            assert failed.reason == "TOO_MANY_STREAMS"
+            silent.pop().cancel()
+            await open_calls(rig, 1)
+            call = await open_stream(rig)
+            silent.pop().cancel()
+            await open_calls(rig, 1)
+            other = await open_stream(rig)
+            failed = await failure(rig.stream(config()))
+            assert failed.reason == "TOO_MANY_STREAMS"
+            call.cancel()
+            other.cancel()
+            await open_calls(rig, 0)
+
+    run(scenario)
+
+
+async def open_calls(rig: Rig, count: int) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while len(rig.server._admission.open_calls) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def test_a_stream_without_a_config_ends_soon(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, config_timeout_s=0.3) as rig:
+            failed = await failure(rig.stub.StreamingSpot(timeout=DEADLINE_S))
+            assert (failed.code, failed.reason) == (StatusCode.DEADLINE_EXCEEDED, "IDLE_STREAM")
+            assert "0.3 s" in failed.message
+            call = await open_stream(rig)
+            await asyncio.sleep(0.6)
+            await call.write(audio(bytes(3200)))
+            await call.done_writing()
+            while (event := await call.read()) is not grpc.aio.EOF:
+                last = event
+            assert kinds([last]) == ["ended"]
+
+    run(scenario)
+
+
+def test_a_message_of_a_stream_has_a_lower_limit_than_a_recording(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_stream_message_bytes=10_000) as rig:
+            failed = await failure(rig.stream(config(), audio(bytes(10_000))))
+            assert (failed.code, failed.reason) == (StatusCode.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE")
+            request = rpcs.SpotRequest(audio=bytes(32_000), audio_format=LINEAR16)
+            await rig.stub.Spot(request, timeout=DEADLINE_S)
 
     run(scenario)

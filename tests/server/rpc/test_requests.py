@@ -10,17 +10,20 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark_server.rpc import requests as requests_module
 from earmark_server.rpc.requests import (
     AudioChunk,
     Deserializers,
     DurationField,
     EmptyRequest,
     FormatField,
+    GetModelCall,
     KeywordField,
     OpenStream,
     Silence,
 )
 from earmark_server.settings import Settings
+from earmark_server.status import CallError
 from grpc import StatusCode
 from support.raw_connection import connected
 from support.server_rig import (
@@ -142,3 +145,43 @@ def test_a_message_far_above_the_limit_is_rejected_by_its_header(tiny_model_path
             assert "larger than max" in await failed.details()
 
     run(scenario)
+
+
+EMPTY_AUDIO = b"\x12\x00"
+UNKNOWN_FIELD = b"\xfa\x01\x00"
+
+
+@pytest.mark.parametrize("field", [EMPTY_AUDIO, UNKNOWN_FIELD], ids=["empty audio", "unknown fields"])
+@pytest.mark.parametrize("size", [2_000, 60_000, 70_000, 900_000])
+def test_a_message_of_empty_fields_is_rejected(field: bytes, size: int) -> None:
+    serialized = field * (size // len(field))
+    for message in (serialized, serialized + audio(bytes(100)).SerializeToString()):
+        error = DESERIALIZERS.streaming_spot(message)
+        assert isinstance(error, CallError)
+        assert error.reason == "MESSAGE_TOO_LARGE"
+
+
+def test_only_the_beginning_of_a_message_with_many_fields_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each field is read in Python, on the event loop: 30,000 of them would block it for 13 ms."""
+    read = 0
+    original = requests_module._varint
+
+    def counted(data: bytes, position: int) -> tuple[int, int]:
+        nonlocal read
+        read += 1
+        return original(data, position)
+
+    monkeypatch.setattr(requests_module, "_varint", counted)
+    for deserialize in (DESERIALIZERS.streaming_spot, DESERIALIZERS.spot, DESERIALIZERS.classify):
+        assert isinstance(deserialize(EMPTY_AUDIO * 40_000), CallError)
+        assert 0 < read < 1000
+        read = 0
+
+
+def test_the_request_of_a_lookup_is_short() -> None:
+    fits = rpcs.GetModelRequest(model="m" * 4000).SerializeToString()
+    assert DESERIALIZERS.get_model(fits) == GetModelCall("m" * 4000)
+    for deserialize in (DESERIALIZERS.get_model, DESERIALIZERS.list_models):
+        error = deserialize(UNKNOWN_FIELD * 2000)
+        assert isinstance(error, CallError)
+        assert error.reason == "MESSAGE_TOO_LARGE"

@@ -182,7 +182,7 @@ def test_silence_equals_zeros(tiny_model_path: Path) -> None:
         async with serving(tiny_model_path) as rig:
             word = pcm([(0.2, "low")], 0.5, noise=0)
             sent = await collect(
-                rig.stream(config(), audio(word), audio(bytes(2 * 16_000 * 90)), audio(word))
+                rig.stream(config(), audio(word), *chunks(bytes(2 * 16_000 * 90), 960_000), audio(word))
             )
             skipped = await collect(rig.stream(config(), audio(word), silence(60), silence(30), audio(word)))
             assert plain(detections(skipped)) == plain(detections(sent))

@@ -88,8 +88,8 @@ async def send_audio(call: Any) -> None:
 async def send_much_audio(call: Any) -> None:
     """Leave the server with more audio than it reads at once, and with events that nobody reads."""
     await call.write(config(score_interval={"nanos": 20_000_000}))
-    for _ in range(10):
-        await call.write(audio(bytes(320_000)))
+    for _ in range(5):
+        await call.write(audio(bytes(64_000)))
 
 
 @pytest.mark.parametrize("send", [send_nothing, send_config, send_audio, send_much_audio])
