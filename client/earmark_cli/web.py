@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import uvicorn
         from earmark_web.app import make_app
+        from earmark_web.timed_http import TimedHttp
         from earmark_web.websocket import MAX_MESSAGE_BYTES
     except ImportError as error:
         raise NotInstalledError(
@@ -100,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
             ssl_keyfile=args.https_key,
             log_level="warning",
             server_header=False,
+            http=TimedHttp,
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
             # The application has a lower limit and closes the WebSocket with a reason.

@@ -7,17 +7,17 @@ import importlib.util
 import itertools
 import logging
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 from earmark_server import logs
 from earmark_server.command_line import read_settings
-from earmark_server.supervisor import SupervisorLink, supervise
+from earmark_server.supervisor import SupervisorLink, drain_signals, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from earmark_server.server import Server
     from earmark_server.settings import Settings
 
 
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit code is 0 after a drain, and 1 if the server could not start or was ended early. Invalid settings
     exit with 2, and a stalled server with 70.
     """
+    _open_standard_files()
     all_arguments = list(sys.argv[1:] if arguments is None else arguments)
     link = SupervisorLink.open(all_arguments)
     settings = read_settings(all_arguments if link is None else all_arguments[1:], os.environ)
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from earmark_server.event_loop import run
 
-    # Otherwise gRPC writes a line of its own for every failed handshake.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # Otherwise lines of gRPC, for every failed handshake for example, would stand between those of the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from earmark_server.server import StartError
 
     try:
@@ -57,6 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             link.report_problem(str(error))
         return 1
+
+
+def _open_standard_files() -> None:
+    """Open the standard files that are closed.
+
+    Otherwise a socket of gRPC would get the number of one of them, and be written to or closed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
 def _missing_package() -> str | None:
@@ -78,7 +91,7 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
         if next(signals) > 1:
             stop_requested.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in drain_signals():
         loop.add_signal_handler(number, on_signal)
 
     def on_stop() -> None:
@@ -88,7 +101,8 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
     server = Server(settings, shares_port=link is not None, owns_process=True)
     if link is not None:
         link.watch(drain_requested.set, on_stop)
-    await server.start()
+    if not await _started(server, drain_requested):
+        return 1
     if link is not None:
         link.report_serving()
     await drain_requested.wait()
@@ -103,6 +117,20 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
     await asyncio.wait((draining,))
     await server.stop()
     return 1
+
+
+async def _started(server: Server, drain_requested: asyncio.Event) -> bool:
+    """Start a server; return False if it was to end before it was serving."""
+    starting = asyncio.create_task(server.start())
+    requested = asyncio.create_task(drain_requested.wait())
+    await asyncio.wait((starting, requested), return_when=asyncio.FIRST_COMPLETED)
+    requested.cancel()
+    if starting.done():
+        starting.result()
+        return True
+    # A thread loads a model, and cannot be interrupted. Python would wait for it.
+    logs.log(logging.getLogger("earmark_server"), logging.WARNING, "stopped before serving")
+    os._exit(1)
 
 
 if __name__ == "__main__":

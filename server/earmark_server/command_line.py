@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="earmark-server",
         description="Keyword spotting in live audio and recordings: the gRPC service "
         "earmark.v1.KeywordSpottingService.",
-        epilog="The command line takes precedence over the environment. SIGTERM or SIGINT drains the server "
-        "and ends it; a second signal ends it at once.",
+        epilog="The command line takes precedence over the environment. SIGTERM, SIGINT or SIGHUP drains the "
+        "server and ends it; a second signal ends it at once.",
         allow_abbrev=False,
     )
     parser.add_argument(

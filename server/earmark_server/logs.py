@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ _LOGGER = logging.getLogger(__name__)
 # Characters of a value that needs no quotes in the text format.
 _UNQUOTED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;/_+-*@%[]()")
 
+_MAX_SAMPLED = 20
+"""Lines of a LogSampler with one key in a second."""
+
 _WRITE_TIMEOUT_S = 0.1
 """How long a line waits for its reader before it is dropped."""
 
@@ -29,6 +33,32 @@ def log(logger: logging.Logger, level: int, event: str, *, exc_info: Any = None,
     if logger.isEnabledFor(level):
         fields = {key: value for key, value in values.items() if value is not None}
         logger.log(level, event, exc_info=exc_info, extra={"earmark": fields})
+
+
+class LogSampler:
+    """Limits the lines that repeat: a client whose calls are all rejected must not fill the log.
+
+    Of the lines with one key, at most `_MAX_SAMPLED` are written in a second. The next line with the key that
+    is written states how many were suppressed.
+    """
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._written: Counter[str] = Counter()  # in this second, by key
+        self._suppressed: Counter[str] = Counter()
+
+    def admit(self, key: str) -> dict[str, int] | None:
+        """Return the values to add to a line with the key; None if it is not to be written."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second = second
+            self._written.clear()
+        if self._written[key] >= _MAX_SAMPLED:
+            self._suppressed[key] += 1
+            return None
+        self._written[key] += 1
+        suppressed = self._suppressed.pop(key, 0)
+        return {"suppressed": suppressed} if suppressed else {}
 
 
 def configure(level: str, log_format: str, descriptor: int = 2, *, worker: int | None = None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from earmark_server.logs import log
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _CHECK_INTERVAL_S = 1.0
+
+MISSING_GRACE_S = 30.0
+"""How long a file may be missing, because it is being replaced, before that has an effect."""
 
 Value = TypeVar("Value")
 
@@ -61,12 +66,24 @@ class ReloadedFiles(Generic[Value]):
     """A value that is read from some files, and read again when one of them changes.
 
     `read` raises BadFileError for files that cannot be used. At the start, the error is raised here. Later
-    it is logged, and the last usable value stays.
+    it is logged, and the last usable value stays. If a file is missing for long, `value_if_missing` applies.
     """
 
-    def __init__(self, paths: Sequence[str], read: Callable[[], Value]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        read: Callable[[], Value],
+        *,
+        value_if_missing: Callable[[], Value] | None = None,
+    ) -> None:
+        self._paths = paths
         self._detectors = [ChangeDetector(path) for path in paths]
         self._read = read
+        self._value_if_missing = value_if_missing
+        self._missing_since_s: float | None = None
+        self._missing_is_applied = False
+        self.is_usable = True
+        """Whether the value is that of the files as they are now."""
         self.value = read()
         """The value of the files when they could last be used."""
 
@@ -74,16 +91,38 @@ class ReloadedFiles(Generic[Value]):
         """Read the files again if one of them has changed; return whether there is a new value."""
         # All of them are checked, because a detector reports each change once.
         changes = [detector.has_changed() for detector in self._detectors]
+        if self._is_missing_for_long():
+            assert self._value_if_missing is not None
+            self.value = self._value_if_missing()
+            log(_LOGGER, logging.ERROR, "files missing", files=",".join(self._paths), after_s=MISSING_GRACE_S)
+            return True
         if not any(changes):
             return False
         paths = ",".join(str(detector.path) for detector in self._detectors)
         try:
             self.value = self._read()
         except BadFileError as error:
+            self.is_usable = False
             log(_LOGGER, logging.ERROR, "files rejected", files=paths, problem=str(error))
             return False
+        self.is_usable = True
         log(_LOGGER, logging.INFO, "files reloaded", files=paths)
         return True
+
+    def _is_missing_for_long(self) -> bool:
+        """Return once, after the grace, that a file is missing, if there is a value for that."""
+        if self._value_if_missing is None:
+            return False
+        if all(os.path.exists(path) for path in self._paths):
+            self._missing_since_s = None
+            self._missing_is_applied = False
+            return False
+        if self._missing_is_applied:
+            return False
+        if self._missing_since_s is None:
+            self._missing_since_s = time.monotonic()
+        self._missing_is_applied = time.monotonic() - self._missing_since_s >= MISSING_GRACE_S
+        return self._missing_is_applied
 
     async def reload_forever(self, on_reload: Callable[[], None] | None = None) -> None:
         """Reload the files whenever they change, and call a function after each reload; never returns."""
@@ -94,9 +133,15 @@ class ReloadedFiles(Generic[Value]):
 
 
 def read_file(path: str, name: str) -> bytes:
-    """Return the content of a file; BadFileError, which calls it the `name` file, if it cannot be read."""
+    """Return the content of a file; BadFileError, which calls it the `name` file, if it cannot be read.
+
+    Only regular files are read: a pipe could block the server for ever.
+    """
     try:
-        with open(path, "rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise BadFileError(f"The {name} file {path} must be a regular file, not a pipe or a device.")
             return file.read()
     except OSError as error:
         raise BadFileError(f"The {name} file {path} cannot be read: {error.strerror}.") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -87,7 +89,12 @@ class Server:
             from earmark_server.telemetry.metrics import Metrics
 
             self._metrics = Metrics(
-                settings, self._health, self._admission, self._service.detections, self._running
+                settings,
+                self._health,
+                self._admission,
+                self._service.detections,
+                self._running,
+                unusable_files=self._unusable_files,
             )
         # The metrics come first, so that they count the calls that authentication rejects.
         interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication)
@@ -209,6 +216,8 @@ class Server:
         self, server: grpc.aio.Server, port: int, credentials: grpc.ServerCredentials | None, option: str
     ) -> int:
         address = self._settings.address(port)
+        if port and not self._shares_port:
+            self._check_all_addresses(port, option)
         try:
             if credentials is None:
                 bound = server.add_insecure_port(address)
@@ -217,11 +226,33 @@ class Server:
         except RuntimeError:
             bound = 0
         if not bound:
-            raise StartError(
-                f"Cannot listen on {address}: the port is in use (choose another one with {option}), or the "
-                "address does not belong to this machine."
-            )
+            raise self._cannot_listen(port, option)
         return int(bound)
+
+    def _check_all_addresses(self, port: int, option: str) -> None:
+        """Raise StartError if the port is in use on one of the addresses that a name stands for.
+
+        gRPC would listen on the others only: on ::1, say, but not on 127.0.0.1.
+        """
+        with contextlib.suppress(socket.gaierror):  # gRPC reports it
+            for family, kind, protocol, _, address in socket.getaddrinfo(
+                self._settings.host, port, type=socket.SOCK_STREAM
+            ):
+                with contextlib.closing(socket.socket(family, kind, protocol)) as tested:
+                    tested.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        tested.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    try:
+                        tested.bind(address)
+                    except OSError as error:
+                        if error.errno == errno.EADDRINUSE:
+                            raise self._cannot_listen(port, option) from None
+
+    def _cannot_listen(self, port: int, option: str) -> StartError:
+        return StartError(
+            f"Cannot listen on {self._settings.address(port)}: the port is in use (choose another one with "
+            f"{option}), or the address does not belong to this machine."
+        )
 
     async def _stop_grpc(self, grace_s: float | None) -> None:
         await self._grpc.stop(grace_s)
@@ -243,6 +274,10 @@ class Server:
         if self._watchdog is None:
             return None
         return self._service.loaded.result(), self._watchdog
+
+    def _unusable_files(self) -> int:
+        reloaded = (self._certificates, self._authentication)
+        return sum(each is not None and not each.is_usable for each in reloaded)
 
     def _on_engine_health(self, is_healthy: bool) -> None:
         """Adjust the server's health to that of the engine; end the calls that a stalled engine has."""

@@ -47,7 +47,8 @@ class Settings:
         "",
         "text file of accepted tokens, one per line: a name and the SHA-256 of the token, as --new-token "
         "writes it. Every call must then have a token. Its name is the principal in the log. When a token is "
-        "removed, its streams end within seconds",
+        "removed, its streams end within seconds. A file without tokens revokes all of them, and so does a "
+        "file that is missing for 30 s",
     )
     open_health: bool = setting(False, "answer health checks without a token")
     model: tuple[str, ...] = setting(
@@ -236,7 +237,7 @@ class Settings:
     )
     drain_grace_s: float = setting(
         30.0,
-        "how long open streams may continue after SIGTERM or SIGINT before they end with DRAINING",
+        "how long open streams may continue after SIGTERM, SIGINT or SIGHUP before they end with DRAINING",
         unit="seconds",
         low=0,
         high=3600,

@@ -97,11 +97,21 @@ class SupervisorLink:
             self._socket.sendall(message)
 
 
+def drain_signals() -> Sequence[signal.Signals]:
+    """Return the signals that drain a server; a second one ends it at once."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    # nohup makes a process ignore SIGHUP, and that should stay.
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
+
+
 def supervise(settings: Settings, arguments: Sequence[str]) -> int:
     """Run `settings.workers` workers until a signal; return the exit code.
 
-    `arguments`: those of the command. The first SIGTERM or SIGINT drains the workers, a second one stops them
-    at once. The exit code is 0 if all workers were drained, and 1 if one was not, or if they could not start.
+    `arguments`: those of the command. The first SIGTERM, SIGINT or SIGHUP drains the workers, a second one
+    stops them at once. The exit code is 0 if all workers were drained, and 1 if one was not, or if they could
+    not start.
     """
     with contextlib.ExitStack() as sockets:
         try:
@@ -236,7 +246,7 @@ class _Supervisor:
     async def run(self) -> int:
         """Start the workers, keep them running until a signal, and end them; return the exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in drain_signals():
             loop.add_signal_handler(number, self._on_signal)
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(self._keep_running(i)) for i in range(self._settings.workers)]

@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 import ssl
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -110,3 +110,16 @@ def test_a_port_in_use_is_reported(address: str) -> None:
 @pytest.mark.parametrize("arguments", [["--port", "65536"], ["--max-streams", "0"], ["--json"]])
 def test_invalid_options_are_wrong_usage(arguments: list[Any]) -> None:
     assert earmark("web", *arguments).returncode == 2
+
+
+def test_silent_connections_do_not_block_the_page(address: str) -> None:
+    with page("--server", address) as (url, _), ExitStack() as stack:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        silent = [
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(250)
+        ]
+        for connection in silent[::2]:
+            connection.sendall(b"GET /health HTTP/1.1\r\nX: ")
+        for connection in silent:
+            connection.recv(1000)
+        assert httpx2.get(f"{url}/health").json() == {"status": "SERVING"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import socket
@@ -65,7 +67,7 @@ def test_an_invalid_model_and_a_port_in_use_exit_with_1_and_a_message(
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_command_serves_and_a_signal_drains_it(server: Process, number: signal.Signals) -> None:
     port = server.wait_for("listening")["port"]
     assert server.wait_for("serving")["models"] == "tiny"
@@ -142,3 +144,31 @@ def test_torch_is_not_imported() -> None:
     code = "import sys, earmark_server.server, earmark_server.__main__; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_signal_ends_a_server_whose_model_does_not_load(tmp_path: Path, tiny_model_path: Path) -> None:
+    """The module that it imports with its model hangs."""
+    (tmp_path / "soxr.py").write_text("import time\ntime.sleep(3600)\n")
+    arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json")
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    with Process(*arguments, PYTHONPATH=path) as server:
+        server.wait_for("listening")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopped before serving")
+        assert server.end()[0] == 1
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-"])
+def test_closed_standard_files_do_no_harm(tiny_model_path: Path, closed: str) -> None:
+    command = f'exec "$0" -m earmark_server --port=0 --log-format=json --model="$1" {closed}'
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command, sys.executable, str(tiny_model_path)], stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if json.loads(line)["event"] == "serving":
+                break
+        process.terminate()
+        assert [json.loads(line)["event"] for line in process.stderr] == ["draining", "stopped"]
+    assert process.returncode == 0

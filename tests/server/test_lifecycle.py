@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -264,5 +265,27 @@ def test_models_that_cannot_be_served_stop_the_server(
             await server.start()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", server.port)
+
+    run(scenario)
+
+
+def test_a_name_of_two_addresses_needs_the_port_on_both(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC alone would listen on the address that is free, and report nothing."""
+
+    async def scenario() -> None:
+        with socket.socket() as busy:
+            busy.bind(("127.0.0.2", 0))
+            busy.listen()
+            port = busy.getsockname()[1]
+            found = [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+                for address in ("127.0.0.1", "127.0.0.2")
+            ]
+            monkeypatch.setattr("earmark_server.server.socket.getaddrinfo", lambda *_, **__: found)
+            server = Server(Settings(host="localhost", port=port, model=(str(tiny_model_path),)))
+            with pytest.raises(StartError, match="the port is in use"):
+                await server.start()
 
     run(scenario)

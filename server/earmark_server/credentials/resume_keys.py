@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from earmark_server.reload import read_file
+
 _MAX_KEYS = 16
 _MAX_FILE_BYTES = 1 << 16
 
@@ -18,11 +20,7 @@ def read_resume_keys(path: str) -> tuple[bytes, ...]:
     """
     if not path:
         return ()
-    try:
-        with open(path, "rb") as file:
-            lines = file.read(_MAX_FILE_BYTES).splitlines()
-    except OSError as error:
-        raise ValueError(f"{path!r} cannot be read: {error.strerror}.") from None
+    lines = read_file(path, "resume key")[:_MAX_FILE_BYTES].splitlines()
     keys = tuple(line for line in (line.strip() for line in lines) if line)
     if not 0 < len(keys) <= _MAX_KEYS or not all(map(_KEY.fullmatch, keys)):
         raise ValueError(

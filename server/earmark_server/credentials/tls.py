@@ -34,6 +34,11 @@ class Certificates:
             require_client_authentication=bool(self._client_ca),
         )
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the files can be used as they are now."""
+        return self._files.is_usable
+
     async def reload_forever(self) -> None:
         """Reload the files whenever they change; never returns."""
         await self._files.reload_forever()

@@ -30,6 +30,7 @@ class AcceptedTokens:
         """Read a file with one line per token, a name and the token's SHA-256; # starts a comment.
 
         A name may have several tokens, so that a new token can be distributed before the old one is removed.
+        A file without tokens is valid: it revokes all of them.
         Raises BadFileError, which quotes nothing of the file, in case it contains a token by mistake.
         """
         principals: dict[bytes, str] = {}
@@ -45,10 +46,12 @@ class AcceptedTokens:
                     f"in hexadecimal. {_REMEDY}"
                 )
             principals[bytes.fromhex(match[2])] = match[1]
-        if not principals:
-            # The operator may be about to write it. A server that accepts no token at all has no use.
-            raise BadFileError(f"The token file {path} contains no token. {_REMEDY}")
         return cls(principals)
+
+    def raise_if_empty(self, path: str) -> None:
+        """Raise BadFileError if there is no token: a server that starts without any token has no use."""
+        if not self._principals:
+            raise BadFileError(f"The token file {path} contains no token. {_REMEDY}")
 
     def accepted_digest(self, token: str) -> bytes | None:
         """Return the SHA-256 of a token that is accepted; None for any other token.

@@ -24,7 +24,7 @@ from earmark_spotter.model import check_sha256
 
 from earmark_server.inference.model_sandbox import validate_model, warm_up
 from earmark_server.logs import log
-from earmark_server.reload import ChangeDetector
+from earmark_server.reload import BadFileError, ChangeDetector, read_file
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class ModelRegistry:
         old = self.current[file.place]
         try:
             new = await self._load(Path(file.changes.path), old, self._pins[file.place])
-        except (ModelError, OSError, MemoryError) as error:
+        except (ModelError, BadFileError, OSError, MemoryError) as error:
             log(
                 _LOGGER,
                 logging.ERROR,
@@ -161,7 +161,7 @@ class ModelRegistry:
 
     async def _load(self, path: Path, old: SpotterModel, pin: str | None) -> SpotterModel | None:
         """Load the file that replaces a model; None if it is the same, ModelError if it cannot replace it."""
-        content = await asyncio.to_thread(path.read_bytes)
+        content = await asyncio.to_thread(read_file, str(path), "model")
         # Before any process parses the content.
         check_sha256(content, pin)
         await validate_model(content)

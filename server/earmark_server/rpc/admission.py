@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import grpc
 from earmark_spotter import SpotterError
 
-from earmark_server.logs import log
+from earmark_server.logs import LogSampler, log
 from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
 from earmark_server.rpc.principal import (
@@ -49,6 +49,7 @@ class Admission:
         """The engine's load, once the engine has started."""
         self.connection_age = ConnectionAge(settings)
         self._tracing = tracing
+        self._log_sampler = LogSampler()
         self._max_streams = settings.max_streams
         self._max_recordings = settings.max_calls
         self._max_streams_per_quota_key = settings.max_streams_per_client
@@ -109,6 +110,7 @@ class Admission:
             principal=current_principal.get(),
             token_digest=current_token_digest.get(),
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
+            log_sampler=self._log_sampler,
         )
         try:
             self._check_limits(call)

@@ -28,9 +28,19 @@ class Authentication(grpc.aio.ServerInterceptor):
 
         Raises BadFileError for a file that cannot be used.
         """
-        self._tokens = ReloadedFiles([token_file], lambda: AcceptedTokens.read(token_file))
+        self._tokens = ReloadedFiles(
+            [token_file],
+            lambda: AcceptedTokens.read(token_file),
+            value_if_missing=lambda: AcceptedTokens({}),
+        )
+        self._tokens.value.raise_if_empty(token_file)
         self._admission = admission
         self._open_health = open_health
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the token file can be used as it is now."""
+        return self._tokens.is_usable
 
     async def reload_forever(self) -> None:
         """Reload the file whenever it changes, and end the calls of removed tokens; never returns."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from earmark_server.inference.stream_handle import StreamHandle
+    from earmark_server.logs import LogSampler
     from earmark_server.rpc.tracing import CallSpan
 
 _LOGGER = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Call:
         principal: str | None = None,
         token_digest: bytes | None = None,
         span: CallSpan | None = None,
+        log_sampler: LogSampler | None = None,
     ) -> None:
         self.rpc = rpc
         self.kind = kind
@@ -76,6 +78,7 @@ class Call:
         self.stream: StreamHandle | None = None
         """The call's stream in the engine, once it has one."""
         self.span = span
+        self._log_sampler = log_sampler
         self._started_s = time.perf_counter()
         self._interrupt: asyncio.Timeout | None = None
         self._error: CallError | None = None
@@ -128,6 +131,26 @@ class Call:
     def log_end(self, status: str, reason: str | None = None, incident: str | None = None) -> None:
         """Write the call's log line and end its span; `status` is the name of a gRPC status code."""
         level = logging.DEBUG if not self.kind.needs_inference and status == "OK" else logging.INFO
+        # Calls that fail before they have sent audio can be numerous: each costs its client next to nothing.
+        sampled: dict[str, int] | None = {}
+        if self._log_sampler is not None and status != "OK" and self.audio_ns is None and incident is None:
+            sampled = self._log_sampler.admit(reason or status)
+        if sampled is not None:
+            self._log_line(level, status, reason, incident, sampled)
+        if self.span is not None:
+            self.span.end(
+                status,
+                reason,
+                request_id=self.request_id,
+                principal=self.principal,
+                model=self.model,
+                audio_s=None if self.audio_ns is None else self.audio_ns / 1e9,
+                detections=self.detection_count,
+            )
+
+    def _log_line(
+        self, level: int, status: str, reason: str | None, incident: str | None, sampled: dict[str, int]
+    ) -> None:
         log(
             _LOGGER,
             level,
@@ -144,14 +167,5 @@ class Call:
             reason=reason,
             incident=incident,
             trace_id=None if self.span is None else self.span.trace_id,
+            **sampled,
         )
-        if self.span is not None:
-            self.span.end(
-                status,
-                reason,
-                request_id=self.request_id,
-                principal=self.principal,
-                model=self.model,
-                audio_s=None if self.audio_ns is None else self.audio_ns / 1e9,
-                detections=self.detection_count,
-            )

@@ -9,7 +9,7 @@ import contextlib
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -20,11 +20,11 @@ from prometheus_client.registry import Collector
 
 from earmark_server.rpc.call import CallKind
 from earmark_server.rpc.handlers import all_rpcs
+from earmark_server.telemetry.metrics_server import MetricsServer
 from earmark_server.telemetry.rpc_metrics import RpcMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from wsgiref.simple_server import WSGIServer
 
     from prometheus_client import Metric
 
@@ -50,6 +50,8 @@ class Metrics(Collector):
         admission: Admission,
         detections: DetectionLog,
         running: Callable[[], tuple[Loaded, Watchdog] | None],
+        *,
+        unusable_files: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._health = health
@@ -58,6 +60,7 @@ class Metrics(Collector):
         self.rpcs = RpcMetrics(all_rpcs(reflection_enabled=settings.reflection))
         """The interceptor that counts RPCs."""
         self._running = running
+        self._unusable_files = unusable_files
 
     @contextlib.contextmanager
     def served(self, host: str, port: int) -> Iterator[None]:
@@ -66,14 +69,8 @@ class Metrics(Collector):
         registry.register(self)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        server: WSGIServer
-        server, thread = start_http_server(port, host, registry)
-        try:
+        with MetricsServer(host, port, registry).running():
             yield
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics, as prometheus_client requires."""
@@ -87,6 +84,11 @@ class Metrics(Collector):
             "earmark_recordings_open",
             "Spot and Classify calls in progress",
             self._admission.count(CallKind.RECORDING),
+        )
+        yield _gauge(
+            "earmark_unusable_files",
+            "Files of tokens and certificates that were rejected, so that their old contents stay in use",
+            self._unusable_files(),
         )
         running = self._running()
         if running is not None:

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server import reload
 from earmark_server.credentials.tokens import AcceptedTokens, add_token
 from earmark_server.reload import BadFileError
 from earmark_server.server import Server, StartError
@@ -79,8 +80,6 @@ def test_a_name_may_have_several_tokens_and_comments_are_ignored(path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "contains no token. Add a line with earmark-server --new-token NAME FILE"),
-        ("# nothing\n", "contains no token"),
         ("alice SECRET", "Line 1 of the token file .* must be a name and the SHA-256"),
         ("alice " + "a" * 63, "Line 1"),
         ("alice " + "a" * 64 + "\nSECRET", "Line 2"),
@@ -263,7 +262,7 @@ def test_an_invalid_token_file_is_logged_and_the_old_tokens_stay_until_it_is_val
     with Process("--port=0", f"--model={tiny_model_path}", *arguments) as server:
         port = server.wait_for("listening" if workers == 1 else "serving")["port"]
         before = path.read_text()
-        for invalid in ("", before[:-10], "alice " + first):
+        for invalid in (before[:-10], "alice " + first):
             put(path, invalid)
             for _ in range(workers):
                 problem = server.wait_for("files rejected")["problem"]
@@ -279,6 +278,60 @@ def test_an_invalid_token_file_is_logged_and_the_old_tokens_stay_until_it_is_val
                 server.wait_for("files reloaded")
             for token in (first, second):
                 lookup(rpcs.ListModelsRequest(), metadata=bearer(token), timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_a_server_without_any_token_does_not_start(path: Path, text: str) -> None:
+    path.write_text(text)
+    message = "contains no token. Add a line with earmark-server --new-token NAME FILE"
+
+    async def scenario() -> None:
+        with pytest.raises(StartError, match=message):
+            Server(Settings(port=0, token_file=str(path)))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["empty", "missing"])
+def test_a_file_without_tokens_revokes_all_of_them(
+    path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    monkeypatch.setattr(reload, "MISSING_GRACE_S", 1.0)
+    token = add_token("alice", str(path))
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, token_file=str(path)) as rig:
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S, metadata=bearer(token))
+            await call.write(config())
+            assert (await call.read()).WhichOneof("event") == "started"
+            if missing:
+                os.remove(path)
+            else:
+                put(path, "# alice was removed\n")
+            await assert_rejected(call, "BAD_CREDENTIALS")
+            lookup = rig.stub.ListModels(rpcs.ListModelsRequest(), metadata=bearer(token))
+            await assert_rejected(lookup, "BAD_CREDENTIALS")
+
+    run(scenario)
+
+
+def test_a_pipe_in_place_of_the_token_file_is_rejected_and_does_not_block_the_server(
+    path: Path, tiny_model_path: Path
+) -> None:
+    token = add_token("alice", str(path))
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, token_file=str(path)) as rig:
+            pipe = path.with_name("pipe")
+            os.mkfifo(pipe)
+            pipe.replace(path)
+            async with asyncio.timeout(DEADLINE_S):
+                # No event announces that the file was rejected.
+                while rig.server._unusable_files() != 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            await rig.stub.ListModels(rpcs.ListModelsRequest(), metadata=bearer(token), timeout=DEADLINE_S)
+
+    run(scenario)
 
 
 def test_hundreds_of_rejected_streams_leave_no_call_open(path: Path, tiny_model_path: Path) -> None:

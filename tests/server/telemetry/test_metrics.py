@@ -282,3 +282,22 @@ def test_each_worker_needs_a_metrics_port() -> None:
     with pytest.raises(SettingsError, match="a port for each of 4 workers"):
         Settings(metrics_port=65533, workers=4)
     Settings(metrics_port=65532, workers=4)
+
+
+def test_silent_connections_keep_nobody_from_the_metrics(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        async with serving(tiny_model_path, metrics_port=port):
+            silent = []
+            for i in range(200):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                if i % 2:
+                    writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
+                silent.append(writer)
+            before = threading.active_count()
+            assert "earmark_serving 1.0" in await asyncio.to_thread(fetch, port)
+            assert before < 60
+            for writer in silent:
+                writer.close()
+
+    run(scenario)

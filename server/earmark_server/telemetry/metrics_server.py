@@ -1,0 +1,73 @@
+"""The HTTP server of the metrics port, which anybody may be able to reach."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from socketserver import TCPServer, ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import MetricsHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import CollectorRegistry
+
+# Connections, each with a thread. A further one closes the oldest: a scrape takes some ten milliseconds, and
+# only a client that is up to no good keeps a connection for longer.
+_MAX_CONNECTIONS = 16
+
+# The time in which a client has to continue its request.
+_TIMEOUT_S = 5.0
+
+
+class MetricsServer(ThreadingMixIn, TCPServer):
+    """Serves metrics with a bounded number of connections, threads and file descriptors."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        """Listen on an address; OSError if that is not possible."""
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self.address_family = family
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, None] = {}  # the oldest first
+        handler = type("Handler", (MetricsHandler,), {"registry": registry, "timeout": _TIMEOUT_S})
+        super().__init__(address[:2], handler)  # type: ignore[arg-type]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Handle a connection on a thread; close the oldest one if there are too many."""
+        with self._lock:
+            self._open[request] = None
+            if len(self._open) > _MAX_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                # Its thread then reads the end of the connection, and closes it.
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore a connection that breaks off or is silent."""
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve during the block."""
+        thread = threading.Thread(target=self.serve_forever, name="earmark-metrics", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.shutdown()
+            self.server_close()
+            thread.join()
