@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
-# One process for each half of a core: tests wait more than they compute.
-PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist worksteal
+# Each process runs whole files, since the tests of a file share their servers.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -19,6 +19,9 @@ demo: $(VENV)/.server ## Set up, and detect the keywords in the bundled recordin
 
 serve: $(VENV)/.server ## Set up, and start a server on 127.0.0.1:50051
 	@$(BIN)/earmark-server
+
+# Tests start Python hundreds of times, which is slow where it may not keep its bytecode.
+test test-all: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(VENV)/.dev ## Run all tests but the slow ones, in parallel: less than four minutes on two cores
 	$(PYTEST) -m 'not slow'

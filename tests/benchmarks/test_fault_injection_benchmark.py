@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--nginx"], ["--rolling"], ["--rolling", "--nginx"], ["--cut"]], ids=" ".join
+    "options",
+    [
+        [],
+        ["--rolling", "--nginx"],
+        ["--cut"],
+        pytest.param(["--nginx"], marks=pytest.mark.slow),
+        pytest.param(["--rolling"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
 )
 def test_nothing_is_lost_when_servers_are_killed_or_replaced_or_connections_cut(
     tiny_model_path: Path, tmp_path: Path, options: list[str]
