@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from earmark_audio import sample_problem
 
 from earmark_client.errors import InvalidRequestError
 
@@ -64,6 +66,15 @@ class AudioFormat:
     encoding: Encoding = Encoding.LINEAR16
     channels: int = 1
 
+    def __post_init__(self) -> None:
+        """Accept an encoding by its name, and whole numbers of any type: sounddevice gives rates as floats.
+
+        Raises InvalidRequestError for anything else.
+        """
+        object.__setattr__(self, "encoding", _encoding(self.encoding))
+        for name, reason in (("sample_rate_hz", "UNSUPPORTED_SAMPLE_RATE"), ("channels", "BAD_AUDIO")):
+            object.__setattr__(self, name, _whole_number(name, getattr(self, name), reason))
+
     @property
     def frame_bytes(self) -> int:
         """Size of one frame: one sample of every channel."""
@@ -78,18 +89,41 @@ class AudioFormat:
         return length_bytes / self.frame_bytes / self.sample_rate_hz
 
 
-def pcm_messages(chunk: bytes | bytearray | memoryview | Samples, encoding: Encoding) -> Iterator[bytes]:
+Source = TypeVar("Source")
+
+
+def as_chunks(audio: Source) -> Source | list[Chunk]:
+    """Return the chunks of a stream's audio: a single chunk, given in place of an iterable, is a list of one.
+
+    Raises InvalidRequestError for the path of a file.
+    """
+    if isinstance(audio, bytes | bytearray | memoryview | np.ndarray | Silence):
+        return [audio]
+    if isinstance(audio, str | os.PathLike):
+        raise InvalidRequestError(
+            f"a stream's audio is an iterable of chunks, not a path: give Recording({str(audio)!r})",
+            reason="BAD_AUDIO",
+        )
+    return audio
+
+
+def pcm_messages(
+    chunk: bytes | bytearray | memoryview | Samples, audio_format: AudioFormat
+) -> Iterator[bytes]:
     """Encode a chunk, split into messages of a size that every server accepts."""
-    data = pcm_bytes(chunk, encoding)
+    data = pcm_bytes(chunk, audio_format.encoding, audio_format.channels)
     for start in range(0, len(data), _MESSAGE_BYTES):
         yield data[start : start + _MESSAGE_BYTES]
 
 
-def pcm_bytes(chunk: bytes | bytearray | memoryview | Samples, encoding: Encoding) -> bytes:
+def pcm_bytes(
+    chunk: bytes | bytearray | memoryview | Samples, encoding: Encoding, channels: int = 1
+) -> bytes:
     """Encode a chunk: return bytes unchanged, and convert arrays.
 
-    Arrays hold float samples (full scale at -1 and 1) or int16 samples, and become LINEAR16 or FLOAT32.
-    Raises InvalidRequestError for anything else, and for NaN or infinity, which LINEAR16 would hide.
+    Arrays hold float samples (full scale at -1 and 1) or int16 samples, [n] (interleaved) or [n, channels],
+    and become LINEAR16 or FLOAT32. Raises InvalidRequestError for anything else, and for floats that are
+    NaN, infinite or far beyond full scale, which LINEAR16 would hide.
     """
     if isinstance(chunk, bytes):
         return chunk
@@ -104,9 +138,11 @@ def pcm_bytes(chunk: bytes | bytearray | memoryview | Samples, encoding: Encodin
             f"arrays can be sent as linear16 or float32 only: give {encoding.value} audio as bytes",
             reason="UNSUPPORTED_ENCODING",
         )
+    _check_shape(chunk, channels)
     if chunk.dtype == np.int16:
         converted = chunk if encoding is Encoding.LINEAR16 else chunk.astype(np.float32) / 32768
     elif chunk.dtype.kind == "f":
+        _check_scale(chunk)
         converted = _to_int16(chunk) if encoding is Encoding.LINEAR16 else chunk
     else:
         raise InvalidRequestError(
@@ -116,8 +152,47 @@ def pcm_bytes(chunk: bytes | bytearray | memoryview | Samples, encoding: Encodin
     return converted.astype("<i2" if encoding is Encoding.LINEAR16 else "<f4", copy=False).tobytes()
 
 
-def _to_int16(samples: Samples) -> Samples:
-    """Round float samples to 16 bits, clipped at full scale; lossless if they came from 16-bit samples."""
+def _check_shape(samples: Samples, channels: int) -> None:
+    if samples.ndim == 1 or (samples.ndim == 2 and samples.shape[1] == channels):
+        return
+    is_transposed = samples.ndim == 2 and samples.shape[0] == channels
+    remedy = "transpose it" if is_transposed else f"give an array [n, {channels}], or set `channels`"
+    raise InvalidRequestError(
+        f"an array of samples must be [n] or [n, channels], and channels is {channels}, but its shape is "
+        f"{list(samples.shape)}: {remedy}",
+        reason="BAD_AUDIO",
+    )
+
+
+def _check_scale(samples: Samples) -> None:
     if not np.isfinite(samples).all():
         raise InvalidRequestError("the audio contains samples that are NaN or infinite", reason="BAD_AUDIO")
+    if problem := sample_problem(samples):
+        raise InvalidRequestError(problem[0].lower() + problem[1:].rstrip("."), reason="BAD_AUDIO")
+
+
+def _encoding(encoding: Encoding | str) -> Encoding:
+    if isinstance(encoding, Encoding):
+        return encoding
+    try:
+        return Encoding(str(encoding).lower())
+    except ValueError:
+        names = ", ".join(known.value for known in Encoding)
+        raise InvalidRequestError(
+            f"the encoding {encoding!r} is not known: use one of {names}", reason="UNSUPPORTED_ENCODING"
+        ) from None
+
+
+def _whole_number(name: str, value: Any, reason: str) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != value:
+        raise InvalidRequestError(f"{name} must be a whole number, not {value!r}", reason=reason)
+    return number
+
+
+def _to_int16(samples: Samples) -> Samples:
+    """Round float samples to 16 bits, clipped at full scale; lossless if they came from 16-bit samples."""
     return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)

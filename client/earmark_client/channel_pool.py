@@ -120,6 +120,12 @@ class ChannelPool(Generic[Channel]):
             del self._calls[channel]
             return channel
 
+    def discard_all(self) -> None:
+        """Use new channels for new calls, and forget the others, whose event loop is closed."""
+        with self._lock:
+            self._current = None
+            self._calls.clear()
+
     def close(self) -> list[Channel]:
         """Stop new calls; return all channels, which the caller is to close."""
         with self._lock:

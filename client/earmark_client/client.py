@@ -10,9 +10,9 @@ import grpc.aio
 
 from earmark_client import async_stream, messages
 from earmark_client.addresses import DEFAULT_ADDRESS
-from earmark_client.audio import AudioFormat, Encoding
+from earmark_client.audio import AudioFormat, Encoding, as_chunks
 from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
-from earmark_client.errors import error_from_rpc
+from earmark_client.errors import EarmarkError, error_from_rpc
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
@@ -68,6 +68,7 @@ class Client:
         self._connect_timeout_s = connect_timeout_s
         self._call_timeout_s = call_timeout_s
         self._closed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,7 +132,10 @@ class Client:
             resume_within_s=resume_within_s,
             request_id=request_id,
         )
-        return async_stream.events(ResumableStream(options), audio, pool=self._pool, closed=self._closed)
+        self._bind_to_running_loop()
+        return async_stream.events(
+            ResumableStream(options), as_chunks(audio), pool=self._pool, closed=self._closed
+        )
 
     async def spot(
         self,
@@ -217,8 +221,27 @@ class Client:
             finally:
                 call.cancel()
 
+    def _bind_to_running_loop(self) -> None:
+        """Use channels of the running event loop: gRPC binds each channel to the loop that opened it.
+
+        Raises EarmarkError if another loop, which is not closed, uses this client.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # A stream that is made before its loop runs.
+        if self._loop is not None and self._loop is not loop:
+            if not self._loop.is_closed():
+                raise EarmarkError(
+                    "this client is used on another event loop: create one client for each event loop"
+                )
+            self._pool.discard_all()
+            self._closed = asyncio.Event()
+        self._loop = loop
+
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
+        self._bind_to_running_loop()
         channel = self._pool.acquire()
         try:
             yield channel

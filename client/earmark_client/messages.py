@@ -222,7 +222,7 @@ def _whole_recording(
     if isinstance(audio, str | PathLike):
         return _file_bytes(Path(fspath(audio))), None
     if audio_format is not None:
-        return pcm_bytes(audio, audio_format.encoding), _audio_format(audio_format)
+        return pcm_bytes(audio, audio_format.encoding, audio_format.channels), _audio_format(audio_format)
     if not isinstance(audio, bytes):
         raise InvalidRequestError(
             "the sample rate of an array is unknown: give sample_rate_hz", reason="UNSUPPORTED_SAMPLE_RATE"

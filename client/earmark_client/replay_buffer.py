@@ -76,7 +76,7 @@ class ReplayBuffer:
         Raises InvalidRequestError for a chunk that cannot be sent.
         """
         if not isinstance(chunk, Silence):
-            yield from pcm_messages(chunk, self._format.encoding)
+            yield from pcm_messages(chunk, self._format)
         elif 0 <= chunk.seconds <= _LONGEST_SILENCE_S:
             # In whole samples, as the server counts it, so that a replay can start within it.
             yield self._format.byte_offset(chunk.seconds)

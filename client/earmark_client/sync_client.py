@@ -10,7 +10,7 @@ import grpc
 
 from earmark_client import messages, sync_stream
 from earmark_client.addresses import DEFAULT_ADDRESS
-from earmark_client.audio import AudioFormat, Encoding
+from earmark_client.audio import AudioFormat, Encoding, as_chunks
 from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
 from earmark_client.errors import error_from_rpc
 from earmark_client.resume import ResumableStream
@@ -99,7 +99,9 @@ class SyncClient:
             resume_within_s=resume_within_s,
             request_id=request_id,
         )
-        return sync_stream.events(ResumableStream(options), audio, pool=self._pool, closed=self._closed)
+        return sync_stream.events(
+            ResumableStream(options), as_chunks(audio), pool=self._pool, closed=self._closed
+        )
 
     def spot(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from earmark_client import Encoding, InvalidRequestError, Silence
-from earmark_client.audio import AudioFormat, pcm_bytes
+from earmark_client.audio import AudioFormat, as_chunks, pcm_bytes
 from earmark_client.messages import audio_request
 from earmark_client.replay_buffer import Piece, ReplayBuffer
 from hypothesis import given
@@ -33,7 +35,7 @@ def test_floats_beyond_full_scale_are_clipped() -> None:
 
 def test_channels_are_interleaved() -> None:
     stereo = np.array([[1, 2], [3, 4]], dtype=np.int16)  # [n, channels]
-    assert np.frombuffer(pcm_bytes(stereo, Encoding.LINEAR16), "<i2").tolist() == [1, 2, 3, 4]
+    assert np.frombuffer(pcm_bytes(stereo, Encoding.LINEAR16, 2), "<i2").tolist() == [1, 2, 3, 4]
 
 
 @given(st.binary(max_size=1000), st.sampled_from(list(Encoding)))
@@ -79,3 +81,52 @@ def test_invalid_audio_is_rejected_before_it_is_sent(chunk: object, encoding: En
     with pytest.raises(InvalidRequestError) as rejected:
         _pieces(chunk, encoding)
     assert rejected.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "remedy"),
+    [
+        ((2, 50), 2, "transpose"),
+        ((50, 2), 1, "set `channels`"),
+        ((50, 1, 2), 2, "give an array"),
+        ((), 1, "give"),
+    ],
+)
+def test_an_array_whose_shape_contradicts_the_channels_is_rejected(
+    shape: tuple[int, ...], channels: int, remedy: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=remedy):
+        pcm_bytes(np.zeros(shape, np.float32), Encoding.LINEAR16, channels)
+
+
+@pytest.mark.parametrize("encoding", [Encoding.LINEAR16, Encoding.FLOAT32])
+def test_floats_of_integer_scale_are_rejected(encoding: Encoding) -> None:
+    with pytest.raises(InvalidRequestError, match="divide 16-bit integers by 32768"):
+        pcm_bytes(np.array([0.0, 8000.0], np.float32), encoding)
+
+
+def test_an_audio_format_accepts_what_is_unambiguous() -> None:
+    assert AudioFormat(16000.0, "linear16", np.int64(2)) == AudioFormat(16000, Encoding.LINEAR16, 2)  # type: ignore[arg-type]
+    assert AudioFormat(16000, "FLOAT32").encoding is Encoding.FLOAT32  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "encoding", "message"),
+    [
+        (16000.5, "linear16", "whole number"),
+        ("fast", "linear16", "whole number"),
+        (16000, "opus", "use one of"),
+    ],
+)
+def test_an_audio_format_rejects_anything_else(rate_hz: Any, encoding: Any, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        AudioFormat(rate_hz, encoding)
+
+
+def test_one_chunk_in_place_of_an_iterable_is_a_list_of_one() -> None:
+    assert as_chunks(b"ab") == [b"ab"]
+    array = np.zeros(4, np.float32)
+    assert as_chunks(array)[0] is array
+    assert as_chunks([b"a", b"b"]) == [b"a", b"b"]
+    with pytest.raises(InvalidRequestError, match=r"give Recording\('speech.flac'\)"):
+        as_chunks("speech.flac")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import soundfile
-from earmark_client import Client, Detection, InvalidRequestError, SyncClient, UnknownModelError
+from earmark_client import Client, Detection, Health, InvalidRequestError, SyncClient, UnknownModelError
 from support import tiny_model
 from support.both_clients import DRIVERS, Driver
 
@@ -90,3 +91,16 @@ def test_both_clients_have_the_same_methods_and_arguments() -> None:
         assert signature(getattr(Client, name)) == signature(getattr(SyncClient, name))
     public = {name for name in dir(Client) if not name.startswith("_")}
     assert public == {name for name in dir(SyncClient) if not name.startswith("_")}
+
+
+def test_a_client_works_in_a_second_event_loop(address: str) -> None:
+    client = Client(address)
+
+    async def detections() -> int:
+        assert await client.health() is Health.SERVING
+        audio = [RECORDING]
+        return sum(
+            [isinstance(event, Detection) async for event in client.stream(audio, sample_rate_hz=RATE_HZ)]
+        )
+
+    assert asyncio.run(detections()) == asyncio.run(detections()) > 0
