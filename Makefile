@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-all test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report wheel bench fuzz audit sbom clean
+.PHONY: help demo serve test test-all test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report wheel bench attack fuzz audit sbom clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -98,6 +98,9 @@ sbom: $(VENV)/.dev ## Write the server's bill of materials to dist/earmark-sbom.
 
 fuzz: $(VENV)/.dev ## Fuzz a server for ten minutes (FUZZ_SECONDS=600) while it processes a stream of speech
 	PYTHONPATH=tests:tests/fuzz:. $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
+
+attack: $(VENV)/.bench ## Attack servers on this machine in many ways, beside streams of speech: about five minutes
+	$(BIN)/python -m benchmarks.attack
 
 clean: ## Remove everything that was built and installed
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/integration/node_client/node_modules

@@ -57,7 +57,8 @@ class Call:
 class Connection:
     """One connection. Only `flush` writes to the socket, and only `receive` reads from it."""
 
-    def __init__(self, address: str, method: str) -> None:
+    def __init__(self, address: str, method: str, source_host: str = "") -> None:
+        """Connect; `source_host`: the address of this machine to connect from, or any."""
         host, _, port = address.rpartition(":")
         self._request = frames.request_headers(address, method)
         self._decoder = hpack.Decoder()
@@ -75,7 +76,9 @@ class Connection:
         self._settled = False
         self.closed = False
         try:
-            self._socket = socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S)
+            self._socket = socket.create_connection(
+                (host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S, (source_host, 0) if source_host else None
+            )
         except (OSError, ValueError) as error:
             raise Http2Error(f"Cannot connect to {address}: {error}") from error
         self._settle(address)

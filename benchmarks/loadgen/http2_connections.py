@@ -10,12 +10,15 @@ from benchmarks.loadgen.http2_client import Connection
 class Connections:
     """Connections to one server. `connections[i]` is the i-th, modulo their number."""
 
-    def __init__(self, address: str, method: str, count: int) -> None:
-        """Connect to `address` (HOST:PORT); `method` is the path of all calls. Raises Http2Error."""
+    def __init__(self, address: str, method: str, count: int, source_host: str = "") -> None:
+        """Connect to `address` (HOST:PORT); `method` is the path of all calls. Raises Http2Error.
+
+        `source_host`: the address of this machine to connect from, or any.
+        """
         self._selector = selectors.DefaultSelector()
         self._connections: list[Connection] = []
         for _ in range(count):
-            connection = Connection(address, method)
+            connection = Connection(address, method, source_host)
             self._connections.append(connection)
             self._selector.register(connection, selectors.EVENT_READ, connection)
 

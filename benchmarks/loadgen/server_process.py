@@ -33,16 +33,18 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def running_server(
-    model_path: Path | None, max_streams: int, *settings: str, core: int | None = None
+    model_path: Path | None, max_streams: int | None, *settings: str, core: int | None = None
 ) -> Iterator[ServerProcess]:
     """Run `earmark-server` on a free loopback port while the block runs.
 
-    `settings` are further command-line options; the server's environment variables apply too. With `core`,
-    the server runs on that core only. Raises BenchmarkError if the server does not start.
+    `max_streams`: the limit of all clients together; None: the server's own limits. `settings` are further
+    command-line options; the server's environment variables apply too. With `core`, the server runs on that
+    core only. Raises BenchmarkError if the server does not start.
     """
     command = [] if core is None else ["taskset", "--cpu-list", str(core)]
     command += [sys.executable, "-m", "earmark_server", "--host", "127.0.0.1", "--port", "0"]
-    command += ["--max-streams", str(max_streams), "--max-streams-per-client", "0"]
+    if max_streams is not None:
+        command += ["--max-streams", str(max_streams), "--max-streams-per-client", "0"]
     command += ["--log-format", "json", "--log-level", "info", *settings]
     if model_path is not None:
         command += ["--model", str(model_path)]

@@ -1,0 +1,298 @@
+"""Attacks on a server: clients that send what no useful client sends. For servers on this machine only.
+
+They connect from another loopback address than the streams that are measured beside them, so that the server
+counts them as another client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+
+from benchmarks.loadgen import http2_frames as frames
+from benchmarks.loadgen.http2_client import Http2Error
+from benchmarks.loadgen.http2_connections import Connections
+from benchmarks.loadgen.load_client import METHOD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.loadgen.http2_client import Call, Connection
+    from benchmarks.loadgen.http2_frames import GrpcStatus
+
+SOURCE_HOST = "127.0.0.2"
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+_LIST_MODELS = "/earmark.v1.KeywordSpottingService/ListModels"
+_SPOT = "/earmark.v1.KeywordSpottingService/Spot"
+_STREAMS_PER_CONNECTION = 10
+_FIRST_SENDS = 8  # messages of one call that are put into the output at a time
+_TICK_S = 0.01
+_OUTPUT_BYTES = 1 << 16
+
+Attack: TypeAlias = "Callable[[str, str, float], None]"
+"""Attacks a server until a time on the monotonic clock. Arguments: the addresses of the server and of its
+health port, and that time."""
+
+
+class _Flood:
+    """One call that sends the same messages as fast as flow control allows, or once."""
+
+    def __init__(
+        self, connection: Connection, config: Sequence[bytes], body: Sequence[bytes], *, repeats: bool
+    ) -> None:
+        self._connection, self._config, self._body, self._repeats = connection, config, body, repeats
+        self._waiting = self.over = False
+        self._call: Call | None = None
+
+    def start(self) -> None:
+        self._call = self._connection.call(self)
+        for message in (*self._config, *(() if self._repeats else self._body)):
+            self._connection.send(self._call, message)
+
+    def send(self) -> None:
+        """Send some messages, unless the ones before have not been sent."""
+        if not self._repeats or self._waiting or self.over or self._connection.has_output:
+            return
+        assert self._call is not None
+        for _ in range(_FIRST_SENDS):
+            for message in self._body:
+                if not self._connection.send(self._call, message):
+                    self._waiting = True
+            if self._waiting:
+                return
+
+    def on_sent(self) -> None:
+        self._waiting = False
+
+    def on_message(self, message: bytes) -> None:
+        pass
+
+    def on_end(self, status: GrpcStatus) -> None:
+        self.over = True
+
+
+def _calls(
+    method: str, count: int, config: Sequence[bytes], body: Sequence[bytes], *, repeats: bool, per: int
+) -> Attack:
+    """Return an attack by calls; a call that has ended is opened again. `per`: calls on a connection."""
+
+    def run(address: str, health_address: str, until_s: float) -> None:
+        target = health_address if method == HEALTH_CHECK else address
+        connections = Connections(target, method, -(-count // per), SOURCE_HOST)
+        floods = [_Flood(connections[i // per], config, body, repeats=repeats) for i in range(count)]
+        for flood in floods:
+            flood.start()
+        while time.monotonic() < until_s:
+            for i, flood in enumerate(floods):
+                if flood.over:
+                    floods[i] = _Flood(connections[i // per], config, body, repeats=repeats)
+                    floods[i].start()
+                floods[i].send()
+            connections.wait(_TICK_S)
+        connections.close()
+
+    return run
+
+
+def _frames(count: int, first: bytes, make: Callable[[int], bytes]) -> Attack:
+    """Return an attack by frames; `make` returns some from a number on. A closed connection is replaced."""
+
+    def run(address: str, _: str, until_s: float) -> None:
+        host, _, port = address.rpartition(":")
+
+        def connect() -> tuple[socket.socket, bytearray]:
+            connection = socket.create_connection((host, int(port)), 5, (SOURCE_HOST, 0))
+            connection.setblocking(False)
+            return connection, bytearray(first)
+
+        numbers: dict[socket.socket, int] = {}
+        outputs: dict[socket.socket, bytearray] = {}
+        with selectors.DefaultSelector() as selector:
+
+            def add() -> None:
+                with contextlib.suppress(OSError):
+                    connection, output = connect()
+                    outputs[connection], numbers[connection] = output, 0
+                    selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
+
+            while time.monotonic() < until_s:
+                for _ in range(count - len(outputs)):
+                    add()
+                for key, events in selector.select(_TICK_S):
+                    connection = key.fileobj
+                    assert isinstance(connection, socket.socket)
+                    output = outputs[connection]
+                    if events & selectors.EVENT_WRITE and len(output) < _OUTPUT_BYTES:
+                        output += make(numbers[connection])
+                        numbers[connection] += 1
+                    if not _exchange(connection, events, output):
+                        selector.unregister(connection)
+                        connection.close()
+                        del outputs[connection], numbers[connection]
+            for connection in outputs:
+                connection.close()
+
+    return run
+
+
+def _exchange(connection: socket.socket, events: int, output: bytearray) -> bool:
+    """Read and write what is possible; return whether the connection is open."""
+    try:
+        if events & selectors.EVENT_READ and not connection.recv(1 << 18):
+            return False
+        if events & selectors.EVENT_WRITE and output:
+            del output[: connection.send(output)]
+    except BlockingIOError:
+        pass
+    except OSError:
+        return False
+    return True
+
+
+def _idle_connections(count: int) -> Attack:
+    def run(address: str, _: str, until_s: float) -> None:
+        host, _, port = address.rpartition(":")
+        with contextlib.ExitStack() as stack:
+            for _ in range(count):
+                with contextlib.suppress(OSError):
+                    stack.enter_context(
+                        socket.create_connection((host, int(port)), 5, (SOURCE_HOST, 0))
+                    ).sendall(frames.PREFACE[:10])
+            time.sleep(max(0.0, until_s - time.monotonic()))
+
+    return run
+
+
+def _none(_: str, __: str, until_s: float) -> None:
+    time.sleep(max(0.0, until_s - time.monotonic()))
+
+
+def _config(**fields: object) -> bytes:
+    config = rpcs.StreamingConfig(**fields)  # type: ignore[arg-type]
+    config.audio_format.encoding = 1
+    config.audio_format.sample_rate_hertz = 16_000
+    return frames.prefixed(rpcs.StreamingSpotRequest(config=config).SerializeToString())
+
+
+def _audio(size: int) -> bytes:
+    return frames.prefixed(rpcs.StreamingSpotRequest(audio=bytes(size)).SerializeToString())
+
+
+def _begin_of_message(size: int, sent: int) -> bytes:
+    """Return the first bytes of a message that never ends."""
+    return b"\0" + size.to_bytes(4, "big") + bytes(sent)
+
+
+_SETTINGS = frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b"")
+_HEADERS = frames.request_headers("localhost", METHOD)
+_RESET = frames.CANCEL.to_bytes(4, "big")
+_HOUR = frames.prefixed(rpcs.StreamingSpotRequest(silence={"seconds": 3600}).SerializeToString())
+_EMPTY_FIELDS = frames.prefixed(b"\x12\x00" * 32_700 + b"\x12\x82\x02" + bytes(258))
+_LITERAL_HEADER = b"\x10\x05x-abc\x7f\xe9\x06" + bytes(1000)
+
+
+def _opened_and_reset(number: int) -> bytes:
+    return b"".join(
+        frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEADERS)
+        + frames.frame(frames.RESET, 0, stream, _RESET)
+        for stream in range(number * 200 + 1, number * 200 + 201, 2)
+    )
+
+
+def _endless_headers(number: int) -> bytes:
+    block = _LITERAL_HEADER * 8
+    first = frames.frame(frames.HEADERS, 0, 1, _HEADERS) if not number else b""
+    return first + frames.frame(frames.CONTINUATION, 0, 1, block) * 4
+
+
+ATTACKS: dict[str, tuple[str, Attack]] = {
+    "none": ("no attack", _none),
+    "full-speed": (
+        "250 recordings at full speed, in messages of 1 s",
+        _calls(METHOD, 250, [_config()], [_audio(32_000)], repeats=True, per=_STREAMS_PER_CONNECTION),
+    ),
+    "short-messages": (
+        "250 recordings at full speed, in messages of 20 ms",
+        _calls(METHOD, 250, [_config()], [_audio(640)] * 10, repeats=True, per=_STREAMS_PER_CONNECTION),
+    ),
+    "bytes": (
+        "250 streams of 5,000 messages of one byte, sent at once",
+        _calls(METHOD, 250, [_config()], [_audio(1) * 500] * 10, repeats=False, per=_STREAMS_PER_CONNECTION),
+    ),
+    "empty-fields": (
+        "10 streams of messages full of empty fields",
+        _calls(METHOD, 10, [_config()], [_EMPTY_FIELDS], repeats=True, per=_STREAMS_PER_CONNECTION),
+    ),
+    "silence": (
+        "10 streams of hours of silence",
+        _calls(METHOD, 10, [_config()], [_HOUR] * 10, repeats=True, per=_STREAMS_PER_CONNECTION),
+    ),
+    "no-config": (
+        "1,000 streams without a config",
+        _calls(METHOD, 1000, [], [], repeats=False, per=100),
+    ),
+    "begun-messages": (
+        "200 streams that send all but the last bytes of a message of 16 MB",
+        _calls(
+            METHOD,
+            200,
+            [_config()],
+            [_begin_of_message(16 << 20, (16 << 20) - 100)],
+            repeats=False,
+            per=_STREAMS_PER_CONNECTION,
+        ),
+    ),
+    "begun-recordings": (
+        "64 Spot calls that send all but the last bytes of a recording of 16 MB",
+        _calls(_SPOT, 64, [], [_begin_of_message(16 << 20, (16 << 20) - 100)], repeats=False, per=8),
+    ),
+    "begun-lookups": (
+        "200 ListModels calls that send all but the last bytes of a message of 16 MB",
+        _calls(_LIST_MODELS, 200, [], [_begin_of_message(16 << 20, (16 << 20) - 100)], repeats=False, per=10),
+    ),
+    "lookups": (
+        "200 ListModels calls at a time",
+        _calls(_LIST_MODELS, 200, [frames.prefixed(b"")], [], repeats=False, per=50),
+    ),
+    "health-port": (
+        "200 calls of the health port with a message of 16 MB",
+        _calls(HEALTH_CHECK, 200, [], [_begin_of_message(16 << 20, 16_000)], repeats=False, per=10),
+    ),
+    "watches": (
+        "1,000 health watches",
+        _calls(_HEALTH_WATCH, 1000, [frames.prefixed(b"")], [], repeats=False, per=100),
+    ),
+    "pings": (
+        "4 connections that send PING frames",
+        _frames(4, _SETTINGS, lambda _: frames.frame(frames.PING, 0, 0, bytes(8)) * 2000),
+    ),
+    "window-updates": (
+        "4 connections that send WINDOW_UPDATE frames",
+        _frames(4, _SETTINGS, lambda _: frames.frame(frames.WINDOW, 0, 0, b"\0\0\0\1") * 2000),
+    ),
+    "resets": (
+        "4 connections that open and reset streams",
+        _frames(4, _SETTINGS, _opened_and_reset),
+    ),
+    "endless-headers": (
+        "65 connections that send headers without an end",
+        _frames(65, _SETTINGS, _endless_headers),
+    ),
+    "idle-connections": ("1,000 connections that send nothing", _idle_connections(1000)),
+}
+"""The attacks by name: a description, and the function that attacks."""
+
+
+def run(name: str, address: str, health_address: str, seconds: float) -> None:
+    """Run an attack, in a process of its own; an attacker that the server disconnects begins again."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        with contextlib.suppress(Http2Error, OSError):
+            ATTACKS[name][1](address, health_address, until_s)
+        time.sleep(_TICK_S)
