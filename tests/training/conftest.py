@@ -47,11 +47,12 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_sounds() -> Iterator[None]:
-    """Shorten the sounds without speech from five minutes to five seconds."""
-    from earmark_training.evaluation import non_speech
+    """Shorten the sounds without speech from minutes to seconds."""
+    from earmark_training.evaluation import non_speech, robustness
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(non_speech, "SECONDS", 5)
+        patch.setattr(robustness, "TONES_SECONDS", 20)
         yield
 
 

@@ -30,6 +30,32 @@ def test_noise_is_split_in_time_without_overlap(corpus: Corpus):
     assert validation.length == 16_000
 
 
+def test_recordings_of_noise_and_music_are_split_by_recording(clips_dir: Path, tmp_path: Path):
+    for kind in ("noise", "music"):
+        (tmp_path / kind / "deep").mkdir(parents=True)
+        for i in range(16):
+            for piece in "AB":
+                soundfile.write(tmp_path / kind / "deep" / f"{i}-{kind}-{piece}.wav", np.zeros(1_600), 16_000)
+    soundfile.write(tmp_path / "music" / "long.wav", np.zeros(61 * 8_000), 8_000)
+    corpus = prepare(
+        clips_dir,
+        [],
+        tmp_path / "out",
+        noise=[tmp_path / "noise"],
+        music=[tmp_path / "music"],
+        progress=QuietProgress,
+    )
+    for kind in ("noise", "music"):
+        sounds = [r for r in corpus.recordings if r.kind == kind and r.speaker == kind]
+        split_of = {r.text.removesuffix("-A").removesuffix("-B"): r.split for r in sounds}
+        assert all(split_of[r.text.removesuffix("-A").removesuffix("-B")] == r.split for r in sounds)
+        assert set(split_of.values()) == {"training", "validation"}
+    assert next(r for r in corpus.recordings if r.text == "long").length == 60 * 16_000
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CorpusError, match="no sound files"):
+        prepare(clips_dir, [], tmp_path / "out", noise=[tmp_path / "empty"], progress=QuietProgress)
+
+
 def test_utterances_keep_their_transcripts_and_speakers_stay_in_one_split(corpus: Corpus):
     texts = [u.text for split in ("training", "validation") for u in corpus.select("speech", split)]
     assert sorted(set(texts)) == ["a long day", "well yes indeed"]

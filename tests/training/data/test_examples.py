@@ -3,13 +3,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
-from earmark_training.data.examples import OUTPUT_FRAMES, ExampleMaker
+from earmark_training.data import features, surroundings
+from earmark_training.data.examples import OUTPUT_FRAMES, ExampleMaker, speech_onsets
+from earmark_training.data.features import Variety
 from earmark_training.model.network import Network
+from earmark_training.model.recipe import REAL_ROOMS
 from support.tiny_training import RECIPE, make_examples
 
 if TYPE_CHECKING:
+    from earmark_training.data.corpus import Corpus
     from earmark_training.data.features import FeatureCache
 
 
@@ -70,3 +75,25 @@ def test_keywords_in_read_speech_are_allowed_at_their_places_but_are_no_targets(
 def test_a_network_has_one_output_for_each_frame_of_an_example(maker: ExampleMaker):
     network = Network(RECIPE.shape)
     assert network.logits(maker.batch((0,)).mel).shape[1] == OUTPUT_FRAMES
+
+
+def test_the_mix_of_the_last_cycle_has_everything_at_once(corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(features, "_SYNTHETIC_PIECES", 10)
+    monkeypatch.setattr(features, "_VARIETIES", (Variety(1, 1, 1, 1, 10, rooms=True),))
+    monkeypatch.setattr(surroundings, "_ROOMS", 5)
+    cache = features.feature_cache(corpus, RECIPE.shape.front_end, 3)
+    assert {"clip", "speech", "noise", "synthetic", "tones"} == {i.kind for i in cache.items}
+    batch = make_examples(cache, replace(REAL_ROOMS, streams=32)).batch((0,))
+    assert batch.mel.isfinite().all()
+    assert len(batch.targets)
+    assert batch.allowed[..., 2:].any()
+
+
+def test_speech_starts_at_the_first_sound_and_after_pauses(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+):
+    level = np.full((200, 40), 1e-6, np.float32)
+    level[50:90], level[95:120], level[150:] = 1.0, 1.0, 1.0
+    item = next(i for i in cache.items if i.kind == "speech")
+    monkeypatch.setattr(cache, "power", lambda _: level)
+    np.testing.assert_allclose(speech_onsets(cache, item), [50, 150], atol=2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from earmark_training.data.corpus import Corpus, prepare
-from earmark_training.data.features import FeatureCache, feature_cache
+from earmark_training.data.features import FeatureCache, Variety, feature_cache
 from earmark_training.data.front_end import LOG_FLOOR
 from earmark_training.model.network import Network
 from support.tiny_training import RECIPE, QuietProgress
@@ -52,7 +52,7 @@ def test_the_next_cycle_has_other_variants_of_the_same_recordings(caches: list[F
 def test_the_features_of_a_corpus_that_was_replaced_are_computed_again(
     clips_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("earmark_training.data.features._VARIANTS", ({"clip": 1, "noise": 1},))
+    monkeypatch.setattr("earmark_training.data.features._VARIETIES", (Variety(1, 1, 1),))
     monkeypatch.setattr("earmark_training.data.features._SYNTHETIC_PIECES", 1)
     fewer = shutil.copytree(clips_dir, tmp_path / "clips")
     shutil.rmtree(fewer / "yes")

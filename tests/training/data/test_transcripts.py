@@ -23,6 +23,12 @@ def test_words_share_the_speech_by_their_letters():
     np.testing.assert_allclose(np.array(edges) / RATE, expected, atol=0.06)
 
 
+def test_the_words_of_an_incomplete_transcript_may_be_anywhere():
+    samples = speech((0.3, False), (1.0, True))
+    words = place_words(samples, "... LEFT STOP")
+    assert [(w.text, w.start, w.end) for w in words] == [(w, 0, len(samples)) for w in ("left", "stop")]
+
+
 def test_a_pause_belongs_to_no_word():
     samples = speech((0.3, False), (1.0, True), (2.0, False), (1.0, True), (0.3, False))
     first, second = place_words(samples, "left stop")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from earmark_training.evaluation.slices import median_pitch_hz, wilson_interval
+from earmark_training.evaluation.slices import median_pitch_hz
 
 RATE = 16_000
 
@@ -16,8 +16,3 @@ def test_the_pitch_is_that_of_the_voice(hz: float):
 
 def test_noise_has_no_pitch():
     assert median_pitch_hz(np.random.default_rng(0).normal(size=RATE // 2)) is None
-
-
-def test_the_interval_is_wilsons():
-    low, high = wilson_interval(90, 100)
-    assert (low, high) == (pytest.approx(0.826, abs=1e-3), pytest.approx(0.945, abs=1e-3))

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2.0,
         metavar="N",
         help="maximum false alarms per hour of read speech, all keywords together, used to choose the "
-        "thresholds (default: %(default)s)",
+        "thresholds: the mean over clean, noisy, reverberant and band-limited speech (default: %(default)s)",
     )
 
 

@@ -33,6 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="read speech with transcripts in LibriSpeech's layout, used as negative examples; repeatable",
     )
+    parser.add_argument(
+        "--noise",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        default=[],
+        help="recordings of noise, in addition to those of the clips; repeatable",
+    )
+    parser.add_argument(
+        "--music",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        default=[],
+        help="recordings of music without singing; repeatable",
+    )
     add_corpus_option(parser, "folder to write the corpus to")
 
 
@@ -47,5 +63,5 @@ def run(args: argparse.Namespace) -> None:
         args.download.mkdir(parents=True, exist_ok=True)
         data = SPEECHCOMMANDS(args.download, download=True)
         clips = Path(data._path)
-    corpus = prepare(clips, args.speech, args.corpus)
+    corpus = prepare(clips, args.speech, args.corpus, noise=args.noise, music=args.music)
     print(f"{len(corpus.recordings)} recordings, {hours(corpus.recordings):.1f} h, in {args.corpus}")

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preset",
-        choices=("default", "quick"),
+        choices=("default", "continue", "quick"),
         default="default",
         help="training recipe (default: %(default)s)",
     )
@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_epochs_per_cycle,
         metavar="N[,N...]",
         help="epochs in each learning-rate cycle; overrides the preset",
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="MODEL",
+        help="begin with the network of this model file; the preset `continue` is the last cycle alone",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="random seed; overrides the preset")
     parser.add_argument(
@@ -55,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         recipe = replace(recipe, seed=args.seed)
     if args.keywords:
         recipe = replace(recipe, keywords=tuple(args.keywords.split(",")))
-    train(Corpus(args.corpus), recipe, args.out)
+    train(Corpus(args.corpus), recipe, args.out, args.start)
     accuracy = json.loads((args.out / "metrics.json").read_text())["validation_accuracy"]
     print(f"validation accuracy {accuracy:.2%}; next: earmark-train export {args.out}")
 

@@ -36,6 +36,17 @@ def vary_voice(rng: np.random.Generator, samples: Samples) -> tuple[Samples, flo
     return np.clip(samples, -1, 1), speed
 
 
+def equalize(rng: np.random.Generator, samples: Samples) -> Samples:
+    """Return the samples through a microphone or loudspeaker of another tone, within 15 dB."""
+    return _filter(samples, _tilt(rng, len(samples)))
+
+
+def telephone(rng: np.random.Generator, samples: Samples) -> Samples:
+    """Return the samples through a telephone, half the time with 8-bit mu-law."""
+    samples = _filter(samples, _telephone(rng, len(samples)))
+    return _mu_law(samples) if rng.random() < 0.5 else samples
+
+
 def vary_noise(rng: np.random.Generator, samples: Samples) -> Samples:
     """Return recorded noise at 0.5 to 1.8 times its speed, filtered, and backwards half of the time."""
     samples = change_speed(samples, float(rng.uniform(0.5, 1.8)))[:: rng.choice((-1, 1))]

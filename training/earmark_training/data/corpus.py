@@ -1,12 +1,13 @@
 """The corpus: folders of recordings, decoded once into one array with an index.
 
-There are three kinds of recordings:
+There are four kinds of recordings:
 
 * clips: one word each, laid out `<word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>` as in Google Speech
   Commands (Warden 2018, arXiv 1804.03209). `validation_list.txt` and `testing_list.txt` decide the split;
   without them the data set's rule does, which hashes the speaker;
 * speech: read sentences with transcripts, laid out as LibriSpeech (`*.trans.txt` beside the audio);
-* noise: the `_background_noise_` folder of the clips.
+* noise: the `_background_noise_` folder of the clips, and other folders of recordings;
+* music: folders of recordings.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 16_000
 NOISE_FOLDER = "_background_noise_"
 _SUFFIXES = (".wav", ".flac", ".ogg", ".opus")
+_SOUND_SUFFIXES = (*_SUFFIXES, ".oga", ".mp3")
 _SPEECH_VALIDATION_PERCENT = 25
 _NOISE_VALIDATION_FRACTION = 0.25
+_SOUND_VALIDATION_PERCENT = 25
+_LONGEST_SOUND_S = 60
 
 Split = Literal["training", "validation", "testing"]
-Kind = Literal["clip", "speech", "noise"]
+Kind = Literal["clip", "speech", "noise", "music"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Recording:
     kind: Kind
     split: Split
     text: str
-    """The word of a clip, the transcript of speech, the name of a noise."""
+    """The word of a clip, the transcript of speech, the name of a noise or of a piece of music."""
     start: int
     """Its first sample in the corpus's array."""
     length: int
@@ -59,7 +63,7 @@ class Recording:
     word: tuple[int, int] | None = None
     """Start and end of the word in a clip, in samples from the clip's start; None if energy does not tell."""
     speaker: str = ""
-    """The speaker's name in the data set; empty for noise."""
+    """The speaker's name in the data set; the folder of noise or music, empty for the noise of the clips."""
 
 
 class HasLength(Protocol):
@@ -175,6 +179,18 @@ def find_speech(folder: Path) -> Iterator[SourceFile]:
             yield SourceFile(audio[0], "speech", split, transcript, speaker)
 
 
+def find_sounds(folder: Path, kind: Literal["noise", "music"]) -> Iterator[SourceFile]:
+    """Yield the sound files below `folder`, a quarter of the recordings for validation.
+
+    Pieces of one recording, whose names differ by a last letter (`1-100032-A`), are in the same split.
+    """
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SOUND_SUFFIXES):
+        source = re.sub(r"-[A-Z]$", "", path.stem)
+        percent = int(hashlib.sha1(source.encode()).hexdigest(), 16) % 100
+        split: Split = "validation" if percent < _SOUND_VALIDATION_PERCENT else "training"
+        yield SourceFile(path, kind, split, path.stem, folder.name)
+
+
 def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
     """Yield the utterances that the `*.trans.txt` files below a folder list, in LibriSpeech's layout.
 
@@ -188,10 +204,18 @@ def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
                 yield listing.with_name(name), speaker, transcript.lower()
 
 
-def read_audio(path: Path) -> NDArray[np.float32]:
-    """Read an audio file as mono float32 [n] at 16 kHz. Raises CorpusError if it cannot be decoded."""
+def read_audio(path: Path, *, max_seconds: float | None = None) -> NDArray[np.float32]:
+    """Read an audio file, or the middle `max_seconds` of it, as mono float32 [n] at 16 kHz.
+
+    Raises CorpusError if it cannot be decoded.
+    """
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            rate, frames = file.samplerate, -1
+            if max_seconds is not None and file.frames > max_seconds * rate:
+                frames = int(max_seconds * rate)
+                file.seek((file.frames - frames) // 2)
+            samples = file.read(frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise CorpusError(f"{path} cannot be read: {error.error_string}") from error
     mono: NDArray[np.float32] = samples.mean(axis=1)
@@ -203,14 +227,24 @@ def read_audio(path: Path) -> NDArray[np.float32]:
 
 
 def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
-    mono = read_audio(file.path)
+    of_clips = file.kind in ("clip", "speech") or not file.speaker
+    mono = read_audio(file.path, max_seconds=None if of_clips else _LONGEST_SOUND_S)
     word = locate_word(mono, SAMPLE_RATE_HZ) if file.kind == "clip" else None
     return np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16), word
 
 
-def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
+def prepare(
+    clips: Path,
+    speech: list[Path],
+    out: Path,
+    *,
+    noise: Sequence[Path] = (),
+    music: Sequence[Path] = (),
+    progress: Callable[..., tqdm] = tqdm,
+) -> Corpus:
     """Decode the clips, their noise and the speech into `out`, and return the Corpus.
 
+    `noise` and `music` are further folders of recordings, of which at most the middle minute is used.
     Raises CorpusError if a folder contains no usable recordings, or the clips come without noise.
     """
     files = list(find_clips(clips))
@@ -222,6 +256,13 @@ def prepare(clips: Path, speech: list[Path], out: Path, *, progress: Callable[..
         raise CorpusError(f"{clips} contains no {NOISE_FOLDER} folder with recordings of noise")
     for folder in speech:
         files += find_speech_or_raise(folder)
+    kinds: tuple[Literal["noise", "music"], ...] = ("noise", "music")
+    for kind, folders in zip(kinds, (noise, music), strict=True):
+        for folder in folders:
+            sounds = list(find_sounds(folder, kind))
+            if not sounds:
+                raise CorpusError(f"{folder} contains no sound files ({', '.join(_SOUND_SUFFIXES)})")
+            files += sounds
     return decode(files, out, progress=progress)
 
 
@@ -236,7 +277,7 @@ def find_speech_or_raise(folder: Path) -> list[SourceFile]:
 def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
     """Decode the files into `out` and return the Corpus. Raises CorpusError for a file that is damaged.
 
-    The last quarter of each noise is for validation, regardless of the file's split.
+    The last quarter of each noise of the clips is for validation, regardless of the file's split.
     """
     out.mkdir(parents=True, exist_ok=True)
     recordings: list[Recording] = []
@@ -259,8 +300,8 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tq
 
 
 def _split_noise(file: SourceFile, length: int) -> Iterator[tuple[Split, int, int]]:
-    """Yield (split, start, length): the last quarter of a noise validates, other recordings stay whole."""
-    if file.kind != "noise":
+    """Yield (split, start, length): the last quarter of a noise of the clips validates, others stay whole."""
+    if file.kind != "noise" or file.speaker:
         yield file.split, 0, length
         return
     cut = int(length * (1 - _NOISE_VALIDATION_FRACTION))

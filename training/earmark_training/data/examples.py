@@ -20,6 +20,7 @@ from torch import Tensor
 
 from earmark_training.data.augment import add_at
 from earmark_training.data.front_end import LOG_FLOOR, LogMel
+from earmark_training.data.spectral_rooms import limit_band, reverberate
 from earmark_training.data.transcripts import tolerance_samples
 from earmark_training.data.vocabulary import SILENCE, UNKNOWN, accepted_words
 from earmark_training.errors import RecipeError
@@ -39,6 +40,8 @@ _TARGET_SECONDS = 0.3
 _RELEASE_SECONDS = 0.5  # after the end of a word, when its score must have fallen
 _RECOGNIZABLE_FRACTION = 0.4  # of a word, before which it cannot be recognized
 _NOISE_LEVEL = (-2, 4)  # log10 of the summed mel power: from 60 dB below full-scale white noise up to it
+_BABBLE = 2  # the index of babble in `Mix.noises`
+_ONSET_FRAMES, _PAUSE_FRAMES, _PAUSE_DB = 3, 20, 22.0
 _WARPS = np.linspace(-0.12, 0.12, 25)
 
 
@@ -67,6 +70,22 @@ class Mix:
     """Noise is added to read speech: rare, or the network would need higher scores in noise than in quiet."""
     snr_db: tuple[float, float] = (-5.0, 30.0)
     gain_db: tuple[float, float] = (-25.0, 10.0)
+    speech_snr_db: tuple[float, float] = (-5.0, 30.0)
+    """SNR in examples of read speech only."""
+    onset: float = 0.0
+    """A piece of read speech starts where the reader starts to speak, at the start or after a pause."""
+    by_word: float = 0.0
+    """The next unknown word is drawn with equal probability of each word, instead of each clip."""
+    room: float = 0.0
+    """All speech of an example is in one room."""
+    band_limit: float = 0.0
+    """The example is band-limited as by a telephone or a small loudspeaker."""
+    noises: tuple[float, ...] = (0.6, 0.25, 0.15)
+    """Shares of recorded noise, synthetic noise, babble, music and signal tones in all noise."""
+    noises_alone: tuple[float, ...] | None = None
+    """The same for examples of noise only; None means `noises`."""
+    talkers: tuple[int, int] = (3, 7)
+    """Range of the number of talkers in babble, without the upper end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +126,11 @@ class ExampleMaker:
         self._speech = [i for i in cache.items if i.kind == "speech"]
         self._noise = [i for i in cache.items if i.kind == "noise"]
         self._synthetic = [i for i in cache.items if i.kind == "synthetic"]
+        self._music = [i for i in cache.items if i.kind == "music"]
+        self._tones = [i for i in cache.items if i.kind == "tones"]
+        unknown_words = sorted({c.text for c in self._unknown})
+        self._unknown_by_word = [[c for c in self._unknown if c.text == w] for w in unknown_words]
+        self._onsets = {i.start: speech_onsets(cache, i) for i in self._speech} if mix.onset else {}
         self._class_of_word = {word: self._labels[k] for k in keywords for word in accepted_words(k)}
         self._seconds = front_end.hop_samples / front_end.sample_rate_hz
         self._frames = window.mel_frames + (OUTPUT_FRAMES - 1) * window.stride
@@ -117,6 +141,8 @@ class ExampleMaker:
         self._interference = (
             1 / np.sqrt(np.maximum(1, mel.sum(0) ** 2 / np.square(mel).sum(0) / 1.5))
         ).astype(np.float32)
+        self._bins_per_band = np.maximum(1, mel.sum(0) ** 2 / np.square(mel).sum(0) / 1.5).astype(np.float32)
+        self._band_hz = band_centers_hz(front_end)
 
     def batch(self, seed: tuple[int, ...]) -> Batch:
         """Return the batch of a seed."""
@@ -129,7 +155,8 @@ class ExampleMaker:
         for i in range(b):
             kind, example = rng.random(), _Example(power[i], allowed[i])
             if kind < mix.noise:
-                power[i] = self._make_noise(rng) * np.float32(10 ** rng.uniform(*_NOISE_LEVEL))
+                noise = self._make_noise(rng, mix.noises_alone or mix.noises)
+                power[i] = noise * np.float32(10 ** rng.uniform(*_NOISE_LEVEL))
                 allowed[i] = np.arange(len(self._labels)) == self._labels[SILENCE]
             else:
                 if kind < mix.noise + mix.speech and self._speech:
@@ -140,8 +167,13 @@ class ExampleMaker:
                     speech = not noisy or rng.random() < mix.add_noise_to_speech
                     level, ends = self._fill_with_words(rng, example, speech=speech)
                     word_ends += [(i, *end) for end in ends]
+                if mix.room and rng.random() < mix.room:
+                    reverberate(rng, power[i], self._bins_per_band, self._seconds)
                 if noisy:
-                    self._add_noise(rng, power[i], level)
+                    only_speech = kind < mix.noise + mix.speech
+                    self._add_noise(rng, power[i], level, mix.speech_snr_db if only_speech else mix.snr_db)
+            if mix.band_limit and rng.random() < mix.band_limit:
+                limit_band(rng, power[i], self._band_hz)
             power[i] *= 10 ** (rng.uniform(*mix.gain_db) / 10)
         # The last mel frame that each score depends on.
         last = slice(self._window.mel_frames - 1, None, self._window.stride)
@@ -173,7 +205,10 @@ class ExampleMaker:
             if kind < mix.keyword:
                 item = self._pick(rng, self._by_keyword[rng.integers(len(self._by_keyword))])
             elif kind < mix.keyword + mix.unknown_word:
-                item = self._pick(rng, self._unknown or self._by_keyword[0])
+                unknown = self._unknown or self._by_keyword[0]
+                if mix.by_word and self._unknown and rng.random() < mix.by_word:
+                    unknown = self._unknown_by_word[rng.integers(len(self._unknown_by_word))]
+                item = self._pick(rng, unknown)
             else:
                 item = self._pick(rng, self._speech)
                 cut, length = self._cut(rng, item, int(rng.uniform(0.3, 2.0) / self._seconds))
@@ -205,6 +240,11 @@ class ExampleMaker:
 
     def _cut(self, rng: np.random.Generator, item: Item, length: int) -> tuple[int, int]:
         """Return a random piece of an item, at most `length` frames, as (first frame, frames)."""
+        onsets = self._onsets.get(item.start)
+        if onsets is not None and rng.random() < self._mix.onset:
+            # A little before the first sound, perhaps with the end of what was said before the pause.
+            first = max(0, int(onsets[rng.integers(len(onsets))]) - int(rng.integers(2, 25)))
+            return first, min(length, item.frames - first)
         return int(rng.integers(max(1, item.frames - length))), min(length, item.frames)
 
     def _add_speech(
@@ -240,16 +280,17 @@ class ExampleMaker:
         weight = (times - left.astype(np.float32))[:, None]
         return power[left] * (1 - weight) + power[right] * weight, faster
 
-    def _make_noise(self, rng: np.random.Generator) -> Power:
-        """Return noise of an example's length and mean level 1: recorded, synthetic, or babble."""
-        kind = rng.random()
-        if kind < 0.85 or not self._speech:
-            item = self._pick(rng, self._noise if kind < 0.6 else self._synthetic)
+    def _make_noise(self, rng: np.random.Generator, shares: tuple[float, ...]) -> Power:
+        """Return noise of an example's length and mean level 1, of a kind drawn with the given shares."""
+        kind = int(np.searchsorted(np.cumsum(shares), rng.random(), side="right"))
+        if kind != _BABBLE or not self._speech:
+            items = (self._noise, self._synthetic, [], self._music, self._tones)[min(kind, 4)]
+            item = self._pick(rng, items or self._noise or self._synthetic)
             cut, length = self._cut(rng, item, self._frames)
             noise = np.resize(self._cache.power(item, cut, length), (self._frames, self._front_end.mels))
         else:
             noise = np.zeros((self._frames, self._front_end.mels), np.float32)
-            for _ in range(rng.integers(3, 7)):
+            for _ in range(rng.integers(*self._mix.talkers)):
                 item = self._pick(rng, self._speech)
                 cut, length = self._cut(rng, item, self._frames)
                 add_at(
@@ -258,13 +299,33 @@ class ExampleMaker:
         level = noise.sum(1).mean()
         return noise / max(float(level), 1e-9)
 
-    def _add_noise(self, rng: np.random.Generator, power: Power, level: float) -> None:
+    def _add_noise(
+        self, rng: np.random.Generator, power: Power, level: float, snr_db: tuple[float, float]
+    ) -> None:
         """Add noise at a random SNR to an example whose words have the given level, in place."""
-        noise = self._make_noise(rng)
-        noise *= np.float32(level / 10 ** (rng.uniform(*self._mix.snr_db) / 10))
+        noise = self._make_noise(rng, self._mix.noises)
+        noise *= np.float32(level / 10 ** (rng.uniform(*snr_db) / 10))
         phase = np.cos(rng.uniform(0, np.pi, power.shape).astype(np.float32))
         power += noise + 2 * self._interference * np.sqrt(power * noise) * phase
         np.maximum(power, 0, out=power)
+
+
+def band_centers_hz(front_end: FrontEnd) -> NDArray[np.float64]:
+    """Return the center of each mel band in Hz, [mels]."""
+    lowest, highest = (2595 * np.log10(1 + hz / 700) for hz in (front_end.low_hz, front_end.high_hz))
+    mel = np.linspace(lowest, highest, front_end.mels + 2)[1:-1]
+    centers: NDArray[np.float64] = 700 * (10 ** (mel / 2595) - 1)
+    return centers
+
+
+def speech_onsets(cache: FeatureCache, item: Item) -> NDArray[np.int64]:
+    """Return the frames of an utterance where speech starts: the first sound, and those after pauses, [n]."""
+    level_db = 10 * np.log10(cache.power(item).sum(1) + 1e-10)
+    level_db = np.convolve(level_db, np.full(_ONSET_FRAMES, 1 / _ONSET_FRAMES), mode="same")
+    frames = np.flatnonzero(level_db > np.percentile(level_db, 95) - _PAUSE_DB)
+    if not len(frames):
+        return np.zeros(1, np.int64)
+    return frames[np.diff(frames, prepend=-_PAUSE_FRAMES) >= _PAUSE_FRAMES]
 
 
 def _warp_matrix(mels: int, amount: float) -> Power:

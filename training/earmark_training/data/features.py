@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from earmark_training.data import augment
+from earmark_training.data import augment, surroundings, tones
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording
 from earmark_training.data.front_end import LOG_FLOOR, LogMel
 from earmark_training.data.transcripts import place_words
@@ -34,11 +34,27 @@ if TYPE_CHECKING:
 
 _FLOOR = 2e-9
 """Added to mel energies: far below the network's own floor, so that examples can change their level."""
-_VARIANTS = ({"clip": 4, "speech": 3, "noise": 24}, {"clip": 4, "speech": 8, "noise": 24})
-"""Variants of each recording, by training cycle; the last entry is for all later cycles too.
+
+
+@dataclass(frozen=True, slots=True)
+class Variety:
+    """The number of variants of each recording of a kind in one cycle, and how they are made."""
+
+    clip: int = 4
+    speech: int = 8
+    noise: int = 24
+    music: int = 0
+    tones: int = 0
+    """Number of synthetic pieces of signal tones."""
+    rooms: bool = False
+    """Whether voices are placed in simulated rooms: see `surroundings`."""
+
+
+_VARIETIES = (Variety(speech=3), Variety(), Variety(), Variety(2, 2, 4, 1, 180, rooms=True))
+"""By training cycle; the last entry is for all later cycles too.
 
 With three variants of the read speech in every cycle, the network had four times as many false alarms on
-unknown readers.
+unknown readers. In the last cycle the examples add rooms of their own.
 """
 _SYNTHETIC_SECONDS, _SYNTHETIC_PIECES = 20, 270
 _CHUNK = 256
@@ -99,25 +115,27 @@ def feature_cache(corpus: Corpus, front_end: FrontEnd, cycle: int = 0) -> Featur
     Each cycle has other variants of the recordings. The features are stored in the corpus's folder, and
     computed again after `earmark-train prepare` has replaced the corpus.
     """
-    variants, seed = _VARIANTS[min(cycle, len(_VARIANTS) - 1)], 1 + cycle
-    key = json.dumps([asdict(front_end), variants, _SYNTHETIC_PIECES, seed], sort_keys=True)
+    variety, seed = _VARIETIES[min(cycle, len(_VARIETIES) - 1)], 1 + cycle
+    key = json.dumps([asdict(front_end), asdict(variety), _SYNTHETIC_PIECES, seed], sort_keys=True)
     folder = corpus.folder / f"mel-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     computed, prepared = folder / "index.json", corpus.folder / "index.json"
     if not computed.is_file() or computed.stat().st_mtime_ns < prepared.stat().st_mtime_ns:
         folder.mkdir(exist_ok=True)
-        _compute(corpus, front_end, folder, variants, seed)
+        _compute(corpus, front_end, folder, variety, seed)
     return FeatureCache(folder)
 
 
-def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, variants: dict[str, int], seed: int) -> None:
+def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, variety: Variety, seed: int) -> None:
     work: list[tuple[Recording | None, int]] = [
         (recording, variant)
         for recording in corpus.recordings
         if recording.split == "training"
-        for variant in range(variants[recording.kind])
+        for variant in range(getattr(variety, recording.kind))
     ]
-    work += [(None, i) for i in range(_SYNTHETIC_PIECES)]
-    jobs = [(corpus, front_end, seed, work[i : i + _CHUNK]) for i in range(0, len(work), _CHUNK)]
+    work += [(None, i) for i in range(_SYNTHETIC_PIECES + variety.tones)]
+    jobs = [
+        (corpus, front_end, seed, variety.rooms, work[i : i + _CHUNK]) for i in range(0, len(work), _CHUNK)
+    ]
     items: list[Item] = []
     position = 0
     pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
@@ -133,17 +151,17 @@ def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, variants: dict[s
 
 @torch.no_grad()
 def _features(
-    job: tuple[Corpus, FrontEnd, int, list[tuple[Recording | None, int]]],
+    job: tuple[Corpus, FrontEnd, int, bool, list[tuple[Recording | None, int]]],
 ) -> list[tuple[Item, NDArray[np.float16]]]:
     """Compute the features of a list of (recording, variant); recording None is a synthetic sound."""
     torch.set_num_threads(1)
-    corpus, front_end, seed, work = job
+    corpus, front_end, seed, rooms, work = job
     log_mel = LogMel(front_end, floor=_FLOOR)
     hop = front_end.hop_samples
     features = []
     for recording, variant in work:
         rng = np.random.default_rng((seed, variant, recording.start if recording else 2**40))
-        item, samples = _render(rng, corpus, recording, variant)
+        item, samples = _render(rng, corpus, recording, variant, rooms=rooms)
         # As in a stream, frame n ends with hop n, so the first window begins in the silence before.
         padded = np.pad(samples, (front_end.window_samples - hop, -len(samples) % hop))
         mel = log_mel(torch.from_numpy(padded[None]))[0].numpy().astype(np.float16)
@@ -153,9 +171,11 @@ def _features(
 
 
 def _render(
-    rng: np.random.Generator, corpus: Corpus, recording: Recording | None, variant: int
+    rng: np.random.Generator, corpus: Corpus, recording: Recording | None, variant: int, *, rooms: bool
 ) -> tuple[Item, NDArray[np.float32]]:
     """Return a variant of a recording, or a synthetic sound, as samples; word places are in samples too."""
+    if recording is None and variant >= _SYNTHETIC_PIECES:
+        return Item("tones", ""), tones.signal_tones(rng, _SYNTHETIC_SECONDS * SAMPLE_RATE_HZ)
     if recording is None:
         return Item("synthetic", ""), augment.synthetic_sound(rng, _SYNTHETIC_SECONDS * SAMPLE_RATE_HZ)
     samples = corpus.samples(recording)
@@ -164,9 +184,10 @@ def _render(
         words = ((recording.text, *(recording.word or (0, int(0.8 * recording.length)))),)
     elif recording.kind == "speech":
         words = tuple((w.text, w.start, w.end) for w in place_words(samples, recording.text))
-    if variant > 0 and recording.kind == "noise":
+    if variant > 0 and recording.kind in ("noise", "music"):
         samples = augment.vary_noise(rng, samples)
     elif variant > 0:
-        samples, speed = augment.vary_voice(rng, samples)
+        vary = surroundings.place_voice if rooms else augment.vary_voice
+        samples, speed = vary(rng, samples)
         words = tuple((text, int(start / speed), int(end / speed)) for text, start, end in words)
     return Item(recording.kind, recording.text, words=words, plain=variant == 0), samples

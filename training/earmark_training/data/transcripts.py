@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+INCOMPLETE = "..."
+"""The first word of a transcript that lacks some of the words."""
+
 _HOP_SAMPLES = int(SAMPLE_RATE_HZ * FRAME_SECONDS)
 _LETTERS_PER_WORD = 2  # added to each word's letters, since short words last longer than their letters say
 _TOLERANCE_SAMPLES = SAMPLE_RATE_HZ * 3 // 4
@@ -38,8 +41,13 @@ class PlacedWord:
 
 
 def place_words(samples: NDArray[np.float32], transcript: str) -> tuple[PlacedWord, ...]:
-    """Return the transcript's words, lower case, with their estimated places in the audio, [n] at 16 kHz."""
+    """Return the transcript's words, lower case, with their estimated places in the audio, [n] at 16 kHz.
+
+    The words of an incomplete transcript, which starts with `...`, can be anywhere.
+    """
     words = transcript.lower().split()
+    if words[:1] == [INCOMPLETE]:
+        return tuple(PlacedWord(word, 0, len(samples)) for word in words[1:])
     spoken = np.concatenate(([0], np.cumsum(speech_frames(samples, SAMPLE_RATE_HZ))))
     if not words or not spoken[-1]:
         return tuple(PlacedWord(word, 0, len(samples)) for word in words)

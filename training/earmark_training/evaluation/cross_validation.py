@@ -60,7 +60,11 @@ def cross_validate(
         for name, value in recall.items()
     ]
     metrics.append(
-        Metric("crossvalidated_false_alarms_per_hour", alarms / length, f"false_alarms_per_hour {condition}")
+        Metric(
+            "crossvalidated_false_alarms_per_hour",
+            alarms / length,
+            f"false alarms per hour of read speech, the mean over the conditions, {condition}",
+        )
     )
     return metrics, {
         "fa_per_hour_asked": fa_per_hour,

@@ -22,6 +22,7 @@ from earmark_training.evaluation.det_curve import det_curve
 from earmark_training.evaluation.detections import detect, detect_in_steps, false_alarms
 from earmark_training.evaluation.non_speech import non_speech_sounds
 from earmark_training.evaluation.peaks import Peaks, ScoredUtterance, collect_peaks, score_utterances
+from earmark_training.evaluation.robustness import condition_metrics, measure_conditions
 from earmark_training.evaluation.slices import measure_speakers, measure_subsets
 from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model.validation import validation_clips
@@ -96,6 +97,9 @@ def evaluate(
             metrics += new
         if words:
             document["tradeoff"] = compute_det_curves(meta, words, collect_peaks(meta, [], utterances))
+    log.info("evaluating conditions")
+    document["conditions"] = measure_conditions(model, corpus, stream_clips, speech, seed)
+    metrics += condition_metrics(document["conditions"])
     log.info("evaluating sounds without speech")
     document["sounds"] = evaluate_sounds(model, corpus, seed)
     if evaluation_set.thresholds_chosen_on_it and words and speech:

@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from earmark_spotter import score_recording
 
+from earmark_training.evaluation.conditions import (
+    CALIBRATED,
+    CALIBRATED_RECALL,
+    Scene,
+    changed_streams,
+    changed_utterances,
+    conditions_for,
+)
 from earmark_training.evaluation.detections import false_alarms
 from earmark_training.evaluation.log_odds import log_odds, probability
-from earmark_training.evaluation.peaks import Peaks, ScoredUtterance, collect_peaks, score_utterances
-from earmark_training.evaluation.streams import make_streams
+from earmark_training.evaluation.peaks import Peaks, ScoredUtterance, collect_peaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SNRS_DB = (None, 20.0, 10.0)
 _SEED = 20
 
 _GRID = np.linspace(log_odds(0.2), log_odds(0.9999), 160)
@@ -57,8 +63,9 @@ half 0.6 to 0.8 with 20 peaks, 0.3 to 0.7 with 40, and 1.2 to 1.5 with 8 (two wo
 def choose_thresholds(model: SpotterModel, corpus: Corpus, *, fa_per_hour: float) -> ModelMetadata:
     """Return the model's metadata with thresholds that keep to `fa_per_hour`, all keywords together.
 
-    The recall on the validation speakers (clean and at an SNR of 20 and 10 dB) is weighed against the false
-    alarms in read speech and wrong detections. A warning is logged if no thresholds keep to the limit.
+    The recall on the validation speakers is weighed against the false alarms in read speech, whose rate is
+    the mean over the conditions `CALIBRATED`, and against wrong detections. A warning is logged if no
+    thresholds keep to the limit.
     """
     clips, speech = corpus.select("clip", "validation"), corpus.select("speech", "validation")
     peaks, utterances = collect_validation_peaks(model, corpus, clips, speech)
@@ -74,14 +81,25 @@ def with_thresholds(metadata: ModelMetadata, thresholds: dict[str, float]) -> Mo
 def collect_validation_peaks(
     model: SpotterModel, corpus: Corpus, clips: Sequence[Recording], speech: Sequence[Recording]
 ) -> tuple[Peaks, list[ScoredUtterance]]:
-    """Return the peaks in streams of the clips, clean and noisy, and in the speech; and the scored speech."""
+    """Return the peaks in streams of the clips and in the speech, and the scored speech.
+
+    All of it is in several conditions. The speech is there once per condition, so a rate over all of it is
+    the mean over the conditions.
+    """
+    scene = Scene(corpus)
+    conditions = conditions_for(corpus)
 
     def streams() -> Iterator[tuple[tuple[SpokenWord, ...], Float32Array]]:
-        for snr_db in _SNRS_DB:
-            for stream in make_streams(corpus, clips, snr_db=snr_db, seed=_SEED):
+        for condition in (c for c in conditions if c.name in CALIBRATED_RECALL):
+            for stream in changed_streams(scene, clips, condition, _SEED):
                 yield stream.words, score_recording(model, stream.samples)
 
-    utterances = score_utterances(model, corpus, speech)
+    utterances = [
+        utterance
+        for condition in conditions
+        if condition.name in CALIBRATED
+        for utterance in changed_utterances(model, scene, speech, condition, _SEED)
+    ]
     return collect_peaks(model.metadata, streams(), utterances), utterances
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
+from earmark_training.evaluation.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,14 +98,6 @@ def measure_speakers(clips: Sequence[Recording], correct: Sequence[bool]) -> dic
         return {}
     worst, low, middle = np.percentile(accuracies, (0, 10, 50)).round(4).tolist()
     return {"speakers": len(accuracies), "worst": worst, "tenth_percentile": low, "median": middle}
-
-
-def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of a proportion (Wilson 1927)."""
-    z, p = 1.96, successes / count
-    middle = p + z * z / (2 * count)
-    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
 
 
 def _clip_features(samples: NDArray[np.float32], clip: Recording) -> _ClipFeatures:

@@ -51,23 +51,34 @@ class SyntheticStream:
 
 
 def make_streams(
-    corpus: Corpus, clips: Sequence[Recording], *, snr_db: float | None, seed: int
+    corpus: Corpus,
+    clips: Sequence[Recording],
+    *,
+    snr_db: float | None,
+    seed: int,
+    equal_levels: bool = False,
 ) -> list[SyntheticStream]:
     """Join the clips into streams, each clip once, in random order, with pauses of 0.3 to 1.5 s between them.
 
     With `snr_db`, recorded noise is added to the whole stream, and every word is brought to the level of the
     stream's median word, which is `snr_db` above the noise: voices differ by 25 dB, so an SNR would otherwise
-    mean nothing. With None, no noise is added, and every voice is as loud as it was recorded. The same seed
-    makes the same words and pauses at every SNR.
+    mean nothing. With None, no noise is added, and every voice is as loud as it was recorded, unless
+    `equal_levels` is set. The same seed makes the same words and pauses at every SNR.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(clips))
     parts = [order[i : i + _CLIPS_PER_STREAM] for i in range(0, len(order), _CLIPS_PER_STREAM)]
-    return [_make_stream(corpus, [clips[j] for j in part], snr_db, rng) for part in parts]
+    equal = equal_levels or snr_db is not None
+    return [_make_stream(corpus, [clips[j] for j in part], snr_db, rng, equal_levels=equal) for part in parts]
 
 
 def _make_stream(
-    corpus: Corpus, clips: Sequence[Recording], snr_db: float | None, rng: np.random.Generator
+    corpus: Corpus,
+    clips: Sequence[Recording],
+    snr_db: float | None,
+    rng: np.random.Generator,
+    *,
+    equal_levels: bool,
 ) -> SyntheticStream:
     pieces: list[Float32Array] = []
     words, powers, position = [], [], 0
@@ -81,7 +92,7 @@ def _make_stream(
         pieces += [np.zeros(pause, np.float32), samples]
         position += pause + len(samples)
     median = np.median(powers)
-    if snr_db is not None:
+    if equal_levels:
         gains = np.minimum(_MAX_GAIN, np.sqrt(median / np.maximum(powers, 1e-12)))
         pieces[1::2] = [clip * np.float32(gain) for clip, gain in zip(pieces[1::2], gains, strict=True)]
     samples = add_recorded_noise(corpus, np.concatenate(pieces), median, snr_db, rng)

@@ -77,7 +77,8 @@ def load_trained(path: Path) -> TrainedNetwork:
     path = path / CHECKPOINT if path.is_dir() else path
     try:
         state = torch.load(path, weights_only=True)
-        recipe = Recipe(**{**state["recipe"], "mix": Mix(**state["recipe"]["mix"])})
+        mixes = {n: m and Mix(**m) for n, m in state["recipe"].items() if n in ("mix", "last_mix")}
+        recipe = Recipe(**{**state["recipe"], **mixes})
         network = Network(_shape_after(recipe, state["history"]))
         network.load_state_dict(state["average"])
     except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:

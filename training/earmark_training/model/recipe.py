@@ -20,11 +20,19 @@ class Recipe:
     kernels: tuple[int, ...] = (7, 7, 5, 5, 5, 5, 5, 5, 5, 5)
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1, 1, 1)
     late_blocks: int = 2
-    """Number of blocks at the end that are added for the last cycle only; they start as the identity."""
-    cycles: tuple[int, ...] = (36, 36, 30)
+    """Number of blocks at the end that are added in a later cycle; they start as the identity."""
+    late_cycle: int = 2
+    """The cycle that adds them, or the last one of fewer cycles."""
+    cycles: tuple[int, ...] = (36, 36, 30, 4)
     """Epochs of each cycle, which ends at learning rate 0 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     steps_per_epoch: int = 1000
     learning_rate: float = 3e-3
+    last_learning_rate: float | None = None
+    """Learning rate of the last cycle; None means that of the others."""
+    last_ema_decay: float | None = None
+    """Averaging of the weights in the last cycle; None means that of the others."""
+    first_features: int = 0
+    """Index of the first cycle's features: above 0 for a recipe that is a later part of another."""
     weight_decay: float = 0.02
     warmup_steps: int = 500
     ema_decay: float = 0.9997
@@ -33,6 +41,8 @@ class Recipe:
     slightly."""
     seed: int = 1
     mix: Mix = field(default_factory=Mix)
+    last_mix: Mix | None = None
+    """The mix of the last cycle; None means that of the others."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -46,7 +56,8 @@ class Recipe:
 
     def shape_in(self, cycle: int) -> Shape:
         """Return the network's shape in a cycle."""
-        blocks = len(self.kernels) - (self.late_blocks if cycle < len(self.cycles) - 1 else 0)
+        late = cycle < min(self.late_cycle, len(self.cycles) - 1)
+        blocks = len(self.kernels) - (self.late_blocks if late else 0)
         kernels, strides = self.kernels[:blocks], self.strides[:blocks]
         return Shape(len(self.labels), channels=self.channels, kernels=kernels, strides=strides)
 
@@ -55,6 +66,23 @@ class Recipe:
         """The network's shape in the last cycle."""
         return self.shape_in(len(self.cycles) - 1)
 
+    def mix_in(self, cycle: int) -> Mix:
+        """Return the mix of a cycle's examples."""
+        return self.last_mix if self.last_mix is not None and self._is_last(cycle) else self.mix
+
+    def learning_rate_in(self, cycle: int) -> float:
+        """Return the learning rate of a cycle."""
+        rate = self.last_learning_rate
+        return rate if rate is not None and self._is_last(cycle) else self.learning_rate
+
+    def ema_decay_in(self, cycle: int) -> float:
+        """Return the decay of the average of the weights in a cycle."""
+        decay = self.last_ema_decay
+        return decay if decay is not None and self._is_last(cycle) else self.ema_decay
+
+    def _is_last(self, cycle: int) -> bool:
+        return cycle == len(self.cycles) - 1
+
     def cycle(self, epoch: int) -> tuple[int, range]:
         """Return the cycle of an epoch, and the range of epochs in that cycle."""
         ends = list(itertools.accumulate(self.cycles))
@@ -62,8 +90,38 @@ class Recipe:
         return index, range(ends[index] - self.cycles[index], ends[index])
 
 
+REAL_ROOMS = Mix(
+    speech=0.34,
+    noise=0.12,
+    keyword=0.6,
+    unknown_word=0.2,
+    joined=0.06,
+    add_noise=0.75,
+    add_noise_to_speech=0.72,
+    snr_db=(-4.0, 25.0),
+    speech_snr_db=(0.0, 22.0),
+    gain_db=(-30.0, 12.0),
+    onset=0.34,
+    by_word=0.5,
+    room=0.3,
+    band_limit=0.15,
+    noises=(0.42, 0.12, 0.28, 0.12, 0.06),
+    noises_alone=(0.3, 0.1, 0.0, 0.28, 0.32),
+    talkers=(2, 9),
+)
+"""The mix of the last cycle: noise, babble, rooms and telephones on most of the speech, and its onsets."""
+
 PRESETS = {
-    "default": Recipe(),
+    "default": Recipe(last_learning_rate=1.3e-3, last_ema_decay=0.998, last_mix=REAL_ROOMS),
+    "continue": Recipe(
+        late_blocks=0,
+        cycles=(4,),
+        first_features=3,
+        learning_rate=1.3e-3,
+        warmup_steps=200,
+        ema_decay=0.998,
+        mix=REAL_ROOMS,
+    ),
     "quick": Recipe(
         channels=64,
         kernels=(7, 7, 5, 5),

@@ -31,6 +31,7 @@ from earmark_training.model.code_commit import code_commit
 from earmark_training.model.learner import Learner
 from earmark_training.model.network import Network
 from earmark_training.model.schedule import learning_rate_factor, update_average
+from earmark_training.model.start import copy_network
 from earmark_training.model.validation import classify_clips, validation_clips
 from earmark_training.processes import end_with_parent
 
@@ -67,27 +68,30 @@ def loss(logits: Tensor, batch: Batch, target_frames: int) -> Tensor:
     return (target_loss + background_loss) / windows.shape[:2].numel()
 
 
-def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
+def train(corpus: Corpus, recipe: Recipe, out: Path, start: Path | None = None) -> None:
     """Train by `recipe` into the folder `out`, or resume from its checkpoint.
 
+    `start` is a model file whose network the training starts with, instead of a random one.
     Raises RecipeError if the checkpoint is of another recipe, or there are no clips of a keyword.
     """
     out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).is_file():
         check_recipe(out / CHECKPOINT, recipe)
-    caches = [feature_cache(corpus, recipe.shape.front_end)]
+    first = recipe.first_features
+    caches = [feature_cache(corpus, recipe.shape.front_end, first)]
     # Reject data that cannot be trained on before the other features are computed and processes are started.
     _example_maker(caches[0], recipe, 0)
-    caches += [feature_cache(corpus, recipe.shape.front_end, cycle) for cycle in range(1, len(recipe.cycles))]
+    later = range(first + 1, first + len(recipe.cycles))
+    caches += [feature_cache(corpus, recipe.shape.front_end, cycle) for cycle in later]
     with tempfile.TemporaryDirectory() as folder:
-        job = _Job(corpus, caches, recipe, out, Path(folder) / "rendezvous", code_commit())
-        start = cast("Callable[..., None]", start_processes)
-        start(_train, (job,), nprocs=recipe.processes, start_method="spawn")
+        job = _Job(corpus, caches, recipe, out, Path(folder) / "rendezvous", code_commit(), start)
+        spawn = cast("Callable[..., None]", start_processes)
+        spawn(_train, (job,), nprocs=recipe.processes, start_method="spawn")
 
 
 def _example_maker(cache: FeatureCache, recipe: Recipe, cycle: int) -> ExampleMaker:
     shape = recipe.shape_in(cycle)
-    return ExampleMaker(cache, shape.front_end, shape.score_window, recipe.labels, recipe.mix)
+    return ExampleMaker(cache, shape.front_end, shape.score_window, recipe.labels, recipe.mix_in(cycle))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ class _Job:
     """The file through which the processes form a group."""
     commit: str
     """The commit of the code when the run started, whatever is committed while it runs."""
+    start: Path | None = None
+    """The model file whose network the training starts with."""
 
 
 def _train(rank: int, job: _Job) -> None:
@@ -140,7 +146,7 @@ def _train(rank: int, job: _Job) -> None:
             factor = learning_rate_factor(
                 step - cycle_start, warmup_steps=recipe.warmup_steps, steps=cycle_steps
             )
-            optimizer.param_groups[0]["lr"] = recipe.learning_rate * factor
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate_in(cycle) * factor
             batch = maker.batch((recipe.seed, step, rank))
             mel = _mask(network.normalize(batch.mel))
             with torch.autocast("cpu", torch.bfloat16):
@@ -153,7 +159,7 @@ def _train(rank: int, job: _Job) -> None:
             optimizer.step()
             total_loss += batch_loss.item()
             if rank == 0:
-                update_average(average, network, step, max_decay=recipe.ema_decay)
+                update_average(average, network, step, max_decay=recipe.ema_decay_in(cycle))
         if rank == 0:
             accuracy = float(np.mean(classify_clips(average, clips) == classes))
             history.append({"loss": total_loss / recipe.steps_per_epoch, "validation_accuracy": accuracy})
@@ -203,9 +209,17 @@ def _log_to(path: Path) -> None:
 
 
 def _start(job: _Job) -> tuple[Learner, History]:
-    """Return a new learner, whose input is normalised to the training data, and an empty history."""
+    """Return a new learner and an empty history.
+
+    Its network is random, with its input normalised to the training data, or that of a model file.
+    """
     learner = Learner(job.recipe, job.recipe.shape_in(0))
-    learner.set_normalization(*job.caches[0].statistics())
+    if job.start is None:
+        learner.set_normalization(*job.caches[0].statistics())
+    else:
+        examples = _example_maker(job.caches[0], job.recipe, 0)
+        copy_network(job.start, learner.network, job.recipe.labels, examples)
+        learner.average.load_state_dict(learner.network.state_dict())
     return learner, []
 
 

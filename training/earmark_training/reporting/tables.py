@@ -67,6 +67,8 @@ def tables_of(document: dict[str, Any]) -> list[Table]:
 def _tables(document: dict[str, Any]) -> Iterator[Table]:
     if "clips" in document:
         yield _clips(document["clips"])
+    if document.get("conditions", {}).get("rows"):
+        yield _conditions(document["conditions"])
     if "streams" in document:
         yield _streams(document["streams"], document["data"]["noise"])
     if "speech" in document:
@@ -97,6 +99,30 @@ def _clips(protocols: dict[str, Any]) -> Table:
             notes.append(f"{_PROTOCOLS[name]}, with the clips left out counted as errors: {accuracy}")
     header = ("protocol", "classes", "clips", "accuracy")
     return Table("Classification of clips", header, tuple(rows), ". ".join(notes))
+
+
+def _conditions(measured: dict[str, Any]) -> Table:
+    rows = tuple(
+        (
+            r["condition"],
+            f"{r['found']} of {r['spoken']}" if "recall" in r else "",
+            _percent(r.get("recall")),
+            "{:.1%} to {:.1%}".format(*r["recall_interval"]) if "recall" in r else "",
+            f"{r['alarms']} in {r['hours']:.2f} h" if "per_hour" in r else "",
+            f"{r['per_hour']:.2f}" if "per_hour" in r else "",
+            "{:.2f} to {:.2f}".format(*r["per_hour_interval"]) if "per_hour" in r else "",
+        )
+        for r in measured["rows"]
+    )
+    header = ("condition", "detected", "recall", "95% interval", "false alarms", "per hour", "95% interval")
+    point = measured["operating_point"]
+    note = "intervals: Wilson for recall, Poisson for false alarms"
+    if point["mean_false_alarms_per_hour"] is not None:
+        note += (
+            f"; operating point: {point['mean_false_alarms_per_hour']:.2f} false alarms per hour, the mean "
+            f"over read speech in these conditions: {'; '.join(point['conditions'])}"
+        )
+    return Table("In every condition", header, rows, note)
 
 
 def _streams(levels: dict[str, Any], noise: str) -> Table:

@@ -1,0 +1,23 @@
+"""95% confidence intervals of proportions and of rates."""
+
+from __future__ import annotations
+
+import math
+
+_Z = 1.96
+
+
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
+    """Return the 95% interval of a proportion (Wilson 1927)."""
+    p = successes / count
+    middle = p + _Z * _Z / (2 * count)
+    half = _Z * math.sqrt(p * (1 - p) / count + _Z * _Z / (4 * count * count))
+    return (middle - half) / (1 + _Z * _Z / count), (middle + half) / (1 + _Z * _Z / count)
+
+
+def poisson_interval(events: int, hours: float) -> tuple[float, float]:
+    """Return the 95% interval of a rate per hour from a count (Byar's approximation to the exact limits)."""
+    low = events * (1 - 1 / (9 * events) - _Z / (3 * math.sqrt(events))) ** 3 if events else 0.0
+    above = events + 1
+    high = above * (1 - 1 / (9 * above) + _Z / (3 * math.sqrt(above))) ** 3
+    return low / hours, high / hours
