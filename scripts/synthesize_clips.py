@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Synthesize clips of words with Kokoro-82M: synthesize_clips.py KOKORO_DIR OUT WORD[:COUNT]...
 
-KOKORO_DIR contains kokoro-v1.0.int8.onnx and voices-v1.0.bin. The clips are written to OUT in the layout
-of Speech Commands, one second each at 16 kHz: `<word>/<voice>_nohash_<n>.wav`. Those of every ninth voice are
-added to `validation_list.txt`. The first clips of a word have one voice each, most later ones blend two. OUT can
-be the folder of the real clips; existing files are kept. The script requires `kokoro-onnx`, which is not a
-dependency of the project.
+KOKORO_DIR contains kokoro-v1.0.int8.onnx and voices-v1.0.bin. The clips are written to OUT in the layout of
+Speech Commands, one second each at 16 kHz: `<word>/<voice>_nohash_<n>.wav`. Those of every ninth voice are
+added to `validation_list.txt`. The first clips of a word have one voice each, most later ones blend two.
+OUT can be the folder of the real clips; existing files are kept. The script requires `kokoro-onnx`, which is
+not a dependency of the project.
 """
 
 from __future__ import annotations

@@ -24,3 +24,12 @@ def test_a_file_that_is_not_a_checkpoint_or_an_older_one_is_rejected(run: Path, 
     for name in ("older.pt", "text.pt", "empty.pt"):
         with pytest.raises(RecipeError, match=f"{name} is not a checkpoint"):
             load_trained(tmp_path / name)
+
+
+def test_the_weights_before_the_last_cycle_have_their_share(run: Path, tmp_path: Path):
+    state = torch.load(run / CHECKPOINT, weights_only=True)
+    before = {name: torch.zeros_like(value) for name, value in state["average"].items()}
+    recipe = state["recipe"] | {"last_share": 0.75}
+    torch.save(state | {"recipe": recipe, "before": before}, tmp_path / CHECKPOINT)
+    mean, last = load_trained(tmp_path).network, load_trained(run).network
+    torch.testing.assert_close(mean.head.weight, 0.75 * last.head.weight)

@@ -18,6 +18,8 @@ from earmark_training.model.recipe import Recipe
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from earmark_training.model.network import Shape
 
 CHECKPOINT = "checkpoint.pt"
@@ -42,6 +44,7 @@ def save(path: Path, learner: Learner, recipe: Recipe, history: History, commit:
         "network": learner.network.state_dict(),
         "average": learner.average.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
+        "before": learner.before,
         "history": history,
         "commit": commit,
     }
@@ -58,6 +61,7 @@ def resume(path: Path, recipe: Recipe) -> tuple[Learner, History]:
     learner.network.load_state_dict(state["network"])
     learner.average.load_state_dict(state["average"])
     learner.optimizer.load_state_dict(state["optimizer"])
+    learner.before = state["before"]
     return learner, history
 
 
@@ -80,12 +84,22 @@ def load_trained(path: Path) -> TrainedNetwork:
         mixes = {n: m and Mix(**m) for n, m in state["recipe"].items() if n in ("mix", "last_mix")}
         recipe = Recipe(**{**state["recipe"], **mixes})
         network = Network(_shape_after(recipe, state["history"]))
-        network.load_state_dict(state["average"])
+        network.load_state_dict(_mean(state["before"], state["average"], recipe.last_share))
     except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
         raise RecipeError(
             f"{path} is not a checkpoint that this version of Earmark has written: train again"
         ) from error
     return TrainedNetwork(network.eval(), recipe, state["commit"])
+
+
+def _mean(before: dict[str, Tensor] | None, after: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return the mean of the weights of two networks, with a share of `after`; `after` if `before` is None."""
+    if before is None:
+        return after
+    return {
+        name: before[name].lerp(value, share) if value.is_floating_point() else value
+        for name, value in after.items()
+    }
 
 
 def _shape_after(recipe: Recipe, history: History) -> Shape:

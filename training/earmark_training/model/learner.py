@@ -12,6 +12,7 @@ from earmark_training.model.network import Network
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from earmark_training.model.network import Shape
     from earmark_training.model.recipe import Recipe
@@ -27,6 +28,8 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
+        self.before: dict[str, Tensor] | None = None
+        """The average of the weights before the last cycle, where the recipe needs it."""
 
     def grown(self, recipe: Recipe, shape: Shape) -> Learner:
         """Return a learner whose network has more blocks at the end, and has the same output as before."""

@@ -31,6 +31,8 @@ class Recipe:
     """Learning rate of the last cycle; None means that of the others."""
     last_ema_decay: float | None = None
     """Averaging of the weights in the last cycle; None means that of the others."""
+    last_share: float = 1.0
+    """Share of the last cycle's weights in the trained network; the others are those before that cycle."""
     first_features: int = 0
     """Index of the first cycle's features: above 0 for a recipe that is a later part of another."""
     weight_decay: float = 0.02
@@ -68,19 +70,20 @@ class Recipe:
 
     def mix_in(self, cycle: int) -> Mix:
         """Return the mix of a cycle's examples."""
-        return self.last_mix if self.last_mix is not None and self._is_last(cycle) else self.mix
+        return self.last_mix if self.last_mix is not None and self.is_last(cycle) else self.mix
 
     def learning_rate_in(self, cycle: int) -> float:
         """Return the learning rate of a cycle."""
         rate = self.last_learning_rate
-        return rate if rate is not None and self._is_last(cycle) else self.learning_rate
+        return rate if rate is not None and self.is_last(cycle) else self.learning_rate
 
     def ema_decay_in(self, cycle: int) -> float:
         """Return the decay of the average of the weights in a cycle."""
         decay = self.last_ema_decay
-        return decay if decay is not None and self._is_last(cycle) else self.ema_decay
+        return decay if decay is not None and self.is_last(cycle) else self.ema_decay
 
-    def _is_last(self, cycle: int) -> bool:
+    def is_last(self, cycle: int) -> bool:
+        """Return whether a cycle is the last one."""
         return cycle == len(self.cycles) - 1
 
     def cycle(self, epoch: int) -> tuple[int, range]:
@@ -112,7 +115,7 @@ REAL_ROOMS = Mix(
 """The mix of the last cycle: noise, babble, rooms and telephones on most of the speech, and its onsets."""
 
 PRESETS = {
-    "default": Recipe(last_learning_rate=1.3e-3, last_ema_decay=0.998, last_mix=REAL_ROOMS),
+    "default": Recipe(last_learning_rate=1.3e-3, last_ema_decay=0.998, last_share=0.7, last_mix=REAL_ROOMS),
     "continue": Recipe(
         late_blocks=0,
         cycles=(4,),
@@ -120,6 +123,7 @@ PRESETS = {
         learning_rate=1.3e-3,
         warmup_steps=200,
         ema_decay=0.998,
+        last_share=0.7,
         mix=REAL_ROOMS,
     ),
     "quick": Recipe(

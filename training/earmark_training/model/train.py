@@ -12,6 +12,7 @@ import math
 import os
 import tempfile
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -134,6 +135,8 @@ def _train(rank: int, job: _Job) -> None:
         maker, shape = makers[cycle], recipe.shape_in(cycle)
         if learner.network.shape != shape:
             learner = learner.grown(recipe, shape)
+        if recipe.last_share < 1 and recipe.is_last(cycle) and learner.before is None:
+            learner.before = deepcopy(learner.average.state_dict())
         network, average, optimizer = learner.network, learner.average, learner.optimizer
         parameters = list(network.parameters())
         # The masks are drawn from torch's global generator; seeded by epoch, a resumed run draws the same.
