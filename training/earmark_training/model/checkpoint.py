@@ -93,7 +93,7 @@ def load_trained(path: Path) -> TrainedNetwork:
 
 
 def _mean(before: dict[str, Tensor] | None, after: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Return the mean of the weights of two networks, with a share of `after`; `after` if `before` is None."""
+    """Return the mean of the weights of two networks, with a share of `after`; or only `after`."""
     if before is None:
         return after
     return {

@@ -115,7 +115,7 @@ REAL_ROOMS = Mix(
 """The mix of the last cycle: noise, babble, rooms and telephones on most of the speech, and its onsets."""
 
 PRESETS = {
-    "default": Recipe(last_learning_rate=1.3e-3, last_ema_decay=0.998, last_share=0.7, last_mix=REAL_ROOMS),
+    "default": Recipe(last_learning_rate=1.3e-3, last_ema_decay=0.998, last_share=0.5, last_mix=REAL_ROOMS),
     "continue": Recipe(
         late_blocks=0,
         cycles=(4,),
@@ -123,7 +123,7 @@ PRESETS = {
         learning_rate=1.3e-3,
         warmup_steps=200,
         ema_decay=0.998,
-        last_share=0.7,
+        last_share=0.5,
         mix=REAL_ROOMS,
     ),
     "quick": Recipe(
