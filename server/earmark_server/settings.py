@@ -201,7 +201,7 @@ class Settings:
         high=1 << 20,
     )
     max_calls_per_connection: int = setting(
-        1000,
+        200,
         "calls of any kind in progress on one connection. Further calls wait in the client",
         low=1,
         high=1_000_000,
