@@ -1,7 +1,8 @@
 """Recordings: the format of a file, and its samples. The client, the server and the training use it."""
 
 from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
-from earmark_audio.formats import READ_FORMATS, Decoder, Format, identify
+from earmark_audio.ffmpeg import is_available as ffmpeg_is_available
+from earmark_audio.formats import FFMPEG_SUFFIXES, READ_FORMATS, SUFFIXES, Decoder, Format, identify
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import (
     MAX_CHANNELS,
@@ -16,11 +17,13 @@ from earmark_audio.notices import Notice
 from earmark_audio.recording import RecordingFile
 
 __all__ = [
+    "FFMPEG_SUFFIXES",
     "MAX_CHANNELS",
     "MAX_PEAK",
     "MAX_SAMPLE_RATE_HZ",
     "MIN_SAMPLE_RATE_HZ",
     "READ_FORMATS",
+    "SUFFIXES",
     "AudioFileError",
     "Decoder",
     "Format",
@@ -30,6 +33,7 @@ __all__ = [
     "RecordingFile",
     "UnsupportedRateError",
     "channel_problem",
+    "ffmpeg_is_available",
     "identify",
     "mix_down",
     "rate_problem",

@@ -143,6 +143,11 @@ class ProgramSource:
             raise AudioFileError(f"The {self._kind} file {state}.") from None
 
 
+def is_available(*, programs: bool) -> bool:
+    """Return whether `open_source` can decode anything."""
+    return has_package() or (programs and has_program())
+
+
 def open_source(file: BinaryIO, kind: Format, *, programs: bool) -> PyAvSource | ProgramSource:
     """Open a file with what is installed. AudioFileError, with the remedy, where nothing is.
 

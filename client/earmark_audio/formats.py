@@ -51,6 +51,14 @@ OGG_OPUS = Format("Ogg", Decoder.SNDFILE, "Opus")
 READ_FORMATS = "WAV, RF64, Wave64, AIFF, AU, CAF, FLAC, Ogg (Vorbis, Opus) and MP3"
 """What is read without the extra `formats`."""
 
+SUFFIXES = tuple(".wav .rf64 .w64 .aif .aiff .aifc .au .snd .caf .flac .ogg .oga .opus .mp3".split())  # noqa: SIM905
+"""File names that end in these hold a recording which is read without the extra `formats`."""
+
+FFMPEG_SUFFIXES = tuple(
+    ".m4a .mp4 .aac .webm .mka .mkv .mov .wma .amr .3gp .spx .wv .ape .tta .ac3 .mp2 .ra".split()  # noqa: SIM905
+)
+"""File names that end in these hold a recording which FFmpeg reads."""
+
 CONVERT = "convert it, for example with `ffmpeg -i INPUT out.wav`"
 
 _W64_GUID = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"

@@ -79,13 +79,14 @@ def read_recording(
     *,
     max_seconds: float | None = None,
     container: Container | None = None,
+    programs: bool = False,
 ) -> tuple[Float32Array, int]:
     """Decode a whole recording; return float32 mono samples [n] and the sample rate in Hz.
 
     Arguments and errors as of `decode_recording`, but a recording that is cut off or damaged raises
     IncompleteRecordingError, which carries what could be decoded.
     """
-    decoded = decode_recording(source, max_seconds=max_seconds, container=container)
+    decoded = decode_recording(source, max_seconds=max_seconds, container=container, programs=programs)
     if decoded.notices and decoded.notices[-1].reason == INCOMPLETE:
         raise IncompleteRecordingError(decoded.notices[-1].message, decoded.samples, decoded.sample_rate_hz)
     return decoded.samples, decoded.sample_rate_hz

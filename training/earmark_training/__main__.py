@@ -40,6 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
     args = build_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal's encoding lacks must not end the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     # Progress of this package, without the exporter's message for every node.
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("earmark_training").setLevel(logging.INFO)

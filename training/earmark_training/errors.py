@@ -15,5 +15,9 @@ class RecipeError(TrainingError):
     """The recipe does not match the data or the checkpoint."""
 
 
+class OutputError(TrainingError):
+    """A file cannot be written where it was asked for."""
+
+
 class ExportError(TrainingError):
     """The network cannot be exported or imported, or the exported model differs from it."""

@@ -59,6 +59,16 @@ def test_evaluate_measures_on_the_prepared_corpus(
         (["export", "{tmp}/none"], "No such file"),
         (["keyword", "computer", "--recordings", "{tmp}/none"], "none is not a folder"),
         (["keyword", "computer", "--recordings", "{tmp}"], "contains no recordings"),
+        (["keyword", "", "--recordings", "{tmp}"], "is not a word"),
+        (["keyword", "123", "--recordings", "{tmp}"], "is not a word"),
+        (
+            ["keyword", "a", "--recordings", "{tmp}", "--out", "{tmp}/no/a.onnx"],
+            "a.onnx cannot be written",
+        ),
+        (["keyword", "a", "--recordings", "{tmp}", "--out", "{tmp}"], "it is a folder"),
+        (["export", "{tmp}/none", "--out", "/proc/a.onnx"], "/proc/a.onnx cannot be written"),
+        (["evaluate", "{tmp}/none.onnx", "--out", "/proc/report"], "/proc/report cannot be written"),
+        (["train", "--corpus", "{tmp}", "--out", "/proc/run"], "/proc/run cannot be written"),
     ],
 )
 def test_a_failure_is_one_message_and_exit_code_1(

@@ -51,5 +51,5 @@ def test_a_folder_without_audio_is_rejected(tmp_path: Path):
 
 def test_a_damaged_file_is_named(tmp_path: Path):
     (tmp_path / "bad.wav").write_text("no audio")
-    with pytest.raises(RecordingsError, match=r"bad.wav cannot be read: convert it"):
+    with pytest.raises(RecordingsError, match=r"bad.wav cannot be read: This is a text file"):
         find_negatives([tmp_path], "computer", seed=1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
+from earmark_training.keyword import recordings as recordings_module
 from earmark_training.keyword.recordings import RecordingsError, read_recordings
 from support.synthetic_words import COMPUTER, RATE, say, write_recordings
 
@@ -89,7 +90,7 @@ def write_noise(path: Path) -> None:
 @pytest.mark.parametrize(
     ("reason", "write"),
     [
-        ("not a readable audio file", write_text),
+        ("text file", write_text),
         ("silent", write_silence),
         ("clipped", write_clipped),
         ("cut it into pieces", write_long),
@@ -111,11 +112,30 @@ def test_a_bad_recording_is_left_out_and_many_are_an_error(
         read_recordings(folder)
 
 
-def test_unreadable_formats_and_copies_are_rejected(folder: Path):
+def test_every_format_is_read_and_a_truncated_recording_is_rejected(folder: Path):
+    samples, rate_hz = soundfile.read(folder / "01.wav", dtype="float32")
+    for name in ("more.flac", "more.aiff", "more.mp3", "more.caf"):
+        soundfile.write(folder / name, np.roll(samples, len(name) + ord(name[-1])), rate_hz)
+    unknown = bytearray((folder / "more.flac").read_bytes())
+    unknown[21] &= 0xF0
+    unknown[22:26] = bytes(4)  # a FLAC file that states no length, as a pipe gives it
+    (folder / "more.flac").write_bytes(unknown)
+    soundfile.write(folder / "cut.flac", samples, rate_hz)
+    data = (folder / "cut.flac").read_bytes()
+    (folder / "cut.flac").write_bytes(data[: len(data) // 2])
+    recordings, (rejected,) = read_recordings(folder)
+    assert {r.path.name for r in recordings} >= {"more.flac", "more.aiff", "more.mp3", "more.caf"}
+    assert rejected.path.name == "cut.flac"
+    assert "truncated" in rejected.reason or "damaged" in rejected.reason
+
+
+def test_unreadable_formats_and_copies_are_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recordings_module, "ffmpeg_is_available", lambda *, programs: False)
     (folder / "memo.m4a").write_bytes(b"\0")
+    (folder / "._01.wav").write_bytes(b"\0")  # as macOS leaves them: hidden, so passed over
     shutil.copy(folder / "01.wav", folder / "again.wav")
     recordings, rejected = read_recordings(folder)
     assert len(recordings) == 12
     reasons = {r.path.name: r.reason for r in rejected}
-    assert reasons["memo.m4a"] == "m4a files cannot be read: convert it to WAV or FLAC"
+    assert reasons["memo.m4a"] == "m4a files need ffmpeg: install it, or convert the file"
     assert reasons["again.wav"] == "it is the same recording as 01.wav"

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from earmark_training.commands.options import add_corpus_option
+from earmark_training.commands.options import add_corpus_option, check_output_folder
 
 if TYPE_CHECKING:
     import argparse
@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.reporting.report import write_report
     from earmark_training.reporting.tables import tables_of
 
+    if args.out:
+        check_output_folder(args.out)
     model = SpotterModel.load(args.model)
     with TemporaryDirectory(prefix="earmark-") as scratch:
         if args.clips or args.speech:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_training.commands.options import add_corpus_option, print_metrics
+from earmark_training.commands.options import add_corpus_option, check_output_file, print_metrics
 
 if TYPE_CHECKING:
     import argparse
@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.evaluation.export import export_model
     from earmark_training.model.checkpoint import load_trained
 
+    check_output_file(args.out)
     model = export_model(
         load_trained(args.run),
         Corpus(args.corpus),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_training.commands.options import print_metrics
+from earmark_training.commands.options import check_output_file, print_metrics
 
 if TYPE_CHECKING:
     import argparse
@@ -78,7 +78,10 @@ def run(args: argparse.Namespace) -> None:
     """Make the model file and print its metrics."""
     from earmark_training.keyword.fine_tune import FineTuneRecipe
     from earmark_training.keyword.pipeline import KeywordRequest, create_model
+    from earmark_training.keyword.recordings import RecordingsError
 
+    if not any(character.isalpha() for character in args.keyword):
+        raise RecordingsError(f"{args.keyword!r} is not a word: give the keyword as it is written")
     request = KeywordRequest(
         keyword=args.keyword,
         recordings=args.recordings,
@@ -93,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
         folds=0 if args.quick else 3,
         recipe=FineTuneRecipe(seed=args.seed),
     )
+    check_output_file(request.out)
     model = create_model(request)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from earmark_training.errors import OutputError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +24,25 @@ def add_corpus_option(parser: argparse.ArgumentParser, help_text: str) -> None:
         metavar="DIR",
         help=f"{help_text} (default: %(default)s)",
     )
+
+
+def check_output_file(path: Path) -> None:
+    """Raise OutputError if a file cannot be written: before the work that fills it, which may take hours."""
+    if path.is_dir():
+        raise OutputError(f"{path} cannot be written: it is a folder, so give the name of a file in it")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {path.parent}: {error.strerror}") from error
+
+
+def check_output_folder(path: Path) -> None:
+    """Create a folder; raise OutputError if no file can be written into it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def print_metrics(metrics: Iterable[Metric]) -> None:

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from earmark_training.commands.options import add_corpus_option
+from earmark_training.commands.options import add_corpus_option, check_output_folder
 
 SUMMARY = "Train a network. Run the same command again to resume a run that was interrupted."
 
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
         recipe = replace(recipe, seed=args.seed)
     if args.keywords:
         recipe = replace(recipe, keywords=tuple(args.keywords.split(",")))
+    check_output_folder(args.out)
     train(Corpus(args.corpus), recipe, args.out, args.start)
     accuracy = json.loads((args.out / "metrics.json").read_text())["validation_accuracy"]
     print(f"validation accuracy {accuracy:.2%}; next: earmark-train export {args.out}")

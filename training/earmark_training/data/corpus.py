@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import soundfile
+from earmark_audio import AudioFileError, RecordingFile
+from earmark_spotter import SpotterError, read_recording
 from tqdm import tqdm
 
 from earmark_training.data.endpointing import locate_word
@@ -210,20 +211,31 @@ def read_audio(path: Path, *, max_seconds: float | None = None) -> NDArray[np.fl
     Raises CorpusError if it cannot be decoded.
     """
     try:
-        with soundfile.SoundFile(path) as file:
-            rate, frames = file.samplerate, -1
-            if max_seconds is not None and file.frames > max_seconds * rate:
-                frames = int(max_seconds * rate)
-                file.seek((file.frames - frames) // 2)
-            samples = file.read(frames, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise CorpusError(f"{path} cannot be read: {error.error_string}") from error
-    mono: NDArray[np.float32] = samples.mean(axis=1)
-    if rate != SAMPLE_RATE_HZ and len(mono):
+        mono, rate = read_recording(path, programs=True)
+    except SpotterError as error:
+        raise CorpusError(f"{path} cannot be read: {error}") from error
+    if max_seconds is not None and len(mono) > max_seconds * rate:
+        length = int(max_seconds * rate)
+        mono = mono[(len(mono) - length) // 2 :][:length]
+    if rate != SAMPLE_RATE_HZ:
         import soxr
 
         mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
     return mono
+
+
+def audio_seconds(path: Path) -> float:
+    """Return the length of an audio file in seconds: as stated, else as decoded.
+
+    Raises CorpusError if it cannot be decoded.
+    """
+    try:
+        with RecordingFile(path) as file:
+            if file.declared_s is not None:
+                return file.declared_s
+            return sum(len(block) for block in file.blocks()) / file.sample_rate_hz
+    except (AudioFileError, OSError) as error:
+        raise CorpusError(f"{path} cannot be read: {error}") from error
 
 
 def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:

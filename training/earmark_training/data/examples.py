@@ -26,6 +26,8 @@ from earmark_training.data.vocabulary import SILENCE, UNKNOWN, accepted_words
 from earmark_training.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from numpy.typing import NDArray
 
     from earmark_training.data.features import FeatureCache, Item
@@ -105,6 +107,14 @@ class _Example:
     allowed: NDArray[np.bool_]  # (mel frames, C)
 
 
+def check_keywords(keywords: Sequence[str], words_of_clips: Iterable[str]) -> None:
+    """Raise RecipeError if there are no training clips of a keyword."""
+    words = set(words_of_clips)
+    missing = [keyword for keyword in keywords if keyword not in words]
+    if missing:
+        raise RecipeError(f"no training clips of: {', '.join(missing)}")
+
+
 class ExampleMaker:
     """Makes batches from cached features; the same seed makes the same batch.
 
@@ -119,9 +129,7 @@ class ExampleMaker:
         keywords = labels[2:]
         clips = [i for i in cache.items if i.kind == "clip"]
         self._by_keyword = [[c for c in clips if c.text == k] for k in keywords]
-        missing = [k for k, items in zip(keywords, self._by_keyword, strict=True) if not items]
-        if missing:
-            raise RecipeError(f"no training clips of: {', '.join(missing)}")
+        check_keywords(keywords, (clip.text for clip in clips))
         self._unknown = [c for c in clips if c.text not in self._labels]
         self._speech = [i for i in cache.items if i.kind == "speech"]
         self._noise = [i for i in cache.items if i.kind == "noise"]

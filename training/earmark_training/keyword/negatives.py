@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 
-from earmark_training.data.corpus import SourceFile, read_transcripts
+from earmark_training.data.corpus import SourceFile, audio_seconds, read_transcripts
+from earmark_training.errors import CorpusError
 from earmark_training.keyword.recordings import RecordingsError, find_audio
 
 if TYPE_CHECKING:
@@ -72,10 +72,8 @@ def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[Source
         if total > hours:
             break
         try:
-            total += soundfile.info(files[i].path).duration / 3600
-        except soundfile.LibsndfileError as error:
-            raise RecordingsError(
-                f"{files[i].path} cannot be read: convert it to WAV or FLAC, or remove it ({error})"
-            ) from error
+            total += audio_seconds(files[i].path) / 3600
+        except CorpusError as error:
+            raise RecordingsError(f"{error} Or remove the file.") from error
         chosen.append(files[i])
     return sorted(chosen, key=lambda f: f.path)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
+from earmark_audio import FFMPEG_SUFFIXES, SUFFIXES, ffmpeg_is_available
 
-from earmark_training.data.corpus import SAMPLE_RATE_HZ, read_audio
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, audio_seconds, read_audio
 from earmark_training.data.endpointing import locate_word
 from earmark_training.errors import CorpusError, TrainingError
 
@@ -27,10 +27,6 @@ FEW_RECORDINGS = 30
 
 RECOMMENDED_RECORDINGS = 100
 
-_READABLE = frozenset(
-    ".wav .flac .ogg .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()  # noqa: SIM905
-)
-_OTHER_AUDIO = frozenset(".m4a .aac .mp4 .wma .amr .3gp .webm .mka .ra .mov".split())  # noqa: SIM905
 _MIN_S, _MAX_S = 0.3, 10.0
 _MAX_WORD_S = 2.5
 _SILENT_PEAK = 10 ** (-50 / 20)
@@ -69,8 +65,11 @@ def find_audio(folder: Path) -> tuple[list[Path], list[Path]]:
     if not folder.is_dir():
         raise RecordingsError(f"{folder} is not a folder: name the folder of the audio files")
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    readable = [p for p in files if p.suffix.lower() in _READABLE]
-    return readable, [p for p in files if p.suffix.lower() in _OTHER_AUDIO]
+    readable = SUFFIXES + (FFMPEG_SUFFIXES if ffmpeg_is_available(programs=True) else ())
+    return (
+        [p for p in files if p.suffix.lower() in readable],
+        [p for p in files if p.suffix.lower() in FFMPEG_SUFFIXES and p.suffix.lower() not in readable],
+    )
 
 
 def read_recordings(folder: Path) -> tuple[list[KeywordRecording], list[RejectedRecording]]:
@@ -85,7 +84,7 @@ def read_recordings(folder: Path) -> tuple[list[KeywordRecording], list[Rejected
             f"{folder} contains no recordings: put one WAV or FLAC file per utterance into it"
         )
     rejected = [
-        RejectedRecording(path, f"{path.suffix[1:]} files cannot be read: convert it to WAV or FLAC")
+        RejectedRecording(path, f"{path.suffix[1:]} files need ffmpeg: install it, or convert the file")
         for path in others
     ]
     recordings: list[KeywordRecording] = []
@@ -125,11 +124,12 @@ def list_rejected(rejected: Iterable[RejectedRecording]) -> str:
 
 def _read_recording(path: Path) -> KeywordRecording | RejectedRecording:
     try:
-        seconds = soundfile.info(path).duration
+        seconds = audio_seconds(path)
         too_long = seconds > _MAX_S
         samples = np.zeros(0, np.float32) if too_long else read_audio(path)
-    except (soundfile.LibsndfileError, CorpusError, OSError):
-        return RejectedRecording(path, "it is not a readable audio file: convert it to WAV or FLAC")
+    except CorpusError as error:
+        sentence = str(error.__cause__)
+        return RejectedRecording(path, sentence[0].lower() + sentence[1:].rstrip("."))
     if too_long:
         return RejectedRecording(
             path, f"it is {seconds:.0f} s long: cut it into pieces of one utterance each, 1 to 3 s"

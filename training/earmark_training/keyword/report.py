@@ -18,7 +18,11 @@ _MAX_MISSED_LISTED = 25
 def write_report(document: dict[str, Any], model: Path) -> None:
     """Write `<model>.report.html` and `<model>.metrics.json` beside a model file."""
     model.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
-    model.with_suffix(".report.html").write_text(page(document))
+    model.with_suffix(".report.html").write_text(
+        page(document),
+        encoding="utf-8",
+        errors="backslashreplace",  # a file name may not be valid UTF-8
+    )
 
 
 def page(document: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from torch.multiprocessing.spawn import start_processes
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 from tqdm import tqdm
 
-from earmark_training.data.examples import Batch, ExampleMaker
+from earmark_training.data.examples import Batch, ExampleMaker, check_keywords
 from earmark_training.data.features import feature_cache
 from earmark_training.model.checkpoint import CHECKPOINT, check_recipe, resume, save
 from earmark_training.model.code_commit import code_commit
@@ -76,6 +76,8 @@ def train(corpus: Corpus, recipe: Recipe, out: Path, start: Path | None = None) 
     Raises RecipeError if the checkpoint is of another recipe, or there are no clips of a keyword.
     """
     out.mkdir(parents=True, exist_ok=True)
+    # Reject what cannot be trained before the features are computed, which takes minutes.
+    check_keywords(recipe.keywords, (clip.text for clip in corpus.select("clip", "training")))
     if (out / CHECKPOINT).is_file():
         check_recipe(out / CHECKPOINT, recipe)
     first = recipe.first_features
