@@ -7,6 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
+from earmark_audio import MAX_CHANNELS
 from earmark_client.addresses import grpc_target
 from earmark_client.errors import InvalidRequestError
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S
@@ -87,6 +88,18 @@ def model_option() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--model", default="", metavar="NAME", help="the model to use (default: the server's default model)"
+    )
+    return parser
+
+
+def channel_option() -> argparse.ArgumentParser:
+    """Return a parent parser with --channel."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--channel",
+        type=whole_number(1, MAX_CHANNELS),
+        metavar="N",
+        help="read only this channel of a recording, 1 for the first (default: the average of all channels)",
     )
     return parser
 

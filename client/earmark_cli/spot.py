@@ -6,12 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from earmark_client.audio import AudioFormat, Encoding
+from earmark_client.errors import RecordingError
 from earmark_client.recording import Recording
 
 from earmark_cli.audio_sources import RawInput
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import (
     add_command,
+    channel_option,
     json_option,
     model_option,
     resume_option,
@@ -37,6 +39,7 @@ def add_parser(commands: Commands) -> None:
         json_option(),
         model_option(),
         keyword_options(),
+        channel_option(),
         resume_option(),
     )
     parser.add_argument(
@@ -81,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
 def _open(name: str, args: argparse.Namespace) -> Recording | RawInput:
     block_s = block_length_s(in_real_time=args.pace)
     if name != "-":
-        return Recording(name, block_s=block_s)
+        return Recording(name, block_s=block_s, channel=args.channel)
+    if args.channel is not None:
+        raise RecordingError(
+            "standard input: --channel chooses a channel of a recording, but `-` reads raw samples: omit it"
+        )
     raw_format = AudioFormat(args.rate, Encoding(args.encoding), args.channels)
     return RawInput(0, raw_format, block_s=block_s)

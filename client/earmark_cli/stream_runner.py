@@ -54,7 +54,12 @@ def stream_recordings(
                     # A server is needed only once there is a valid recording.
                     if client is None:
                         _, client = stack.enter_context(connected(args))
-                    run_stream(client, source, args, printer, name=name, is_live=in_real_time)
+                    try:
+                        run_stream(client, source, args, printer, name=name, is_live=in_real_time)
+                    finally:
+                        # The notices are complete after the last block.
+                        for one in source.notices if isinstance(source, Recording) else ():
+                            printer.warning(name, one)
             except (RecordingError, InvalidRequestError) as error:
                 if not concerns_one_recording(error):
                     raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
+import soundfile
 from support.earmark_command import RATE_HZ, earmark, json_lines, samples
 from support.output_schema import SCHEMA
 
@@ -38,10 +39,14 @@ def _closed(schema: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def lines(address: str, recording: Path) -> list[dict[str, Any]]:
+def lines(address: str, recording: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Return lines of all types that need no microphone and no folder of recordings."""
+    unfinished = tmp_path_factory.mktemp("unfinished") / "recording.wav"
+    soundfile.write(unfinished, samples(), RATE_HZ, subtype="PCM_16")
+    data = unfinished.read_bytes()
+    unfinished.write_bytes(data[:4] + bytes(4) + data[8:40] + bytes(4) + data[44:])
     commands = [
-        ["spot", recording, "absent.wav"],
+        ["spot", recording, unfinished, "absent.wav"],
         ["spot", "-"],
         ["classify", recording],
         ["models"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark_cli.output.console import is_terminal, notice, print_escaped, print_line, printable
@@ -12,6 +13,7 @@ from earmark_cli.output.console import is_terminal, notice, print_escaped, print
 if TYPE_CHECKING:
     import argparse
 
+    from earmark_audio import Notice
     from earmark_client.errors import EarmarkError
     from earmark_client.events import Classification, Detection, Health, ModelInfo, Started
     from earmark_client.microphone import InputDevice
@@ -69,9 +71,13 @@ class TextPrinter:
             f"({summary.speed:.1f} times real time){', interrupted' if summary.interrupted else ''}"
         )
 
-    def failure(self, _source: str, error: EarmarkError) -> None:
+    def failure(self, source: str, error: EarmarkError) -> None:
         """Print why a source failed, on standard error."""
-        notice(f"earmark: {error}")
+        notice(f"earmark: {with_name(source, str(error))}")
+
+    def warning(self, source: str, warning: Notice) -> None:
+        """Print what is unusual about a recording, on standard error."""
+        notice(f"earmark: {with_name(source, warning.message)}")
 
     def classification(self, source: str, result: Classification, top: int | None) -> None:
         """Print the class of a clip and the next probable classes."""
@@ -124,7 +130,12 @@ class JsonPrinter:
     def failure(self, source: str, error: EarmarkError) -> None:
         """Print a line of type `error`, and the message on standard error too."""
         print_json("error", source=source, message=str(error), status=error.status, reason=error.reason)
-        notice(f"earmark: {error}")
+        notice(f"earmark: {with_name(source, str(error))}")
+
+    def warning(self, source: str, warning: Notice) -> None:
+        """Print a line of type `warning`, and the message on standard error too."""
+        print_json("warning", source=source, reason=warning.reason, message=warning.message)
+        notice(f"earmark: {with_name(source, warning.message)}")
 
     def classification(self, source: str, result: Classification, top: int | None) -> None:
         """Print a line of type `classification`."""
@@ -146,6 +157,14 @@ class JsonPrinter:
 
 
 Printer = TextPrinter | JsonPrinter
+
+
+def with_name(source: str, message: str) -> str:
+    """Return a message that begins with the name of the recording that it concerns."""
+    if source == "-":
+        return message if message.startswith("standard input") else f"standard input: {message}"
+    # An error of the client already begins with the name, without a leading "./".
+    return message if message.startswith((f"{source}: ", f"{Path(source)}: ")) else f"{source}: {message}"
 
 
 def make_printer(args: argparse.Namespace, *, with_headings: bool = False) -> Printer:

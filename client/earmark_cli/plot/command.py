@@ -9,10 +9,12 @@ import numpy as np
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 from earmark_client.recording import Recording
 
+from earmark_cli.audio_sources import concerns_one_recording
 from earmark_cli.connection import connected
 from earmark_cli.keyword_options import keyword_options, keyword_settings
 from earmark_cli.options import (
     add_command,
+    channel_option,
     json_option,
     model_option,
     offset_seconds,
@@ -20,6 +22,7 @@ from earmark_cli.options import (
     server_options,
 )
 from earmark_cli.output.console import notice
+from earmark_cli.output.printer import make_printer
 from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.plot.timeline import Timeline
 from earmark_cli.score_track import collect_scores
@@ -45,6 +48,7 @@ def add_parser(commands: Commands) -> None:
         json_option(),
         model_option(),
         keyword_options(),
+        channel_option(),
     )
     parser.add_argument("file", metavar="FILE", help="WAV, FLAC, Ogg or MP3")
     parser.add_argument(
@@ -77,23 +81,36 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Collect the scores of one recording, and draw them."""
     write = _writer(args.out)
-    with Recording(args.file) as recording:
-        samples, rate_hz = _read_part(recording, args.start, args.end), recording.sample_rate_hz
-    with connected(args) as (_, client), progress_bar(args.file, len(samples) / rate_hz) as on_progress:
-        track = collect_scores(
-            client,
-            _blocks(samples, rate_hz),
-            sample_rate_hz=rate_hz,
-            model=args.model,
-            keywords=keyword_settings(client, args),
-            on_progress=on_progress,
-        )
+    printer = make_printer(args)
+    with Recording(args.file, channel=args.channel) as recording:
+        samples, damage = _read_part(recording, args.start, args.end)
+        rate_hz = recording.sample_rate_hz
+    try:
+        with connected(args) as (_, client), progress_bar(args.file, len(samples) / rate_hz) as on_progress:
+            track = collect_scores(
+                client,
+                _blocks(samples, rate_hz),
+                sample_rate_hz=rate_hz,
+                model=args.model,
+                keywords=keyword_settings(client, args),
+                on_progress=on_progress,
+            )
+    except InvalidRequestError as error:
+        if not concerns_one_recording(error):
+            raise
+        printer.failure(args.file, error)
+        return 1
     timeline = Timeline(Path(args.file).name, args.start, rate_hz, samples, track)
     try:
         write(timeline, args.out)
     except OSError as error:
         raise RecordingError(f"{args.out} cannot be written: {error.strerror}") from error
     notice(f"{args.out}: {timeline.summary}")
+    for one in recording.notices:
+        printer.warning(args.file, one)
+    if damage:
+        printer.failure(args.file, damage)
+        return 1
     return 0
 
 
@@ -115,14 +132,28 @@ def _writer(out: Path) -> Callable[[Timeline, Path], None]:
     return write_image
 
 
-def _read_part(recording: Recording, start_s: float, end_s: float | None) -> Samples:
-    """Read the part to draw. Raises RecordingError if it is empty or too long."""
+def _read_part(
+    recording: Recording, start_s: float, end_s: float | None
+) -> tuple[Samples, RecordingError | None]:
+    """Read the part to draw; return it, and the error that ended a truncated or damaged recording.
+
+    Raises RecordingError if the part is empty or too long.
+    """
     first = round(start_s * recording.sample_rate_hz)
     last = None if end_s is None else round(end_s * recording.sample_rate_hz)
     limit = round(_LONGEST_S * recording.sample_rate_hz)
     parts: list[Samples] = []
     position = length = 0
-    for block in recording:
+    damage: RecordingError | None = None
+    blocks = iter(recording)
+    while True:
+        try:
+            block = next(blocks, None)
+        except RecordingError as error:
+            damage = error
+            break
+        if block is None:
+            break
         samples = np.frombuffer(block, "<i2")
         part = samples[max(0, first - position) : None if last is None else max(0, last - position)]
         parts.append(part)
@@ -135,11 +166,13 @@ def _read_part(recording: Recording, start_s: float, end_s: float | None) -> Sam
         if last is not None and position >= last:
             break
     if not length:
+        if damage:
+            raise damage
         raise RecordingError(
             f"{recording.path}: there is no audio between --from and --to: the recording is "
             f"{position / recording.sample_rate_hz:.1f} s long"
         )
-    return np.concatenate(parts)
+    return np.concatenate(parts), damage
 
 
 def _blocks(samples: Samples, sample_rate_hz: int) -> Iterator[Samples]:

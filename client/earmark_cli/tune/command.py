@@ -14,7 +14,14 @@ from earmark_client.recording import Recording
 
 from earmark_cli.audio_sources import concerns_one_recording
 from earmark_cli.connection import connected
-from earmark_cli.options import add_command, json_option, model_option, number, server_options
+from earmark_cli.options import (
+    add_command,
+    channel_option,
+    json_option,
+    model_option,
+    number,
+    server_options,
+)
 from earmark_cli.output.console import print_line
 from earmark_cli.output.printer import make_printer
 from earmark_cli.output.progress_bar import progress_bar
@@ -55,6 +62,7 @@ def add_parser(commands: Commands) -> None:
         server_options(),
         json_option(),
         model_option(),
+        channel_option(),
     )
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _FOLDER_LAYOUT
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder with the recordings")
@@ -157,7 +165,7 @@ def _score_files(
     with progress_bar(str(args.folder), sum(sizes)) as on_progress:
         for path, size in zip(files, sizes, strict=True):
             try:
-                with Recording(path) as recording:
+                with Recording(path, channel=args.channel) as recording:
                     track = collect_scores(
                         client,
                         _with_pause(recording),
@@ -168,6 +176,8 @@ def _score_files(
                             _report_progress, on_progress, done_bytes, size, recording.duration_s
                         ),
                     )
+                for one in recording.notices:
+                    printer.warning(str(path), one)
                 _add_scores(track, _keyword_of(path, args.folder), all_scores)
             except (RecordingError, InvalidRequestError) as error:
                 if not concerns_one_recording(error):
