@@ -6,10 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from earmark_client.audio import AudioFormat, Encoding
-from earmark_client.errors import RecordingError
 from earmark_client.recording import Recording
 
-from earmark_cli.audio_sources import RawInput
+from earmark_cli.audio_sources import open_piped
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import (
     add_command,
@@ -24,7 +23,9 @@ from earmark_cli.stream_runner import block_length_s, stream_recordings
 
 if TYPE_CHECKING:
     import argparse
+    from contextlib import AbstractContextManager
 
+    from earmark_cli.audio_sources import RawInput
     from earmark_cli.options import Commands
 
 
@@ -46,7 +47,7 @@ def add_parser(commands: Commands) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="WAV, FLAC, Ogg or MP3; - reads raw samples from standard input",
+        help="WAV, FLAC, Ogg or MP3; - reads raw samples, FLAC, Ogg or MP3 from standard input",
     )
     parser.add_argument(
         "--pace", action="store_true", help="send the audio in real time (default: as fast as possible)"
@@ -81,13 +82,9 @@ def run(args: argparse.Namespace) -> int:
     return stream_recordings(sources, args, in_real_time=args.pace)
 
 
-def _open(name: str, args: argparse.Namespace) -> Recording | RawInput:
+def _open(name: str, args: argparse.Namespace) -> AbstractContextManager[Recording | RawInput]:
     block_s = block_length_s(in_real_time=args.pace)
     if name != "-":
         return Recording(name, block_s=block_s, channel=args.channel)
-    if args.channel is not None:
-        raise RecordingError(
-            "standard input: --channel chooses a channel of a recording, but `-` reads raw samples: omit it"
-        )
     raw_format = AudioFormat(args.rate, Encoding(args.encoding), args.channels)
-    return RawInput(0, raw_format, block_s=block_s)
+    return open_piped(0, raw_format, block_s=block_s, channel=args.channel)

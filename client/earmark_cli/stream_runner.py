@@ -41,7 +41,10 @@ def block_length_s(*, in_real_time: bool) -> float:
 
 
 def stream_recordings(
-    sources: Mapping[str, Callable[[], Recording | RawInput]], args: argparse.Namespace, *, in_real_time: bool
+    sources: Mapping[str, Callable[[], AbstractContextManager[Recording | RawInput]]],
+    args: argparse.Namespace,
+    *,
+    in_real_time: bool,
 ) -> int:
     """Stream recordings one after the other, each opened by name; return 1 if any of them failed."""
     printer = make_printer(args, with_headings=len(sources) > 1)

@@ -92,3 +92,17 @@ def test_one_channel_of_a_recording_is_spotted(address: str, tmp_path: Path) -> 
         counts += [line["detections"] for line in lines if line["type"] == "ended"]
     assert counts == [3, 0]
     assert earmark("spot", "-", "--channel", "1", "--server", address).returncode == 1
+
+
+@pytest.mark.parametrize("container", ["FLAC", "OGG"])
+def test_a_compressed_recording_is_read_from_a_pipe(container: str, address: str, tmp_path: Path) -> None:
+    path = tmp_path / "words"
+    soundfile.write(path, samples(), RATE_HZ, format=container)
+    done = earmark("spot", "-", "--server", address, stdin=path.read_bytes())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 detections" in done.stdout
+    data = path.read_bytes()
+    done = earmark("spot", "-", "--server", address, stdin=data[: len(data) // 2])
+    assert done.returncode == 1
+    assert done.stderr.startswith("earmark: standard input: ")
+    assert "earmark-" not in done.stderr
