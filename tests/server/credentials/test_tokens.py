@@ -338,7 +338,7 @@ def test_hundreds_of_rejected_streams_leave_no_call_open(path: Path, tiny_model_
     add_token("alice", str(path))
 
     async def scenario() -> None:
-        async with serving(tiny_model_path, token_file=str(path)) as rig:
+        async with serving(tiny_model_path, token_file=str(path), max_calls_per_connection=1000) as rig:
             calls = [rig.stub.StreamingSpot(metadata=bearer(f"{i}"), timeout=DEADLINE_S) for i in range(300)]
             for call in calls:
                 await assert_rejected(call, "BAD_CREDENTIALS")

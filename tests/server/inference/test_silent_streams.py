@@ -133,7 +133,7 @@ async def read_all(call: Any) -> None:
 
 def test_a_recording_in_long_messages_does_not_count_as_load(tiny_model_path: Path) -> None:
     async def scenario() -> None:
-        async with serving(tiny_model_path) as rig:
+        async with serving(tiny_model_path, max_stream_message_bytes=16 << 20) as rig:
             mulaw = messages.AudioFormat(encoding=messages.ENCODING_MULAW, sample_rate_hertz=8000)
             # Two messages of 17 minutes, which take the tiny model a few seconds.
             call = rig.stream(config(audio_format=mulaw), *[audio(b"\x11\x91" * (4 << 20))] * 2)
