@@ -74,7 +74,7 @@ def _credentials(args: argparse.Namespace) -> Credentials:
     if args.token_file is None:
         return {"tls": tls, "token": os.environ.get("EARMARK_TOKEN") or None}
     try:
-        token = Path(args.token_file).read_text(encoding="ascii", errors="replace").strip()
+        token = Path(args.token_file).read_text(encoding="utf-8-sig", errors="replace").strip()
     except OSError as error:
         raise InvalidRequestError(f"{args.token_file} cannot be read: {error.strerror}") from None
     return {"tls": tls, "token": token}

@@ -6,8 +6,8 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
-from earmark_client.addresses import is_loopback
 from earmark_client.errors import EarmarkError, InvalidRequestError, NotInstalledError
+from earmark_client.routes import is_loopback
 
 from earmark_cli.connection import server_for
 from earmark_cli.options import add_command, model_option, server_options, whole_number

@@ -1,4 +1,4 @@
-"""Server addresses: complete them for gRPC, and tell whether they lead to this machine."""
+"""Server addresses, as people write them, completed for gRPC."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def grpc_target(address: str) -> str:
     address = address.strip()
     if re.match(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds|passthrough):", address):
         return address
+    if re.match("https?://", address):
+        raise InvalidRequestError(
+            f"{address!r} is the address of a web page; the service speaks gRPC: give HOST:PORT, such as "
+            f"{DEFAULT_ADDRESS}, with --tls (tls=True) for an encrypted connection"
+        )
     if "://" in address or "/" in address:
         raise InvalidRequestError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
     try:
@@ -36,23 +41,3 @@ def grpc_target(address: str) -> str:
     if not host or port == 0 or address.endswith(":") or re.search(r"\s|@|,", address):
         raise InvalidRequestError(f"{address!r} is not an address: give HOST:PORT, such as {DEFAULT_ADDRESS}")
     return address if port else f"{address}:{DEFAULT_PORT}"
-
-
-def is_local_target(target: str) -> bool:
-    """Return whether data sent to a gRPC target stays on this machine.
-
-    `localhost` is the only name that counts as local: any other may resolve to another machine.
-    """
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    return is_loopback(urlsplit(f"//{target}").hostname or "")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host, given without a port, is this machine; of all names only `localhost` is."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

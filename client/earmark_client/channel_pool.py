@@ -10,9 +10,10 @@ from earmark.v1 import keyword_spotting_service_pb2_grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from earmark_client import tracing
-from earmark_client.addresses import grpc_target, is_local_target
+from earmark_client.addresses import grpc_target
 from earmark_client.credentials import channel_credentials, token_metadata
 from earmark_client.errors import EarmarkError
+from earmark_client.routes import is_local_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

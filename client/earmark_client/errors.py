@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from earmark_client.routes import proxy_variable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -140,7 +142,7 @@ def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> Earma
             )
         else:
             kind = ServerUnreachableError
-            text = f"no Earmark server answers at {address} ({_cause(text)}): {_remedy(text)}"
+            text = f"no Earmark server answers at {address} ({_cause(text)}): {_remedy(text, address)}"
     elif status == "UNIMPLEMENTED":
         text = f"the server at {address} does not serve {_DOMAIN}: check the address ({text})"
     elif status == "DEADLINE_EXCEEDED" and not reason:
@@ -204,7 +206,12 @@ def _untrusted(text: str) -> str | None:
     return next((problem for message, problem in _UNTRUSTED.items() if message in text), None)
 
 
-def _remedy(text: str) -> str:
+def _remedy(text: str, address: str) -> str:
+    if (proxy := proxy_variable(address)) is not None:
+        return (
+            f"the connection led through the proxy that {proxy} names; add the server's name to no_proxy, "
+            "or check the address"
+        )
     if "failed to connect" in text and "Socket closed" in text:
         # A server that has just crashed looks the same.
         return (

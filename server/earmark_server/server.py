@@ -28,6 +28,7 @@ from earmark_server.rpc.lookup_requests import LookupRequests
 from earmark_server.rpc.reflection import Reflection
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
 from earmark_server.setting_declaration import SettingsError
+from earmark_server.settings import is_unix_socket
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -216,7 +217,9 @@ class Server:
         self, server: grpc.aio.Server, port: int, credentials: grpc.ServerCredentials | None, option: str
     ) -> int:
         address = self._settings.address(port)
-        if port and not self._shares_port:
+        if is_unix_socket(address):
+            self._check_socket(address)
+        elif port and not self._shares_port:
             self._check_all_addresses(port, option)
         try:
             if credentials is None:
@@ -228,6 +231,22 @@ class Server:
         if not bound:
             raise self._cannot_listen(port, option)
         return int(bound)
+
+    @staticmethod
+    def _check_socket(address: str) -> None:
+        """Raise StartError if another server listens on a Unix socket. gRPC would take its path from it.
+
+        A path that nobody listens on, left behind by a server that was killed, is used again.
+        """
+        path = address.removeprefix("unix:")
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as tested:
+            try:
+                tested.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return
+            except OSError as error:
+                raise StartError(f"Cannot listen on {address}: {error.strerror or error}.") from None
+        raise StartError(f"Cannot listen on {address}: another server listens there.")
 
     def _check_all_addresses(self, port: int, option: str) -> None:
         """Raise StartError if the port is in use on one of the addresses that a name stands for.

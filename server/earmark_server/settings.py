@@ -20,7 +20,9 @@ class Settings:
     """How a server runs. The constructor checks every value, and raises SettingsError for an invalid one."""
 
     host: str = setting(
-        "127.0.0.1", "address to listen on. Other than loopback, it needs --tls-certificate or --insecure"
+        "127.0.0.1",
+        "address to listen on, or unix:PATH for a Unix socket, which only this machine can reach. An address "
+        "other than loopback needs --tls-certificate or --insecure",
     )
     port: int = setting(
         50051, "port to listen on. 0 selects a free port, which the log states", low=0, high=65535
@@ -320,11 +322,20 @@ class Settings:
 
     def address(self, port: int) -> str:
         """Return the host and a port in gRPC's notation, with an IPv6 address in brackets."""
+        if is_unix_socket(self.host):
+            return self.host
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
+def is_unix_socket(host: str) -> bool:
+    """Return whether a host is the path of a Unix socket, as gRPC writes it: `unix:PATH`."""
+    return host.startswith("unix:")
+
+
 def is_loopback(host: str) -> bool:
-    """Return whether an address can be reached from this machine only; of names, only `localhost` can."""
+    """Return whether an address can be reached from this machine only: of names, only `localhost` can."""
+    if is_unix_socket(host):
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -334,6 +345,13 @@ def is_loopback(host: str) -> bool:
 def _check_ports(settings: Settings) -> None:
     if not settings.host:
         raise SettingsError("host must be an address or a name, but is empty.")
+    if is_unix_socket(settings.host):
+        if settings.workers > 1:
+            raise SettingsError("workers must be 1 with a Unix socket, because workers share a port.")
+        if settings.health_port:
+            raise SettingsError(
+                "health_port needs a host that is an address. With a Unix socket, ask for the health there."
+            )
     if settings.workers > 1 and sys.platform != "linux":
         raise SettingsError(
             f"workers must be 1 here, but is {settings.workers}. Workers share a port with SO_REUSEPORT, "

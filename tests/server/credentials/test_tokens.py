@@ -347,3 +347,9 @@ def test_hundreds_of_rejected_streams_leave_no_call_open(path: Path, tiny_model_
                     await asyncio.sleep(0.01)
 
     run(scenario)
+
+
+def test_a_byte_order_mark_before_the_first_line_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_bytes(b"\xef\xbb\xbf" + f"robot {hashlib.sha256(b'secret').hexdigest()}\n".encode())
+    assert AcceptedTokens.read(str(path)).accepted_digest("secret") is not None

@@ -1,0 +1,42 @@
+"""The route of a connection: whether it stays on this machine, or leads through a proxy."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from urllib.parse import urlsplit
+
+# In the order in which gRPC looks for them.
+_PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
+_EXCEPTION_VARIABLES = ("no_grpc_proxy", "no_proxy")
+
+
+def is_local_target(target: str) -> bool:
+    """Return whether data sent to a gRPC target stays on this machine.
+
+    `localhost` is the only name that counts as local: any other may resolve to another machine.
+    """
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    return is_loopback(urlsplit(f"//{target}").hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, given without a port, is this machine; of all names only `localhost` is."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_variable(target: str) -> str | None:
+    """Return the environment variable whose proxy gRPC uses for a target, None without a proxy."""
+    host = urlsplit(f"//{target.removeprefix('dns:').lstrip('/')}").hostname
+    if host is None or is_local_target(target):
+        return None
+    exceptions = next((os.environ[name] for name in _EXCEPTION_VARIABLES if name in os.environ), "")
+    if any(host.endswith(suffix.strip()) for suffix in exceptions.split(",") if suffix.strip()):
+        return None
+    return next((name for name in _PROXY_VARIABLES if os.environ.get(name)), None)

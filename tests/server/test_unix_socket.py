@@ -1,0 +1,57 @@
+"""A server that listens on a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from earmark_client import Detection, Health, SyncClient
+from earmark_server.setting_declaration import SettingsError
+from earmark_server.settings import Settings
+from support import tiny_model
+from support.server_command import Process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RATE_HZ = 16_000
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 bytes
+    return "unix:kws.sock"
+
+
+def test_a_client_is_served_over_a_unix_socket(address: str, tiny_model_path: Path) -> None:
+    with Process(f"--host={address}", f"--model={tiny_model_path}", "--log-format=json") as server:
+        server.wait_for("serving")
+        with SyncClient(address) as client:
+            assert client.health() is Health.SERVING
+            audio = [tiny_model.recording([(0.5, "low")], 2.0)]
+            events = list(client.stream(audio, sample_rate_hz=RATE_HZ))
+            assert [event.keyword for event in events if isinstance(event, Detection)] == ["low"]
+
+
+def test_a_socket_that_another_server_listens_on_is_not_taken_from_it(
+    address: str, tiny_model_path: Path
+) -> None:
+    arguments = (f"--host={address}", f"--model={tiny_model_path}", "--log-format=json")
+    with Process(*arguments) as server:
+        server.wait_for("serving")
+        with Process(*arguments) as second:
+            assert "another server listens there" in str(second.wait_for("cannot start"))
+        with SyncClient(address) as client:
+            assert client.health() is Health.SERVING
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+    with Process(*arguments) as third:
+        third.wait_for("serving")
+
+
+@pytest.mark.parametrize("settings", [{"workers": 2}, {"health_port": 50052}])
+def test_settings_that_need_a_port_are_rejected(settings: dict[str, int]) -> None:
+    with pytest.raises(SettingsError, match="Unix socket"):
+        Settings(host="unix:kws.sock", **settings)  # type: ignore[arg-type]
