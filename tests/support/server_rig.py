@@ -46,7 +46,10 @@ class Rig:
             for request in requests:
                 yield request
 
-        return self.stub.StreamingSpot(send(), timeout=DEADLINE_S, **options)
+        call = self.stub.StreamingSpot(send(), timeout=DEADLINE_S, **options)
+        call.server_status = asyncio.get_running_loop().create_future()
+        call.add_done_callback(_store_server_status)
+        return call
 
     async def used_slots(self, expected: int) -> None:
         """Wait until the engine has that many slots in use."""
@@ -164,11 +167,51 @@ class Failure:
     trailers: dict[str, Any]
 
 
-async def failure(call: Any) -> Failure:
-    """Wait for a call to fail; take its status and what comes with it apart.
+_REPLACED = "Internal error from Core"
 
-    A call that still writes when it fails may not get to know why: gRPC's client then says
-    INTERNAL for its own failed write. So what is to fail must be the last thing it sends.
+
+@dataclass
+class _ServerStatus:
+    """The status that the server sent, with the methods of a call."""
+
+    _code: grpc.StatusCode
+    _details: str
+    _trailers: grpc.aio.Metadata
+
+    async def code(self) -> grpc.StatusCode:
+        return self._code
+
+    async def details(self) -> str:
+        return self._details
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        return self._trailers
+
+
+def _store_server_status(call: Any) -> None:
+    """Store the server's status of a call with the call; gRPC calls this for each status that it sets.
+
+    If a write fails because the call has just ended, grpc.aio replaces the status by INTERNAL
+    (https://github.com/grpc/grpc/issues/36066).
+    """
+    status = _ServerStatus(*(_result(one()) for one in (call.code, call.details, call.trailing_metadata)))
+    if status._details != _REPLACED and not call.server_status.done():
+        call.server_status.set_result(status)
+
+
+def _result(finished: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that waits for nothing."""
+    try:
+        finished.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("a call that has ended has no status")
+
+
+async def failure(call: Any) -> Failure:
+    """Wait for a call to fail, and return its status and the details that come with it.
+
+    The request that makes a call fail must be its last one, unless the call is a `Rig.stream`.
     """
     with contextlib.suppress(grpc.aio.AioRpcError):
         if isinstance(call, grpc.aio.UnaryUnaryCall | grpc.aio.StreamUnaryCall):
@@ -176,6 +219,8 @@ async def failure(call: Any) -> Failure:
         else:
             while await call.read() is not grpc.aio.EOF:
                 pass
+    if await call.details() == _REPLACED and hasattr(call, "server_status"):
+        call = await asyncio.wait_for(call.server_status, DEADLINE_S)
     status = await grpc_status.rpc_status.aio.from_call(call)
     code, trailers = await call.code(), dict(await call.trailing_metadata())
     assert status is not None, f"{code} without details: {await call.details()}"

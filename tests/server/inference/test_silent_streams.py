@@ -135,12 +135,13 @@ def test_a_recording_in_long_messages_does_not_count_as_load(tiny_model_path: Pa
     async def scenario() -> None:
         async with serving(tiny_model_path, max_stream_message_bytes=16 << 20) as rig:
             mulaw = messages.AudioFormat(encoding=messages.ENCODING_MULAW, sample_rate_hertz=8000)
-            # Two messages of 17 minutes, which take the tiny model a few seconds.
-            call = rig.stream(config(audio_format=mulaw), *[audio(b"\x11\x91" * (4 << 20))] * 2)
+            # Seventeen messages of two minutes, which take the tiny model a few seconds.
+            call = rig.stream(config(audio_format=mulaw), *[audio(b"\x11\x91" * 500_000)] * 17)
             reading = asyncio.ensure_future(collect(call))
             engine = rig.server._engine
             async with asyncio.timeout(DEADLINE_S):
-                while engine.counters.processed_audio_s < 60:  # noqa: ASYNC110
+                while engine.counters.processed_audio_s < 60:
+                    assert not reading.done()
                     await asyncio.sleep(0.01)
             shares = []
             for _ in range(10):
