@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
+from earmark_cli.tune import command
 from support.earmark_command import RATE_HZ, WORDS, earmark, json_lines, samples
 
 if TYPE_CHECKING:
@@ -106,3 +107,14 @@ def test_a_compressed_recording_is_read_from_a_pipe(container: str, address: str
     assert done.returncode == 1
     assert done.stderr.startswith("earmark: standard input: ")
     assert "earmark-" not in done.stderr
+
+
+def test_tune_names_what_it_leaves_out_and_passes_over_hidden_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "ffmpeg_is_available", lambda **_: False)
+    for name in ("one.wav", "._one.wav", "two.m4a", "notes.txt"):
+        (tmp_path / name).touch()
+    assert command._find_recordings(tmp_path) == [tmp_path / "one.wav"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"earmark: {tmp_path / 'two.m4a'}: left out: ")

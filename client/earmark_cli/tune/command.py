@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_audio import FFMPEG_SUFFIXES, SUFFIXES, ffmpeg_is_available
 from earmark_client.audio import Silence
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 from earmark_client.recording import Recording
@@ -22,7 +23,7 @@ from earmark_cli.options import (
     number,
     server_options,
 )
-from earmark_cli.output.console import print_line
+from earmark_cli.output.console import notice, print_line
 from earmark_cli.output.printer import make_printer
 from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.score_track import collect_scores
@@ -47,7 +48,6 @@ DIR/...            everything else: audio without any keyword, such as other
                    keyword, recordings of the other keywords count too.
 """
 
-_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 # The score of a keyword peaks after the keyword, so silence is appended to each recording.
 _PAUSE_S = 1.0
 
@@ -140,7 +140,12 @@ def _plot_writer(
 def _find_recordings(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise RecordingError(f"{folder} is not a folder: give the folder with your recordings")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    present = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    readable = SUFFIXES + (FFMPEG_SUFFIXES if ffmpeg_is_available(programs=True) else ())
+    files = [path for path in present if path.suffix.lower() in readable]
+    for path in present:
+        if path.suffix.lower() in FFMPEG_SUFFIXES and path not in files:
+            notice(f"earmark: {path}: left out: install `earmark[formats]` or ffmpeg, or convert it to WAV")
     if not files:
         raise RecordingError(f"{folder} contains no recordings (WAV, FLAC, Ogg or MP3)")
     return files
