@@ -164,6 +164,13 @@ def test_the_tree_in_the_readme_has_the_folders_of_the_project() -> None:
     assert packages - {ROOT / "tests/support", ROOT / "benchmarks/loadgen"} <= {ROOT / row[0] for row in rows}
 
 
+def test_the_readme_names_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    section = PAGES["README.md"].partition("## Install")[2].partition("\n## ")[0]
+    named = {one for code in re.findall(r"\[([\w,]+)\]", section) for one in code.split(",")}
+    assert extras.keys() == (named | set(re.findall(r"`(\w+)`\s\(", section))) & extras.keys()
+
+
 @pytest.mark.parametrize("package", ["earmark_server", "earmark_training"])
 def test_the_layers_are_those_of_the_contracts(package: str) -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
