@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from earmark_cli.options import Commands
 
 
+_INCOMPLETE = "RECORDING_INCOMPLETE"
+"""Reason of the warning about a truncated or damaged clip: the command fails, after the result."""
+
+
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(
@@ -27,7 +31,12 @@ def add_parser(commands: Commands) -> None:
         json_option(),
         model_option(),
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC or Ogg")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a recording: WAV, RF64, Wave64, AIFF, AU, CAF, FLAC, Ogg or MP3",
+    )
     parser.add_argument(
         "--top",
         type=whole_number(1, 1_000_000),
@@ -43,7 +52,11 @@ def run(args: argparse.Namespace) -> int:
     with connected(args) as (_, client):
         for name in args.files:
             try:
-                printer.classification(name, client.classify(name, model=args.model), args.top)
+                result = client.classify(name, model=args.model)
+                printer.classification(name, result, args.top)
+                for warning in result.warnings:
+                    printer.warning(name, warning)
+                    failed = failed or warning.reason == _INCOMPLETE
             except (RecordingError, InvalidRequestError) as error:
                 printer.failure(name, error)
                 failed = True

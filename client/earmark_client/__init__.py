@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from earmark_client.events import (
         ActiveKeyword,
+        AudioWarning,
         Classification,
         ClassScore,
         Detection,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessError",
     "ActiveKeyword",
+    "AudioWarning",
     "Chunk",
     "ClassScore",
     "Classification",

@@ -150,7 +150,7 @@ class Client:
     ) -> SpotResult:
         """Detect keywords in a whole short recording.
 
-        `audio`: the path or the bytes of a file (WAV, FLAC, Ogg), or, with `sample_rate_hz`, raw
+        `audio`: the path or the bytes of a file (as `Recording` reads), or, with `sample_rate_hz`, raw
         samples as bytes in `encoding` or as an array.
         """
         return await self._unary(

@@ -107,6 +107,17 @@ Event = Started | Detection | Scores | Progress | Reconnecting | Resumed | Ended
 
 
 @dataclass(frozen=True, slots=True)
+class AudioWarning:
+    """Something unusual about a recording: a stable `reason` in UPPER_SNAKE_CASE, and a sentence.
+
+    RECORDING_INCOMPLETE: it is truncated or damaged, and the result is that of the audio before that point.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class SpotResult:
     """All detections in a recording of `audio_s` seconds, in the order in which they were decided."""
 
@@ -114,6 +125,7 @@ class SpotResult:
     audio_s: float
     model: str
     model_version: str
+    warnings: tuple[AudioWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,7 @@ class Classification:
     processing_s: float
     model: str
     model_version: str
+    warnings: tuple[AudioWarning, ...] = ()
 
     @property
     def label(self) -> str:

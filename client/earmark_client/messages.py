@@ -253,6 +253,7 @@ def _spot_result(response: service_pb.SpotResponse) -> events.SpotResult:
         audio_s=_seconds(response.audio_duration),
         model=response.model,
         model_version=response.model_version,
+        warnings=_warnings(response.warnings),
     )
 
 
@@ -265,7 +266,12 @@ def _classification(response: service_pb.ClassifyResponse) -> events.Classificat
         processing_s=_seconds(response.processing_duration),
         model=response.model,
         model_version=response.model_version,
+        warnings=_warnings(response.warnings),
     )
+
+
+def _warnings(warnings: Iterable[pb.Warning]) -> tuple[events.AudioWarning, ...]:
+    return tuple(events.AudioWarning(warning.reason, warning.message) for warning in warnings)
 
 
 def _model_info(model: pb.Model) -> events.ModelInfo:

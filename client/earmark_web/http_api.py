@@ -65,6 +65,7 @@ async def predict(request: Request) -> JSONResponse:
             "audio_s": result.audio_s,
             "model": result.model,
             "model_version": result.model_version,
+            "warnings": [asdict(warning) for warning in result.warnings],
         }
     )
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from earmark_audio import Notice
     from earmark_client.errors import EarmarkError
-    from earmark_client.events import Classification, Detection, Health, ModelInfo, Started
+    from earmark_client.events import AudioWarning, Classification, Detection, Health, ModelInfo, Started
     from earmark_client.microphone import InputDevice
 
 _EN_DASH = "\N{EN DASH}"
@@ -75,7 +75,7 @@ class TextPrinter:
         """Print why a source failed, on standard error."""
         notice(f"earmark: {with_name(source, str(error))}")
 
-    def warning(self, source: str, warning: Notice) -> None:
+    def warning(self, source: str, warning: Notice | AudioWarning) -> None:
         """Print what is unusual about a recording, on standard error."""
         notice(f"earmark: {with_name(source, warning.message)}")
 
@@ -132,7 +132,7 @@ class JsonPrinter:
         print_json("error", source=source, message=str(error), status=error.status, reason=error.reason)
         notice(f"earmark: {with_name(source, str(error))}")
 
-    def warning(self, source: str, warning: Notice) -> None:
+    def warning(self, source: str, warning: Notice | AudioWarning) -> None:
         """Print a line of type `warning`, and the message on standard error too."""
         print_json("warning", source=source, reason=warning.reason, message=warning.message)
         notice(f"earmark: {with_name(source, warning.message)}")
@@ -140,6 +140,7 @@ class JsonPrinter:
     def classification(self, source: str, result: Classification, top: int | None) -> None:
         """Print a line of type `classification`."""
         fields = asdict(result)
+        del fields["warnings"]  # each has a line of type `warning`
         fields["scores"] = fields["scores"][:top]
         print_json("classification", source=source, label=result.label, **fields)
 

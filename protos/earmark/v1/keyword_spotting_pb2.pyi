@@ -119,6 +119,14 @@ class TrainingSource(_message.Message):
     attribution: str
     def __init__(self, name: _Optional[str] = ..., license: _Optional[str] = ..., attribution: _Optional[str] = ...) -> None: ...
 
+class Warning(_message.Message):
+    __slots__ = ("reason", "message")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
 class Model(_message.Message):
     __slots__ = ("name", "version", "keywords", "labels", "sample_rate_hertz", "step_length", "receptive_field", "metrics", "training_sources", "training_commit", "sha256", "default")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -113,16 +113,18 @@ class SpotRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., audio_format: _Optional[_Union[_keyword_spotting_pb2.AudioFormat, _Mapping]] = ..., keywords: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordSetting, _Mapping]]] = ..., audio: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SpotResponse(_message.Message):
-    __slots__ = ("detections", "audio_duration", "model", "model_version")
+    __slots__ = ("detections", "audio_duration", "model", "model_version", "warnings")
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     AUDIO_DURATION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     detections: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.KeywordDetection]
     audio_duration: _duration_pb2.Duration
     model: str
     model_version: str
-    def __init__(self, detections: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordDetection, _Mapping]]] = ..., audio_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.Warning]
+    def __init__(self, detections: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordDetection, _Mapping]]] = ..., audio_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., warnings: _Optional[_Iterable[_Union[_keyword_spotting_pb2.Warning, _Mapping]]] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "audio_format", "audio", "request_id")
@@ -137,18 +139,20 @@ class ClassifyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., audio_format: _Optional[_Union[_keyword_spotting_pb2.AudioFormat, _Mapping]] = ..., audio: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("scores", "audio_duration", "processing_duration", "model", "model_version")
+    __slots__ = ("scores", "audio_duration", "processing_duration", "model", "model_version", "warnings")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     AUDIO_DURATION_FIELD_NUMBER: _ClassVar[int]
     PROCESSING_DURATION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     scores: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.ClassScore]
     audio_duration: _duration_pb2.Duration
     processing_duration: _duration_pb2.Duration
     model: str
     model_version: str
-    def __init__(self, scores: _Optional[_Iterable[_Union[_keyword_spotting_pb2.ClassScore, _Mapping]]] = ..., audio_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., processing_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.Warning]
+    def __init__(self, scores: _Optional[_Iterable[_Union[_keyword_spotting_pb2.ClassScore, _Mapping]]] = ..., audio_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., processing_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., warnings: _Optional[_Iterable[_Union[_keyword_spotting_pb2.Warning, _Mapping]]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

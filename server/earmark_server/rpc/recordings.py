@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
-from earmark_spotter import AudioError, SampleRateError, TooLongError, read_recording
+from earmark_spotter import AudioError, SampleRateError, TooLongError, decode_recording
 
 if TYPE_CHECKING:
-    from earmark_spotter import AudioFormat, Container
-    from earmark_spotter.model import Float32Array
+    from earmark_spotter import AudioFormat, Container, DecodedRecording
 
 
 def check_raw(audio: bytes, audio_format: AudioFormat, max_seconds: float) -> None:
@@ -31,24 +29,21 @@ def decode(
     *,
     sample_rate_hz: int = 0,
     channel_count: int = 0,
-) -> tuple[Float32Array, int]:
-    """Decode a file to mono samples [n], and return them and their rate in Hz.
+) -> DecodedRecording:
+    """Decode a file, also one that is truncated: as far as it goes, with a notice.
 
     Decoding takes time, so call it on a thread. `sample_rate_hz` and `channel_count` are the values in the
     request; 0: the request states none. Raises SampleRateError or AudioError if the file has other values.
     """
-    samples, rate_hz = read_recording(audio, max_seconds=max_seconds, container=container)
-    if sample_rate_hz not in (0, rate_hz):
+    decoded = decode_recording(audio, max_seconds=max_seconds, container=container)
+    if sample_rate_hz not in (0, decoded.sample_rate_hz):
         raise SampleRateError(
-            f"The recording has {rate_hz} Hz, but the request states {sample_rate_hz}. Omit the rate."
+            f"The recording has {decoded.sample_rate_hz} Hz, but the request states {sample_rate_hz}. "
+            "Omit the rate."
         )
-    if channel_count:
-        import soundfile
-
-        with soundfile.SoundFile(io.BytesIO(audio)) as file:
-            if file.channels != channel_count:
-                raise AudioError(
-                    f"The recording has {file.channels} channels, but the request states {channel_count}. "
-                    "Omit the channel count."
-                )
-    return samples, rate_hz
+    if channel_count not in (0, decoded.channels):
+        raise AudioError(
+            f"The recording has {decoded.channels} channels, but the request states {channel_count}. "
+            "Omit the channel count."
+        )
+    return decoded

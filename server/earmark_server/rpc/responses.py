@@ -19,6 +19,7 @@ from earmark_server.inference.events import Finished, Progress, Scores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from earmark_audio import Notice
     from earmark_spotter import ActiveKeyword, ModelMetadata, SpotterModel
 
     from earmark_server.inference.events import ClipScores
@@ -73,7 +74,9 @@ def stream_event(
     return response.SerializeToString()
 
 
-def spot_response(model: SpotterModel, detections: Sequence[Detection], audio_ns: int) -> bytes:
+def spot_response(
+    model: SpotterModel, detections: Sequence[Detection], audio_ns: int, notices: Sequence[Notice] = ()
+) -> bytes:
     """Return the detections of a recording, which is `audio_ns` long."""
     meta = model.metadata
     return rpcs.SpotResponse(
@@ -81,10 +84,13 @@ def spot_response(model: SpotterModel, detections: Sequence[Detection], audio_ns
         audio_duration=_duration(audio_ns),
         model=meta.name,
         model_version=meta.version,
+        warnings=_warnings(notices),
     ).SerializeToString()
 
 
-def classify_response(model: SpotterModel, clip: ClipScores, elapsed_ns: int) -> bytes:
+def classify_response(
+    model: SpotterModel, clip: ClipScores, elapsed_ns: int, notices: Sequence[Notice] = ()
+) -> bytes:
     """Return the scores of a clip, the highest first; `elapsed_ns`: how long the call has taken."""
     meta = model.metadata
     ranked = sorted(zip(meta.labels, clip.values.tolist(), strict=True), key=lambda each: -each[1])
@@ -94,6 +100,7 @@ def classify_response(model: SpotterModel, clip: ClipScores, elapsed_ns: int) ->
         processing_duration=_duration(elapsed_ns),
         model=meta.name,
         model_version=meta.version,
+        warnings=_warnings(notices),
     ).SerializeToString()
 
 
@@ -153,6 +160,10 @@ def _class_scores(meta: ModelMetadata, values: Sequence[float]) -> list[messages
         messages.ClassScore(label=label, score=score)
         for label, score in zip(meta.labels, values, strict=True)
     ]
+
+
+def _warnings(notices: Sequence[Notice]) -> list[messages.Warning]:
+    return [messages.Warning(reason=notice.reason, message=notice.message) for notice in notices]
 
 
 def _duration(nanoseconds: int) -> Duration:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     import grpc
+    from earmark_audio import Notice
     from earmark_spotter import ActiveKeyword, SpotterModel
 
     from earmark_server.inference.engine import Engine
@@ -127,13 +128,13 @@ class KeywordSpottingService:
                 active = active_keywords(
                     model.metadata, request.keywords, "keywords", self._settings.max_keywords
                 )
-                async with self._decoded(request) as (audio_format, audio):
+                async with self._decoded(request) as (audio_format, audio, notices):
                     session = SpottingSession(model, audio_format, active)
                     events = await self._process(call, session, audio)
             detections = [event for event in events if isinstance(event, Detection)]
             for detection in detections:
                 self.detections.record(call, detection, model.metadata.sample_rate_hz)
-            return responses.spot_response(model, detections, call.audio_ns or 0)
+            return responses.spot_response(model, detections, call.audio_ns or 0, notices)
 
     async def classify(self, _: object, context: Context[ClassifyCall]) -> bytes:
         """Score every class on a clip."""
@@ -142,11 +143,11 @@ class KeywordSpottingService:
                 request = await self._only_request(context, call)
                 model = await self._begin_recording(call, request)
                 active = resolve_settings(model.metadata)
-                async with self._decoded(request) as (audio_format, audio):
+                async with self._decoded(request) as (audio_format, audio, notices):
                     session = ClassificationSession(model, audio_format, active)
                     events = await self._process(call, session, audio)
             (clip,) = [event for event in events if isinstance(event, ClipScores)]
-            return responses.classify_response(model, clip, call.elapsed_ns)
+            return responses.classify_response(model, clip, call.elapsed_ns, notices)
 
     async def list_models(self, _: object, context: Context[ListModelsCall]) -> bytes:
         """Describe all models."""
@@ -240,19 +241,21 @@ class KeywordSpottingService:
         return model
 
     @contextlib.asynccontextmanager
-    async def _decoded(self, request: SpotCall | ClassifyCall) -> AsyncIterator[tuple[AudioFormat, Input]]:
+    async def _decoded(
+        self, request: SpotCall | ClassifyCall
+    ) -> AsyncIterator[tuple[AudioFormat, Input, tuple[Notice, ...]]]:
         """Yield the format and audio of a request; only a few blocks at a time may have a decoded file."""
         max_seconds, stated = self._settings.max_recording_s, request.audio_format
         if stated.is_raw:
             audio_format = stated.raw_format("audio_format")
             with attribute_errors_to("audio"):
                 recordings.check_raw(request.audio, audio_format, max_seconds)
-            yield audio_format, request.audio
+            yield audio_format, request.audio, ()
             return
         container = stated.container("audio_format")
         async with self._decoding:
             with attribute_errors_to("audio"):
-                samples, rate_hz = await asyncio.to_thread(
+                decoded = await asyncio.to_thread(
                     recordings.decode,
                     request.audio,
                     container,
@@ -260,7 +263,7 @@ class KeywordSpottingService:
                     sample_rate_hz=stated.sample_rate_hz,
                     channel_count=stated.channel_count,
                 )
-            yield AudioFormat(Encoding.FLOAT32, rate_hz), samples
+            yield AudioFormat(Encoding.FLOAT32, decoded.sample_rate_hz), decoded.samples, decoded.notices
 
     async def _process(self, call: Call, session: Session, audio: Input) -> list[Event]:
         """Run a recording through the engine, and return its events."""
