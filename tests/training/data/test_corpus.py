@@ -103,3 +103,12 @@ def test_the_hash_rule_agrees_with_the_list_files_of_the_real_data(data_dir: Pat
         if (speaker_split(path.name) == "validation") != (f"{path.parent.name}/{path.name}" in listed)
     ]
     assert wrong == []
+
+
+def test_the_noises_of_the_clips_are_not_those_of_other_folders(clips_dir: Path, tmp_path: Path):
+    (tmp_path / "noise").mkdir()
+    for i in range(16):
+        soundfile.write(tmp_path / "noise" / f"{i}.wav", np.zeros(1_600), 16_000)
+    corpus = prepare(clips_dir, [], tmp_path / "out", noise=[tmp_path / "noise"], progress=QuietProgress)
+    assert len(corpus.select("noise", "validation")) > 1
+    assert [n.text for n in corpus.clip_noises("validation")] == ["hiss"]

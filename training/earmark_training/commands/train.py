@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preset",
-        choices=("default", "continue", "quick"),
+        choices=("default", "rooms", "continue", "quick"),
         default="default",
         help="training recipe (default: %(default)s)",
     )
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--start",
         type=Path,
         metavar="MODEL",
-        help="begin with the network of this model file; the preset `continue` is the last cycle alone",
+        help="start with the network of this model file; the preset `continue` is the last cycle of `rooms`",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="random seed; overrides the preset")
     parser.add_argument(

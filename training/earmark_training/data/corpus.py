@@ -103,6 +103,10 @@ class Corpus:
         """Return the recordings of one kind and split, in a fixed order."""
         return [r for r in self.recordings if r.kind == kind and r.split == split]
 
+    def clip_noises(self, split: Split) -> list[Recording]:
+        """Return the noises of one split that came with the clips."""
+        return [r for r in self.select("noise", split) if not r.speaker]
+
     def samples(self, recording: Recording) -> NDArray[np.float32]:
         """Return a recording's samples, float32 [length], full scale at 1."""
         piece = self._audio[recording.start : recording.start + recording.length]

@@ -91,7 +91,7 @@ def evaluate(
             meta, utterances, thresholds_chosen_on_it=evaluation_set.thresholds_chosen_on_it
         )
         metrics += new
-        if corpus.select("noise", "validation"):
+        if corpus.clip_noises("validation"):
             noisy = score_utterances(model, corpus, speech, snr_db=NOISY_SPEECH_SNR_DB, seed=seed)
             new, document["speech"]["noisy"] = evaluate_noisy_speech(meta, noisy)
             metrics += new
@@ -300,7 +300,7 @@ def evaluate_sounds(model: SpotterModel, corpus: Corpus, seed: int) -> list[dict
             }
         )
 
-    noises = [corpus.samples(n) for n in corpus.select("noise", "validation")]
+    noises = [corpus.samples(n) for n in corpus.clip_noises("validation")]
     for gain_db in _NOISE_GAINS_DB if noises else ():
         name = "noise of the streams" if not gain_db else f"the same noise, {-gain_db:g} dB quieter"
         add(name, [n * np.float32(10 ** (gain_db / 20)) for n in noises])

@@ -42,25 +42,6 @@ _SOURCES = (
         "CC BY 4.0",
         "Vassil Panayotov, Guoguo Chen, Daniel Povey, Sanjeev Khudanpur, LibriSpeech, ICASSP 2015",
     ),
-    TrainingSource(
-        "LibriSpeech train-clean-100, speakers 26 and 27",
-        "CC BY 4.0",
-        "Vassil Panayotov, Guoguo Chen, Daniel Povey, Sanjeev Khudanpur, LibriSpeech, ICASSP 2015",
-    ),
-    TrainingSource("Speech-to-intent benchmark", "Apache-2.0", "Picovoice Inc., commands and kitchen noise"),
-    TrainingSource("ESC-10", "CC BY 3.0", "Karol J. Piczak, ESC: Dataset for Environmental Sound, 2015"),
-    TrainingSource(
-        "Music of Debian packages: wesnoth-1.16-music, warzone2100-music, asc-music, drascula-music",
-        "GPL-2.0-or-later, CC BY-SA 3.0, CC0, Drascula",
-        "The Battle for Wesnoth, Warzone 2100, Advanced Strategic Command, Alcachofa Soft",
-    ),
-    TrainingSource(
-        "Sounds of Debian packages: sound-theme-freedesktop, deepin-sound-theme, oxygen-sounds, pidgin-data, "
-        "yaru-theme-sound",
-        "GPL-2.0-or-later, GPL-3.0-or-later, LGPL-3.0-or-later, CC BY-SA 3.0 and 4.0, CC BY 3.0",
-        "the authors named in the packages",
-    ),
-    TrainingSource("Kokoro-82M", "Apache-2.0", "hexgrad, synthetic voices of words that are no keywords"),
 )
 
 

@@ -107,7 +107,7 @@ def add_recorded_noise(
     The noise is one of the corpus's validation noises, from a random position on. The random numbers that are
     drawn do not depend on `snr_db`.
     """
-    noises = corpus.select("noise", "validation")
+    noises = corpus.clip_noises("validation")
     noise = corpus.samples(noises[rng.integers(len(noises))])
     cut = int(rng.integers(len(noise)))
     if snr_db is None:

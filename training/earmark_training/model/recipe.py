@@ -23,7 +23,7 @@ class Recipe:
     """Number of blocks at the end that are added in a later cycle; they start as the identity."""
     late_cycle: int = 2
     """The cycle that adds them, or the last one of fewer cycles."""
-    cycles: tuple[int, ...] = (36, 36, 30, 4)
+    cycles: tuple[int, ...] = (36, 36, 30)
     """Epochs of each cycle, which ends at learning rate 0 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     steps_per_epoch: int = 1000
     learning_rate: float = 3e-3
@@ -112,10 +112,17 @@ REAL_ROOMS = Mix(
     noises_alone=(0.3, 0.1, 0.0, 0.28, 0.32),
     talkers=(2, 9),
 )
-"""The mix of the last cycle: noise, babble, rooms and telephones on most of the speech, and its onsets."""
+"""The mix of an experimental last cycle: noise, babble, rooms and telephones on most of the speech."""
 
 PRESETS = {
-    "default": Recipe(last_learning_rate=1.3e-3, last_ema_decay=0.998, last_share=0.5, last_mix=REAL_ROOMS),
+    "default": Recipe(),
+    "rooms": Recipe(
+        cycles=(36, 36, 30, 4),
+        last_learning_rate=1.3e-3,
+        last_ema_decay=0.998,
+        last_share=0.5,
+        last_mix=REAL_ROOMS,
+    ),
     "continue": Recipe(
         late_blocks=0,
         cycles=(4,),

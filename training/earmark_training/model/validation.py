@@ -51,7 +51,7 @@ def validation_clips(
     words = corpus.select("clip", "validation")
     clips = [corpus.samples(w) for w in words]
     classes = [index.get(w.text, index[UNKNOWN]) for w in words]
-    noises = corpus.select("noise", "validation")
+    noises = corpus.clip_noises("validation")
     rng = np.random.default_rng(0)
     for i in range(len(words) // len(labels)):
         noise = noises[i % len(noises)]
