@@ -1,4 +1,4 @@
-"""Three servers behind a balancer, set up as deploy/ says: streams are spread, and survive their servers."""
+"""Three servers behind a load balancer from deploy/: streams are distributed and survive their servers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SERVICE = "earmark.default.svc.cluster.local"
 
 
 class Site:
-    """Servers with TLS on a port that they share, and a name of them all that a balancer asks for."""
+    """Servers with TLS on one port of several addresses, and one host name for all of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class Site:
         return Client(f"127.0.0.1:{self.front_port}", tls=Tls(ca=self.authority.path))
 
     def config(self, source: str, changes: dict[str, object]) -> Path:
-        """Write one of deploy/ anew, with what is different here."""
+        """Write a configuration from deploy/ with these changes; return its path."""
         text = (DEPLOY / source).read_text()
         for old, new in changes.items():
             assert text.count(old) == 1, old
@@ -121,7 +121,7 @@ def balancer(request: pytest.FixtureRequest) -> Callable[[Site], list[object]]:
 
 @contextlib.contextmanager
 def running(site: Site, balancer: Callable[[Site], list[object]]) -> Iterator[None]:
-    """Run a balancer before the site's servers."""
+    """Run a load balancer in front of the site's servers."""
     command = [*map(str, balancer(site))]
     with (
         site.name,
@@ -136,7 +136,7 @@ def running(site: Site, balancer: Callable[[Site], list[object]]) -> Iterator[No
 
 
 async def reach_all(client: Client, servers: list[Server]) -> None:
-    """Call until each of them has been called through the balancer."""
+    """Send calls through the load balancer until each server has received one."""
     with eventually("calls at all servers") as waiting:
         while waiting(all(server.ended_calls() for server in servers)):
             with contextlib.suppress(EarmarkError):
@@ -145,10 +145,10 @@ async def reach_all(client: Client, servers: list[Server]) -> None:
 
 
 def test_streams_are_spread_evenly(balancer: Callable[[Site], list[object]], tmp_path: Path) -> None:
-    """Those of one client, over one connection."""
+    """The streams of one client, over one connection."""
     site, count = Site(tmp_path), 30
     with contextlib.ExitStack() as held:
-        # Before there is anybody to balance.
+        # Before the load balancer starts.
         held.enter_context(running(site, balancer))
         servers = [held.enter_context(site.server(host)) for host in HOSTS]
 
@@ -177,7 +177,7 @@ def test_streams_are_spread_evenly(balancer: Callable[[Site], list[object]], tmp
     assert all(abs(share - count / 3) <= 0.2 * count / 3 for share in shares), shares
 
 
-def test_one_server_is_added_one_is_killed_one_is_drained_and_no_detection_is_lost(
+def test_added_killed_and_drained_servers_behind_a_balancer_lose_no_detection(
     balancer: Callable[[Site], list[object]], tmp_path: Path
 ) -> None:
     site, chunks = Site(tmp_path), demo()

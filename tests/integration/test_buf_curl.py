@@ -1,4 +1,4 @@
-"""What any gRPC tool sees of the server: `buf curl`, which knows nothing but what reflection tells."""
+"""The server as any gRPC tool sees it: `buf curl`, which knows only what reflection returns."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def curl(
 ) -> subprocess.CompletedProcess[str]:
     buf = find_buf()
     assert buf is not None
-    # Over TLS the two sides agree on HTTP/2 by themselves.
+    # Over TLS client and server negotiate HTTP/2.
     command = [buf, "curl", "--protocol", "grpc", *arguments]
     if not tls:
         command.append("--http2-prior-knowledge")
@@ -64,7 +64,7 @@ def curl(
 
 
 def objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects of a text, one after the other."""
+    """Return the JSON objects of a text, in their order."""
     decoder, found, position = json.JSONDecoder(), [], 0
     while position < len(text.rstrip()):
         value, end = decoder.raw_decode(text, position)
@@ -112,45 +112,45 @@ def assert_marked(case: Case, done: subprocess.CompletedProcess[str]) -> None:
     assert events[0]["started"]["requestId"] == "from outside"
     assert list(events[-1]) == ["ended"]
     found = [event["detection"] for event in events if "detection" in event]
-    assert [(one["keyword"], one["detectionId"]) for one in found] == case.heard()
+    assert [(one["keyword"], one["detectionId"]) for one in found] == case.detections()
     assert events[-1]["ended"].get("detectionCount", 0) == len(found)
     assert float(events[-1]["ended"]["audioDuration"].rstrip("s")) == pytest.approx(case.seconds)
 
 
-def test_a_stream_is_marked(case: Case, address: str) -> None:
+def test_a_stream_receives_its_detections(case: Case, address: str) -> None:
     done = curl(address, path=f"/{SERVICE}/StreamingSpot", data=requests(case, requestId="from outside"))
     assert_marked(case, done)
-    assert len(case.heard()) == 4
+    assert len(case.detections()) == 4
 
 
-def test_real_speech_is_marked() -> None:
+def test_keywords_in_real_speech_are_detected() -> None:
     case = speech()
     with running_server(case) as address:
         done = curl(address, path=f"/{SERVICE}/StreamingSpot", data=requests(case, requestId="from outside"))
     assert_marked(case, done)
 
 
-def test_a_refusal_names_its_reason(case: Case, address: str) -> None:
+def test_a_rejection_names_its_reason(case: Case, address: str) -> None:
     data = requests(case, keywords=[{"keyword": "xyzzy"}]).splitlines()[0]
     done = curl(address, path=f"/{SERVICE}/StreamingSpot", data=data)
     assert done.returncode != 0
-    told = json.loads(done.stderr)
-    assert told["code"] == "invalid_argument"
-    assert "xyzzy" in told["message"]
-    (value,) = [one["value"] for one in told["details"] if one["type"] == "google.rpc.ErrorInfo"]
+    error = json.loads(done.stderr)
+    assert error["code"] == "invalid_argument"
+    assert "xyzzy" in error["message"]
+    (value,) = [one["value"] for one in error["details"] if one["type"] == "google.rpc.ErrorInfo"]
     info = ErrorInfo.FromString(base64.b64decode(value + "=="))
     assert (info.reason, info.domain) == ("UNKNOWN_KEYWORD", "earmark.v1")
 
 
 def reason(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
-    """The status and the reason that a call was refused with."""
+    """Return the status and the reason of a rejected call."""
     assert done.returncode != 0
-    told = json.loads(done.stderr)
-    (value,) = [one["value"] for one in told["details"] if one["type"] == "google.rpc.ErrorInfo"]
-    return told["code"], ErrorInfo.FromString(base64.b64decode(value + "==")).reason
+    error = json.loads(done.stderr)
+    (value,) = [one["value"] for one in error["details"] if one["type"] == "google.rpc.ErrorInfo"]
+    return error["code"], ErrorInfo.FromString(base64.b64decode(value + "==")).reason
 
 
-def test_over_tls_and_with_a_token_everything_works_and_without_nothing(case: Case, tmp_path: Path) -> None:
+def test_every_call_needs_tls_and_a_token_where_the_server_does(case: Case, tmp_path: Path) -> None:
     authority, tokens = Authority(tmp_path), tmp_path / "tokens"
     own, token = authority.sign(), add_token("alice", str(tokens))
     options = [f"--tls-certificate={own.certificate}", f"--tls-key={own.key}", f"--token-file={tokens}"]
@@ -158,7 +158,7 @@ def test_over_tls_and_with_a_token_everything_works_and_without_nothing(case: Ca
     data = requests(case, requestId="from outside")
     trust, show = ("--cacert", str(authority.path)), ("--header", f"Authorization: Bearer {token}")
     with running_server(case, *options, "--open-health") as address:
-        # buf asks the server what the messages look like, with the same header.
+        # buf requests the messages' definitions by reflection, with the same header.
         ask = (*trust, *show, "--reflect-header", "*")
         assert_marked(case, curl(address, *ask, path=stream, data=data, tls=True))
         assert SERVICE in curl(address, *ask, "--list-services", tls=True).stdout.split()
@@ -168,13 +168,13 @@ def test_over_tls_and_with_a_token_everything_works_and_without_nothing(case: Ca
         wrong = ("--header", "Authorization: Bearer wrong")
         done = curl(address, *trust, *wrong, *schema, path=stream, data=data, tls=True)
         assert reason(done) == ("unauthenticated", "BAD_CREDENTIALS")
-        # The header for reflection alone: health itself is asked without one.
+        # The header is for reflection alone: the health check itself has none.
         lookup = ("--reflect-header", show[1])
         done = curl(address, *trust, *lookup, path=health, data="{}", tls=True)
         assert json.loads(done.stdout) == {"status": "SERVING"}, done.stderr
         untrusted = curl(address, *show, *schema, path=stream, data=data, tls=True)
         assert "certificate signed by unknown authority" in untrusted.stderr
         plain = curl(address, *show, *schema, path=stream, data=data)
-        # buf says "canceled" when the server hangs up while it is still sending.
+        # buf reports "canceled" when the server closes the call while buf still sends.
         assert not plain.stdout
         assert json.loads(plain.stderr)["code"] in {"unavailable", "canceled"}

@@ -1,4 +1,4 @@
-"""What the tab key completes, in the shells themselves."""
+"""Completion by the tab key, in real shells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.virtual_terminal import Terminal
 if TYPE_CHECKING:
     from pathlib import Path
 
-# How a shell without anybody's own settings begins, and where its completions are.
+# How to start each shell without personal settings, and where it reads completions.
 ARGUMENTS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config"]}
 BEGIN = {
     "bash": "source {script}",
@@ -45,7 +45,7 @@ def test_commands_options_choices_and_files_are_completed(shell: str, tmp_path: 
             ("earmark listen --record mee", "earmark listen --record meeting.wav "),
         ]:
             terminal.type(f"{typed}\t")
-            # The next word shows that a space was put after it.
+            # The next word shows that a space was inserted.
             terminal.type("x")
             terminal.wait_for(lambda text, completed=completed: f"{completed}x" in text)
-            terminal.type("\x15")  # Ctrl-U: away with the line
+            terminal.type("\x15")  # Ctrl-U deletes the line

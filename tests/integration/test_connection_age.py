@@ -1,4 +1,4 @@
-"""Streams that live longer than their connections: they move, and nothing is lost or comes twice."""
+"""Streams that outlive their connections: they move, and no detection is lost or repeated."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: 
         assert_unbroken(stream, expected)
         moves = stream.of(Reconnecting)
         assert len(moves) >= 3
-        # It was told in time, each time: its connection was never cut.
+        # Its connection was never cut: the server announced the move in time.
         causes = {move.cause for move in moves if isinstance(move, Reconnecting)}
         assert causes == {"the server asked the stream to reconnect"}
         assert isinstance(moves[0], Reconnecting)
@@ -55,7 +55,7 @@ def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: 
 
 
 def test_streams_spread_over_a_server_that_was_added(tiny_model_path: Path) -> None:
-    """Five clients with a stream each, on the one server that there was."""
+    """Five clients with one stream each, all on the only server."""
     age = "--max-connection-age-s=1"
     with (
         Server(tiny_model_path, age) as first,
@@ -70,7 +70,7 @@ def test_streams_spread_over_a_server_that_was_added(tiny_model_path: Path) -> N
                     pass
             assert not added.ended_calls()
             balancer.ports.append(added.port)
-            # Each connection goes to the next server: of five that move, two at least.
+            # Each new connection uses the next server, so at least two of the five move.
             with eventually("some of them to leave the one that was added again") as waiting:
                 while waiting(added.ended_calls() >= 2):
                     pass

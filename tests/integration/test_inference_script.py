@@ -1,4 +1,4 @@
-"""scripts/test_inference.sh, with which the pipeline tries an image: here it asks a server."""
+"""scripts/test_inference.sh, with which the pipeline tests an image; here it calls a server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ask(address: str, out: Path, words: str, *, synthesizer: str = "") -> subpro
     )
 
 
-def test_what_a_synthesizer_says_is_heard_and_kept_with_how_long_it_took(address: str, tmp_path: Path):
+def test_synthesized_keywords_are_detected_and_latencies_are_written(address: str, tmp_path: Path):
     words = "no left right down"
     done = ask(address, tmp_path, words)
     assert done.returncode == 0, done.stderr
@@ -53,14 +53,14 @@ def test_what_a_synthesizer_says_is_heard_and_kept_with_how_long_it_took(address
     assert 0 < metrics["classify_one_second"]["p50_ms"] <= metrics["classify_one_second"]["p95_ms"]
 
 
-def test_words_that_the_model_does_not_know_fail_it(address: str, tmp_path: Path):
+def test_unknown_keywords_are_an_error(address: str, tmp_path: Path):
     done = ask(address, tmp_path, "banana")
     assert done.returncode == 1
     assert "knows none of banana" in done.stderr
 
 
-def test_words_that_are_not_heard_fail_it(address: str, tmp_path: Path):
-    # Another synthesizer, which whistles whatever it is to say.
+def test_missed_keywords_are_an_error(address: str, tmp_path: Path):
+    # A synthesizer that whistles instead of speaking.
     whistler = tmp_path / "espeak-ng"
     whistler.write_text(f'#!/bin/sh\nexec {shutil.which("sox")} -q -n -r 22050 -c 1 "$6" synth 1 sine 3000\n')
     whistler.chmod(0o755)
@@ -69,7 +69,7 @@ def test_words_that_are_not_heard_fail_it(address: str, tmp_path: Path):
     assert "Said was yes left, but heard" in done.stderr
 
 
-def test_it_says_how_it_is_called():
+def test_wrong_usage_prints_the_usage():
     done = subprocess.run(
         ["scripts/test_inference.sh"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )

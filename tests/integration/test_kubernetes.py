@@ -1,4 +1,4 @@
-"""What deploy/kubernetes says is what the server, its image and Kubernetes know."""
+"""The manifests in deploy/kubernetes fit the server, its image and Kubernetes."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ NAME = {"app.kubernetes.io/name": "earmark"}
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The container's, with the secrets that README.md says how to make."""
+    """Return the container's environment, with secrets as README.md creates them."""
     secrets = tmp_path_factory.mktemp("secrets")
     pair = Authority(secrets / "made").sign("server")
     (secrets / "made/token").write_text(add_token("robot", str(secrets / "made/tokens")))
     (secrets / "made/keys").write_text("k" * 64)
     files = {
-        "tls": {"tls.crt": pair.certificate, "tls.key": pair.key},  # as `create secret tls` calls them
+        "tls": {"tls.crt": pair.certificate, "tls.key": pair.key},  # the names that `create secret tls` uses
         "tokens": {"tokens": secrets / "made/tokens"},
         "resume-key": {"keys": secrets / "made/keys"},
     }
@@ -67,7 +67,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def deployed(environment: dict[str, str], tiny_model_path: Path) -> Iterator[dict[str, int]]:
-    """Run a server as in the deployment, probed as there; give its ports."""
+    """Run a server with the deployment's environment and probe; yield its ports."""
     mine = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
     command = [sys.executable, "-m", "earmark_server", f"--model={tiny_model_path}"]
     free = {name: free_port() for name in PORTS}
@@ -90,16 +90,14 @@ def deployed(environment: dict[str, str], tiny_model_path: Path) -> Iterator[dic
 
 @pytest.fixture(scope="module")
 def series(deployed: dict[str, int]) -> set[str]:
-    """The names of the server's metrics."""
+    """Return the names of the server's metrics."""
     address = f"http://127.0.0.1:{deployed['metrics']}/metrics"
     with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:
         families = parser.text_string_to_metric_families(answer.read().decode())
     return {one.name for family in families for one in family.samples}
 
 
-def test_a_client_that_balances_by_itself_gets_through(
-    deployed: dict[str, int], environment: dict[str, str]
-) -> None:
+def test_a_client_with_round_robin_connects(deployed: dict[str, int], environment: dict[str, str]) -> None:
     made = Path(environment["EARMARK_TOKEN_FILE"]).parents[1] / "made"
     with SyncClient(
         f"127.0.0.1:{deployed['grpc']}",
@@ -110,7 +108,7 @@ def test_a_client_that_balances_by_itself_gets_through(
         assert [model.name for model in client.list_models()] == ["tiny"]
 
 
-def test_every_variable_is_a_setting_with_a_value_that_it_can_have(environment: dict[str, str]) -> None:
+def test_every_variable_is_a_setting_with_a_valid_value(environment: dict[str, str]) -> None:
     known = {f"EARMARK_{name.upper()}" for name in Settings.__dataclass_fields__}
     assert set(environment) <= known
     settings = read_settings([], environment)
@@ -122,7 +120,7 @@ def test_every_variable_is_a_setting_with_a_value_that_it_can_have(environment: 
     assert not settings.insecure
 
 
-def test_every_port_that_is_named_is_the_containers() -> None:
+def test_every_port_named_is_one_of_the_container() -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert CONTAINER[probe]["grpc"]["port"] == PORTS["health"]
     annotations = DEPLOYMENT["spec"]["template"]["metadata"]["annotations"]
@@ -134,7 +132,7 @@ def test_every_port_that_is_named_is_the_containers() -> None:
     assert set(allowed) <= set(PORTS)
 
 
-def test_everything_selects_the_servers_and_nothing_else() -> None:
+def test_all_selectors_match_exactly_the_servers() -> None:
     assert DEPLOYMENT["spec"]["template"]["metadata"]["labels"] == NAME
     assert DEPLOYMENT["spec"]["selector"] == {"matchLabels": NAME}
     assert read("service.yaml")["spec"]["selector"] == NAME
@@ -144,7 +142,7 @@ def test_everything_selects_the_servers_and_nothing_else() -> None:
     assert (target["kind"], target["name"]) == (DEPLOYMENT["kind"], DEPLOYMENT["metadata"]["name"])
 
 
-def test_a_pod_has_time_to_leave_the_name_and_to_drain(environment: dict[str, str]) -> None:
+def test_a_pod_has_time_to_leave_the_service_and_to_drain(environment: dict[str, str]) -> None:
     settings = read_settings([], environment)
     leaves_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert leaves_s > CONTAINER["readinessProbe"]["periodSeconds"]
@@ -153,12 +151,12 @@ def test_a_pod_has_time_to_leave_the_name_and_to_drain(environment: dict[str, st
 
 def test_the_watchdog_comes_before_the_liveness_probe(environment: dict[str, str]) -> None:
     settings, probe = read_settings([], environment), CONTAINER["livenessProbe"]
-    # A failure may begin just before a probe.
+    # A failure may start just before a probe.
     soonest_s = (probe["failureThreshold"] - 1) * probe["periodSeconds"]
     assert soonest_s > settings.stall_timeout_s + settings.stall_exit_s
 
 
-def test_a_pod_runs_as_the_images_user_and_can_write_nowhere() -> None:
+def test_a_pod_runs_as_the_user_of_the_image_with_a_read_only_file_system() -> None:
     users = set(re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     context = POD["securityContext"]
     assert users == {(str(context["runAsUser"]), str(context["runAsGroup"]))}
@@ -168,7 +166,7 @@ def test_a_pod_runs_as_the_images_user_and_can_write_nowhere() -> None:
     assert all(volume.keys() == {"name", "secret"} for volume in POD["volumes"])
 
 
-def test_the_readme_says_how_to_make_every_secret() -> None:
+def test_the_readme_creates_every_secret() -> None:
     text = (FOLDER / "README.md").read_text()
     made = set(re.findall(r"kubectl create secret \S+ (\S+)", text))
     assert {volume["secret"]["secretName"] for volume in POD["volumes"]} == made
@@ -176,7 +174,7 @@ def test_the_readme_says_how_to_make_every_secret() -> None:
     assert named == {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
 
 
-def test_what_is_scaled_by_is_made_of_the_servers_metrics(series: set[str]) -> None:
+def test_the_autoscaler_uses_metrics_of_the_server(series: set[str]) -> None:
     made = set()
     for rule in read("prometheus-adapter.yaml")["rules"]["custom"]:
         asked = promql_parser.parse(rule["seriesQuery"])
@@ -189,7 +187,7 @@ def test_what_is_scaled_by_is_made_of_the_servers_metrics(series: set[str]) -> N
     assert {one["pods"]["metric"]["name"] for one in read("autoscaler.yaml")["spec"]["metrics"]} == made
 
 
-def test_servers_are_added_before_they_refuse_streams(environment: dict[str, str]) -> None:
+def test_servers_are_added_before_they_reject_streams(environment: dict[str, str]) -> None:
     settings = read_settings([], environment)
     targets = {
         one["pods"]["metric"]["name"]: one["pods"]["target"]["averageValue"]
@@ -209,10 +207,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_kustomize_builds_it_and_kubernetes_knows_every_field(built: Path) -> None:
+def test_kustomize_builds_valid_manifests(built: Path) -> None:
     command = [sys.executable, "-m", "kubernetes_validate", "--strict", str(built)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     kinds = [one["kind"] for one in yaml.safe_load_all(built.read_text())]
     assert sorted(kinds) == [
         "Deployment",

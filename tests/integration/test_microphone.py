@@ -26,7 +26,7 @@ SAMPLES = Path(__file__).parents[2] / "client" / "earmark_cli" / "samples"
 def _listen(
     microphone: Microphone, samples: np.ndarray, keywords: int, *args: str
 ) -> tuple[int, list[dict[str, Any]], str]:
-    """Listen while the samples are played, until so many keywords are heard; then interrupt it."""
+    """Play the samples while `earmark listen` runs, and interrupt it after a number of detections."""
     with subprocess.Popen(
         [sys.executable, "-m", "earmark_cli", "listen", "--json", *args],
         stdout=subprocess.PIPE,
@@ -34,7 +34,7 @@ def _listen(
         text=True,
         env=microphone.environment,
     ) as process:
-        # What waits below waits for a line: this is the deadline of all of it.
+        # The reads below block until a line arrives; this is the deadline for all of them.
         deadline = threading.Timer(60, process.kill)
         deadline.start()
         try:
@@ -56,7 +56,7 @@ def _listen(
             process.kill()
 
 
-def test_words_are_heard_from_a_microphone_and_kept(
+def test_keywords_from_a_microphone_are_detected_and_recorded(
     microphone: Microphone, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     from earmark_server.embedded import serve_in_thread
@@ -77,7 +77,7 @@ def test_words_are_heard_from_a_microphone_and_kept(
         assert line["start_s"] - first_s == pytest.approx(start_s - words[0][0], abs=0.1)
     assert (ended["type"], ended["interrupted"], ended["detections"]) == ("ended", True, 3)
     assert ended["audio_s"] >= found[-1]["end_s"]
-    # The same audio gives the same again.
+    # The same audio has the same detections.
     assert soundfile.info(kept).duration == pytest.approx(ended["audio_s"], abs=1e-4)
     with serve_in_thread(model=(str(tiny_model_path),)) as address, SyncClient(address) as client:
         again = client.spot(kept).detections
@@ -90,7 +90,7 @@ def test_words_are_heard_from_a_microphone_and_kept(
     ]
 
 
-def test_listening_outlives_its_server(microphone: Microphone, tiny_model_path: Path) -> None:
+def test_a_microphone_stream_survives_its_server(microphone: Microphone, tiny_model_path: Path) -> None:
     from support import tiny_model
     from support.fault_injection import Server
 
@@ -138,7 +138,9 @@ def test_listening_outlives_its_server(microphone: Microphone, tiny_model_path: 
     assert "nothing was lost" in notices[1]
 
 
-def test_a_microphone_is_shown_on_a_terminal(microphone: Microphone, tiny_model_path: Path) -> None:
+def test_a_microphone_stream_is_displayed_on_a_terminal(
+    microphone: Microphone, tiny_model_path: Path
+) -> None:
     from earmark_server.embedded import serve_in_thread
     from support import tiny_model
 
@@ -147,7 +149,7 @@ def test_a_microphone_is_shown_on_a_terminal(microphone: Microphone, tiny_model_
         Terminal("listen", "--server", address, **microphone.own) as terminal,
     ):
         terminal.wait_for(lambda text: "● connected  delay" in text and "silent" in text)
-        # The noise lasts, so that the level is still on the screen when a busy machine shows the detection.
+        # The noise is long, so that the level is still displayed when a busy machine shows the detection.
         microphone.play(tiny_model.recording([(0.5, "low")], 90.0, noise=3e-3) * 32768)
         text = terminal.wait_for(lambda text: "1 detection " in text and "dB" in text)
         assert "Recording from default (44100 Hz); Ctrl-C stops. Keywords: low, mid, high" in text
@@ -157,7 +159,7 @@ def test_a_microphone_is_shown_on_a_terminal(microphone: Microphone, tiny_model_
     assert terminal.text.endswith("interrupted")
 
 
-def test_it_stops_by_itself_after_so_much_audio(microphone: Microphone, tiny_model_path: Path) -> None:
+def test_it_stops_after_the_duration(microphone: Microphone, tiny_model_path: Path) -> None:
     from earmark_server.embedded import serve_in_thread
 
     with serve_in_thread(model=(str(tiny_model_path),)) as address:
@@ -185,7 +187,7 @@ def test_it_stops_by_itself_after_so_much_audio(microphone: Microphone, tiny_mod
     assert ended["interrupted"] is False
 
 
-def test_a_microphone_that_is_unplugged_is_said(microphone: Microphone, tiny_model_path: Path) -> None:
+def test_an_unplugged_microphone_is_reported(microphone: Microphone, tiny_model_path: Path) -> None:
     from earmark_server.embedded import serve_in_thread
 
     with (
@@ -203,12 +205,12 @@ def test_a_microphone_that_is_unplugged_is_said(microphone: Microphone, tiny_mod
         microphone.unplug()
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    # PortAudio may have had words of its own before.
+    # PortAudio may have printed its own messages before.
     assert err.splitlines()[-1] == "earmark: the microphone 'default' has stopped: check that it is connected"
 
 
-def test_the_bundled_recording_is_heard_by_the_bundled_model(microphone: Microphone) -> None:
-    """As a newcomer would: no server anywhere, the default model, human words."""
+def test_the_bundled_model_detects_keywords_from_the_microphone(microphone: Microphone) -> None:
+    """As a new user would run it: no server, the bundled model, real words."""
     samples, rate_hz = soundfile.read(SAMPLES / "demo.flac", dtype="int16")
     assert rate_hz == RATE_HZ
     said = json.loads((SAMPLES / "demo.json").read_text())["said"][:4]

@@ -1,4 +1,4 @@
-"""A name with several addresses: of which some are dead, or which get their calls in turn."""
+"""A host name with several addresses: some are dead, or calls are distributed over them."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ any_policy = pytest.mark.parametrize("round_robin", [False, True], ids=["first",
 @both
 @any_policy
 @pytest.mark.parametrize("dead", ["silent", "refusing"])
-def test_a_dead_address_does_not_keep_a_client_from_the_living_one(
+def test_a_dead_address_does_not_delay_a_client(
     flavour: str, round_robin: bool, dead: str, tiny_model_path: Path
 ) -> None:
-    """It gets through within its connect timeout, which a call with a deadline shows by its success."""
+    """The client connects within its connect timeout: a call with a deadline succeeds."""
     with contextlib.ExitStack() as held:
         server = held.enter_context(Server(tiny_model_path))
         if dead == "silent":
@@ -53,7 +53,7 @@ def test_a_dead_address_does_not_keep_a_client_from_the_living_one(
 
 
 async def connect_to_all(client: Client, servers: list[Server]) -> None:
-    """Only those that are connected get calls in turn, and at first that may be one."""
+    """Calls are distributed over connected addresses only, and at first there may be one."""
     with eventually("connections to all") as waiting:
         while waiting(all(server.ended_calls() for server in servers)):
             async for _ in client.stream([bytes(3200)], sample_rate_hz=RATE_HZ):
@@ -80,7 +80,7 @@ def test_streams_are_spread_evenly_over_all_addresses(tiny_model_path: Path) -> 
     assert all(abs(share - count / 3) <= 0.2 * count / 3 for share in shares), shares
 
 
-def test_one_server_is_added_one_is_killed_the_others_are_drained_and_no_detection_is_lost() -> None:
+def test_added_killed_and_drained_servers_of_one_name_lose_no_detection() -> None:
     chunks, port = demo(), free_port()
     with contextlib.ExitStack() as held:
         servers = [held.enter_context(Server(host=f"127.0.0.{i}", port=port)) for i in (1, 2, 3)]
@@ -100,7 +100,7 @@ def test_one_server_is_added_one_is_killed_the_others_are_drained_and_no_detecti
             with eventually("the killed one's streams to go on") as waiting:
                 while waiting(sum(bool(stream.of(Resumed)) for stream in streams) == 3):
                     pass
-            # Whichever of the two a stream moves to: in the end there is only the one that was added.
+            # A stream may move to either of the two; in the end only the added server remains.
             for server in (drained, other):
                 server.drain()
                 assert server.wait() == 0

@@ -1,4 +1,4 @@
-"""A client in another language: Node with @grpc/grpc-js, written from the contract alone."""
+"""A client in another language: Node with @grpc/grpc-js, written from the API definition alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def client() -> Path:
-    """The client with what it needs installed, exactly as its lock file says."""
+    """Return the client with the packages of its lock file installed."""
     installed = CLIENT / "node_modules/.package-lock.json"
     lock = CLIENT / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
@@ -39,8 +39,8 @@ def client() -> Path:
     return CLIENT / "index.mjs"
 
 
-def marked(client: Path, case: Case, samples: Path) -> list[dict[str, Any]]:
-    """Run the client against a server; what it prints, as objects."""
+def run_client(client: Path, case: Case, samples: Path) -> list[dict[str, Any]]:
+    """Run the client against a server and return its output as objects."""
     samples.write_bytes(case.samples)
     with running_server(case) as address:
         command = ["node", str(client), address, str(samples), str(case.rate_hz)]
@@ -49,34 +49,36 @@ def marked(client: Path, case: Case, samples: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def assert_marked(case: Case, told: list[dict[str, Any]]) -> None:
-    assert told[0] == {"event": "health", "server": "SERVING", "service": "SERVING", "unknown": "NOT_FOUND"}
-    assert told[1]["names"] == [case.model.metadata.name]
-    assert told[2]["event"] == "started"
-    assert told[2]["keywords"] == list(case.model.metadata.keyword_names)
-    found = [(one["keyword"], one["id"]) for one in told if one["event"] == "detection"]
-    assert found == case.heard()
-    ended = next(one for one in told if one["event"] == "ended")
+def assert_detections(case: Case, output: list[dict[str, Any]]) -> None:
+    assert output[0] == {"event": "health", "server": "SERVING", "service": "SERVING", "unknown": "NOT_FOUND"}
+    assert output[1]["names"] == [case.model.metadata.name]
+    assert output[2]["event"] == "started"
+    assert output[2]["keywords"] == list(case.model.metadata.keyword_names)
+    found = [(one["keyword"], one["id"]) for one in output if one["event"] == "detection"]
+    assert found == case.detections()
+    ended = next(one for one in output if one["event"] == "ended")
     assert ended["audio_s"] == pytest.approx(case.seconds)
     assert ended["detections"] == len(found)
-    assert [one for one in told if one["event"] in ("status", "refused")] == [
+    assert [one for one in output if one["event"] in ("status", "refused")] == [
         {"event": "status", "code": "OK", "request_id": "node 1"},
         {"event": "refused", "code": "INVALID_ARGUMENT", "reason": "UNKNOWN_KEYWORD", "domain": "earmark.v1"},
         {"event": "status", "code": "INVALID_ARGUMENT", "request_id": "node 2"},
     ]
 
 
-def test_node_marks_a_stream(client: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+def test_node_receives_the_detections_of_a_stream(
+    client: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
     case = tones(tiny_model_path)
-    told = marked(client, case, tmp_path / "samples.raw")
-    assert_marked(case, told)
-    assert len(case.heard()) == 4
-    assert [one["token_bytes"] > 0 for one in told if one["event"] == "progress"] == [True] * 4
+    output = run_client(client, case, tmp_path / "samples.raw")
+    assert_detections(case, output)
+    assert len(case.detections()) == 4
+    assert [one["token_bytes"] > 0 for one in output if one["event"] == "progress"] == [True] * 4
 
 
-def test_node_marks_real_speech(client: Path, tmp_path: Path) -> None:
+def test_node_receives_the_detections_of_real_speech(client: Path, tmp_path: Path) -> None:
     case = speech()
-    assert_marked(case, marked(client, case, tmp_path / "samples.raw"))
+    assert_detections(case, run_client(client, case, tmp_path / "samples.raw"))
 
 
 def test_the_example_works(client: Path, tmp_path: Path) -> None:
@@ -97,4 +99,6 @@ def test_the_example_works(client: Path, tmp_path: Path) -> None:
         command = ["node", str(tmp_path / "example.mjs")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [keyword for keyword, _ in case.heard()]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        keyword for keyword, _ in case.detections()
+    ]

@@ -1,4 +1,4 @@
-"""The page of `earmark plot` in a real browser: it draws, and its cursor goes with the sound."""
+"""The page of `earmark plot` in a real browser: it draws, and its cursor follows the sound."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_page_draws_plays_and_moves_its_cursor(tmp_path: Path) -> None:
 
     with HTTPServer(("127.0.0.1", 0), Listener) as listener:
         threading.Thread(target=listener.serve_forever, daemon=True).start()
-        # All that is changed is that it may tell what it sees, and does.
+        # The only change is a script that reports what the page draws.
         text = page.read_text()
         assert "media-src data:" in text
         text = text.replace("media-src data:", f"media-src data:; connect-src {HERE}:{listener.server_port}")
@@ -85,7 +85,7 @@ def test_the_page_draws_plays_and_moves_its_cursor(tmp_path: Path) -> None:
     assert seen["length"] == pytest.approx(22.88, abs=0.01)
     assert seen["curves"] == 13
     assert seen["ink"] > 0.15
-    # "left" was said at 8.01 s; one listens from a moment before.
+    # "left" is spoken at 8.01 s; playback starts a moment before.
     assert seen["at"] == pytest.approx(7.7, abs=0.1)
     assert seen["left_at_0"] < seen["left"] < seen["left_later"]
     assert seen["whole"] == [0, 22.88]

@@ -1,4 +1,4 @@
-"""Streams outlive their connections and their servers: nothing lost, nothing twice, nothing moved.
+"""Streams survive their connections and servers: no detection is lost, repeated or moved.
 
 Real servers as processes, which are killed, frozen, drained and replaced, and real connections, which
 are cut. What a stream then gives must equal what an undisturbed one gave.
@@ -42,7 +42,7 @@ def test_servers_are_killed_and_restarted_at_random_moments(flavour: str, speed:
     chunks = demo(loops=2)
     with Server() as server:
         expected = undisturbed(server.address, chunks, score_interval_s=0.1)
-        # Held back: without a pace they would be through before the first moment has come.
+        # Held back: at full speed the streams would end before the first kill.
         streams = [HeldBack(chunks, speed) for _ in range(4)]
         total = len(streams) * len(expected.events)
         moments = sorted(rng.randrange(len(streams), total * 9 // 10) for _ in range(3))
@@ -70,7 +70,7 @@ def test_servers_are_killed_and_restarted_at_random_moments(flavour: str, speed:
 
 @both
 def test_connections_are_cut_in_the_middle_of_messages(flavour: str) -> None:
-    """Forty connections and more, cut at any byte of a request or a response."""
+    """Forty connections or more are cut, at any byte of a request or a response."""
     chunks = demo()
     with Server() as server:
         expected = undisturbed(server.address, chunks, score_interval_s=0.1)
@@ -80,7 +80,7 @@ def test_connections_are_cut_in_the_middle_of_messages(flavour: str) -> None:
             cut_count = 0
 
             def cut() -> tuple[Direction, int]:
-                # The first connection lets a stream start.
+                # The first connection is cut only after a stream has started.
                 least = 5000 if proxy.connections == 1 else 1
                 if rng.random() < 0.5:
                     return Direction.ANSWERS, rng.randrange(least, 40_000)
@@ -98,7 +98,7 @@ def test_connections_are_cut_in_the_middle_of_messages(flavour: str) -> None:
 
 
 @both
-def test_a_stream_that_breaks_before_its_first_progress_begins_again(flavour: str) -> None:
+def test_a_stream_that_breaks_before_its_first_progress_starts_over(flavour: str) -> None:
     chunks = demo()
     with Server() as server, Proxy(server.port) as proxy:
         expected = undisturbed(server.address, chunks, progress_interval_s=10.0)
@@ -117,7 +117,7 @@ def test_a_stream_that_breaks_before_its_first_progress_begins_again(flavour: st
 
 @both
 def test_a_stream_that_breaks_after_its_last_audio_still_ends(flavour: str) -> None:
-    """The server has heard it all and said so, but the client never got its last words."""
+    """The server has processed all audio, but the client never received the last events."""
     chunks = demo()
     with Server() as server, Proxy(server.port) as proxy:
         expected = undisturbed(server.address, chunks)
@@ -126,7 +126,7 @@ def test_a_stream_that_breaks_after_its_last_audio_still_ends(flavour: str) -> N
         last = expected.of(Progress)[-1].decided_s
 
         def swallow(event: Event) -> None:
-            # For good: no connection loses something and then goes on.
+            # Permanently: a connection does not lose bytes and then continue.
             if isinstance(event, Progress) and event.decided_s == last:
                 proxy.swallows_answers = True
                 stream.may_end.set()
@@ -166,8 +166,8 @@ def test_pauses_are_replayed_too(flavour: str) -> None:
 
 
 @both
-def test_a_draining_server_is_left_for_the_one_that_took_over_its_name(flavour: str) -> None:
-    """SIGTERM while streams are open: they move, and it ends well, long before its grace is over."""
+def test_streams_move_from_a_draining_server_to_its_successor(flavour: str) -> None:
+    """SIGTERM while streams are open: they move, and the server exits long before the grace period ends."""
     chunks = demo()
     with Server() as old, Server() as new, Proxy(old.port) as name:
         expected = undisturbed(old.address, chunks)
@@ -195,7 +195,7 @@ def test_a_draining_server_is_left_for_the_one_that_took_over_its_name(flavour: 
     assert name.connections == 2
 
 
-def test_a_draining_server_that_still_answers_sends_its_streams_to_the_next_address() -> None:
+def test_streams_move_from_a_draining_server_to_the_next_address() -> None:
     chunks = demo()
     with Server() as first, Server() as second:
         expected = undisturbed(second.address, chunks)
@@ -211,8 +211,8 @@ def test_a_draining_server_that_still_answers_sends_its_streams_to_the_next_addr
     assert_unbroken(stream, expected)
 
 
-def test_a_frozen_server_is_noticed_and_left() -> None:
-    """Within 20 s, as the client's keepalive has it."""
+def test_streams_of_a_frozen_server_resume_on_another() -> None:
+    """The client detects it within 20 s, by its keepalive."""
     chunks = demo()
     with Server() as frozen, Server() as other, Proxy(frozen.port) as name:
         expected = undisturbed(other.address, chunks)

@@ -1,4 +1,4 @@
-"""`earmark spot` outlives its server: a notice on standard error, and no gap or repeat in its output."""
+"""`earmark spot` survives its server: a notice on standard error, and no gap or repetition in its output."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _without_time(output: bytes) -> str:
     return re.sub(r", took .*", "", output.decode())
 
 
-def test_a_killed_server_leaves_no_trace_in_the_output() -> None:
+def test_a_killed_server_does_not_change_the_output() -> None:
     audio = b"".join(demo())
     with Server() as server:
         with _spot("-", "--server", server.address) as process:
@@ -60,7 +60,7 @@ def test_a_killed_server_leaves_no_trace_in_the_output() -> None:
             output = b"".join(process.stdout.readline() for _ in range(4))
             server.kill()
             lost = process.stderr.readline().decode()
-            # It goes on taking audio meanwhile.
+            # It continues to read audio meanwhile.
             process.stdin.write(audio[len(audio) // 2 :])
             process.stdin.close()
             server.start()
@@ -77,14 +77,14 @@ def test_a_killed_server_leaves_no_trace_in_the_output() -> None:
     assert re.fullmatch(r"earmark: the stream resumed after \d+\.\d s; nothing was lost\n", resumed)
 
 
-def test_a_clock_that_is_set_back_and_forth_in_the_middle_of_a_stream_changes_nothing(tmp_path: Path) -> None:
-    """The clock of the server's process and of the client's, by libfaketime."""
+def test_a_system_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+    """libfaketime changes the clock of the server's process and of the client's."""
     libraries = glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
     if not libraries:
         pytest.skip("no libfaketime: on Debian, install faketime")
     clock = tmp_path / "clock"
     clock.write_text("+0d")
-    # As when a clock is set: the time of day jumps, and what measures intervals does not.
+    # As when a clock is set: the time of day jumps, and the monotonic clock does not.
     faked = {
         "LD_PRELOAD": libraries[0],
         "FAKETIME_TIMESTAMP_FILE": str(clock),
@@ -109,15 +109,15 @@ def test_a_clock_that_is_set_back_and_forth_in_the_middle_of_a_stream_changes_no
         assert process.wait(TIMEOUT_S) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        told = [datetime.fromisoformat(server.wait_for("detection")["time"]) for _ in range(13)]
+        logged = [datetime.fromisoformat(server.wait_for("detection")["time"]) for _ in range(13)]
         with _spot("-", "--server", server.address) as undisturbed:
             expected, _ = undisturbed.communicate(audio)
     assert _without_time(b"".join(lines)) == _without_time(expected)
-    jumps = {round((time - datetime.now(UTC)) / timedelta(days=1)) for time in told}
+    jumps = {round((time - datetime.now(UTC)) / timedelta(days=1)) for time in logged}
     assert jumps == {0, -2, 2}
 
 
-def test_without_trying_a_killed_server_is_a_failure() -> None:
+def test_without_resuming_a_killed_server_is_a_failure() -> None:
     with (
         Server() as server,
         _spot(str(DEMO), "--pace", "--server", server.address, "--resume-within", "0") as process,

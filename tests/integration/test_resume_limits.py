@@ -1,4 +1,4 @@
-"""Where resuming ends: what is kept, how long is tried, and what is not tried at all."""
+"""The limits of resuming: the replay buffer, the time, and streams that are not resumed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ both = pytest.mark.parametrize("flavour", ["async", "sync"])
 
 
 @both
-def test_a_live_source_is_not_kept_waiting_by_an_outage(flavour: str, tiny_model_path: Path) -> None:
-    """The server comes back only when the source has given 40 s more."""
+def test_an_outage_does_not_block_a_live_source(flavour: str, tiny_model_path: Path) -> None:
+    """The server returns only after the source has produced 40 s more."""
     recording = tiny_model.recording([(0.5 + i, ("low", "mid", "high")[i % 3]) for i in range(60)], 60.0)
     chunks = [recording[i : i + 1600] for i in range(0, len(recording), 1600)]
     with Server(tiny_model_path) as server:
@@ -55,9 +55,9 @@ def test_a_live_source_is_not_kept_waiting_by_an_outage(flavour: str, tiny_model
                 while waiting(len(stream.of(Progress)) > 2):
                     pass
             server.kill()
-            taken = stream.taken
+            taken = stream.sent_chunks
             with eventually("audio to be taken") as waiting:
-                while waiting(stream.taken >= min(taken + 400, len(chunks))):
+                while waiting(stream.sent_chunks >= min(taken + 400, len(chunks))):
                     pass
             server.start()
 
@@ -68,8 +68,8 @@ def test_a_live_source_is_not_kept_waiting_by_an_outage(flavour: str, tiny_model
 
 
 @both
-def test_what_is_kept_is_bounded(flavour: str, tiny_model_path: Path) -> None:
-    """A source that gives as fast as it can waits once its bound is full, and goes on afterwards."""
+def test_the_replay_buffer_is_bounded(flavour: str, tiny_model_path: Path) -> None:
+    """A source at full speed blocks when the replay buffer is full, and continues afterwards."""
     with Server(tiny_model_path) as server:
         stream = Stream([bytes(2 * RATE_HZ)] * 300)
 
@@ -83,12 +83,12 @@ def test_what_is_kept_is_bounded(flavour: str, tiny_model_path: Path) -> None:
                     pass
             newest = stream.of(Progress)[-1]
             assert isinstance(newest, Progress)
-            # 20 s of outage, a progress interval, 30 s beyond, and the chunk that fills it.
+            # 20 s of outage, a progress interval, 30 s more, and the chunk that fills the buffer.
             bound = round(newest.replay_s) + 20 + 1 + 30 + 1
             with eventually("a full bound") as waiting:
-                while waiting(stream.taken >= bound):
+                while waiting(stream.sent_chunks >= bound):
                     pass
-            assert stream.taken == bound < 300
+            assert stream.sent_chunks == bound < 300
             server.start()
 
         saboteur = in_the_background(outage)
@@ -98,7 +98,7 @@ def test_what_is_kept_is_bounded(flavour: str, tiny_model_path: Path) -> None:
 
 
 @both
-def test_it_gives_up_in_time_with_one_error(flavour: str, tiny_model_path: Path) -> None:
+def test_the_client_gives_up_in_time_with_one_error(flavour: str, tiny_model_path: Path) -> None:
     with Server(tiny_model_path) as server:
         stream = Stream([bytes(3200)] * 1000, speed=2.0)
         stream.on_event = lambda event: server.kill() if isinstance(event, Started) else None
@@ -109,7 +109,7 @@ def test_it_gives_up_in_time_with_one_error(flavour: str, tiny_model_path: Path)
 
 
 @both
-def test_a_stream_that_never_started_does_not_try_again(flavour: str) -> None:
+def test_a_stream_that_never_started_does_not_retry(flavour: str) -> None:
     stream = Stream([])
     begin_s = time.monotonic()
     with pytest.raises(ServerUnreachableError):
@@ -120,10 +120,10 @@ def test_a_stream_that_never_started_does_not_try_again(flavour: str) -> None:
 
 @both
 @pytest.mark.parametrize("progress", [True, False])
-def test_another_model_does_not_go_on_with_a_stream(
+def test_a_stream_does_not_resume_on_another_model(
     flavour: str, progress: bool, tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    """What the new server would hear could be something else: that is an error, and not tried again."""
+    """Another model could have other detections: that is an error, without a retry."""
     document = tiny_model.metadata()
     document["version"] = "1.0.1"
     other = tiny_model.build(tmp_path / "other.onnx", document=document)
@@ -147,8 +147,8 @@ def test_another_model_does_not_go_on_with_a_stream(
 
 
 @both
-def test_a_server_without_room_is_asked_again(flavour: str, tiny_model_path: Path) -> None:
-    """RESOURCE_EXHAUSTED while reconnecting: the one place is taken, until it is not."""
+def test_a_full_server_is_tried_again(flavour: str, tiny_model_path: Path) -> None:
+    """RESOURCE_EXHAUSTED while reconnecting: the only stream slot is occupied for a while."""
     with (
         Server(tiny_model_path, "--max-streams=1") as server,
         Proxy(server.port) as proxy,
@@ -161,7 +161,7 @@ def test_a_server_without_room_is_asked_again(flavour: str, tiny_model_path: Pat
             assert let_go.wait(60)
             yield bytes(3200)
 
-        def take_its_place() -> None:
+        def occupy_the_slot() -> None:
             with eventually("progress") as waiting:
                 while waiting(bool(stream.of(Progress))):
                     pass
@@ -177,15 +177,15 @@ def test_a_server_without_room_is_asked_again(flavour: str, tiny_model_path: Pat
                 let_go.set()
 
         stream.on_event = see
-        taker = in_the_background(take_its_place)
+        taker = in_the_background(occupy_the_slot)
         run(flavour, proxy.address, [stream])
         taker.result()
     assert let_go.is_set()
     assert stream.events[-1] == Ended(audio_s=4.0, detections=0)
 
 
-def test_streams_that_are_left_or_refused_keep_their_connection(tiny_model_path: Path) -> None:
-    """A new one is for what the old one failed at."""
+def test_streams_that_are_closed_or_rejected_keep_their_connection(tiny_model_path: Path) -> None:
+    """A new connection is opened only after the old one failed."""
     silence = [bytes(3200)] * 5
     with (
         Server(tiny_model_path) as server,
@@ -201,7 +201,7 @@ def test_streams_that_are_left_or_refused_keep_their_connection(tiny_model_path:
 
 
 @both
-def test_without_resuming_a_broken_stream_is_broken_and_goes_on_by_hand(flavour: str) -> None:
+def test_a_stream_without_automatic_resume_can_be_resumed_by_the_caller(flavour: str) -> None:
     chunks = demo()
     with Server() as server, Proxy(server.port) as proxy:
         expected = undisturbed(server.address, chunks)

@@ -1,4 +1,4 @@
-"""A worker that hangs in the middle of streams: they go on with another one, and the worker is replaced."""
+"""A worker hangs in the middle of streams: they resume on another one, and the worker is replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("flavour", ["async", "sync"])
-def test_a_stream_on_a_worker_that_hangs_goes_on_with_another_one(
+def test_a_stream_on_a_hanging_worker_resumes_on_another(
     flavour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = Hanging(tmp_path)

@@ -1,4 +1,4 @@
-"""What a person sees of `earmark` on a terminal: a real pty, and the bundled recording's speech."""
+"""The display of `earmark` on a terminal: a real pty, and the speech of the bundled recording."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def _speech(until_s: float) -> bytes:
 
 
 def _after_yes(text: str) -> bool:
-    """Whether the second word has been heard, and all that is drawn below it is there."""
+    """Return whether the second keyword is detected and the display below it is complete."""
     return DETECTION.findall(text) == ["no", "yes"] and "delay" in text and text.count("┃") == 4
 
 
-def test_a_stream_shows_its_state_level_scores_and_delay_below_its_detections(address: str) -> None:
+def test_the_display_shows_state_level_scores_and_latency_below_the_detections(address: str) -> None:
     with Terminal("spot", "-", "--server", address) as terminal:
         terminal.stdin.write(_speech(3.2))
         terminal.stdin.flush()
@@ -48,7 +48,7 @@ def test_a_stream_shows_its_state_level_scores_and_delay_below_its_detections(ad
         assert len(scores) == 4
         assert scores[0][0] == "yes"
         assert [value for *_, value in scores] == sorted((value for *_, value in scores), reverse=True)
-        # Ctrl-C takes the live part away and leaves what plain lines would have been.
+        # Ctrl-C removes the live part; the plain lines remain.
         terminal.type("\x03")
         assert terminal.wait() == 130
         *found, summary = terminal.text.replace("^C", "").splitlines()
@@ -57,7 +57,7 @@ def test_a_stream_shows_its_state_level_scores_and_delay_below_its_detections(ad
         assert not terminal.screen.cursor.hidden
 
 
-def test_a_recording_shows_its_progress_and_leaves_only_its_lines(address: str, tmp_path: Path) -> None:
+def test_a_recording_shows_its_progress_and_only_its_lines_remain(address: str, tmp_path: Path) -> None:
     long = tmp_path / "long.flac"
     samples, rate_hz = soundfile.read(DEMO, dtype="int16")
     soundfile.write(long, np.tile(samples, 40), rate_hz)
@@ -76,7 +76,7 @@ def test_a_recording_shows_its_progress_and_leaves_only_its_lines(address: str, 
     ("variables", "live"),
     [({"NO_COLOR": "1"}, True), ({"PYTHONIOENCODING": "ascii"}, True), ({"TERM": "dumb"}, False)],
 )
-def test_a_terminal_that_can_do_less_is_given_less(
+def test_a_terminal_with_fewer_capabilities_gets_simpler_output(
     address: str, variables: dict[str, str], live: bool
 ) -> None:
     with Terminal("spot", "-", "--server", address, **variables) as terminal:
@@ -94,7 +94,7 @@ def test_a_terminal_that_can_do_less_is_given_less(
         assert terminal.raw.isascii()
 
 
-def test_a_narrow_and_low_terminal_shows_what_there_is_room_for(address: str) -> None:
+def test_a_small_terminal_shows_what_fits(address: str) -> None:
     with Terminal("spot", "-", "--server", address, columns=26, lines=5) as terminal:
         terminal.stdin.write(_speech(1.8))
         terminal.stdin.flush()
@@ -103,7 +103,7 @@ def test_a_narrow_and_low_terminal_shows_what_there_is_room_for(address: str) ->
         assert terminal.wait() == 130
 
 
-def test_the_screen_follows_the_size_of_its_terminal(address: str) -> None:
+def test_the_display_adapts_to_the_size_of_the_terminal(address: str) -> None:
     with Terminal("spot", "-", "--server", address) as terminal:
         terminal.stdin.write(_speech(3.2))
         terminal.stdin.flush()
@@ -117,7 +117,7 @@ def test_the_screen_follows_the_size_of_its_terminal(address: str) -> None:
     assert ": 3.20 s of audio, 2 detections, took " in terminal.text
 
 
-def test_an_outage_is_shown_while_it_lasts_and_when_it_is_over() -> None:
+def test_an_outage_is_displayed_until_it_is_over() -> None:
     with Server() as server, Terminal("spot", "-", "--server", server.address, columns=200) as terminal:
         audio = _speech(10.0)
         half = 3 * len(audio) // 10 // 2 * 2

@@ -1,4 +1,4 @@
-"""A stream over a broken connection, as a collector of traces sees it."""
+"""The spans of a stream whose connection breaks."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ def test_the_span_of_a_resumed_stream_is_linked_to_the_one_that_broke(
         (link,) = resumed.links
         assert (link.trace_id, link.span_id) == (broken.trace_id, broken.span_id)
     if flavour == "async":
-        # Threads do not inherit what their program is just doing; tasks do.
+        # Threads do not inherit the current span; tasks do.
         assert {span.trace_id for span in spans} == {PARENT.trace_id.to_bytes(16)}
         assert {span.parent_span_id for span in spans} == {PARENT.span_id.to_bytes(8)}

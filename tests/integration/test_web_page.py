@@ -1,4 +1,4 @@
-"""The page of `earmark web` in a real browser, whose microphone is a recording."""
+"""The page of `earmark web` in a real browser with a recording as its microphone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import soundfile
 from playwright.sync_api import sync_playwright
 from support.ports import free_port
 from support.server_process import DEMO
-from support.web_page import DEVICE, GRANTED, launched, opened, says, serving, web, words
+from support.web_page import DEVICE, GRANTED, launched, opened, serving, wait_for_status, web, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ SAID = [one["keyword"] for one in json.loads(DEMO.with_suffix(".json").read_text
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Its microphone is the bundled recording, over and over."""
+    """The browser's microphone is the bundled recording in a loop."""
     microphone = tmp_path_factory.mktemp("browser") / "microphone.wav"
     soundfile.write(microphone, *soundfile.read(DEMO), subtype="PCM_16")
     with (
@@ -42,36 +42,36 @@ def address() -> Iterator[str]:
 @pytest.fixture
 def page(chromium: Browser, address: str) -> Iterator[Page]:
     with opened(chromium, address) as page:
-        says(page, "Ready")
+        wait_for_status(page, "Ready")
         yield page
 
 
-def test_words_that_are_spoken_appear_in_the_page(page: Page) -> None:
+def test_spoken_keywords_appear_in_the_page(page: Page) -> None:
     page.get_by_role("button", name="Listen").click()
-    says(page, "Listening.")
+    wait_for_status(page, "Listening.")
     page.locator("#detections li", has_text="yes").wait_for()
     page.locator("#chips .chip", has_text="yes").wait_for()
     assert [word for word in reversed(words(page)) if word in {"no", "yes"}][:2] == ["no", "yes"]
     seconds = float(page.locator("#canvas").get_attribute("data-seconds"))
     assert seconds > 2
     page.get_by_role("button", name="Stop").click()
-    says(page, "Ended: ")
+    wait_for_status(page, "Ended: ")
     assert page.get_by_role("button", name="Listen").is_enabled()
 
 
-def test_a_threshold_that_is_moved_while_one_speaks_counts_at_once(page: Page) -> None:
+def test_a_threshold_moved_during_speech_applies_at_once(page: Page) -> None:
     page.get_by_role("button", name="Listen").click()
-    says(page, "Listening.")
-    # Its score is 0.87 where it is said, after seven seconds.
+    wait_for_status(page, "Listening.")
+    # Its score is 0.87 where it is spoken, after seven seconds.
     page.get_by_role("slider", name="Threshold of go").press("End")
     page.locator("#detections li", has_text="left").first.wait_for()
     assert "stop" in words(page)
     assert "go" not in words(page)
 
 
-def test_a_recording_shows_its_words_and_plays_from_any_of_them(page: Page) -> None:
+def test_a_recording_shows_its_detections_and_plays_from_each_of_them(page: Page) -> None:
     page.locator("#file").set_input_files(DEMO)
-    says(page, f"demo.flac: 22.9 s, {len(SAID)} detections.")
+    wait_for_status(page, f"demo.flac: 22.9 s, {len(SAID)} detections.")
     assert words(page) == SAID
     page.get_by_role("button", name="Play left").click()
     page.wait_for_function("() => sound.currentTime > 8.1")
@@ -83,14 +83,14 @@ def test_a_recording_shows_its_words_and_plays_from_any_of_them(page: Page) -> N
     page.wait_for_function("() => sound.currentTime < 8")
 
 
-def test_a_recording_is_heard_anew_at_other_thresholds(page: Page) -> None:
+def test_a_recording_is_processed_again_with_other_thresholds(page: Page) -> None:
     page.locator("#file").set_input_files(DEMO)
-    says(page, f"{len(SAID)} detections")
+    wait_for_status(page, f"{len(SAID)} detections")
     page.get_by_role("slider", name="Threshold of go").press("End")
-    says(page, f"{len(SAID) - 1} detections")
+    wait_for_status(page, f"{len(SAID) - 1} detections")
     assert "go" not in words(page)
     page.get_by_role("button", name="Reset thresholds").click()
-    says(page, f"{len(SAID)} detections")
+    wait_for_status(page, f"{len(SAID)} detections")
     assert words(page) == SAID
 
 
@@ -104,17 +104,17 @@ def test_a_recording_can_be_dropped(page: Page) -> None:
         list(DEMO.read_bytes()),
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
-    says(page, f"dropped.flac: 22.9 s, {len(SAID)} detections.")
+    wait_for_status(page, f"dropped.flac: 22.9 s, {len(SAID)} detections.")
 
 
-def test_a_file_that_is_no_recording_is_said_to_be_none(page: Page, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_recording_is_reported(page: Page, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no sound")
     page.locator("#file").set_input_files(path)
-    says(page, "notes.txt is not a recording")
+    wait_for_status(page, "notes.txt is not a recording")
 
 
-def test_everything_is_reached_with_the_keyboard_and_has_a_name(page: Page) -> None:
+def test_every_control_has_a_name_and_works_with_the_keyboard(page: Page) -> None:
     names = []
     for _ in range(18):
         page.keyboard.press("Tab")
@@ -143,49 +143,49 @@ def test_everything_is_reached_with_the_keyboard_and_has_a_name(page: Page) -> N
         (DEVICE, "There is no microphone: connect one"),
     ],
 )
-def test_a_page_without_a_microphone_says_what_to_do(
+def test_a_page_without_a_microphone_states_the_remedy(
     chromium: Browser, address: str, without: str, told: str
 ) -> None:
     with (
         launched(chromium.browser_type, {GRANTED, DEVICE} - {without}) as other,
         opened(other, address) as page,
     ):
-        says(page, "Ready")
+        wait_for_status(page, "Ready")
         page.get_by_role("button", name="Listen").click()
-        says(page, told)
+        wait_for_status(page, told)
         assert page.get_by_role("button", name="Listen").is_enabled()
 
 
-def test_without_encryption_the_page_says_that_there_is_no_microphone(chromium: Browser) -> None:
+def test_a_page_without_tls_reports_that_there_is_no_microphone(chromium: Browser) -> None:
     led_here = {"--host-resolver-rules=MAP kws.example.org 127.0.0.1"}
     with (
         web("--name", "kws.example.org") as (address, _),
         launched(chromium.browser_type, led_here) as other,
         opened(other, address.replace("127.0.0.1", "kws.example.org")) as page,
     ):
-        says(
+        wait_for_status(
             page,
             "Browsers allow the microphone only on localhost and over https",
         )
         assert page.get_by_role("button", name="Listen").is_disabled()
         page.locator("#file").set_input_files(DEMO)
-        says(page, f"{len(SAID)} detections")
+        wait_for_status(page, f"{len(SAID)} detections")
 
 
-def test_the_page_tells_when_its_server_comes_goes_and_comes_back(chromium: Browser) -> None:
+def test_the_page_shows_when_its_server_stops_and_returns(chromium: Browser) -> None:
     port = free_port()
     with web("--server", f"127.0.0.1:{port}") as (address, process), opened(chromium, address) as page:
-        says(page, "No server: no Earmark server answers at")
+        wait_for_status(page, "No server: no Earmark server answers at")
         assert page.get_by_role("button", name="Listen").is_disabled()
         with serving(port):
-            says(page, "Ready")
+            wait_for_status(page, "Ready")
             page.get_by_role("button", name="Listen").click()
-            says(page, "Listening.")
+            wait_for_status(page, "Listening.")
             page.locator("#detections li").first.wait_for()
-        says(page, "Reconnecting: ")
-        heard = len(words(page))
+        wait_for_status(page, "Reconnecting: ")
+        count = len(words(page))
         with serving(port):
-            says(page, "Resumed after ")
-            page.wait_for_function(f"() => detections.children.length > {heard}")
+            wait_for_status(page, "Resumed after ")
+            page.wait_for_function(f"() => detections.children.length > {count}")
             process.kill()
-            says(page, "is earmark web still running?")
+            wait_for_status(page, "is earmark web still running?")

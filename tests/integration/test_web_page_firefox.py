@@ -27,7 +27,7 @@ SAID = [one["keyword"] for one in json.loads(DEMO.with_suffix(".json").read_text
 
 
 class Page:
-    """A page, and what is asked of it."""
+    """A page in Firefox, controlled by WebDriver BiDi."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._id = socket, 0
@@ -46,10 +46,10 @@ class Page:
         return told["result"]
 
     def value(self, expression: str) -> Any:
-        """What comes of an expression, in which `$` is an element by its id; of an element, a reference."""
+        """Return the value of an expression, or a reference to an element; `$` finds an element by its id."""
         target = {"context": self.context}
         expression = expression.replace("$(", "document.getElementById(")
-        # As somebody who has pressed a key: a page may not start sound by itself.
+        # As after a key press: a page may not start sound by itself.
         asked = {"awaitPromise": True, "userActivation": True, "resultOwnership": "root"}
         told = self.ask("script.evaluate", expression=expression, target=target, **asked)
         assert told["type"] == "success", told
@@ -89,7 +89,7 @@ def page(microphone: Microphone, tmp_path: Path) -> Iterator[Page]:
             browser.kill()
 
 
-def test_firefox_hears_what_is_spoken_and_recordings(page: Page, microphone: Microphone) -> None:
+def test_firefox_shows_detections_of_speech_and_recordings(page: Page, microphone: Microphone) -> None:
     page.until("$('status').innerText.startsWith('Ready')")
     page.value("$('listen').click()")
     page.until("$('status').innerText.startsWith('Listening.')")

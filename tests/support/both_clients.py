@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from earmark_client import Chunk, Event
 
     Security = dict[str, Any] | None
-    """The client's own settings: tls and token."""
+    """The settings of the client: tls and token."""
     Stop = Callable[[Event], bool]
 
 
@@ -23,7 +23,7 @@ class AsyncDriver:
     def events(
         self, address: str, chunks: Iterable[Chunk], *, security: Security = None, **settings: Any
     ) -> list[Event]:
-        """Give a whole stream's events."""
+        """Return all events of a stream."""
 
         async def run() -> list[Event]:
             async with Client(address, **(security or {})) as client:
@@ -32,7 +32,7 @@ class AsyncDriver:
         return asyncio.run(run())
 
     def call(self, address: str, method: str, *args: Any, security: Security = None, **settings: Any) -> Any:
-        """Give a unary method's result."""
+        """Return the result of a unary method."""
 
         async def run() -> Any:
             async with Client(address, **(security or {})) as client:
@@ -49,7 +49,7 @@ class AsyncDriver:
         security: Security = None,
         **settings: Any,
     ) -> None:
-        """Stream until an event, then leave the stream."""
+        """Stream until an event, then close the stream."""
 
         async def run() -> None:
             async with Client(address, **(security or {})) as client:
@@ -66,12 +66,12 @@ class SyncDriver:
     def events(
         self, address: str, chunks: Iterable[Chunk], *, security: Security = None, **settings: Any
     ) -> list[Event]:
-        """Give a whole stream's events."""
+        """Return all events of a stream."""
         with SyncClient(address, **(security or {})) as client:
             return list(client.stream(chunks, **settings))
 
     def call(self, address: str, method: str, *args: Any, security: Security = None, **settings: Any) -> Any:
-        """Give a unary method's result."""
+        """Return the result of a unary method."""
         with SyncClient(address, **(security or {})) as client:
             return getattr(client, method)(*args, **settings)
 
@@ -84,7 +84,7 @@ class SyncDriver:
         security: Security = None,
         **settings: Any,
     ) -> None:
-        """Stream until an event, then leave the stream."""
+        """Stream until an event, then close the stream."""
         with SyncClient(address, **(security or {})) as client:
             for event in client.stream(chunks, **settings):
                 if stop(event):

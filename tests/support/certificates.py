@@ -1,4 +1,4 @@
-"""An authority, and the certificates that it signs, made as a test needs them."""
+"""A certificate authority, and the certificates that it signs for a test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """Signs certificates; its own is at `path`."""
+    """A certificate authority; its own certificate is at `path`."""
 
     def __init__(self, folder: Path, name: str = "An authority") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class Authority:
         names: tuple[x509.GeneralName, ...] = LOCALHOST,
         valid_days: float = 1,
     ) -> Pair:
-        """Make a certificate and its key, in files called by `name`; negative days: it has expired."""
+        """Write a certificate and its key to files named `name`; negative days: it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(name), self._name, key, valid_days)
         if names:

@@ -1,4 +1,4 @@
-"""Runs the `earmark` command, in this process or in one of its own."""
+"""Runs the `earmark` command, in this process or in another one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECONDS = 4.0
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it wrote."""
+    """The exit code and the output of a command."""
 
     returncode: int
     stdout: str
@@ -37,12 +37,12 @@ class Done(NamedTuple):
 
 
 def samples() -> np.ndarray:
-    """The words in a little noise, int16 [n]."""
+    """Return the words in a little noise, int16 [n]."""
     return (tiny_model.recording(WORDS, SECONDS) * 32768).round().astype("<i2")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Give this process' environment without what changes the command, and with `variables`."""
+    """Return this process' environment without variables that change the command, and with `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EARMARK_", "GRPC_"))}
     return {**kept, "COLUMNS": "100", **variables}
 
@@ -64,7 +64,7 @@ def earmark(*args: str | Path, stdin: bytes = b"", **variables: str) -> Done:
 
 
 def earmark_process(*args: str | Path, **variables: str) -> Done:
-    """Run the command as a person does; whatever happens, there is no traceback, and gRPC is quiet."""
+    """Run the command in a process; its output never has a traceback or a message of gRPC."""
     done = subprocess.run(
         [sys.executable, "-m", "earmark_cli", *map(str, args)],
         stdin=subprocess.DEVNULL,
@@ -81,7 +81,7 @@ def earmark_process(*args: str | Path, **variables: str) -> Done:
 
 @contextmanager
 def _standard_input(data: bytes) -> Iterator[None]:
-    """Let descriptor 0 give these bytes while the block runs."""
+    """Provide these bytes on file descriptor 0 while the block runs."""
     saved = os.dup(0)
     try:
         with tempfile.TemporaryFile() as file:
@@ -95,7 +95,7 @@ def _standard_input(data: bytes) -> Iterator[None]:
 
 
 def python_process(code: str) -> subprocess.CompletedProcess[str]:
-    """Run some Python, for what cannot be had with the command alone."""
+    """Run Python code, for cases that the command alone cannot reach."""
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False)
 
@@ -117,5 +117,5 @@ def running(*args: str | Path, **variables: str) -> Iterator[subprocess.Popen[by
 
 
 def json_lines(output: str) -> list[dict[str, Any]]:
-    """Read JSON lines."""
+    """Parse JSON lines."""
     return [json.loads(line) for line in output.splitlines()]

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: servers that are killed, frozen and drained, and connections that are cut."""
+"""Fault injection: servers that are killed, frozen and drained, and connections that are cut."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 60
 
 
 class Server:
-    """`earmark-server` as a process on a port of its own, to be started again on the same one."""
+    """`earmark-server` as a process on its own port, which can be restarted on the same port."""
 
     def __init__(
         self, model_path: Path | None = None, *arguments: str, host: str = "127.0.0.1", port: int = 0
@@ -51,7 +51,7 @@ class Server:
         self.kill()
 
     def start(self, *arguments: str) -> None:
-        """Start it, with these arguments too, and wait until it serves."""
+        """Start the server with additional arguments, and wait until it is serving."""
         command = [sys.executable, "-m", "earmark_server", f"--port={self.port}", "--log-format=json"]
         if self.model_path is not None:
             command.append(f"--model={self.model_path}")
@@ -76,7 +76,7 @@ class Server:
         lines.put(None)
 
     def wait_for(self, event: str) -> dict[str, Any]:
-        """Wait for a line of its log."""
+        """Wait for a line of the log."""
         deadline_s = time.monotonic() + TIMEOUT_S
         while (line := self._lines.get(timeout=max(0.0, deadline_s - time.monotonic()))) is not None:
             if line["event"] == event:
@@ -84,7 +84,7 @@ class Server:
         raise AssertionError(f"the server ended, and never said {event!r}")
 
     def ended_calls(self) -> int:
-        """Count the calls that have ended, from here or the line waited for last on."""
+        """Count the calls that have ended since the last line that was waited for."""
         lines = []
         with contextlib.suppress(queue.Empty):
             while True:
@@ -94,36 +94,36 @@ class Server:
         return sum(line is not None and line["event"] == "call ended" for line in lines)
 
     def kill(self) -> None:
-        """Kill it as `kill -9` does."""
+        """Kill the server with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(TIMEOUT_S)
 
     def freeze(self) -> None:
-        """Stop it without its connections noticing."""
+        """Freeze the server with SIGSTOP; its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def drain(self) -> None:
-        """Ask it to go away."""
+        """Drain the server with SIGTERM."""
         assert self._process is not None
         self._process.terminate()
 
     def wait(self) -> int:
-        """Wait until it has ended; give its exit code."""
+        """Wait for the exit of the server, and return its exit code."""
         assert self._process is not None
         return self._process.wait(TIMEOUT_S)
 
 
 class Direction(enum.Enum):
-    """Which way bytes go."""
+    """The direction of bytes."""
 
     REQUESTS = enum.auto()
     ANSWERS = enum.auto()
 
 
 class Proxy:
-    """A way to a server that can be cut: each connection after so many bytes of one direction.
+    """A proxy that cuts each connection after a number of bytes in one direction.
 
     `cuts` gives for each connection in turn which direction and how many bytes, None for no cut. Every
     other cut is a reset, the rest an orderly close.
@@ -150,7 +150,7 @@ class Proxy:
         self.cut()
 
     def cut(self) -> None:
-        """Cut every connection that is open."""
+        """Cut all open connections."""
         with self._lock:
             pairs, self._open = self._open, []
         for pair in pairs:
@@ -162,7 +162,7 @@ class Proxy:
                 client, _ = self._listening.accept()
                 try:
                     server = socket.create_connection(("127.0.0.1", self._next_port()))
-                except OSError:  # nobody there
+                except OSError:  # no server
                     client.close()
                     continue
                 self.connections += 1
@@ -205,14 +205,14 @@ class Proxy:
     def _close(*pair: socket.socket) -> None:
         for one in pair:
             with contextlib.suppress(OSError):
-                # Wakes the thread that reads it; not of one to be reset, which would be told before.
+                # Wakes the thread that reads it. Not before a reset, which the peer must notice first.
                 if one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER) == 0:
                     one.shutdown(socket.SHUT_RDWR)
             one.close()
 
 
 class Balancer(Proxy):
-    """Gives each connection to the next of several servers, which may be changed."""
+    """Forwards each connection to the next of several servers; the list may be changed."""
 
     def __init__(self, *ports: int) -> None:
         self.ports = list(ports)
@@ -224,7 +224,7 @@ class Balancer(Proxy):
 
 @contextlib.contextmanager
 def eventually(what: str) -> Iterator[Callable[[bool], bool]]:
-    """Give a function that says whether to go on waiting, until a deadline."""
+    """Return a function that returns whether to continue to wait, until a deadline."""
     deadline_s = time.monotonic() + TIMEOUT_S
 
     def waiting(done: bool) -> bool:

@@ -1,8 +1,8 @@
-"""A server that hangs on command: what is put in front of `earmark-server` and its workers for that.
+"""A server that hangs on command: code that `earmark-server` and its workers load for that.
 
-Python imports a `sitecustomize` from PYTHONPATH first of all, so the product needs nothing for it. The
-words for a process are in a file named by its id: "step" holds up its engine, "die" ends it, "lookup" holds
-up its event loop.
+Python imports `sitecustomize` from PYTHONPATH at the start, so that the product needs no code for it. The
+commands for a process are in a file named by its id: "step" blocks its engine, "die" ends it, "lookup" blocks
+its event loop.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 _SITECUSTOMIZE = """
 import os, pathlib, sys, time
 
-def said(word):
+def requested(word):
     file = pathlib.Path(__file__).with_name(str(os.getpid()))
     return file.exists() and file.read_text() == word
 
 def hang_while_said(word):
-    while said(word):
+    while requested(word):
         time.sleep(0.01)
 
 if "earmark_server" in sys.orig_argv:
@@ -32,7 +32,7 @@ if "earmark_server" in sys.orig_argv:
 
     def step(self, pcm, state):
         hang_while_said("step")
-        if said("die"):
+        if requested("die"):
             raise SystemExit
         return whole_step(self, pcm, state)
 
@@ -45,7 +45,7 @@ if "earmark_server" in sys.orig_argv:
 
 
 class Hanging:
-    """Makes processes hang that were started with its `environment`."""
+    """Lets processes hang that were started with its `environment`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,10 +54,10 @@ class Hanging:
         self.environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
     def say(self, pid: int, word: str) -> None:
-        """Have a process hang or die."""
+        """Let a process hang or die."""
         self._folder.joinpath("new").write_text(word)
         self._folder.joinpath("new").replace(self._folder / str(pid))
 
     def release(self, pid: int) -> None:
-        """Let a process go on."""
+        """Let a process continue."""
         self._folder.joinpath(str(pid)).unlink()

@@ -1,4 +1,4 @@
-"""Names with several addresses: a name server for one name, and an address where nobody answers."""
+"""Host names with several addresses: a name server for one name, and an address that does not answer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _A, _IN = 1, 1
 
 
 class Name:
-    """A name server (RFC 1035) that gives the same IPv4 addresses for every name, and none of IPv6.
+    """A name server (RFC 1035) that returns the same IPv4 addresses for every name, and no IPv6 addresses.
 
-    It is at `address`. `addresses` may be changed; `target` is an address that gRPC resolves here.
+    It listens on `address`. `addresses` may be changed; `target` is an address that gRPC resolves with it.
     """
 
     def __init__(self, addresses: Sequence[str], port: int) -> None:
@@ -33,7 +33,7 @@ class Name:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An empty question: closing does not wake the thread.
+        # An empty datagram, because closing the socket does not wake the thread.
         self._socket.sendto(b"", self.address)
         self._thread.join()
         self._socket.close()
@@ -43,26 +43,26 @@ class Name:
             query, asker = self._socket.recvfrom(1500)
             if not query:
                 return
-            # After the header of 12 bytes the question: labels up to an empty one, type, class.
+            # The question follows the header of 12 bytes: labels up to an empty one, type, class.
             end = query.index(0, 12) + 5
             (kind,) = struct.unpack_from(">H", query, end - 4)
-            # Its name points to the question's; for 0 seconds.
+            # The name is a pointer to that of the question; the TTL is 0 seconds.
             records = [
                 struct.pack(">HHHIH", 0xC00C, _A, _IN, 0, 4) + socket.inet_aton(address)
                 for address in (self.addresses if kind == _A else [])
             ]
-            # An answer, authoritative, recursion desired and available.
+            # Flags: response, authoritative, recursion desired and available.
             header = query[:2] + struct.pack(">HHHHH", 0x8580, 1, len(records), 0, 0)
             self._socket.sendto(header + query[12:end] + b"".join(records), asker)
 
 
 @contextlib.contextmanager
 def dead_address(host: str, port: int) -> Iterator[None]:
-    """Have nobody answer at an address, as if the machine were gone: not even with a refusal."""
+    """Make an address unresponsive, as if the machine had vanished: connections are not even refused."""
     with contextlib.ExitStack() as held:
         deaf = held.enter_context(socket.socket())
         deaf.bind((host, port))
-        # Linux drops what comes once the few that it queues are there.
+        # Linux drops new connections when its short queue is full.
         deaf.listen(0)
         for _ in range(8):
             caller = held.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""Streams that are watched: what they are given, at what pace, and every event that comes of them."""
+"""Streams that record their audio, its pace, and every event that they return."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def demo(loops: int = 1) -> list[bytes]:
 
 
 class Stream:
-    """A stream to be watched: its audio, given as fast as it is taken or at so many times its pace."""
+    """A stream with its audio, sent at full speed or at a multiple of real time, and its events."""
 
     def __init__(self, chunks: list[Chunk], speed: float | None = None) -> None:
         self.chunks = chunks
         self.events: list[Event] = []
-        self.taken = 0
+        self.sent_chunks = 0
         self.on_event: Callable[[Event], None] = lambda _: None
         self._speed = speed
         self._started = threading.Event()
@@ -54,17 +54,17 @@ class Stream:
         self.on_event(event)
 
     def let_go(self) -> None:
-        """Have its audio wait for nothing any more."""
+        """Release the audio, which waits for the start of the stream."""
         self._started.set()
 
     def _gaps_s(self) -> Iterator[float]:
         begin_s = time.monotonic()
         for i in range(len(self.chunks)):
-            self.taken = i + 1
-            due_s = begin_s + self.taken * CHUNK_S / self._speed if self._speed else 0.0
+            self.sent_chunks = i + 1
+            due_s = begin_s + self.sent_chunks * CHUNK_S / self._speed if self._speed else 0.0
             yield max(0.0, due_s - time.monotonic())
 
-    # Only a stream that has started is promised to survive.
+    # Only a stream that has started is guaranteed to survive.
 
     def audio(self) -> Iterator[Chunk]:
         assert self._started.wait(60)
@@ -83,7 +83,7 @@ class Stream:
 
 
 class HeldBack(Stream):
-    """Its last chunk waits until it may end."""
+    """A stream whose last chunk is held back until it may end."""
 
     def __init__(self, chunks: list[Chunk], speed: float | None = None) -> None:
         super().__init__(chunks, speed)
@@ -95,13 +95,13 @@ class HeldBack(Stream):
 
     def audio(self) -> Iterator[Chunk]:
         for chunk in super().audio():
-            if self.taken == len(self.chunks):
+            if self.sent_chunks == len(self.chunks):
                 assert self.may_end.wait(60)
             yield chunk
 
     async def async_audio(self) -> AsyncIterator[Chunk]:
         async for chunk in super().async_audio():
-            if self.taken == len(self.chunks):
+            if self.sent_chunks == len(self.chunks):
                 assert await asyncio.to_thread(self.may_end.wait, 60)
             yield chunk
 
@@ -109,7 +109,7 @@ class HeldBack(Stream):
 def run(
     flavour: str, address: str, streams: list[Stream], *, round_robin: bool = False, **settings: Any
 ) -> None:
-    """Run streams side by side on one client, to their ends."""
+    """Run streams concurrently on one client, until all have ended."""
     settings = {"sample_rate_hz": RATE_HZ, **settings}
 
     async def run_async() -> None:
@@ -134,7 +134,7 @@ def run(
 
 
 async def run_on(client: Client, streams: list[Stream], **settings: Any) -> None:
-    """Run streams side by side, to their ends."""
+    """Run streams concurrently, until all have ended."""
 
     async def one(stream: Stream) -> None:
         async for event in client.stream(stream.async_audio(), **settings):

@@ -1,4 +1,4 @@
-"""The command `earmark-server` as a process, and its log lines as they come."""
+"""The command `earmark-server` as a process, and its log lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Process:
-    """A running `earmark-server`. What waits here fails after DEADLINE_S."""
+    """A running `earmark-server`. Methods that wait fail after DEADLINE_S."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         own = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
@@ -39,7 +39,7 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        # Standard error ends with the last of its workers.
+        # Standard error is closed when the last worker exits.
         self._listener.join(DEADLINE_S)
         assert not self._listener.is_alive()
 
@@ -51,17 +51,17 @@ class Process:
         self._said.put(None)
 
     def text_lines(self) -> Iterator[str]:
-        """Give the lines from here to the end of the process, and of its workers."""
+        """Yield the lines until the process and its workers have exited."""
         while (line := self._said.get(timeout=DEADLINE_S)) is not None:
             yield line
         self._said.put(None)
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Give the same as objects; needs --log-format=json, and that each line is whole."""
+        """Yield the same lines as objects; requires --log-format=json and complete lines."""
         return map(json.loads, self.text_lines())
 
     def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
-        """Pass over lines up to that of an event, with these fields."""
+        """Skip lines until that of an event with these fields, and return it."""
         seen = []
         for line in self.lines():
             seen.append(line)
@@ -70,5 +70,5 @@ class Process:
         raise AssertionError(f"it ended without {event} {fields}: {seen}")
 
     def end(self) -> tuple[int, str]:
-        """Wait for its end; its exit code, and the lines that are left."""
+        """Wait for the exit; return the exit code and the remaining lines."""
         return self.process.wait(DEADLINE_S), "".join(self.text_lines())

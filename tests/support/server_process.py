@@ -1,4 +1,4 @@
-"""A server as a process of its own, and recordings to send to it from outside of Python."""
+"""A server as a separate process, and recordings that other programs send to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TIMEOUT_S = 60
 
 @dataclass
 class Case:
-    """A model, a recording as 16-bit mono samples, and what the library hears in it."""
+    """A model, a recording as 16-bit mono samples, and the detections of the library in it."""
 
     model_path: Path | None
     rate_hz: int
@@ -41,27 +41,27 @@ class Case:
     def seconds(self) -> float:
         return len(self.samples) / 2 / self.rate_hz
 
-    def heard(self) -> list[tuple[str, str]]:
+    def detections(self) -> list[tuple[str, str]]:
         spotter = Spotter(self.model, audio_format=AudioFormat(Encoding.LINEAR16, self.rate_hz))
         found = spotter.feed(self.samples) + spotter.flush()
         return [(one.keyword, one.id) for one in found]
 
 
 def tones(model_path: Path) -> Case:
-    """The tiny model's words; it certainly hears them."""
+    """Return a recording of the tiny model's words, which it certainly detects."""
     samples = tiny_model.recording([(0.5, "low"), (1.2, "mid"), (2, "high"), (2.9, "low")], 4, rate_hz=48_000)
     return Case(model_path, 48_000, (samples * 32767).astype("<i2").tobytes())
 
 
 def speech() -> Case:
-    """The recording and the model that come with Earmark."""
+    """Return the bundled recording with the bundled model."""
     samples, rate_hz = soundfile.read(DEMO, dtype="int16")
     return Case(None, rate_hz, np.ascontiguousarray(samples).tobytes())
 
 
 @contextlib.contextmanager
 def running_server(case: Case, *options: str) -> Iterator[str]:
-    """Start `earmark-server`; gives HOST:PORT once it serves."""
+    """Run `earmark-server`; yield HOST:PORT when it is serving."""
     arguments = [sys.executable, "-m", "earmark_server", "--port=0", "--log-format=json", *options]
     if case.model_path is not None:
         arguments.append(f"--model={case.model_path}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEADLINE_S = 60
-"""Longer than anything here takes on a busy machine; a test that waits that long has failed."""
+"""Longer than any operation on a busy machine; a test that waits that long has failed."""
 
 WORDS = [(0.5, "low"), (1.4, "mid"), (2.2, "high"), (3.1, "low")]
 LINEAR16 = messages.AudioFormat(encoding=messages.ENCODING_LINEAR16, sample_rate_hertz=16_000)
@@ -73,14 +73,14 @@ async def serving(model: Path | tuple[Path, ...], **overrides: Any) -> AsyncIter
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
-    # A channel of its own connection: gRPC would share one among equal channels of a process.
+    # A channel with its own connection: gRPC shares one among equal channels of a process.
     options = (("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
     return grpc.aio.insecure_channel(address, options=options)
 
 
 @contextlib.asynccontextmanager
 async def beside(rig: Rig) -> AsyncIterator[None]:
-    """A stream that is open before, and must have heard every word when the block has ended."""
+    """A stream that opens before the block, and must have detected every word after it."""
     async with open_channel(rig.address) as channel:
         stub = stubs.KeywordSpottingServiceStub(channel)
         call = stub.StreamingSpot(timeout=DEADLINE_S)
@@ -131,7 +131,7 @@ def seconds(duration: Duration) -> float:
 
 
 def pcm(words: list[tuple[float, str]] = WORDS, length_s: float = 4.0, **options: Any) -> bytes:
-    """A recording of the tiny model's words as 16-bit samples."""
+    """Return a recording of the tiny model's words as 16-bit samples."""
     return linear16(tiny_model.recording(words, length_s, **options))
 
 

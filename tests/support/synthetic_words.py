@@ -1,4 +1,4 @@
-"""Made-up people who say made-up words: chords of gliding tones, through a filter that is their voice."""
+"""Synthetic words of synthetic speakers: chords of gliding tones, through a filter that is the voice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEMON = ((1000.0, 1600.0), (2200.0, 2000.0))
 
 
 def say(word: tuple[tuple[float, float], ...], person: int, seed: int, length_s: float = 1.6) -> np.ndarray:
-    """A word in a little noise, float32 [n]; the same person always has the same voice."""
+    """Return a word in a little noise, float32 [n]; the same person always has the same voice."""
     voice, rng = np.random.default_rng(person), np.random.default_rng((person, seed))
     pitch = voice.uniform(0.9, 1.1)
     syllables = []
@@ -38,7 +38,7 @@ def say(word: tuple[tuple[float, float], ...], person: int, seed: int, length_s:
 def write_recordings(
     folder: Path, word: tuple[tuple[float, float], ...], count: int, *, one_person: bool = False
 ) -> Path:
-    """One recording each of `count` people, or that many of one."""
+    """Write one recording each of `count` people, or that many of one."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         samples = say(word, 0 if one_person else i, i)
@@ -47,7 +47,7 @@ def write_recordings(
 
 
 def write_clips(folder: Path, words: dict[str, tuple[tuple[float, float], ...]], people: int) -> Path:
-    """Every word by every person, laid out as in Speech Commands; the last fifth of the people validate."""
+    """Write every word of every person as in Speech Commands; the last fifth of the people validates."""
     rng, validation = np.random.default_rng(6), []
     for i, (name, word) in enumerate(words.items()):
         (folder / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def write_clips(folder: Path, words: dict[str, tuple[tuple[float, float], ...]],
 
 
 def write_speech(folder: Path, speakers: int, utterances: int) -> Path:
-    """People who say other made-up words all the time, laid out as in LibriSpeech."""
+    """Write continuous speech with other synthetic words, as in LibriSpeech."""
     rng = np.random.default_rng(5)
     for speaker in range(speakers):
         chapter = folder / str(speaker) / "1"

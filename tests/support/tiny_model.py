@@ -1,7 +1,7 @@
 """A tiny, deterministic keyword model for tests: three tones are its words.
 
 `low` is a tone of 500 Hz, `mid` one of 1500 Hz, `high` one of 3000 Hz; a burst of 60 ms at an
-amplitude of 0.1 or more is heard. Written with onnx.helper, it keeps the contract of a model
+amplitude of 0.1 or more is detected. Written with onnx.helper, it has the interface of a model
 file: explicit state (160 samples and two frames of probabilities), smoothed scores, metadata.
 """
 
@@ -49,12 +49,12 @@ METADATA: dict[str, Any] = {
 
 
 def metadata() -> dict[str, Any]:
-    """A copy of the model's metadata document, to be changed at will."""
+    """Return a copy of the model's metadata document, which the test may change."""
     return copy.deepcopy(METADATA)
 
 
 def tone(name: str, seconds: float = 0.06, amplitude: float = 0.3, rate_hz: int = RATE_HZ) -> np.ndarray:
-    """One of the model's words, float32 [n]."""
+    """Return one of the model's words, float32 [n]."""
     time = np.arange(round(seconds * rate_hz)) / rate_hz
     return (amplitude * np.sin(2 * np.pi * TONES_HZ[name] * time)).astype(np.float32)
 
@@ -67,7 +67,7 @@ def recording(
     noise: float = 1e-4,
     seed: int = 0,
 ) -> np.ndarray:
-    """Words at their start times in seconds, in a little noise, float32 [n]."""
+    """Return words at their start times in seconds, in a little noise, float32 [n]."""
     samples = np.random.default_rng(seed).normal(0, noise, round(seconds * rate_hz)).astype(np.float32)
     for start_s, name in words:
         word = tone(name, rate_hz=rate_hz)
@@ -77,14 +77,14 @@ def recording(
 
 
 def silent_probabilities() -> np.ndarray:
-    """The class probabilities in digital silence, [classes]."""
+    """Return the class probabilities in digital silence, [classes]."""
     logits = _log_energy_to_logits(np.full(len(TONES_HZ), np.log(_FLOOR)))
     exponentials = np.exp(logits - logits.max())
     return (exponentials / exponentials.sum()).astype(np.float32)
 
 
 def initial_state() -> np.ndarray:
-    """The state after digital silence, [STATE_SIZE]."""
+    """Return the state after digital silence, [STATE_SIZE]."""
     frames = np.tile(silent_probabilities(), SMOOTHED_FRAMES - 1)
     return np.concatenate([np.zeros(TAIL_SAMPLES, np.float32), frames])
 
@@ -96,7 +96,7 @@ def build(
     state: np.ndarray | str | None = None,
     drop: tuple[str, ...] = (),
 ) -> Path:
-    """Write the model file; a test that wants a lying one gives another document or state.
+    """Write the model file; for an invalid one, a test passes another document or state.
 
     `drop`: ONNX metadata entries to leave out.
     """

@@ -1,4 +1,4 @@
-"""A collector of traces: takes OTLP over HTTP, as the real ones do, and keeps the spans."""
+"""A collector of traces: receives OTLP over HTTP, as real ones do, and stores the spans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEADLINE_S = 60
 
 
 def attributes(of: Any) -> dict[str, Any]:
-    """The attributes of a span or a resource."""
+    """Return the attributes of a span or a resource."""
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in of.attributes}
 
 

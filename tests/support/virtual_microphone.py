@@ -1,6 +1,6 @@
-"""A microphone that is none: a real audio server, whose one source is a pipe that is fed at its own pace.
+"""A virtual microphone: a real audio server whose only source is a pipe that a test fills in real time.
 
-Needs PulseAudio and what leads from PortAudio to it: on Debian the packages pulseaudio,
+Needs PulseAudio and its connection to PortAudio: on Debian the packages pulseaudio,
 libasound2-plugins and libportaudio2.
 """
 
@@ -28,12 +28,12 @@ BLOCK = RATE_HZ // 10
 
 
 class Microphone:
-    """A private PulseAudio with a pipe for a microphone: silence, and what is played into it."""
+    """A private PulseAudio with a pipe as the microphone: silence, and the samples that a test plays."""
 
     def __init__(self, folder: Path) -> None:
         self._pipe = folder / "microphone"
         self._socket = folder / "native"
-        # ALSA's default device, which PortAudio opens, is this PulseAudio and nothing of the machine's own.
+        # ALSA's default device, which PortAudio opens, is this PulseAudio and no device of the machine.
         (folder / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
         self.own = {
             "HOME": str(folder),
@@ -69,7 +69,7 @@ class Microphone:
                 yield
             finally:
                 self._over.set()
-                # First, since a source that nobody records from is not read: writing to it may wait.
+                # First, because nothing reads a source without a recorder: writing to it may block.
                 daemon.terminate()
                 daemon.wait(10)
                 if feeding.ident is not None:
@@ -96,14 +96,14 @@ class Microphone:
 
 @contextmanager
 def plugged_in() -> Iterator[Microphone]:
-    """Give a microphone; the test is skipped where there can be none."""
+    """Yield a microphone; skip the test where there can be none."""
     if shutil.which("pulseaudio") is None:
         pytest.skip("no pulseaudio: on Debian, install pulseaudio, libasound2-plugins and libportaudio2")
     try:
         import sounddevice  # noqa: F401
     except (ImportError, OSError) as error:
         pytest.skip(f"no sounddevice or no PortAudio: {error}")
-    # Not pytest's: the path of a socket must be short.
+    # Not pytest's folder: the path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="earmark-") as folder:
         microphone = Microphone(Path(folder))
         with microphone.open():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60
 
-# What it runs has this terminal as the one that Ctrl-C comes from.
+# The command has this terminal as its controlling terminal, from which Ctrl-C comes.
 _ON_THIS_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(1, termios.TIOCSCTTY, 0)
@@ -29,9 +29,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """Runs the command with output, errors and Ctrl-C on a terminal of so many columns and lines.
+    """Runs the command with output, errors and Ctrl-C on a terminal of this size.
 
-    Its standard input is a pipe, `stdin`, so that it can be fed with audio. `shell`: run that in place
+    Its standard input is a pipe, `stdin`, so that a test can write audio. `shell`: run this shell instead
     of the command, with the terminal as its standard input too.
     """
 
@@ -70,7 +70,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What the screen shows."""
+        """Return the text on the screen."""
         return "\n".join(line.rstrip() for line in self.screen.display).strip("\n")
 
     def type(self, keys: str) -> None:
@@ -78,12 +78,12 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def resize(self, columns: int, lines: int) -> None:
-        """Give the terminal another size."""
+        """Resize the terminal."""
         self.screen.resize(lines, columns)
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def wait_for(self, seen: Callable[[str], object]) -> str:
-        """Wait until the screen shows something."""
+        """Wait until the screen shows a text."""
         deadline_s = time.monotonic() + TIMEOUT_S
         while not seen(self.text):
             assert time.monotonic() < deadline_s, self.text
@@ -91,19 +91,19 @@ class Terminal:
         return self.text
 
     def wait(self) -> int:
-        """Wait until the command has ended; give its exit code."""
+        """Wait for the exit of the command, and return its exit code."""
         deadline_s = time.monotonic() + TIMEOUT_S
         while self._read():
             assert time.monotonic() < deadline_s, self.text
         return self._process.wait(TIMEOUT_S)
 
     def _read(self) -> bool:
-        """Take what has come within a moment; False when the terminal is left."""
+        """Read the output of a moment; return False when the terminal is closed."""
         if not select.select([self._master], [], [], 0.2)[0]:
             return True
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # EIO: nobody has it open any more
+        except OSError:  # EIO: no process has it open any more
             return False
         self.raw += data
         self._stream.feed(data)

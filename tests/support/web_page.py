@@ -1,4 +1,4 @@
-"""`earmark web` in a process of its own, and a real browser to look at its page with."""
+"""`earmark web` in a separate process, and a real browser for its page."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 WITHIN_MS = 60_000
 
 
-# A microphone that is none, and an answer to the question whether the page may have it.
+# A fake microphone, and the permission to use it.
 DEVICE, GRANTED = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 
 
 @contextmanager
 def launched(kind: BrowserType, arguments: set[str]) -> Iterator[Browser]:
-    """Run Debian's Chromium with these arguments; the test is skipped where there is none."""
+    """Run Debian's Chromium with these arguments; skip the test where there is none."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no browser: on Debian, apt install chromium")
@@ -39,7 +39,7 @@ def launched(kind: BrowserType, arguments: set[str]) -> Iterator[Browser]:
 
 @contextmanager
 def web(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run the command; gives the page's address."""
+    """Run the command; yield the address of the page."""
     command = [sys.executable, "-m", "earmark_cli", "web", "--port", "0", *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -50,7 +50,7 @@ def web(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 @contextmanager
 def serving(port: int) -> Iterator[None]:
-    """Run the service there; at the end it leaves its streams at once."""
+    """Run the service on a port; at the end it drains without a grace period."""
     command = [sys.executable, "-m", "earmark_server", "--port", str(port), "--drain-grace-s", "0"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
@@ -61,7 +61,7 @@ def serving(port: int) -> Iterator[None]:
 
 @contextmanager
 def opened(browser: Browser, address: str) -> Iterator[Page]:
-    """Open the page; afterwards nothing must have been refused, or asked of another host."""
+    """Open the page; afterwards no request may have failed or gone to another host."""
     page = browser.new_page()
     page.set_default_timeout(WITHIN_MS)
     asked, complaints = [], []
@@ -72,15 +72,15 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
     yield page
     page.close()
     assert [url for url in asked if not url.startswith((address, "blob:"))] == []
-    # That the server is away, the browser tells too.
+    # The browser also reports that the server is unreachable.
     assert [text for text in complaints if "Failed to load resource" not in text] == []
 
 
-def says(page: Page, text: str) -> None:
-    """Wait until the page says that all is so."""
+def wait_for_status(page: Page, text: str) -> None:
+    """Wait until the page's status contains a text."""
     page.locator("#status", has_text=text).wait_for()
 
 
 def words(page: Page) -> list[str]:
-    """What the page's list has, from its top."""
+    """Return the entries of the page's list, from its top."""
     return page.locator("#detections b").all_inner_texts()

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 PCM = pcm()
 
-# The chance that a working server gives none of so many connections to one of two workers is 2 ** -200.
+# The probability that one of two working workers receives none of this many connections is 2 ** -200.
 MANY = 200
 
 
 @dataclass
 class Connection:
-    """A connection, and which worker has it."""
+    """A connection, and its worker."""
 
     channel: grpc.Channel
     stub: Any
@@ -37,7 +37,7 @@ class Connection:
 
 
 class Live:
-    """A stream that is fed piece by piece."""
+    """A stream whose audio is sent piece by piece."""
 
     def __init__(self, connection: Connection, **fields: Any) -> None:
         self.worker = connection.worker
@@ -61,7 +61,7 @@ class Live:
         return next(event.progress for event in reversed(self.events) if event.HasField("progress"))
 
     def end(self, data: bytes = b"") -> list[messages.KeywordDetection]:
-        """Send the last of it; all its detections. Raises RpcError if it breaks."""
+        """Send the rest of the audio, and return all detections. Raises RpcError if the stream breaks."""
         self.send(data)
         self._requests.put(None)
         self.events += self.call
@@ -70,7 +70,7 @@ class Live:
 
 
 class Workers(Process):
-    """`earmark-server --workers 2` on a port of its own choosing."""
+    """`earmark-server --workers 2` on a free port."""
 
     def __init__(self, model: Path, *arguments: str, count: int = 2) -> None:
         super().__init__(
@@ -91,8 +91,8 @@ class Workers(Process):
         return self.port
 
     def connect(self) -> Connection:
-        """Open a connection, and learn by the log of a call on it which worker has it."""
-        # A connection of its own: gRPC would share one among equal channels of a process.
+        """Open a connection, and find its worker by the log line of a call."""
+        # A separate connection: gRPC shares one among equal channels of a process.
         options = (("grpc.use_local_subchannel_pool", 1),)
         channel = self._channels.enter_context(
             grpc.insecure_channel(f"127.0.0.1:{self.port}", options=options)
@@ -104,7 +104,7 @@ class Workers(Process):
         return Connection(channel, stub, self.wait_for("call ended", request_id=name)["worker"])
 
     def connect_to(self, *wanted: int) -> list[Connection]:
-        """Open connections until each of these workers has one; those, in that order."""
+        """Open connections until each of these workers has one, and return them in that order."""
         found: dict[int, Connection] = {}
         for _ in range(MANY):
             connection = self.connect()
