@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import pytest
 from support.earmark_command import earmark, earmark_process, json_lines
 from support.fake_sounddevice import DESK, SPEAKER, fake_sounddevice
+from support.output_schema import check_line
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "output.schema.json"
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_missing_sounddevice_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,4 +63,4 @@ def test_recording_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         "sample_rate_hz": 48_000,
         "default": True,
     }
-    jsonschema.validate(line, json.loads(SCHEMA.read_text()))
+    check_line(line)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import pytest
 import soundfile
 from support.earmark_command import RATE_HZ, earmark, json_lines, samples
@@ -60,6 +59,8 @@ def lines(address: str, recording: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_line_matches_the_schema(lines: list[dict[str, Any]]) -> None:
+    import jsonschema
+
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validator = jsonschema.Draft202012Validator(_closed(SCHEMA))
     for line in lines:
@@ -69,6 +70,8 @@ def test_every_line_matches_the_schema(lines: list[dict[str, Any]]) -> None:
 
 
 def test_the_schema_rejects_missing_or_null_keys(lines: list[dict[str, Any]]) -> None:
+    import jsonschema
+
     validator = jsonschema.Draft202012Validator(SCHEMA)
     for line in lines:
         validator.validate(line | {"new": 1})
