@@ -63,8 +63,9 @@ def data_dir() -> Path:
 def address(tiny_model_path: Path) -> Iterator[str]:
     """Run a server with the tiny model, whose keywords are the tones low, mid and high."""
     from earmark_server.embedded import serve_in_thread
+    from support.environment import ADMIT_ALWAYS
 
-    with serve_in_thread(model=(str(tiny_model_path),)) as address:
+    with serve_in_thread(model=(str(tiny_model_path),), **ADMIT_ALWAYS) as address:
         yield address
 
 

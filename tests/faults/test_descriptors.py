@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Detection, Health, Recording, SyncClient
-from support.server_command import DEADLINE_S, Process
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def test_open_connections_are_served_and_new_ones_wait_without_a_busy_loop() -> 
                     assert all_connected.wait(DEADLINE_S)
                 yield bytes(chunk)
 
-    with Process("--port=0", "--log-format=json") as server:
+    with ServerProcess("--port=0", "--log-format=json") as server:
         port = server.wait_for("listening")["port"]
         server.wait_for("serving")
         pid, address = server.process.pid, f"127.0.0.1:{port}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from earmark_client import Detection, EarmarkError, Health, Recording, SyncClient
+from support.deadlines import DEADLINE_S
+from support.environment import clean_environment
 from support.ports import free_port
-from support.server_command import DEADLINE_S
 
 DEMO = Path(__file__).resolve().parents[2] / "client/earmark_cli/samples/demo.flac"
 FULL = Path("/dev/full")
@@ -23,9 +23,8 @@ FULL = Path("/dev/full")
 def test_a_server_that_cannot_write_its_log_serves_and_drains(workers: int) -> None:
     port = free_port()
     command = [sys.executable, "-m", "earmark_server", f"--port={port}", f"--workers={workers}"]
-    own = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
     with FULL.open("wb") as log:
-        server = subprocess.Popen([*command, "--log-level=debug"], stderr=log, env=own)
+        server = subprocess.Popen([*command, "--log-level=debug"], stderr=log, env=clean_environment())
     try:
         with SyncClient(f"127.0.0.1:{port}") as client:
             deadline_s = time.monotonic() + DEADLINE_S

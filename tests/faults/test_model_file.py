@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from earmark_client import Health, SyncClient
 from support import tiny_model
-from support.server_command import DEADLINE_S, Process
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def test_each_worker_rejects_an_invalid_model_file_and_loads_a_valid_one(tmp_path: Path) -> None:
     path = tiny_model.build(tmp_path / "model.onnx")
-    with Process("--port=0", "--log-format=json", "--workers=2", f"--model={path}") as server:
+    with ServerProcess("--port=0", "--log-format=json", "--workers=2", f"--model={path}") as server:
         port = server.wait_for("serving", workers=2)["port"]
         path.write_bytes(b"garbage" * 10_000)
         rejected = {server.wait_for("new model rejected")["worker"] for _ in range(2)}

@@ -15,7 +15,8 @@ import soundfile
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
-from support.server_command import DEADLINE_S, Process
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
 
 LINEAR16 = messages.AudioFormat(encoding=messages.ENCODING_LINEAR16, sample_rate_hertz=16_000)
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
@@ -52,7 +53,7 @@ def test_all_calls_end_and_the_server_recovers_or_exits(spare_mb: int) -> None:
         rpcs.SpotRequest(audio=buffer.getvalue()),
         rpcs.SpotRequest(audio=bytes(9_000_000), audio_format=LINEAR16),
     ]
-    with Process("--port=0", "--log-format=json") as server:
+    with ServerProcess("--port=0", "--log-format=json") as server:
         address = f"127.0.0.1:{server.wait_for('listening')['port']}"
         server.wait_for("serving")
         pid = server.process.pid

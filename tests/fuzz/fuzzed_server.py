@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 import hpack
 from google.rpc import error_details_pb2, status_pb2
+from support.environment import clean_environment
 
 from benchmarks.loadgen import http2_frames
 
@@ -34,9 +34,10 @@ class FuzzedServer:
     def __init__(self, folder: Path, *settings: str) -> None:
         self._log = folder / "server.log"
         command = [sys.executable, "-m", "earmark_server", "--port=0", "--log-format=json", *settings]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stderr=log, env=clean_environment(), start_new_session=True
+            )
         try:
             self.port = self._wait_until_serving()
         except BaseException:

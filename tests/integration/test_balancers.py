@@ -14,18 +14,19 @@ import pytest
 from cryptography.x509 import DNSName
 from earmark_client import Client, EarmarkError, Progress, Resumed, Tls
 from support.certificates import Authority
-from support.fault_injection import Server, eventually
+from support.deadlines import Deadline, wait_until
 from support.name_server import Name
 from support.observed_streams import (
     RATE_HZ,
-    HeldBack,
+    PausedStream,
     Stream,
-    assert_unbroken,
+    assert_same_events,
     demo,
-    in_the_background,
+    run_in_background,
     run_on,
 )
 from support.ports import free_port
+from support.restartable_server import RestartableServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,9 +51,9 @@ class Site:
         self.port, self.front_port = free_port(), free_port()
         self.name = Name(HOSTS, self.port)
 
-    def server(self, host: str) -> Server:
+    def server(self, host: str) -> RestartableServer:
         tls = (f"--tls-certificate={self.back.certificate}", f"--tls-key={self.back.key}")
-        return Server(None, *tls, host=host, port=self.port)
+        return RestartableServer(None, *tls, host=host, port=self.port)
 
     def client(self) -> Client:
         return Client(f"127.0.0.1:{self.front_port}", tls=Tls(ca=self.authority.path))
@@ -135,42 +136,42 @@ def running(site: Site, balancer: Callable[[Site], list[object]]) -> Iterator[No
             print((site.folder / "balancer.log").read_text())
 
 
-async def reach_all(client: Client, servers: list[Server]) -> None:
+async def reach_all(client: Client, servers: list[RestartableServer]) -> None:
     """Send calls through the load balancer until each server has received one."""
-    with eventually("calls at all servers") as waiting:
-        while waiting(all(server.ended_calls() for server in servers)):
-            with contextlib.suppress(EarmarkError):
-                async for _ in client.stream([bytes(3200)], sample_rate_hz=RATE_HZ):
-                    pass
+    deadline = Deadline("calls at every server")
+    while not all(server.ended_calls() for server in servers):
+        deadline.wait()
+        with contextlib.suppress(EarmarkError):
+            async for _ in client.stream([bytes(3200)], sample_rate_hz=RATE_HZ):
+                pass
 
 
 def test_streams_are_spread_evenly(balancer: Callable[[Site], list[object]], tmp_path: Path) -> None:
     """The streams of one client, over one connection."""
     site, count = Site(tmp_path), 30
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         # Before the load balancer starts.
-        held.enter_context(running(site, balancer))
-        servers = [held.enter_context(site.server(host)) for host in HOSTS]
+        stack.enter_context(running(site, balancer))
+        servers = [stack.enter_context(site.server(host)) for host in HOSTS]
 
         async def play() -> list[int]:
             async with site.client() as client:
                 await reach_all(client, servers)
                 before = [server.ended_calls() for server in servers]
-                streams = [HeldBack([bytes(3200)] * 2) for _ in range(count)]
+                streams = [PausedStream([bytes(3200)] * 2) for _ in range(count)]
 
                 def end() -> None:
-                    with eventually("all of them to be open") as waiting:
-                        while waiting(all(stream.events for stream in streams)):
-                            pass
+                    wait_until(lambda: all(stream.events for stream in streams), "events of all streams")
                     for stream in streams:
                         stream.may_end.set()
 
-                ending = in_the_background(end)
+                ending = run_in_background(end)
                 await run_on(client, streams, sample_rate_hz=RATE_HZ)
                 ending.result()
-            with eventually("the ends") as waiting:
-                while waiting(sum(server.ended_calls() for server in servers) == sum(before) + count):
-                    pass
+            wait_until(
+                lambda: sum(server.ended_calls() for server in servers) == sum(before) + count,
+                "ends of all calls",
+            )
             return [server.ended_calls() - one for server, one in zip(servers, before, strict=True)]
 
         shares = asyncio.run(play())
@@ -181,23 +182,25 @@ def test_added_killed_and_drained_servers_behind_a_balancer_lose_no_detection(
     balancer: Callable[[Site], list[object]], tmp_path: Path
 ) -> None:
     site, chunks = Site(tmp_path), demo()
-    with contextlib.ExitStack() as held:
-        servers = [held.enter_context(site.server(host)) for host in HOSTS]
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(site.server(host)) for host in HOSTS]
         killed, drained, _ = servers
-        added = held.enter_context(site.server(ADDED))
-        held.enter_context(running(site, balancer))
-        streams = [HeldBack(chunks, speed=8.0) for _ in range(9)]
+        added = stack.enter_context(site.server(ADDED))
+        stack.enter_context(running(site, balancer))
+        streams = [PausedStream(chunks, speed=8.0) for _ in range(9)]
         expected = Stream(chunks)
 
         def change() -> None:
-            with eventually("progress") as waiting:
-                while waiting(all(len(stream.of(Progress)) > 3 for stream in streams)):
-                    pass
+            wait_until(
+                lambda: all(len(stream.of(Progress)) > 3 for stream in streams),
+                "progress of all streams",
+            )
             site.name.addresses.append(ADDED)
             killed.kill()
-            with eventually("the killed one's streams to go on") as waiting:
-                while waiting(sum(bool(stream.of(Resumed)) for stream in streams) >= 2):
-                    pass
+            wait_until(
+                lambda: sum(bool(stream.of(Resumed)) for stream in streams) >= 2,
+                "streams of the killed server that resumed",
+            )
             drained.drain()
             assert drained.wait() == 0
             for stream in streams:
@@ -207,7 +210,7 @@ def test_added_killed_and_drained_servers_behind_a_balancer_lose_no_detection(
             async with site.client() as client:
                 await reach_all(client, servers)
                 await run_on(client, [expected], sample_rate_hz=RATE_HZ)
-                changing = in_the_background(change)
+                changing = run_in_background(change)
                 await run_on(client, streams, sample_rate_hz=RATE_HZ)
                 changing.result()
                 await reach_all(client, [added])
@@ -215,4 +218,4 @@ def test_added_killed_and_drained_servers_behind_a_balancer_lose_no_detection(
         asyncio.run(play())
     assert not expected.of(Resumed)
     for stream in streams:
-        assert_unbroken(stream, expected)
+        assert_same_events(stream, expected)

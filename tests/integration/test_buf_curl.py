@@ -14,12 +14,14 @@ import pytest
 from earmark_server.credentials.tokens import add_token
 from google.rpc.error_details_pb2 import ErrorInfo
 from support.certificates import Authority
-from support.server_process import REPOSITORY, TIMEOUT_S, running_server, speech, tones
+from support.deadlines import DEADLINE_S
+from support.paths import REPOSITORY
+from support.sample_audio import running_server, speech, tones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.server_process import Case
+    from support.sample_audio import SampleAudio
 
 SERVICE = "earmark.v1.KeywordSpottingService"
 
@@ -32,12 +34,12 @@ pytestmark = pytest.mark.skipif(find_buf() is None, reason="no `buf`: pip instal
 
 
 @pytest.fixture(scope="module")
-def case(tiny_model_path: Path) -> Case:
+def case(tiny_model_path: Path) -> SampleAudio:
     return tones(tiny_model_path)
 
 
 @pytest.fixture(scope="module")
-def address(case: Case) -> Iterator[str]:
+def address(case: SampleAudio) -> Iterator[str]:
     with running_server(case) as address:
         yield address
 
@@ -58,7 +60,7 @@ def curl(
         input=data,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=DEADLINE_S,
         check=False,
     )
 
@@ -97,7 +99,7 @@ def test_health_of_an_unknown_service_is_not_found(address: str) -> None:
     assert json.loads(done.stderr)["code"] == "not_found"
 
 
-def requests(case: Case, **settings: Any) -> str:
+def requests(case: SampleAudio, **settings: Any) -> str:
     audio_format = {"encoding": "ENCODING_LINEAR16", "sampleRateHertz": case.rate_hz}
     messages: list[dict[str, Any]] = [{"config": {"audioFormat": audio_format, **settings}}]
     pieces = [case.samples[start : start + 20_000] for start in range(0, len(case.samples), 20_000)]
@@ -105,7 +107,7 @@ def requests(case: Case, **settings: Any) -> str:
     return "\n".join(map(json.dumps, messages))
 
 
-def assert_marked(case: Case, done: subprocess.CompletedProcess[str]) -> None:
+def assert_marked(case: SampleAudio, done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
     events = objects(done.stdout)
     assert list(events[0]) == ["started"]
@@ -117,7 +119,7 @@ def assert_marked(case: Case, done: subprocess.CompletedProcess[str]) -> None:
     assert float(events[-1]["ended"]["audioDuration"].rstrip("s")) == pytest.approx(case.seconds)
 
 
-def test_a_stream_receives_its_detections(case: Case, address: str) -> None:
+def test_a_stream_receives_its_detections(case: SampleAudio, address: str) -> None:
     done = curl(address, path=f"/{SERVICE}/StreamingSpot", data=requests(case, requestId="from outside"))
     assert_marked(case, done)
     assert len(case.detections()) == 4
@@ -130,7 +132,7 @@ def test_keywords_in_real_speech_are_detected() -> None:
     assert_marked(case, done)
 
 
-def test_a_rejection_names_its_reason(case: Case, address: str) -> None:
+def test_a_rejection_names_its_reason(case: SampleAudio, address: str) -> None:
     data = requests(case, keywords=[{"keyword": "xyzzy"}]).splitlines()[0]
     done = curl(address, path=f"/{SERVICE}/StreamingSpot", data=data)
     assert done.returncode != 0
@@ -150,7 +152,7 @@ def reason(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     return error["code"], ErrorInfo.FromString(base64.b64decode(value + "==")).reason
 
 
-def test_every_call_needs_tls_and_a_token_where_the_server_does(case: Case, tmp_path: Path) -> None:
+def test_every_call_needs_tls_and_a_token_where_the_server_does(case: SampleAudio, tmp_path: Path) -> None:
     authority, tokens = Authority(tmp_path), tmp_path / "tokens"
     own, token = authority.sign(), add_token("alice", str(tokens))
     options = [f"--tls-certificate={own.certificate}", f"--tls-key={own.key}", f"--token-file={tokens}"]

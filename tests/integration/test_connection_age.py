@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Client, Ended, Reconnecting
-from support.fault_injection import Balancer, Server, eventually
+from support.cutting_proxy import BalancingProxy
+from support.deadlines import wait_until
 from support.observed_streams import (
     RATE_HZ,
-    HeldBack,
+    PausedStream,
     Stream,
-    assert_unbroken,
+    assert_same_events,
     demo,
-    in_the_background,
     run,
+    run_in_background,
     run_on,
-    undisturbed,
+    run_undisturbed,
 )
+from support.restartable_server import RestartableServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,17 +32,17 @@ both = pytest.mark.parametrize("flavour", ["async", "sync"])
 def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: str) -> None:
     chunks = demo()
     with (
-        Server(None, "--max-connection-age-s=1") as one,
-        Server(None, "--max-connection-age-s=1") as other,
-        Balancer(one.port, other.port) as balancer,
+        RestartableServer(None, "--max-connection-age-s=1") as one,
+        RestartableServer(None, "--max-connection-age-s=1") as other,
+        BalancingProxy(one.port, other.port) as balancer,
     ):
-        expected = undisturbed(one.address, chunks)
+        expected = run_undisturbed(one.address, chunks)
         one.wait_for("call ended")
         streams = [Stream(chunks, speed=5.0) for _ in range(3)]
         run(flavour, balancer.address, streams)
         calls = one.ended_calls() + other.ended_calls()
     for stream in streams:
-        assert_unbroken(stream, expected)
+        assert_same_events(stream, expected)
         moves = stream.of(Reconnecting)
         assert len(moves) >= 3
         # Its connection was never cut: the server announced the move in time.
@@ -58,22 +60,18 @@ def test_streams_spread_over_a_server_that_was_added(tiny_model_path: Path) -> N
     """Five clients with one stream each, all on the only server."""
     age = "--max-connection-age-s=1"
     with (
-        Server(tiny_model_path, age) as first,
-        Server(tiny_model_path, age) as added,
-        Balancer(first.port) as balancer,
+        RestartableServer(tiny_model_path, age) as first,
+        RestartableServer(tiny_model_path, age) as added,
+        BalancingProxy(first.port) as balancer,
     ):
-        streams = [HeldBack([bytes(3200)] * 10) for _ in range(5)]
+        streams = [PausedStream([bytes(3200)] * 10) for _ in range(5)]
 
         def add() -> None:
-            with eventually("all of them there") as waiting:
-                while waiting(balancer.connections >= 5):
-                    pass
+            wait_until(lambda: balancer.connections >= 5, "connections of all clients")
             assert not added.ended_calls()
             balancer.ports.append(added.port)
             # Each new connection uses the next server, so at least two of the five move.
-            with eventually("some of them to leave the one that was added again") as waiting:
-                while waiting(added.ended_calls() >= 2):
-                    pass
+            wait_until(lambda: added.ended_calls() >= 2, "ended calls at the added server")
             for stream in streams:
                 stream.may_end.set()
 
@@ -82,7 +80,7 @@ def test_streams_spread_over_a_server_that_was_added(tiny_model_path: Path) -> N
                 await run_on(client, [stream], sample_rate_hz=RATE_HZ)
 
         async def all_of_them() -> None:
-            adding = in_the_background(add)
+            adding = run_in_background(add)
             await asyncio.gather(*map(one, streams))
             adding.result()
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.server_process import REPOSITORY, TIMEOUT_S, Case, running_server
+from support.deadlines import DEADLINE_S
+from support.paths import REPOSITORY
+from support.sample_audio import SampleAudio, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with running_server(Case(None, 16_000, b"")) as address:
+    with running_server(SampleAudio(None, 16_000, b"")) as address:
         yield address
 
 
@@ -35,7 +37,7 @@ def ask(address: str, out: Path, words: str, *, synthesizer: str = "") -> subpro
         env=os.environ | {"PATH": path, "OUT": str(out), "WORDS": words},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=DEADLINE_S,
         check=False,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from earmark_server.settings import Settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import parser
 from support.certificates import Authority
+from support.environment import clean_environment
 from support.ports import free_port
 
 if TYPE_CHECKING:
@@ -68,12 +68,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def deployed(environment: dict[str, str], tiny_model_path: Path) -> Iterator[dict[str, int]]:
     """Run a server with the deployment's environment and probe; yield its ports."""
-    mine = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
     command = [sys.executable, "-m", "earmark_server", f"--model={tiny_model_path}"]
     free = {name: free_port() for name in PORTS}
     ports = {f"EARMARK_{name.upper()}_PORT": str(free[name]) for name in ("health", "metrics")}
     ports |= {"EARMARK_PORT": str(free["grpc"]), "EARMARK_HOST": "127.0.0.1"}
-    with subprocess.Popen(command, env={**mine, **environment, **ports}) as process:
+    with subprocess.Popen(command, env=clean_environment(**{**environment, **ports})) as process:
         try:
             with grpc.insecure_channel(f"127.0.0.1:{free['health']}") as channel:
                 stub = health_pb2_grpc.HealthStub(channel)

@@ -92,11 +92,11 @@ def test_keywords_from_a_microphone_are_detected_and_recorded(
 
 def test_a_microphone_stream_survives_its_server(microphone: Microphone, tiny_model_path: Path) -> None:
     from support import tiny_model
-    from support.fault_injection import Server
+    from support.restartable_server import RestartableServer
 
     words = [(0.5 + i, ("low", "high", "mid")[i % 3]) for i in range(8)]
     with (
-        Server(tiny_model_path) as server,
+        RestartableServer(tiny_model_path) as server,
         subprocess.Popen(
             [sys.executable, "-m", "earmark_cli", "listen", "--json", "--server", server.address],
             stdout=subprocess.PIPE,

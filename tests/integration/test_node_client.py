@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.deadlines import DEADLINE_S
+from support.paths import REPOSITORY
 from support.readme_commands import examples
-from support.server_process import REPOSITORY, TIMEOUT_S, running_server, speech, tones
+from support.sample_audio import running_server, speech, tones
 
 if TYPE_CHECKING:
-    from support.server_process import Case
+    from support.sample_audio import SampleAudio
 
 CLIENT = Path(__file__).parent / "node_client"
 
@@ -39,17 +41,17 @@ def client() -> Path:
     return CLIENT / "index.mjs"
 
 
-def run_client(client: Path, case: Case, samples: Path) -> list[dict[str, Any]]:
+def run_client(client: Path, case: SampleAudio, samples: Path) -> list[dict[str, Any]]:
     """Run the client against a server and return its output as objects."""
     samples.write_bytes(case.samples)
     with running_server(case) as address:
         command = ["node", str(client), address, str(samples), str(case.rate_hz)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def assert_detections(case: Case, output: list[dict[str, Any]]) -> None:
+def assert_detections(case: SampleAudio, output: list[dict[str, Any]]) -> None:
     assert output[0] == {"event": "health", "server": "SERVING", "service": "SERVING", "unknown": "NOT_FOUND"}
     assert output[1]["names"] == [case.model.metadata.name]
     assert output[2]["event"] == "started"
@@ -97,7 +99,7 @@ def test_the_example_works(client: Path, tmp_path: Path) -> None:
             code = code.replace(placeholder, real)
         (tmp_path / "example.mjs").write_text(code)
         command = ["node", str(tmp_path / "example.mjs")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         keyword for keyword, _ in case.detections()

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
-from support.server_process import DEMO
+from support.paths import DEMO
 
 if TYPE_CHECKING:
     from pathlib import Path

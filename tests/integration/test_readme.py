@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from packaging.requirements import Requirement
 from support.certificates import Authority
+from support.paths import DEMO, REPOSITORY
 from support.ports import free_port
 from support.readme_commands import (
     BLOCKS,
@@ -28,7 +29,7 @@ from support.readme_commands import (
     runner,
     shown,
 )
-from support.server_process import DEMO, REPOSITORY, running_server, speech
+from support.sample_audio import running_server, speech
 
 if TYPE_CHECKING:
     from support.virtual_microphone import Microphone

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from support.paths import REPOSITORY
 from support.ports import free_port
 from support.readme_commands import Checkout, shown, unless_slow
-from support.server_process import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import subprocess
 import sys
@@ -13,9 +12,11 @@ from glob import glob
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fault_injection import TIMEOUT_S, Server
+from support.deadlines import DEADLINE_S
+from support.environment import clean_environment
 from support.observed_streams import demo
-from support.server_process import DEMO
+from support.paths import DEMO
+from support.restartable_server import RestartableServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,15 +25,14 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def _spot(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
     with subprocess.Popen(
         [sys.executable, "-m", "earmark_cli", "spot", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**environment, **variables},
+        env=clean_environment(**variables),
     ) as process:
-        overdue = threading.Timer(TIMEOUT_S, process.kill)
+        overdue = threading.Timer(DEADLINE_S, process.kill)
         overdue.start()
         try:
             yield process
@@ -47,7 +47,7 @@ def _without_time(output: bytes) -> str:
 
 def test_a_killed_server_does_not_change_the_output() -> None:
     audio = b"".join(demo())
-    with Server() as server:
+    with RestartableServer() as server:
         with _spot("-", "--server", server.address) as process:
             expected, quiet = process.communicate(audio)
             assert (process.returncode, quiet) == (0, b"")
@@ -66,7 +66,7 @@ def test_a_killed_server_does_not_change_the_output() -> None:
             server.start()
             output += process.stdout.read()
             resumed = process.stderr.read().decode()
-            assert process.wait(TIMEOUT_S) == 0
+            assert process.wait(DEADLINE_S) == 0
     assert _without_time(output) == _without_time(expected)
     assert len(output.splitlines()) == 14
     assert re.fullmatch(
@@ -93,7 +93,7 @@ def test_a_system_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
     }
     audio = b"".join(demo())
     thirds = [audio[len(audio) * i // 3 : len(audio) * (i + 1) // 3] for i in range(3)]
-    server = Server()
+    server = RestartableServer()
     server.environment = faked
     with server, _spot("-", "--server", server.address, **faked) as process:
         assert process.stdin is not None
@@ -106,7 +106,7 @@ def test_a_system_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
             clock.write_text(f"{days:+}d")
         process.stdin.close()
         lines += process.stdout.readlines()
-        assert process.wait(TIMEOUT_S) == 0
+        assert process.wait(DEADLINE_S) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
         logged = [datetime.fromisoformat(server.wait_for("detection")["time"]) for _ in range(13)]
@@ -119,7 +119,7 @@ def test_a_system_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
 
 def test_without_resuming_a_killed_server_is_a_failure() -> None:
     with (
-        Server() as server,
+        RestartableServer() as server,
         _spot(str(DEMO), "--pace", "--server", server.address, "--resume-within", "0") as process,
     ):
         assert process.stdout is not None

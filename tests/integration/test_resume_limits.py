@@ -20,17 +20,19 @@ from earmark_client import (
     SyncClient,
 )
 from support import tiny_model
-from support.fault_injection import Proxy, Server, eventually
+from support.cutting_proxy import CuttingProxy
+from support.deadlines import wait_until
 from support.observed_streams import (
     RATE_HZ,
     Stream,
-    assert_unbroken,
+    assert_same_events,
     demo,
-    in_the_background,
     run,
-    undisturbed,
+    run_in_background,
+    run_undisturbed,
 )
 from support.ports import free_port
+from support.restartable_server import RestartableServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,52 +48,42 @@ def test_an_outage_does_not_block_a_live_source(flavour: str, tiny_model_path: P
     """The server returns only after the source has produced 40 s more."""
     recording = tiny_model.recording([(0.5 + i, ("low", "mid", "high")[i % 3]) for i in range(60)], 60.0)
     chunks = [recording[i : i + 1600] for i in range(0, len(recording), 1600)]
-    with Server(tiny_model_path) as server:
-        expected = undisturbed(server.address, chunks)
+    with RestartableServer(tiny_model_path) as server:
+        expected = run_undisturbed(server.address, chunks)
         stream = Stream(chunks, speed=20.0)
 
         def outage() -> None:
-            with eventually("progress") as waiting:
-                while waiting(len(stream.of(Progress)) > 2):
-                    pass
+            wait_until(lambda: len(stream.of(Progress)) > 2, "progress")
             server.kill()
             taken = stream.sent_chunks
-            with eventually("audio to be taken") as waiting:
-                while waiting(stream.sent_chunks >= min(taken + 400, len(chunks))):
-                    pass
+            wait_until(lambda: stream.sent_chunks >= min(taken + 400, len(chunks)), "more audio that is sent")
             server.start()
 
-        saboteur = in_the_background(outage)
+        saboteur = run_in_background(outage)
         run(flavour, server.address, [stream])
         saboteur.result()
-    assert_unbroken(stream, expected)
+    assert_same_events(stream, expected)
 
 
 @both
 def test_the_replay_buffer_is_bounded(flavour: str, tiny_model_path: Path) -> None:
     """A source at full speed blocks when the replay buffer is full, and continues afterwards."""
-    with Server(tiny_model_path) as server:
+    with RestartableServer(tiny_model_path) as server:
         stream = Stream([bytes(2 * RATE_HZ)] * 300)
 
         def outage() -> None:
-            with eventually("progress") as waiting:
-                while waiting(bool(stream.of(Progress))):
-                    pass
+            wait_until(lambda: bool(stream.of(Progress)), "progress")
             server.kill()
-            with eventually("the connection to be missed") as waiting:
-                while waiting(bool(stream.of(Reconnecting))):
-                    pass
+            wait_until(lambda: bool(stream.of(Reconnecting)), "the client's notice of the outage")
             newest = stream.of(Progress)[-1]
             assert isinstance(newest, Progress)
             # 20 s of outage, a progress interval, 30 s more, and the chunk that fills the buffer.
             bound = round(newest.replay_s) + 20 + 1 + 30 + 1
-            with eventually("a full bound") as waiting:
-                while waiting(stream.sent_chunks >= bound):
-                    pass
+            wait_until(lambda: stream.sent_chunks >= bound, "a full replay buffer")
             assert stream.sent_chunks == bound < 300
             server.start()
 
-        saboteur = in_the_background(outage)
+        saboteur = run_in_background(outage)
         run(flavour, server.address, [stream], resume_within_s=20.0)
         saboteur.result()
     assert stream.events[-1] == Ended(audio_s=300.0, detections=0)
@@ -99,7 +91,7 @@ def test_the_replay_buffer_is_bounded(flavour: str, tiny_model_path: Path) -> No
 
 @both
 def test_the_client_gives_up_in_time_with_one_error(flavour: str, tiny_model_path: Path) -> None:
-    with Server(tiny_model_path) as server:
+    with RestartableServer(tiny_model_path) as server:
         stream = Stream([bytes(3200)] * 1000, speed=2.0)
         stream.on_event = lambda event: server.kill() if isinstance(event, Started) else None
         with pytest.raises(ConnectionLostError, match="could not be resumed within 1 s") as lost:
@@ -127,7 +119,7 @@ def test_a_stream_does_not_resume_on_another_model(
     document = tiny_model.metadata()
     document["version"] = "1.0.1"
     other = tiny_model.build(tmp_path / "other.onnx", document=document)
-    with Server(tiny_model_path) as server:
+    with RestartableServer(tiny_model_path) as server:
         stream = Stream([bytes(3200)] * 1000, speed=4.0)
 
         def replace(event: Event) -> None:
@@ -150,8 +142,8 @@ def test_a_stream_does_not_resume_on_another_model(
 def test_a_full_server_is_tried_again(flavour: str, tiny_model_path: Path) -> None:
     """RESOURCE_EXHAUSTED while reconnecting: the only stream slot is occupied for a while."""
     with (
-        Server(tiny_model_path, "--max-streams=1") as server,
-        Proxy(server.port) as proxy,
+        RestartableServer(tiny_model_path, "--max-streams=1") as server,
+        CuttingProxy(server.port) as proxy,
         SyncClient(server.address) as other,
     ):
         let_go = threading.Event()
@@ -162,9 +154,7 @@ def test_a_full_server_is_tried_again(flavour: str, tiny_model_path: Path) -> No
             yield bytes(3200)
 
         def occupy_the_slot() -> None:
-            with eventually("progress") as waiting:
-                while waiting(bool(stream.of(Progress))):
-                    pass
+            wait_until(lambda: bool(stream.of(Progress)), "progress")
             proxy.target_port = free_port()
             proxy.cut()
             server.wait_for("call ended")
@@ -177,7 +167,7 @@ def test_a_full_server_is_tried_again(flavour: str, tiny_model_path: Path) -> No
                 let_go.set()
 
         stream.on_event = see
-        taker = in_the_background(occupy_the_slot)
+        taker = run_in_background(occupy_the_slot)
         run(flavour, proxy.address, [stream])
         taker.result()
     assert let_go.is_set()
@@ -188,8 +178,8 @@ def test_streams_that_are_closed_or_rejected_keep_their_connection(tiny_model_pa
     """A new connection is opened only after the old one failed."""
     silence = [bytes(3200)] * 5
     with (
-        Server(tiny_model_path) as server,
-        Proxy(server.port) as proxy,
+        RestartableServer(tiny_model_path) as server,
+        CuttingProxy(server.port) as proxy,
         SyncClient(proxy.address) as client,
     ):
         for _ in range(3):
@@ -203,8 +193,8 @@ def test_streams_that_are_closed_or_rejected_keep_their_connection(tiny_model_pa
 @both
 def test_a_stream_without_automatic_resume_can_be_resumed_by_the_caller(flavour: str) -> None:
     chunks = demo()
-    with Server() as server, Proxy(server.port) as proxy:
-        expected = undisturbed(server.address, chunks)
+    with RestartableServer() as server, CuttingProxy(server.port) as proxy:
+        expected = run_undisturbed(server.address, chunks)
         stream = Stream(chunks, speed=10.0)
         stream.on_event = lambda event: proxy.cut() if len(stream.of(Progress)) == 5 else None
         with pytest.raises(ConnectionLostError):

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Detection, Resumed, Started
-from support.fault_injection import Server
 from support.hang_injection import Hanging
-from support.observed_streams import Stream, assert_unbroken, demo, run, undisturbed
+from support.observed_streams import Stream, assert_same_events, demo, run, run_undisturbed
+from support.restartable_server import RestartableServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +25,8 @@ def test_a_stream_on_a_hanging_worker_resumes_on_another(
         monkeypatch.setenv(name, value)
     chunks = demo()
     arguments = ("--workers=2", "--stall-timeout-s=0.5", "--stall-exit-s=0.5")
-    with Server(None, *arguments) as server:
-        expected = undisturbed(server.address, chunks)
+    with RestartableServer(None, *arguments) as server:
+        expected = run_undisturbed(server.address, chunks)
         stream = Stream(chunks, speed=8.0)
         hung: list[int] = []
 
@@ -45,5 +45,5 @@ def test_a_stream_on_a_hanging_worker_resumes_on_another(
         ended = server.wait_for("worker ended")
         assert (ended["worker"], ended["exit_code"]) == (hung[0], 70)
         assert server.wait_for("worker serving")["worker"] != hung[0]
-    assert_unbroken(stream, expected)
+    assert_same_events(stream, expected)
     assert stream.of(Resumed)

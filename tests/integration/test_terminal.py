@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 from earmark_server.embedded import serve_in_thread
-from support.fault_injection import Server
-from support.server_process import DEMO
+from support.environment import ADMIT_ALWAYS
+from support.paths import DEMO
+from support.restartable_server import RestartableServer
 from support.virtual_terminal import Terminal
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ DETECTION = re.compile(r"^ +\d+\.\d\d s \N{EN DASH} \d+\.\d\d s  (\w+) +[01]\.\d
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with serve_in_thread() as address:
+    with serve_in_thread(**ADMIT_ALWAYS) as address:
         yield address
 
 
@@ -118,7 +119,10 @@ def test_the_display_adapts_to_the_size_of_the_terminal(address: str) -> None:
 
 
 def test_an_outage_is_displayed_until_it_is_over() -> None:
-    with Server() as server, Terminal("spot", "-", "--server", server.address, columns=200) as terminal:
+    with (
+        RestartableServer() as server,
+        Terminal("spot", "-", "--server", server.address, columns=200) as terminal,
+    ):
         audio = _speech(10.0)
         half = 3 * len(audio) // 10 // 2 * 2
         terminal.stdin.write(audio[:half])

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from earmark_client import Detection, Resumed, Started
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
-from support.fault_injection import Proxy, Server
-from support.observed_streams import Stream, assert_unbroken, demo, run, undisturbed
+from support.cutting_proxy import CuttingProxy
+from support.observed_streams import Stream, assert_same_events, demo, run, run_undisturbed
+from support.restartable_server import RestartableServer
 from support.trace_collector import Collector, attributes
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def test_the_span_of_a_resumed_stream_is_linked_to_the_one_that_broke(
     with Collector() as collector:
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
-        with Server(None, "--traces") as server, Proxy(server.port) as proxy:
-            expected = undisturbed(server.address, chunks)
+        with RestartableServer(None, "--traces") as server, CuttingProxy(server.port) as proxy:
+            expected = run_undisturbed(server.address, chunks)
             alone = collector.next()
             assert (alone.parent_span_id, len(alone.links)) == (b"", 0)
             stream = Stream(chunks, speed=8.0)
@@ -42,7 +43,7 @@ def test_the_span_of_a_resumed_stream_is_linked_to_the_one_that_broke(
             else:
                 run(flavour, proxy.address, [stream])
             spans = [collector.next() for _ in range(3)]
-    assert_unbroken(stream, expected)
+    assert_same_events(stream, expected)
     assert len(stream.of(Resumed)) == 2
     (started,) = stream.of(Started)
     assert isinstance(started, Started)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import soundfile
 from playwright.sync_api import sync_playwright
+from support.paths import DEMO
 from support.ports import free_port
-from support.server_process import DEMO
 from support.web_page import DEVICE, GRANTED, launched, opened, serving, wait_for_status, web, words
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
-from support.server_process import DEMO, TIMEOUT_S
+from support.deadlines import DEADLINE_S
+from support.paths import DEMO
 from support.web_page import web
 from websockets.sync.client import connect
 
@@ -39,7 +40,7 @@ class Page:
     def ask(self, method: str, **params: Any) -> Any:
         self._id += 1
         self._socket.send(json.dumps({"id": self._id, "method": method, "params": params}))
-        while (told := json.loads(self._socket.recv(TIMEOUT_S))).get("id") != self._id:
+        while (told := json.loads(self._socket.recv(DEADLINE_S))).get("id") != self._id:
             if told.get("params", {}).get("level") in {"error", "warn"}:
                 self.complaints.append(told["params"]["text"])
         assert told["type"] == "success", told
@@ -56,7 +57,7 @@ class Page:
         return told["result"] if "sharedId" in told["result"] else told["result"].get("value")
 
     def until(self, expression: str) -> None:
-        deadline_s = time.monotonic() + TIMEOUT_S
+        deadline_s = time.monotonic() + DEADLINE_S
         while not self.value(expression):
             assert time.monotonic() < deadline_s, (expression, self.value("$('status').innerText"))
 
@@ -76,11 +77,11 @@ def page(microphone: Microphone, tmp_path: Path) -> Iterator[Page]:
         web() as (address, _),
     ):
         try:
-            deadline_s = time.monotonic() + TIMEOUT_S
+            deadline_s = time.monotonic() + DEADLINE_S
             while not (found := re.search(r"BiDi listening on (ws://\S+)", log.read_text())):
                 assert time.monotonic() < deadline_s, log.read_text()
                 time.sleep(0.05)
-            with connect(f"{found[1]}/session", max_size=None, open_timeout=TIMEOUT_S) as socket:
+            with connect(f"{found[1]}/session", max_size=None, open_timeout=DEADLINE_S) as socket:
                 page = Page(socket)
                 page.ask("browsingContext.navigate", context=page.context, url=address, wait="complete")
                 yield page

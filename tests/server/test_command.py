@@ -17,8 +17,9 @@ import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support.server_command import Process
-from support.server_rig import DEADLINE_S, chunks, config, detections, pcm
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
+from support.server_rig import chunks, config, detections, pcm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,13 +29,13 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.fixture
-def server(tiny_model_path: Path) -> Iterator[Process]:
-    with Process("--port=0", f"--model={tiny_model_path}", "--log-format=json") as process:
+def server(tiny_model_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess("--port=0", f"--model={tiny_model_path}", "--log-format=json") as process:
         yield process
 
 
 def exit_of(*arguments: str, **environment: str) -> tuple[int, str]:
-    with Process(*arguments, **environment) as process:
+    with ServerProcess(*arguments, **environment) as process:
         return process.end()
 
 
@@ -68,7 +69,7 @@ def test_an_invalid_model_and_a_port_in_use_exit_with_1_and_a_message(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_the_command_serves_and_a_signal_drains_it(server: Process, number: signal.Signals) -> None:
+def test_the_command_serves_and_a_signal_drains_it(server: ServerProcess, number: signal.Signals) -> None:
     port = server.wait_for("listening")["port"]
     assert server.wait_for("serving")["models"] == "tiny"
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -86,7 +87,7 @@ def test_the_command_serves_and_a_signal_drains_it(server: Process, number: sign
 
 def test_an_open_stream_is_notified_before_the_server_stops(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--drain-grace-s=0.5")
-    with Process(*arguments) as server:
+    with ServerProcess(*arguments) as server:
         port = server.wait_for("listening")["port"]
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = stubs.KeywordSpottingServiceStub(channel).StreamingSpot(
@@ -114,7 +115,7 @@ def _never_ending() -> Iterator[rpcs.StreamingSpotRequest]:
 
 def test_a_second_signal_stops_the_server_at_once(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--drain-grace-s=3600")
-    with Process(*arguments) as server:
+    with ServerProcess(*arguments) as server:
         port = server.wait_for("listening")["port"]
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = stubs.KeywordSpottingServiceStub(channel).StreamingSpot(
@@ -128,16 +129,16 @@ def test_a_second_signal_stops_the_server_at_once(tiny_model_path: Path) -> None
 
 
 def test_text_log_lines_state_the_port(tiny_model_path: Path) -> None:
-    with Process("--port=0", EARMARK_MODEL=str(tiny_model_path)) as server:
+    with ServerProcess("--port=0", EARMARK_MODEL=str(tiny_model_path)) as server:
         line = next(server.text_lines())
         assert re.search(r" level=info event=listening host=127\.0\.0\.1 port=\d+$", line)
 
 
 def test_the_server_starts_fast() -> None:
     # The guarantee is 1.5 s on an idle machine. A busy one needs longer.
-    with Process("--port=0", "--log-format=json") as server:
+    with ServerProcess("--port=0", "--log-format=json") as server:
         server.wait_for("serving")
-        assert time.monotonic() - server.begun_s < 15
+        assert time.monotonic() - server.started_s < 15
 
 
 def test_torch_is_not_imported() -> None:
@@ -151,7 +152,7 @@ def test_a_signal_ends_a_server_whose_model_does_not_load(tmp_path: Path, tiny_m
     (tmp_path / "soxr.py").write_text("import time\ntime.sleep(3600)\n")
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json")
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
-    with Process(*arguments, PYTHONPATH=path) as server:
+    with ServerProcess(*arguments, PYTHONPATH=path) as server:
         server.wait_for("listening")
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("stopped before serving")

@@ -10,7 +10,8 @@ from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server import SettingsError, serve_in_thread
 from earmark_server.server import StartError
-from support.server_rig import DEADLINE_S, LINEAR16, WORDS, chunks, config, detections, open_channel, pcm
+from support.deadlines import DEADLINE_S
+from support.server_rig import LINEAR16, WORDS, chunks, config, detections, open_channel, pcm
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,8 +19,8 @@ from earmark_spotter import ModelError
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.deadlines import DEADLINE_S
 from support.server_rig import (
-    DEADLINE_S,
     LINEAR16,
     audio,
     chunks,

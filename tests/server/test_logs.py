@@ -15,8 +15,9 @@ import pytest
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server import logs
 from earmark_server.logs import LogSampler
+from support.deadlines import DEADLINE_S
 from support.ports import free_port
-from support.server_rig import DEADLINE_S, chunks, config, detections, pcm
+from support.server_rig import chunks, config, detections, pcm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,9 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support.server_command import Process
-from support.server_rig import DEADLINE_S, detections, duration, seconds
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
+from support.server_rig import detections, duration, seconds
 from support.worker_processes import PCM, Live, Workers
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def test_workers_stop_when_their_supervisor_is_gone(workers: Workers, tiny_model
     with pytest.raises(grpc.RpcError):
         stream.end()
     arguments = (f"--port={workers.port}", f"--model={tiny_model_path}", "--log-format=json")
-    with Process(*arguments) as next_one:
+    with ServerProcess(*arguments) as next_one:
         assert next_one.wait_for("listening")["port"] == workers.port
 
 
@@ -189,7 +190,7 @@ def test_a_worker_that_cannot_restart_is_retried_with_growing_delays(
 def test_an_invalid_model_is_reported_once_for_all_workers(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a model")
-    with Process("--workers=3", "--port=0", f"--model={bad}") as process:
+    with ServerProcess("--workers=3", "--port=0", f"--model={bad}") as process:
         code, output = process.end()
     assert code == 1
     assert output.count("cannot start") == output.count("not an ONNX model") == 1
@@ -206,7 +207,7 @@ def test_a_worker_that_dies_before_it_is_serving_ends_the_supervisor(
     )
     arguments = ("--workers=2", "--port=0", f"--model={tiny_model_path}", "--log-format=json")
     paths = filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))
-    with Process(*arguments, PYTHONPATH=os.pathsep.join(paths)) as process:
+    with ServerProcess(*arguments, PYTHONPATH=os.pathsep.join(paths)) as process:
         problem = process.wait_for("cannot start")["problem"]
         assert problem == "A worker ended before it was serving (SIGKILL)."
         assert process.end()[0] == 1
@@ -214,7 +215,7 @@ def test_a_worker_that_dies_before_it_is_serving_ends_the_supervisor(
 
 def test_a_port_in_use_is_not_shared(workers: Workers, tiny_model_path: Path) -> None:
     def assert_rejected(port: int, count: int) -> None:
-        with Process(f"--workers={count}", f"--port={port}", f"--model={tiny_model_path}") as process:
+        with ServerProcess(f"--workers={count}", f"--port={port}", f"--model={tiny_model_path}") as process:
             code, output = process.end()
         assert code == 1
         assert f"Cannot listen on 127.0.0.1:{port}: the port is in use" in output
@@ -233,7 +234,7 @@ def test_a_port_in_use_is_not_shared(workers: Workers, tiny_model_path: Path) ->
 def test_a_host_that_cannot_be_bound_is_reported() -> None:
     # An address that no machine has (RFC 5737), and a name that does not exist (RFC 6761).
     for host, reason in (("192.0.2.1", "Cannot assign requested address"), ("no.invalid", "Name or service")):
-        with Process("--workers=2", f"--host={host}", "--insecure", "--port=0") as process:
+        with ServerProcess("--workers=2", f"--host={host}", "--insecure", "--port=0") as process:
             code, output = process.end()
         assert code == 1
         assert f"Cannot listen on {host}:0: {reason}" in output
@@ -242,7 +243,7 @@ def test_a_host_that_cannot_be_bound_is_reported() -> None:
 def test_workers_share_the_port_of_a_name_and_of_all_addresses(tiny_model_path: Path) -> None:
     for host in ("localhost", "0.0.0.0"):
         arguments = ("--workers=2", f"--host={host}", "--insecure", "--port=0", f"--model={tiny_model_path}")
-        with Process(*arguments, "--log-format=json") as process:
+        with ServerProcess(*arguments, "--log-format=json") as process:
             port = process.wait_for("serving")["port"]
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 health = health_pb2_grpc.HealthStub(channel)

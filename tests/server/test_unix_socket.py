@@ -11,7 +11,7 @@ from earmark_client import Detection, Health, SyncClient
 from earmark_server.setting_declaration import SettingsError
 from earmark_server.settings import Settings
 from support import tiny_model
-from support.server_command import Process
+from support.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_client_is_served_over_a_unix_socket(address: str, tiny_model_path: Path) -> None:
-    with Process(f"--host={address}", f"--model={tiny_model_path}", "--log-format=json") as server:
+    with ServerProcess(f"--host={address}", f"--model={tiny_model_path}", "--log-format=json") as server:
         server.wait_for("serving")
         with SyncClient(address) as client:
             assert client.health() is Health.SERVING
@@ -39,15 +39,15 @@ def test_a_socket_that_another_server_listens_on_is_not_taken_from_it(
     address: str, tiny_model_path: Path
 ) -> None:
     arguments = (f"--host={address}", f"--model={tiny_model_path}", "--log-format=json")
-    with Process(*arguments) as server:
+    with ServerProcess(*arguments) as server:
         server.wait_for("serving")
-        with Process(*arguments) as second:
+        with ServerProcess(*arguments) as second:
             assert "another server listens there" in str(second.wait_for("cannot start"))
         with SyncClient(address) as client:
             assert client.health() is Health.SERVING
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
-    with Process(*arguments) as third:
+    with ServerProcess(*arguments) as third:
         third.wait_for("serving")
 
 

@@ -16,6 +16,7 @@ from unittest import mock
 from earmark_cli.__main__ import main
 
 from support import tiny_model
+from support.environment import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +44,7 @@ def samples() -> np.ndarray:
 
 def environment(**variables: str) -> dict[str, str]:
     """Return this process' environment without variables that change the command, and with `variables`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EARMARK_", "GRPC_"))}
-    return {**kept, "COLUMNS": "100", **variables}
+    return clean_environment(COLUMNS="100", **variables)
 
 
 def earmark(*args: str | Path, stdin: bytes = b"", **variables: str) -> Done:

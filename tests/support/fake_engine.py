@@ -13,7 +13,7 @@ from earmark_server.inference.engine import Engine
 from earmark_server.inference.events import Finished
 from earmark_server.inference.pending_audio import End
 
-from support.server_rig import DEADLINE_S
+from support.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from earmark_server.inference.events import Event

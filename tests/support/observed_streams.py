@@ -21,7 +21,7 @@ from earmark_client import (
     SyncClient,
 )
 
-from support.server_process import DEMO
+from support.paths import DEMO
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -48,12 +48,12 @@ class Stream:
         self._speed = speed
         self._started = threading.Event()
 
-    def see(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         self.events.append(event)
         self._started.set()
         self.on_event(event)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Release the audio, which waits for the start of the stream."""
         self._started.set()
 
@@ -82,15 +82,15 @@ class Stream:
         return [event for event in self.events if isinstance(event, kinds)]
 
 
-class HeldBack(Stream):
+class PausedStream(Stream):
     """A stream whose last chunk is held back until it may end."""
 
     def __init__(self, chunks: list[Chunk], speed: float | None = None) -> None:
         super().__init__(chunks, speed)
         self.may_end = threading.Event()
 
-    def let_go(self) -> None:
-        super().let_go()
+    def release(self) -> None:
+        super().release()
         self.may_end.set()
 
     def audio(self) -> Iterator[Chunk]:
@@ -123,14 +123,14 @@ def run(
 
         def one(stream: Stream) -> None:
             for event in client.stream(stream.audio(), **settings):
-                stream.see(event)
+                stream.record(event)
 
         try:
             for done in [pool.submit(one, stream) for stream in streams]:
                 done.result(240)
         finally:
             for stream in streams:
-                stream.let_go()
+                stream.release()
 
 
 async def run_on(client: Client, streams: list[Stream], **settings: Any) -> None:
@@ -138,23 +138,23 @@ async def run_on(client: Client, streams: list[Stream], **settings: Any) -> None
 
     async def one(stream: Stream) -> None:
         async for event in client.stream(stream.async_audio(), **settings):
-            stream.see(event)
+            stream.record(event)
 
     try:
         await asyncio.wait_for(asyncio.gather(*map(one, streams)), 240)
     finally:
         for stream in streams:
-            stream.let_go()
+            stream.release()
 
 
-def undisturbed(address: str, chunks: list[Chunk], **settings: Any) -> Stream:
+def run_undisturbed(address: str, chunks: list[Chunk], **settings: Any) -> Stream:
     stream = Stream(chunks)
     run("sync", address, [stream], **settings)
     assert not stream.of(Reconnecting, Resumed)
     return stream
 
 
-def assert_unbroken(stream: Stream, expected: Stream) -> None:
+def assert_same_events(stream: Stream, expected: Stream) -> None:
     def found(of: Stream) -> list[tuple[str, float, float]]:
         return [(one.id, one.start_s, one.end_s) for one in of.of(Detection)]
 
@@ -172,7 +172,7 @@ def assert_unbroken(stream: Stream, expected: Stream) -> None:
     assert stream.events[-1] == expected.events[-1]
 
 
-def in_the_background(work: Callable[[], None]) -> Any:
+def run_in_background(work: Callable[[], None]) -> Any:
     pool = ThreadPoolExecutor(1)
     try:
         return pool.submit(work)

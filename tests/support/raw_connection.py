@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.loadgen import http2_frames
 from benchmarks.loadgen.load_client import METHOD
-from support.server_rig import DEADLINE_S
+from support.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

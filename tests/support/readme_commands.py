@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from support.server_process import DEMO, REPOSITORY, TIMEOUT_S
+from support.deadlines import DEADLINE_S
+from support.environment import clean_environment
+from support.paths import DEMO, REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,11 +167,11 @@ class Checkout:
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return an environment as after `. .venv/bin/activate`, with these variables."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("EARMARK_", "GRPC_", "MAKE"))}
         path = f"{self.folder / '.venv/bin'}:{os.environ['PATH']}"
-        return {**kept, "PATH": path, "COLUMNS": "100", **variables}
+        environment = clean_environment(PATH=path, COLUMNS="100", **variables)
+        return {name: value for name, value in environment.items() if not name.startswith("MAKE")}
 
-    def run(self, command: str, *, timeout_s: float = TIMEOUT_S, **variables: str) -> str:
+    def run(self, command: str, *, timeout_s: float = DEADLINE_S, **variables: str) -> str:
         """Run a command and return its output. It must exit with 0."""
         done = subprocess.run(
             ["bash", "-c", command],
@@ -196,7 +198,7 @@ class Checkout:
             text=True,
             start_new_session=True,
         ) as process:
-            deadline = threading.Timer(2 * TIMEOUT_S, os.killpg, (process.pid, signal.SIGKILL))
+            deadline = threading.Timer(2 * DEADLINE_S, os.killpg, (process.pid, signal.SIGKILL))
             deadline.start()
             try:
                 yield Running(process)

@@ -1,81 +1,98 @@
-"""A server as a separate process, and recordings that other programs send to it."""
+"""The command `earmark-server` as a process, and its log."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
+import queue
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import soundfile
-from earmark_spotter import AudioFormat, Encoding, Spotter, SpotterModel
-
-from support import tiny_model
+from support.deadlines import DEADLINE_S
+from support.environment import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-DEMO = REPOSITORY / "client/earmark_cli/samples/demo.flac"
-TIMEOUT_S = 60
 
+class ServerProcess:
+    """A running `earmark-server`. Methods that wait fail after DEADLINE_S."""
 
-@dataclass
-class Case:
-    """A model, a recording as 16-bit mono samples, and the detections of the library in it."""
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.started_s = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "earmark_server", *arguments],
+            env={**clean_environment(GRPC_VERBOSITY="NONE"), **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    model_path: Path | None
-    rate_hz: int
-    samples: bytes
+    def __enter__(self) -> ServerProcess:
+        return self
 
-    @property
-    def model(self) -> SpotterModel:
-        return SpotterModel.load(self.model_path)
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
-    @property
-    def seconds(self) -> float:
-        return len(self.samples) / 2 / self.rate_hz
+    def kill(self) -> None:
+        """Kill the server with SIGKILL, and wait until it has ended."""
+        self.process.kill()
+        self.process.wait()
+        # Standard error is closed when the last worker exits.
+        self._reader.join(DEADLINE_S)
+        assert not self._reader.is_alive()
 
-    def detections(self) -> list[tuple[str, str]]:
-        spotter = Spotter(self.model, audio_format=AudioFormat(Encoding.LINEAR16, self.rate_hz))
-        found = spotter.feed(self.samples) + spotter.flush()
-        return [(one.keyword, one.id) for one in found]
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as log:
+            for line in log:
+                self._lines.put(line)
+        self._lines.put(None)
 
+    def text_lines(self) -> Iterator[str]:
+        """Yield the lines until the process and its workers have exited."""
+        while (line := self._lines.get(timeout=DEADLINE_S)) is not None:
+            yield line
+        self._lines.put(None)
 
-def tones(model_path: Path) -> Case:
-    """Return a recording of the tiny model's words, which it certainly detects."""
-    samples = tiny_model.recording([(0.5, "low"), (1.2, "mid"), (2, "high"), (2.9, "low")], 4, rate_hz=48_000)
-    return Case(model_path, 48_000, (samples * 32767).astype("<i2").tobytes())
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the same lines as objects; requires --log-format=json and complete lines."""
+        return map(json.loads, self.text_lines())
 
+    def pending_lines(self) -> list[dict[str, Any]]:
+        """Return the lines that have been logged and not been read, which remains so."""
+        lines = []
+        with suppress(queue.Empty):
+            while True:
+                lines.append(self._lines.get_nowait())
+        for line in lines:
+            self._lines.put(line)
+        return [json.loads(line) for line in lines if line is not None]
 
-def speech() -> Case:
-    """Return the bundled recording with the bundled model."""
-    samples, rate_hz = soundfile.read(DEMO, dtype="int16")
-    return Case(None, rate_hz, np.ascontiguousarray(samples).tobytes())
+    def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Skip lines until that of an event with these fields, and return it."""
+        seen = []
+        for line in self.lines():
+            seen.append(line)
+            if line["event"] == event and fields.items() <= line.items():
+                return line
+        raise AssertionError(f"it ended without {event} {fields}: {seen}")
 
+    def wait_until_serving(self) -> int:
+        """Wait until the server is serving, and return its port; requires --log-format=json."""
+        port = None
+        for line in self.lines():
+            port = line.get("port", port)
+            if line["event"] == "serving":
+                assert port is not None
+                return port
+        raise AssertionError("the server exited before it was serving")
 
-@contextlib.contextmanager
-def running_server(case: Case, *options: str) -> Iterator[str]:
-    """Run `earmark-server`; yield HOST:PORT when it is serving."""
-    arguments = [sys.executable, "-m", "earmark_server", "--port=0", "--log-format=json", *options]
-    if case.model_path is not None:
-        arguments.append(f"--model={case.model_path}")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("EARMARK_")}
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stderr is not None
-            port = None
-            for line in process.stderr:
-                told = json.loads(line)
-                port = told.get("port", port)
-                if told["event"] == "serving":
-                    break
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.communicate(timeout=TIMEOUT_S)
+    def end(self) -> tuple[int, str]:
+        """Wait for the exit; return the exit code and the remaining lines."""
+        return self.process.wait(DEADLINE_S), "".join(self.text_lines())

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from support.environment import clean_environment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,8 +42,7 @@ class Microphone:
             "XDG_RUNTIME_DIR": str(folder),
             "PULSE_SERVER": f"unix:{self._socket}",
         }
-        others = {name: value for name, value in os.environ.items() if not name.startswith("EARMARK_")}
-        self.environment = {**others, **self.own}
+        self.environment = clean_environment(**self.own)
         self._played = np.zeros(0, "<i2")
         self._lock = threading.Lock()
         self._over = threading.Event()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Self
 
 import pyte
 
+from support.environment import clean_environment
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,8 +48,8 @@ class Terminal:
         self.resize(columns, lines)
 
     def __enter__(self) -> Self:
-        dropped = ("EARMARK_", "GRPC_", "NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+        dropped = ("NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR")
+        kept = {name: value for name, value in clean_environment().items() if not name.startswith(dropped)}
         utf8 = {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
         program = [sys.executable, "-m", "earmark_cli"] if self._shell is None else [self._shell]
         self._process = subprocess.Popen(

@@ -12,8 +12,9 @@ import grpc
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 
-from support.server_command import Process
-from support.server_rig import DEADLINE_S, chunks, config, detections, duration, kinds, pcm
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
+from support.server_rig import chunks, config, detections, duration, kinds, pcm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class Live:
         return detections(self.events)
 
 
-class Workers(Process):
+class Workers(ServerProcess):
     """`earmark-server --workers 2` on a free port."""
 
     def __init__(self, model: Path, *arguments: str, count: int = 2) -> None:

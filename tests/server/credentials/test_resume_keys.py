@@ -8,7 +8,7 @@ import pytest
 from earmark_server.credentials.resume_keys import read_resume_keys
 from earmark_server.settings import Settings, SettingsError
 from grpc import StatusCode
-from support.server_command import Process
+from support.server_process import ServerProcess
 from support.server_rig import chunks, collect, config, detections, failure, pcm, run, serving
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_another_server_resumes_a_stream_if_and_only_if_it_has_the_key(
 def test_the_log_states_the_origin_of_the_signing_key(tiny_model_path: Path, tmp_path: Path) -> None:
     for options, expected in (([], "model"), ([f"--resume-key-file={key_file(tmp_path, ONE)}"], "file")):
         arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", *options)
-        with Process(*arguments) as process:
+        with ServerProcess(*arguments) as process:
             assert process.wait_for("serving")["resume_key"] == expected
 
 

@@ -14,8 +14,9 @@ from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server.server import Server, StartError
 from earmark_server.settings import Settings, SettingsError
 from support.certificates import Authority, Pair
-from support.server_command import Process
-from support.server_rig import DEADLINE_S, chunks, collect, config, detections, kinds, pcm, run
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
+from support.server_rig import chunks, collect, config, detections, kinds, pcm, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -185,7 +186,7 @@ def test_a_replaced_client_authority_is_used_for_new_connections(
     run(scenario)
 
 
-def wait_for_rejection(server: Process, reason: str) -> None:
+def wait_for_rejection(server: ServerProcess, reason: str) -> None:
     """Wait until files are rejected for a reason; each worker logs it."""
     while reason not in server.wait_for("files rejected")["problem"]:
         pass
@@ -201,7 +202,7 @@ def test_invalid_certificate_files_are_logged_and_the_old_ones_stay(
 ) -> None:
     used, other = authority.sign(), Authority(tmp_path / "other", "Another authority").sign()
     arguments = [f"--tls-certificate={used.certificate}", f"--tls-key={used.key}", f"--workers={workers}"]
-    with Process("--port=0", f"--model={tiny_model_path}", "--log-format=json", *arguments) as server:
+    with ServerProcess("--port=0", f"--model={tiny_model_path}", "--log-format=json", *arguments) as server:
         port = server.wait_for("listening")["port"] if workers == 1 else server.wait_for("serving")["port"]
         good = used.certificate.read_bytes()
         truncate(used.certificate)
@@ -251,7 +252,7 @@ def test_the_command_reports_invalid_certificate_files_also_with_workers(
     settings, message = next(invalid_settings(authority, tmp_path))
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     for workers in ("--workers=1", "--workers=2"):
-        with Process("--port=0", workers, *arguments) as server:
+        with ServerProcess("--port=0", workers, *arguments) as server:
             code, lines = server.end()
         assert code == 1
         assert "cannot start" in lines

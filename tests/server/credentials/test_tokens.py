@@ -23,8 +23,9 @@ from earmark_server.settings import Settings
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
-from support.server_command import Process
-from support.server_rig import DEADLINE_S, chunks, collect, config, detections, failure, pcm, run, serving
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
+from support.server_rig import chunks, collect, config, detections, failure, pcm, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -259,7 +260,7 @@ def test_an_invalid_token_file_is_logged_and_the_old_tokens_stay_until_it_is_val
 ) -> None:
     first = add_token("alice", str(path))
     arguments = ["--log-format=json", f"--token-file={path}", f"--workers={workers}"]
-    with Process("--port=0", f"--model={tiny_model_path}", *arguments) as server:
+    with ServerProcess("--port=0", f"--model={tiny_model_path}", *arguments) as server:
         port = server.wait_for("listening" if workers == 1 else "serving")["port"]
         before = path.read_text()
         for invalid in (before[:-10], "alice " + first):

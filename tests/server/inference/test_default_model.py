@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_spotter import Spotter
+from support.deadlines import DEADLINE_S
 from support.server_rig import (
-    DEADLINE_S,
     chunks,
     collect,
     config,

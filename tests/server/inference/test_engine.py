@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from earmark_server.inference.engine_thread import MAX_BATCH, MAX_UNREAD_EVENTS
 from earmark_server.inference.events import Failed
+from support.deadlines import DEADLINE_S
 from support.fake_engine import Bench, events_of, samples, until
-from support.server_rig import DEADLINE_S, run
+from support.server_rig import run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -18,8 +18,9 @@ from earmark_server.inference.events import Failed
 from earmark_server.inference.pending_audio import End
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.deadlines import DEADLINE_S
 from support.fake_engine import Bench, FakeSession, events_of, samples, until
-from support.server_rig import DEADLINE_S, run
+from support.server_rig import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,18 +13,8 @@ import pytest
 from earmark_server.inference import load as load_module
 from earmark_server.inference.load import Load
 from grpc import StatusCode
-from support.server_rig import (
-    DEADLINE_S,
-    chunks,
-    collect,
-    config,
-    detections,
-    failure,
-    kinds,
-    pcm,
-    run,
-    serving,
-)
+from support.deadlines import DEADLINE_S
+from support.server_rig import chunks, collect, config, detections, failure, kinds, pcm, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +69,7 @@ def test_an_overloaded_server_rejects_new_streams_and_serves_the_open_ones(
     tiny_model_path: Path, overload: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        async with serving(tiny_model_path) as rig:
+        async with serving(tiny_model_path, max_load=0.75, max_lag_s=0.1) as rig:
             call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
             await call.write(config())
             assert kinds([await call.read()]) == ["started"]

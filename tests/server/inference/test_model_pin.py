@@ -10,7 +10,7 @@ import pytest
 from earmark_server.settings import Settings, SettingsError
 from earmark_spotter import ModelError, SpotterModel
 from support import tiny_model
-from support.server_command import Process
+from support.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def sha256(path: Path) -> str:
 def test_the_sha256_is_logged_and_can_be_pinned(tiny_model_path: Path) -> None:
     pin = sha256(tiny_model_path)
     arguments = ["--port=0", "--log-format=json", f"--model={tiny_model_path}"]
-    with Process(*arguments, f"--model-sha256={pin.upper()}") as server:
+    with ServerProcess(*arguments, f"--model-sha256={pin.upper()}") as server:
         loaded = server.wait_for("model loaded")
         assert (loaded["model"], loaded["sha256"]) == ("tiny", pin)
         server.wait_for("serving")
@@ -34,7 +34,7 @@ def test_the_sha256_is_logged_and_can_be_pinned(tiny_model_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_another_file_is_rejected_at_start_up(workers: int, tiny_model_path: Path) -> None:
     arguments = ["--port=0", f"--model={tiny_model_path}", f"--workers={workers}"]
-    with Process(*arguments, EARMARK_MODEL_SHA256=OTHER) as server:
+    with ServerProcess(*arguments, EARMARK_MODEL_SHA256=OTHER) as server:
         code, said = server.end()
     assert code == 1
     assert f"SHA-256 of the model file is {sha256(tiny_model_path)}, but {OTHER} is required" in said
@@ -47,7 +47,7 @@ def test_another_file_is_rejected_by_hot_reload(tmp_path: Path, tiny_model_path:
     other = tiny_model.build(tmp_path / "other.onnx", document={**tiny_model.METADATA, "version": "9"})
     assert sha256(other) != sha256(path)
     arguments = ["--port=0", "--log-format=json", f"--model={path}", f"--model-sha256={sha256(path)}"]
-    with Process(*arguments) as server:
+    with ServerProcess(*arguments) as server:
         server.wait_for("serving")
         other.replace(path)
         assert "is required" in server.wait_for("new model rejected")["problem"]

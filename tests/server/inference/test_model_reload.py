@@ -15,8 +15,8 @@ from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_server.inference import model_registry, model_sandbox
 from onnx import TensorProto, helper
 from support import tiny_model
+from support.deadlines import DEADLINE_S
 from support.server_rig import (
-    DEADLINE_S,
     Rig,
     chunks,
     collect,

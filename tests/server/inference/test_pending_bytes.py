@@ -12,8 +12,9 @@ from earmark_server.inference.engine import Engine
 from earmark_server.inference.pending_audio import End, PendingAudio, Silence
 from earmark_server.inference.session import SpottingSession
 from earmark_spotter import AudioFormat, Encoding, SpotterModel, StreamState, resolve_settings
+from support.deadlines import DEADLINE_S
 from support.fake_engine import Bench, events_of, samples, until
-from support.server_rig import DEADLINE_S, run
+from support.server_rig import run
 
 if TYPE_CHECKING:
     from pathlib import Path

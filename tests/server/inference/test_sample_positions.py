@@ -20,7 +20,8 @@ from earmark_spotter.sample_time import NANOSECONDS, nearest_sample, offset_ns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny_model
-from support.server_rig import DEADLINE_S, run
+from support.deadlines import DEADLINE_S
+from support.server_rig import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

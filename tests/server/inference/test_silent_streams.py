@@ -9,19 +9,8 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark_spotter import SpotterModel
-from support.server_rig import (
-    DEADLINE_S,
-    audio,
-    chunks,
-    collect,
-    config,
-    detections,
-    kinds,
-    pcm,
-    run,
-    serving,
-    silence,
-)
+from support.deadlines import DEADLINE_S
+from support.server_rig import audio, chunks, collect, config, detections, kinds, pcm, run, serving, silence
 
 if TYPE_CHECKING:
     from pathlib import Path

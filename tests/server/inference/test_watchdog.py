@@ -22,9 +22,10 @@ from earmark_server.inference.watchdog import EXIT_CODE, Watchdog
 from earmark_server.settings import Settings
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.deadlines import DEADLINE_S
 from support.hang_injection import Hanging
-from support.server_command import Process
-from support.server_rig import DEADLINE_S, audio, chunks, config, detections, failure, pcm, run, serving
+from support.server_process import ServerProcess
+from support.server_rig import audio, chunks, config, detections, failure, pcm, run, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +119,7 @@ def test_a_blocked_event_loop_does_not_count_as_a_stalled_engine(
     run(scenario)
 
 
-class Stalling(Process):
+class Stalling(ServerProcess):
     """A server that hangs on command, and a connection to it."""
 
     def __init__(self, model: Path, hanging: Hanging, *arguments: str) -> None:

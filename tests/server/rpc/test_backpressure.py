@@ -10,8 +10,8 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from grpc import StatusCode
+from support.deadlines import DEADLINE_S
 from support.server_rig import (
-    DEADLINE_S,
     audio,
     chunks,
     collect,

@@ -6,17 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from grpc import StatusCode
-from support.server_rig import (
-    DEADLINE_S,
-    audio,
-    chunks,
-    collect,
-    config,
-    failure,
-    pcm,
-    run,
-    serving,
-)
+from support.deadlines import DEADLINE_S
+from support.server_rig import audio, chunks, collect, config, failure, pcm, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,18 +12,8 @@ from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
 from earmark_server.settings import Settings, SettingsError
 from grpc import StatusCode
-from support.server_rig import (
-    DEADLINE_S,
-    chunks,
-    collect,
-    config,
-    detections,
-    failure,
-    kinds,
-    pcm,
-    run,
-    serving,
-)
+from support.deadlines import DEADLINE_S
+from support.server_rig import chunks, collect, config, detections, failure, kinds, pcm, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path

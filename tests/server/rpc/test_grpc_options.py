@@ -10,8 +10,9 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from grpc import StatusCode
+from support.deadlines import DEADLINE_S
 from support.raw_connection import connected
-from support.server_rig import DEADLINE_S, Rig, beside, chunks, collect, config, kinds, pcm, run, serving
+from support.server_rig import Rig, beside, chunks, collect, config, kinds, pcm, run, serving
 
 from benchmarks.loadgen import http2_frames
 

@@ -15,10 +15,11 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.certificates import Authority
+from support.deadlines import DEADLINE_S
 from support.ports import free_port
 from support.raw_connection import connected
-from support.server_command import Process
-from support.server_rig import DEADLINE_S, config, open_channel, run, serving
+from support.server_process import ServerProcess
+from support.server_rig import config, open_channel, run, serving
 
 from benchmarks.loadgen import http2_frames
 
@@ -125,7 +126,7 @@ def test_a_health_port_in_use_is_reported(tiny_model_path: Path) -> None:
 def test_each_worker_has_a_health_port(tiny_model_path: Path) -> None:
     port = free_port(2)
     given = ("--workers=2", "--port=0", f"--model={tiny_model_path}", "--log-format=json")
-    with Process(*given, f"--health-port={port}") as workers:
+    with ServerProcess(*given, f"--health-port={port}") as workers:
         workers.wait_for("serving")
         for each in (port, port + 1):
             assert asyncio.run(check(each)) == SERVING

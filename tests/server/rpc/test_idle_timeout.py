@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from grpc import StatusCode
-from support.server_rig import (
-    DEADLINE_S,
-    audio,
-    collect,
-    config,
-    failure,
-    kinds,
-    run,
-    serving,
-    silence,
-)
+from support.deadlines import DEADLINE_S
+from support.server_rig import audio, collect, config, failure, kinds, run, serving, silence
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from grpc import StatusCode
+from support.deadlines import DEADLINE_S
 from support.server_rig import (
-    DEADLINE_S,
     LINEAR16,
     WORDS,
     Rig,

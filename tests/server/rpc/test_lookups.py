@@ -12,7 +12,8 @@ from earmark_server.status import CallError
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from support.server_rig import DEADLINE_S, failure, run, serving
+from support.deadlines import DEADLINE_S
+from support.server_rig import failure, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,20 +25,9 @@ from earmark_server.rpc.requests import (
 from earmark_server.settings import Settings
 from earmark_server.status import CallError
 from grpc import StatusCode
+from support.deadlines import DEADLINE_S
 from support.raw_connection import connected
-from support.server_rig import (
-    DEADLINE_S,
-    Rig,
-    audio,
-    collect,
-    config,
-    duration,
-    failure,
-    kinds,
-    run,
-    serving,
-    silence,
-)
+from support.server_rig import Rig, audio, collect, config, duration, failure, kinds, run, serving, silence
 
 from benchmarks.loadgen import http2_frames
 

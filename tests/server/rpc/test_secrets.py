@@ -13,7 +13,8 @@ from earmark_server import logs
 from earmark_server.credentials.tokens import add_token
 from earmark_spotter import SpotterModel
 from grpc import StatusCode
-from support.server_rig import DEADLINE_S, LINEAR16, audio, collect, config, failure, run, serving
+from support.deadlines import DEADLINE_S
+from support.server_rig import LINEAR16, audio, collect, config, failure, run, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,9 @@ from earmark_server.rpc import tracing
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support.server_command import Process
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
 from support.server_rig import (
-    DEADLINE_S,
     LINEAR16,
     audio,
     chunks,
@@ -166,7 +166,7 @@ def test_spans_are_exported_to_the_collector_in_the_environment(tiny_model_path:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
     with Collector() as collector:
         environment = {**collector.environment, "OTEL_BSP_SCHEDULE_DELAY": "3600000"}
-        with Process(*arguments, **environment) as server:
+        with ServerProcess(*arguments, **environment) as server:
             spot(server.wait_for("listening")["port"])
             server.process.terminate()
             # The remaining spans are sent when the server ends.
@@ -182,7 +182,7 @@ def test_spans_are_exported_to_the_collector_in_the_environment(tiny_model_path:
 def test_the_environment_sets_the_name_of_the_service(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
     with Collector() as collector:
-        with Process(*arguments, **collector.environment, OTEL_SERVICE_NAME="ours") as server:
+        with ServerProcess(*arguments, **collector.environment, OTEL_SERVICE_NAME="ours") as server:
             spot(server.wait_for("listening")["port"])
             collector.next()
         assert collector.resources[0]["service.name"] == "ours"
@@ -193,7 +193,7 @@ def test_a_collector_that_does_not_answer_blocks_nothing(tiny_model_path: Path) 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "3600"}
-        with Process(*arguments, **environment) as server:
+        with ServerProcess(*arguments, **environment) as server:
             port = server.wait_for("listening")["port"]
             for _ in range(3):
                 spot(port)
@@ -213,7 +213,7 @@ def test_traces_without_the_packages_end_with_an_error_message(tmp_path: Path) -
     (tmp_path / "opentelemetry").mkdir()
     (tmp_path / "opentelemetry" / "__init__.py").write_text("")
     paths = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
-    with Process("--port=0", "--traces", PYTHONPATH=paths) as server:
+    with ServerProcess("--port=0", "--traces", PYTHONPATH=paths) as server:
         code, output = server.end()
     assert code == 1
     assert "pip install 'earmark[otel]'" in output

@@ -15,8 +15,8 @@ from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_spotter import SpotterModel, classify
 from grpc import StatusCode
 from support import tiny_model
+from support.deadlines import DEADLINE_S
 from support.server_rig import (
-    DEADLINE_S,
     LINEAR16,
     WORDS,
     chunks,

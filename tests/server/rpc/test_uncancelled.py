@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from earmark_server.rpc.service import KeywordSpottingService
-from support.server_rig import DEADLINE_S, Rig, audio, collect, config, kinds, run, serving
+from support.deadlines import DEADLINE_S
+from support.server_rig import Rig, audio, collect, config, kinds, run, serving
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

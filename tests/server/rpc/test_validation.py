@@ -10,8 +10,8 @@ from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
+from support.deadlines import DEADLINE_S
 from support.server_rig import (
-    DEADLINE_S,
     WORDS,
     audio,
     chunks,

@@ -13,8 +13,9 @@ import promql_parser
 import pytest
 import yaml
 from prometheus_client import parser
+from support.deadlines import DEADLINE_S
 from support.ports import free_port
-from support.server_rig import DEADLINE_S, run, serving
+from support.server_rig import run, serving
 
 ROOT = Path(__file__).parents[3]
 OPERATIONS = ROOT / "docs" / "operations.md"

@@ -21,9 +21,9 @@ from earmark_server.telemetry.rpc_metrics import CODES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
+from support.deadlines import DEADLINE_S
 from support.ports import free_port
 from support.server_rig import (
-    DEADLINE_S,
     LINEAR16,
     Rig,
     audio,
