@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from earmark_audio import channel_problem, mix_down, rate_problem, sample_problem
+from earmark_audio import MAX_PEAK, channel_problem, mix_down, rate_problem, sample_problem
 
-from earmark_spotter.errors import AudioError, EncodingError, SampleRateError
+from earmark_spotter.errors import AudioError, EncodingError, InvalidSamplesError, SampleRateError
 from earmark_spotter.resampler import Resampler, is_silent, materialize
 
 if TYPE_CHECKING:
@@ -129,7 +129,10 @@ class AudioDecoder:
         return materialize(self.flush_pieces())
 
     def parse(self, data: bytes) -> Float32Array:
-        """Decode bytes to float32 mono at the input's own rate, [n], and count them as received."""
+        """Decode bytes to float32 mono at the input's own rate, [n], and count them as received.
+
+        Raises InvalidSamplesError for float samples that are not audio; those before them are counted.
+        """
         if self._rest:
             data = self._rest + data
         split = len(data) % self._frame_bytes
@@ -138,11 +141,17 @@ class AudioDecoder:
             data = data[:-split]
         else:
             self._rest = b""
-        samples = _DECODERS[self.audio_format.encoding](data)
-        if self.audio_format.channel_count > 1:
-            samples = mix_down(samples.reshape(-1, self.audio_format.channel_count))
-        self.received_samples += samples.shape[0]
-        return samples
+        samples = _DECODERS[self.audio_format.encoding](data).reshape(-1, self.audio_format.channel_count)
+        problem = None
+        if self.audio_format.encoding is Encoding.FLOAT32 and sample_problem(samples):
+            valid = int((np.abs(samples) <= MAX_PEAK).all(axis=1).argmin())  # fails for NaN too
+            problem = sample_problem(samples[valid])
+            samples = samples[:valid]
+        mono = mix_down(samples)
+        self.received_samples += mono.shape[0]
+        if problem is not None:
+            raise InvalidSamplesError(problem, mono)
+        return mono
 
     def accept(self, samples: Float32Array) -> Float32Array:
         """Mix samples, [n] or [n, channels], down to mono [n], and count them as received.
@@ -194,6 +203,10 @@ class AudioDecoder:
         self.check_whole()
         return [] if self._resampler is None else self._resampler.flush()
 
+    def discard_split(self) -> None:
+        """Discard the bytes of a sample that is split."""
+        self._rest = b""
+
     def check_whole(self) -> None:
         """Raise AudioError if the last bytes ended inside a sample."""
         if self._rest:
@@ -209,9 +222,7 @@ def _decode_linear16(data: bytes) -> Float32Array:
 
 
 def _decode_float32(data: bytes) -> Float32Array:
-    samples = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
-    check_samples(samples)
-    return samples
+    return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
 
 
 def _decode_mulaw(data: bytes) -> Float32Array:

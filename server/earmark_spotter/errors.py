@@ -25,6 +25,15 @@ class AudioError(SpotterError):
     reason = "BAD_AUDIO"
 
 
+class InvalidSamplesError(AudioError):
+    """Samples that are not finite, or far beyond full scale; it carries those before the first of them."""
+
+    def __init__(self, message: str, samples: NDArray[np.float32]) -> None:
+        super().__init__(message)
+        self.samples = samples
+        """float32 mono [n]."""
+
+
 class IncompleteRecordingError(AudioError):
     """A recording that is cut off or damaged; it carries what could be decoded before that point."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from earmark_spotter.audio import AudioDecoder, AudioFormat
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector
-from earmark_spotter.errors import AudioError, ResumeError
+from earmark_spotter.errors import AudioError, InvalidSamplesError, ResumeError
 from earmark_spotter.resume import ResumePoint, ResumeState, decode_token, encode_token, stream_digest
 from earmark_spotter.sample_queue import SampleQueue
 from earmark_spotter.sample_time import NANOSECONDS, offset_ns
@@ -156,9 +156,16 @@ class StreamState:
         return self._start_s * NANOSECONDS + offset_ns(self._received_samples, self._input_rate_hz)
 
     def push_audio(self, data: bytes) -> None:
-        """Append bytes, split anywhere. Raises AudioError for invalid float samples."""
+        """Append bytes, split anywhere.
+
+        Raises AudioError for invalid float samples, after it has appended those before them.
+        """
         self._check_open()
-        self._push(self._decoder.parse(data))
+        try:
+            self._push(self._decoder.parse(data))
+        except InvalidSamplesError as error:
+            self._push(error.samples)
+            raise
 
     def push_samples(self, samples: Float32Array) -> None:
         """Append samples instead of bytes: float32 [n] or [n, channels] at the format's rate.
@@ -179,12 +186,15 @@ class StreamState:
         self._queue.extend(self._decoder.resample_silence(sample_count))
         self._received_samples += sample_count
 
-    def finish(self) -> None:
+    def finish(self, *, discard_split: bool = False) -> None:
         """End the audio, and append enough silence to detect a word at its very end.
 
-        At least one step is ready afterwards. Raises AudioError if a sample is split.
+        At least one step is ready afterwards. Raises AudioError if a sample is split, unless
+        `discard_split`: its bytes are discarded.
         """
         self._check_open()
+        if discard_split:
+            self._decoder.discard_split()
         self._queue.extend(self._decoder.flush_pieces())
         self._finishing = True
         steps = max(1, math.ceil((len(self._queue) + self._tail_samples) / self._step_samples))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from earmark_spotter import AudioError
 
 if TYPE_CHECKING:
     from earmark_spotter import AudioFormat, SpotterModel, StreamState
@@ -19,9 +20,12 @@ _PIECE_S = 0.25
 
 
 class End(enum.Enum):
-    """The end of the audio: the client has half-closed the call."""
+    """The end of the audio."""
 
     OF_AUDIO = enum.auto()
+    """The client has half-closed the call."""
+    EARLY = enum.auto()
+    """The call ends with an error: a sample that is split is discarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class PendingAudio:
         self._position = 0  # in the first item
         self.released_bytes = 0
         """Bytes of all items that are decoded completely; written by the engine's thread."""
+        self.error: AudioError | None = None
+        """What is wrong with the audio, which ends before that."""
 
     def __len__(self) -> int:
         """Return the number of messages that are not decoded yet."""
@@ -67,13 +73,25 @@ class PendingAudio:
     def decode(self, limit_s: float) -> int:
         """Decode input for about `limit_s` of audio; return for how many steps to run the model.
 
-        0 means that more input is needed, or that the next steps are quiet.
+        0 means that more input is needed, or that the next steps are quiet. Invalid audio ends the stream:
+        `error` is set, and what follows is discarded.
         """
+        try:
+            return self._decode(limit_s)
+        except AudioError as error:
+            self.error = error
+            self._state.finish(discard_split=True)
+            return self._decode(limit_s)
+
+    def _decode(self, limit_s: float) -> int:
         state, items = self._state, self._items
         # The small addend keeps a limit of a whole number of steps from being rounded down by one.
         limit = max(1, int(limit_s / self._step_s + 0.01))
         while items and state.ready_steps < limit:
             item = items[0]
+            if self.error is not None:
+                items.popleft()
+                continue
             if isinstance(item, bytes):
                 state.push_audio(self._next_bytes(item))
             elif isinstance(item, np.ndarray):
@@ -85,7 +103,7 @@ class PendingAudio:
                 if isinstance(item, Silence):
                     state.push_silence(item.samples)
                 else:
-                    state.finish()
+                    state.finish(discard_split=item is End.EARLY)
         return state.steps_to_run(limit)
 
     def _next_bytes(self, first: bytes) -> bytes:

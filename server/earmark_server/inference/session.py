@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from earmark_spotter import ClipClassifier, StreamState, offset_ns
 from earmark_spotter.sample_time import NANOSECONDS
 
-from earmark_server.inference.events import ClipScores, Finished, Progress, Scores
+from earmark_server.inference.events import ClipScores, Failed, Finished, Progress, Scores
 from earmark_server.inference.pending_audio import PendingAudio
 
 if TYPE_CHECKING:
@@ -190,10 +190,13 @@ class SpottingSession(_AudioSession):
         self._advance()
         self.due_samples = self._find_due()
         if self._state.finished:
-            events.append(Finished(self._state.received_ns))
+            error = self.pending.error
+            events.append(Finished(self._state.received_ns) if error is None else Failed(error))
         return events
 
     def _find_due(self) -> int:
+        if self.pending.error is not None:
+            return 0
         # Progress is not urgent: it is sent with whatever is processed next.
         frame = min(self._state.next_decision_frame + 1, self._next_score)
         due = frame * self._frame_samples - self._start_sample
@@ -246,6 +249,8 @@ class ClassificationSession(_AudioSession):
         self._classifier.push(scores)
         if not self._state.finished:
             return []
+        if self.pending.error is not None:
+            return [Failed(self.pending.error)]
         return [ClipScores(self._classifier.scores, self._state.received_ns)]
 
     def skip_quiet(self) -> list[Event]:

@@ -137,9 +137,16 @@ class StreamHandle:
             or len(session.pending) >= _MAX_PENDING_MESSAGES
         )
 
-    def length_ns_with(self, item: Input) -> int:
-        """Return the length of the audio sent in this call together with `item`, in nanoseconds."""
-        return offset_ns(self.sent_samples + self._measure(item)[0], self._rate_hz)
+    def samples_with(self, item: Input) -> int:
+        """Return the length of the audio sent in this call together with `item`, in samples."""
+        return self.sent_samples + self._measure(item)[0]
+
+    def first_part(self, item: bytes | Silence, samples: int) -> bytes | Silence:
+        """Return the first part of an item: up to a total of `samples` in this call."""
+        missing = max(0, samples - self.sent_samples)
+        if isinstance(item, Silence):
+            return Silence(missing)
+        return item[: max(0, missing * self._frame_bytes - self._split_bytes)]
 
     def send(self, item: Input) -> None:
         """Send the next input to the engine, or nothing if the handle is closed."""
@@ -153,10 +160,10 @@ class StreamHandle:
         if not self.is_notified and self.is_due:
             self._owner.notify(self)
 
-    def end(self) -> None:
-        """Declare that no more audio will come."""
+    def end(self, *, early: bool = False) -> None:
+        """Declare that no more audio will come; `early`: because of an error, so within a sample too."""
         self.has_ended = True
-        self.send(End.OF_AUDIO)
+        self.send(End.EARLY if early else End.OF_AUDIO)
 
     async def wait_for_capacity(self) -> None:
         """Wait until more audio may be sent."""

@@ -38,8 +38,8 @@ class AudioForwarder:
         start_ns: int,
     ) -> None:
         """`start_ns`: the offset in the stream at which the audio of this call begins."""
-        self.limit_error: CallError | None = None
-        """The error to end the call with, after its last event, if the stream was too long."""
+        self.error: CallError | None = None
+        """The error to end the call with, after the events of the audio before it."""
         self._reader = reader
         self._stream = stream
         self._settings = settings
@@ -62,25 +62,33 @@ class AudioForwarder:
     async def _run(self) -> None:
         try:
             await self._forward()
+        except CallError as error:
+            self.end_with(error)
         except Exception as error:
             self._stream.fail(error)
+
+    def end_with(self, error: CallError) -> None:
+        """End the stream with an error, after the events of the audio that came before it."""
+        if not self._stream.has_ended:
+            self.error = error
+            self._stream.end(early=True)
 
     async def _forward(self) -> None:
         stream, max_stream_s = self._stream, self._settings.max_stream_s
         max_rate, burst_s = self._settings.max_rate, self._settings.rate_burst_s
-        limit_ns = max_stream_s * NANOSECONDS - self._start_ns
+        limit = nearest_sample(round(max_stream_s * NANOSECONDS) - self._start_ns, self._rate_hz)
         clock = asyncio.get_running_loop().time
         started_s = clock()
         while (request := await self._reader.read()) is not None:
-            if self._stopped:
+            if self._stopped or stream.has_ended:
                 return
             audio = self._audio_of(request)
-            if max_stream_s and stream.length_ns_with(audio) > limit_ns:
-                message = (
-                    f"A stream may have at most {max_stream_s:g} s of audio on this server. Open a new one."
+            if max_stream_s and stream.samples_with(audio) > limit:
+                stream.send(stream.first_part(audio, limit))
+                raise CallError(
+                    "STREAM_TOO_LONG",
+                    f"A stream may have at most {max_stream_s:g} s of audio on this server. Open a new one.",
                 )
-                self.limit_error = CallError("STREAM_TOO_LONG", message)
-                break
             if audio:
                 stream.send(audio)
             if stream.at_capacity:
@@ -89,7 +97,8 @@ class AudioForwarder:
                 due_s = started_s + (stream.sent_ns / NANOSECONDS - burst_s) / max_rate
                 if (early_s := due_s - clock()) > 0:
                     await asyncio.sleep(early_s)
-        stream.end()
+        if not stream.has_ended:
+            stream.end()
 
     def _audio_of(self, request: StreamRequest) -> bytes | Silence:
         """Return a request's audio. Raises CallError if it has none."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from earmark_server.rpc.call import Call
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class Activity:
     """The times since which a call waits for its client, on the loop's clock; None while it does not wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_idle: Callable[[CallError], None]) -> None:
         self.now = asyncio.get_running_loop().time
+        self.on_idle = on_idle
+        """Ends the call with an error because it is idle."""
         self.reading_since: float | None = None
         self.writing_since: float | None = None
 
@@ -28,21 +30,19 @@ def end_when_idle(call: Call, idle_timeout_s: float, slow_reader_timeout_s: floa
     """End the call if, within the block, it waits for its client for too long.
 
     The block keeps the Activity up to date. A client that has sent nothing for `idle_timeout_s` while the
-    server reads gets IDLE_STREAM. One that has read nothing for `slow_reader_timeout_s` while the server
-    writes gets SLOW_READER.
+    server reads gets IDLE_STREAM, by `Activity.on_idle`. One that has read nothing for
+    `slow_reader_timeout_s` while the server writes gets SLOW_READER, also after IDLE_STREAM.
     """
-    activity = Activity()
+    activity = Activity(call.end)
+    is_idle = False
     timer: asyncio.TimerHandle
 
     def check() -> None:
-        nonlocal timer
+        nonlocal timer, is_idle
         now_s = activity.now()
         reader_left_s = slow_reader_timeout_s - (now_s - (activity.writing_since or now_s))
         sender_left_s = idle_timeout_s - (now_s - (activity.reading_since or now_s))
-        left_s = min(reader_left_s, sender_left_s)
-        if left_s > 0:
-            timer = loop.call_later(left_s, check)
-        elif reader_left_s <= 0:
+        if reader_left_s <= 0:
             call.end(
                 CallError(
                     "SLOW_READER",
@@ -50,14 +50,18 @@ def end_when_idle(call: Call, idle_timeout_s: float, slow_reader_timeout_s: floa
                     "they arrive, also while you send audio.",
                 )
             )
-        else:
-            call.end(
+            return
+        if sender_left_s <= 0 and not is_idle:
+            is_idle = True
+            activity.on_idle(
                 CallError(
                     "IDLE_STREAM",
                     f"The client has sent nothing for {idle_timeout_s:g} s. Send audio, or `silence` while "
                     "there is none.",
                 )
             )
+        left_s = reader_left_s if is_idle else min(reader_left_s, sender_left_s)
+        timer = loop.call_later(left_s, check)
 
     loop = asyncio.get_running_loop()
     timer = loop.call_later(min(idle_timeout_s, slow_reader_timeout_s), check)

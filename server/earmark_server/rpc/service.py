@@ -113,6 +113,7 @@ class KeywordSpottingService:
                     forwarder = AudioForwarder(
                         reader, stream, audio_format, self._settings, start_ns=session.start_ns
                     )
+                    activity.on_idle = forwarder.end_with
                     try:
                         with forwarder.running():
                             await self._write_events(context, activity, call, stream, forwarder)
@@ -220,12 +221,12 @@ class KeywordSpottingService:
         while not ended:
             for event in await stream.events():
                 if isinstance(event, Failed):
-                    raise forwarder.limit_error or event.error
+                    raise event.error
                 if isinstance(event, Detection):
                     self.detections.record(call, event, meta.sample_rate_hz)
                 ended = isinstance(event, Finished)
-                if ended and forwarder.limit_error is not None:
-                    raise forwarder.limit_error
+                if ended and forwarder.error is not None:
+                    raise forwarder.error
                 assert not isinstance(event, ClipScores)  # only of a ClassificationSession
                 response = responses.stream_event(event, meta, call.detection_count)
                 await _write(context, activity, response)

@@ -132,6 +132,25 @@ def test_days_of_silence_delay_no_other_stream(tiny_model_path: Path) -> None:
     run(scenario)
 
 
+def test_an_idle_stream_that_does_not_read_ends_too(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events cannot be sent before IDLE_STREAM, so it ends with SLOW_READER."""
+    monkeypatch.setattr("earmark_server.inference.engine_thread.MAX_UNREAD_EVENTS", 10_000)
+
+    async def scenario() -> None:
+        limits = {"idle_timeout_s": 0.3, "slow_reader_timeout_s": 1.0, "max_pending_s": 120}
+        async with serving(tiny_model_path, **limits) as rig, narrow(rig) as stub:
+            call = stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(EVERY_STEP)
+            await call.write(silence(100))
+            await rig.used_slots(1)
+            await rig.used_slots(0)
+            assert (await failure(call)).reason == "SLOW_READER"
+
+    run(scenario)
+
+
 def test_a_stream_that_never_reads_ends_and_other_streams_continue(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path, slow_reader_timeout_s=0.5) as rig, narrow(rig) as stub:
