@@ -54,7 +54,7 @@ RUN mv scripts/pyproject.toml . && PATH=/opt/build/bin:$PATH scripts/make_sbom.s
 # yields an unchanged layer.
 FROM deps AS code
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY protos protos
 COPY client client
 COPY server server
@@ -127,7 +127,7 @@ USER 10001:10001
 WORKDIR /audio
 ENTRYPOINT ["earmark"]
 CMD ["--help"]
-ARG VERSION=0.1.0
+ARG VERSION=1.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Earmark client" \
       org.opencontainers.image.description="Spots keywords in audio with an Earmark server" \
@@ -150,7 +150,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
     CMD ["/bin/sh", "-c", "exec earmark health --server ${EARMARK_SERVER:-localhost:$EARMARK_PORT}"]
 ENTRYPOINT ["earmark-server"]
-ARG VERSION=0.1.0
+ARG VERSION=1.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Earmark" \
       org.opencontainers.image.description="A gRPC service that spots keywords in live audio" \

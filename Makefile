@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-all test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report wheel bench attack fuzz audit sbom clean
+.PHONY: help demo serve test test-all test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report dist test-sdist bench attack fuzz audit sbom clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -81,10 +81,13 @@ docker: ## Build the images of server and client, test them, and remove them (DO
 docker-report: ## Build the server's image with full output, and list its largest parts
 	@scripts/report_docker.sh
 
-wheel: $(VENV)/.dev ## Build the wheel, and test it in an empty environment
+dist: $(VENV)/.dev ## Build the source distribution and, from it, the wheel; test the wheel in an empty environment
 	@rm -rf dist
-	$(BIN)/python -m build --wheel --outdir dist
+	$(BIN)/python -m build --outdir dist
 	PYTHON=$(PYTHON) scripts/smoke_test_wheel.sh dist/*.whl
+
+test-sdist: ## Unpack the source distribution that `make dist` built, and run its tests as `make test` does
+	PYTHON=$(PYTHON) scripts/test_sdist.sh dist/*.tar.gz
 
 bench: $(VENV)/.bench ## Measure what real-time streams cost a server
 	$(BIN)/python -m benchmarks.streams

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["earmark[server]", "ray[data]>=2.40"]
+# dependencies = ["ray[data]>=2.40"]
 # ///
 """Spot keywords in an archive of recordings, on one machine or many, with Ray Data.
 

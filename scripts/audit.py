@@ -1,7 +1,8 @@
 """Check the installed packages for known vulnerabilities: `make audit`.
 
-Exits with 0 if no checked package is vulnerable, with 1 if one is, and with 2 if no package could be
-checked: offline, or with a package index without vulnerability data (as many mirrors are).
+Exits with 0 if no checked package has a vulnerability that a newer version fixes, with 1 if one has, and
+with 2 if no package could be checked: offline, or with a package index without vulnerability data (as many
+mirrors are).
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ def print_result(packages: list[dict[str, Any]]) -> int:
         for vulnerability in one["vulns"]:
             fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
             print(f"{one['name']} {one['version']}: {vulnerability['id']}, fixed in {fixed}")
-    print(f"{len(packages) - len(skipped)} packages checked, {len(vulnerable)} of them vulnerable.")
+    fixable = [one for one in vulnerable if any(each["fix_versions"] for each in one["vulns"])]
+    checked = len(packages) - len(skipped)
+    print(f"{checked} packages checked, {len(vulnerable)} of them vulnerable, {len(fixable)} with a fix.")
     if skipped:
         print(f"{len(skipped)} packages could not be checked: {', '.join(sorted(skipped))}")
-    return 1 if vulnerable else 0
+    return 1 if fixable else 0
 
 
 if __name__ == "__main__":

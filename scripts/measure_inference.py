@@ -14,13 +14,23 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from difflib import SequenceMatcher
 from pathlib import Path
 
 from check_spotting import latency_ms
 from earmark_client import SyncClient
 
 MIN_RECALL = 0.75
+
+
+def common_length(spoken: list[str], detected: list[str]) -> int:
+    """Return the length of the longest common subsequence: the words that were detected in their order."""
+    lengths = [0] * (len(detected) + 1)
+    for word in spoken:
+        before = lengths
+        lengths = [0]
+        for place, other in enumerate(detected):
+            lengths.append(before[place] + 1 if word == other else max(before[place + 1], lengths[place]))
+    return lengths[-1]
 
 
 def main() -> None:
@@ -34,7 +44,7 @@ def main() -> None:
         latency = latency_ms(client)
     spoken = [word for word in words if word in {one.keyword for one in model.keywords}]
     detected = [one.keyword for one in response.detections]
-    correct = sum(run.size for run in SequenceMatcher(None, spoken, detected).get_matching_blocks())
+    correct = common_length(spoken, detected)
     metrics = {
         "model": model.name,
         "model_version": model.version,

@@ -3,14 +3,15 @@
 #   scripts/test_inference.sh IMAGE                start a server in a container of this image (pulled if necessary)
 #   scripts/test_inference.sh --server HOST:PORT   use a running server; `python` must have earmark_client
 # Writes words.wav, response.json and inference_metrics.json to $OUT (default: inference/). WORDS sets the spoken words,
-# VOICE the voice of espeak-ng. Needs espeak-ng and sox.
+# VOICES the voices of flite. Needs flite and sox.
 set -euo pipefail
 [ $# = 1 ] || [ "${1:-} $#" = "--server 2" ] || { sed -n '3,6s/^# //p' "$0" >&2; exit 2; }
 scripts=$(realpath "$(dirname "$0")")
 docker=${DOCKER:-docker}
 mkdir -p "${OUT:=inference}"
 out=$(realpath "$OUT")
-read -ra words <<<"${WORDS:-no go left right up down forward zero}"
+read -ra words <<<"${WORDS:-yes no up down left right stop go backward forward zero one two three four five}"
+read -ra voices <<<"${VOICES:-slt rms awb}"
 scratch=$(mktemp -d)
 container=
 finish() {
@@ -19,17 +20,19 @@ finish() {
 }
 trap finish EXIT
 
-for command in espeak-ng sox; do
-  command -v "$command" >/dev/null || { echo "$command is missing: apt-get install espeak-ng sox" >&2; exit 1; }
+for command in flite sox; do
+  command -v "$command" >/dev/null || { echo "$command is missing: apt-get install flite sox" >&2; exit 1; }
 done
-clips=()
-for word in "${words[@]}"; do
-  espeak-ng -v "${VOICE:-en-us}" -s 140 -w "$scratch/$word.wav" "$word"
-  sox -q "$scratch/$word.wav" -r 16000 -c 1 -b 16 "$scratch/$word-16k.wav" gain -n -6 pad 0.6 0.6
-  clips+=("$scratch/$word-16k.wav")
+clips=() spoken=()
+for voice in "${voices[@]}"; do
+  for word in "${words[@]}"; do
+    flite -voice "$voice" -t "$word" -o "$scratch/word.wav"
+    sox -q "$scratch/word.wav" -r 16000 -c 1 -b 16 "$scratch/$voice-$word.wav" gain -n -6 pad 0.6 0.6
+    clips+=("$scratch/$voice-$word.wav") spoken+=("$word")
+  done
 done
 sox -q "${clips[@]}" "$out/words.wav"
-said=$(IFS=, && echo "${words[*]}")
+said=$(IFS=, && echo "${spoken[*]}")
 
 if [ "$1" = --server ]; then
   python "$scripts/measure_inference.py" "$2" "$out/words.wav" "$said" "$out"

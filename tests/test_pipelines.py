@@ -35,12 +35,12 @@ def test_the_page_describes_exactly_the_workflows():
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_page_names_the_artifacts_and_inputs_of_a_workflow(name: str):
     workflow, text = WORKFLOWS[name], section(name)
-    artifacts = {
-        step["with"]["name"] for step in steps(workflow) if "upload-artifact" in step.get("uses", "")
-    }
+    uploads = [step["with"]["name"] for step in steps(workflow) if "upload-artifact" in step.get("uses", "")]
+    artifacts = {name.split("-${{")[0] for name in uploads}
     assert set(re.findall(r"artifact\s+`(\w+)`", text)) == artifacts
     # YAML 1.1 reads the key `on` as true.
-    inputs = {one for trigger in workflow[True].values() for one in (trigger or {}).get("inputs", ())}
+    triggers = [trigger for trigger in workflow[True].values() if isinstance(trigger, dict)]
+    inputs = {one for trigger in triggers for one in trigger.get("inputs", ())}
     assert set(re.findall(r"input\s+`(\w+)`", text)) == inputs
 
 

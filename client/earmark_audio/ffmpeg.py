@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from earmark_audio.errors import AudioFileError, IncompleteError
+from earmark_audio.extras import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +122,7 @@ class ProgramSource:
         """Return sample rate, channels and codec of the first audio stream."""
         if shutil.which("ffprobe") is None:
             raise AudioFileError(
-                f"{self._kind} needs ffprobe beside ffmpeg, or `pip install 'earmark[formats]'`."
+                f"{self._kind} needs ffprobe beside ffmpeg, or {install_command('formats')}."
             )
         command = [
             "ffprobe",
@@ -157,11 +158,7 @@ def open_source(file: BinaryIO, kind: Format, *, programs: bool) -> PyAvSource |
         return PyAvSource(file, kind)
     if programs and has_program():
         return ProgramSource(file, kind)
-    how = (
-        "install `ffmpeg`, or `pip install 'earmark[formats]'`"
-        if programs
-        else "the extra `formats` reads it"
-    )
+    how = f"install `ffmpeg`, or {install_command('formats')}" if programs else "the extra `formats` reads it"
     raise AudioFileError(
         f"{_article(kind.container)} {kind} recording is not read here: {how}, or convert it, "
         "for example with `ffmpeg -i INPUT out.wav`."

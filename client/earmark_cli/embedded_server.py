@@ -27,9 +27,11 @@ def serve() -> Iterator[str]:
         context: AbstractContextManager[str] = import_module("earmark_server.embedded").serve_in_thread()
         address = context.__enter__()
     except ImportError as error:
+        from earmark_audio.extras import install_command
+
         raise NotInstalledError(
             f"without --server a server must be started here, but {error.name} is not installed: "
-            "`pip install 'earmark[server]'`, or give --server HOST:PORT"
+            f"{install_command('server')}, or give --server HOST:PORT"
         ) from error
     except Exception as error:
         raise EarmarkError(f"the server inside this process did not start: {error}") from error

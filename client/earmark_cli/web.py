@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
         from earmark_web.timed_http import TimedHttp
         from earmark_web.websocket import MAX_MESSAGE_BYTES
     except ImportError as error:
-        raise NotInstalledError(
-            f"the web page requires {error.name}: `pip install 'earmark[web]'`"
-        ) from error
+        from earmark_audio.extras import install_command
+
+        raise NotInstalledError(f"the web page requires {error.name}: {install_command('web')}") from error
     if (args.https_certificate is None) != (args.https_key is None):
         raise InvalidRequestError("--https-certificate and --https-key must be given together")
     secure = args.https_certificate is not None

@@ -154,8 +154,10 @@ def _sounddevice() -> Any:
         with _quiet():
             import sounddevice
     except ImportError as error:
+        from earmark_audio.extras import install_command
+
         raise NotInstalledError(
-            "the microphone needs the package sounddevice: `pip install 'earmark[mic]'`"
+            f"the microphone needs the package sounddevice: {install_command('mic')}"
         ) from error
     except OSError as error:
         raise NotInstalledError(

@@ -33,8 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = read_settings(all_arguments if link is None else all_arguments[1:], os.environ)
     missing = _missing_package()
     if missing is not None:
+        from earmark_audio.extras import install_command
+
         print(
-            f"earmark-server: the package {missing} is missing: `pip install 'earmark[server]'`",
+            f"earmark-server: the package {missing} is missing: {install_command('server')}",
             file=sys.stderr,
         )
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import fields
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from earmark_server.credentials.tokens import add_token
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "server and ends it; a second signal ends it at once.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"earmark-server {version('earmark')}")
     parser.add_argument(
         "--new-token",
         action=_NewToken,

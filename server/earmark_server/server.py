@@ -325,7 +325,9 @@ def _tracing() -> Tracing:
     try:
         from earmark_server.rpc.tracing import Tracing
     except ModuleNotFoundError as error:
+        from earmark_audio.extras import install_command
+
         raise StartError(
-            f"traces needs {error.name}, which is not installed. Run: pip install 'earmark[otel]'"
+            f"traces needs {error.name}, which is not installed: {install_command('otel')}"
         ) from None
     return Tracing()

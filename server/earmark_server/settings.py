@@ -295,7 +295,7 @@ class Settings:
     traces: bool = setting(
         False,
         "send an OpenTelemetry span of each call over OTLP/HTTP, as OTEL_EXPORTER_OTLP_ENDPOINT and the "
-        "other OTEL_ variables say. Needs earmark[otel]",
+        "other OTEL_ variables say. Needs the extra otel",
     )
     reflection: bool = setting(True, "let clients list the services (gRPC server reflection)")
     log_level: str = setting(

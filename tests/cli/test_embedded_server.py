@@ -22,6 +22,7 @@ def test_a_missing_server_package_is_reported_with_a_remedy(recording: Path, lac
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert f"but {lacking}" in done.stderr
-    assert "pip install 'earmark[server]'" in done.stderr
+    assert "pip install 'grpcio-reflection" in done.stderr
+    assert "(the extra `server`), or give" in done.stderr
     assert "--server HOST:PORT" in done.stderr
     assert len(done.stderr.splitlines()) == 1

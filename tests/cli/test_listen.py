@@ -18,7 +18,7 @@ def test_a_missing_sounddevice_is_reported_with_a_remedy(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     done = earmark("listen")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "pip install 'earmark[mic]'" in done.stderr
+    assert "(the extra `mic`)" in done.stderr
 
 
 def test_a_missing_portaudio_is_reported_with_a_remedy(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_an_unusable_image_name_is_rejected_before_any_recording_is_read(folder:
         f"sys.exit(main({args!r}))"
     )
     assert done.returncode == 1
-    assert "pip install 'earmark[plot]'" in done.stderr
+    assert "(the extra `plot`)" in done.stderr
 
 
 def test_the_chart_is_omitted_where_the_encoding_lacks_its_characters(address: str, folder: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(
-    not (shutil.which("espeak-ng") and shutil.which("sox")), reason="espeak-ng or sox is missing"
+    not (shutil.which("flite") and shutil.which("sox")), reason="flite or sox is missing"
 )
 
 
@@ -48,9 +48,9 @@ def test_synthesized_keywords_are_detected_and_latencies_are_written(address: st
     assert done.returncode == 0, done.stderr
     response = json.loads((tmp_path / "response.json").read_text())
     metrics = json.loads((tmp_path / "inference_metrics.json").read_text())
-    assert metrics["said"] == words.split()
+    assert metrics["said"] == 3 * words.split()  # by three voices
     assert metrics["heard"] == [one["keyword"] for one in response["detections"]]
-    assert metrics["right"] >= 3
+    assert metrics["right"] >= 9
     assert metrics["spot_ms"] > 0
     assert 0 < metrics["classify_one_second"]["p50_ms"] <= metrics["classify_one_second"]["p95_ms"]
 
@@ -58,17 +58,17 @@ def test_synthesized_keywords_are_detected_and_latencies_are_written(address: st
 def test_unknown_keywords_are_an_error(address: str, tmp_path: Path):
     done = ask(address, tmp_path, "banana")
     assert done.returncode == 1
-    assert "knows none of banana" in done.stderr
+    assert "has none of the keywords banana" in done.stderr
 
 
 def test_missed_keywords_are_an_error(address: str, tmp_path: Path):
     # A synthesizer that whistles instead of speaking.
-    whistler = tmp_path / "espeak-ng"
-    whistler.write_text(f'#!/bin/sh\nexec {shutil.which("sox")} -q -n -r 22050 -c 1 "$6" synth 1 sine 3000\n')
+    whistler = tmp_path / "flite"
+    whistler.write_text(f'#!/bin/sh\nexec {shutil.which("sox")} -q -n -r 16000 -c 1 "$6" synth 1 sine 3000\n')
     whistler.chmod(0o755)
     done = ask(address, tmp_path, "yes left", synthesizer=str(tmp_path))
     assert done.returncode == 1
-    assert "Said was yes left, but heard" in done.stderr
+    assert "spoken: yes left yes left yes left; detected:" in done.stderr
 
 
 def test_wrong_usage_prints_the_usage():

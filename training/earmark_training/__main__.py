@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from earmark_audio.extras import install_command
 from earmark_spotter import SpotterError
 
 from earmark_training.commands import evaluate, export, keyword, prepare, train
@@ -30,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="earmark-train",
         description="Train a keyword-spotting model, from recordings to the file that earmark-server serves.",
     )
+    parser.add_argument("--version", action="version", version=f"earmark-train {version('earmark')}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in _COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.SUMMARY, description=command.SUMMARY)
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.startswith("earmark"):
             raise
         print(
-            f"earmark-train: the package {error.name} is missing: `pip install 'earmark[train]'`",
+            f"earmark-train: the package {error.name} is missing: {install_command('train')}",
             file=sys.stderr,
         )
         return 1

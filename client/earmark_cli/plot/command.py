@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_audio.extras import install_command
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 from earmark_client.recording import Recording
 
@@ -126,7 +127,7 @@ def _writer(out: Path) -> Callable[[Timeline, Path], None]:
         from earmark_cli.plot.timeline_image import write_image
     except ImportError as error:
         raise NotInstalledError(
-            f"an image requires matplotlib ({error}): `pip install 'earmark[plot]'`, or write a page, "
+            f"an image requires matplotlib ({error}): {install_command('plot')}, or write a page, "
             f"{out.with_suffix('.html')}, which requires nothing else"
         ) from error
     return write_image

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_audio import FFMPEG_SUFFIXES, SUFFIXES, ffmpeg_is_available
+from earmark_audio.extras import install_command
 from earmark_client.audio import Silence
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 from earmark_client.recording import Recording
@@ -132,7 +133,7 @@ def _plot_writer(
         from earmark_cli.tune.det_plot import write_det_plot
     except ImportError as error:
         raise NotInstalledError(
-            f"{out} requires matplotlib ({error}): `pip install 'earmark[plot]'`, or omit -o"
+            f"{out} requires matplotlib ({error}): {install_command('plot')}, or omit -o"
         ) from error
     return write_det_plot
 
@@ -145,7 +146,7 @@ def _find_recordings(folder: Path) -> list[Path]:
     files = [path for path in present if path.suffix.lower() in readable]
     for path in present:
         if path.suffix.lower() in FFMPEG_SUFFIXES and path not in files:
-            notice(f"earmark: {path}: left out: install `earmark[formats]` or ffmpeg, or convert it to WAV")
+            notice(f"earmark: {path}: left out: install ffmpeg, or convert it to WAV")
     if not files:
         raise RecordingError(f"{folder} contains no recordings (WAV, FLAC, Ogg or MP3)")
     return files
