@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -19,7 +19,7 @@ from earmark_client.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 
     from earmark_client.audio import Chunk, Silence
     from earmark_client.channel_pool import ChannelPool
@@ -146,6 +146,7 @@ class _Call:
         metadata = (*pool.call_metadata, *stream.trace.metadata)
         self._call = SpottingStub(channel).StreamingSpot(metadata=metadata)
         self._status = _ServerStatus(self._call)
+        self._watchdog = _Watchdog(self._call, stream)
         self._sender = asyncio.create_task(_send(self._call, stream.begin_call(), queue))
         self._responses = aiter(self._call)
 
@@ -158,7 +159,7 @@ class _Call:
         if stream.server_draining:
             return None
         try:
-            async with asyncio.timeout(stream.response_timeout_s):
+            with self._watchdog.waiting():
                 response = await anext(self._responses, None)
         except grpc.aio.AioRpcError as error:
             if stream.ended:
@@ -167,14 +168,14 @@ class _Call:
             if sent.code() is grpc.StatusCode.OK:
                 raise stream_incomplete(self._address) from None
             raise error_from_rpc(sent, self._address, answered=stream.answered) from error
-        except TimeoutError:
-            if stream.ended:
-                return None
-            raise not_answered(self._address) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
+            if stream.ended:
+                return None
+            if self._watchdog.expired:
+                raise not_answered(self._address, answered=stream.answered) from None
             raise client_closed() from None  # `Client.close` ended the call
         if response is None:
             if stream.ended:
@@ -188,9 +189,45 @@ class _Call:
 
     async def end(self) -> None:
         """End the call if it has not ended."""
+        self._watchdog.stop()
         self._call.cancel()
         self._sender.cancel()
         await asyncio.wait([self._sender])
+
+
+class _Watchdog:
+    """Cancels a call whose server does not answer."""
+
+    def __init__(self, call: Any, stream: ResumableStream) -> None:
+        self._call, self._stream = call, stream
+        self._loop = asyncio.get_running_loop()
+        self._is_waiting = False
+        self.expired = False
+        self._schedule()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block, in which the call waits for a response."""
+        self._is_waiting = True
+        try:
+            yield
+        finally:
+            self._is_waiting = False
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+
+    def _schedule(self) -> None:
+        self._checked_s = self._loop.time()
+        self._timer = self._loop.call_later(self._stream.check_interval_s, self._check)
+
+    def _check(self) -> None:
+        if self._is_waiting and not self._stream.may_wait(self._loop.time() - self._checked_s):
+            self.expired = True
+            self._call.cancel()
+            return
+        self._schedule()
 
 
 async def _send(call: Any, first: messages.StreamRequest, queue: _AudioQueue) -> None:

@@ -12,7 +12,7 @@ from earmark_client import async_stream, messages
 from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.audio import AudioFormat, Encoding, as_chunks
 from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
-from earmark_client.errors import EarmarkError, error_from_rpc
+from earmark_client.errors import EarmarkError, error_from_rpc, timed_out
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
@@ -206,16 +206,22 @@ class Client:
     async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
         """Yield the current health, and again at each change.
 
-        Raises an EarmarkError when the server is lost.
+        Raises TimedOutError if the first answer does not come within `connect_timeout_s`, and another
+        EarmarkError when the server is lost.
         """
         async with self._channel() as channel:
             request = messages.health_request(service)
             call = HealthStub(channel).Watch(request, metadata=self._pool.call_metadata)
-            answered = False
+            responses, answered = aiter(call), False
             try:
-                async for response in call:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    response = await anext(responses, None)
+                while response is not None:
                     answered = True
                     yield messages.health(response)
+                    response = await anext(responses, None)
+            except TimeoutError:
+                raise timed_out(self.address) from None
             except grpc.aio.AioRpcError as error:
                 raise error_from_rpc(error, self.address, answered=answered) from error
             finally:

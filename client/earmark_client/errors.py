@@ -146,7 +146,7 @@ def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> Earma
     elif status == "UNIMPLEMENTED":
         text = f"the server at {address} does not serve {_DOMAIN}: check the address ({text})"
     elif status == "DEADLINE_EXCEEDED" and not reason:
-        text = f"the server at {address} did not answer in time: retry later, or use another server"
+        text = str(timed_out(address))
     elif status == "RESOURCE_EXHAUSTED" and not reason and "larger than max" in text:
         kind, reason = InvalidRequestError, "MESSAGE_TOO_LARGE"
         text = f"the recording is too large for one call: stream it instead ({text})"
@@ -160,8 +160,17 @@ def client_closed() -> ConnectionLostError:
     return ConnectionLostError("the client was closed during the stream")
 
 
-def not_answered(address: str) -> ServerUnreachableError:
-    """Return the error of a call that the server has not answered in time."""
+def timed_out(address: str) -> TimedOutError:
+    """Return the error of a call, other than a stream, that the server has not answered in time."""
+    return TimedOutError(
+        f"the server at {address} did not answer in time: retry later, or use another server"
+    )
+
+
+def not_answered(address: str, *, answered: bool) -> EarmarkError:
+    """Return the error of a call that the server did not answer in time; `answered`: it had begun to."""
+    if answered:
+        return ConnectionLostError(f"the server at {address} has stopped answering the stream")
     return ServerUnreachableError(f"the server at {address} did not answer the stream in time")
 
 

@@ -44,8 +44,16 @@ ANSWER_TIMEOUT_S = 10.0
 _MIN_ANSWER_TIMEOUT_S = 2.0
 """How long the first call waits at least, however short `resume_within_s` is."""
 
+STALL_TIMEOUT_S = 10.0
+"""How long a call waits at least for a server that has stopped answering, within `resume_within_s`."""
+
 END_TIMEOUT_S = 5.0
 """How long a complete stream waits for the end of its call before it cancels the call."""
+
+_LONGEST_CHECK_INTERVAL_S = 1.0
+
+_REPORT_MARGIN_S = 1.0
+"""How much audio a server may have beyond a progress interval before its next Progress is overdue."""
 
 _OFFSET_TOLERANCE_S = 1.0
 """How far offsets of the server may lie beyond the audio that was sent, because both sides round them."""
@@ -76,9 +84,11 @@ class ResumableStream:
         interval_s = options.progress_interval_s
         if interval_s is None:
             interval_s = _DEFAULT_PROGRESS_INTERVAL_S
+        self._interval_s = interval_s
+        self._start_s = 0.0 if options.resume is None else options.resume.replay_s
         self.replay_buffer = ReplayBuffer(
             options.audio_format,
-            start_s=0.0 if options.resume is None else options.resume.replay_s,
+            start_s=self._start_s,
             keep_s=self._within_s + interval_s + REPLAY_MARGIN_S if self._within_s > 0 else 0.0,
         )
         self.trace = StreamTrace()
@@ -93,18 +103,51 @@ class ResumableStream:
         self._ids_since_progress: set[str] = set()
         self._detections = 0
         self._scored_s = self._received_s = self._processed_s = -1.0
+        self._waited_s = 0.0  # for a response that is overdue
         self._broken_since_s: float | None = None  # None once the stream has advanced again
         self._attempts = 0
 
     @property
-    def response_timeout_s(self) -> float | None:
-        """How long the current call waits for its next response, None for no limit."""
+    def check_interval_s(self) -> float:
+        """How often a call that waits for a response must call `may_wait`."""
+        return min(_LONGEST_CHECK_INTERVAL_S, self._longest_wait_s / 8)
+
+    def may_wait(self, elapsed_s: float) -> bool:
+        """Return whether a call may wait on for a response; `elapsed_s`: since it was last asked.
+
+        It may not if the server owes a response and the stream has not advanced for too long. The time
+        in which the caller handles events, or keeps the event loop busy, does not count.
+        """
+        if not self._response_is_due:
+            self._waited_s = 0.0
+            return True
+        self._waited_s += min(elapsed_s, 2 * self.check_interval_s)
+        if self._waited_s < self._longest_wait_s:
+            return True
+        if self._broken_since_s is None and not self.ended:
+            self._broken_since_s, self._attempts = time.monotonic() - self._waited_s, 0
+        return False
+
+    @property
+    def _response_is_due(self) -> bool:
+        buffer = self.replay_buffer
+        if not self.answered or self.ended or not buffer.all_sent or buffer.source_ended:
+            return True
+        reported_s = max(self._start_s, self._received_s)
+        return buffer.end_s - reported_s > self._interval_s + _REPORT_MARGIN_S
+
+    @property
+    def _longest_wait_s(self) -> float:
+        """How long the current call waits while a response is due."""
+        within_s = self._within_s or DEFAULT_RESUME_WITHIN_S
         if self.ended:
             return END_TIMEOUT_S
         if self.answered:
-            return None
+            # Half of the time, so that another server can be tried in the other half.
+            stall_s = min(within_s, max(STALL_TIMEOUT_S, within_s / 2))
+            return max(_MIN_ANSWER_TIMEOUT_S, stall_s, 2 * self._interval_s)
         if self._started is None:
-            return max(_MIN_ANSWER_TIMEOUT_S, self._within_s or DEFAULT_RESUME_WITHIN_S)
+            return max(_MIN_ANSWER_TIMEOUT_S, within_s)
         if self._broken_since_s is None:
             return ANSWER_TIMEOUT_S
         remaining_s = self._broken_since_s + self._within_s - time.monotonic()
@@ -114,6 +157,7 @@ class ResumableStream:
         """Begin a call: return its first message; `replay_buffer` returns the others."""
         self.replay_buffer.rewind()
         self.answered = self.server_draining = False
+        self._waited_s = 0.0
         request_id = "" if self._started is None else self._started.request_id
         return messages.first_request(self._config, self._progress, request_id)
 
@@ -147,6 +191,7 @@ class ResumableStream:
                 yield from self._consume_progress(event)
             case Ended():
                 self.ended = True
+                self._waited_s = 0.0
                 if self.replay_buffer.source_error is None:
                     yield replace(event, detections=self._detections)
 
@@ -190,6 +235,7 @@ class ResumableStream:
 
     def _consume_started(self, event: Started) -> Iterator[Event]:
         self.answered = True
+        self._waited_s = 0.0
         if self._started is None:
             self._started = event
             yield event
@@ -240,3 +286,4 @@ class ResumableStream:
         if offset_s > self._processed_s:
             self._processed_s = offset_s
             self._broken_since_s = None
+            self._waited_s = 0.0

@@ -12,7 +12,7 @@ from earmark_client import messages, sync_stream
 from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.audio import AudioFormat, Encoding, as_chunks
 from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
-from earmark_client.errors import error_from_rpc
+from earmark_client.errors import error_from_rpc, timed_out
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
@@ -168,19 +168,33 @@ class SyncClient:
     def watch_health(self, service: str = "") -> Generator[Health]:
         """Yield the current health, and again at each change.
 
-        Raises an EarmarkError when the server is lost.
+        Raises TimedOutError if the first answer does not come within `connect_timeout_s`, and another
+        EarmarkError when the server is lost.
         """
         with self._channel() as channel:
             request = messages.health_request(service)
             call = HealthStub(channel).Watch(request, metadata=self._pool.call_metadata)
             answered = False
+            expired = threading.Event()
+
+            def expire() -> None:
+                expired.set()
+                call.cancel()
+
+            timer = threading.Timer(self._connect_timeout_s, expire)
+            timer.daemon = True
+            timer.start()
             try:
                 for response in call:
+                    timer.cancel()
                     answered = True
                     yield messages.health(response)
             except grpc.RpcError as error:
+                if not answered and expired.is_set():
+                    raise timed_out(self.address) from None
                 raise error_from_rpc(error, self.address, answered=answered) from error
             finally:
+                timer.cancel()
                 call.cancel()
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,16 @@ class _AudioQueue:
             self._changed.notify_all()
         return new_events
 
+    def check_interval_s(self) -> float:
+        """Return how often a call that waits for a response must call `may_wait`."""
+        with self._changed:
+            return self._stream.check_interval_s
+
+    def may_wait(self, elapsed_s: float) -> bool:
+        """Return whether a call may wait on for a response; `elapsed_s`: since it was last asked."""
+        with self._changed:
+            return self._stream.may_wait(elapsed_s)
+
     def next_message(self, requests: _Requests) -> bytes | Silence | None:
         """Wait for the next audio to send, None at the end of the source or of the call."""
         with self._changed:
@@ -148,31 +159,30 @@ class _Requests:
             yield messages.audio_request(audio)
 
 
-class _ResponseTimer:
-    """Cancels a call whose next response takes too long."""
+class _Watchdog:
+    """Cancels a call whose server does not answer; it runs on a thread of its own."""
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._timer: threading.Timer | None = None
+    def __init__(self, call: Any, queue: _AudioQueue) -> None:
+        self._call, self._queue = call, queue
+        self._ended = threading.Event()
+        self.is_waiting = True
+        """Whether the call waits for a response."""
         self.expired = False
-
-    def restart(self, timeout_s: float | None) -> None:
-        """Wait for the next response, with a new timeout or, if it is None, without one."""
-        self.stop()
-        if timeout_s is not None:
-            self._timer = threading.Timer(timeout_s, self._expire)
-            self._timer.daemon = True
-            self._timer.start()
+        threading.Thread(target=self._run, name="earmark-watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Stop watching."""
+        self._ended.set()
 
-    def _expire(self) -> None:
-        self.expired = True
-        self._call.cancel()
+    def _run(self) -> None:
+        checked_s = time.monotonic()
+        while not self._ended.wait(self._queue.check_interval_s()):
+            now_s = time.monotonic()
+            if self.is_waiting and not self._queue.may_wait(now_s - checked_s):
+                self.expired = True
+                self._call.cancel()
+                return
+            checked_s = now_s
 
 
 def _call(
@@ -182,26 +192,26 @@ def _call(
     requests = _Requests(queue)
     metadata = (*pool.call_metadata, *stream.trace.metadata)
     call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=metadata)
-    timer = _ResponseTimer(call)
-    timer.restart(stream.response_timeout_s)
+    watchdog = _Watchdog(call, queue)
     try:
         for response in call:
-            timer.stop()
             if not stream.answered:
                 stream.trace.read(call.initial_metadata())
-            yield from queue.consume(response)
+            new_events = queue.consume(response)
+            watchdog.is_waiting = False
+            yield from new_events
             if stream.server_draining:
                 return
-            timer.restart(stream.response_timeout_s)
+            watchdog.is_waiting = True
         if not stream.ended:
             raise stream_incomplete(pool.target)
     except grpc.RpcError as error:
         if stream.ended:
             return
-        if timer.expired:
-            raise not_answered(pool.target) from None
+        if watchdog.expired:
+            raise not_answered(pool.target, answered=stream.answered) from None
         raise error_from_rpc(error, pool.target, answered=stream.answered) from error
     finally:
-        timer.stop()
+        watchdog.stop()
         queue.end_call(requests)
         call.cancel()

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from earmark_client import (
+    Client,
     ConnectionLostError,
     Detection,
     EarmarkError,
     Ended,
     IncompatibleServerError,
+    Progress,
+    Reconnecting,
+    Resumed,
     ServerUnreachableError,
     Started,
+    SyncClient,
+    TimedOutError,
 )
 from support.both_clients import DRIVERS, Driver
+from support.earmark_command import earmark_process
 from support.misbehaving_server import (
     MisbehavingServer,
     abort,
@@ -28,6 +36,7 @@ from support.misbehaving_server import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from earmark_client import Event
     from support.misbehaving_server import Response
@@ -125,6 +134,37 @@ def _answers_only_once(server: MisbehavingServer, context: Any) -> Iterator[Resp
     server.wait()
 
 
+def _says_nothing_after_started(server: MisbehavingServer, _: Any) -> Iterator[Response]:
+    yield started()
+    server.wait()
+
+
+def _says_nothing_in_mid_stream(server: MisbehavingServer, _: Any) -> Iterator[Response]:
+    yield started()
+    server.wait_for_audio(32_000)
+    yield progress(1)
+    server.wait()
+
+
+def _never_ends(server: MisbehavingServer, _: Any) -> Iterator[Response]:
+    yield started()
+    server.wait_for_audio(3 * 32_000)
+    yield progress(3)
+    server.wait()
+
+
+def _repeats_the_same_progress(server: MisbehavingServer, _: Any) -> Iterator[Response]:
+    yield started()
+    while not server.wait(0.05):
+        yield progress(0)
+
+
+def _repeats_the_same_detection(server: MisbehavingServer, _: Any) -> Iterator[Response]:
+    yield started()
+    while not server.wait(0.05):
+        yield detection()
+
+
 def _reports_more_audio_than_was_sent(server: MisbehavingServer, _: Any) -> Iterator[Response]:
     yield started()
     yield progress(10**9)
@@ -164,6 +204,11 @@ def _sends_garbage(_: MisbehavingServer, __: Any) -> Iterator[bytes | Response]:
         (_asks_for_a_delay_of_years, ConnectionLostError),
         (_always_drains, ConnectionLostError),
         (_answers_only_once, EarmarkError),
+        (_says_nothing_after_started, ConnectionLostError),
+        (_says_nothing_in_mid_stream, ConnectionLostError),
+        (_never_ends, ConnectionLostError),
+        (_repeats_the_same_progress, ConnectionLostError),
+        (_repeats_the_same_detection, ConnectionLostError),
         (_reports_more_audio_than_was_sent, IncompatibleServerError),
         (_reports_negative_offsets, IncompatibleServerError),
         (_sends_a_score_that_is_no_number, IncompatibleServerError),
@@ -229,3 +274,99 @@ def test_a_server_without_an_answer_is_reported_also_without_resuming(
     monkeypatch.setattr("earmark_client.resume.DEFAULT_RESUME_WITHIN_S", 2.0)
     with misbehaving_server(_never_answers) as server, pytest.raises(ServerUnreachableError, match="in time"):
         client.events(server.address, [bytes(3200)], sample_rate_hz=16_000, resume_within_s=0)
+
+
+@both
+@pytest.mark.parametrize("audio", ["a recording", "live audio"])
+@pytest.mark.parametrize("resume_within_s", [0, 2.0])
+def test_a_server_that_never_reads_is_reported(
+    client: Driver, monkeypatch: pytest.MonkeyPatch, audio: str, resume_within_s: float
+) -> None:
+    monkeypatch.setattr("earmark_client.resume.DEFAULT_RESUME_WITHIN_S", 2.0)
+
+    def chunks() -> Iterator[bytes]:
+        while True:
+            yield bytes(3200)
+            if audio == "live audio":
+                time.sleep(0.01)
+
+    with misbehaving_server(_says_nothing_after_started, reads=False) as server:
+        begin_s = time.monotonic()
+        with pytest.raises(ConnectionLostError, match="stopped answering"):
+            client.events(server.address, chunks(), sample_rate_hz=16_000, resume_within_s=resume_within_s)
+        assert time.monotonic() - begin_s < RESUME_WITHIN_S + SLACK_S
+
+
+@both
+def test_another_server_is_tried_before_the_resume_limit(
+    client: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earmark_client.resume.STALL_TIMEOUT_S", 1.0)
+
+    def behaviour(server: MisbehavingServer, context: Any) -> Iterator[Response]:
+        if server.calls == 1:
+            yield from _says_nothing_after_started(server, context)
+        yield started()
+        server.wait_for_audio(32_000)
+        yield progress(1)
+        yield ended()
+
+    with misbehaving_server(behaviour) as server:
+        events = client.events(server.address, [bytes(64_000)], sample_rate_hz=16_000, resume_within_s=6.0)
+    assert [type(event) for event in events] == [Started, Reconnecting, Resumed, Progress, Ended]
+
+
+@both
+def test_a_source_or_a_caller_that_takes_its_time_is_no_silent_server(client: Driver, address: str) -> None:
+    def audio() -> Iterator[bytes]:
+        yield bytes(3200)
+        time.sleep(RESUME_WITHIN_S + 1)
+        yield bytes(3 * 32_000)
+
+    events: list[Event] = []
+
+    def store(event: Event) -> bool:
+        if isinstance(event, Progress) and not any(isinstance(each, Progress) for each in events):
+            time.sleep(RESUME_WITHIN_S + 1)
+        events.append(event)
+        return False
+
+    client.until(address, audio(), store, sample_rate_hz=16_000, resume_within_s=RESUME_WITHIN_S)
+    assert {type(event) for event in events} == {Started, Progress, Ended}
+
+
+@pytest.mark.parametrize("client", ["async", "sync", "command"])
+def test_a_health_watch_that_is_never_answered_is_reported(client: str) -> None:
+    async def watch(address: str) -> None:
+        async with Client(address, connect_timeout_s=0.5) as async_client:
+            await anext(async_client.watch_health())
+
+    with misbehaving_server(_never_answers) as server:
+        begin_s = time.monotonic()
+        if client == "command":
+            done = earmark_process("health", "--watch", "--server", server.address)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert "did not answer in time" in done.stderr
+        elif client == "sync":
+            sync_client = SyncClient(server.address, connect_timeout_s=0.5)
+            with sync_client, pytest.raises(TimedOutError, match="in time"):
+                next(sync_client.watch_health())
+        else:
+            with pytest.raises(TimedOutError, match="in time"):
+                asyncio.run(watch(server.address))
+        assert time.monotonic() - begin_s < (5.0 if client == "command" else 0.5) + SLACK_S
+
+
+@pytest.mark.parametrize(
+    "behaviour", [_never_answers, _says_nothing_after_started, _never_ends, _repeats_the_same_progress]
+)
+def test_the_command_reports_a_silent_server(
+    behaviour: Callable[[MisbehavingServer, Any], Iterator[Response | bytes]], recording: Path
+) -> None:
+    with misbehaving_server(behaviour) as server:
+        begin_s = time.monotonic()
+        done = earmark_process("spot", str(recording), "--server", server.address, "--resume-within", "2")
+        assert time.monotonic() - begin_s < RESUME_WITHIN_S + SLACK_S
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "answer" in done.stderr

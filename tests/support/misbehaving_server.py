@@ -66,17 +66,20 @@ def ended() -> Response:
 class MisbehavingServer:
     """The server and the number of its calls."""
 
-    def __init__(self, behaviour: Callable[[MisbehavingServer, Any], Iterator[Response | bytes]]) -> None:
+    def __init__(
+        self, behaviour: Callable[[MisbehavingServer, Any], Iterator[Response | bytes]], *, reads: bool
+    ) -> None:
         self._behaviour = behaviour
+        self._reads = reads
         self._stopped = threading.Event()
         self._received = threading.Condition()
         self._received_bytes = 0
         self.address = ""
         self.calls = 0
 
-    def wait(self) -> None:
-        """Do nothing until the server stops."""
-        self._stopped.wait()
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Do nothing until the server stops, or for some time; return whether it stops."""
+        return self._stopped.wait(timeout_s)
 
     def wait_for_audio(self, length_bytes: int) -> None:
         """Wait until the current call has received this much audio."""
@@ -88,12 +91,18 @@ class MisbehavingServer:
         self._stopped.set()
 
     def stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Handle one call; its audio is read and ignored."""
+        """Handle one call; its audio is read and ignored, or not even read."""
         self.calls += 1
         self._received_bytes = 0
-        threading.Thread(target=self._read_all, args=[requests], daemon=True).start()
+        if self._reads:
+            threading.Thread(target=self._read_all, args=[requests], daemon=True).start()
         for response in self._behaviour(self, context):
             yield response if isinstance(response, bytes) else response.SerializeToString()
+
+    def watch_health(self, _: bytes, __: grpc.ServicerContext) -> Iterator[bytes]:
+        """Handle a watch of the health, which is never answered."""
+        self.wait()
+        yield from ()
 
     def _read_all(self, requests: Iterator[bytes]) -> None:
         with suppress(Exception):  # gRPC raises it once the call has ended
@@ -115,16 +124,20 @@ def abort(context: grpc.ServicerContext, message: str = "failed", retry_after_s:
 
 @contextmanager
 def misbehaving_server(
-    behaviour: Callable[[MisbehavingServer, Any], Iterator[Response | bytes]],
+    behaviour: Callable[[MisbehavingServer, Any], Iterator[Response | bytes]], *, reads: bool = True
 ) -> Iterator[MisbehavingServer]:
-    """Run a server that handles all streams with `behaviour`."""
-    misbehaving = MisbehavingServer(behaviour)
+    """Run a server that handles all streams with `behaviour`, and reads their audio or does not."""
+    misbehaving = MisbehavingServer(behaviour, reads=reads)
     handler = grpc.stream_stream_rpc_method_handler(misbehaving.stream)
     server = grpc.server(ThreadPoolExecutor(16))
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(
                 "earmark.v1.KeywordSpottingService", {"StreamingSpot": handler}
+            ),
+            grpc.method_handlers_generic_handler(
+                "grpc.health.v1.Health",
+                {"Watch": grpc.unary_stream_rpc_method_handler(misbehaving.watch_health)},
             ),
         )
     )
