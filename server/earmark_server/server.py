@@ -115,8 +115,8 @@ class Server:
     async def start(self) -> None:
         """Bind the port, load the models, warm them up, and turn SERVING.
 
-        Raises StartError if the address cannot be bound, and ModelError for a model that cannot be used.
-        Nothing is left running then.
+        Raises StartError if the address or the state folder cannot be used, and ModelError for a model that
+        cannot be used. Nothing is left running then.
         """
         started_s = time.perf_counter()
         self._bind()
@@ -139,9 +139,11 @@ class Server:
         try:
             await self._open_metrics()
             models = await asyncio.to_thread(ModelRegistry, self._settings)
-        except BaseException:
+        except BaseException as error:
             self._exit_stack.close()
             await self._stop_grpc(None)
+            if isinstance(error, BadFileError):
+                raise StartError(str(error)) from error
             raise
         self._engine = Engine()
         self._engine.start()

@@ -62,11 +62,17 @@ class Settings:
     keep_replaced_s: float = setting(
         120.0,
         "a model file is reloaded for new streams when it changes, if its name and keywords stay the same. "
-        "The replaced model is kept for this long after its last stream, so that broken streams can resume "
-        "on it. Later they are rejected with BAD_RESUME_TOKEN",
+        "The replaced model is kept for this long after its last stream, in memory and in --state-dir, so "
+        "that broken streams can resume on it, also in another worker and after a restart. Later they are "
+        "rejected with BAD_RESUME_TOKEN",
         unit="seconds",
         low=0,
         high=86_400,
+    )
+    state_dir: str = setting(
+        "",
+        "folder for copies of the models that are loaded, which are found there after they were replaced. "
+        "Without it, they are in .earmark-kept beside each --model. Not used with --model-sha256",
     )
     model_sha256: tuple[str, ...] = setting(
         (),

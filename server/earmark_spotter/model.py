@@ -18,6 +18,7 @@ from earmark_spotter.errors import ModelError
 from earmark_spotter.metadata import ModelMetadata, parse_metadata
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
     from types import ModuleType
 
 Float32Array: TypeAlias = NDArray[np.float32]
@@ -38,6 +39,12 @@ def check_sha256(content: bytes, expected: str | None) -> None:
     found = hashlib.sha256(content).hexdigest()
     if expected is not None and found != expected.lower():
         raise ModelError(f"The SHA-256 of the model file is {found}, but {expected.lower()} is required.")
+
+
+def _source(path: str | os.PathLike[str] | None) -> Traversable:
+    if path is None:
+        return resources.files("earmark_spotter") / "models" / "default.onnx"
+    return Path(path)
 
 
 class SpotterModel:
@@ -86,18 +93,21 @@ class SpotterModel:
         Raises ModelError, naming the cause, for a file that cannot be read, is not an ONNX
         model, or contradicts its metadata.
         """
-        source = (
-            resources.files("earmark_spotter") / "models" / "default.onnx" if path is None else Path(path)
-        )
-        try:
-            content = source.read_bytes()
-        except OSError as error:
-            raise ModelError(f"The model file {source} cannot be read: {error.strerror}.") from error
+        content = cls.read(path)
         try:
             check_sha256(content, sha256)
             return cls(content, threads=threads)
         except ModelError as error:
-            raise ModelError(f"{source}: {error}") from error
+            raise ModelError(f"{_source(path)}: {error}") from error
+
+    @staticmethod
+    def read(path: str | os.PathLike[str] | None = None) -> bytes:
+        """Return the content of a model file, None for the bundled one; ModelError if it cannot be read."""
+        source = _source(path)
+        try:
+            return source.read_bytes()
+        except OSError as error:
+            raise ModelError(f"The model file {source} cannot be read: {error.strerror}.") from error
 
     @property
     def state_size(self) -> int:

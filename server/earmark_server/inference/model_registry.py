@@ -8,13 +8,16 @@ first validated in a process of its own, so that a model that crashes or hangs t
 server down.
 
 A replaced model is kept until its last stream has ended, and for `keep_replaced_s` after that, because
-its resume tokens fit no other model.
+its resume tokens fit no other model. Every model is also kept on disk (kept_models.py), so that a stream
+resumes in another worker or in the next process, which read the copy when a token needs it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +25,14 @@ from typing import TYPE_CHECKING
 from earmark_spotter import ModelError, SpotterModel
 from earmark_spotter.model import check_sha256
 
+from earmark_server.inference.kept_models import EXTEND_INTERVAL_S, FOLDER_NAME, KeptModels
 from earmark_server.inference.model_sandbox import validate_model, warm_up
 from earmark_server.logs import log
 from earmark_server.reload import BadFileError, ChangeDetector, read_file
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence, Set
+    from collections.abc import AsyncIterator, Callable, Set
 
     from earmark_server.settings import Settings
 
@@ -36,6 +40,9 @@ _LOGGER = logging.getLogger(__name__)
 
 _CHECK_INTERVAL_S = 1.0
 """How often the files are checked for changes. A file is read once it has not changed for that long."""
+
+_MAX_UNUSED = 8
+"""Replaced models in memory that no stream uses. The others are only on disk."""
 
 
 @dataclass(slots=True)
@@ -59,7 +66,10 @@ class ModelRegistry:
     """The models by name. Create it on another thread, because loading blocks; use it on the event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load the models of the settings and warm them up; ModelError for one that cannot be used."""
+        """Load the models of the settings and warm them up.
+
+        Raises ModelError for one that cannot be used, and BadFileError if `state_dir` cannot be used.
+        """
         # Imported now, so that the first resampled stream and the first file need not wait for them.
         import soundfile  # noqa: F401
         import soxr  # noqa: F401
@@ -68,7 +78,10 @@ class ModelRegistry:
         # The files' state is recorded before they are read, so that a write meanwhile counts as a change.
         # The bundled model is not watched: it changes only with the package.
         self._files = [_ModelFile(ChangeDetector(path), place) for place, path in enumerate(settings.model)]
+        self._kept = _open_kept(settings)
         self._replaced: list[_ReplacedModel] = []
+        self._rejected_copies: set[str] = set()
+        self._loading_kept = asyncio.Lock()
         paths = settings.model or (None,)
         self._pins = settings.model_sha256 or (None,) * len(paths)
         self.current = [
@@ -89,6 +102,12 @@ class ModelRegistry:
                 version=model.metadata.version,
                 sha256=model.sha256,
             )
+        for path, model in zip(paths, self.current, strict=True):
+            content = SpotterModel.read(path)
+            if hashlib.sha256(content).hexdigest() == model.sha256:  # else it was just replaced
+                self._keep(content, path)
+        for kept in self._kept.values():
+            kept.remove_expired({model.sha256 for model in self.current})
 
     def get(self, name: str, field: str) -> SpotterModel:
         """Return a model by its name, the default one for an empty name; CallError (UNKNOWN_MODEL) if none.
@@ -102,18 +121,32 @@ class ModelRegistry:
         message = f"This server has no model {name[:100]!a}. Its models are: {known}."
         raise CallError("UNKNOWN_MODEL", message, field=field)
 
-    def versions(self, name: str, field: str) -> Sequence[SpotterModel]:
-        """Return a model and the ones that it replaced, newest first: a broken stream may resume on any."""
-        newest = self.get(name, field)
-        earlier = [one.model for one in self._replaced if one.model.metadata.name == newest.metadata.name]
-        return [newest, *reversed(earlier)]
+    async def replaced(self, name: str) -> AsyncIterator[SpotterModel]:
+        """Yield the models with a name on which a broken stream may have begun, except the current one.
+
+        Those in memory come first, newest first. Then those that other processes have kept are loaded.
+        `name`: as the stream states it; empty for any.
+        """
+        tried: set[SpotterModel] = set()
+        for with_kept in (False, True):
+            if with_kept:
+                await self._load_kept()
+            for one in reversed(self._replaced.copy()):
+                if one.model not in tried and name in ("", one.model.metadata.name):
+                    tried.add(one.model)
+                    yield one.model
 
     async def reload_changed(self, in_use: Callable[[], Set[SpotterModel]]) -> None:
         """Reload files that change, until cancelled; `in_use` returns the models of all open calls."""
-        while self._files:
+        extended_s = 0.0
+        while self._files or self._kept:
             await asyncio.sleep(_CHECK_INTERVAL_S)
-            if self._replaced:
-                self._unload_unused(in_use())
+            now_s = asyncio.get_running_loop().time()
+            self._unload_unused(in_use(), now_s)
+            if now_s - extended_s >= EXTEND_INTERVAL_S:
+                extended_s = now_s
+                digests = {model.sha256 for model in (*self.current, *in_use())}
+                await asyncio.to_thread(self._extend_kept, digests)
             for file in self._files:
                 if file.changes.has_changed():
                     file.has_changed = True  # it may still be incomplete
@@ -121,20 +154,73 @@ class ModelRegistry:
                     file.has_changed = False
                     await self._replace(file)
 
-    def _unload_unused(self, used: Set[SpotterModel]) -> None:
-        now_s = asyncio.get_running_loop().time()
-        for one in list(self._replaced):
+    def _unload_unused(self, used: Set[SpotterModel], now_s: float) -> None:
+        unused_count = 0
+        for one in reversed(self._replaced.copy()):
             if one.model in used:
                 one.last_used_s = now_s
-            elif now_s - one.last_used_s > self._settings.keep_replaced_s:
+                continue
+            unused_count += 1
+            if now_s - one.last_used_s > self._settings.keep_replaced_s or unused_count > _MAX_UNUSED:
                 self._replaced.remove(one)
                 meta, sha256 = one.model.metadata, one.model.sha256
                 log(_LOGGER, logging.INFO, "replaced model unloaded", model=meta.name, sha256=sha256)
 
+    # Copies on disk. These methods block, except for the first.
+
+    async def _load_kept(self) -> None:
+        """Load the models that were kept on disk and are not in memory."""
+        async with self._loading_kept:
+            known = {model.sha256 for model in self.current} | {one.model.sha256 for one in self._replaced}
+            loaded = await asyncio.to_thread(self._read_kept, known)
+            now_s = asyncio.get_running_loop().time()
+            self._replaced += [_ReplacedModel(model, now_s) for model in loaded]
+
+    def _read_kept(self, known: Set[str]) -> list[SpotterModel]:
+        loaded: list[SpotterModel] = []
+        for kept in self._kept.values():
+            for sha256 in kept.digests():
+                if sha256 in known or sha256 in self._rejected_copies or len(loaded) >= _MAX_UNUSED:
+                    continue
+                try:
+                    # A server has run this model, so it needs no sandbox.
+                    model = SpotterModel(kept.read(sha256), threads=self._settings.threads)
+                    warm_up(model)
+                except (ModelError, BadFileError, MemoryError) as error:
+                    self._rejected_copies.add(sha256)
+                    problem = str(error) or type(error).__name__
+                    log(_LOGGER, logging.ERROR, "kept model rejected", sha256=sha256, problem=problem)
+                    continue
+                loaded.append(model)
+                log(
+                    _LOGGER,
+                    logging.INFO,
+                    "kept model loaded",
+                    model=model.metadata.name,
+                    version=model.metadata.version,
+                    sha256=sha256,
+                )
+        return loaded
+
+    def _keep(self, content: bytes, path: str | None) -> None:
+        """Keep a copy of the content of a model file; a failure is logged."""
+        folder = _kept_folder(self._settings, path)
+        if folder not in self._kept:
+            return
+        try:
+            self._kept[folder].keep(content)
+        except OSError as error:
+            _log_not_kept(f"{folder}: {error.strerror}.")
+
+    def _extend_kept(self, digests: Set[str]) -> None:
+        for kept in self._kept.values():
+            kept.extend(digests)
+            kept.remove_expired(digests)
+
     async def _replace(self, file: _ModelFile) -> None:
         old = self.current[file.place]
         try:
-            new = await self._load(Path(file.changes.path), old, self._pins[file.place])
+            new = await self._load(os.fspath(file.changes.path), old, self._pins[file.place])
         except (ModelError, BadFileError, OSError, MemoryError) as error:
             log(
                 _LOGGER,
@@ -159,9 +245,9 @@ class ModelRegistry:
             replaces=old.sha256,
         )
 
-    async def _load(self, path: Path, old: SpotterModel, pin: str | None) -> SpotterModel | None:
+    async def _load(self, path: str, old: SpotterModel, pin: str | None) -> SpotterModel | None:
         """Load the file that replaces a model; None if it is the same, ModelError if it cannot replace it."""
-        content = await asyncio.to_thread(read_file, str(path), "model")
+        content = await asyncio.to_thread(read_file, path, "model")
         # Before any process parses the content.
         check_sha256(content, pin)
         await validate_model(content)
@@ -179,4 +265,40 @@ class ModelRegistry:
                 f"has {', '.join(old.metadata.keywords)}. Restart the server to change the keywords."
             )
         await asyncio.to_thread(warm_up, new)
+        # Before a stream gets a token of it.
+        await asyncio.to_thread(self._keep, content, path)
         return new
+
+
+def _kept_folder(settings: Settings, path: str | None) -> Path | None:
+    """Return the folder for copies of a model file (None: the bundled one); None if none are kept."""
+    if not settings.keep_replaced_s or settings.model_sha256:
+        return None  # only the pinned models may run
+    if settings.state_dir:
+        return Path(settings.state_dir) / "models"
+    return None if path is None else Path(path).parent / FOLDER_NAME
+
+
+def _open_kept(settings: Settings) -> dict[Path, KeptModels]:
+    """Open the folders for copies of the model files; BadFileError if `state_dir` cannot be used."""
+    kept: dict[Path, KeptModels] = {}
+    for folder in {_kept_folder(settings, path) for path in settings.model or (None,)}:
+        if folder is None:
+            continue
+        try:
+            kept[folder] = KeptModels(folder, settings.keep_replaced_s)
+        except BadFileError as error:
+            if settings.state_dir:
+                raise
+            _log_not_kept(f"{error} Name another folder with --state-dir.")
+    return kept
+
+
+def _log_not_kept(problem: str) -> None:
+    log(
+        _LOGGER,
+        logging.WARNING,
+        "models not kept",
+        problem=problem,
+        effect="Streams cannot resume in another process after their model was replaced.",
+    )

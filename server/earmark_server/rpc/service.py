@@ -26,7 +26,7 @@ from earmark_server.rpc.validation import active_keywords, spotting_session
 from earmark_server.status import CallError, attribute_errors_to
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     import grpc
     from earmark_audio import Notice
@@ -98,10 +98,9 @@ class KeywordSpottingService:
                     )
                 call.set_request_id(request.request_id, "config.request_id")
                 loaded = await self._wait_until_loaded()
-                versions = loaded.models.versions(request.model, "config.model")
-                call.model = versions[0].metadata.name
                 audio_format = request.audio_format.raw_format("config.audio_format")
-                session, active = self._open_session(versions, audio_format, request)
+                session, active = await self._open_session(loaded.models, audio_format, request)
+                call.model = session.model.metadata.name
                 # A drain may have started while the call waited.
                 self._admission.raise_if_draining()
                 with loaded.engine.open_stream(session, self._max_pending_ns) as stream:
@@ -191,22 +190,28 @@ class KeywordSpottingService:
 
     # Streams.
 
-    def _open_session(
-        self, versions: Sequence[SpotterModel], audio_format: AudioFormat, request: OpenStream
+    async def _open_session(
+        self, models: ModelRegistry, audio_format: AudioFormat, request: OpenStream
     ) -> tuple[SpottingSession, tuple[ActiveKeyword, ...]]:
-        """Start with the newest version of a model, or resume with the version that the token belongs to."""
-        errors = []
-        for model in versions if request.resume is not None else versions[:1]:
-            active = active_keywords(
-                model.metadata, request.keywords, "config.keywords", self._settings.max_keywords
-            )
-            try:
-                return spotting_session(model, audio_format, active, request, self._resume_keys), active
-            except CallError as error:
-                if error.reason != "BAD_RESUME_TOKEN":
-                    raise
-                errors.append(error)
-        raise errors[0]
+        """Start or resume with the current model, or resume with the one that the stream began on."""
+        try:
+            return self._session(models.get(request.model, "config.model"), audio_format, request)
+        except CallError:
+            if request.resume is None:
+                raise
+            # The model that was replaced may have other keywords, or another name.
+            async for model in models.replaced(request.model):
+                with contextlib.suppress(CallError):
+                    return self._session(model, audio_format, request)
+            raise
+
+    def _session(
+        self, model: SpotterModel, audio_format: AudioFormat, request: OpenStream
+    ) -> tuple[SpottingSession, tuple[ActiveKeyword, ...]]:
+        active = active_keywords(
+            model.metadata, request.keywords, "config.keywords", self._settings.max_keywords
+        )
+        return spotting_session(model, audio_format, active, request, self._resume_keys), active
 
     async def _write_events(
         self,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import logging
+import os
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ import onnx
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_server.inference import model_registry, model_sandbox
+from earmark_server.server import StartError
 from onnx import TensorProto, helper
 from support import tiny_model
 from support.deadlines import DEADLINE_S
@@ -154,6 +158,152 @@ def test_the_old_model_is_unloaded_after_its_last_stream(
             failed = await failure(rig.stream(config(resume=resume)))
             assert failed.reason == "BAD_RESUME_TOKEN"
             assert await detected(rig) == ("3.0.0", SPOKEN)
+
+    run(scenario)
+
+
+async def break_stream(rig: Rig, audio: list[Any]) -> tuple[rpcs.ResumePoint, list[Any]]:
+    """Send a part of the audio, break the stream, and return the resume point and the detections."""
+    call, _ = await begin(rig, audio[:20])
+    resume, early = rpcs.ResumePoint(), []
+    while (event := await call.read()).progress.received_offset.ToMilliseconds() < 1500:
+        early += detections([event])
+    resume.resume_token = event.progress.resume_token
+    resume.start_offset.CopyFrom(event.progress.replay_offset)
+    call.cancel()
+    return resume, early
+
+
+async def resumed(rig: Rig, resume: rpcs.ResumePoint, audio: list[Any]) -> tuple[str, list[Any]]:
+    """Resume a stream; return the version of its model and the detections."""
+    replay = audio[resume.start_offset.ToMilliseconds() // 100 :]
+    events = await collect(rig.stream(config(resume=resume), *replay))
+    return events[0].started.model_version, detections(events)
+
+
+FEWER = {name: one for name, one in tiny_model.metadata()["keywords"].items() if name != "high"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"keywords": FEWER}, {"name": "other"}])
+@pytest.mark.parametrize("has_state_dir", [False, True])
+def test_a_stream_resumes_after_its_model_was_replaced_and_the_server_restarted(
+    tmp_path: Path, changes: dict[str, Any], has_state_dir: bool
+) -> None:
+    path = tmp_path / "m.onnx"
+    write(path)
+    audio = chunks(pcm())
+    options = {"state_dir": str(tmp_path / "state")} if has_state_dir else {}
+
+    async def scenario() -> None:
+        async with serving(path, **options) as rig:
+            unbroken = detections(await collect(rig.stream(config(), *audio)))
+            resume, early = await break_stream(rig, audio)
+        write(path, version="2.0.0", **changes)
+        async with serving(path, **options) as rig:
+            version, rest = await resumed(rig, resume, audio)
+            assert version == "1.0.0"
+            assert early + rest == unbroken
+            assert (await detected(rig))[0] == "2.0.0"
+
+    run(scenario)
+
+
+def test_a_stream_resumes_where_the_new_model_is_not_loaded_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, audio = tmp_path / "m.onnx", chunks(pcm())
+    write(path)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(model_registry, "_CHECK_INTERVAL_S", DEADLINE_S)
+        async with serving(path) as late:
+            write(path, version="2.0.0")
+            async with serving(path) as early:
+                resume, _ = await break_stream(early, audio)
+            assert (await resumed(late, resume, audio))[0] == "2.0.0"
+
+    run(scenario)
+
+
+def test_a_damaged_copy_is_ignored_with_a_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, audio = tmp_path / "m.onnx", chunks(pcm())
+    write(path)
+
+    async def scenario() -> None:
+        async with serving(path) as rig:
+            resume, _ = await break_stream(rig, audio)
+        (copy,) = (tmp_path / ".earmark-kept").iterdir()
+        content = copy.read_bytes()
+        copy.write_bytes(content[:-1])
+        # The name of this one is right, but it is no model.
+        garbage = b"garbage" * 1000
+        copy.with_name(f"{hashlib.sha256(garbage).hexdigest()}.onnx").write_bytes(garbage)
+        for each in copy.parent.iterdir():
+            os.utime(each, (time.time() + 60,) * 2)
+        write(path, version="2.0.0")
+        async with serving(path) as rig:
+            for _ in range(3):
+                assert (await failure(rig.stream(config(resume=resume)))).reason == "BAD_RESUME_TOKEN"
+            assert (await detected(rig)) == ("2.0.0", SPOKEN)
+        problems = [one.earmark["problem"] for one in caplog.records if one.message == "kept model rejected"]
+        assert len(problems) == 2
+        assert any("is damaged" in one for one in problems)
+        assert any("not an ONNX model" in one for one in problems)
+
+    run(scenario)
+
+
+def test_with_a_pinned_model_no_other_one_runs(tmp_path: Path) -> None:
+    path, audio = tmp_path / "m.onnx", chunks(pcm())
+    write(path)
+
+    async def scenario() -> None:
+        async with serving(path) as rig:
+            resume, _ = await break_stream(rig, audio)
+        write(path, version="2.0.0")
+        async with serving(path, model_sha256=(hashlib.sha256(path.read_bytes()).hexdigest(),)) as rig:
+            assert (await failure(rig.stream(config(resume=resume)))).reason == "BAD_RESUME_TOKEN"
+
+    run(scenario)
+
+
+def test_a_folder_that_cannot_be_used_is_logged_beside_the_model_and_an_error_as_state_dir(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m.onnx"
+    write(path)
+    (tmp_path / ".earmark-kept").touch()
+
+    async def scenario() -> None:
+        async with serving(path) as rig:
+            line = await logged(caplog, "models not kept")
+            assert "File exists" in line["problem"]
+            assert "--state-dir" in line["problem"]
+            assert (await detected(rig)) == ("1.0.0", SPOKEN)
+        with pytest.raises(StartError, match="state-file/models cannot be created: Not a directory"):
+            async with serving(path, state_dir=str(tmp_path / "state-file")):
+                pass
+
+    (tmp_path / "state-file").touch()
+    run(scenario)
+
+
+def test_models_that_no_stream_uses_are_bounded_in_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_registry, "_MAX_UNUSED", 1)
+    path = tmp_path / "m.onnx"
+    write(path)
+
+    async def scenario() -> None:
+        async with serving(path) as rig:
+            first = rig.server._service.loaded.result().models.current[0].sha256
+            for number in (2, 3):
+                write(path, version=f"{number}.0.0")
+                await logged(caplog, "model replaced")
+            assert (await logged(caplog, "replaced model unloaded"))["sha256"] == first
 
     run(scenario)
 
