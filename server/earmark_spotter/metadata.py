@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from earmark_audio.energy_gate import GateSettings
+
 from earmark_spotter.errors import ModelError
 
 if TYPE_CHECKING:
@@ -105,6 +107,8 @@ class ModelMetadata:
     detector: DetectorInfo
     metrics: tuple[Metric, ...]
     training: TrainingInfo
+    gate: GateSettings | None = None
+    """The gate in front of the model, which skips nearly silent audio; None for a model without one."""
 
     @property
     def keyword_names(self) -> tuple[str, ...]:
@@ -197,7 +201,15 @@ def parse_metadata(document: str) -> ModelMetadata:
             ),
             commit=root["training"]["commit"].text(),
         ),
+        gate=_parse_gate(root["gate"]) if root.has("gate") else None,
     )
+
+
+def _parse_gate(node: _Node) -> GateSettings:
+    margins = [margin.number(0, 60) for margin in node["margins_db"].items(3)]
+    if len(margins) != 3:
+        node["margins_db"].reject(f"must have 3 entries, but has {len(margins)}")
+    return GateSettings((margins[0], margins[1], margins[2]), node["hold_ms"].number(0, 60_000))
 
 
 def _parse_keywords(node: _Node, labels: tuple[str, ...]) -> Mapping[str, KeywordInfo]:
@@ -230,6 +242,9 @@ class _Node:
 
     def reject(self, problem: str) -> NoReturn:
         raise ModelError(f"The model's metadata field `{self._path}` {problem}.")
+
+    def has(self, key: str) -> bool:
+        return self._typed(dict, "an object").get(key) is not None
 
     def __getitem__(self, key: str) -> _Node:
         fields = self._typed(dict, "an object")

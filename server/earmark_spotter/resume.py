@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from earmark_audio.energy_gate import GateState
 
 from earmark_spotter.detector import Candidate, DetectorSnapshot
 from earmark_spotter.errors import ResumeError
@@ -53,13 +54,25 @@ class ResumeState:
     """The content of a token.
 
     `replay_s`: the replay offset in whole seconds. `decided_sample`: every detection that
-    ends before it has been reported, in samples at the model's rate. `detector`: the state of
-    the detector when the token was issued.
+    ends before it has been reported, in samples at the model's rate. `detector`, `gate`: their
+    states when the token was issued.
     """
 
     replay_s: int
     decided_sample: int
     detector: DetectorSnapshot
+    gate: GateSnapshot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateSnapshot:
+    """The state of a stream's gate when a token was issued.
+
+    `observed_steps`: how many steps after the position of the detector it has observed already.
+    """
+
+    state: GateState
+    observed_steps: int
 
 
 def stream_digest(model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]) -> str:
@@ -83,6 +96,9 @@ def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
     snapshot = state.detector
     candidate = None if snapshot.candidate is None else dataclasses.astuple(snapshot.candidate)
     fields = [digest, state.replay_s, state.decided_sample, snapshot.frame, candidate, snapshot.blocked]
+    if state.gate is not None:
+        gate = state.gate.state
+        fields.append([gate.floors_db, gate.open_blocks, gate.levels_db, state.gate.observed_steps])
     payload = json.dumps(fields, separators=(",", ":")).encode()
     return _sealed(payload, key)
 
@@ -109,7 +125,7 @@ def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeStat
 
 
 def _read_fields(fields: Any, digest: str) -> ResumeState:
-    found, replay_s, decided_sample, frame, candidate, blocked = fields
+    found, replay_s, decided_sample, frame, candidate, blocked, *gate = fields
     if found != digest:
         raise ResumeError(
             "The resume token belongs to another model, audio format or keyword selection. "
@@ -124,7 +140,20 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
         replay_s=_count(replay_s, _MAX_REPLAY_S),
         decided_sample=_count(decided_sample),
         detector=DetectorSnapshot(frame, peak, tuple((_count(i), _count(until)) for i, until in blocked)),
+        gate=_read_gate(*gate) if gate else None,
     )
+
+
+def _read_gate(fields: Any) -> GateSnapshot:
+    floors, open_blocks, levels, observed_steps = fields
+    state = GateState(_levels(floors), _count(open_blocks), tuple(_levels(step) for step in levels))
+    return GateSnapshot(state, _count(observed_steps))
+
+
+def _levels(values: Any) -> tuple[float, ...]:
+    if len(values) not in (0, 3) or not all(type(v) is float and -1000 < v < 1000 for v in values):
+        raise ValueError(f"{values!r:.40} are not the levels of the gate's bands")
+    return tuple(values)
 
 
 def _count(value: Any, limit: int = _MAX_COUNT) -> int:

@@ -70,6 +70,18 @@ class SampleQueue:
             missing -= piece.shape[0]
         return np.concatenate(pieces)
 
+    def peek(self, count: int) -> Float32Array:
+        """Return the first samples, [count], read-only, and leave them in the queue."""
+        samples = self.consume(count)
+        self.prepend(samples)
+        return samples
+
+    def prepend(self, samples: Float32Array) -> None:
+        """Put samples back at the head of the queue; their silence does not count as consumed any more."""
+        self._pieces.appendleft(samples)
+        self._length += samples.shape[0]
+        self.consumed_silence = 0
+
     def drop_silence(self, count: int) -> None:
         """Remove samples of the leading silence."""
         self._length -= count

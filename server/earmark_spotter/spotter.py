@@ -102,12 +102,15 @@ class Spotter:
         limit = _steps_per_call(self.model)
         while stream.ready_steps:
             if steps := stream.steps_to_run(limit):
+                if stream.starts_from_initial_state:
+                    self._model_state = self.model.initial_states(1)
                 pcm = stream.consume(steps)
                 scores, self._model_state = self.model.step(pcm[np.newaxis], self._model_state)
                 detections += stream.apply(scores[0])
             else:
+                if not stream.quiet_steps:
+                    break  # the gate needs more audio to decide
                 detections += stream.skip(min(stream.quiet_steps, stream.skip_limit))
-                self._model_state = self.model.initial_states(1)
         return detections
 
 

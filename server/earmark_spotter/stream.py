@@ -13,8 +13,8 @@ from earmark_spotter.audio import AudioDecoder, AudioFormat
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector
 from earmark_spotter.errors import AudioError, InvalidSamplesError, ResumeError
 from earmark_spotter.resume import ResumePoint, ResumeState, decode_token, encode_token, stream_digest
-from earmark_spotter.sample_queue import SampleQueue
 from earmark_spotter.sample_time import NANOSECONDS, offset_ns
+from earmark_spotter.step_queue import GatedStepQueue, StepQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,9 +53,10 @@ class StreamState:
     stream's model state (which starts as `model.initial_state`, also on a resumed stream), and
     `apply` the scores. After `finish`, the last steps also return the last detections.
 
-    Silence needs no inference. After a receptive field of digital silence, the state of the model
-    is its initial state, and its scores do not change until there is audio again. If
-    `steps_to_run` returns 0, `skip` the `quiet_steps` and set the model state to the initial state.
+    Silence needs no inference: after a receptive field of digital silence, the state of the model is its
+    initial state, and its scores do not change until there is audio again. The gate of a model extends this
+    to audio that is nearly silent. If `steps_to_run` returns 0, `skip` the `quiet_steps`. Before each run,
+    set the model state to the initial state if the stream `starts_from_initial_state`.
 
     It is not thread-safe.
     """
@@ -67,15 +68,18 @@ class StreamState:
         active: Sequence[ActiveKeyword],
         resume: ResumePoint | None = None,
         resume_keys: Sequence[bytes] = (),
+        *,
+        gated: bool = True,
     ) -> None:
         """Start a stream, or resume a broken one.
 
         `resume_keys`: the first one signs resume tokens, and all of them are accepted; empty: the key
         derived from the model file. Raises ResumeError for a resume point that does not fit this model,
-        format and keywords.
+        format and keywords. `gated`: whether the gate of the model, if it has one, skips audio.
         """
         meta = model.metadata
         self._metadata = meta
+        self._is_gated = gated and meta.gate is not None
         self._rate_hz = meta.sample_rate_hz
         self._step_samples = meta.step_samples
         self._input_rate_hz = audio_format.sample_rate_hz
@@ -88,21 +92,25 @@ class StreamState:
 
         self._start_s = 0
         self._decided_floor = 0
-        snapshot = None
+        snapshot = gate = None
         if resume is not None:
             state = self._read_resume_point(resume, {keyword.class_index for keyword in active})
             self._start_s = state.replay_s
             self._decided_floor = state.decided_sample
-            snapshot = state.detector
+            snapshot, gate = state.detector, state.gate
         self._detector = Detector(meta, active, snapshot=snapshot)
-        self._next_frame = self._start_s * self._rate_hz // meta.frame_samples
+        start = self._start_s * self._rate_hz // self._step_samples
+        self._queue: StepQueue
+        if meta.gate is None or not gated:
+            self._queue = StepQueue(meta, start)
+        else:
+            self._queue = GatedStepQueue(
+                meta, meta.gate, start, gate, self._detector.frame // meta.frames_per_step
+            )
+        self._next_frame = start * meta.frames_per_step
 
         self._decoder = AudioDecoder(audio_format, self._rate_hz)
         self._received_samples = 0  # in this call, at the input's rate
-        # The model starts in the state after digital silence.
-        self._settling_samples = -(-meta.receptive_field_samples // self._step_samples) * self._step_samples
-        self._queue = SampleQueue(consumed_silence=self._settling_samples)
-        self._consumed_samples = self._start_s * self._rate_hz  # from the start of the stream's audio
         self._silence_scores = model.silence_scores  # [frames_per_step, classes]
         self._silence_is_constant = bool((model.silence_scores == model.silence_scores[0]).all())
         self.skip_limit = _UNLIMITED
@@ -116,19 +124,29 @@ class StreamState:
     @property
     def ready_steps(self) -> int:
         """Whole steps in the queue, which take memory only when they are consumed if they are silence."""
-        return len(self._queue) // self._step_samples
+        return self._queue.ready_steps
 
     @property
     def quiet_steps(self) -> int:
-        """The next steps that need no inference, because a receptive field of silence precedes them."""
-        if self._queue.consumed_silence < self._settling_samples:
-            return 0
-        return self._queue.leading_silence // self._step_samples
+        """The next steps that need no inference; up to date after `steps_to_run`."""
+        return self._queue.quiet_steps
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a word cannot be complete before the gate has opened for it."""
+        return self._queue.may_wait
+
+    @property
+    def starts_from_initial_state(self) -> bool:
+        """Whether the model has to process the next step from its initial state."""
+        return self._queue.starts_from_initial_state
 
     def steps_to_run(self, limit: int) -> int:
         """Return how many steps to run the model on now: at most `limit`, and none that can be skipped."""
-        step = self._step_samples
-        return self._queue.samples_before_silence(self._settling_samples, step, limit * step) // step
+        steps = self._queue.steps_to_run(limit)
+        # A gate that opens goes back to audio that it skipped.
+        self._next_frame = self._queue.position * self._metadata.frames_per_step
+        return steps
 
     @property
     def finished(self) -> bool:
@@ -197,27 +215,21 @@ class StreamState:
             self._decoder.discard_split()
         self._queue.extend(self._decoder.flush_pieces())
         self._finishing = True
-        steps = max(1, math.ceil((len(self._queue) + self._tail_samples) / self._step_samples))
-        self._queue.append_silence(steps * self._step_samples - len(self._queue))
-        self._end_frame = (self._consumed_samples + len(self._queue)) // self._metadata.frame_samples
+        self._end_frame = self._queue.finish(self._tail_samples) * self._metadata.frames_per_step
 
     def consume(self, step_count: int) -> Float32Array:
         """Remove and return the samples of the next steps, [step_count * step_samples], read-only.
 
         Raises ValueError for more than `ready_steps`.
         """
-        wanted = step_count * self._step_samples
-        if not 0 < wanted <= len(self._queue):
-            raise ValueError(f"{step_count} steps were requested, but {self.ready_steps} are ready")
-        self._consumed_samples += wanted
-        return self._queue.consume(wanted)
+        return self._queue.consume(step_count)
 
     def consume_silence(self, step_count: int) -> Float32Array:
         """Remove quiet steps; return their scores, [frames, classes], for `apply`.
 
         Raises ValueError for more than `quiet_steps`.
         """
-        self._drop_silence(step_count)
+        self._queue.skip(step_count)
         return np.tile(self._silence_scores, (step_count, 1))
 
     def skip(self, step_count: int) -> list[Detection]:
@@ -227,7 +239,7 @@ class StreamState:
         """
         if not self._silence_is_constant:
             return self.apply(self.consume_silence(step_count))
-        self._drop_silence(step_count)
+        self._queue.skip(step_count)
         frames = step_count * self._metadata.frames_per_step
         replayed = min(frames, max(0, self._detector.frame - self._next_frame))
         return self._advance(frames, self._detector.push_constant(self._silence_scores[0], frames - replayed))
@@ -251,12 +263,6 @@ class StreamState:
         length = self._received_at_model_rate()
         return [_clip(detection, length) for detection in detections]
 
-    def _drop_silence(self, step_count: int) -> None:
-        if not 0 < step_count <= self.quiet_steps:
-            raise ValueError(f"{step_count} quiet steps were requested, but there are {self.quiet_steps}")
-        self._consumed_samples += step_count * self._step_samples
-        self._queue.drop_silence(step_count * self._step_samples)
-
     def progress(self) -> StreamProgress:
         """Return the position of the stream, with a token to resume it from here."""
         snapshot = self._detector.snapshot()
@@ -265,11 +271,13 @@ class StreamState:
         decided = max(decided, self._decided_floor)
         self._decided_floor = decided
         replay_s, key = self._replay_offset_s(snapshot.frame), self._resume_keys[0]
+        gate = self._queue.snapshot(snapshot.frame // self._metadata.frames_per_step)
+        state = ResumeState(replay_s, decided, snapshot, gate)
         return StreamProgress(
             received_offset_ns=self.received_ns,
             decided_offset_ns=offset_ns(decided, self._rate_hz),
             replay_offset_ns=replay_s * NANOSECONDS,
-            resume_token=encode_token(ResumeState(replay_s, decided, snapshot), self._digest, key),
+            resume_token=encode_token(state, self._digest, key),
         )
 
     def _check_open(self) -> None:
@@ -308,6 +316,7 @@ class StreamState:
             not classes <= active
             or state.decided_sample > processed
             or self._replay_offset_s(snapshot.frame) != state.replay_s
+            or (state.gate is None) == self._is_gated
         ):
             raise ResumeError("The content of the resume token is invalid. Start a new stream.")
         return state

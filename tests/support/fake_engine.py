@@ -60,6 +60,7 @@ class FakeSession:
     """A session whose input is samples at 1 Hz; every step makes an event with the state after it."""
 
     is_quiet = False
+    starts_from_initial_state = False
 
     def __init__(self, model: FakeModel) -> None:
         self.model: Any = model

@@ -229,6 +229,8 @@ class EngineThread:
                 steps = session.prepare(limit_s)
                 self._release_bytes(slot, session.pending.released_bytes)
                 if steps:
+                    if session.starts_from_initial_state:
+                        self._pool(session.model).reset(slot.index)
                     batch = batches.setdefault((id(session.model), steps), [])
                     batch.append((slot, session.consume(steps)))
                 elif session.is_quiet:
@@ -250,7 +252,6 @@ class EngineThread:
     def _skip_quiet(self, slot: EngineSlot) -> list[Event]:
         """Process a stream's quiet steps; return the events."""
         session = slot.session
-        self._pool(session.model).reset(slot.index)
         before = session.processed_samples
         events = session.skip_quiet()
         seconds = (session.processed_samples - before) / session.audio_format.sample_rate_hz

@@ -79,7 +79,11 @@ class Session(Protocol):
         """Whether the next steps need no inference, because they follow a receptive field of silence."""
 
     def skip_quiet(self) -> list[Event]:
-        """Process quiet steps without inference; the state of the model must be set to its initial state."""
+        """Process quiet steps without inference."""
+
+    @property
+    def starts_from_initial_state(self) -> bool:
+        """Whether the model has to process the next step from its initial state."""
 
     def consume(self, steps: int) -> Float32Array:
         """Remove and return the samples of the next steps, [steps * step_samples]."""
@@ -115,9 +119,16 @@ class _AudioSession:
         """Whether the next steps need no inference, because they follow a receptive field of silence."""
         return self._state.quiet_steps > 0
 
+    @property
+    def starts_from_initial_state(self) -> bool:
+        """Whether the model has to process the next step from its initial state."""
+        return self._state.starts_from_initial_state
+
     def _advance(self) -> None:
         processed = self._state.next_sample - self._start_sample
-        self.processed_samples = processed * self.audio_format.sample_rate_hz // self._model_rate_hz
+        processed = processed * self.audio_format.sample_rate_hz // self._model_rate_hz
+        # A gate that opens goes back a little.
+        self.processed_samples = max(self.processed_samples, processed)
 
 
 class SpottingSession(_AudioSession):
@@ -197,8 +208,11 @@ class SpottingSession(_AudioSession):
     def _find_due(self) -> int:
         if self.pending.error is not None:
             return 0
-        # Progress is not urgent: it is sent with whatever is processed next.
-        frame = min(self._state.next_decision_frame + 1, self._next_score)
+        # Progress is not urgent: it is sent with whatever is processed next. Neither is audio while the gate
+        # is closed: it opens at the beginning of a word, which cannot be detected before its end.
+        frame = self._next_score
+        if not self._state.may_wait:
+            frame = min(frame, self._state.next_decision_frame + 1)
         due = frame * self._frame_samples - self._start_sample
         due = -(-due * self.audio_format.sample_rate_hz // self._model_rate_hz)
         return min(due, self.processed_samples + self._max_wait_samples)
@@ -238,7 +252,7 @@ class ClassificationSession(_AudioSession):
         self, model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]
     ) -> None:
         """Start a clip; `active`: all keywords of the model."""
-        super().__init__(model, audio_format, StreamState(model, audio_format, active))
+        super().__init__(model, audio_format, StreamState(model, audio_format, active, gated=False))
         self.due_samples = 0  # the only event comes at the end, but a clip arrives as a whole
         self._classifier = ClipClassifier.for_model(model)
 

@@ -212,7 +212,12 @@ def test_announcing_a_stream_again_and_again_puts_it_into_the_queue_once() -> No
 
 
 METHODS = {"prepare": 0, "consume": None, "apply": None, "skip_quiet": None}
-PROPERTIES = {"has_pending": True, "is_quiet": False, "processed_samples": 0}
+PROPERTIES = {
+    "has_pending": True,
+    "is_quiet": False,
+    "starts_from_initial_state": False,
+    "processed_samples": 0,
+}
 
 
 @pytest.mark.parametrize("operation", [*METHODS, *PROPERTIES])
