@@ -2,7 +2,18 @@
 
 from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
 from earmark_audio.ffmpeg import is_available as ffmpeg_is_available
-from earmark_audio.formats import FFMPEG_SUFFIXES, READ_FORMATS, SUFFIXES, Decoder, Format, identify
+from earmark_audio.formats import (
+    FFMPEG_SUFFIXES,
+    FORMATS_HELP,
+    HEAD_BYTES,
+    READ_FORMATS,
+    READABLE,
+    SUFFIXES,
+    Decoder,
+    Format,
+    Readable,
+    identify,
+)
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import (
     MAX_CHANNELS,
@@ -14,14 +25,18 @@ from earmark_audio.limits import (
     sample_problem,
 )
 from earmark_audio.notices import Notice
+from earmark_audio.pipe import Pipe
 from earmark_audio.recording import RecordingFile
 
 __all__ = [
     "FFMPEG_SUFFIXES",
+    "FORMATS_HELP",
+    "HEAD_BYTES",
     "MAX_CHANNELS",
     "MAX_PEAK",
     "MAX_SAMPLE_RATE_HZ",
     "MIN_SAMPLE_RATE_HZ",
+    "READABLE",
     "READ_FORMATS",
     "SUFFIXES",
     "AudioFileError",
@@ -30,6 +45,8 @@ __all__ = [
     "IncompleteError",
     "Levels",
     "Notice",
+    "Pipe",
+    "Readable",
     "RecordingFile",
     "UnsupportedRateError",
     "channel_problem",

@@ -21,3 +21,11 @@ class IncompleteError(AudioFileError):
     It is raised after everything before that point: a reader has already received every sample that could
     be decoded.
     """
+
+
+def other_form(rate_hz: int, channels: int, first_rate_hz: int, first_channels: int) -> IncompleteError:
+    """Return the error for a second recording in the same file, with another rate or number of channels."""
+    return IncompleteError(
+        f"Another recording follows in the same file, with {rate_hz} Hz and {channels} channel(s) in place "
+        f"of {first_rate_hz} Hz and {first_channels}: it was not read. Split the file."
+    )

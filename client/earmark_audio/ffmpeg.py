@@ -122,7 +122,7 @@ class ProgramSource:
         """Return sample rate, channels and codec of the first audio stream."""
         if shutil.which("ffprobe") is None:
             raise AudioFileError(
-                f"{self._kind} needs ffprobe beside ffmpeg, or {install_command('formats')}."
+                f"To read {self._kind}, install ffprobe beside ffmpeg, or {install_command('formats')}."
             )
         command = [
             "ffprobe",
@@ -160,10 +160,6 @@ def open_source(file: BinaryIO, kind: Format, *, programs: bool) -> PyAvSource |
         return ProgramSource(file, kind)
     how = f"install `ffmpeg`, or {install_command('formats')}" if programs else "the extra `formats` reads it"
     raise AudioFileError(
-        f"{_article(kind.container)} {kind} recording is not read here: {how}, or convert it, "
+        f"{kind.article.capitalize()} {kind} recording is not read here: {how}, or convert it, "
         "for example with `ffmpeg -i INPUT out.wav`."
     )
-
-
-def _article(word: str) -> str:
-    return "An" if word[0] in "AEIOUM" and word[:2].isupper() else "A"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
+
+from earmark_audio import mpeg
 
 HEAD_BYTES = 4096
 """How many bytes from the beginning `identify` looks at, at most."""
@@ -32,9 +35,16 @@ class Format:
     codec: str | None = None
     demuxer: str | None = None
     """FFmpeg's name for the container, for `Decoder.FFMPEG`. It is always stated: FFmpeg must not guess."""
+    remedy: str | None = None
+    """What to do with it, for `Decoder.NONE`."""
 
     def __str__(self) -> str:
         return self.container if self.codec is None else f"{self.codec} in {self.container}"
+
+    @property
+    def article(self) -> str:
+        """The article before its name."""
+        return "an" if re.match("[AEIO]|M4A|MP[23]|FLV", str(self)) else "a"
 
 
 WAV = Format("WAV", Decoder.SNDFILE)
@@ -48,27 +58,75 @@ MP3 = Format("MP3", Decoder.SNDFILE)
 OGG_VORBIS = Format("Ogg", Decoder.SNDFILE, "Vorbis")
 OGG_OPUS = Format("Ogg", Decoder.SNDFILE, "Opus")
 
-READ_FORMATS = "WAV, RF64, Wave64, AIFF, AU, CAF, FLAC, Ogg (Vorbis, Opus) and MP3"
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A row of the table of formats: its name, the suffixes of such files, and what decodes them."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    decoder: Decoder
+
+
+READABLE = (
+    Readable("WAV", (".wav", ".wave"), Decoder.SNDFILE),
+    Readable("RF64", (".rf64",), Decoder.SNDFILE),
+    Readable("Wave64", (".w64",), Decoder.SNDFILE),
+    Readable("AIFF", (".aif", ".aiff", ".aifc"), Decoder.SNDFILE),
+    Readable("AU", (".au", ".snd"), Decoder.SNDFILE),
+    Readable("CAF", (".caf",), Decoder.SNDFILE),
+    Readable("FLAC", (".flac",), Decoder.SNDFILE),
+    Readable("Ogg (Vorbis, Opus)", (".ogg", ".oga", ".opus"), Decoder.SNDFILE),
+    Readable("MP3", (".mp3",), Decoder.SNDFILE),
+    Readable("M4A and MP4", (".m4a", ".m4b", ".mp4", ".mov", ".3gp"), Decoder.FFMPEG),
+    Readable("WebM and Matroska", (".webm", ".mka", ".mkv"), Decoder.FFMPEG),
+    Readable("AAC", (".aac",), Decoder.FFMPEG),
+    Readable("Ogg (FLAC, Speex)", (".oga", ".spx"), Decoder.FFMPEG),
+    Readable("AMR", (".amr",), Decoder.FFMPEG),
+    Readable("WMA", (".wma",), Decoder.FFMPEG),
+    Readable("MP2", (".mp2",), Decoder.FFMPEG),
+    Readable("AC-3", (".ac3",), Decoder.FFMPEG),
+    Readable("WavPack", (".wv",), Decoder.FFMPEG),
+    Readable("True Audio", (".tta",), Decoder.FFMPEG),
+    Readable("Monkey's Audio", (".ape",), Decoder.FFMPEG),
+    Readable("AVI", (".avi",), Decoder.FFMPEG),
+)
+"""Every format that is read. docs/recordings.md has the same table."""
+
+
+def _names(decoder: Decoder) -> str:
+    *names, last = (one.name for one in READABLE if one.decoder is decoder)
+    return f"{', '.join(names)} and {last}"
+
+
+def _suffixes(decoder: Decoder) -> tuple[str, ...]:
+    return tuple(suffix for one in READABLE if one.decoder is decoder for suffix in one.suffixes)
+
+
+READ_FORMATS = _names(Decoder.SNDFILE)
 """What is read without the extra `formats`."""
 
-SUFFIXES = tuple(".wav .rf64 .w64 .aif .aiff .aifc .au .snd .caf .flac .ogg .oga .opus .mp3".split())  # noqa: SIM905
+SUFFIXES = _suffixes(Decoder.SNDFILE)
 """File names that end in these hold a recording which is read without the extra `formats`."""
 
-FFMPEG_SUFFIXES = tuple(
-    ".m4a .mp4 .aac .webm .mka .mkv .mov .wma .amr .3gp .spx .wv .ape .tta .ac3 .mp2 .ra".split()  # noqa: SIM905
-)
+FFMPEG_SUFFIXES = tuple(suffix for suffix in _suffixes(Decoder.FFMPEG) if suffix not in SUFFIXES)
 """File names that end in these hold a recording which FFmpeg reads."""
+
+FORMATS_HELP = f"{READ_FORMATS}; with ffmpeg or earmark[formats] also M4A, WebM, AAC and others"
+"""The formats in one line, for the help of commands."""
 
 CONVERT = "convert it, for example with `ffmpeg -i INPUT out.wav`"
 
-_W64_GUID = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+_UNPACK = "unpack it, and give the recordings in it"
+_NO_AUDIO = "give a recording"
+
 
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"fLaC", FLAC),
     (b".snd", AU),
     (b"dns.", AU),
     (b"caff", CAF),
-    (_W64_GUID, W64),
+    (b"riff\x2e\x91\xcf\x11", W64),
     (b"\x1aE\xdf\xa3", Format("WebM or Matroska", Decoder.FFMPEG, demuxer="matroska")),
     (b"#!AMR", Format("AMR", Decoder.FFMPEG, demuxer="amr")),
     (b"0&\xb2u\x8ef\xcf\x11", Format("WMA (ASF)", Decoder.FFMPEG, demuxer="asf")),
@@ -76,25 +134,29 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"MAC ", Format("Monkey's Audio", Decoder.FFMPEG, demuxer="ape")),
     (b"TTA1", Format("True Audio", Decoder.FFMPEG, demuxer="tta")),
     (b"FLV\x01", Format("Flash video", Decoder.FFMPEG, demuxer="flv")),
-    (b"\x0bw", Format("AC-3", Decoder.FFMPEG, demuxer="ac3")),
     (b"ADIF", Format("AAC (ADIF)", Decoder.NONE)),
     (b"NIST_1A", Format("NIST SPHERE", Decoder.NONE)),
     (b"Creative Voice File", Format("Creative VOC", Decoder.NONE)),
     (b".RMF", Format("RealMedia", Decoder.NONE)),
     (b"DSD ", Format("DSD", Decoder.NONE)),
-    (b"MThd", Format("MIDI file", Decoder.NONE)),
-    (b"PK\x03\x04", Format("ZIP archive", Decoder.NONE)),
-    (b"\x1f\x8b", Format("gzip archive", Decoder.NONE)),
-    (b"BZh", Format("bzip2 archive", Decoder.NONE)),
-    (b"\xfd7zXZ", Format("xz archive", Decoder.NONE)),
-    (b"7z\xbc\xaf", Format("7-Zip archive", Decoder.NONE)),
-    (b"%PDF", Format("PDF document", Decoder.NONE)),
-    (b"\x89PNG", Format("PNG image", Decoder.NONE)),
-    (b"\xff\xd8\xff", Format("JPEG image", Decoder.NONE)),
-    (b"GIF8", Format("GIF image", Decoder.NONE)),
-    (b"\x7fELF", Format("program", Decoder.NONE)),
-    (b"MZ", Format("program", Decoder.NONE)),
-    (b"version https://git-lfs", Format("Git LFS pointer", Decoder.NONE)),
+    (b"MThd", Format("MIDI file", Decoder.NONE, remedy="it has notes, but no audio")),
+    (b"PK\x03\x04", Format("ZIP archive", Decoder.NONE, remedy=_UNPACK)),
+    (b"\x1f\x8b\x08", Format("gzip archive", Decoder.NONE, remedy=_UNPACK)),
+    (b"BZh", Format("bzip2 archive", Decoder.NONE, remedy=_UNPACK)),
+    (b"\xfd7zXZ", Format("xz archive", Decoder.NONE, remedy=_UNPACK)),
+    (b"7z\xbc\xaf", Format("7-Zip archive", Decoder.NONE, remedy=_UNPACK)),
+    (b"\x28\xb5\x2f\xfd", Format("Zstandard archive", Decoder.NONE, remedy=_UNPACK)),
+    (b"Rar!", Format("RAR archive", Decoder.NONE, remedy=_UNPACK)),
+    (b"%PDF", Format("PDF document", Decoder.NONE, remedy=_NO_AUDIO)),
+    (b"\x89PNG", Format("PNG image", Decoder.NONE, remedy=_NO_AUDIO)),
+    (b"\xff\xd8\xff", Format("JPEG image", Decoder.NONE, remedy=_NO_AUDIO)),
+    (b"GIF8", Format("GIF image", Decoder.NONE, remedy=_NO_AUDIO)),
+    (b"\x7fELF", Format("program", Decoder.NONE, remedy=_NO_AUDIO)),
+    (b"\x93NUMPY", Format("NumPy array", Decoder.NONE, remedy="write its samples to a WAV file")),
+    (
+        b"version https://git-lfs",
+        Format("Git LFS pointer", Decoder.NONE, remedy="fetch it with `git lfs pull`"),
+    ),
 )
 
 _OGG_CODECS: tuple[tuple[bytes, Format], ...] = (
@@ -108,7 +170,16 @@ _OGG_CODECS: tuple[tuple[bytes, Format], ...] = (
 
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
-_MPEG_LAYERS = {1: "MP3", 2: "MP2", 3: "MP1"}
+_AAC = Format("AAC", Decoder.FFMPEG, demuxer="aac")
+_MP2 = Format("MP2", Decoder.FFMPEG, demuxer="mp3")
+_AC3 = Format("AC-3", Decoder.FFMPEG, demuxer="ac3")
+_PROGRAM = Format("program", Decoder.NONE, remedy=_NO_AUDIO)
+_RIFF = Format("RIFF file", Decoder.NONE)
+_TEXT = Format("text file", Decoder.NONE, remedy=_NO_AUDIO)
+_BASE64 = Format("base64 text", Decoder.NONE, remedy="decode it, for example with `base64 -d`")
+
+_MIN_TEXT_CHARACTERS = 4
+"""How many different characters a text has at least. A-law silence consists of letters, but all alike."""
 
 
 def identify(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for each kind of beginning
@@ -118,7 +189,7 @@ def identify(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for ea
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         return _riff(head)
     if head[:4] == b"FORM":
-        return AIFF if head[8:12] in (b"AIFF", b"AIFC") else Format("IFF", Decoder.NONE)
+        return AIFF if head[8:12] in (b"AIFF", b"AIFC") else Format("IFF file", Decoder.NONE)
     if head[:4] == b"OggS":
         return _ogg(head)
     if head[4:8] in _MP4_BOXES:
@@ -126,9 +197,7 @@ def identify(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for ea
     for magic, found in _MAGIC:
         if head.startswith(magic):
             return found
-    if (mpeg := _mpeg(head)) is not None:
-        return mpeg
-    return Format("text file", Decoder.NONE) if _is_text(head) else None
+    return _frames(head) or _text(head)
 
 
 def id3_bytes(head: bytes) -> int:
@@ -142,35 +211,22 @@ def id3_bytes(head: bytes) -> int:
     return _ID3_HEADER_BYTES + size + (_ID3_HEADER_BYTES if has_footer else 0)
 
 
-def is_mpeg_header(head: bytes) -> bool:
-    """Return whether `head` begins like an MPEG audio frame of layer I to III (ISO/IEC 11172-3, 2.4.2.3)."""
-    return (
-        len(head) >= 4
-        and head[0] == 0xFF
-        and head[1] & 0xE0 == 0xE0
-        and head[1] >> 3 & 3 != 1
-        and head[1] >> 1 & 3 != 0
-        and head[2] >> 4 not in (0, 15)
-        and head[2] >> 2 & 3 != 3
-    )
-
-
 def _after_id3(head: bytes) -> Format | None:
     rest = head[id3_bytes(head) :]
     if rest[:4] == b"fLaC":
         return FLAC
-    if _is_adts(rest):
-        return Format("AAC", Decoder.FFMPEG, demuxer="aac")
+    if mpeg.begins_with_adts(rest):
+        return _AAC
     # The tag may be longer than the head: of what has an ID3 tag, nearly all is MP3.
     return MP3
 
 
 def _riff(head: bytes) -> Format | None:
     if head[8:12] != b"WAVE":
-        kind = {b"AVI ": "AVI video", b"WEBP": "WebP image"}.get(head[8:12], "RIFF file")
-        return (
-            Format(kind, Decoder.FFMPEG, demuxer="avi") if kind == "AVI video" else Format(kind, Decoder.NONE)
-        )
+        if head[8:12] == b"AVI ":
+            return Format("AVI", Decoder.FFMPEG, demuxer="avi")
+        is_image = head[8:12] == b"WEBP"
+        return Format("WebP image", Decoder.NONE, remedy=_NO_AUDIO) if is_image else _RIFF
     return WAV if head[:4] in (b"RIFF", b"RIFX") else RF64
 
 
@@ -182,26 +238,33 @@ def _ogg(head: bytes) -> Format:
     return Format("Ogg", Decoder.FFMPEG, "an unknown codec", "ogg")
 
 
-def _is_adts(head: bytes) -> bool:
-    return len(head) >= 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+def _frames(head: bytes) -> Format | None:
+    """Return the format of what has no header, but frames that begin alike."""
+    if head[:2] == b"\x0bw" and (head.count(b"\x0bw") > 1 or len(head) < HEAD_BYTES):
+        return _AC3
+    begin = mpeg.find_frames(head)
+    if begin is not None:
+        return MP3 if mpeg.is_layer_3(head[begin:]) else _MP2
+    if mpeg.begins_with_adts(head):
+        return _AAC
+    return _PROGRAM if head[:2] == b"MZ" and b"PE\0\0" in head else None
 
 
-def _mpeg(head: bytes) -> Format | None:
-    if _is_adts(head):
-        return Format("AAC", Decoder.FFMPEG, demuxer="aac")
-    if not is_mpeg_header(head):
+def _text(head: bytes) -> Format | None:
+    text = _decoded(head)
+    if len(set(text)) < _MIN_TEXT_CHARACTERS or any(
+        not (character.isprintable() or character in "\t\r\n\f") for character in text
+    ):
         return None
-    name = _MPEG_LAYERS[head[1] >> 1 & 3]
-    return MP3 if name == "MP3" else Format(name, Decoder.FFMPEG, demuxer="mp3")
+    return _BASE64 if re.fullmatch(r"(data:[^,]{1,99},)?[A-Za-z0-9+/\r\n]{64,}=*\s*", text) else _TEXT
 
 
-def _is_text(head: bytes) -> bool:
-    if not head:
-        return False
+def _decoded(head: bytes) -> str:
+    """Return the text that begins with `head`; empty if it is none."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return head[: len(head) // 2 * 2].decode("utf-16", errors="replace")
     try:
-        text = head.decode("utf-8")
+        return head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:
-            return False
-        text = head[: error.start].decode("utf-8")
-    return all(character.isprintable() or character in "\t\r\n\f" for character in text)
+        is_cut = error.start >= len(head) - 4  # within the last character
+        return head[: error.start].decode("utf-8-sig") if is_cut else ""

@@ -1,9 +1,8 @@
 """MP3: which bytes of a file are whole frames, and where one recording ends and a joined one begins.
 
 An MP3 file has no length of its own. Decoders believe the one in a Xing, Info or VBRI header, or estimate
-it from the first frame's bit rate, and stop there. Here the frames are counted. Sources: ISO/IEC 11172-3,
-2.4.2.3 (frame header); ISO/IEC 13818-3, 2.4.2.3 (low sampling frequencies); the LAME project's description of
-the Xing header.
+it from the first frame's bit rate, and stop there. Here the frames are counted. Source: the LAME project's
+description of the Xing header.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from earmark_audio.formats import id3_bytes, is_mpeg_header
+from earmark_audio.formats import id3_bytes
+from earmark_audio.mpeg import frame_bytes, frame_kind, is_layer_3
 from earmark_audio.notices import Notice, damaged_bytes
 from earmark_audio.parts import Layout, Part
 from earmark_audio.view import View
@@ -19,14 +19,8 @@ from earmark_audio.view import View
 _BLOCK_BYTES = 1 << 20
 _APE_HEADER_BYTES = 32
 _ID3V1_BYTES = 128
-_LAYER_3 = 1
 
 _LAST_FRAME = Notice("LAST_FRAME_INCOMPLETE", "The last MP3 frame is incomplete; it was left out.")
-
-# Kilobits per second by the header's index: MPEG-1 layer III, and MPEG-2 and 2.5 layer III.
-_RATES_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
-_RATES_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
-_HZ = (44_100, 48_000, 32_000)
 
 
 @dataclass
@@ -115,31 +109,17 @@ def _part(file: BinaryIO, stream: _Stream, layout: Layout) -> Part:
 
 def _frame_bytes(head: bytes) -> int:
     """Return the length of the layer III frame with this header; 0 for what is none."""
-    if not is_mpeg_header(head) or head[1] >> 1 & 3 != _LAYER_3:
-        return 0
-    is_mpeg1 = head[1] >> 3 & 3 == 3
-    kbit_s = (_RATES_1 if is_mpeg1 else _RATES_2)[head[2] >> 4]
-    return (144_000 if is_mpeg1 else 72_000) * kbit_s // _sample_rate_hz(head) + (head[2] >> 1 & 1)
-
-
-def _sample_rate_hz(head: bytes) -> int:
-    divisor = {3: 1, 2: 2, 0: 4}[head[1] >> 3 & 3]
-    return _HZ[head[2] >> 2 & 3] // divisor
+    return frame_bytes(head) if is_layer_3(head) else 0
 
 
 def _is_followed(reader: _Reader, position: int, size: int, head: bytes) -> bool:
     """Return whether a frame is followed by another one, a tag, or the end: random bytes are not."""
     following = reader.at(position, _APE_HEADER_BYTES)
     if position >= size or (
-        len(following) >= 4 and _kind(following) == _kind(head) and _frame_bytes(following)
+        len(following) >= 4 and frame_kind(following) == frame_kind(head) and _frame_bytes(following)
     ):
         return True
     return bool(_tag_bytes(following)) or bool(_frame_bytes(following)) or not following.strip(b"\0")
-
-
-def _kind(head: bytes) -> int:
-    """Return version, layer, sample rate and whether it is mono, of a frame, as one number."""
-    return (head[1] & 0x1E) << 8 | head[2] & 0x0C | (head[3] >> 6 == 3)
 
 
 def _tag_bytes(head: bytes) -> int:
@@ -165,8 +145,8 @@ def _next_sync(reader: _Reader, position: int, size: int) -> int:
 def _append_frame(streams: list[_Stream], reader: _Reader, offset: int, length: int, head: bytes) -> None:
     frame = reader.at(offset, min(length, 200))
     info = _info(frame, head)
-    if not streams or info is not None or streams[-1].kind != _kind(head):
-        streams.append(_Stream(_kind(head)))
+    if not streams or info is not None or streams[-1].kind != frame_kind(head):
+        streams.append(_Stream(frame_kind(head)))
     stream = streams[-1]
     stream.append(offset, length)
     if info is None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from earmark_audio import ffmpeg
-from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
+from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError, other_form
 from earmark_audio.flac import flac_layout
 from earmark_audio.formats import (
     AU,
@@ -22,16 +23,20 @@ from earmark_audio.formats import (
     HEAD_BYTES,
     MP3,
     READ_FORMATS,
+    RF64,
     W64,
+    WAV,
     Decoder,
     Format,
     identify,
 )
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
+from earmark_audio.live import LiveWav, read_header
 from earmark_audio.mp3 import mp3_layout
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.parts import Layout, Part
+from earmark_audio.pipe import Pipe
 from earmark_audio.wav import au_layout, chunked_layout, iff_layout
 
 if TYPE_CHECKING:
@@ -40,8 +45,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from earmark_audio.notices import Notice
+
 _DECODE_FRAMES = 4096
 """How much is decoded at once. An error in the middle loses at most this, and always the same."""
+
+_MAX_COPIED_BYTES = 1 << 30
+"""How much of a pipe is copied to a temporary file."""
 
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile's SF_COUNT_MAX, and what comes near it
 
@@ -49,27 +59,40 @@ _UNKNOWN_FRAMES = 1 << 62  # libsndfile's SF_COUNT_MAX, and what comes near it
 class RecordingFile:
     """A recording that is decoded block by block: never a whole long one in memory.
 
-    source: the path of a file, the bytes of one, or a binary file that is open. A pipe is copied to a
-        temporary file first: containers need to be read in more than one place.
+    source: the path of a file, the bytes of one, a binary file that is open, or a Pipe. From a pipe, WAV,
+        RF64 and Wave64 are decoded as they come. Other formats need to be read in more than one place, so
+        they are copied to a temporary file first, of up to 1 GiB.
     programs: whether the program `ffmpeg` may decode what nothing else does.
 
     `format`, `codec`, `sample_rate_hz` and `channels` are known once it is open; `levels` and `notices` are
     complete when everything has been read. `declared_s` is the length in seconds that the file states, None
-    where it states none.
+    where it states none. `is_live`: the recording is decoded as it comes.
 
     AudioFileError for what is not a recording, or cannot be read; OSError for a path that cannot be opened.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes | BinaryIO, *, programs: bool = True) -> None:
-        self._file, self._is_own = _open(source)
+    def __init__(
+        self, source: str | os.PathLike[str] | bytes | BinaryIO | Pipe, *, programs: bool = True
+    ) -> None:
+        self._owned = ExitStack()
+        self._source: Any = None
+        self._layout = Layout([])
+        self.notices: list[Notice] = []
+        self.is_live = False
         try:
-            self.format, self._layout = _layout(self._file)
-            self.notices = list(self._layout.notices)
-            self._source: Any = None
-            if self.format.decoder is Decoder.FFMPEG:
-                self._open_ffmpeg(programs)
-            else:
-                self._open_sndfile()
+            self._file: Any = source
+            if isinstance(source, bytes):
+                self._file = io.BytesIO(source)
+            elif isinstance(source, str | os.PathLike):
+                file: Any = self._owned.enter_context(open(source, "rb"))  # noqa: SIM115 - closed with it
+                # A buffer's lock would be held by a thread that still reads when the program exits.
+                self._file = file if file.seekable() else Pipe(file.raw)
+            if isinstance(self._file, Pipe):
+                self._open_pipe(self._file)
+            elif not self._file.seekable():
+                self._open_pipe(Pipe(self._file))
+            if not self.is_live:
+                self._open_file(programs)
             _check_form(self.sample_rate_hz, self.channels)
         except BaseException:
             self.close()
@@ -84,12 +107,10 @@ class RecordingFile:
 
     def close(self) -> None:
         """Close the file, if it was opened here."""
-        source = getattr(self, "_source", None)
-        if source is not None:
-            source.close()
+        if self._source is not None:
+            self._source.close()
             self._source = None
-        if self._is_own:
-            self._file.close()
+        self._owned.close()
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Iterate over the samples, float32 [up to 4096, channels], full scale at -1 and 1.
@@ -98,19 +119,22 @@ class RecordingFile:
         AudioFileError for one without audio, and for samples that are not finite or far beyond full scale.
         """
         decoded = False
-        for block in (
-            self._ffmpeg_blocks() if self.format.decoder is Decoder.FFMPEG else self._sndfile_blocks()
-        ):
-            if problem := sample_problem(block):
-                raise AudioFileError(problem)
-            decoded = decoded or bool(len(block))
-            self.levels.add(block, mix_down(block))
-            yield block
-        if not decoded and self._layout.missing is None:
+        is_sndfile = self.format.decoder is Decoder.SNDFILE and not self.is_live
+        try:
+            for block in self._sndfile_blocks() if is_sndfile else self._source.blocks():
+                if problem := sample_problem(block):
+                    raise AudioFileError(problem)
+                decoded = decoded or bool(len(block))
+                self.levels.add(block, mix_down(block))
+                yield block
+            if self._layout.missing is not None:
+                raise IncompleteError(self._layout.missing)
+        except IncompleteError:
+            self.notices += self.levels.notices()
+            raise
+        if not decoded:
             raise AudioFileError("The recording is empty: it contains no samples.")
         self.notices += self.levels.notices()
-        if self._layout.missing is not None:
-            raise IncompleteError(self._layout.missing)
 
     def mono(self, channel: int | None = None) -> Iterator[NDArray[np.float32]]:
         """Iterate over one channel (1: the first), or the mean of all, float32 [n]; errors as of `blocks`."""
@@ -119,12 +143,42 @@ class RecordingFile:
         for block in self.blocks():
             yield mix_down(block) if channel is None else block[:, channel - 1]
 
-    def _open_ffmpeg(self, programs: bool) -> None:
-        self._source = ffmpeg.open_source(self._file, self.format, programs=programs)
-        self.sample_rate_hz: int = self._source.sample_rate_hz
-        self.channels: int = self._source.channels
-        self.codec: str = self._source.codec
-        self.declared_s: float | None = self._source.declared_s
+    def _open_pipe(self, pipe: Pipe) -> None:
+        """Decode from a pipe, or copy it."""
+        if pipe.is_terminal:
+            raise AudioFileError("This is a terminal, not a recording: give the name of a file.")
+        self.format = _format(pipe.peek(HEAD_BYTES))
+        header = read_header(pipe) if self.format in (WAV, RF64, W64) else None
+        if header is not None:
+            live = LiveWav(pipe, header)
+            self.is_live, self.notices = True, live.notices
+            self._use(live)
+            return
+        self._file = self._owned.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with it
+        while data := pipe.read_some(1 << 20):
+            if self._file.tell() + len(data) > _MAX_COPIED_BYTES:
+                raise AudioFileError(
+                    f"From a pipe, {self.format} is copied before it is read, and at most 1 GiB of it: give "
+                    "the name of a file, or send WAV."
+                )
+            self._file.write(data)
+
+    def _open_file(self, programs: bool) -> None:
+        self._file.seek(0)
+        self.format = _format(self._file.read(HEAD_BYTES))
+        if self.format.decoder is Decoder.FFMPEG:
+            self._use(ffmpeg.open_source(self._file, self.format, programs=programs))
+        else:
+            self._layout = _layout(self._file, self.format)
+            self.notices += self._layout.notices
+            self._open_sndfile()
+
+    def _use(self, source: ffmpeg.PyAvSource | ffmpeg.ProgramSource | LiveWav) -> None:
+        self._source = source
+        self.sample_rate_hz: int = source.sample_rate_hz
+        self.channels: int = source.channels
+        self.codec: str = source.codec
+        self.declared_s: float | None = source.declared_s
 
     def _open_sndfile(self) -> None:
         if not self._layout.parts:
@@ -163,11 +217,7 @@ class RecordingFile:
             sound = self._source if index == 0 else self._open_part(part)
             try:
                 if (sound.samplerate, sound.channels) != (self.sample_rate_hz, self.channels):
-                    raise IncompleteError(
-                        f"Another recording follows in the same file, with {sound.samplerate} Hz and "
-                        f"{sound.channels} channel(s) in place of {self.sample_rate_hz} Hz and "
-                        f"{self.channels}: it was not read. Split the file."
-                    )
+                    raise other_form(sound.samplerate, sound.channels, self.sample_rate_hz, self.channels)
                 frames = 0
                 while len(block := sound.read(_DECODE_FRAMES, dtype="float32", always_2d=True)):
                     frames += len(block)
@@ -183,60 +233,37 @@ class RecordingFile:
                 missing_s = (part.declared_frames - frames) / self.sample_rate_hz
                 raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
 
-    def _ffmpeg_blocks(self) -> Iterator[NDArray[np.float32]]:
-        yield from self._source.blocks()
 
-
-def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[BinaryIO, bool]:
-    if isinstance(source, bytes):
-        return io.BytesIO(source), True
-    if isinstance(source, str | os.PathLike):
-        file: BinaryIO = open(source, "rb")  # noqa: SIM115 - closed by RecordingFile
-        is_own = True
-    else:
-        file, is_own = source, False
-    if file.seekable():
-        return file, is_own
-    copy: Any = tempfile.TemporaryFile()  # noqa: SIM115 - closed by RecordingFile
-    while block := file.read(1 << 20):
-        copy.write(block)
-    if is_own:
-        file.close()
-    copy.seek(0)
-    return copy, True
-
-
-def _layout(file: BinaryIO) -> tuple[Format, Layout]:  # noqa: PLR0911 - one answer for each kind of file
-    """Return a file's format and its parts; AudioFileError for what is not a recording."""
-    file.seek(0)
-    head = file.read(HEAD_BYTES)
+def _format(head: bytes) -> Format:
+    """Return the format of what begins with `head`; AudioFileError for what is not a recording."""
     if not head:
         raise AudioFileError("The recording is empty: it has no bytes.")
     kind = identify(head)
     if kind is None:
         raise AudioFileError(
-            f"This is not a recording that Earmark knows: {READ_FORMATS} can be read. Raw samples need their "
-            "encoding and sample rate stated."
+            f"The format is unknown: the file does not begin like {READ_FORMATS}. Raw samples need their "
+            f"encoding and sample rate stated. For anything else, {CONVERT}."
         )
     if kind.decoder is Decoder.NONE:
-        article = "an" if kind.container[0] in "AEIOU" else "a"
-        raise AudioFileError(
-            f"This is {article} {kind}, not a recording that Earmark reads: {CONVERT}, if it holds audio."
-        )
-    if kind.decoder is Decoder.FFMPEG:
-        return kind, Layout([])
+        problem = "" if kind.remedy else ", which is not supported"
+        raise AudioFileError(f"This is {kind.article} {kind}{problem}: {kind.remedy or CONVERT}.")
+    return kind
+
+
+def _layout(file: BinaryIO, kind: Format) -> Layout:
+    """Return the parts of a file of a format that libsndfile decodes."""
     size = file.seek(0, os.SEEK_END)
     if kind is MP3:
-        return kind, mp3_layout(file, size)
+        return mp3_layout(file, size)
     if kind is FLAC:
-        return kind, flac_layout(file, size)
+        return flac_layout(file, size)
     if kind.container == "Ogg":
-        return kind, ogg_layout(file, size)
+        return ogg_layout(file, size)
     if kind is AU:
-        return kind, au_layout(file, size)
+        return au_layout(file, size)
     if kind in (W64, CAF):
-        return kind, chunked_layout(file, size)
-    return kind, iff_layout(file, size)
+        return chunked_layout(file, size)
+    return iff_layout(file, size)
 
 
 def _codec(sound: Any) -> str:

@@ -19,11 +19,14 @@ from earmark_audio.view import View
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PLACEHOLDER = 0x7F00_0000
+PLACEHOLDER = 0x7F00_0000
 """Programs that cannot return to the header write a number near 2 or 4 GiB for the length."""
 
 _MAX_CHUNKS = 1000
 """Far more than any program writes: a file of nothing but chunks must not keep a server busy."""
+
+W64_GUID = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+"""A Wave64 file begins with it."""
 
 UNFINISHED = Notice(
     "HEADER_UNFINISHED",
@@ -73,7 +76,7 @@ def au_layout(file: BinaryIO, size: int) -> Layout:
         patches = dict([stated.patch(available)])
         if stated.value == 0 and available:
             layout.notices.append(UNFINISHED)
-        elif available < stated.value < _PLACEHOLDER:
+        elif available < stated.value < PLACEHOLDER:
             layout.missing = _cut_off(stated.value - available)
     layout.parts = [Part(View(file, [(0, size)], patches=patches))]
     return layout
@@ -85,32 +88,46 @@ def chunked_layout(file: BinaryIO, size: int) -> Layout:
     Wave64: a chunk is a GUID (16 bytes), its length with its header (8, little-endian), content, padding.
     CAF: a name (4 bytes), the content's length (8, big-endian; -1: not stated), content.
     """
-    file.seek(0)
+    layout = Layout([])
+    start: int | None = 0
+    while start is not None:
+        start = _append_chunked(layout, file, start, size)
+    return layout
+
+
+def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> int | None:
+    """Append the part that begins at `start`; return where another file follows it, if one does."""
+    file.seek(start)
     is_caf = file.read(4) == b"caff"
     order: Literal["little", "big"] = "big" if is_caf else "little"
-    name_bytes, position = (4, 8) if is_caf else (16, 40)
-    layout = Layout([Part(View(file, [(0, size)]))])
+    name_bytes, position = (4, start + 8) if is_caf else (16, start + 40)
+    layout.parts.append(Part(View(file, [(start, size - start)])))
     for _ in range(_MAX_CHUNKS):
+        if position + name_bytes + 8 > size:
+            return None
         file.seek(position)
         header = file.read(name_bytes + 8)
-        if len(header) < name_bytes + 8:
-            return layout
-        stated = _Field(position + name_bytes, 8, order, int.from_bytes(header[name_bytes:], order))
+        if header[:4] == b"caff" if is_caf else header.startswith(W64_GUID):
+            patches = {} if is_caf else {16: (position - start).to_bytes(8, "little")}
+            layout.parts[-1] = Part(View(file, [(start, position - start)], patches=patches))
+            return position
+        stated = _Field(position - start + name_bytes, 8, order, int.from_bytes(header[name_bytes:], order))
         own = 0 if is_caf else len(header)
         if header[:4] == b"data":
             available = size - position - len(header) + own
-            is_open = is_caf and stated.value == (1 << 64) - 1
-            if is_open or own < stated.value <= available:
-                return layout
-            layout.parts = [Part(View(file, [(0, size)], patches=dict([stated.patch(available)])))]
-            if stated.value <= own or stated.value >= 1 << 62:
-                layout.notices.append(UNFINISHED)
-            else:
-                layout.missing = _cut_off(stated.value - available)
-            return layout
-        length = stated.value - own
+            if not own < stated.value <= available:
+                patches = dict([stated.patch(available)])
+                layout.parts[-1] = Part(View(file, [(start, size - start)], patches=patches))
+                if is_caf and stated.value == (1 << 64) - 1:  # the format allows that
+                    return None
+                if stated.value <= own or stated.value >= 1 << 62:
+                    layout.notices.append(UNFINISHED)
+                else:
+                    layout.missing = _cut_off(stated.value - available)
+                return None
+        length = max(0, stated.value - own)
         position += len(header) + length + (0 if is_caf else -length % 8)
-    return layout
+    return None
 
 
 def _is_iff(magic: bytes) -> bool:
@@ -138,12 +155,12 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
         available = size - body
         form_end = start + 8 + form.value
         # A file that is cut off has lengths that agree with each other. Placeholders do not, or are huge.
-        is_plausible = wide is not None or form.value < _PLACEHOLDER
+        is_plausible = wide is not None or form.value < PLACEHOLDER
         agree = is_plausible and data.value < form.value and form_end != size
         is_unfinished = data.value > available and not agree
         is_unfinished = is_unfinished or (data.value == 0 and available > 0 and form_end != size)
         if is_unfinished:
-            if data.value == 0 or data.value < _PLACEHOLDER:
+            if data.value == 0 or data.value < PLACEHOLDER:
                 layout.notices.append(UNFINISHED)
         elif data.value > available:
             layout.missing = _cut_off(data.value - available)

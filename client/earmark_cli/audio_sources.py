@@ -1,18 +1,20 @@
-"""Audio sources of the commands: raw samples from standard input, and blocks in real time."""
+"""Audio sources of the commands: recordings, standard input, and blocks in real time."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Self
 
+from earmark_audio import HEAD_BYTES, Pipe, identify
 from earmark_client.audio import AudioFormat
 from earmark_client.errors import RecordingError
 from earmark_client.microphone import Microphone
 from earmark_client.recording import Recording
+
+from earmark_cli.output.console import notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,109 +22,108 @@ if TYPE_CHECKING:
     from earmark_client.errors import EarmarkError
 
 
-# The first bytes of recordings that `-` reads as recordings. Shorter ones could be raw samples.
-_COPIED = (
-    b"fLaC",
-    b"OggS",
-    b"ID3\x02",
-    b"ID3\x03",
-    b"ID3\x04",
-    b"caff",
-    b"\x1aE\xdf\xa3",
-    b"riff\x2e\x91\xcf\x11",
+STANDARD_INPUT = "standard input"
+
+_COPY_NOTICE = (
+    "this format is read to its end first. For live audio, send WAV or raw samples, for example through "
+    "`ffmpeg -i - -f wav -`"
 )
-_HEAD_BYTES = 8
-_MAX_COPIED_BYTES = 1 << 30
+_COPY_NOTICE_S = 3.0
 
 
 class RawInput:
-    """Raw samples from a file descriptor, such as standard input: an iterable of blocks.
+    """Raw samples from a pipe, such as standard input: an iterable of blocks.
 
-    Raises RecordingError if it cannot be read, or contains no audio or another file type.
+    Raises RecordingError if it cannot be read, or contains no audio.
     """
 
-    def __init__(self, descriptor: int, audio_format: AudioFormat, *, block_s: float = 1.0) -> None:
+    def __init__(self, pipe: Pipe, audio_format: AudioFormat, *, block_s: float = 1.0) -> None:
         self.sample_rate_hz = audio_format.sample_rate_hz
         self.encoding = audio_format.encoding
         self.channels = audio_format.channels
-        self._descriptor = descriptor
-        self._head = b""
+        self._pipe = pipe
         self._block_bytes = max(audio_format.frame_bytes, audio_format.byte_offset(block_s))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the descriptor open, because its owner closes it."""
-
-    def contains_recording(self) -> bool:
-        """Read the first bytes, and return whether they are those of a compressed recording."""
-        if os.isatty(self._descriptor):
-            return False
-        while len(self._head) < _HEAD_BYTES and (data := self._read()):
-            self._head += data
-        return self._head.startswith(_COPIED)
+        """Leave the pipe open, because its owner closes it."""
 
     def __iter__(self) -> Iterator[bytes]:
-        if os.isatty(self._descriptor):
-            raise RecordingError(
-                "standard input is a terminal: pipe raw samples into it, or give the name of a file"
-            )
         has_audio = False
-        while data := self._head or self._read():
-            self._head = b""
-            if not has_audio and data.startswith((b"RIFF", b"RF64")):
-                raise RecordingError(
-                    "standard input contains a WAV file, but `-` reads raw samples: give the "
-                    "name of the file instead"
-                )
-            has_audio = True
-            yield data
+        with _named_errors():
+            while data := self._pipe.read_some(self._block_bytes):
+                has_audio = True
+                yield data
         if not has_audio:
-            raise RecordingError("standard input contains no audio")
+            raise RecordingError(f"{STANDARD_INPUT} contains no audio")
 
-    def _read(self) -> bytes:
-        try:
-            # Not sys.stdin, whose lock a thread that still reads would hold when the program exits.
-            return os.read(self._descriptor, self._block_bytes)
-        except OSError as error:
-            raise RecordingError(f"standard input cannot be read: {error.strerror}") from error
+
+def standard_input() -> Pipe:
+    """Return standard input. Raises RecordingError if it cannot be read."""
+    with _named_errors():
+        # Not sys.stdin, whose lock a thread that still reads would hold when the program exits.
+        return Pipe(open(0, "rb", buffering=0, closefd=False))
+
+
+def open_recording(
+    name: str, *, block_s: float = 1.0, channel: int | None = None, pipe: Pipe | None = None
+) -> Recording:
+    """Open a recording: a file, or standard input, whose name is `-`. Raises RecordingError."""
+    is_standard_input = name == "-"
+    shown = STANDARD_INPUT if is_standard_input else name
+    timer = Timer(_COPY_NOTICE_S, notice, [f"earmark: {shown}: {_COPY_NOTICE}"])
+    timer.daemon = True
+    if is_standard_input or Path(name).is_fifo():
+        timer.start()
+    try:
+        source = (pipe or standard_input()) if is_standard_input else name
+        return Recording(source, block_s=block_s, channel=channel, name=shown)
+    finally:
+        timer.cancel()
+
+
+def open_source(
+    name: str, raw_format: AudioFormat | None, *, block_s: float, channel: int | None
+) -> Recording | RawInput:
+    """Open a recording, or raw samples from standard input, whose name is `-`.
+
+    Standard input holds raw samples if it does not begin like a recording. `raw_format`: their format, None
+    if the command line states none. Raises RecordingError if it cannot be read, or holds something else.
+    """
+    if name != "-":
+        return open_recording(name, block_s=block_s, channel=channel)
+    pipe = standard_input()
+    if pipe.is_terminal:
+        raise RecordingError(
+            f"{STANDARD_INPUT} is a terminal: pipe a recording or raw samples into it, or give the name of a "
+            "file"
+        )
+    with _named_errors():
+        head = pipe.peek(HEAD_BYTES)
+    kind = identify(head)
+    if kind is not None:
+        recording = open_recording(name, block_s=block_s, channel=channel, pipe=pipe)
+        if raw_format is not None:
+            notice(
+                f"earmark: {STANDARD_INPUT}: the format of raw samples is not used, because the {kind} "
+                "recording states its own"
+            )
+        return recording
+    if channel is not None:
+        raise RecordingError(
+            f"{STANDARD_INPUT}: --channel chooses a channel of a recording, but raw samples came: omit it"
+        )
+    return RawInput(pipe, raw_format or AudioFormat(16_000), block_s=block_s)
 
 
 @contextmanager
-def open_piped(
-    descriptor: int, audio_format: AudioFormat, *, block_s: float, channel: int | None
-) -> Iterator[Recording | RawInput]:
-    """Open standard input: raw samples as they come, or a compressed recording after its last byte.
-
-    Raises RecordingError if it cannot be read, or is longer than 1 GiB and compressed.
-    """
-    raw = RawInput(descriptor, audio_format, block_s=block_s)
-    if not raw.contains_recording():
-        if channel is not None:
-            raise RecordingError(
-                "standard input: --channel chooses a channel of a recording, but raw samples came: omit it"
-            )
-        yield raw
-        return
-    # The readers of recordings seek, which a pipe cannot.
-    with tempfile.NamedTemporaryFile(prefix="earmark-") as copy:
-        for data in raw:
-            if copy.tell() + len(data) > _MAX_COPIED_BYTES:
-                raise RecordingError(
-                    "standard input: a compressed recording is copied first, and at most 1 GiB of it: give "
-                    "the name of the file, or send raw samples"
-                )
-            copy.write(data)
-        copy.flush()
-        try:
-            recording = Recording(copy.name, block_s=block_s, channel=channel)
-        except RecordingError as error:
-            message = str(error).replace(copy.name, "standard input")
-            raise RecordingError(message, reason=error.reason) from error
-        recording.path = Path("standard input")
-        with recording:
-            yield recording
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RecordingError(f"{STANDARD_INPUT} cannot be read: {error.strerror}") from error
 
 
 AudioSource = Microphone | Recording | RawInput

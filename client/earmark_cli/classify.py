@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_audio import FORMATS_HELP, HEAD_BYTES, Decoder, identify
 from earmark_client.errors import InvalidRequestError, RecordingError
 
+from earmark_cli.audio_sources import open_recording
 from earmark_cli.connection import connected
-from earmark_cli.options import add_command, json_option, model_option, server_options, whole_number
+from earmark_cli.options import (
+    add_command,
+    channel_option,
+    json_option,
+    model_option,
+    server_options,
+    whole_number,
+)
 from earmark_cli.output.printer import make_printer
 
 if TYPE_CHECKING:
     import argparse
 
+    from earmark_client.sync_client import SyncClient
+
     from earmark_cli.options import Commands
+    from earmark_cli.output.printer import Printer
 
 
 _INCOMPLETE = "RECORDING_INCOMPLETE"
@@ -30,12 +43,13 @@ def add_parser(commands: Commands) -> None:
         server_options(),
         json_option(),
         model_option(),
+        channel_option(),
     )
     parser.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="a recording: WAV, RF64, Wave64, AIFF, AU, CAF, FLAC, Ogg or MP3",
+        help=f"a recording: {FORMATS_HELP}. - reads a recording from standard input",
     )
     parser.add_argument(
         "--top",
@@ -52,12 +66,48 @@ def run(args: argparse.Namespace) -> int:
     with connected(args) as (_, client):
         for name in args.files:
             try:
-                result = client.classify(name, model=args.model)
-                printer.classification(name, result, args.top)
-                for warning in result.warnings:
-                    printer.warning(name, warning)
-                    failed = failed or warning.reason == _INCOMPLETE
+                failed |= not _classify(client, name, args, printer)
             except (RecordingError, InvalidRequestError) as error:
                 printer.failure(name, error)
                 failed = True
     return 1 if failed else 0
+
+
+def _classify(client: SyncClient, name: str, args: argparse.Namespace, printer: Printer) -> bool:
+    """Classify one clip and print the result; return whether the whole clip was read."""
+    if args.channel is None and _is_decoded_by_servers(name):
+        result = client.classify(name, model=args.model)
+        printer.classification(name, result, args.top)
+        for warning in result.warnings:
+            printer.warning(name, warning)
+        return all(warning.reason != _INCOMPLETE for warning in result.warnings)
+    with open_recording(name, channel=args.channel) as recording:
+        blocks: list[bytes] = []
+        damage: RecordingError | None = None
+        try:
+            blocks.extend(recording)
+        except RecordingError as error:
+            if not blocks:
+                raise
+            damage = error
+        result = client.classify(b"".join(blocks), sample_rate_hz=recording.sample_rate_hz, model=args.model)
+        printer.classification(name, result, args.top)
+        for one in recording.notices:
+            printer.warning(name, one)
+        for warning in result.warnings:
+            printer.warning(name, warning)
+    if damage:
+        printer.failure(name, damage)
+    return damage is None
+
+
+def _is_decoded_by_servers(name: str) -> bool:
+    """Return whether a file can be sent as it is, because every server decodes it, or finds the error."""
+    if not Path(name).is_file():
+        return False
+    try:
+        with open(name, "rb") as file:
+            kind = identify(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+    return kind is None or kind.decoder is not Decoder.FFMPEG

@@ -1,14 +1,14 @@
-"""`earmark spot`: spot keywords in recordings, or in raw samples from standard input."""
+"""`earmark spot`: spot keywords in recordings, or in standard input."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
+from earmark_audio import FORMATS_HELP
 from earmark_client.audio import AudioFormat, Encoding
-from earmark_client.recording import Recording
 
-from earmark_cli.audio_sources import open_piped
+from earmark_cli.audio_sources import open_source
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import (
     add_command,
@@ -24,6 +24,8 @@ from earmark_cli.stream_runner import block_length_s, stream_recordings
 if TYPE_CHECKING:
     import argparse
     from contextlib import AbstractContextManager
+
+    from earmark_client.recording import Recording
 
     from earmark_cli.audio_sources import RawInput
     from earmark_cli.options import Commands
@@ -47,7 +49,7 @@ def add_parser(commands: Commands) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="WAV, FLAC, Ogg or MP3; - reads raw samples, FLAC, Ogg or MP3 from standard input",
+        help=f"a recording: {FORMATS_HELP}. - reads standard input: a recording, or raw samples",
     )
     parser.add_argument(
         "--pace", action="store_true", help="send the audio in real time (default: as fast as possible)"
@@ -56,21 +58,18 @@ def add_parser(commands: Commands) -> None:
     raw.add_argument(
         "--rate",
         type=whole_number(8000, 192_000),
-        default=16000,
         metavar="HZ",
         help="sample rate, 8000 to 192000 (default: 16000)",
     )
     raw.add_argument(
         "--encoding",
         choices=[encoding.value for encoding in Encoding],
-        default=Encoding.LINEAR16.value,
         metavar="ENCODING",
         help="linear16, float32 (both little-endian), mulaw or alaw (default: linear16)",
     )
     raw.add_argument(
         "--channels",
         type=whole_number(1, 8),
-        default=1,
         metavar="N",
         help="number of interleaved channels, 1 to 8 (default: 1)",
     )
@@ -83,8 +82,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(name: str, args: argparse.Namespace) -> AbstractContextManager[Recording | RawInput]:
-    block_s = block_length_s(in_real_time=args.pace)
-    if name != "-":
-        return Recording(name, block_s=block_s, channel=args.channel)
-    raw_format = AudioFormat(args.rate, Encoding(args.encoding), args.channels)
-    return open_piped(0, raw_format, block_s=block_s, channel=args.channel)
+    states_format = (args.rate, args.encoding, args.channels) != (None, None, None)
+    raw_format = AudioFormat(
+        args.rate or 16_000, Encoding(args.encoding or Encoding.LINEAR16), args.channels or 1
+    )
+    return open_source(
+        name,
+        raw_format if states_format else None,
+        block_s=block_length_s(in_real_time=args.pace),
+        channel=args.channel,
+    )

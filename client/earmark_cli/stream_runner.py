@@ -149,7 +149,7 @@ def _live_display(
         name,
         audio_format(source),
         total_s=source.duration_s if isinstance(source, Recording) else None,
-        is_live=is_live or not isinstance(source, Recording),
+        is_live=is_live or not isinstance(source, Recording) or source.is_live,
     )
 
 

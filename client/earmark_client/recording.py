@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 from earmark_audio import AudioFileError, Notice, RecordingFile
@@ -13,9 +14,9 @@ from earmark_client.audio import Encoding, pcm_bytes
 from earmark_client.errors import RecordingError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
+    from earmark_audio import Pipe
     from numpy.typing import NDArray
 
 
@@ -25,10 +26,14 @@ class Recording:
     WAV, RF64, Wave64, AIFF, AU, CAF, FLAC, Ogg (Vorbis, Opus) and MP3 are read, and what FFmpeg reads (M4A,
     WebM, AAC and others) where the extra `formats` or the program `ffmpeg` is installed.
 
+    path: the file's path, or an open binary file such as `sys.stdin.buffer`, which is left open. WAV, RF64
+        and Wave64 from a pipe are read as they come, in blocks of at most 4096 samples.
     channel: the channel to read, 1 for the first; None averages all of them into one.
+    name: the file's name in messages, instead of its path.
 
     `sample_rate_hz` is the file's. `duration_s` is the length that the file states, None if it states none.
-    `notices` is complete after the last block: what is unusual about the file. Raises RecordingError, with
+    `is_live`: the blocks come as they are recorded. `notices` is complete after the last block: what is
+    unusual about the file. Raises RecordingError, with
     the file's name, if the file cannot be opened or read; of a file that is truncated or damaged, after all
     blocks that could be decoded.
     """
@@ -37,20 +42,28 @@ class Recording:
     channels = 1
 
     def __init__(
-        self, path: str | os.PathLike[str], *, block_s: float = 1.0, channel: int | None = None
+        self,
+        path: str | os.PathLike[str] | BinaryIO | Pipe,
+        *,
+        block_s: float = 1.0,
+        channel: int | None = None,
+        name: str | None = None,
     ) -> None:
-        self.path = Path(path)
+        source = Path(path) if isinstance(path, str | os.PathLike) else path
+        self.path = source if name is None and isinstance(source, Path) else Path(name or "recording")
         self._block_s = block_s
         self._channel = channel
         try:
-            self._file = RecordingFile(self.path)
-        except OSError as error:
-            raise RecordingError(f"{self.path}: {error.strerror or error}") from error
+            self._file = RecordingFile(source)
+        except (OSError, ValueError) as error:
+            # ValueError: a path with a null character, or a file that is closed.
+            raise RecordingError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
         except AudioFileError as error:
             raise self._named(error) from error
         self.sample_rate_hz = self._file.sample_rate_hz
         self.duration_s = self._file.declared_s
         self.format = str(self._file.format)
+        self.is_live = self._file.is_live
         # After a stream that ended early, a thread may still read while the file is closed.
         self._lock = threading.Lock()
         self._is_closed = False
@@ -68,9 +81,11 @@ class Recording:
 
     def close(self) -> None:
         """Close the file; an iterator over it ends."""
-        with self._lock:
-            self._is_closed = True
+        self._is_closed = True
+        # A thread that waits for a pipe holds the lock, and closes the file when something comes.
+        if self._lock.acquire(blocking=not self.is_live):
             self._file.close()
+            self._lock.release()
 
     def __iter__(self) -> Iterator[bytes]:
         block_samples = max(1, round(self._block_s * self.sample_rate_hz))
@@ -81,15 +96,23 @@ class Recording:
         while problem is None:
             try:
                 with self._lock:
+                    block = None if self._is_closed else next(blocks, None)
                     if self._is_closed:
+                        self._file.close()
                         return
-                    block = next(blocks, None)
             except AudioFileError as error:
                 problem = self._named(error)
                 problem.__cause__ = error
                 break
+            except OSError as error:
+                problem = RecordingError(f"{self.path} cannot be read: {error.strerror or error}")
+                problem.__cause__ = error
+                break
             if block is None:
                 break
+            if self.is_live:
+                yield pcm_bytes(block, self.encoding)
+                continue
             decoded.append(block)
             decoded_samples += len(block)
             while decoded_samples >= block_samples:

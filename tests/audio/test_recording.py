@@ -81,7 +81,9 @@ def test_a_file_that_is_cut_off_gives_all_that_came_and_then_an_error(
     assert np.array_equal(first, again)
 
 
-@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG OPUS", "OGG VORBIS", "MP3", "AIFF"])
+@pytest.mark.parametrize(
+    "container", ["WAV", "RF64", "W64", "CAF", "FLAC", "OGG OPUS", "OGG VORBIS", "MP3", "AIFF"]
+)
 def test_joined_files_are_read_to_the_end(container: str) -> None:
     name, _, codec = container.partition(" ")
     codecs = {"FLAC": "PCM_16", "MP3": "MPEG_LAYER_III"}
@@ -144,7 +146,7 @@ def test_an_empty_recording_is_rejected() -> None:
         (b"<!DOCTYPE html><html>", "text file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "PNG image"),
         (b"MThd" + bytes(60), "MIDI file"),
-        (bytes(range(200, 256)) * 3, "not a recording"),
+        (bytes(range(200, 256)) * 3, "format is unknown"),
     ],
 )
 def test_what_is_no_recording_is_named(head: bytes, name: str) -> None:

@@ -138,7 +138,7 @@ def test_a_file_that_is_not_a_recording_is_reported(address: str, tmp_path: Path
         (b"", "no audio"),
         (b"\x00", "sample"),
         (bytes(32_001), "sample"),
-        (b"RIFF" + bytes(1000), "WAV"),
+        (b"RIFF" + bytes(1000), "RIFF file, which is not supported"),
     ],
 )
 def test_invalid_raw_samples_are_reported(address: str, data: bytes, sentence: str) -> None:

@@ -61,8 +61,8 @@ def test_an_unreadable_recording_is_reported_with_its_name(tmp_path: Path) -> No
         "absent.wav": "No such file",
         "": "Is a directory",
         "empty.wav": "the recording is empty",
-        "text.wav": "not a recording",
-        "text.raw": "not a recording",
+        "text.wav": "this is a text file: give a recording",
+        "text.raw": "this is a text file: give a recording",
         "nothing.wav": "contains no samples",
         "nan.wav": "must be finite",
     }.items():

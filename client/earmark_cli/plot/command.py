@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_audio import FORMATS_HELP
 from earmark_audio.extras import install_command
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
-from earmark_client.recording import Recording
 
-from earmark_cli.audio_sources import concerns_one_recording
+from earmark_cli.audio_sources import concerns_one_recording, open_recording
 from earmark_cli.connection import connected
 from earmark_cli.keyword_options import keyword_options, keyword_settings
 from earmark_cli.options import (
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
+    from earmark_client.recording import Recording
+
     from earmark_cli.options import Commands
     from earmark_cli.plot.timeline import Samples
 
@@ -51,7 +53,9 @@ def add_parser(commands: Commands) -> None:
         keyword_options(),
         channel_option(),
     )
-    parser.add_argument("file", metavar="FILE", help="WAV, FLAC, Ogg or MP3")
+    parser.add_argument(
+        "file", metavar="FILE", help=f"a recording: {FORMATS_HELP}. - reads a recording from standard input"
+    )
     parser.add_argument(
         "-o",
         "--out",
@@ -83,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Collect the scores of one recording, and draw them."""
     write = _writer(args.out)
     printer = make_printer(args)
-    with Recording(args.file, channel=args.channel) as recording:
+    with open_recording(args.file, channel=args.channel) as recording:
         samples, damage = _read_part(recording, args.start, args.end)
         rate_hz = recording.sample_rate_hz
     try:
@@ -101,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         printer.failure(args.file, error)
         return 1
-    timeline = Timeline(Path(args.file).name, args.start, rate_hz, samples, track)
+    timeline = Timeline(recording.path.name, args.start, rate_hz, samples, track)
     try:
         write(timeline, args.out)
     except OSError as error:
