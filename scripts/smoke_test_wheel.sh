@@ -23,12 +23,12 @@ if env/bin/earmark demo >out 2>err; then
   echo "'earmark demo' must fail without the server, but it did not." >&2
   exit 1
 fi
-grep -q 'the extra `server`' err || { echo "The error of 'earmark demo' does not state how to install the server:" >&2; cat err >&2; exit 1; }
+grep -q 'the extra .server.' err || { echo "The error of 'earmark demo' does not state how to install the server:" >&2; cat err >&2; exit 1; }
 # fails_for_extra EXTRA COMMAND...: the command must fail with one line that states the missing extra.
 fails_for_extra() {
   local extra=$1
   shift
-  if "env/bin/$1" "${@:2}" >out 2>err || [ "$(wc -l <err)" != 1 ] || ! grep -q "the extra \`$extra\`" err; then
+  if "env/bin/$1" "${@:2}" >out 2>err || [ "$(wc -l <err)" != 1 ] || ! grep -q "the extra .$extra\." err; then
     echo "'$*' must fail with one line that states the extra $extra. It printed:" >&2
     cat out err >&2
     exit 1

@@ -1,4 +1,4 @@
-"""What a release consists of agrees: the version wherever it is stated, the metadata, the source distribution."""
+"""The parts of a release agree: the version where it is stated, the metadata, the source distribution."""
 
 from __future__ import annotations
 
