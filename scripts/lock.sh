@@ -14,6 +14,7 @@ lock() { # lock NAME INPUT OPTION...
 }
 upgrade=("$@")
 lock client pyproject.toml
-lock server pyproject.toml --extra server
+lock web pyproject.toml --extra web
+lock server pyproject.toml --extra server --extra otel
 lock trainer pyproject.toml --extra train --excludes requirements/torch.txt
 lock build requirements/build.in

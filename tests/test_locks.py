@@ -15,7 +15,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WANTED = {
     "client": PROJECT["dependencies"],
-    "server": PROJECT["dependencies"] + EXTRAS["server"],
+    "web": PROJECT["dependencies"] + EXTRAS["web"],
+    "server": PROJECT["dependencies"] + EXTRAS["server"] + EXTRAS["otel"],
     "trainer": PROJECT["dependencies"] + EXTRAS["server"] + EXTRAS["train"],
 }
 

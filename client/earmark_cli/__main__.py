@@ -14,6 +14,13 @@ _EXIT_FAILURE, _EXIT_INTERRUPTED = 1, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["health"]:
+        from earmark_cli.health_probe import probe
+
+        answer = probe(words[1:])
+        if answer is not None:
+            return answer
     # gRPC's C core would log every connection that ends. It reads this variable during its import.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from earmark_client.errors import EarmarkError
@@ -25,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Do not fail on characters, of a file name for example, that the terminal's encoding lacks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    args = build_parser().parse_args(arguments)
+    args = build_parser().parse_args(words)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
