@@ -14,6 +14,8 @@ rm -rf cffi pycparser                                # soundfile needs only _cff
 rm -rf google/{api,cloud,gapic,logging,longrunning,type} # google/rpc stays, for error details
 # A second copy of the runtime for C programs, and tools that create models.
 rm -rf onnxruntime/capi/libonnxruntime.so.* onnxruntime/{transformers,quantization,tools}
+# Commands of packages: only Python stays.
+find ../../../bin -not -type d -not -name 'python*' -delete
 # The wheel of uvloop has 12 MB of debugging symbols.
 [ ! -d uvloop ] || find uvloop -name '*.so' -exec strip --strip-debug {} +
 echo "slim_packages: $before MB before, $(du -sm . | cut -f1) MB after"

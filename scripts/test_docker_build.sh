@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the images of the server and the client, test them, and clean up. Prints the step that failed.
+# Build the images of the server, the web page and the client, test them, and clean up. Prints the step that failed.
 #   scripts/test_docker_build.sh
 #   DOCKER=podman DOCKER_BUILD_FLAGS='--network host --build-arg …' scripts/test_docker_build.sh
 # With real speech in $EARMARK_DATA/speech_commands the test measures recall; without it, it uses the bundled recording only.
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 docker=${DOCKER:-docker}
 export DOCKER_BUILDKIT=1
 read -ra build_flags <<<"${DOCKER_BUILD_FLAGS:-}"
-server=earmark-test:server client=earmark-test:client name=earmark-test-$$
+server=earmark-test:server web=earmark-test:web client=earmark-test:client name=earmark-test-$$
 step="start"
 
 step() {
@@ -26,8 +26,8 @@ finish() {
     echo "Failed at the step: $step" >&2
   fi
   rm -f "${events:-}"
-  "$docker" rm --force "$name" >/dev/null 2>&1 || true
-  "$docker" image rm "$server" "$client" >/dev/null 2>&1 || true
+  "$docker" rm --force "$name" "$name-web" >/dev/null 2>&1 || true
+  "$docker" image rm "$server" "$web" "$client" >/dev/null 2>&1 || true
   exit $code
 }
 trap finish EXIT
@@ -41,11 +41,11 @@ serve() {
 }
 until_healthy() {
   for _ in $(seq 120); do
-    [ "$("$docker" inspect -f '{{.State.Running}}' "$name")" = true ] || fail "The container has exited."
-    [ "$("$docker" inspect -f '{{.State.Health.Status}}' "$name")" != healthy ] || return 0
+    [ "$("$docker" inspect -f '{{.State.Running}}' "$1")" = true ] || fail "The container has exited."
+    [ "$("$docker" inspect -f '{{.State.Health.Status}}' "$1")" != healthy ] || return 0
     sleep 0.5
   done
-  fail "The container was not healthy within 60 s: $("$docker" inspect -f '{{json .State.Health.Log}}' "$name")"
+  fail "The container was not healthy within 60 s: $("$docker" inspect -f '{{json .State.Health.Log}}' "$1")"
 }
 
 step "engine"
@@ -53,13 +53,13 @@ step "engine"
   fail "No container engine responds: install and start Docker, or set DOCKER_HOST."
 
 step "build"
-for target in server client; do
+for target in server web client; do
   "$docker" build "${build_flags[@]}" --target "$target" --tag "earmark-test:$target" .
 done
 
 step "contents"
 base=$("$docker" image inspect -f '{{.Size}}' "${PYTHON_IMAGE:-python:3.11-slim-bookworm}" 2>/dev/null || echo 0)
-for image in "$server" "$client"; do
+for image in "$server" "$web" "$client"; do
   size=$("$docker" image inspect -f '{{.Size}}' "$image")
   echo "$image: $((size / 1000000)) MB, $(((size - base) / 1000000)) MB without the base image"
 done
@@ -70,7 +70,7 @@ labels=$("$docker" image inspect -f '{{json .Config.Labels}}' "$server")
 
 step "start"
 serve
-until_healthy
+until_healthy "$name"
 started=$(seconds "$("$docker" inspect -f '{{.State.StartedAt}}' "$name")")
 log=$("$docker" logs --timestamps "$name" 2>&1)
 serving=$(seconds "$(grep -m1 'event=serving' <<<"$log" | cut -d' ' -f1)")
@@ -85,6 +85,11 @@ done
 for command in gcc cc make ld curl wget git pip; do
   ! inside sh -c "command -v $command" || fail "The image contains the command $command."
 done
+commands=$(inside sh -c 'ls /opt/earmark/bin /usr/local/bin | grep -v "^python"' | tr -d '\n')
+[ "$commands" = "/opt/earmark/bin:earmarkearmark-server/usr/local/bin:" ] || fail "The image has other commands: $commands"
+inside sh -c 'cd /usr/local/share/doc/earmark && test -s LICENSE && test -s NOTICE && test -s MODEL_CARD.md' ||
+  fail "The image has no licence, notice or model card."
+inside python -c 'import opentelemetry.exporter.otlp.proto.http, opentelemetry.sdk' || fail "The image cannot send traces."
 inside python -c 'import json; b = json.load(open("/usr/local/share/sbom/earmark.cdx.json"))
 print(", ".join(sorted("{name} {version}".format(**c) for c in b["components"])))' || fail "The image has no bill of materials."
 
@@ -99,6 +104,26 @@ else
 fi
 "$docker" run --rm --network "container:$name" "${mounts[@]}" --entrypoint python "$client" \
   /check.py localhost:50051 "${speech[@]}"
+
+step "web page"
+"$docker" run --detach --name "$name-web" --network "container:$name" --read-only --tmpfs /tmp --cap-drop ALL \
+  --security-opt no-new-privileges --health-interval 1s "$web" >/dev/null
+until_healthy "$name-web"
+"$docker" exec -i "$name-web" python - <<'PYTHON' || fail "The page does not answer as docs/web.md says."
+import json, urllib.request
+from importlib import resources
+base, edge = "http://localhost:8080", "edge"
+flac = (resources.files("earmark_cli") / "samples/demo.flac").read_bytes()
+form = (f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="demo.flac"\r\n\r\n').encode()
+request = urllib.request.Request(f"{base}/predict", form + flac + f"\r\n--{edge}--\r\n".encode())
+request.add_header("Content-Type", f"multipart/form-data; boundary={edge}")
+answer = json.load(urllib.request.urlopen(request))
+assert json.load(urllib.request.urlopen(f"{base}/health")) == {"status": "SERVING"}
+assert "<html" in urllib.request.urlopen(base).read().decode()
+print(f"/predict: {answer['prediction']} in {answer['latency_ms']:.1f} ms; {json.load(urllib.request.urlopen(base + '/info'))['model']}")
+PYTHON
+"$docker" stop --time 10 "$name-web" >/dev/null
+[ "$("$docker" inspect -f '{{.State.ExitCode}}' "$name-web")" = 0 ] || fail "The page did not stop by itself."
 
 step "drain"
 events=$(mktemp)

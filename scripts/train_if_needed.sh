@@ -9,7 +9,7 @@
 #   CLIPS    recordings of words, in the layout of Speech Commands (default: /data/speech_commands)
 #   SPEECH   optional: read speech, in the layout of LibriSpeech (default: /data/LibriSpeech)
 #   CORPUS   folder for the prepared recordings (default: /corpus)
-#   OUT      optional: folder that receives the model as model.onnx, and the training log and report
+#   OUT      optional: folder that receives the model as model.onnx, its MODEL_CARD.md, and the training log and report
 set -euo pipefail
 models=${MODELS:-/models} bundled=${BUNDLED:-/opt/earmark/bundled.onnx} corpus=${CORPUS:-/corpus}
 clips=${CLIPS:-/data/speech_commands} speech=${SPEECH:-/data/LibriSpeech} run=$models/run
@@ -19,9 +19,13 @@ fail() {
   echo "model: $*" >&2
   exit 1
 }
+deliver() { # deliver MODEL CARD
+  cp "$1" "$OUT/model.onnx"
+  if [ -f "$2" ]; then cp "$2" "$OUT/MODEL_CARD.md"; else echo "This model was given without a card." >"$OUT/MODEL_CARD.md"; fi
+}
 choose() { # choose FILE ORIGIN
   say "using $1 ($(stat -c %s "$1") bytes), $2: no training."
-  [ -z "${OUT:-}" ] || cp "$1" "$OUT/model.onnx"
+  [ -z "${OUT:-}" ] || deliver "$1" "$(dirname "$1")/MODEL_CARD.md"
   exit 0
 }
 
@@ -40,7 +44,8 @@ say "$models has no model, $why: training one."
 command -v earmark-train >/dev/null || fail "earmark-train is not installed here: use the image 'trainer'."
 [ -d "$clips" ] || fail "there are no training recordings: mount a folder in the layout of Speech Commands at $clips."
 for folder in "$models" "$corpus"; do
-  { mkdir -p "$folder" && [ -w "$folder" ]; } || fail "user $(id -u) cannot write to $folder: run the container as its owner."
+  { mkdir -p "$folder" && [ -w "$folder" ]; } || fail "user $(id -u) cannot write to $folder: run the container" \
+    "as its owner, $(stat -c %u:%g "$folder" 2>/dev/null || echo user:group). With compose: EARMARK_USER=\$(id -u):\$(id -g)"
 done
 if [ ! -f "$corpus/index.json" ]; then
   options=()
@@ -55,5 +60,6 @@ mv "$run/model.onnx" "$models/model.onnx"
 say "trained $models/model.onnx ($(stat -c %s "$models/model.onnx") bytes); train.log, metrics.json, curves.png" \
   "and report/ are in $run."
 if [ -n "${OUT:-}" ]; then
-  cp -r "$models/model.onnx" "$run"/{train.log,metrics.json,curves.png,report} "$OUT"
+  deliver "$models/model.onnx" "$run/report/model_card.md"
+  cp -r "$run"/{train.log,metrics.json,curves.png,report} "$OUT"
 fi

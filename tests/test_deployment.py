@@ -15,7 +15,7 @@ SERVER = {f"EARMARK_{one.name.upper()}" for one in fields(Settings)}
 
 def server_part(name: str) -> str:
     text = (ROOT / name).read_text()
-    begin, end = ("FROM runtime AS server", r"\Z") if name == "Dockerfile" else ("^  server:", "^  client:")
+    begin, end = ("FROM runtime AS server", r"\Z") if name == "Dockerfile" else ("^  server:", r"^  \w+:")
     found = re.search(f"{begin}(.*?)(?:{end})", text, re.DOTALL | re.MULTILINE)
     assert found
     return found[1]

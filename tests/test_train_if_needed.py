@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -29,11 +31,14 @@ class Trainer:
         command.write_text(
             f'#!/bin/bash\necho "$*" >> {self.commands}\nmkdir -p {self.models}/run/report\n'
             f"touch {self.models}/run/{{train.log,metrics.json,curves.png}}\n"
+            f"echo measured > {self.models}/run/report/model_card.md\n"
             f'if [ "$1" = export ]; then {export_command}; fi\n'
         )
         command.chmod(0o755)
 
-    def run(self, *arguments: str, train: str = "0") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, train: str = "0", prefix: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         environment = {
             "PATH": f"{self._path}:/usr/bin:/bin",
             "MODELS": str(self.models),
@@ -44,7 +49,7 @@ class Trainer:
             "TRAIN": train,
         }
         return subprocess.run(
-            ["bash", SCRIPT, *arguments],
+            [*prefix, "bash", SCRIPT, *arguments],
             env=environment,
             capture_output=True,
             text=True,
@@ -76,6 +81,31 @@ def test_without_a_given_model_the_bundled_one_is_used(trainer: Trainer) -> None
     assert not trainer.commands.exists()
 
 
+def test_a_model_comes_with_its_card(trainer: Trainer) -> None:
+    (trainer.bundled.parent / "MODEL_CARD.md").write_text("bundled")
+    assert trainer.run().returncode == 0
+    assert (trainer.out / "MODEL_CARD.md").read_text() == "bundled"
+    (trainer.models / "mine.onnx").write_bytes(b"mine")
+    assert trainer.run().returncode == 0
+    assert "without a card" in (trainer.out / "MODEL_CARD.md").read_text()
+    (trainer.models / "MODEL_CARD.md").write_text("mine")
+    assert trainer.run().returncode == 0
+    assert (trainer.out / "MODEL_CARD.md").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root can write everywhere")
+def test_a_folder_of_another_user_is_reported_with_the_remedy(trainer: Trainer, tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o555)
+    trainer.models.chmod(0o555)
+    unprivileged = ("setpriv", "--reuid=65534", "--clear-groups") if os.geteuid() == 0 else ()
+    done = trainer.run(train="1", prefix=unprivileged)
+    assert done.returncode == 1
+    assert f"cannot write to {trainer.models}: run the container as its owner" in done.stderr
+    assert "EARMARK_USER=$(id -u):$(id -g)" in done.stderr
+
+
 def test_two_given_models_are_an_error(trainer: Trainer) -> None:
     for name in ("a.onnx", "b.onnx"):
         (trainer.models / name).touch()
@@ -94,7 +124,8 @@ def test_training_ignores_the_bundled_model_and_writes_its_artifacts(trainer: Tr
     assert commands[1].endswith("--preset quick")
     assert (trainer.models / "model.onnx").read_text() == "new\n"
     artifacts = {path.name for path in trainer.out.iterdir()}
-    assert artifacts == {"model.onnx", "train.log", "metrics.json", "curves.png", "report"}
+    assert artifacts == {"model.onnx", "MODEL_CARD.md", "train.log", "metrics.json", "curves.png", "report"}
+    assert (trainer.out / "MODEL_CARD.md").read_text() == "measured\n"
 
 
 def test_training_without_a_model_as_its_result_fails_with_a_message(trainer: Trainer) -> None:

@@ -47,6 +47,12 @@ def add_parser(commands: Commands) -> None:
         metavar="PORT",
         help="port to serve on; 0: any free port (default: 8080)",
     )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="serve without a certificate on an address that other machines may reach: in a container, or "
+        "behind a proxy with HTTPS",
+    )
     parser.add_argument("--https-certificate", metavar="FILE", help="PEM file of the page's certificate")
     parser.add_argument("--https-key", metavar="FILE", help="PEM file of the key of --https-certificate")
     parser.add_argument(
@@ -83,10 +89,11 @@ def run(args: argparse.Namespace) -> int:
     if (args.https_certificate is None) != (args.https_key is None):
         raise InvalidRequestError("--https-certificate and --https-key must be given together")
     secure = args.https_certificate is not None
-    if not secure and not is_loopback(args.host):
+    if not secure and not args.insecure and not is_loopback(args.host):
         raise InvalidRequestError(
             f"--host {args.host} requires --https-certificate and --https-key: browsers permit the "
-            "microphone only on encrypted pages and on pages of this machine"
+            "microphone only on encrypted pages and on pages of this machine; --insecure, behind a proxy "
+            "with HTTPS"
         )
     with server_for(args) as (address, credentials), _listen(args.host, args.port) as listener:
         config = uvicorn.Config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import stat
 import sys
 from dataclasses import dataclass, fields
 from typing import get_type_hints
@@ -372,8 +373,16 @@ def _check_ports(settings: Settings) -> None:
 
 def _check_models(settings: Settings) -> None:
     for path in settings.model:
-        if not os.path.isfile(path):
+        try:
+            is_file = stat.S_ISREG(os.stat(path).st_mode)
+        except PermissionError:
+            raise SettingsError(f"model {path!r} cannot be read: permission denied in its folder.") from None
+        except OSError:
+            is_file = False
+        if not is_file:
             raise SettingsError(f"model must be the path of a model file, but there is no file {path!r}.")
+        if not os.access(path, os.R_OK):
+            raise SettingsError(f"model {path!r} cannot be read: permission denied.")
     for digest in settings.model_sha256:
         if not _SHA256.fullmatch(digest):
             raise SettingsError(f"model_sha256 must be 64 hexadecimal digits, but is {digest[:80]!r}.")

@@ -76,6 +76,12 @@ def test_with_tls_the_page_is_served_on_any_address(address: str, tmp_path: Path
         assert keywords == ["low", "mid", "high"]
 
 
+def test_behind_a_proxy_or_in_a_container_the_page_needs_no_certificate(address: str) -> None:
+    with page("--server", address, "--host", "0.0.0.0", "--insecure") as (url, _):
+        assert url.startswith("http://localhost:")
+        assert httpx2.get(f"{url}/health").json() == {"status": "SERVING"}
+
+
 def test_a_message_far_beyond_the_limit_closes_the_websocket(address: str) -> None:
     with page("--server", address) as (url, _), connect(url.replace("http", "ws") + "/stream") as stream:
         stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BUILT_FROM = ("client", "protos", "requirements", "scripts", "server", "training")
-BUILT_FROM_FILES = (".dockerignore", "Dockerfile", "LICENSE", "README.md", "compose.yaml", "pyproject.toml")
+BUILT_FROM_FILES = (
+    ".dockerignore",
+    "Dockerfile",
+    "LICENSE",
+    "NOTICE",
+    "README.md",
+    "compose.yaml",
+    "hatch_build.py",
+    "pyproject.toml",
+)
 WITHIN_S = 1800
 
 

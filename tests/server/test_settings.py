@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -158,3 +159,20 @@ def test_loopback_addresses_are_recognized(host: str, loopback: bool) -> None:
 
 def test_an_ipv6_address_is_written_in_brackets() -> None:
     assert Settings(host="::1", port=1).address(1) == "[::1]:1"
+
+
+def test_a_model_that_may_not_be_read_is_no_missing_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SettingsError, match=r"model\.onnx' cannot be read: permission denied\."):
+        Settings(model=(str(path),))
+
+    def stat(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(SettingsError, match="permission denied in its folder"):
+        Settings(model=(str(path),))
