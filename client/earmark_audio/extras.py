@@ -24,6 +24,19 @@ def install_command(extra: str) -> str:
     return f"`pip install {packages}` (the extra `{extra}`)"
 
 
+def installed_version(distribution: str) -> str | None:
+    """Return the version of a package that is installed; None if it is missing."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def installed_packages(extra: str) -> dict[str, str | None]:
+    """Return the packages of an extra with the version that is installed; None for one that is missing."""
+    return {name: installed_version(name) for name in _requirements(extra)}
+
+
 def _requirements(extra: str) -> dict[str, str]:
     """Return the packages of an extra, and of the extras that it includes, with their versions."""
     found: dict[str, str] = {}
@@ -40,8 +53,4 @@ def _requirements(extra: str) -> dict[str, str]:
 
 
 def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return installed_version(distribution) is not None

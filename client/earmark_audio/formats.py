@@ -112,7 +112,7 @@ SUFFIXES = _suffixes(Decoder.SNDFILE)
 FFMPEG_SUFFIXES = tuple(suffix for suffix in _suffixes(Decoder.FFMPEG) if suffix not in SUFFIXES)
 """File names that end in these hold a recording which FFmpeg reads."""
 
-FORMATS_HELP = f"{READ_FORMATS}; with ffmpeg or earmark[formats] also M4A, WebM, AAC and others"
+FORMATS_HELP = f"{READ_FORMATS}; with ffmpeg or the extra `formats` also M4A, WebM, AAC and others"
 """The formats in one line, for the help of commands."""
 
 CONVERT = "convert it, for example with `ffmpeg -i INPUT out.wav`"

@@ -13,6 +13,7 @@ from earmark_cli.connection import connected
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import (
     add_command,
+    device_option,
     json_option,
     model_option,
     positive_seconds,
@@ -46,14 +47,9 @@ def add_parser(commands: Commands) -> None:
         model_option(),
         keyword_options(),
         resume_option(),
+        device_option(),
     )
     parser.add_argument("--list-devices", action="store_true", help="list all recording devices and exit")
-    parser.add_argument(
-        "--device",
-        type=_device,
-        metavar="DEVICE",
-        help="number of the recording device, or a part of its name (default: the system's default device)",
-    )
     parser.add_argument(
         "--duration",
         type=positive_seconds,
@@ -127,7 +123,3 @@ def _list_devices(args: argparse.Namespace) -> int:
     if not devices:
         notice("earmark: there is no recording device")
     return 0 if devices else 1
-
-
-def _device(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text

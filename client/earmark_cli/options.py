@@ -104,6 +104,18 @@ def channel_option() -> argparse.ArgumentParser:
     return parser
 
 
+def device_option() -> argparse.ArgumentParser:
+    """Return a parent parser with --device."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--device",
+        type=lambda text: int(text) if text.isdecimal() else text,
+        metavar="DEVICE",
+        help="number of the recording device, or a part of its name (default: the system's default device)",
+    )
+    return parser
+
+
 def resume_option() -> argparse.ArgumentParser:
     """Return a parent parser with --resume-within."""
     parser = argparse.ArgumentParser(add_help=False)
