@@ -30,7 +30,7 @@ OPTION_PAGES = (
     "docs/web.md",
 )
 # Options of other programs in those pages.
-OTHER_OPTIONS = {"--rm", "--recordings", "--negatives"}
+OTHER_OPTIONS = {"--rm", "--profile", "--recordings", "--negatives"}
 # In these pages every path is named from the project's folder, or from the one that is the page's subject.
 PATH_PAGES = {
     "CONTRIBUTING.md": ROOT,
