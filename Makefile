@@ -45,7 +45,7 @@ test-lowest: $(VENV)/.dev ## Test client and server with the lowest versions of 
 	scripts/test_lowest.sh
 
 test-examples: $(VENV)/.dev ## Install what the examples need, and test them
-	$(PIP) 'ray[data]>=2.40'
+	$(PIP) 'ray[data]>=2.40' 'moto[server]>=5'
 	$(BIN)/python -m pytest -q tests/examples
 
 lint: $(VENV)/.dev check-generated ## Check style, types, imports, protos, scripts, images, workflows and the generated code

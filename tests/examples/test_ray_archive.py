@@ -1,7 +1,11 @@
-"""The Ray Data example, on a local cluster."""
+"""The Ray Data example: the command it shows, a cluster of two nodes, object storage."""
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,14 +44,21 @@ def archive(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(archive: Path, tiny_model_path: Path) -> Callable[[], str]:
-    def run() -> str:
-        command = [sys.executable, "examples/ray_archive.py", archive, archive.parent / "out"]
+def run(archive: Path, tiny_model_path: Path) -> Callable[..., str]:
+    def run(*program: str, folders: tuple[str, ...] = (), **variables: str) -> str:
+        folders = folders or (str(archive), str(archive.parent / "out"))
+        command = [*(program or (sys.executable, "examples/ray_archive.py")), *folders]
         options = [f"--model={tiny_model_path}", "--files-per-part=2"]
         # On a busy machine, Ray's processes may not start within its timeout of 30 s.
         for _ in range(3):
             done = subprocess.run(
-                [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+                [*command, *options],
+                cwd=ROOT,
+                env={**os.environ, **variables},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
             )
             if "timed out during startup" not in done.stderr:
                 break
@@ -72,7 +83,7 @@ def expected_ids(path: Path, model: Path) -> list[str]:
 
 
 def test_a_run_processes_only_recordings_without_rows(
-    archive: Path, run: Callable[[], str], tiny_model_path: Path
+    archive: Path, run: Callable[..., str], tiny_model_path: Path
 ) -> None:
     out = archive.parent / "out"
     out.mkdir()
@@ -94,3 +105,57 @@ def test_a_run_processes_only_recordings_without_rows(
     assert "not a recording" in found["broken.wav"][0]["error"]
     assert [row["keyword"] for row in found["done.wav"]] == ["high"]
     assert run().splitlines() == ["0 of 5 recordings to process"]
+
+
+@pytest.mark.timeout(3 * TIMEOUT_S)
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+def test_the_command_shown_works(
+    archive: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = re.search(
+        r"^    (uv run .*) ARCHIVE OUT", (ROOT / "examples/ray_archive.py").read_text(), re.MULTILINE
+    )
+    assert shown
+    # Only what the command itself provides.
+    for name in ("PYTHONPATH", "VIRTUAL_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    output = run(*shlex.split(shown[1]))
+    assert "5 of 5 recordings to process" in output
+    assert {row["keyword"] for row in rows(archive)["one.wav"]} == {"low", "mid"}
+
+
+@pytest.mark.timeout(2 * TIMEOUT_S)
+def test_a_cluster_of_two_nodes_processes_an_archive(archive: Path, run: Callable[..., str]) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        output = run(RAY_ADDRESS=cluster.address)
+    finally:
+        cluster.shutdown()
+    assert "2 cores, 2 machines" in output
+    assert rows(archive).keys() == {"done.wav", "one.wav", "deep/two.flac", "none.ogg", "broken.wav"}
+
+
+@pytest.mark.timeout(2 * TIMEOUT_S)
+def test_archive_and_results_in_object_storage(archive: Path, run: Callable[..., str]) -> None:
+    moto = pytest.importorskip("moto.server", reason="moto is not installed: run `make test-examples`")
+    from pyarrow.fs import FileSelector, FileSystem, copy_files
+
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        storage = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
+        folders = tuple(f"s3://key:secret@bucket/{name}?{storage}" for name in ("archive", "out"))
+        system, path = FileSystem.from_uri(folders[0])
+        system.create_dir("bucket")
+        copy_files(str(archive), path, destination_filesystem=system)
+        assert "5 of 5 recordings to process" in run(folders=folders)
+        parts = [one.path for one in system.get_file_info(FileSelector("bucket/out"))]
+        found = [row for part in parts for row in parquet.read_table(part, filesystem=system).to_pylist()]
+        assert {row["keyword"] for row in found if row["path"] == "one.wav"} == {"low", "mid"}
+        assert run(folders=folders).splitlines() == ["0 of 5 recordings to process"]
+    finally:
+        server.stop()
