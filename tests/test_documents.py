@@ -17,7 +17,7 @@ from earmark_server.status import REASONS, CallError
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-FOLDERS = ("docs", "training", "benchmarks", "deploy", "server", "models")
+FOLDERS = ("docs", "training", "benchmarks", "deploy", "examples", "server", "models")
 PATHS = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in PATHS}
 # Every option and variable in these pages is one of the `earmark` command or of `earmark-server`.

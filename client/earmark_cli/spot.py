@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from earmark_audio import FORMATS_HELP
 from earmark_client.audio import AudioFormat, Encoding
+from earmark_client.errors import InvalidRequestError
 
 from earmark_cli.audio_sources import open_source
 from earmark_cli.keyword_options import keyword_options
@@ -54,6 +55,14 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--pace", action="store_true", help="send the audio in real time (default: as fast as possible)"
     )
+    parser.add_argument(
+        "--jobs",
+        type=whole_number(1, 1024),
+        default=1,
+        metavar="N",
+        help="number of processes, each of which streams one recording at a time: for many recordings, the "
+        "number of cores (default: 1)",
+    )
     raw = parser.add_argument_group("format of raw samples from standard input (FILE is -)")
     raw.add_argument(
         "--rate",
@@ -76,8 +85,14 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Stream all recordings, one after the other; return 1 if any of them failed."""
+    """Stream all recordings; return 1 if any of them failed."""
     sources = {name: partial(_open, name, args) for name in args.files}
+    if args.jobs > 1:
+        if "-" in sources:
+            raise InvalidRequestError("--jobs requires files: standard input (-) is one recording")
+        from earmark_cli.jobs import stream_with_jobs  # imports multiprocessing
+
+        return stream_with_jobs(sources, args, args.jobs)
     return stream_recordings(sources, args, in_real_time=args.pace)
 
 

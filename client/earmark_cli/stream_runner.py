@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING
 
 from earmark_client.errors import InvalidRequestError, RecordingError
@@ -48,27 +49,43 @@ def stream_recordings(
 ) -> int:
     """Stream recordings one after the other, each opened by name; return 1 if any of them failed."""
     printer = make_printer(args, with_headings=len(sources) > 1)
-    failed = False
     with ExitStack() as stack:
-        client: SyncClient | None = None
-        for name, open_source in sources.items():
+        connect = cache(lambda: stack.enter_context(connected(args))[1])
+        succeeded = [
+            stream_recording(name, open_source, connect, args, printer, in_real_time=in_real_time)
+            for name, open_source in sources.items()
+        ]
+    return 0 if all(succeeded) else 1
+
+
+def stream_recording(
+    name: str,
+    open_source: Callable[[], AbstractContextManager[Recording | RawInput]],
+    connect: Callable[[], SyncClient],
+    args: argparse.Namespace,
+    printer: Printer,
+    *,
+    in_real_time: bool,
+) -> bool:
+    """Stream a recording; return whether that succeeded. Errors that concern other recordings too are raised.
+
+    `connect` returns the client. It is called once there is a valid recording.
+    """
+    try:
+        with open_source() as source:
+            client = connect()
             try:
-                with open_source() as source:
-                    # A server is needed only once there is a valid recording.
-                    if client is None:
-                        _, client = stack.enter_context(connected(args))
-                    try:
-                        run_stream(client, source, args, printer, name=name, is_live=in_real_time)
-                    finally:
-                        # The notices are complete after the last block.
-                        for one in source.notices if isinstance(source, Recording) else ():
-                            printer.warning(name, one)
-            except (RecordingError, InvalidRequestError) as error:
-                if not concerns_one_recording(error):
-                    raise
-                printer.failure(name, error)
-                failed = True
-    return 1 if failed else 0
+                run_stream(client, source, args, printer, name=name, is_live=in_real_time)
+            finally:
+                # The notices are complete after the last block.
+                for one in source.notices if isinstance(source, Recording) else ():
+                    printer.warning(name, one)
+    except (RecordingError, InvalidRequestError) as error:
+        if not concerns_one_recording(error):
+            raise
+        printer.failure(name, error)
+        return False
+    return True
 
 
 def run_stream(

@@ -1,0 +1,97 @@
+"""Several processes that spot keywords in many recordings: `earmark spot --jobs N`.
+
+One process uses little more than one core. Each process here streams one recording at a time, to the server
+that the options name or to one of its own, and returns what it would print. The results are printed in the
+order of the recordings, each as a whole.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from earmark_client.errors import EarmarkError
+
+from earmark_cli.connection import connected
+from earmark_cli.output.printer import make_printer
+from earmark_cli.stream_runner import stream_recording
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from earmark_client.recording import Recording
+    from earmark_client.sync_client import SyncClient
+
+    from earmark_cli.audio_sources import RawInput
+
+    Opener = Callable[[], AbstractContextManager[Recording | RawInput]]
+
+
+class _Result(NamedTuple):
+    succeeded: bool
+    output: str
+    errors: str
+    fatal: str | None  # concerns all recordings, such as a server that cannot be reached
+
+
+def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jobs: int) -> int:
+    """Stream recordings in `jobs` processes; print the results in order, and return 1 if any failed."""
+    failed = False
+    pool = ProcessPoolExecutor(min(jobs, len(sources)), multiprocessing.get_context("spawn"), _start)
+    try:
+        for result in pool.map(partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True)):
+            sys.stderr.write(result.errors)
+            sys.stderr.flush()
+            sys.stdout.write(result.output)
+            sys.stdout.flush()
+            if result.fatal is not None:
+                raise EarmarkError(result.fatal)
+            failed = failed or not result.succeeded
+    except BrokenProcessPool:
+        raise EarmarkError("a process of --jobs was killed: is there enough memory for so many?") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+    return 1 if failed else 0
+
+
+def _start() -> None:
+    """Leave Ctrl-C to the parent, which ends its processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Connection:
+    """The connection of a worker process. It ends with the process."""
+
+    stack = ExitStack()
+    client: SyncClient | None = None
+
+    @classmethod
+    def get(cls, args: argparse.Namespace) -> SyncClient:
+        if cls.client is None:
+            cls.client = cls.stack.enter_context(connected(args))[1]
+        return cls.client
+
+
+def _stream(args: argparse.Namespace, with_headings: bool, name: str, open_source: Opener) -> _Result:
+    output, errors = io.StringIO(), io.StringIO()
+    succeeded, fatal = False, None
+    with redirect_stdout(output), redirect_stderr(errors):
+        try:
+            printer = make_printer(args, with_headings=with_headings)
+            succeeded = stream_recording(
+                name, open_source, partial(_Connection.get, args), args, printer, in_real_time=args.pace
+            )
+        except EarmarkError as error:
+            fatal = str(error)
+    return _Result(succeeded, output.getvalue(), errors.getvalue(), fatal)
