@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from earmark_client.recording import Recording
 
+from earmark_cli.actions.detection_actions import DetectionActions
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import add_command, json_option, model_option, resume_option, server_options
 from earmark_cli.output.console import notice
@@ -49,4 +50,6 @@ def run(args: argparse.Namespace) -> int:
     )
     in_real_time = not args.fast
     source = partial(Recording, RECORDING, block_s=block_length_s(in_real_time=in_real_time))
-    return stream_recordings({RECORDING.name: source}, args, in_real_time=in_real_time)
+    return stream_recordings(
+        {RECORDING.name: source}, args, in_real_time=in_real_time, actions=DetectionActions()
+    )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from earmark_client.errors import EarmarkError
 
+from earmark_cli.actions.detection_actions import detection_actions
 from earmark_cli.connection import connected
 from earmark_cli.output.printer import make_printer
 from earmark_cli.stream_runner import stream_recording
@@ -46,6 +47,7 @@ class _Result(NamedTuple):
 def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jobs: int) -> int:
     """Stream recordings in `jobs` processes; print the results in order, and return 1 if any failed."""
     failed = False
+    args.exec_at_once = max(1, args.exec_at_once // jobs)  # in each process
     pool = ProcessPoolExecutor(min(jobs, len(sources)), multiprocessing.get_context("spawn"), _start)
     try:
         for result in pool.map(partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True)):
@@ -89,9 +91,16 @@ def _stream(args: argparse.Namespace, with_headings: bool, name: str, open_sourc
     with redirect_stdout(output), redirect_stderr(errors):
         try:
             printer = make_printer(args, with_headings=with_headings)
-            succeeded = stream_recording(
-                name, open_source, partial(_Connection.get, args), args, printer, in_real_time=args.pace
-            )
+            with detection_actions(args) as actions:
+                succeeded = stream_recording(
+                    name,
+                    open_source,
+                    partial(_Connection.get, args),
+                    args,
+                    printer,
+                    in_real_time=args.pace,
+                    actions=actions,
+                )
         except EarmarkError as error:
             fatal = str(error)
     return _Result(succeeded, output.getvalue(), errors.getvalue(), fatal)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from earmark_client.microphone import Microphone, input_devices
 
+from earmark_cli.actions.detection_actions import action_options, detection_actions
 from earmark_cli.connection import connected
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import (
@@ -48,6 +49,7 @@ def add_parser(commands: Commands) -> None:
         keyword_options(),
         resume_option(),
         device_option(),
+        action_options(),
     )
     parser.add_argument("--list-devices", action="store_true", help="list all recording devices and exit")
     parser.add_argument(
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         nullcontext()
         if args.record is None
         else LabelledRecording(args.record, sample_rate_hz=microphone.sample_rate_hz) as recording,
+        detection_actions(args) as actions,
         connected(args) as (_, client),
     ):
 
@@ -102,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
                 make_printer(args),
                 name=microphone.name,
                 recording=recording,
+                actions=actions,
                 on_started=announce,
                 was_interrupted=lambda: interrupted,
             )

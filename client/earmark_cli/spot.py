@@ -9,6 +9,7 @@ from earmark_audio import FORMATS_HELP
 from earmark_client.audio import AudioFormat, Encoding
 from earmark_client.errors import InvalidRequestError
 
+from earmark_cli.actions.detection_actions import action_options, detection_actions
 from earmark_cli.audio_sources import open_source
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import (
@@ -45,6 +46,7 @@ def add_parser(commands: Commands) -> None:
         keyword_options(),
         channel_option(),
         resume_option(),
+        action_options(),
     )
     parser.add_argument(
         "files",
@@ -93,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
         from earmark_cli.jobs import stream_with_jobs  # imports multiprocessing
 
         return stream_with_jobs(sources, args, args.jobs)
-    return stream_recordings(sources, args, in_real_time=args.pace)
+    with detection_actions(args) as actions:
+        return stream_recordings(sources, args, in_real_time=args.pace, actions=actions)
 
 
 def _open(name: str, args: argparse.Namespace) -> AbstractContextManager[Recording | RawInput]:

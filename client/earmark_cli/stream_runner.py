@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from earmark_client.audio import Silence
     from earmark_client.sync_client import SyncClient
 
+    from earmark_cli.actions.detection_actions import DetectionActions
     from earmark_cli.audio_sources import AudioSource, RawInput
     from earmark_cli.output.labelled_recording import LabelledRecording
     from earmark_cli.output.live_display import LiveDisplay
@@ -46,13 +47,16 @@ def stream_recordings(
     args: argparse.Namespace,
     *,
     in_real_time: bool,
+    actions: DetectionActions,
 ) -> int:
     """Stream recordings one after the other, each opened by name; return 1 if any of them failed."""
     printer = make_printer(args, with_headings=len(sources) > 1)
     with ExitStack() as stack:
         connect = cache(lambda: stack.enter_context(connected(args))[1])
         succeeded = [
-            stream_recording(name, open_source, connect, args, printer, in_real_time=in_real_time)
+            stream_recording(
+                name, open_source, connect, args, printer, in_real_time=in_real_time, actions=actions
+            )
             for name, open_source in sources.items()
         ]
     return 0 if all(succeeded) else 1
@@ -66,6 +70,7 @@ def stream_recording(
     printer: Printer,
     *,
     in_real_time: bool,
+    actions: DetectionActions,
 ) -> bool:
     """Stream a recording; return whether that succeeded. Errors that concern other recordings too are raised.
 
@@ -75,7 +80,7 @@ def stream_recording(
         with open_source() as source:
             client = connect()
             try:
-                run_stream(client, source, args, printer, name=name, is_live=in_real_time)
+                run_stream(client, source, args, printer, name=name, is_live=in_real_time, actions=actions)
             finally:
                 # The notices are complete after the last block.
                 for one in source.notices if isinstance(source, Recording) else ():
@@ -95,6 +100,7 @@ def run_stream(
     printer: Printer,
     *,
     name: str,
+    actions: DetectionActions,
     is_live: bool = True,
     recording: LabelledRecording | None = None,
     on_started: Callable[[Started], None] = lambda _: None,
@@ -138,6 +144,7 @@ def run_stream(
                             if recording:
                                 recording.add_label(event)
                             printer.detection(name, event)
+                            actions.run(name, event)
                         case Progress():
                             audio_s = event.received_s
                         case Reconnecting() | Resumed():
@@ -145,6 +152,7 @@ def run_stream(
                             broken = isinstance(event, Reconnecting)
                         case Ended():
                             audio_s = event.audio_s
+                    actions.print_messages()
     except KeyboardInterrupt:
         printer.summary(name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=True))
         raise

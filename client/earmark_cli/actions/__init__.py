@@ -1,0 +1,1 @@
+"""What happens at a detection besides printing it: commands, clips and recordings."""
