@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import shutil
@@ -75,12 +76,14 @@ class CommandRunner:
         with self._changed:
             return self._running + len(self._waiting)
 
-    def wait(self) -> None:
-        """Wait until all commands have ended."""
+    def wait(self, longest_s: float = math.inf) -> bool:
+        """Wait until all commands have ended, but not for longer than that; return whether they have."""
+        deadline_s = time.monotonic() + longest_s
         with self._changed:
-            while self._running:
+            while self._running and time.monotonic() < deadline_s:
                 # With a timeout, because a signal that arrives just before an endless wait is not handled.
                 self._changed.wait(_POLL_S)
+            return not self._running
 
     def kill(self) -> None:
         """Kill all commands that run, and discard those that wait. Nothing can be run after it."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from earmark_client.events import Detection
 
+# How long to wait for the last commands before a notice says so.
+_QUIET_WAIT_S = 1.0
+
 
 def action_options() -> argparse.ArgumentParser:
     """Return a parent parser with the options of actions."""
@@ -70,8 +73,9 @@ class DetectionActions:
         try:
             if not interrupted:
                 self.print_messages()
-                if unfinished := self._runner.unfinished:
-                    notice(f"earmark: --exec: waiting for {unfinished} commands to end; Ctrl-C kills them")
+                if not self._runner.wait(_QUIET_WAIT_S):
+                    count = self._runner.unfinished
+                    notice(f"earmark: --exec: waiting for commands to end: {count}; Ctrl-C kills them")
                 self._runner.wait()
         finally:
             self._runner.kill()
