@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from earmark_spotter import SpotterModel
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/pipelines.md").read_text()
@@ -86,6 +87,20 @@ def imports(path: Path) -> set[Path]:
 def test_a_stage_is_out_of_date_when_the_code_that_it_runs_changes(stage: str, modules: list[str]):
     code = {ROOT / one for one in STAGES[stage]["deps"] if one.startswith(CODE)}
     assert code == set().union(*(imports(ROOT / CODE / module) for module in modules))
+
+
+def test_the_parameters_are_those_of_the_bundled_model():
+    card = (ROOT / "server/earmark_spotter/models/MODEL_CARD.md").read_text()
+    exported = re.search(r"^earmark-train export .* --version (\S+) --fa-per-hour (\S+)$", card, re.MULTILINE)
+    assert exported, "the model card does not show the command that exported the model"
+    export = PARAMETERS["export"]
+    assert (export["version"], f"{export['fa-per-hour']:g}") == (exported[1], exported[2])
+    trained = re.search(r"^earmark-train train --preset (\S+)", card, re.MULTILINE)
+    assert trained
+    assert PARAMETERS["train"]["preset"] == trained[1]
+    meta = SpotterModel.load().metadata
+    assert (export["name"], export["version"]) == (meta.name, meta.version)
+    assert PARAMETERS["train"]["keywords"].split(",") == list(meta.keyword_names)
 
 
 def test_the_parameters_are_the_default_recipe_and_options_that_the_commands_have():
