@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Samples = NDArray[np.float32]
     Levels = NDArray[np.float64]
 
+STEPS_PER_SECOND = 25
+"""The steps of a gate in front of a model are the model's; for a gate at a source, this is a good number."""
+
 _BLOCK_S = 0.2
 _BANDS = 3
 _HIGHEST_BAND_HZ = 4_000

@@ -11,7 +11,7 @@ from earmark_client.recording import Recording
 
 from earmark_cli.actions.detection_actions import DetectionActions
 from earmark_cli.keyword_options import keyword_options
-from earmark_cli.options import add_command, json_option, model_option, resume_option, server_options
+from earmark_cli.options import add_command, json_option, model_option, server_options, stream_options
 from earmark_cli.output.console import notice
 from earmark_cli.stream_runner import block_length_s, stream_recordings
 
@@ -34,7 +34,7 @@ def add_parser(commands: Commands) -> None:
         json_option(),
         model_option(),
         keyword_options(),
-        resume_option(),
+        stream_options(),
     )
     parser.add_argument(
         "--fast", action="store_true", help="send the audio as fast as possible (default: in real time)"

@@ -18,8 +18,8 @@ from earmark_cli.options import (
     json_option,
     model_option,
     positive_seconds,
-    resume_option,
     server_options,
+    stream_options,
 )
 from earmark_cli.output.console import notice
 from earmark_cli.output.labelled_recording import LabelledRecording
@@ -47,7 +47,7 @@ def add_parser(commands: Commands) -> None:
         json_option(),
         model_option(),
         keyword_options(),
-        resume_option(),
+        stream_options(),
         device_option(),
         action_options(),
     )

@@ -116,8 +116,8 @@ def device_option() -> argparse.ArgumentParser:
     return parser
 
 
-def resume_option() -> argparse.ArgumentParser:
-    """Return a parent parser with --resume-within."""
+def stream_options() -> argparse.ArgumentParser:
+    """Return a parent parser with --resume-within and --gate."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--resume-within",
@@ -126,6 +126,11 @@ def resume_option() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long to try to resume the stream after the connection or the server is lost "
         f"(default: {DEFAULT_RESUME_WITHIN_S:g}; 0: never)",
+    )
+    parser.add_argument(
+        "--gate",
+        action="store_true",
+        help="send silence in place of audio that is nearly silent: it saves network and the server's CPU",
     )
     return parser
 

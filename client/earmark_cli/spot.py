@@ -17,8 +17,8 @@ from earmark_cli.options import (
     channel_option,
     json_option,
     model_option,
-    resume_option,
     server_options,
+    stream_options,
     whole_number,
 )
 from earmark_cli.stream_runner import block_length_s, stream_recordings
@@ -45,7 +45,7 @@ def add_parser(commands: Commands) -> None:
         model_option(),
         keyword_options(),
         channel_option(),
-        resume_option(),
+        stream_options(),
         action_options(),
     )
     parser.add_argument(

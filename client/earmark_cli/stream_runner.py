@@ -131,6 +131,7 @@ def run_stream(
                 keywords=keywords,
                 score_interval_s=display.score_interval_s if display else None,
                 resume_within_s=args.resume_within,
+                gate=args.gate,
             ):
                 with display.paused() if display else nullcontext():
                     if display:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from earmark_client.audio import AudioFormat, Chunk
+    from earmark_client.source_gate import SourceGate
 
 # Short chunks are joined into pieces of this size, which cost less to keep and to send again.
 _PIECE_BYTES = 32 * 1024
@@ -33,8 +34,11 @@ class ReplayBuffer:
     buffer has no locks and never waits; its users do both.
     """
 
-    def __init__(self, audio_format: AudioFormat, *, start_s: float, keep_s: float) -> None:
+    def __init__(
+        self, audio_format: AudioFormat, *, start_s: float, keep_s: float, gate: SourceGate | None = None
+    ) -> None:
         self._format = audio_format
+        self._gate = gate
         self._limit = audio_format.byte_offset(keep_s)
         self._sent: deque[bytearray | int] = deque()
         self._unsent: deque[bytearray | int] = deque()
@@ -76,8 +80,11 @@ class ReplayBuffer:
         Raises InvalidRequestError for a chunk that cannot be sent.
         """
         if not isinstance(chunk, Silence):
-            yield from pcm_messages(chunk, self._format)
+            for message in pcm_messages(chunk, self._format):
+                yield from (message,) if self._gate is None else self._gate.process(message)
         elif 0 <= chunk.seconds <= _LONGEST_SILENCE_S:
+            if self._gate is not None:
+                yield from self._gate.flush()
             # In whole samples, as the server counts it, so that a replay can start within it.
             yield self._format.byte_offset(chunk.seconds)
         else:
@@ -94,6 +101,9 @@ class ReplayBuffer:
 
     def end(self, error: Exception | None = None) -> None:
         """Mark the source as ended, by an exception if one is given."""
+        if self._gate is not None:
+            for piece in self._gate.flush():
+                self.append(piece)
         self.source_ended, self.source_error = True, error
 
     def next_message(self) -> bytes | Silence | None:

@@ -22,6 +22,7 @@ from earmark_client.errors import (
 )
 from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Scores, Started
 from earmark_client.replay_buffer import ReplayBuffer
+from earmark_client.source_gate import SourceGate
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S
 from earmark_client.tracing import StreamTrace
 
@@ -90,6 +91,7 @@ class ResumableStream:
             options.audio_format,
             start_s=self._start_s,
             keep_s=self._within_s + interval_s + REPLAY_MARGIN_S if self._within_s > 0 else 0.0,
+            gate=SourceGate(options.audio_format) if options.gate else None,
         )
         self.trace = StreamTrace()
         self.answered = False

@@ -26,4 +26,5 @@ class StreamOptions:
     progress_interval_s: float | None = None
     resume: Progress | None = None
     resume_within_s: float = DEFAULT_RESUME_WITHIN_S
+    gate: bool = False
     request_id: str = ""

@@ -82,6 +82,7 @@ class SyncClient:
         progress_interval_s: float | None = None,
         resume: Progress | None = None,
         resume_within_s: float = DEFAULT_RESUME_WITHIN_S,
+        gate: bool = False,
         request_id: str = "",
     ) -> Generator[Event]:
         """Stream live audio; yield events as soon as they are decided, as `Client.stream` does.
@@ -97,6 +98,7 @@ class SyncClient:
             progress_interval_s=progress_interval_s,
             resume=resume,
             resume_within_s=resume_within_s,
+            gate=gate,
             request_id=request_id,
         )
         return sync_stream.events(
