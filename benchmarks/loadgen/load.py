@@ -32,7 +32,8 @@ class Load:
 
     address: str
     config_message: bytes
-    audio_messages: tuple[bytes, ...]
+    audio_messages: tuple[tuple[bytes, ...], ...]
+    """For each chunk the messages that are sent when it is due, perhaps none."""
     chunk_s: float
     chunk_count: int
     plans: Sequence[StreamPlan]

@@ -97,7 +97,7 @@ class _Messages:
 
     def __init__(self, load: Load) -> None:
         self.config = prefixed(load.config_message)
-        self.chunks = [prefixed(message) for message in load.audio_messages]
+        self.chunks = [b"".join(map(prefixed, messages)) for messages in load.audio_messages]
         self.chunk_s, self.chunk_count = load.chunk_s, load.chunk_count
 
 
@@ -135,7 +135,8 @@ class _Stream:
             return False
         messages, sent_s = self._messages, self._sent_s
         chunks = messages.chunks
-        if self._connection.send(self._call, chunks[(self._plan.first_chunk + len(sent_s)) % len(chunks)]):
+        chunk = chunks[(self._plan.first_chunk + len(sent_s)) % len(chunks)]
+        if not chunk or self._connection.send(self._call, chunk):
             self._send_lags_s.append(now_s - self.due_s)
         else:
             self._queued_due_s.append(self.due_s)

@@ -77,7 +77,7 @@ class Workload:
         needed = math.ceil(len(plans) / STREAMS_PER_GENERATOR)
         count = min(self.generator_count or min(needed, os.cpu_count() or 1), len(plans))
         speech = self.speech
-        config, audio = speech.config_message(), speech.audio_messages()
+        config, audio = speech.config_message(), speech.messages_by_chunk()
         return [
             Load(address, config, audio, speech.chunk_s, self.chunk_count, plans[i::count])
             for i in range(count)
