@@ -10,6 +10,7 @@ Its decisions depend on the audio alone, and not on how the audio is split into 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Samples = NDArray[np.float32]
-    Levels = NDArray[np.float64]
+    Powers = NDArray[np.float64]
 
 STEPS_PER_SECOND = 25
 """The steps of a gate in front of a model are the model's; for a gate at a source, this is a good number."""
@@ -32,15 +35,15 @@ _FIRST_S = 2.0
 # The floor follows a falling level within half a second. A rising level may be speech, so it follows slowly.
 _FALL = 0.5
 _RISE_DB_PER_S = 0.5
-_DIGITAL_SILENCE_DB = -119.0
+_DIGITAL_SILENCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
     """How sensitive a gate is.
 
-    `margins_db`: how far the level of a step has to rise above the noise floor of its band to open the gate,
-    for the bands from high to low. A lower band has fewer independent samples in a step, so the level of
+    `margins_db`: how far the power of a step has to rise above the noise floor of its band to open the gate,
+    for the bands from high to low. A lower band has fewer independent samples in a step, so the power of
     noise varies more. `hold_ms`: how long the gate stays open after the last block in which one did.
     """
 
@@ -52,35 +55,48 @@ class GateSettings:
 class GateState:
     """The state of a gate between two steps.
 
-    `floors_db`: the noise floor of each band; empty before the first block. `open_blocks`: how many blocks
-    the gate stays open, from the start of the current block; 0 if it is closed. `levels_db`: the levels of
-    the steps of the current block so far, in every band.
+    `floors`: the noise floor of each band, a power; empty before the first block. `open_blocks`: how many
+    blocks the gate stays open, from the start of the current block; 0 if it is closed. `powers`: the powers
+    of the steps of the current block so far, in every band.
     """
 
-    floors_db: tuple[float, ...]
+    floors: tuple[float, ...]
     open_blocks: int
-    levels_db: tuple[tuple[float, ...], ...]
+    powers: tuple[tuple[float, ...], ...]
 
 
-def band_levels_db(samples: Samples, sample_rate_hz: int, step_samples: int) -> Levels:
-    """Return the level of every band in every step, [steps, 3], in dB relative to full scale, high to low.
+def band_powers(samples: Samples, sample_rate_hz: int, step_samples: int) -> Powers:
+    """Return the mean square of every band in every step, [steps, 3], bands from high to low.
 
     samples: [n], mono; the rest after the last whole step is ignored.
-
-    The bands are octaves of the Haar wavelet transform, which costs a few additions per sample.
     """
-    skipped = max(0, math.floor(math.log2(sample_rate_hz / 2 / _HIGHEST_BAND_HZ)))
-    octaves = skipped + _BANDS
-    used = step_samples >> octaves << octaves
-    smooth = samples[: len(samples) // step_samples * step_samples].reshape(-1, step_samples)[:, :used]
-    powers = []
-    for octave in range(octaves):
-        even, odd = smooth[:, 0::2], smooth[:, 1::2]
-        if octave >= skipped:
-            detail = even - odd
-            powers.append(np.einsum("ij,ij->i", detail, detail) / (detail.shape[1] * 4.0**octave))
-        smooth = even + odd
-    return 10 * np.log10(np.stack(powers, axis=1) + 1e-12)
+    wavelets, bands = _haar(max(0, math.floor(math.log2(sample_rate_hz / 2 / _HIGHEST_BAND_HZ))))
+    size = len(wavelets)
+    groups = step_samples // size
+    steps = samples[: len(samples) // step_samples * step_samples].reshape(-1, step_samples)
+    details = (steps[:, : groups * size].reshape(-1, size) @ wavelets).reshape(-1, groups, len(bands))
+    powers: Powers = np.einsum("sgw,sgw->sw", details, details) @ bands
+    return powers / groups
+
+
+@functools.cache
+def _haar(skipped: int) -> tuple[Samples, Samples]:
+    """Return the Haar wavelets of three octaves, below `skipped` higher ones, and the band of each wavelet.
+
+    Returns [samples, wavelets] and [wavelets, 3]. The product of a few samples with a wavelet is the
+    difference between the mean of its first half and the mean of its second half.
+    """
+    size = 1 << (skipped + _BANDS)
+    columns, bands = [], []
+    for band in range(_BANDS):
+        length = 1 << (skipped + band + 1)
+        for start in range(0, size, length):
+            column = np.zeros(size, np.float32)
+            column[start : start + length // 2] = 1 / length
+            column[start + length // 2 : start + length] = -1 / length
+            columns.append(column)
+            bands.append(np.eye(_BANDS, dtype=np.float32)[band] * (length / size))
+    return np.stack(columns, axis=1), np.stack(bands)
 
 
 class EnergyGate:
@@ -98,15 +114,15 @@ class EnergyGate:
         self._rate_hz, self._step_samples = sample_rate_hz, step_samples
         self.steps_per_block = max(1, int(_BLOCK_S * sample_rate_hz / step_samples + 1e-9))
         block_s = self.steps_per_block * step_samples / sample_rate_hz
-        self._margins_db = settings.margins_db
+        self._margins = tuple(10 ** (margin_db / 10) for margin_db in settings.margins_db)
         self._hold_blocks = math.ceil(settings.hold_ms / 1000 / block_s - 1e-9)
-        self._rise_db = _RISE_DB_PER_S * block_s
+        self._rise = 10 ** (_RISE_DB_PER_S * block_s / 10)
         self._first_blocks = math.ceil(_FIRST_S / block_s)
         if state is None:
             state = GateState((), self._first_blocks, ())
-        self._floors_db = state.floors_db
+        self._floors = state.floors
         self._open_blocks = state.open_blocks
-        self._levels_db = list(state.levels_db)
+        self._powers: list[Sequence[float]] = list(state.powers)
 
     @property
     def is_open(self) -> bool:
@@ -116,44 +132,40 @@ class EnergyGate:
     @property
     def open_steps(self) -> int:
         """The number of steps until the end of the first block at whose end the gate may close."""
-        return self._open_blocks * self.steps_per_block - len(self._levels_db)
+        return self._open_blocks * self.steps_per_block - len(self._powers)
 
     @property
     def state(self) -> GateState:
         """The state, from which another gate can continue."""
-        return GateState(self._floors_db, self._open_blocks, tuple(self._levels_db))
+        return GateState(self._floors, self._open_blocks, tuple(tuple(powers) for powers in self._powers))
 
     def can_reach(self, state: GateState) -> bool:
         """Return whether a gate with these settings can be in a state."""
         return (
-            len(state.levels_db) < self.steps_per_block
+            len(state.powers) < self.steps_per_block
             and state.open_blocks <= max(self._first_blocks, self._hold_blocks)
-            and (state.open_blocks > 0 or not state.levels_db)
+            and (state.open_blocks > 0 or not state.powers)
         )
 
     def observe(self, samples: Samples) -> None:
         """Update the gate with whole steps, [n]; while it is closed, with whole blocks."""
-        for levels in band_levels_db(samples, self._rate_hz, self._step_samples).tolist():
-            # Rounded, so that rounding errors which depend on the number of steps do not matter.
-            self._levels_db.append(tuple(round(level, 2) for level in levels))
-            if len(self._levels_db) == self.steps_per_block:
-                self._end_block()
+        self._powers += band_powers(samples, self._rate_hz, self._step_samples).tolist()
+        while len(self._powers) >= self.steps_per_block:
+            self._end_block(self._powers[: self.steps_per_block])
+            del self._powers[: self.steps_per_block]
 
-    def _end_block(self) -> None:
-        bands = list(zip(*self._levels_db, strict=True))
-        means = [sum(band) / self.steps_per_block for band in bands]
-        floors = self._floors_db or tuple(means)
+    def _end_block(self, powers: list[Sequence[float]]) -> None:
+        bands = list(zip(*powers, strict=True))
+        means = [sum(band) / len(band) for band in bands]
+        floors = self._floors or means
         is_active = any(
-            max(band) > floor + margin
-            for band, floor, margin in zip(bands, floors, self._margins_db, strict=True)
+            max(band) > floor * margin
+            for band, floor, margin in zip(bands, floors, self._margins, strict=True)
         )
         self._open_blocks = max(self._open_blocks - 1, self._hold_blocks if is_active else 0)
         # Digital silence says nothing about the noise in the room.
-        if min(map(min, bands)) > _DIGITAL_SILENCE_DB:
-            pairs = zip(means, floors, strict=True)
-            self._floors_db = tuple(self._next_floor_db(mean, floor) for mean, floor in pairs)
-        self._levels_db.clear()
-
-    def _next_floor_db(self, mean_db: float, floor_db: float) -> float:
-        difference = mean_db - floor_db
-        return round(floor_db + (_FALL * difference if difference < 0 else min(difference, self._rise_db)), 3)
+        if min(bands[0]) > _DIGITAL_SILENCE:
+            self._floors = tuple(
+                floor + _FALL * (mean - floor) if mean < floor else min(mean, floor * self._rise)
+                for mean, floor in zip(means, floors, strict=True)
+            )

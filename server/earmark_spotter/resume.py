@@ -98,7 +98,7 @@ def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
     fields = [digest, state.replay_s, state.decided_sample, snapshot.frame, candidate, snapshot.blocked]
     if state.gate is not None:
         gate = state.gate.state
-        fields.append([gate.floors_db, gate.open_blocks, gate.levels_db, state.gate.observed_steps])
+        fields.append([gate.floors, gate.open_blocks, gate.powers, state.gate.observed_steps])
     payload = json.dumps(fields, separators=(",", ":")).encode()
     return _sealed(payload, key)
 
@@ -145,14 +145,14 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
 
 
 def _read_gate(fields: Any) -> GateSnapshot:
-    floors, open_blocks, levels, observed_steps = fields
-    state = GateState(_levels(floors), _count(open_blocks), tuple(_levels(step) for step in levels))
+    floors, open_blocks, powers, observed_steps = fields
+    state = GateState(_powers(floors), _count(open_blocks), tuple(_powers(step) for step in powers))
     return GateSnapshot(state, _count(observed_steps))
 
 
-def _levels(values: Any) -> tuple[float, ...]:
-    if len(values) not in (0, 3) or not all(type(v) is float and -1000 < v < 1000 for v in values):
-        raise ValueError(f"{values!r:.40} are not the levels of the gate's bands")
+def _powers(values: Any) -> tuple[float, ...]:
+    if len(values) not in (0, 3) or not all(type(value) is float and 0 <= value < 1e12 for value in values):
+        raise ValueError(f"{values!r:.40} are not the powers of the gate's bands")
     return tuple(values)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from earmark_audio.energy_gate import EnergyGate, GateSettings, band_levels_db
+from earmark_audio.energy_gate import EnergyGate, GateSettings, band_powers
 from earmark_spotter import (
     AudioFormat,
     Encoding,
@@ -174,9 +174,9 @@ def test_a_token_with_an_impossible_gate_is_rejected(gated: SpotterModel) -> Non
         None,
         replace(state.gate, observed_steps=11),
         replace(state.gate, state=replace(state.gate.state, open_blocks=1000)),
-        replace(state.gate, state=replace(state.gate.state, open_blocks=1, levels_db=((0.0,) * 3,) * 10)),
-        replace(state.gate, state=replace(state.gate.state, floors_db=(1.0,))),
-        replace(state.gate, state=replace(state.gate.state, floors_db=(1.0, 2.0, 1e9))),
+        replace(state.gate, state=replace(state.gate.state, open_blocks=1, powers=((0.0,) * 3,) * 10)),
+        replace(state.gate, state=replace(state.gate.state, floors=(1.0,))),
+        replace(state.gate, state=replace(state.gate.state, floors=(1.0, 2.0, 1e13))),
     ]
     for gate in wrong:
         forged = encode_token(replace(state, gate=gate), digest, gated.resume_key)
@@ -198,9 +198,9 @@ def test_digital_silence_does_not_change_the_noise_floor() -> None:
     noise = in_noise(4, [])
     gate.observe(noise)
     assert not gate.is_open
-    floors = gate.state.floors_db
+    floors = gate.state.floors
     gate.observe(np.zeros(16_000, np.float32))
-    assert gate.state.floors_db == floors
+    assert gate.state.floors == floors
     gate.observe(noise[:32_000])
     assert not gate.is_open
 
@@ -211,9 +211,9 @@ def test_the_bands_cover_the_same_frequencies_at_every_rate(rate_hz: int) -> Non
     loudest = []
     for hz in (3200, 1700, 900):
         tone = np.sin(2 * np.pi * hz * time).astype(np.float32)
-        levels = band_levels_db(tone, rate_hz, rate_hz // 25)
-        assert levels.shape == (25, 3)
-        loudest.append(int(levels.mean(0).argmax()))
+        powers = band_powers(tone, rate_hz, rate_hz // 25)
+        assert powers.shape == (25, 3)
+        loudest.append(int(powers.mean(0).argmax()))
     assert loudest == [0, 1, 2]
 
 
