@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_audio.energy_gate import GateSettings
 from earmark_spotter.metadata import (
     DetectorInfo,
     KeywordInfo,
@@ -95,4 +96,5 @@ def _initial_metadata(trained: TrainedNetwork, name: str, version: str) -> Model
         detector=DetectorInfo(hold_ms=160, separation_ms=300),
         metrics=(),
         training=TrainingInfo(_SOURCES, trained.commit),
+        gate=GateSettings(),
     )

@@ -63,6 +63,7 @@ def initial_metadata(
         detector=DetectorInfo(base.detector.hold_ms, base.detector.separation_ms),
         metrics=(),
         training=TrainingInfo(tuple(sources), code_commit()),
+        gate=base.gate,
     )
 
 
