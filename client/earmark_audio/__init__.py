@@ -14,7 +14,7 @@ from earmark_audio.formats import (
     Readable,
     identify,
 )
-from earmark_audio.levels import Levels, mix_down
+from earmark_audio.levels import Levels, channels_cancel, mix_down
 from earmark_audio.limits import (
     MAX_CHANNELS,
     MAX_PEAK,
@@ -50,6 +50,7 @@ __all__ = [
     "RecordingFile",
     "UnsupportedRateError",
     "channel_problem",
+    "channels_cancel",
     "ffmpeg_is_available",
     "identify",
     "mix_down",

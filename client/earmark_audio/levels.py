@@ -83,7 +83,7 @@ class Levels:
     @property
     def channels_cancel(self) -> bool:
         """Whether the channels cancel each other when they are mixed to one by their mean."""
-        return self.channels > 1 and self._power > 0 and self._mixed_power < _CANCELLED_SHARE * self._power
+        return self.channels > 1 and _cancel(self._power, self._mixed_power)
 
     def notices(self) -> list[Notice]:
         """Return a notice for everything that looks wrong."""
@@ -104,6 +104,18 @@ class Levels:
             silent_s = self._silent_frames / self.sample_rate_hz
             found.append(Notice("DIGITAL_SILENCE", f"{silent_s:.0f} s of the audio are digital silence."))
         return found
+
+
+def channels_cancel(samples: NDArray[np.float32]) -> bool:
+    """Return whether the channels of samples, [n, channels], cancel each other in their mean."""
+    if samples.shape[1] == 1:
+        return False
+    power = float(np.square(samples, dtype=np.float64).mean(axis=1).sum())
+    return _cancel(power, float(np.square(mix_down(samples), dtype=np.float64).sum()))
+
+
+def _cancel(power: float, mixed_power: float) -> bool:
+    return power > 0 and mixed_power < _CANCELLED_SHARE * power
 
 
 def _decibels(power: float) -> float:

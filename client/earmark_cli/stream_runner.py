@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from earmark_client.errors import InvalidRequestError, RecordingError
-from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Started
+from earmark_client.events import AudioWarning, Detection, Ended, Progress, Reconnecting, Resumed, Started
 from earmark_client.microphone import Microphone
 from earmark_client.recording import Recording
 
@@ -93,7 +93,7 @@ def stream_recording(
     return True
 
 
-def run_stream(
+def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     client: SyncClient,
     source: AudioSource,
     args: argparse.Namespace,
@@ -146,6 +146,8 @@ def run_stream(
                                 recording.add_label(event)
                             printer.detection(name, event)
                             actions.run(name, event)
+                        case AudioWarning():
+                            printer.warning(name, event)
                         case Progress():
                             audio_s = event.received_s
                         case Reconnecting() | Resumed():

@@ -103,18 +103,19 @@ class Resumed:
     outage_s: float
 
 
-Event = Started | Detection | Scores | Progress | Reconnecting | Resumed | Ended
-
-
 @dataclass(frozen=True, slots=True)
 class AudioWarning:
-    """Something unusual about a recording: a stable `reason` in UPPER_SNAKE_CASE, and a sentence.
+    """Something unusual about a recording or a stream: a stable `reason` in UPPER_SNAKE_CASE, and a sentence.
 
     RECORDING_INCOMPLETE: it is truncated or damaged, and the result is that of the audio before that point.
+    A stream has at most one warning of each reason.
     """
 
     reason: str
     message: str
+
+
+Event = Started | Detection | Scores | Progress | AudioWarning | Reconnecting | Resumed | Ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def audio_request(audio: bytes | Silence) -> StreamRequest:
     return StreamRequest(audio=audio)
 
 
-def event(response: StreamResponse) -> events.Event | None:
+def event(response: StreamResponse) -> events.Event | None:  # noqa: PLR0911 - one for each kind
     """Parse a response of a stream; return None for a kind that this version does not know."""
     match response.WhichOneof("event"):
         case "started":
@@ -116,6 +116,8 @@ def event(response: StreamResponse) -> events.Event | None:
                 resume_token=progress.resume_token,
                 draining=progress.draining,
             )
+        case "warning":
+            return _warning(response.warning)
         case "ended":
             return events.Ended(_seconds(response.ended.audio_duration), response.ended.detection_count)
     return None
@@ -271,7 +273,11 @@ def _classification(response: service_pb.ClassifyResponse) -> events.Classificat
 
 
 def _warnings(warnings: Iterable[pb.Warning]) -> tuple[events.AudioWarning, ...]:
-    return tuple(events.AudioWarning(warning.reason, warning.message) for warning in warnings)
+    return tuple(_warning(warning) for warning in warnings)
+
+
+def _warning(warning: pb.Warning) -> events.AudioWarning:
+    return events.AudioWarning(warning.reason, warning.message)
 
 
 def _model_info(model: pb.Model) -> events.ModelInfo:

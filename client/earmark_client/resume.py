@@ -20,7 +20,16 @@ from earmark_client.errors import (
     ServerFaultError,
     ServerUnreachableError,
 )
-from earmark_client.events import Detection, Ended, Progress, Reconnecting, Resumed, Scores, Started
+from earmark_client.events import (
+    AudioWarning,
+    Detection,
+    Ended,
+    Progress,
+    Reconnecting,
+    Resumed,
+    Scores,
+    Started,
+)
 from earmark_client.replay_buffer import ReplayBuffer
 from earmark_client.source_gate import SourceGate
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S
@@ -74,8 +83,9 @@ _DEFAULT_PROGRESS_INTERVAL_S = 1.0
 class ResumableStream:
     """One stream over any number of calls, as its caller sees it.
 
-    The caller sees every detection, every score and every Progress exactly once, one Started, and one
-    Ended with the totals of the whole stream. Reconnecting and Resumed report what happens between calls.
+    The caller sees every detection, every score, every Progress and every warning exactly once, one
+    Started, and one Ended with the totals of the whole stream. Reconnecting and Resumed report what
+    happens between calls.
     With `resume_within_s=0` no audio is kept, and the first broken call ends the stream.
     """
 
@@ -103,6 +113,7 @@ class ResumableStream:
         self._progress = options.resume
         self._started: Started | None = None
         self._ids_since_progress: set[str] = set()
+        self._warnings: set[str] = set()
         self._detections = 0
         self._scored_s = self._received_s = self._processed_s = -1.0
         self._waited_s = 0.0  # for a response that is overdue
@@ -191,6 +202,10 @@ class ResumableStream:
                     yield event
             case Progress():
                 yield from self._consume_progress(event)
+            case AudioWarning():
+                if event.reason not in self._warnings:
+                    self._warnings.add(event.reason)
+                    yield event
             case Ended():
                 self.ended = True
                 self._waited_s = 0.0

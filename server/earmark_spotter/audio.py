@@ -141,7 +141,7 @@ class AudioDecoder:
             data = data[:-split]
         else:
             self._rest = b""
-        samples = _DECODERS[self.audio_format.encoding](data).reshape(-1, self.audio_format.channel_count)
+        samples = interleaved_samples(data, self.audio_format)
         problem = None
         if self.audio_format.encoding is Encoding.FLOAT32 and sample_problem(samples):
             valid = int((np.abs(samples) <= MAX_PEAK).all(axis=1).argmin())  # fails for NaN too
@@ -214,6 +214,11 @@ class AudioDecoder:
                 f"The audio ends inside a sample: only {len(self._rest)} of {self._frame_bytes} bytes were "
                 f"received ({self.audio_format.encoding.name}, {self.audio_format.channel_count} channel(s))."
             )
+
+
+def interleaved_samples(data: bytes, audio_format: AudioFormat) -> Float32Array:
+    """Decode whole frames to float32 samples, [n, channels], which may be invalid."""
+    return _DECODERS[audio_format.encoding](data).reshape(-1, audio_format.channel_count)
 
 
 def _decode_linear16(data: bytes) -> Float32Array:

@@ -21,6 +21,7 @@ from earmark_audio.energy_gate import GateState
 
 from earmark_spotter.detector import Candidate, DetectorSnapshot
 from earmark_spotter.errors import ResumeError
+from earmark_spotter.stream_checks import NO_PROBLEMS, REASONS, ChecksState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,13 +56,14 @@ class ResumeState:
 
     `replay_s`: the replay offset in whole seconds. `decided_sample`: every detection that
     ends before it has been reported, in samples at the model's rate. `detector`, `gate`: their
-    states when the token was issued.
+    states when the token was issued. `checks`: the state of the checks of the audio at the replay offset.
     """
 
     replay_s: int
     decided_sample: int
     detector: DetectorSnapshot
     gate: GateSnapshot | None = None
+    checks: ChecksState = NO_PROBLEMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +97,21 @@ def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
     """Encode a token: version, authentication tag, and a compact JSON list."""
     snapshot = state.detector
     candidate = None if snapshot.candidate is None else dataclasses.astuple(snapshot.candidate)
-    fields = [digest, state.replay_s, state.decided_sample, snapshot.frame, candidate, snapshot.blocked]
+    fields: list[Any] = [
+        digest,
+        state.replay_s,
+        state.decided_sample,
+        snapshot.frame,
+        candidate,
+        snapshot.blocked,
+    ]
     if state.gate is not None:
         gate = state.gate.state
         fields.append([gate.floors, gate.open_blocks, gate.powers, state.gate.observed_steps])
+    # Older versions can read the token of a stream without problems.
+    if state.replay_s and state.checks != NO_PROBLEMS:
+        fields += [None] * (state.gate is None)
+        fields.append(dataclasses.astuple(state.checks))
     payload = json.dumps(fields, separators=(",", ":")).encode()
     return _sealed(payload, key)
 
@@ -125,12 +138,13 @@ def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeStat
 
 
 def _read_fields(fields: Any, digest: str) -> ResumeState:
-    found, replay_s, decided_sample, frame, candidate, blocked, *gate = fields
+    found, replay_s, decided_sample, frame, candidate, blocked, *more = fields
     if found != digest:
         raise ResumeError(
             "The resume token belongs to another model, audio format or keyword selection. "
             "Send the configuration of the broken stream, or start a new stream."
         )
+    gate, checks = [*more, None, None][: max(2, len(more))]
     frame = _count(frame)
     peak = None
     if candidate is not None:
@@ -140,8 +154,17 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
         replay_s=_count(replay_s, _MAX_REPLAY_S),
         decided_sample=_count(decided_sample),
         detector=DetectorSnapshot(frame, peak, tuple((_count(i), _count(until)) for i, until in blocked)),
-        gate=_read_gate(*gate) if gate else None,
+        gate=None if gate is None else _read_gate(gate),
+        checks=NO_PROBLEMS if checks is None else _read_checks(checks),
     )
+
+
+def _read_checks(fields: Any) -> ChecksState:
+    first_sound_s, silent_bytes, reasons = fields
+    if not all(reason in REASONS for reason in reasons):
+        raise ValueError(f"{reasons!r:.40} are no reasons of notices")
+    first_sound_s = None if first_sound_s is None else _count(first_sound_s)
+    return ChecksState(first_sound_s, _count(silent_bytes), tuple(reasons))
 
 
 def _read_gate(fields: Any) -> GateSnapshot:

@@ -15,9 +15,12 @@ from earmark_spotter.errors import AudioError, InvalidSamplesError, ResumeError
 from earmark_spotter.resume import ResumePoint, ResumeState, decode_token, encode_token, stream_digest
 from earmark_spotter.sample_time import NANOSECONDS, offset_ns
 from earmark_spotter.step_queue import GatedStepQueue, StepQueue
+from earmark_spotter.stream_checks import StreamChecks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from earmark_audio import Notice
 
     from earmark_spotter.model import Float32Array, SpotterModel
 
@@ -25,6 +28,9 @@ _MAX_SKIP_S = 60
 """Silence that is skipped at once where silence itself reaches a threshold, or its scores change."""
 
 _UNLIMITED = 1 << 62
+
+NO_FRAME = 1 << 62
+"""A frame that never comes."""
 
 REPLAY_MARGIN_MS = 500
 """Audio replayed beyond the receptive field: the resampler's transient ends within 10 ms (measured)."""
@@ -93,12 +99,16 @@ class StreamState:
         self._start_s = 0
         self._decided_floor = 0
         snapshot = gate = None
+        self._checks = StreamChecks(audio_format)
         if resume is not None:
             state = self._read_resume_point(resume, {keyword.class_index for keyword in active})
             self._start_s = state.replay_s
             self._decided_floor = state.decided_sample
             snapshot, gate = state.detector, state.gate
+            if self._start_s:
+                self._checks = StreamChecks(audio_format, self._start_s, state.checks)
         self._detector = Detector(meta, active, snapshot=snapshot)
+        self._first_new_frame = self._detector.frame if resume is not None else 0
         start = self._start_s * self._rate_hz // self._step_samples
         self._queue: StepQueue
         if meta.gate is None or not gated:
@@ -179,11 +189,15 @@ class StreamState:
         Raises AudioError for invalid float samples, after it has appended those before them.
         """
         self._check_open()
+        self._checks.add(data)
         try:
             self._push(self._decoder.parse(data))
         except InvalidSamplesError as error:
             self._push(error.samples)
+            self._checks.cut(self._start_s * self._input_rate_hz + self._received_samples)
             raise
+        if self._checks.has_history:
+            self._checks.state_at(self._replay_offset_s(self._detector.frame))
 
     def push_samples(self, samples: Float32Array) -> None:
         """Append samples instead of bytes: float32 [n] or [n, channels] at the format's rate.
@@ -203,6 +217,7 @@ class StreamState:
             raise AudioError(f"The length of a silence must not be negative, but is {sample_count} samples.")
         self._queue.extend(self._decoder.resample_silence(sample_count))
         self._received_samples += sample_count
+        self._checks.add_silence(sample_count)
 
     def finish(self, *, discard_split: bool = False) -> None:
         """End the audio, and append enough silence to detect a word at its very end.
@@ -214,8 +229,24 @@ class StreamState:
         if discard_split:
             self._decoder.discard_split()
         self._queue.extend(self._decoder.flush_pieces())
+        self._checks.finish()
         self._finishing = True
         self._end_frame = self._queue.finish(self._tail_samples) * self._metadata.frames_per_step
+
+    @property
+    def next_notice_frame(self) -> int:
+        """The end of the frames before which no notice of the audio is due; NO_FRAME if none is known."""
+        found = self._checks.found
+        while found:
+            frame = self._frame_at(found[0][0])
+            if frame > self._first_new_frame:
+                return frame
+            found.popleft()  # it was returned before the stream broke
+        return NO_FRAME
+
+    def next_notice(self) -> Notice:
+        """Remove and return the next notice of what looks wrong in the audio."""
+        return self._checks.found.popleft()[1]
 
     def consume(self, step_count: int) -> Float32Array:
         """Remove and return the samples of the next steps, [step_count * step_samples], read-only.
@@ -272,13 +303,18 @@ class StreamState:
         self._decided_floor = decided
         replay_s, key = self._replay_offset_s(snapshot.frame), self._resume_keys[0]
         gate = self._queue.snapshot(snapshot.frame // self._metadata.frames_per_step)
-        state = ResumeState(replay_s, decided, snapshot, gate)
+        state = ResumeState(replay_s, decided, snapshot, gate, self._checks.state_at(replay_s))
         return StreamProgress(
             received_offset_ns=self.received_ns,
             decided_offset_ns=offset_ns(decided, self._rate_hz),
             replay_offset_ns=replay_s * NANOSECONDS,
             resume_token=encode_token(state, self._digest, key),
         )
+
+    def _frame_at(self, position: int) -> int:
+        """Return the first frame that begins at or after a position in samples at the input's rate."""
+        sample = -(-position * self._rate_hz // self._input_rate_hz)
+        return -(-sample // self._metadata.frame_samples)
 
     def _check_open(self) -> None:
         if self._finishing:

@@ -47,18 +47,20 @@ class ResumePoint(_message.Message):
     def __init__(self, start_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ...) -> None: ...
 
 class StreamingSpotResponse(_message.Message):
-    __slots__ = ("started", "detection", "scores", "progress", "ended")
+    __slots__ = ("started", "detection", "scores", "progress", "ended", "warning")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     DETECTION_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
     started: StreamStarted
     detection: _keyword_spotting_pb2.KeywordDetection
     scores: _keyword_spotting_pb2.ScoreFrame
     progress: Progress
     ended: StreamEnded
-    def __init__(self, started: _Optional[_Union[StreamStarted, _Mapping]] = ..., detection: _Optional[_Union[_keyword_spotting_pb2.KeywordDetection, _Mapping]] = ..., scores: _Optional[_Union[_keyword_spotting_pb2.ScoreFrame, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., ended: _Optional[_Union[StreamEnded, _Mapping]] = ...) -> None: ...
+    warning: _keyword_spotting_pb2.Warning
+    def __init__(self, started: _Optional[_Union[StreamStarted, _Mapping]] = ..., detection: _Optional[_Union[_keyword_spotting_pb2.KeywordDetection, _Mapping]] = ..., scores: _Optional[_Union[_keyword_spotting_pb2.ScoreFrame, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., ended: _Optional[_Union[StreamEnded, _Mapping]] = ..., warning: _Optional[_Union[_keyword_spotting_pb2.Warning, _Mapping]] = ...) -> None: ...
 
 class StreamStarted(_message.Message):
     __slots__ = ("model", "model_version", "keywords", "step_length", "receptive_field", "request_id")

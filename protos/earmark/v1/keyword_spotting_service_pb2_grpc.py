@@ -122,7 +122,9 @@ class KeywordSpottingServiceServicer:
         The client sends one StreamingConfig, then audio, then half-closes. The server
         sends `started` at once, events as soon as they are decided, and `ended` last.
         If the client reads events slowly, or sends audio faster than the server can
-        process it, flow control slows the client down. No audio is dropped.
+        process it, flow control slows the client down. No audio is dropped. Before an
+        error that is the stream's own (INVALID_ARGUMENT, OUT_OF_RANGE, IDLE_STREAM),
+        the server sends all events of the audio that came before.
 
         Errors, in addition to those of the fields:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from earmark_audio import Notice
 from earmark_spotter import Detection
 
 if TYPE_CHECKING:
@@ -50,4 +51,5 @@ class Failed:
     error: Exception
 
 
-Event: TypeAlias = Detection | Scores | Progress | Finished | ClipScores | Failed
+Event: TypeAlias = Detection | Notice | Scores | Progress | Finished | ClipScores | Failed
+"""A Notice says what looks wrong in the audio."""

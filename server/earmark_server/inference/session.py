@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from earmark_spotter import ClipClassifier, StreamState, offset_ns
 from earmark_spotter.sample_time import NANOSECONDS
+from earmark_spotter.stream import NO_FRAME
 
 from earmark_server.inference.events import ClipScores, Failed, Finished, Progress, Scores
 from earmark_server.inference.pending_audio import PendingAudio
@@ -168,7 +169,8 @@ class SpottingSession(_AudioSession):
         events: list[Event] = []
         frame = self._frame
         while len(scores):
-            part = scores[: min(self._next_score, self._next_progress) - frame]
+            end = min(self._next_score, self._next_progress, self._state.next_notice_frame)
+            part = scores[: max(1, end - frame)]
             events += self._state.apply(part)
             frame += len(part)
             self._report(frame, part, events)
@@ -184,8 +186,11 @@ class SpottingSession(_AudioSession):
         steps = self._state.quiet_steps
         if self._score_frames:
             return self.apply(self._state.consume_silence(min(steps, _MAX_QUIET_STEPS)))
-        events: list[Event] = list(self._state.skip(min(steps, self._state.skip_limit)))
+        frames = self._state.next_notice_frame - self._frame
+        steps = min(steps, self._state.skip_limit, -(-frames // self.model.metadata.frames_per_step))
+        events: list[Event] = list(self._state.skip(steps))
         frame = self._frame
+        self._append_notices(frame, events)
         if frame >= self._next_progress:
             is_reported = self._ns(self._next_progress) <= self._state.received_ns
             self._next_progress = self._next_multiple(frame, self._progress_frames)
@@ -201,6 +206,7 @@ class SpottingSession(_AudioSession):
         self._advance()
         self.due_samples = self._find_due()
         if self._state.finished:
+            self._append_notices(NO_FRAME - 1, events)
             error = self.pending.error
             events.append(Finished(self._state.received_ns) if error is None else Failed(error))
         return events
@@ -218,6 +224,8 @@ class SpottingSession(_AudioSession):
         return min(due, self.processed_samples + self._max_wait_samples)
 
     def _report(self, frame: int, scores: Float32Array, events: list[Event]) -> None:
+        # Before Progress, so that a stream that resumes from there gets no notice twice.
+        self._append_notices(frame, events)
         # Frames beyond the end of the audio only complete its last keyword: they are not reported.
         if frame == self._next_score:
             self._next_score += self._score_frames
@@ -227,6 +235,11 @@ class SpottingSession(_AudioSession):
             self._next_progress += self._progress_frames
             if self._ns(frame) <= self._state.received_ns:
                 events.append(Progress(self._state.progress()))
+
+    def _append_notices(self, frame: int, events: list[Event]) -> None:
+        """Append the notices of the audio before `frame`."""
+        while self._state.next_notice_frame <= frame:
+            events.append(self._state.next_notice())
 
     def _ns(self, frame: int) -> int:
         return offset_ns(frame * self._frame_samples, self._model_rate_hz)
@@ -265,7 +278,10 @@ class ClassificationSession(_AudioSession):
             return []
         if self.pending.error is not None:
             return [Failed(self.pending.error)]
-        return [ClipScores(self._classifier.scores, self._state.received_ns)]
+        events: list[Event] = []
+        while self._state.next_notice_frame != NO_FRAME:
+            events.append(self._state.next_notice())
+        return [*events, ClipScores(self._classifier.scores, self._state.received_ns)]
 
     def skip_quiet(self) -> list[Event]:
         """Process quiet steps without inference; return the clip's scores after the last one."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark_audio import Notice
 from earmark_spotter import Detection, offset_ns
 from earmark_spotter.sample_time import NANOSECONDS
 from google.protobuf.duration_pb2 import Duration
@@ -19,7 +20,6 @@ from earmark_server.inference.events import Finished, Progress, Scores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from earmark_audio import Notice
     from earmark_spotter import ActiveKeyword, ModelMetadata, SpotterModel
 
     from earmark_server.inference.events import ClipScores
@@ -47,12 +47,14 @@ def stream_started(model: SpotterModel, active: Sequence[ActiveKeyword], request
 
 
 def stream_event(
-    event: Detection | Scores | Progress | Finished, meta: ModelMetadata, detection_count: int
+    event: Detection | Notice | Scores | Progress | Finished, meta: ModelMetadata, detection_count: int
 ) -> bytes:
     """Return an event of a stream; the last event, Finished, states `detection_count`."""
     match event:
         case Detection():
             response = rpcs.StreamingSpotResponse(detection=_detection(event, meta.sample_rate_hz))
+        case Notice():
+            response = rpcs.StreamingSpotResponse(warning=_warning(event))
         case Scores():
             scores = _class_scores(meta, event.values.tolist())
             frame = messages.ScoreFrame(offset=_duration(event.offset_ns), scores=scores)
@@ -163,7 +165,11 @@ def _class_scores(meta: ModelMetadata, values: Sequence[float]) -> list[messages
 
 
 def _warnings(notices: Sequence[Notice]) -> list[messages.Warning]:
-    return [messages.Warning(reason=notice.reason, message=notice.message) for notice in notices]
+    return [_warning(notice) for notice in notices]
+
+
+def _warning(notice: Notice) -> messages.Warning:
+    return messages.Warning(reason=notice.reason, message=notice.message)
 
 
 def _duration(nanoseconds: int) -> Duration:

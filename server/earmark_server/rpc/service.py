@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from earmark_audio import Notice
 from earmark_spotter import AudioFormat, Detection, Encoding, resolve_settings
 from earmark_spotter.sample_time import NANOSECONDS
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import grpc
-    from earmark_audio import Notice
     from earmark_spotter import ActiveKeyword, SpotterModel
 
     from earmark_server.inference.engine import Engine
@@ -134,6 +134,7 @@ class KeywordSpottingService:
             detections = [event for event in events if isinstance(event, Detection)]
             for detection in detections:
                 self.detections.record(call, detection, model.metadata.sample_rate_hz)
+            notices += tuple(event for event in events if isinstance(event, Notice))
             return responses.spot_response(model, detections, call.audio_ns or 0, notices)
 
     async def classify(self, _: object, context: Context[ClassifyCall]) -> bytes:
@@ -147,6 +148,7 @@ class KeywordSpottingService:
                     session = ClassificationSession(model, audio_format, active)
                     events = await self._process(call, session, audio)
             (clip,) = [event for event in events if isinstance(event, ClipScores)]
+            notices += tuple(event for event in events if isinstance(event, Notice))
             return responses.classify_response(model, clip, call.elapsed_ns, notices)
 
     async def list_models(self, _: object, context: Context[ListModelsCall]) -> bytes:
