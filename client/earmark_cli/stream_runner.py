@@ -79,12 +79,23 @@ def stream_recording(
     try:
         with open_source() as source:
             client = connect()
+            warned: set[str] = set()
             try:
-                run_stream(client, source, args, printer, name=name, is_live=in_real_time, actions=actions)
+                run_stream(
+                    client,
+                    source,
+                    args,
+                    printer,
+                    name=name,
+                    is_live=in_real_time,
+                    actions=actions,
+                    warned=warned,
+                )
             finally:
                 # The notices are complete after the last block.
                 for one in source.notices if isinstance(source, Recording) else ():
-                    printer.warning(name, one)
+                    if one.reason not in warned:
+                        printer.warning(name, one)
     except (RecordingError, InvalidRequestError) as error:
         if not concerns_one_recording(error):
             raise
@@ -105,10 +116,12 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     recording: LabelledRecording | None = None,
     on_started: Callable[[Started], None] = lambda _: None,
     was_interrupted: Callable[[], bool] = lambda: False,
+    warned: set[str] | None = None,
 ) -> None:
     """Stream one source; print its events, and a summary also after an interrupt.
 
-    `is_live`: send the audio in real time, as a microphone does by itself.
+    `is_live`: send the audio in real time, as a microphone does by itself. `warned`: the reasons of the
+    warnings that were printed are added to it.
     """
     begin_s = time.monotonic()
     audio_s, detections, broken = 0.0, 0, False
@@ -148,6 +161,8 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
                             actions.run(name, event)
                         case AudioWarning():
                             printer.warning(name, event)
+                            if warned is not None:
+                                warned.add(event.reason)
                         case Progress():
                             audio_s = event.received_s
                         case Reconnecting() | Resumed():

@@ -13,7 +13,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from earmark_client import Detection, Ended, KeywordSetting, Reconnecting, Resumed, Scores, Started
+from earmark_client import (
+    AudioWarning,
+    Detection,
+    Ended,
+    KeywordSetting,
+    Reconnecting,
+    Resumed,
+    Scores,
+    Started,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -64,6 +73,7 @@ class AdjustableStream:
         self._next_thresholds: Mapping[str, float] | None = None
         self._scored_until_s = 0.0
         self._detection_count = 0
+        self._warned: set[str] = set()  # reasons of warnings
         self._detected_until_s: dict[str, float] = {}  # by keyword
 
     async def events(self, thresholds: Mapping[str, float]) -> AsyncGenerator[Event]:
@@ -136,6 +146,10 @@ class AdjustableStream:
                 if event.end_s > replayed_until_s and event.start_s >= until_s:
                     self._detected_until_s[event.keyword] = event.end_s
                     self._detection_count += 1
+                    return event
+            case AudioWarning():
+                if event.reason not in self._warned:
+                    self._warned.add(event.reason)
                     return event
             case Reconnecting() | Resumed():
                 return event

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 from earmark_client import (
+    AudioWarning,
     Detection,
     EarmarkError,
     Ended,
@@ -173,6 +174,8 @@ class _PageStream:
                 fields = asdict(event)
                 del fields["id"]  # unique only within a segment
                 await _send(self._socket, "detection", **fields)
+            case AudioWarning():
+                await _send(self._socket, "warning", **asdict(event))
             case Ended() | Reconnecting() | Resumed():
                 await _send(self._socket, type(event).__name__.lower(), **asdict(event))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from earmark_client import (
+    AudioWarning,
     Client,
     ConnectionLostError,
     Detection,
@@ -32,6 +33,7 @@ from support.misbehaving_server import (
     misbehaving_server,
     progress,
     started,
+    warning,
 )
 
 if TYPE_CHECKING:
@@ -295,6 +297,26 @@ def test_a_server_that_never_reads_is_reported(
         with pytest.raises(ConnectionLostError, match="stopped answering"):
             client.events(server.address, chunks(), sample_rate_hz=16_000, resume_within_s=resume_within_s)
         assert time.monotonic() - begin_s < RESUME_WITHIN_S + SLACK_S
+
+
+@both
+def test_a_warning_is_returned_once_however_often_it_comes(client: Driver) -> None:
+    def behaviour(server: MisbehavingServer, context: Any) -> Iterator[Response]:
+        yield started()
+        yield warning()
+        if server.calls == 1:
+            abort(context)
+        yield warning()
+        yield warning("DIGITAL_SILENCE")
+        yield ended()
+
+    with misbehaving_server(behaviour) as server:
+        events = client.events(server.address, [bytes(3200)], sample_rate_hz=16_000, resume_within_s=5)
+    assert [event.reason for event in events if isinstance(event, AudioWarning)] == [
+        "CLIPPED",
+        "DIGITAL_SILENCE",
+    ]
+    assert any(isinstance(event, Resumed) for event in events)
 
 
 @both

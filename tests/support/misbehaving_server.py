@@ -58,6 +58,11 @@ def detection(keyword: str = "yes", *, confidence: float = 1.0, detection_id: st
     )
 
 
+def warning(reason: str = "CLIPPED") -> Response:
+    """Return a warning."""
+    return Response(warning=pb.Warning(reason=reason, message="The audio is clipped."))
+
+
 def ended() -> Response:
     """Return a valid last event."""
     return Response(ended=service_pb.StreamEnded(audio_duration=Duration(seconds=1), detection_count=1))

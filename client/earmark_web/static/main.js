@@ -121,6 +121,9 @@ function onLiveEvent(event) {
       keywords.highlight(event.keyword);
       prependDetection(event);
       break;
+    case "warning":
+      setStatus("live", `Listening. ${event.message}`);
+      break;
     case "reconnecting":
       setStatus("wait", `Reconnecting: ${event.cause}. Keep speaking: no audio is lost.`);
       break;
@@ -179,7 +182,7 @@ async function open(chosen) {
 /** Detect the keywords in the whole recording at the current thresholds. */
 function analyse() {
   stream?.close();
-  const { samples, length, name } = recording, scores = [], detections = [];
+  const { samples, length, name } = recording, scores = [], detections = [], warnings = [];
   stream = openStream(RATE, keywords.changed, event => {
     switch (event.event) {
       case "started":
@@ -192,6 +195,9 @@ function analyse() {
       case "detection":
         detections.push(event);
         break;
+      case "warning":
+        warnings.push(` ${event.message}`);
+        break;
       case "reconnecting":
         setStatus("wait", `Reconnecting: ${event.cause}.`);
         break;
@@ -199,7 +205,7 @@ function analyse() {
         timeline.scores = scores;
         timeline.setDetections(detections);
         showDetections(detections);
-        finish("idle", `${name}: ${seconds(length)}, ${detectionCount(detections.length)}.`);
+        finish("idle", `${name}: ${seconds(length)}, ${detectionCount(detections.length)}.${warnings.join("")}`);
         break;
       default:
         finish("bad", failureText(event));
