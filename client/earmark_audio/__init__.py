@@ -2,6 +2,7 @@
 
 from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
 from earmark_audio.ffmpeg import is_available as ffmpeg_is_available
+from earmark_audio.folder import LeftOut, find_recordings
 from earmark_audio.formats import (
     FFMPEG_SUFFIXES,
     FORMATS_HELP,
@@ -43,6 +44,7 @@ __all__ = [
     "Decoder",
     "Format",
     "IncompleteError",
+    "LeftOut",
     "Levels",
     "Notice",
     "Pipe",
@@ -52,6 +54,7 @@ __all__ = [
     "channel_problem",
     "channels_cancel",
     "ffmpeg_is_available",
+    "find_recordings",
     "identify",
     "mix_down",
     "rate_problem",

@@ -19,6 +19,8 @@ def grpc_target(address: str) -> str:
     Raises InvalidRequestError for anything else.
     """
     address = address.strip()
+    if re.search("[\ud800-\udfff]", address):  # bytes that are not UTF-8
+        raise InvalidRequestError(f"{address!r} is not an address: it is not valid UTF-8")
     if re.match(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds|passthrough):", address):
         return address
     if re.match("https?://", address):

@@ -56,10 +56,10 @@ class UnaryCall(Generic[Result]):
 def stream_config(options: StreamOptions) -> service_pb.StreamingConfig:
     """Build the configuration of a stream, without what only a resumed call needs."""
     config = service_pb.StreamingConfig(
-        model=options.model,
+        model=_text("model", options.model),
         audio_format=_audio_format(options.audio_format),
         keywords=_keyword_settings(options.keywords),
-        request_id=options.request_id,
+        request_id=_text("request ID", options.request_id),
     )
     if options.score_interval_s is not None:
         config.score_interval.CopyFrom(_duration(options.score_interval_s))
@@ -134,11 +134,11 @@ def spot(
     """Build the call that detects keywords in a whole recording."""
     data, message_format = _whole_recording(audio, audio_format)
     request = service_pb.SpotRequest(
-        model=model,
+        model=_text("model", model),
         audio_format=message_format,
         keywords=_keyword_settings(keywords),
         audio=data,
-        request_id=request_id,
+        request_id=_text("request ID", request_id),
     )
     return UnaryCall("Spot", request, _spot_result)
 
@@ -153,7 +153,10 @@ def classify(
     """Build the call that classifies a clip."""
     data, message_format = _whole_recording(audio, audio_format)
     request = service_pb.ClassifyRequest(
-        model=model, audio_format=message_format, audio=data, request_id=request_id
+        model=_text("model", model),
+        audio_format=message_format,
+        audio=data,
+        request_id=_text("request ID", request_id),
     )
     return UnaryCall("Classify", request, _classification)
 
@@ -170,13 +173,15 @@ def list_models() -> UnaryCall[tuple[events.ModelInfo, ...]]:
 def get_model(name: str) -> UnaryCall[events.ModelInfo]:
     """Build the call that describes one model; an empty name means the default model."""
     return UnaryCall(
-        "GetModel", service_pb.GetModelRequest(model=name), lambda response: _model_info(response.model)
+        "GetModel",
+        service_pb.GetModelRequest(model=_text("model", name)),
+        lambda response: _model_info(response.model),
     )
 
 
 def health_request(service: str) -> health_pb2.HealthCheckRequest:
     """Build the request of both health calls; an empty name means the whole server."""
-    return health_pb2.HealthCheckRequest(service=service)
+    return health_pb2.HealthCheckRequest(service=_text("service", service))
 
 
 def health(response: health_pb2.HealthCheckResponse) -> events.Health:
@@ -185,6 +190,15 @@ def health(response: health_pb2.HealthCheckResponse) -> events.Health:
         return events.Health(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
     except ValueError:
         return events.Health.UNKNOWN
+
+
+def _text(what: str, text: str) -> str:
+    """Return a text; InvalidRequestError for one that a message cannot hold, such as bytes of a file name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"the {what} {text!r} is not valid UTF-8: correct its name") from None
+    return text
 
 
 def _audio_format(audio_format: AudioFormat) -> pb.AudioFormat:
@@ -208,7 +222,7 @@ def _keyword_settings(keywords: Iterable[str | KeywordSetting]) -> list[pb.Keywo
     settings = []
     for keyword in keywords:
         setting = keyword if isinstance(keyword, KeywordSetting) else KeywordSetting(keyword)
-        message = pb.KeywordSetting(keyword=setting.keyword)
+        message = pb.KeywordSetting(keyword=_text("keyword", setting.keyword))
         if setting.threshold is not None:
             message.threshold = setting.threshold
         if setting.refractory_s is not None:

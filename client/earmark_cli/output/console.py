@@ -1,7 +1,8 @@
 """Lines on standard output and notices on standard error.
 
 Names of files and texts of servers may contain terminal control sequences, which could clear the screen or
-set its title. Everything that is printed therefore passes through `printable`.
+set its title, and names of files may contain bytes that are no text. Everything that is printed therefore
+passes through `printable`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import re
 import sys
 from typing import IO
 
-# Control characters (C0, DEL, C1), line and paragraph separators, and characters that reorder text.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# Control characters (C0, DEL, C1), line and paragraph separators, characters that reorder text, and the
+# surrogates that stand for bytes which are not UTF-8.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    r"""Return a text with its control characters escaped, such as ESC as \x1b."""
+    r"""Return a text with its control characters escaped, such as ESC as \x1b, and what is not UTF-8."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 

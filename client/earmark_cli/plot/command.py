@@ -22,7 +22,8 @@ from earmark_cli.options import (
     positive_seconds,
     server_options,
 )
-from earmark_cli.output.console import notice
+from earmark_cli.output.console import notice, printable
+from earmark_cli.output.files import check_writable
 from earmark_cli.output.printer import make_printer
 from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.plot.timeline import Timeline
@@ -86,6 +87,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Collect the scores of one recording, and draw them."""
     write = _writer(args.out)
+    check_writable(args.out)
     printer = make_printer(args)
     with open_recording(args.file, channel=args.channel) as recording:
         samples, damage = _read_part(recording, args.start, args.end)
@@ -105,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         printer.failure(args.file, error)
         return 1
-    timeline = Timeline(recording.path.name, args.start, rate_hz, samples, track)
+    timeline = Timeline(printable(recording.path.name), args.start, rate_hz, samples, track)
     try:
         write(timeline, args.out)
     except OSError as error:

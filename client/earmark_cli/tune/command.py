@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_audio import FFMPEG_SUFFIXES, SUFFIXES, ffmpeg_is_available
+from earmark_audio import FORMATS_HELP, find_recordings
 from earmark_audio.extras import install_command
 from earmark_client.audio import Silence
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
@@ -24,7 +24,8 @@ from earmark_cli.options import (
     number,
     server_options,
 )
-from earmark_cli.output.console import notice, print_line
+from earmark_cli.output.console import notice, print_line, printable
+from earmark_cli.output.files import check_writable
 from earmark_cli.output.printer import make_printer
 from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.score_track import collect_scores
@@ -66,7 +67,9 @@ def add_parser(commands: Commands) -> None:
         channel_option(),
     )
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _FOLDER_LAYOUT
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder with the recordings")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help=f"the folder with the recordings: {FORMATS_HELP}"
+    )
     parser.add_argument(
         "--fa-per-hour",
         type=_rate_per_hour,
@@ -87,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     """Score all recordings of a folder; print and draw operating points, and the options to use."""
     printer = make_printer(args)
     write_plot = _plot_writer(args.out)
+    if args.out:
+        check_writable(args.out)
     files = _find_recordings(args.folder)
     with connected(args) as (_, client):
         active = client.get_model(args.model).keywords
@@ -112,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         print_line(command)
     if write_plot:
         try:
-            write_plot(tuned, args.folder.resolve().name, command, args.out)
+            write_plot(tuned, printable(args.folder.resolve().name), command, args.out)
         except OSError as error:
             raise RecordingError(f"{args.out} cannot be written: {error.strerror}") from error
     return 1 if failed else 0
@@ -141,14 +146,11 @@ def _plot_writer(
 def _find_recordings(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise RecordingError(f"{folder} is not a folder: give the folder with your recordings")
-    present = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    readable = SUFFIXES + (FFMPEG_SUFFIXES if ffmpeg_is_available(programs=True) else ())
-    files = [path for path in present if path.suffix.lower() in readable]
-    for path in present:
-        if path.suffix.lower() in FFMPEG_SUFFIXES and path not in files:
-            notice(f"earmark: {path}: left out: install ffmpeg, or convert it to WAV")
+    files, left_out = find_recordings(folder)
+    for one in left_out:
+        notice(f"earmark: {one.path}: left out: {one.why}")
     if not files:
-        raise RecordingError(f"{folder} contains no recordings (WAV, FLAC, Ogg or MP3)")
+        raise RecordingError(f"{folder} contains no recordings: {FORMATS_HELP}")
     return files
 
 

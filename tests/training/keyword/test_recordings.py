@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
-from earmark_training.keyword import recordings as recordings_module
 from earmark_training.keyword.recordings import RecordingsError, read_recordings
 from support.synthetic_words import COMPUTER, RATE, say, write_recordings
 
@@ -130,7 +129,7 @@ def test_every_format_is_read_and_a_truncated_recording_is_rejected(folder: Path
 
 
 def test_unreadable_formats_and_copies_are_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recordings_module, "ffmpeg_is_available", lambda *, programs: False)
+    monkeypatch.setattr("earmark_audio.folder.is_available", lambda *, programs: False)
     (folder / "memo.m4a").write_bytes(b"\0")
     (folder / "._01.wav").write_bytes(b"\0")  # as macOS leaves them: hidden, so passed over
     shutil.copy(folder / "01.wav", folder / "again.wav")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from earmark_audio import FFMPEG_SUFFIXES, SUFFIXES, ffmpeg_is_available
+from earmark_audio import find_recordings
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, audio_seconds, read_audio
 from earmark_training.data.endpointing import locate_word
@@ -64,12 +64,8 @@ def find_audio(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     if not folder.is_dir():
         raise RecordingsError(f"{folder} is not a folder: name the folder of the audio files")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    readable = SUFFIXES + (FFMPEG_SUFFIXES if ffmpeg_is_available(programs=True) else ())
-    return (
-        [p for p in files if p.suffix.lower() in readable],
-        [p for p in files if p.suffix.lower() in FFMPEG_SUFFIXES and p.suffix.lower() not in readable],
-    )
+    recordings, left_out = find_recordings(folder)
+    return recordings, [one.path for one in left_out if one.is_recording]
 
 
 def read_recordings(folder: Path) -> tuple[list[KeywordRecording], list[RejectedRecording]]:
