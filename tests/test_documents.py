@@ -121,7 +121,7 @@ def test_every_option_and_variable_named_exists(capsys: pytest.CaptureFixture[st
         read_settings(["--help"], {})
     texts.append(capsys.readouterr().out)
     known = set(re.findall(r"--[a-z][a-z0-9-]+|EARMARK_[A-Z_]+", " ".join(texts))) | OTHER_OPTIONS
-    known.add("EARMARK_TLS")
+    known |= {"EARMARK_TLS", "EARMARK_USER"}
     for page in OPTION_PAGES:
         named = set(re.findall(r"(?<![\w|-])--[a-z][a-z0-9-]+|EARMARK_[A-Z_]+\b", PAGES[page]))
         assert named <= known, (page, named - known)
