@@ -54,7 +54,7 @@ def test_without_spare_cores_servers_never_catch_up_after_a_zone_failure() -> No
 
 
 def test_the_page_states_the_autoscaler_target_and_the_measured_cost() -> None:
-    scaler = yaml.safe_load((ROOT / "deploy/kubernetes/autoscaler.yaml").read_text())
+    scaler = yaml.safe_load((ROOT / "deploy/kubernetes/production/autoscaler.yaml").read_text())
     (streams,) = (
         metric["pods"]["target"]["averageValue"]
         for metric in scaler["spec"]["metrics"]

@@ -14,6 +14,7 @@ import grpc
 import promql_parser
 import pytest
 import yaml
+from earmark_cli.command_line import build_parser
 from earmark_client import SyncClient, Tls
 from earmark_server.command_line import read_settings
 from earmark_server.credentials.tokens import add_token
@@ -36,7 +37,18 @@ def read(name: str) -> Any:
     return yaml.safe_load((FOLDER / name).read_text())
 
 
-DEPLOYMENT = read("deployment.yaml")
+def with_secrets() -> Any:
+    """Return the deployment as the overlay `production` patches it: its lists are appended."""
+    deployment = read("servers/deployment.yaml")
+    pod = deployment["spec"]["template"]["spec"]
+    patch = read("production/secrets.yaml")["spec"]["template"]["spec"]
+    for name in ("env", "volumeMounts"):
+        pod["containers"][0].setdefault(name, []).extend(patch["containers"][0][name])
+    pod["volumes"] = patch["volumes"]
+    return deployment
+
+
+DEPLOYMENT = with_secrets()
 POD = DEPLOYMENT["spec"]["template"]["spec"]
 CONTAINER = POD["containers"][0]
 ENVIRONMENT = {one["name"]: one["value"] for one in CONTAINER["env"]}
@@ -122,22 +134,23 @@ def test_every_variable_is_a_setting_with_a_valid_value(environment: dict[str, s
 def test_every_port_named_is_one_of_the_container() -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert CONTAINER[probe]["grpc"]["port"] == PORTS["health"]
-    annotations = DEPLOYMENT["spec"]["template"]["metadata"]["annotations"]
-    assert annotations["prometheus.io/port"] == str(PORTS["metrics"])
-    assert [one["targetPort"] for one in read("service.yaml")["spec"]["ports"]] == ["grpc"]
-    allowed = [
-        port["port"] for rule in read("network-policy.yaml")["spec"]["ingress"] for port in rule["ports"]
+    assert [one["port"] for one in read("production/pod-monitor.yaml")["spec"]["podMetricsEndpoints"]] == [
+        "metrics"
     ]
+    assert [one["targetPort"] for one in read("servers/service.yaml")["spec"]["ports"]] == ["grpc"]
+    policy = read("production/network-policy.yaml")["spec"]
+    allowed = [port["port"] for rule in policy["ingress"] for port in rule["ports"]]
     assert set(allowed) <= set(PORTS)
 
 
 def test_all_selectors_match_exactly_the_servers() -> None:
     assert DEPLOYMENT["spec"]["template"]["metadata"]["labels"] == NAME
     assert DEPLOYMENT["spec"]["selector"] == {"matchLabels": NAME}
-    assert read("service.yaml")["spec"]["selector"] == NAME
-    assert read("disruption-budget.yaml")["spec"]["selector"] == {"matchLabels": NAME}
-    assert read("network-policy.yaml")["spec"]["podSelector"] == {"matchLabels": NAME}
-    target = read("autoscaler.yaml")["spec"]["scaleTargetRef"]
+    assert read("servers/service.yaml")["spec"]["selector"] == NAME
+    assert read("production/disruption-budget.yaml")["spec"]["selector"] == {"matchLabels": NAME}
+    assert read("production/network-policy.yaml")["spec"]["podSelector"] == {"matchLabels": NAME}
+    assert read("production/pod-monitor.yaml")["spec"]["selector"] == {"matchLabels": NAME}
+    target = read("production/autoscaler.yaml")["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == (DEPLOYMENT["kind"], DEPLOYMENT["metadata"]["name"])
 
 
@@ -167,15 +180,64 @@ def test_a_pod_runs_as_the_user_of_the_image_with_a_read_only_file_system() -> N
 
 def test_the_readme_creates_every_secret() -> None:
     text = (FOLDER / "README.md").read_text()
-    made = set(re.findall(r"kubectl create secret \S+ (\S+)", text))
-    assert {volume["secret"]["secretName"] for volume in POD["volumes"]} == made
-    named = set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE))
-    assert named == {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+    made = {("secret", name) for name in re.findall(r"kubectl create secret \S+ (\S+)", text)}
+    made |= {("configMap", name) for name in re.findall(r"kubectl create configmap (\S+)", text)}
+    envoy = read("envoy/deployment.yaml")["spec"]["template"]["spec"]["volumes"]
+    used = {("secret", one["secret"]["secretName"]) for one in [*POD["volumes"], *envoy] if "secret" in one}
+    used |= {("configMap", one["configMap"]["name"]) for one in envoy if "configMap" in one}
+    assert made == used
+
+
+def test_the_readme_names_every_file() -> None:
+    table, folder = [], ""
+    for row in re.findall(r"^\|(.*)\|$", (FOLDER / "README.md").read_text(), re.MULTILINE):
+        cells = [re.findall(r"`([\w.-]+)`", cell) for cell in row.split("|")[:2]]
+        folder = cells[0][0] if cells[0] else folder
+        table += [f"{folder}/{name}" for name in cells[1]]
+    files = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml")}
+    assert {name for name in table if name.endswith(".yaml")} == {
+        name for name in files if not name.endswith("kustomization.yaml")
+    }
+
+
+def test_the_alerts_of_the_operator_are_those_of_prometheus_and_fit_the_scrape() -> None:
+    alerts = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
+    rule = read("production/prometheus-rule.yaml")
+    assert rule["spec"] == alerts
+    monitor = read("production/pod-monitor.yaml")
+    # The label `job` is the value of this label of the pods; without it, it would be the monitor's name.
+    job = DEPLOYMENT["spec"]["template"]["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    expressions = " ".join(one["expr"] for group in alerts["groups"] for one in group["rules"])
+    assert set(re.findall(r'job="(\w+)"', expressions)) == {job}
+    prometheus = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    assert [one["job_name"] for one in prometheus["scrape_configs"]] == [job]
+
+
+def test_envoy_finds_its_configuration_and_secrets() -> None:
+    configuration = (ROOT / "deploy/envoy/envoy.yaml").read_text()
+    (container,) = read("envoy/deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    folders = {one["mountPath"] for one in container["volumeMounts"]}
+    files = set(re.findall(r"filename: (/\S+)/[\w.]+\}", configuration))
+    assert files == folders - {"/config"}
+    assert container["args"] == ["-c", "/config/envoy.yaml"]
+    assert f"port_value: {container['ports'][0]['containerPort']}" in configuration
+
+
+def test_the_page_runs_as_its_image_does() -> None:
+    (container,) = read("page/deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    build_parser().parse_args(["web", "--host", "0.0.0.0", "--insecure", *container["args"]])
+    (variable,) = container["env"]
+    service = read("servers/service.yaml")
+    assert variable == {
+        "name": "EARMARK_SERVER",
+        "value": f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}",
+    }
+    assert container["ports"][0]["containerPort"] == 8080
 
 
 def test_the_autoscaler_uses_metrics_of_the_server(series: set[str]) -> None:
     made = set()
-    for rule in read("prometheus-adapter.yaml")["rules"]["custom"]:
+    for rule in read("production/prometheus-adapter.yaml")["rules"]["custom"]:
         asked = promql_parser.parse(rule["seriesQuery"])
         assert asked.name in series
         query = rule["metricsQuery"].replace("<<.Series>>", asked.name)
@@ -183,38 +245,58 @@ def test_the_autoscaler_uses_metrics_of_the_server(series: set[str]) -> None:
         promql_parser.parse(query)
         naming = rule.get("name", {"matches": "^(.*)$", "as": "${1}"})
         made.add(re.sub(naming["matches"], naming["as"].replace("${1}", r"\1"), asked.name))
-    assert {one["pods"]["metric"]["name"] for one in read("autoscaler.yaml")["spec"]["metrics"]} == made
+    assert {
+        one["pods"]["metric"]["name"] for one in read("production/autoscaler.yaml")["spec"]["metrics"]
+    } == made
 
 
 def test_servers_are_added_before_they_reject_streams(environment: dict[str, str]) -> None:
     settings = read_settings([], environment)
     targets = {
         one["pods"]["metric"]["name"]: one["pods"]["target"]["averageValue"]
-        for one in read("autoscaler.yaml")["spec"]["metrics"]
+        for one in read("production/autoscaler.yaml")["spec"]["metrics"]
     }
     assert int(targets["earmark_streams_open"]) < settings.max_streams
     assert float(targets["earmark_queue_wait_seconds_p50"].rstrip("m")) / 1000 < settings.max_lag_s
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+PRODUCTION = [
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "PodMonitor",
+    "PrometheusRule",
+    "Service",
+]
+OVERLAYS = {
+    "production": PRODUCTION,
+    "trial": ["Deployment", "Deployment", "Service", "Service"],
+    "envoy": ["Deployment", "Service"],
+}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kustomize_builds_valid_manifests(overlay: str, tmp_path: Path) -> None:
     tool = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
     if shutil.which(tool[0]) is None:
         pytest.skip("neither kustomize nor kubectl is installed")
-    path = tmp_path_factory.mktemp("built") / "all.yaml"
-    path.write_bytes(subprocess.run([*tool, str(FOLDER)], check=True, capture_output=True).stdout)
-    return path
-
-
-def test_kustomize_builds_valid_manifests(built: Path) -> None:
+    built = tmp_path / "all.yaml"
+    command = [*tool, str(FOLDER / overlay)]
+    built.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
     command = [sys.executable, "-m", "kubernetes_validate", "--strict", str(built)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    kinds = [one["kind"] for one in yaml.safe_load_all(built.read_text())]
-    assert sorted(kinds) == [
-        "Deployment",
-        "HorizontalPodAutoscaler",
-        "NetworkPolicy",
-        "PodDisruptionBudget",
-        "Service",
+    manifests = list(yaml.safe_load_all(built.read_text()))
+    assert sorted(one["kind"] for one in manifests) == OVERLAYS[overlay]
+    servers = [
+        one for one in manifests if one["metadata"]["name"] == "earmark" and one["kind"] == "Deployment"
     ]
+    for server in servers:
+        pod = server["spec"]["template"]["spec"]
+        environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
+        if overlay == "production":
+            assert environment == ENVIRONMENT
+        else:
+            assert "volumes" not in pod
+            assert not any("TLS" in name or "TOKEN" in name for name in environment)
