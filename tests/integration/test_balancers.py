@@ -112,7 +112,39 @@ def haproxy(site: Site) -> list[object]:
     return ["haproxy", "-f", path, "-db"]
 
 
-@pytest.fixture(params=[envoy, haproxy], ids=["Envoy", "HAProxy"])
+def nginx(site: Site) -> list[object]:
+    """Return the command. Its servers are a list, which includes the one that is added later."""
+    listed = {
+        f"server earmark-{number}.example.org:50051": f"server {host}:{site.port}"
+        for number, host in enumerate(HOSTS)
+    }
+    last = f"server {HOSTS[-1]}:{site.port}"
+    listed[f"server earmark-{len(HOSTS) - 1}.example.org:50051"] = (
+        f"server {ADDED}:{site.port};\n        {last}"
+    )
+    path = site.config(
+        "nginx/nginx.conf",
+        {
+            "listen 50051": f"listen 127.0.0.1:{site.front_port}",
+            **listed,
+            "/secrets/tls/tls.crt": site.front.certificate,
+            "/secrets/tls/tls.key": site.front.key,
+            "/secrets/ca/ca.crt": site.authority.path,
+        },
+    )
+    # Its master process starts others, which must end with it.
+    return [
+        "nginx",
+        "-c",
+        path,
+        "-e",
+        "stderr",
+        "-g",
+        f"daemon off; master_process off; pid {site.folder}/pid;",
+    ]
+
+
+@pytest.fixture(params=[envoy, haproxy, nginx], ids=["Envoy", "HAProxy", "nginx"])
 def balancer(request: pytest.FixtureRequest) -> Callable[[Site], list[object]]:
     make: Callable[[Site], list[object]] = request.param
     if shutil.which(make.__name__) is None:
