@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -97,14 +99,26 @@ def as_chunks(audio: Source) -> Source | list[Chunk]:
 
     Raises InvalidRequestError for the path of a file.
     """
-    if isinstance(audio, bytes | bytearray | memoryview | np.ndarray | Silence):
+    if isinstance(audio, bytes | bytearray | memoryview | Silence):
         return [audio]
+    if _is_array(audio):
+        return [np.asarray(audio)]
     if isinstance(audio, str | os.PathLike):
         raise InvalidRequestError(
             f"a stream's audio is an iterable of chunks, not a path: give Recording({str(audio)!r})",
             reason="BAD_AUDIO",
         )
+    if not hasattr(audio, "__iter__") and not hasattr(audio, "__aiter__"):
+        raise InvalidRequestError(
+            f"a stream's audio is a chunk or an iterable of chunks, not {type(audio).__name__}",
+            reason="BAD_AUDIO",
+        )
     return audio
+
+
+def _is_array(audio: Any) -> bool:
+    """Return whether numpy converts a value to an array: one of numpy, of Python, or of torch and others."""
+    return isinstance(audio, array) or hasattr(audio, "__array__")
 
 
 def pcm_messages(
@@ -121,25 +135,26 @@ def pcm_bytes(
 ) -> bytes:
     """Encode a chunk: return bytes unchanged, and convert arrays.
 
-    Arrays hold float samples (full scale at -1 and 1) or int16 samples, [n] (interleaved) or [n, channels],
-    and become LINEAR16 or FLOAT32. Raises InvalidRequestError for anything else, and for floats that are
-    NaN, infinite or far beyond full scale, which LINEAR16 would hide.
+    Arrays, of numpy or of what numpy converts, hold float samples (full scale at -1 and 1) or int16 samples,
+    [n] (interleaved) or [n, channels], and become LINEAR16 or FLOAT32. Raises InvalidRequestError for
+    anything else, and for floats that are NaN, infinite or far beyond full scale, which LINEAR16 would hide.
     """
     if isinstance(chunk, bytes):
         return chunk
-    if isinstance(chunk, bytearray | memoryview):
+    if isinstance(chunk, bytearray) or (isinstance(chunk, memoryview) and chunk.format in {"B", "b", "c"}):
         return bytes(chunk)
-    if not isinstance(chunk, np.ndarray):
+    if not isinstance(chunk, memoryview) and not _is_array(chunk):
         raise InvalidRequestError(
             f"audio must be bytes or a numpy array, not {type(chunk).__name__}", reason="BAD_AUDIO"
         )
+    chunk = np.asarray(chunk)
     if encoding not in {Encoding.LINEAR16, Encoding.FLOAT32}:
         raise InvalidRequestError(
             f"arrays can be sent as linear16 or float32 only: give {encoding.value} audio as bytes",
             reason="UNSUPPORTED_ENCODING",
         )
     _check_shape(chunk, channels)
-    if chunk.dtype == np.int16:
+    if (chunk.dtype.kind, chunk.dtype.itemsize) == ("i", 2):
         converted = chunk if encoding is Encoding.LINEAR16 else chunk.astype(np.float32) / 32768
     elif chunk.dtype.kind == "f":
         _check_scale(chunk)
@@ -169,6 +184,11 @@ def _check_scale(samples: Samples) -> None:
         raise InvalidRequestError("the audio contains samples that are NaN or infinite", reason="BAD_AUDIO")
     if problem := sample_problem(samples):
         raise InvalidRequestError(problem[0].lower() + problem[1:].rstrip("."), reason="BAD_AUDIO")
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a real number, of Python, numpy or another library."""
+    return isinstance(value, Real | np.number)
 
 
 def _encoding(encoding: Encoding | str) -> Encoding:

@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
 from earmark_client import events
-from earmark_client.audio import Encoding, KeywordSetting, Silence, pcm_bytes
+from earmark_client.audio import Encoding, KeywordSetting, Silence, is_number, pcm_bytes
 from earmark_client.errors import IncompatibleServerError, InvalidRequestError, RecordingError
 
 if TYPE_CHECKING:
@@ -192,8 +192,12 @@ def health(response: health_pb2.HealthCheckResponse) -> events.Health:
         return events.Health.UNKNOWN
 
 
-def _text(what: str, text: str) -> str:
+def _text(what: str, text: str | None) -> str:
     """Return a text; InvalidRequestError for one that a message cannot hold, such as bytes of a file name."""
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"the {what} must be a string, not {text!r}", reason="BAD_CONFIG")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -217,13 +221,22 @@ def _audio_format(audio_format: AudioFormat) -> pb.AudioFormat:
 
 
 def _keyword_settings(keywords: Iterable[str | KeywordSetting]) -> list[pb.KeywordSetting]:
-    if isinstance(keywords, str):
+    if isinstance(keywords, str | KeywordSetting):
         keywords = (keywords,)
+    if keywords is not None and (isinstance(keywords, bytes) or not hasattr(keywords, "__iter__")):
+        raise InvalidRequestError(
+            f"keywords must be names or KeywordSettings, not {keywords!r}", reason="UNKNOWN_KEYWORD"
+        )
     settings = []
-    for keyword in keywords:
+    for keyword in keywords or ():
         setting = keyword if isinstance(keyword, KeywordSetting) else KeywordSetting(keyword)
         message = pb.KeywordSetting(keyword=_text("keyword", setting.keyword))
         if setting.threshold is not None:
+            if not is_number(setting.threshold):
+                raise InvalidRequestError(
+                    f"the threshold of {setting.keyword} must be a number, not {setting.threshold!r}",
+                    reason="BAD_THRESHOLD",
+                )
             message.threshold = setting.threshold
         if setting.refractory_s is not None:
             message.refractory.CopyFrom(_duration(setting.refractory_s))
@@ -239,6 +252,8 @@ def _whole_recording(
         return _file_bytes(Path(fspath(audio))), None
     if audio_format is not None:
         return pcm_bytes(audio, audio_format.encoding, audio_format.channels), _audio_format(audio_format)
+    if isinstance(audio, bytearray | memoryview):
+        audio = bytes(audio)
     if not isinstance(audio, bytes):
         raise InvalidRequestError(
             "the sample rate of an array is unknown: give sample_rate_hz", reason="UNSUPPORTED_SAMPLE_RATE"
@@ -349,8 +364,8 @@ def _score(score: float) -> float:
 
 def _duration(seconds: float) -> Duration:
     """Convert seconds to a Duration, rounded to nanoseconds: exact both ways up to 100 days."""
-    if not abs(seconds) < _LONGEST_S:  # NaN too
-        raise InvalidRequestError(f"{seconds} is not a valid number of seconds")
+    if not is_number(seconds) or not abs(seconds) < _LONGEST_S:  # NaN too
+        raise InvalidRequestError(f"{seconds!r} is not a valid number of seconds")
     whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
     if whole < 0 and nanos:  # both parts must have the same sign
         whole, nanos = whole + 1, nanos - 1_000_000_000

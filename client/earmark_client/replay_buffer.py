@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from earmark_client.audio import Silence, pcm_messages
+from earmark_client.audio import Silence, is_number, pcm_messages
 from earmark_client.errors import IncompatibleServerError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ class ReplayBuffer:
         if not isinstance(chunk, Silence):
             for message in pcm_messages(chunk, self._format):
                 yield from (message,) if self._gate is None else self._gate.process(message)
-        elif 0 <= chunk.seconds <= _LONGEST_SILENCE_S:
+        elif is_number(chunk.seconds) and 0 <= chunk.seconds <= _LONGEST_SILENCE_S:
             if self._gate is not None:
                 yield from self._gate.flush()
             # In whole samples, as the server counts it, so that a replay can start within it.
             yield self._format.byte_offset(chunk.seconds)
         else:
             raise InvalidRequestError(
-                f"a silence must be 0 to {_LONGEST_SILENCE_S} s long, not {chunk.seconds:g} s",
+                f"a silence must be 0 to {_LONGEST_SILENCE_S} s long, not {chunk.seconds!r}",
                 reason="BAD_AUDIO",
             )
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from earmark_client.audio import is_number
+from earmark_client.errors import InvalidRequestError
+from earmark_client.events import Progress
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from earmark_client.audio import AudioFormat, KeywordSetting
-    from earmark_client.events import Progress
+
+_LONGEST_RESUME_S = 7 * 24 * 3600
 
 DEFAULT_RESUME_WITHIN_S = 60.0
 """How long a broken stream tries to resume."""
@@ -28,3 +33,16 @@ class StreamOptions:
     resume_within_s: float = DEFAULT_RESUME_WITHIN_S
     gate: bool = False
     request_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidRequestError for a time that is none, and for a resume point that is no Progress."""
+        if not is_number(self.resume_within_s) or not 0 <= self.resume_within_s <= _LONGEST_RESUME_S:
+            raise InvalidRequestError(
+                f"resume_within_s must be 0 to {_LONGEST_RESUME_S} s, not {self.resume_within_s!r}",
+                reason="BAD_CONFIG",
+            )
+        if self.resume is not None and not isinstance(self.resume, Progress):
+            raise InvalidRequestError(
+                f"resume must be a Progress, not {type(self.resume).__name__}: give the stream's latest one",
+                reason="BAD_RESUME_TOKEN",
+            )

@@ -1,0 +1,141 @@
+"""Arguments of both clients: what is unambiguous is accepted, and anything else is an EarmarkError."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import threading
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from earmark_client import (
+    Client,
+    Detection,
+    EarmarkError,
+    Ended,
+    Health,
+    InvalidRequestError,
+    KeywordSetting,
+    Silence,
+)
+from support.both_clients import DRIVERS, Driver
+from support.earmark_command import RATE_HZ, WORDS, samples
+
+both = pytest.mark.parametrize("client", DRIVERS, ids=["async", "sync"])
+X = samples()
+FLOATS = X.astype(np.float32) / 32768
+
+
+class _Tensor:
+    """Converts to a numpy array, as a tensor of torch does."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return FLOATS
+
+
+@both
+@pytest.mark.parametrize(
+    ("audio", "arguments"),
+    [
+        ([X.astype(">i2")], {}),
+        ([FLOATS.astype(">f4")], {}),
+        ([FLOATS.astype("f8")], {"encoding": "float32"}),
+        ([array.array("h", X.tobytes())], {}),
+        (array.array("h", X.tobytes()), {}),
+        ([memoryview(FLOATS)], {}),
+        (_Tensor(), {}),
+        ([np.stack([X, X], 1)], {"channels": 2.0}),
+        ([np.asfortranarray(np.stack([FLOATS, FLOATS], 1))], {"channels": 2}),
+        ([np.repeat(X, 2)[::2]], {"encoding": "LINEAR16"}),
+        (X.tobytes(), {"sample_rate_hz": np.float64(RATE_HZ)}),
+        (X, {"sample_rate_hz": Fraction(RATE_HZ), "keywords": None, "model": None, "request_id": None}),
+        ([X], {"progress_interval_s": np.float32(0.5), "resume_within_s": np.int64(5)}),
+    ],
+)
+def test_what_is_unambiguous_is_accepted(
+    client: Driver, address: str, audio: Any, arguments: dict[str, Any]
+) -> None:
+    events = client.events(address, audio, **{"sample_rate_hz": RATE_HZ, **arguments})
+    assert [event.keyword for event in events if isinstance(event, Detection)] == [word for _, word in WORDS]
+    assert [event.audio_s for event in events if isinstance(event, Ended)] == [len(X) / RATE_HZ]
+
+
+@both
+@pytest.mark.parametrize(
+    ("audio", "arguments"),
+    [
+        (None, {}),
+        (5, {}),
+        ([None], {}),
+        (["text"], {}),
+        (FLOATS[:9].tolist(), {}),
+        ([FLOATS[:9].tolist()], {}),
+        ([X.astype(np.int32)], {}),
+        ([X > 0], {}),
+        ([np.float32(0.5)], {}),
+        ([Silence("1")], {}),  # type: ignore[arg-type]
+        ([Silence(float("nan"))], {}),
+        ([X], {"sample_rate_hz": "16000"}),
+        ([X], {"sample_rate_hz": None}),
+        ([X], {"sample_rate_hz": float("nan")}),
+        ([X], {"channels": None}),
+        ([X], {"encoding": None}),
+        ([X], {"keywords": 5}),
+        ([X], {"keywords": b"low"}),
+        ([X], {"keywords": [5]}),
+        ([X], {"keywords": [KeywordSetting("low", threshold="0.5")]}),  # type: ignore[arg-type]
+        ([X], {"keywords": [KeywordSetting("low", refractory_s="1")]}),  # type: ignore[arg-type]
+        ([X], {"model": 5}),
+        ([X], {"request_id": 5}),
+        ([X], {"progress_interval_s": "1"}),
+        ([X], {"score_interval_s": float("nan")}),
+        ([X], {"resume": "token"}),
+        ([X], {"resume_within_s": None}),
+        ([X], {"resume_within_s": -1}),
+        ([X], {"resume_within_s": float("nan")}),
+        ([X], {"resume_within_s": float("inf")}),
+    ],
+)
+def test_anything_else_is_an_error_of_the_request(
+    client: Driver, address: str, audio: Any, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequestError):
+        client.events(address, audio, **{"sample_rate_hz": RATE_HZ, **arguments})
+
+
+@pytest.mark.parametrize("ending", ["read to its end", "left in mid-stream", "never started"])
+def test_a_client_works_in_one_event_loop_after_another(address: str, ending: str) -> None:
+    client = Client(address)
+
+    async def use() -> None:
+        events = client.stream([X], sample_rate_hz=RATE_HZ)
+        if ending == "read to its end":
+            assert [event async for event in events]
+        elif ending == "left in mid-stream":
+            await anext(events)
+        assert await client.health() is Health.SERVING
+
+    for _ in range(3):
+        asyncio.run(use())
+
+
+def test_a_client_that_another_running_loop_uses_says_so(address: str) -> None:
+    client = Client(address)
+    used, done = threading.Event(), threading.Event()
+
+    async def use() -> None:
+        await client.health()
+        used.set()
+        await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(use()))
+    thread.start()
+    try:
+        assert used.wait(10)
+        with pytest.raises(EarmarkError, match="one client for each event loop"):
+            asyncio.run(client.health())
+    finally:
+        done.set()
+        thread.join()
