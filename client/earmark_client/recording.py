@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -49,6 +50,8 @@ class Recording:
         channel: int | None = None,
         name: str | None = None,
     ) -> None:
+        if isinstance(path, str) and re.match(r"\w+://", path):
+            raise RecordingError(f"{path}: this is a web address: download the recording, and give the file")
         source = Path(path) if isinstance(path, str | os.PathLike) else path
         self.path = source if name is None and isinstance(source, Path) else Path(name or "recording")
         self._block_s = block_s

@@ -90,3 +90,8 @@ def test_closing_a_recording_ends_its_iterator(tmp_path: Path) -> None:
     next(blocks)
     recording.close()
     assert list(blocks) == []
+
+
+def test_a_web_address_is_not_a_file() -> None:
+    with pytest.raises(RecordingError, match=r"^http://host/a\.wav: this is a web address: download"):
+        Recording("http://host/a.wav")
