@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from earmark_server.inference.engine import Engine
 from earmark_server.inference.model_registry import ModelRegistry
 from earmark_server.inference.watchdog import Watchdog
 from earmark_server.logs import log
+from earmark_server.memory.guard import MemoryGuard
+from earmark_server.memory.limit import MEMORY_SHARE, memory_limit_bytes
 from earmark_server.reload import BadFileError
 from earmark_server.rpc import grpc_options
 from earmark_server.rpc.admission import Admission
@@ -25,6 +28,7 @@ from earmark_server.rpc.authentication import Authentication
 from earmark_server.rpc.handlers import register_service
 from earmark_server.rpc.health import Health
 from earmark_server.rpc.lookup_requests import LookupRequests
+from earmark_server.rpc.principal import quota_key
 from earmark_server.rpc.reflection import Reflection
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
 from earmark_server.setting_declaration import SettingsError
@@ -77,6 +81,7 @@ class Server:
         self._engine: Engine | None = None
         self._owns_process = owns_process
         self._watchdog: Watchdog | None = None
+        self._memory_guard: MemoryGuard | None = None
         self._stopped = asyncio.Event()
         try:
             self._certificates = _certificates(settings)
@@ -120,6 +125,8 @@ class Server:
         """
         started_s = time.perf_counter()
         self._bind()
+        if self._owns_process and sys.platform == "linux":
+            self._memory_guard = self._start_memory_guard()
         self._health.register(self._grpc)
         if self._health_grpc is not None:
             self._health.register(self._health_grpc)
@@ -141,6 +148,7 @@ class Server:
             models = await asyncio.to_thread(ModelRegistry, self._settings)
         except BaseException as error:
             self._exit_stack.close()
+            self._stop_memory_guard()
             await self._stop_grpc(None)
             if isinstance(error, BadFileError):
                 raise StartError(str(error)) from error
@@ -198,6 +206,7 @@ class Server:
         await self._stop_grpc(grace_s)
         if self._engine is not None:
             await self._engine.stop()
+        self._stop_memory_guard()
         self._exit_stack.close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
@@ -290,6 +299,25 @@ class Server:
             await asyncio.to_thread(self._exit_stack.enter_context, self._metrics.served(host, port))
         except OSError as error:
             raise StartError(f"Cannot listen on {host}:{port} for metrics: {error.strerror}.") from None
+
+    def _start_memory_guard(self) -> MemoryGuard:
+        settings = self._settings
+        ports = {self.port, settings.health_port, settings.metrics_port} - {0}
+
+        def limit_bytes() -> int:
+            if settings.max_memory_bytes:
+                return settings.max_memory_bytes
+            return int((memory_limit_bytes() or sys.maxsize) * MEMORY_SHARE)
+
+        guard = MemoryGuard(
+            ports, limit_bytes, lambda peer: quota_key(None, peer), self._admission.peers_with_calls
+        )
+        guard.start()
+        return guard
+
+    def _stop_memory_guard(self) -> None:
+        if self._memory_guard is not None:
+            self._memory_guard.stop()
 
     def _running(self) -> tuple[Loaded, Watchdog] | None:
         if self._watchdog is None:

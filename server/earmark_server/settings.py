@@ -123,6 +123,14 @@ class Settings:
         low=1,
         high=100_000,
     )
+    max_memory_bytes: int = setting(
+        0,
+        "memory of a worker, above which it closes the connections of the client that has sent the most "
+        "lately. 0: 70% of the memory of the container or machine, divided among the workers. Linux only",
+        unit="bytes",
+        low=0,
+        high=1 << 50,
+    )
     max_message_bytes: int = setting(
         16 * 1024 * 1024,
         "longest message that is accepted, and so the longest recording for Spot and Classify",

@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from earmark_server.logs import log
+from earmark_server.memory.limit import MEMORY_SHARE, memory_limit_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -236,6 +237,10 @@ class _Supervisor:
         # from importing modules from the current folder.
         self._command = [sys.executable, "-P", "-m", "earmark_server", _WORKER, *arguments]
         self._command += [f"--port={port}", "--workers=1"]
+        limit_bytes = memory_limit_bytes()
+        if not settings.max_memory_bytes and limit_bytes is not None:
+            share_bytes = int(limit_bytes * MEMORY_SHARE / settings.workers)
+            self._command.append(f"--max-memory-bytes={share_bytes}")
         self._workers: set[_Worker] = set()
         self._started_s = time.monotonic()
         self._all_have_served = False

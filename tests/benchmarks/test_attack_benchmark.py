@@ -10,8 +10,8 @@ from benchmarks.loadgen.attacks import ATTACKS
 if TYPE_CHECKING:
     from pathlib import Path
 
-# These fill the memory of a server: see docs/limits.md.
-NOT_PREVENTED = {"begun-messages", "endless-headers"}
+# These fill the memory of a server up to its limit: tests/server/memory/test_guard.py.
+FILL_THE_MEMORY = {"begun-messages", "endless-headers"}
 
 
 def attack(tiny_model_path: Path, tmp_path: Path, names: str) -> None:
@@ -32,7 +32,7 @@ def test_streams_beside_an_attack_lose_nothing(tiny_model_path: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(ATTACKS.keys() - NOT_PREVENTED))
+@pytest.mark.parametrize("name", sorted(ATTACKS.keys() - FILL_THE_MEMORY))
 def test_a_server_survives_every_attack_that_is_prevented(
     tiny_model_path: Path, tmp_path: Path, name: str
 ) -> None:

@@ -48,6 +48,8 @@ class Admission:
         self.load: Load | None = None
         """The engine's load, once the engine has started."""
         self.connection_age = ConnectionAge(settings)
+        self.peers_with_calls: set[str] = set()
+        """The peers of which a call was admitted. The memory guard removes those that have disconnected."""
         self._tracing = tracing
         self._log_sampler = LogSampler()
         self._max_streams = settings.max_streams
@@ -96,8 +98,12 @@ class Admission:
         self._count(call)
 
     @contextlib.asynccontextmanager
-    async def admitted(self, context: CallContext, rpc: str, kind: CallKind) -> AsyncIterator[Call]:
+    async def admitted(
+        self, context: CallContext, rpc: str, kind: CallKind, *, is_stranger: bool = False
+    ) -> AsyncIterator[Call]:
         """Admit a call or reject it, and end it with the status that its block leads to.
+
+        `is_stranger`: the block will reject the call.
 
         A CallError or SpotterError that the block raises becomes the status, reason and message that it
         states. Any other exception becomes INTERNAL with an incident id, under which the log has it.
@@ -114,6 +120,8 @@ class Admission:
         )
         try:
             self._check_limits(call)
+            if not is_stranger:
+                self.peers_with_calls.add(call.peer)
             self._add(call)
             try:
                 async with call.interruptible():
@@ -137,7 +145,7 @@ class Admission:
         """Return a handler that rejects a call of any type with an error, without reading its requests."""
 
         async def reject(_: object, context: CallContext) -> None:
-            async with self.admitted(context, rpc, CallKind.LOOKUP):
+            async with self.admitted(context, rpc, CallKind.LOOKUP, is_stranger=True):
                 raise error
 
         return grpc.stream_stream_rpc_method_handler(reject)

@@ -45,6 +45,8 @@ def _options(settings: Settings, max_message_bytes: int, *, shares_port: bool) -
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
         ("grpc.server_handshake_timeout_ms", _milliseconds(settings.handshake_timeout_s)),
+        # Until a client has acknowledged the limit on metadata, it may send headers of 16 MB.
+        ("grpc.http2.settings_timeout", _milliseconds(settings.handshake_timeout_s)),
         # A client that has vanished without closing its connection is detected, and its streams end.
         ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_s)),

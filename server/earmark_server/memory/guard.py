@@ -1,0 +1,158 @@
+"""The memory guard: closes connections before the process has used up its memory.
+
+gRPC buffers the half-received messages and headers of every connection before any code of this server sees
+them, and has no limit on their sum. So a thread watches the memory of the process. When it grows, the thread
+closes connections that have sent much, but no call. When it exceeds its limit, the thread closes those of
+the client that has sent the most lately. Streams can resume. Otherwise the system would kill the process,
+with the streams of all clients.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from earmark_server.logs import log
+from earmark_server.memory.connections import close, connections
+from earmark_server.memory.limit import resident_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from earmark_server.memory.connections import Connection
+
+_LOGGER = logging.getLogger(__name__)
+
+_CHECK_INTERVAL_S = 0.05
+_RELEASE_TIME_S = 0.1
+"""How long gRPC may need to free the memory of closed connections."""
+
+_WINDOW_S = 30.0
+"""Bytes count as sent lately for between one and two times this long."""
+
+_LOG_INTERVAL_S = 1.0
+_MIN_BYTES = 64 * 1024
+"""A connection that has sent less than this is not closed."""
+
+_MAX_BYTES_WITHOUT_CALL = 512 * 1024
+"""What a connection may send before its first call has arrived. Headers have at most --max-metadata-bytes."""
+
+_GROWTH_BYTES = 16 << 20
+"""Growth of the memory after which connections without a call are looked for."""
+
+
+class MemoryGuard:
+    """Watches the memory of this process, on a thread of its own, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        ports: Collection[int],
+        limit_bytes: Callable[[], int],
+        client_of: Callable[[str], str],
+        peers_with_calls: set[str],
+    ) -> None:
+        """`limit_bytes` returns the memory above which connections are closed.
+
+        `client_of` returns the client that the connections of a peer belong to. `peers_with_calls`: those
+        of which a call was admitted. The event loop adds them, and the guard removes them.
+        """
+        self._peers_with_calls = peers_with_calls
+        self._limit_bytes = limit_bytes
+        self._ports = ports
+        self._client_of = client_of
+        self._before: dict[str, int] = {}  # bytes received by the begin of the window, by peer
+        self._before_next: dict[str, int] = {}
+        self._window_start_s = time.monotonic()
+        self._least_bytes: float = math.inf  # the memory since connections without a call were looked for
+        self._closed = 0
+        self._logged_s = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="earmark-memory", daemon=True)
+
+    def start(self) -> None:
+        """Start watching."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_CHECK_INTERVAL_S):
+            if time.monotonic() - self._window_start_s > _WINDOW_S:
+                self._begin_window()
+            used_bytes = resident_bytes()
+            if used_bytes is None:
+                return
+            if used_bytes > self._limit_bytes():
+                self._close(self._sent_most_lately(connections(self._ports)), used_bytes)
+                self._free()
+            elif used_bytes > self._least_bytes + _GROWTH_BYTES:
+                self._least_bytes = used_bytes
+                self._close_without_call(used_bytes)
+            self._least_bytes = min(self._least_bytes, used_bytes)
+
+    def _begin_window(self) -> None:
+        known = self._peers_with_calls.copy()
+        opened = connections(self._ports)
+        self._window_start_s = time.monotonic()
+        self._before = self._before_next
+        self._before_next = {one.peer: one.received_bytes for one in opened}
+        self._peers_with_calls -= known - self._before_next.keys()
+
+    def _close(self, peers: list[str], used_bytes: int) -> None:
+        close(self._ports, peers)
+        self._closed += len(peers)
+        if self._closed and time.monotonic() - self._logged_s > _LOG_INTERVAL_S:
+            log(
+                _LOGGER,
+                logging.ERROR,
+                "connections closed to save memory",
+                connections=self._closed,
+                client=self._client_of(peers[0]) if peers else None,
+                used_mb=used_bytes >> 20,
+                limit_mb=self._limit_bytes() >> 20,
+            )
+            self._closed, self._logged_s = 0, time.monotonic()
+
+    def _close_without_call(self, used_bytes: int) -> None:
+        """Close the connections that have sent much, but no call that was admitted."""
+        peers = [
+            one.peer
+            for one in connections(self._ports)
+            if one.received_bytes > _MAX_BYTES_WITHOUT_CALL and one.peer not in self._peers_with_calls
+        ]
+        if peers:
+            self._close(peers, used_bytes)
+            self._free()
+
+    def _free(self) -> None:
+        """Return the memory of closed connections to the system: the C library keeps small blocks."""
+        self._stopping.wait(_RELEASE_TIME_S)
+        _return_free_memory()
+
+    def _sent_most_lately(self, opened: list[Connection]) -> list[str]:
+        """Return the peers of the client that has sent the most lately, except those that sent little."""
+        lately = {one.peer: one.received_bytes - self._before.get(one.peer, 0) for one in opened}
+        by_client: Counter[str] = Counter()
+        for peer, sent_bytes in lately.items():
+            by_client[self._client_of(peer)] += sent_bytes
+        if not by_client:
+            return []
+        client = by_client.most_common(1)[0][0]
+        of_client = {peer: sent for peer, sent in lately.items() if self._client_of(peer) == client}
+        # Behind a proxy all connections have one address.
+        least = max(_MIN_BYTES, max(of_client.values()) // 4)
+        return [peer for peer, sent_bytes in of_client.items() if sent_bytes >= least]
+
+
+def _return_free_memory() -> None:
+    """Return free memory of the C library to the system, where it is one that can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
