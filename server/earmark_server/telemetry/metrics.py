@@ -81,6 +81,9 @@ class Metrics(Collector):
             "earmark_streams_limit", "Limit on open streams (--max-streams)", self._settings.max_streams
         )
         yield _gauge(
+            "earmark_load_limit_ratio", "Limit on earmark_load_ratio (--max-load)", self._settings.max_load
+        )
+        yield _gauge(
             "earmark_recordings_open",
             "Spot and Classify calls in progress",
             self._admission.count(CallKind.RECORDING),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import threading
 from socketserver import TCPServer, ThreadingMixIn
@@ -23,6 +24,21 @@ _MAX_CONNECTIONS = 16
 _TIMEOUT_S = 5.0
 
 
+class _Handler(MetricsHandler):
+    timeout = _TIMEOUT_S
+
+    def do_HEAD(self) -> None:  # noqa: N802  (BaseHTTPRequestHandler calls it)
+        """Respond as to GET, but without the body (RFC 9110, section 9.3.2): probes and proxies send HEAD."""
+        connection, response = self.wfile, io.BytesIO()
+        self.wfile = response
+        try:
+            self.do_GET()
+        finally:
+            self.wfile = connection
+        head, end_of_head, _ = response.getvalue().partition(b"\r\n\r\n")
+        connection.write(head + end_of_head)
+
+
 class MetricsServer(ThreadingMixIn, TCPServer):
     """Serves metrics with a bounded number of connections, threads and file descriptors."""
 
@@ -36,7 +52,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self.address_family = family
         self._lock = threading.Lock()
         self._open: dict[socket.socket, None] = {}  # the oldest first
-        handler = type("Handler", (MetricsHandler,), {"registry": registry, "timeout": _TIMEOUT_S})
+        handler = type("Handler", (_Handler,), {"registry": registry})
         super().__init__(address[:2], handler)  # type: ignore[arg-type]
 
     def process_request(self, request: Any, client_address: Any) -> None:

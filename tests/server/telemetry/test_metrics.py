@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import http.client
 import subprocess
 import sys
 import threading
@@ -126,6 +127,26 @@ def test_calls_are_counted_by_method_and_status(tiny_model_path: Path) -> None:
             assert await meter.value("earmark_queue_wait_seconds_count") > 0
             assert await meter.value("earmark_serving") == 1
             assert await meter.value("process_resident_memory_bytes") > 1e7
+
+    run(scenario)
+
+
+def test_head_returns_the_headers_of_get_without_a_body(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        async with serving(tiny_model_path, metrics_port=port):
+
+            def request(method: str) -> tuple[int, str | None, bytes]:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+                with contextlib.closing(connection):
+                    connection.request(method, "/metrics")
+                    response = connection.getresponse()
+                    return response.status, response.getheader("content-type"), response.read()
+
+            get, head = [await asyncio.to_thread(request, method) for method in ("GET", "HEAD")]
+        assert get[0] == 200
+        assert b"earmark_serving 1" in get[2]
+        assert head == (*get[:2], b"")
 
     run(scenario)
 
