@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         nullcontext()
         if args.record is None
         else LabelledRecording(args.record, sample_rate_hz=microphone.sample_rate_hz) as recording,
-        detection_actions(args) as actions,
+        detection_actions(args, recording=recording) as actions,
         connected(args) as (_, client),
     ):
 
@@ -104,7 +104,6 @@ def run(args: argparse.Namespace) -> int:
                 args,
                 make_printer(args),
                 name=microphone.name,
-                recording=recording,
                 actions=actions,
                 on_started=announce,
                 was_interrupted=lambda: interrupted,

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from earmark_cli.actions.detection_actions import DetectionActions
     from earmark_cli.audio_sources import AudioSource, RawInput
-    from earmark_cli.output.labelled_recording import LabelledRecording
     from earmark_cli.output.live_display import LiveDisplay
 
 # Blocks as short as a microphone's in real time; else long ones, which cost less.
@@ -113,7 +112,6 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     name: str,
     actions: DetectionActions,
     is_live: bool = True,
-    recording: LabelledRecording | None = None,
     on_started: Callable[[Started], None] = lambda _: None,
     was_interrupted: Callable[[], bool] = lambda: False,
     warned: set[str] | None = None,
@@ -131,10 +129,9 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     keywords = keyword_settings(client, args)
     try:
         with _live_display(source, args, name, is_live=is_live) as display:
-            if recording:
-                audio = recording.record(audio)
             if display:
                 audio = display.measure(audio)
+            audio = actions.begin(name, audio_format(source), audio)
             for event in client.stream(
                 audio,
                 sample_rate_hz=source.sample_rate_hz,
@@ -145,6 +142,7 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
                 score_interval_s=display.score_interval_s if display else None,
                 resume_within_s=args.resume_within,
                 gate=args.gate,
+                keep_audio_s=actions.keep_audio_s,
             ):
                 with display.paused() if display else nullcontext():
                     if display:
@@ -155,8 +153,6 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
                             printer.started(name, event)
                         case Detection():
                             detections += 1
-                            if recording:
-                                recording.add_label(event)
                             printer.detection(name, event)
                             actions.run(name, event)
                         case AudioWarning():
@@ -174,6 +170,8 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     except KeyboardInterrupt:
         printer.summary(name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=True))
         raise
+    finally:
+        actions.end()
     printer.summary(
         name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=was_interrupted())
     )

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earmark_client.audio import Chunk, Encoding, KeywordSetting, Silence
+    from earmark_client.audio_clip import AudioClip
     from earmark_client.client import Client
     from earmark_client.credentials import Tls
     from earmark_client.errors import (
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessError",
     "ActiveKeyword",
+    "AudioClip",
     "AudioWarning",
     "Chunk",
     "ClassScore",
@@ -110,7 +112,17 @@ __all__ = [
     "input_devices",
 ]
 
-_MODULES = ("events", "errors", "audio", "recording", "microphone", "client", "sync_client", "credentials")
+_MODULES = (
+    "events",
+    "errors",
+    "audio",
+    "audio_clip",
+    "recording",
+    "microphone",
+    "client",
+    "sync_client",
+    "credentials",
+)
 
 
 def __getattr__(name: str) -> Any:

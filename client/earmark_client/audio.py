@@ -59,6 +59,9 @@ Samples = np.ndarray[Any, np.dtype[Any]]
 # float samples (full scale at -1 and 1) or int16, [n] (interleaved) or [n, channels]
 Chunk = bytes | bytearray | memoryview | Samples | Silence
 
+# Audio as bytes, or a silence as its length in bytes of audio, so that both count the same.
+Piece = bytes | bytearray | int
+
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
@@ -89,6 +92,11 @@ class AudioFormat:
     def seconds(self, length_bytes: int) -> float:
         """Return the length of some bytes of audio in seconds."""
         return length_bytes / self.frame_bytes / self.sample_rate_hz
+
+
+def piece_bytes(piece: Piece) -> int:
+    """Return the length of a piece in bytes."""
+    return piece if isinstance(piece, int) else len(piece)
 
 
 Source = TypeVar("Source")

@@ -97,6 +97,7 @@ class Client:
         resume_within_s: float = DEFAULT_RESUME_WITHIN_S,
         gate: bool = False,
         request_id: str = "",
+        keep_audio_s: float | None = None,
     ) -> AsyncGenerator[Event]:
         """Stream live audio; yield events as soon as they are decided: Started first, Ended last.
 
@@ -120,7 +121,8 @@ class Client:
         its `replay_s`, and detections after that Progress come again with the same ids. `gate`: send
         silence in place of audio that is nearly silent, which saves network and CPU; scores right after
         such audio differ slightly. `request_id`: name of the stream in the server's log, by default chosen
-        by the server.
+        by the server. `keep_audio_s`: each Detection has its `audio`, from this long before the
+        keyword to this long after it (at most 60 s), as far as the source has yielded it.
 
         Raises ConnectionLostError if the stream broke permanently, ServerUnreachableError if no server
         answers at its start, and InvalidRequestError if the server rejects the request.
@@ -135,6 +137,7 @@ class Client:
             resume_within_s=resume_within_s,
             gate=gate,
             request_id=request_id,
+            keep_audio_s=keep_audio_s,
         )
         self._bind_to_running_loop()
         return async_stream.events(

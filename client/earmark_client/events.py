@@ -5,8 +5,12 @@ All offsets and lengths are float seconds. Offsets count from the start of the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from earmark_client.audio_clip import AudioClip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Detection:
     """A keyword was detected between `start_s` and `end_s`.
 
     The same audio always yields the same `id`, regardless of chunk sizes and of resumed calls.
+    `audio`: the audio around the keyword, if the stream was started with `keep_audio_s`.
     """
 
     keyword: str
@@ -42,6 +47,7 @@ class Detection:
     start_s: float
     end_s: float
     id: str
+    audio: AudioClip | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from earmark_client.audio import Silence, is_number, pcm_messages
+from earmark_client.audio import Silence, is_number, pcm_messages, piece_bytes
 from earmark_client.errors import IncompatibleServerError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from earmark_client.audio import AudioFormat, Chunk
+    from earmark_client.audio import AudioFormat, Chunk, Piece
+    from earmark_client.audio_clip import RecentAudio
     from earmark_client.source_gate import SourceGate
 
 # Short chunks are joined into pieces of this size, which cost less to keep and to send again.
 _PIECE_BYTES = 32 * 1024
 
 _LONGEST_SILENCE_S = 3600
-
-# Audio as bytes, or a silence as its length in bytes of audio, so that both count the same.
-Piece = bytes | bytearray | int
 
 
 class ReplayBuffer:
@@ -44,6 +42,8 @@ class ReplayBuffer:
         self._unsent: deque[bytearray | int] = deque()
         # Start of the kept audio, next byte to send, end of the audio appended so far.
         self._start = self._next = self._end = audio_format.byte_offset(start_s)
+        self.recent: RecentAudio | None = None
+        """Where to keep audio for clips too, if anywhere."""
         self.source_ended = False
         """Whether the source has no more audio."""
         self.source_error: Exception | None = None
@@ -95,8 +95,10 @@ class ReplayBuffer:
 
     def append(self, piece: Piece) -> None:
         """Append the next piece of the source."""
-        if _length(piece):
-            self._end += _length(piece)
+        if piece_bytes(piece):
+            self._end += piece_bytes(piece)
+            if self.recent is not None:
+                self.recent.append(piece)
             _append(self._unsent, piece)
 
     def end(self, error: Exception | None = None) -> None:
@@ -111,7 +113,7 @@ class ReplayBuffer:
         if not self._unsent:
             return None
         piece = self._unsent.popleft()
-        self._next += _length(piece)
+        self._next += piece_bytes(piece)
         message = Silence(self._format.seconds(piece)) if isinstance(piece, int) else bytes(piece)
         if self._limit:
             _append(self._sent, piece)
@@ -133,8 +135,8 @@ class ReplayBuffer:
             )
         while self._start < position:
             ahead, first = position - self._start, self._sent[0]
-            if _length(first) <= ahead:
-                self._start += _length(self._sent.popleft())
+            if piece_bytes(first) <= ahead:
+                self._start += piece_bytes(self._sent.popleft())
                 continue
             if isinstance(first, int):
                 self._sent[0] = first - ahead
@@ -147,10 +149,6 @@ class ReplayBuffer:
         self._unsent.extendleft(reversed(self._sent))
         self._sent.clear()
         self._next = self._start
-
-
-def _length(piece: Piece) -> int:
-    return piece if isinstance(piece, int) else len(piece)
 
 
 def _append(pieces: deque[bytearray | int], piece: Piece) -> None:

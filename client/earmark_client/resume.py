@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from earmark_client import messages
+from earmark_client.audio_clip import RecentAudio
 from earmark_client.errors import (
     ConnectionLostError,
     EarmarkError,
@@ -68,6 +69,9 @@ _REPORT_MARGIN_S = 1.0
 _OFFSET_TOLERANCE_S = 1.0
 """How far offsets of the server may lie beyond the audio that was sent, because both sides round them."""
 
+_LONGEST_WORD_S = 5.0
+"""How long before its end a detection may start, so that its audio is still kept."""
+
 # "Full jitter" (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): a random
 # delay from zero to an exponentially growing limit, so that the streams of a failed server do not all
 # arrive at the next server at once.
@@ -103,6 +107,9 @@ class ResumableStream:
             keep_s=self._within_s + interval_s + REPLAY_MARGIN_S if self._within_s > 0 else 0.0,
             gate=SourceGate(options.audio_format) if options.gate else None,
         )
+        self._keep_audio_s = options.keep_audio_s
+        if options.keep_audio_s is not None:
+            self.replay_buffer.recent = RecentAudio(options.audio_format, start_s=self._start_s)
         self.trace = StreamTrace()
         self.answered = False
         """Whether the server has started the stream on the current call."""
@@ -194,7 +201,7 @@ class ResumableStream:
                     self._ids_since_progress.add(event.id)
                     self._detections += 1
                     self._advance(event.end_s)
-                    yield event
+                    yield self._with_audio(event)
             case Scores():
                 if event.offset_s > self._scored_s:
                     self._scored_s = event.offset_s
@@ -289,10 +296,18 @@ class ResumableStream:
                 # It arrives between two regular ones, and would not come on an unbroken stream.
                 self.server_draining = True
                 return
+        if self.replay_buffer.recent is not None and self._keep_audio_s is not None:
+            self.replay_buffer.recent.discard_before(event.decided_s - self._keep_audio_s - _LONGEST_WORD_S)
         self._advance(event.decided_s)
         # The server of a broken call may have received more than the current one.
         self._received_s = max(self._received_s, event.received_s)
         yield replace(event, received_s=self._received_s)
+
+    def _with_audio(self, detection: Detection) -> Detection:
+        recent, keep_s = self.replay_buffer.recent, self._keep_audio_s
+        if recent is None or keep_s is None:
+            return detection
+        return replace(detection, audio=recent.clip(detection.start_s - keep_s, detection.end_s + keep_s))
 
     def _advance(self, offset_s: float) -> None:
         """Note how far the server has processed the stream. Further than ever before ends an outage.

@@ -19,6 +19,9 @@ _LONGEST_RESUME_S = 7 * 24 * 3600
 DEFAULT_RESUME_WITHIN_S = 60.0
 """How long a broken stream tries to resume."""
 
+LONGEST_KEEP_AUDIO_S = 60.0
+"""How much audio before and after a keyword a stream keeps at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
@@ -33,9 +36,10 @@ class StreamOptions:
     resume_within_s: float = DEFAULT_RESUME_WITHIN_S
     gate: bool = False
     request_id: str = ""
+    keep_audio_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise InvalidRequestError for a time that is none, and for a resume point that is no Progress."""
+        """Raise InvalidRequestError for a time out of range, and for a resume point that is no Progress."""
         if not is_number(self.resume_within_s) or not 0 <= self.resume_within_s <= _LONGEST_RESUME_S:
             raise InvalidRequestError(
                 f"resume_within_s must be 0 to {_LONGEST_RESUME_S} s, not {self.resume_within_s!r}",
@@ -45,4 +49,11 @@ class StreamOptions:
             raise InvalidRequestError(
                 f"resume must be a Progress, not {type(self.resume).__name__}: give the stream's latest one",
                 reason="BAD_RESUME_TOKEN",
+            )
+        if self.keep_audio_s is not None and not (
+            is_number(self.keep_audio_s) and 0 <= self.keep_audio_s <= LONGEST_KEEP_AUDIO_S
+        ):
+            raise InvalidRequestError(
+                f"keep_audio_s must be 0 to {LONGEST_KEEP_AUDIO_S:g} s, not {self.keep_audio_s!r}",
+                reason="BAD_CONFIG",
             )

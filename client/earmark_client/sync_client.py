@@ -84,6 +84,7 @@ class SyncClient:
         resume_within_s: float = DEFAULT_RESUME_WITHIN_S,
         gate: bool = False,
         request_id: str = "",
+        keep_audio_s: float | None = None,
     ) -> Generator[Event]:
         """Stream live audio; yield events as soon as they are decided, as `Client.stream` does.
 
@@ -100,6 +101,7 @@ class SyncClient:
             resume_within_s=resume_within_s,
             gate=gate,
             request_id=request_id,
+            keep_audio_s=keep_audio_s,
         )
         return sync_stream.events(
             ResumableStream(options), as_chunks(audio), pool=self._pool, closed=self._closed

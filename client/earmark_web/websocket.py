@@ -172,7 +172,7 @@ class _PageStream:
                 await _send(self._socket, "scores", offset_s=event.offset_s, scores=scores)
             case Detection():
                 fields = asdict(event)
-                del fields["id"]  # unique only within a segment
+                del fields["id"], fields["audio"]  # an id is unique only within a segment
                 await _send(self._socket, "detection", **fields)
             case AudioWarning():
                 await _send(self._socket, "warning", **asdict(event))

@@ -5,19 +5,29 @@ from __future__ import annotations
 import argparse
 import shlex
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_client.errors import InvalidRequestError
+
+from earmark_cli.actions.after_detection import AfterDetection
+from earmark_cli.actions.clip_folder import ClipFolder
 from earmark_cli.actions.command_runner import CommandRunner
-from earmark_cli.options import positive_seconds, whole_number
+from earmark_cli.options import number, positive_seconds, whole_number
 from earmark_cli.output.console import notice, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from earmark_client.audio import AudioFormat, Silence
     from earmark_client.events import Detection
+
+    from earmark_cli.output.labelled_recording import LabelledRecording
 
 # How long to wait for the last commands before a notice says so.
 _QUIET_WAIT_S = 1.0
+# Before the keyword and, as far as it has been recorded by then, after it.
+_CLIP_MARGIN_S = 1.5
 
 
 def action_options() -> argparse.ArgumentParser:
@@ -29,8 +39,8 @@ def action_options() -> argparse.ArgumentParser:
         type=_command,
         metavar="COMMAND",
         help="run this command for each detection, without a shell: the detection is in the environment, as "
-        "EARMARK_KEYWORD, EARMARK_CONFIDENCE, EARMARK_START, EARMARK_END (seconds), EARMARK_ID and "
-        "EARMARK_SOURCE",
+        "EARMARK_KEYWORD, EARMARK_CONFIDENCE, EARMARK_START, EARMARK_END (seconds), EARMARK_ID, "
+        "EARMARK_SOURCE and, with the options below, EARMARK_CLIP and EARMARK_RECORDING",
     )
     actions.add_argument(
         "--exec-at-once",
@@ -47,32 +57,99 @@ def action_options() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="kill a command that runs for longer (default: 60)",
     )
+    actions.add_argument(
+        "--clips",
+        type=Path,
+        metavar="DIR",
+        help="write the audio around each detection to a WAV file in this folder, with a JSON file beside it",
+    )
+    actions.add_argument(
+        "--then-record",
+        nargs=2,
+        metavar=("SECONDS", "DIR"),
+        help="write this much audio after each detection to a WAV file in this folder, for a speech "
+        "recognizer for example",
+    )
     return parser
 
 
 class DetectionActions:
-    """The actions of one run of a command, by default none."""
+    """The actions of one run of a command, by default none.
 
-    def __init__(self, *, runner: CommandRunner | None = None) -> None:
+    `clips`: where to write the audio around a detection. `recordings`: where to write the audio after it,
+    and how many seconds of it. `recording`: where to write all audio, labelled with the detections.
+    """
+
+    def __init__(
+        self,
+        *,
+        runner: CommandRunner | None = None,
+        clips: ClipFolder | None = None,
+        recordings: tuple[ClipFolder, float] | None = None,
+        recording: LabelledRecording | None = None,
+    ) -> None:
         self._runner = runner
+        self._clips = clips
+        self._recordings = recordings
+        self._recording = recording
+        self._recorder: AfterDetection | None = None
+        self._messages: list[str] = []
+
+    @property
+    def keep_audio_s(self) -> float | None:
+        """The audio around a detection that a stream must return."""
+        return None if self._clips is None else _CLIP_MARGIN_S
+
+    def begin(
+        self, source: str, audio_format: AudioFormat, audio: Iterable[bytes | Silence]
+    ) -> Iterable[bytes | Silence]:
+        """Begin with the audio of a source; return the blocks to stream."""
+        if self._recording is not None:
+            audio = self._recording.record(audio)
+        if self._recordings is None:
+            return audio
+        self._recorder = AfterDetection(*self._recordings, source, audio_format)
+        return self._recorder.record(audio)
 
     def run(self, source: str, detection: Detection) -> None:
         """Run the actions for a detection in the audio of a source."""
+        if self._recording is not None:
+            self._recording.add_label(detection)
+        variables = _variables(source, detection)
+        if self._clips is not None and detection.audio is not None:
+            path = self._clips.path(source, detection)
+            try:
+                self._clips.write(path, source, detection, detection.audio)
+                variables["EARMARK_CLIP"] = str(path)
+            except OSError as error:
+                self._messages.append(f"--clips: {path} cannot be written: {error.strerror}")
+        if self._recorder is not None:
+            variables["EARMARK_RECORDING"] = str(self._recorder.add(detection))
         if self._runner is not None:
-            self._runner.run(_variables(source, detection))
+            self._runner.run(variables)
+
+    def end(self) -> None:
+        """End the audio of a source."""
+        if self._recorder is not None:
+            self._recorder.end()
 
     def print_messages(self) -> None:
         """Print what the actions have to report. Called where nothing else is printed at the same time."""
-        for message in self._runner.messages() if self._runner is not None else ():
-            notice(f"earmark: --exec: {message}")
+        messages, self._messages = self._messages, []
+        if self._recorder is not None:
+            messages += [f"--then-record: {message}" for message in self._recorder.messages()]
+        if self._runner is not None:
+            messages += [f"--exec: {message}" for message in self._runner.messages()]
+        for message in messages:
+            notice(f"earmark: {message}")
 
     def close(self, *, interrupted: bool) -> None:
         """Wait for all commands to end; kill them after an interrupt."""
+        self.print_messages()
         if self._runner is None:
             return
         try:
             if not interrupted:
-                self.print_messages()
                 if not self._runner.wait(_QUIET_WAIT_S):
                     count = self._runner.unfinished
                     notice(f"earmark: --exec: waiting for commands to end: {count}; Ctrl-C kills them")
@@ -84,12 +161,23 @@ class DetectionActions:
 
 
 @contextmanager
-def detection_actions(args: argparse.Namespace) -> Iterator[DetectionActions]:
+def detection_actions(
+    args: argparse.Namespace, *, recording: LabelledRecording | None = None
+) -> Iterator[DetectionActions]:
     """Yield the actions that the options ask for."""
-    runner = None
+    runner = recordings = None
     if args.exec is not None:
         runner = CommandRunner(args.exec, concurrency=args.exec_at_once, timeout_s=args.exec_timeout)
-    actions = DetectionActions(runner=runner)
+    if args.then_record is not None:
+        seconds, folder = args.then_record
+        length_s = number(seconds)
+        if length_s is None or not 0 < length_s <= 3600:
+            raise InvalidRequestError(
+                f"--then-record: {seconds!r} is not a number of seconds above 0, up to 3600"
+            )
+        recordings = ClipFolder(Path(folder)), length_s
+    clips = None if args.clips is None else ClipFolder(args.clips)
+    actions = DetectionActions(runner=runner, clips=clips, recordings=recordings, recording=recording)
     try:
         yield actions
     except BaseException as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ class JsonPrinter:
 
     def detection(self, source: str, detection: Detection) -> None:
         """Print a line of type `detection`."""
-        print_json("detection", source=source, **asdict(detection))
+        print_json("detection", source=source, **detection_fields(detection))
 
     def summary(self, source: str, summary: Summary) -> None:
         """Print a line of type `ended`."""
@@ -158,6 +158,13 @@ class JsonPrinter:
 
 
 Printer = TextPrinter | JsonPrinter
+
+
+def detection_fields(detection: Detection) -> dict[str, Any]:
+    """Return the fields of a detection in a JSON line: all but its audio."""
+    fields = asdict(replace(detection, audio=None))
+    del fields["audio"]
+    return fields
 
 
 def with_name(source: str, message: str) -> str:

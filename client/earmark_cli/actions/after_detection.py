@@ -1,0 +1,81 @@
+"""Recordings of the audio right after a detection, for a speech recognizer for example."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from earmark_client.audio import Silence
+from earmark_client.audio_clip import RecentAudio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from earmark_client.audio import AudioFormat
+    from earmark_client.events import Detection
+
+    from earmark_cli.actions.clip_folder import ClipFolder
+
+# How long after its audio a detection may arrive: a stream that is broken for longer does not resume.
+_MAX_DELAY_S = 120.0
+
+
+class AfterDetection:
+    """Writes `length_s` of audio from the end of each detection on, as soon as the source has yielded it.
+
+    `record` runs on another thread than the other methods.
+    """
+
+    def __init__(self, folder: ClipFolder, length_s: float, source: str, audio_format: AudioFormat) -> None:
+        self._folder = folder
+        self._length_s = length_s
+        self._source = source
+        self._format = audio_format
+        self._recent = RecentAudio(audio_format)
+        self._pending: list[tuple[Path, Detection]] = []
+        self._messages: list[str] = []
+        self._lock = threading.Lock()
+
+    def record(self, blocks: Iterable[bytes | Silence]) -> Iterator[bytes | Silence]:
+        """Keep the newest blocks, and yield them unchanged."""
+        for block in blocks:
+            with self._lock:
+                self._recent.append(
+                    self._format.byte_offset(block.seconds) if isinstance(block, Silence) else block
+                )
+                self._write_complete()
+                needed_s = (detection.end_s for _, detection in self._pending)
+                self._recent.discard_before(min([self._recent.end_s - _MAX_DELAY_S, *needed_s]))
+            yield block
+
+    def add(self, detection: Detection) -> Path:
+        """Record the audio after a detection; return the path at which the file will appear."""
+        with self._lock:
+            path = self._folder.path(self._source, detection)
+            self._pending.append((path, detection))
+            self._write_complete()
+        return path
+
+    def end(self) -> None:
+        """Write all recordings, as far as there is audio for them."""
+        with self._lock:
+            self._write_complete(at_end=True)
+
+    def messages(self) -> list[str]:
+        """Return the messages since the last call: files that could not be written."""
+        with self._lock:
+            messages, self._messages = self._messages, []
+        return messages
+
+    def _write_complete(self, *, at_end: bool = False) -> None:
+        pending, self._pending = self._pending, []
+        for path, detection in pending:
+            end_s = detection.end_s + self._length_s
+            if self._recent.end_s < end_s and not at_end:
+                self._pending.append((path, detection))
+                continue
+            try:
+                self._folder.write(path, self._source, detection, self._recent.clip(detection.end_s, end_s))
+            except OSError as error:
+                self._messages.append(f"{path} cannot be written: {error.strerror}")
