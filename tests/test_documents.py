@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from earmark_audio import FORMATS_HELP, READABLE, Decoder
 from earmark_cli.command_line import build_parser
 from earmark_server.command_line import read_settings
 from earmark_server.settings import Settings
@@ -125,6 +126,41 @@ def test_every_option_and_variable_named_exists(capsys: pytest.CaptureFixture[st
     for page in OPTION_PAGES:
         named = set(re.findall(r"(?<![\w|-])--[a-z][a-z0-9-]+|EARMARK_[A-Z_]+\b", PAGES[page]))
         assert named <= known, (page, named - known)
+
+
+def test_the_table_of_formats_is_that_of_the_reader() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| ((?:`\.\w+` ?)+)\| ([^|]+) \| ([^|]+) \|$", PAGES["docs/recordings.md"], re.MULTILINE
+    )
+    cells = {
+        Decoder.SNDFILE: ("always", "always"),
+        Decoder.FFMPEG: ("with ffmpeg or `formats`", "with `formats`"),
+    }
+    assert [(name, tuple(re.findall(r"\.\w+", suffixes)), *where) for name, suffixes, *where in rows] == [
+        (one.name, one.suffixes, *cells[one.decoder]) for one in READABLE
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "protos/earmark/v1/keyword_spotting.proto",
+        "protos/earmark/v1/keyword_spotting_service.proto",
+        "client/earmark_web/openapi.json",
+        "docs/getting-started.md",
+    ],
+)
+def test_the_formats_that_are_always_read_are_named(path: str) -> None:
+    text = re.sub(r"[\s/]+", " ", (ROOT / path).read_text())
+    names = [one.name.split()[0] for one in READABLE if one.decoder is Decoder.SNDFILE]
+    assert re.search(", ".join(names[:-2]) + r",? Ogg( \(Vorbis, Opus\))? (or|and) MP3", text)
+
+
+@pytest.mark.parametrize("command", ["spot", "classify", "plot", "tune", "check"])
+def test_the_help_names_the_formats(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([command, "--help"])
+    assert FORMATS_HELP in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def test_every_benchmark_named_exists() -> None:

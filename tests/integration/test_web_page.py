@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import soundfile
 from playwright.sync_api import sync_playwright
@@ -105,6 +107,22 @@ def test_a_recording_can_be_dropped(page: Page) -> None:
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
     wait_for_status(page, f"dropped.flac: 22.9 s, {len(SAID)} detections.")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "ogg", "mp3"])
+def test_other_formats_are_opened(page: Page, tmp_path: Path, suffix: str) -> None:
+    speech, rate_hz = soundfile.read(DEMO)
+    path = tmp_path / f"speech.{suffix}"
+    soundfile.write(path, speech, rate_hz)
+    page.locator("#file").set_input_files(path)
+    wait_for_status(page, re.compile(rf"speech\.{suffix}: 2\d\.\d s, {len(SAID)} detections"))
+
+
+def test_channels_that_cancel_each_other_are_noticed(page: Page, tmp_path: Path) -> None:
+    speech, rate_hz = soundfile.read(DEMO)
+    soundfile.write(tmp_path / "opposite.wav", np.stack([speech, -speech], axis=1), rate_hz)
+    page.locator("#file").set_input_files(tmp_path / "opposite.wav")
+    wait_for_status(page, re.compile("0 detections.*The channels cancel each other"))
 
 
 def test_a_file_that_is_not_a_recording_is_reported(page: Page, tmp_path: Path) -> None:

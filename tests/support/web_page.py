@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -76,7 +77,7 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
     assert [text for text in complaints if "Failed to load resource" not in text] == []
 
 
-def wait_for_status(page: Page, text: str) -> None:
+def wait_for_status(page: Page, text: str | re.Pattern[str]) -> None:
     """Wait until the page's status contains a text."""
     page.locator("#status", has_text=text).wait_for()
 

@@ -159,15 +159,15 @@ async function open(chosen) {
   reset();
   const mine = activity;
   setStatus("wait", `Reading ${chosen.name}…`);
-  let samples;
+  let samples, warning;
   try {
-    samples = await decode(chosen);
+    ({ samples, warning } = await decode(chosen));
   } catch (error) {
     if (mine === activity) setStatus("bad", error.message);
     return;
   }
   if (mine !== activity) return;
-  recording = { name: chosen.name, samples, length: samples.length / RATE };
+  recording = { name: chosen.name, samples, warning, length: samples.length / RATE };
   URL.revokeObjectURL(sound.src);
   sound.src = URL.createObjectURL(chosen);
   $("playback").hidden = false;
@@ -182,7 +182,8 @@ async function open(chosen) {
 /** Detect the keywords in the whole recording at the current thresholds. */
 function analyse() {
   stream?.close();
-  const { samples, length, name } = recording, scores = [], detections = [], warnings = [];
+  const { samples, length, name } = recording, scores = [], detections = [];
+  const warnings = recording.warning ? [` ${recording.warning}`] : [];
   stream = openStream(RATE, keywords.changed, event => {
     switch (event.event) {
       case "started":

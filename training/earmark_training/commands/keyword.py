@@ -82,6 +82,11 @@ def run(args: argparse.Namespace) -> None:
 
     if not any(character.isalpha() for character in args.keyword):
         raise RecordingsError(f"{args.keyword!r} is not a word: give the keyword as it is written")
+    for text in (args.keyword, args.name or ""):
+        if any("\ud800" <= character <= "\udfff" for character in text):  # bytes that are not UTF-8
+            raise RecordingsError(
+                f"{text!r} is not valid UTF-8: correct it, or set the locale of the terminal"
+            )
     request = KeywordRequest(
         keyword=args.keyword,
         recordings=args.recordings,
