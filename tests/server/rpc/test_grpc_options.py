@@ -137,7 +137,7 @@ def test_a_stream_may_send_little_before_it_is_read(tiny_model_path: Path) -> No
                 async for kind, payload in raw.frames():
                     if kind == http2_frames.SETTINGS:
                         announced = dict(http2_frames.SETTING.iter_unpack(payload))
-                        assert announced[http2_frames.SET_WINDOW] <= 256 * 1024
+                        assert announced[http2_frames.SET_WINDOW] <= 1 << 20
                         break
 
     run(scenario)
