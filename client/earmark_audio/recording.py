@@ -119,6 +119,7 @@ class RecordingFile:
         AudioFileError for one without audio, and for samples that are not finite or far beyond full scale.
         """
         decoded = False
+        self._check_scale()
         is_sndfile = self.format.decoder is Decoder.SNDFILE and not self.is_live
         try:
             for block in self._sndfile_blocks() if is_sndfile else self._source.blocks():
@@ -209,6 +210,19 @@ class RecordingFile:
             raise AudioFileError(
                 f"The {self.format} file is damaged, or its codec is not supported: {CONVERT}."
             ) from error
+
+    def _check_scale(self) -> None:
+        """Reject a file of float samples far beyond full scale as a whole: its quiet parts are noise too."""
+        if self.is_live or self.format.decoder is not Decoder.SNDFILE or "float" not in self.codec:
+            return
+        try:
+            for block in self._sndfile_blocks():
+                if problem := sample_problem(block):
+                    raise AudioFileError(problem)
+        except IncompleteError:
+            pass  # it is raised again after the samples
+        self._source.close()
+        self._source = self._open_part(self._layout.parts[0])
 
     def _sndfile_blocks(self) -> Iterator[NDArray[np.float32]]:
         import soundfile

@@ -274,7 +274,7 @@ def _file_bytes(path: Path) -> bytes:
             reason="MESSAGE_TOO_LARGE",
         )
     if not data:
-        raise RecordingError(f"{path}: the file is empty")
+        raise RecordingError(f"{path}: the recording is empty: it has no bytes")
     return data
 
 

@@ -134,6 +134,21 @@ def test_an_unreadable_file_is_reported_and_the_others_count(address: str, tmp_p
     assert done.stdout.splitlines()[-1] == "earmark listen --keyword low=0.6"
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_a_keyword_none_of_whose_recordings_can_be_read_is_reported(
+    address: str, tmp_path: Path, others: bool
+) -> None:
+    (tmp_path / "low").mkdir()
+    (tmp_path / "low" / "a.wav").write_text("no sound")
+    if others:
+        (tmp_path / "mid").mkdir()
+        soundfile.write(tmp_path / "mid" / "a.wav", tiny_model.recording([(0.3, "mid")], 0.8), RATE_HZ)
+    done = earmark("tune", tmp_path, "--server", address)
+    assert done.returncode == 1
+    assert "earmark: no recording of low could be read, so it has no thresholds" in done.stderr
+    assert ("earmark listen --keyword mid=" in done.stdout) == others
+
+
 def test_an_unusable_folder_is_reported(address: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "words" / "hello").mkdir(parents=True)

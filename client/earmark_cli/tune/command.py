@@ -104,6 +104,11 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.folder / active[0].keyword}, one utterance per file"
             )
         failed = _score_files(client, files, args, all_scores, printer)
+    for keyword in [name for name, scores in all_scores.items() if not scores.recording_scores]:
+        notice(f"earmark: no recording of {keyword} could be read, so it has no thresholds")
+        del all_scores[keyword]
+    if not all_scores:
+        return 1
     tuned = [(scores, scores.point_for(args.fa_per_hour)) for scores in all_scores.values()]
     for scores, proposed in tuned:
         if args.json:
