@@ -81,8 +81,9 @@ docker: ## Build the images of server and client, test them, and remove them (DO
 docker-report: ## Build the server's image with full output, and list its largest parts
 	@scripts/report_docker.sh
 
-dist: $(VENV)/.dev ## Build the source distribution and, from it, the wheel; test the wheel in an empty environment
+dist: $(BIN)/python ## Build the source distribution and, from it, the wheel; test the wheel in an empty environment
 	@rm -rf dist
+	@$(PIP) build
 	$(BIN)/python -m build --outdir dist
 	PYTHON=$(PYTHON) scripts/smoke_test_wheel.sh dist/*.whl
 
