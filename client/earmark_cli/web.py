@@ -10,6 +10,7 @@ from earmark_client.errors import EarmarkError, InvalidRequestError, NotInstalle
 from earmark_client.routes import is_loopback
 
 from earmark_cli.connection import server_for
+from earmark_cli.demo import RECORDING
 from earmark_cli.options import add_command, model_option, server_options, whole_number
 from earmark_cli.output.console import notice
 
@@ -70,8 +71,9 @@ def add_parser(commands: Commands) -> None:
         help="maximum number of concurrent streams of all pages, 4 per client address (default: 16)",
     )
     parser.epilog = (
-        "also serves GET /health, GET /info and POST /predict (a form with a recording as `file`, at most "
-        "8 MiB), described by GET /openapi.json; a page that sends nothing for 30 s is disconnected"
+        "also serves GET /health, GET /info, POST /spot and POST /predict (a form with a recording as "
+        "`file`, at most 8 MiB), described by GET /openapi.json, and the WebSocket /stream; a page that "
+        "sends nothing for 30 s is disconnected"
     )
 
 
@@ -99,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         config = uvicorn.Config(
             make_app(
                 address,
+                sample=RECORDING,
                 **credentials,
                 model=args.model,
                 names=[*args.name, args.host],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -40,6 +41,7 @@ class State(TypedDict):
 def make_app(
     address: str,
     *,
+    sample: Path,
     tls: bool | Tls = False,
     token: str | None = None,
     model: str = "",
@@ -48,6 +50,7 @@ def make_app(
 ) -> Starlette:
     """Make the application, which is a client of the gRPC server at `address`.
 
+    sample       the recording that the page offers to try
     tls, token   the credentials for that server, as for `Client`
     model        the name of the model; empty: the server's default
     names        the host names that the page accepts, besides `localhost` and numeric addresses
@@ -64,8 +67,10 @@ def make_app(
             Route("/", _page),
             Route("/health", http_api.health),
             Route("/info", http_api.info),
+            Route("/spot", http_api.spot, methods=["POST"]),
             Route("/predict", http_api.predict, methods=["POST"]),
             Route("/openapi.json", _openapi),
+            Route("/sample", partial(_sample, sample)),
             WebSocketRoute("/stream", websocket.stream),
             Mount("/static", StaticFiles(directory=_PACKAGE / "static")),
         ],
@@ -81,6 +86,10 @@ def make_app(
 
 async def _page(_: Request) -> FileResponse:
     return FileResponse(_PACKAGE / "static" / "index.html")
+
+
+async def _sample(path: Path, _: Request) -> FileResponse:
+    return FileResponse(path)
 
 
 async def _openapi(_: Request) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""The HTTP API: health, model information and clip classification as JSON. See openapi.json."""
+"""The HTTP API: health, models, and keyword spotting and classification of recordings. See openapi.json."""
 
 from __future__ import annotations
 
@@ -35,11 +35,56 @@ async def info(request: Request) -> JSONResponse:
     return JSONResponse({"model": used.name, "models": [asdict(model) for model in models]})
 
 
-async def predict(request: Request) -> JSONResponse:
-    """Handle `POST /predict`: classify the clip in the multipart form's `file`.
+async def spot(request: Request) -> JSONResponse:
+    """Handle `POST /spot`: detect the keywords in the recording in the multipart form's `file`.
 
     The form's optional field `model` selects another model than the page's.
     """
+    audio, model = await _uploaded(request)
+    begin_s = time.perf_counter()
+    result = await request.state.client.spot(audio, model=model)
+    latency_ms = _elapsed_ms(begin_s)
+    return JSONResponse(
+        {
+            "detections": [
+                {
+                    "keyword": one.keyword,
+                    "confidence": one.confidence,
+                    "start_s": one.start_s,
+                    "end_s": one.end_s,
+                    "id": one.id,
+                }
+                for one in result.detections
+            ],
+            "latency_ms": latency_ms,
+            "audio_s": result.audio_s,
+            "model": result.model,
+            "model_version": result.model_version,
+            "warnings": [asdict(warning) for warning in result.warnings],
+        }
+    )
+
+
+async def predict(request: Request) -> JSONResponse:
+    """Handle `POST /predict`: classify the clip in the multipart form's `file`; otherwise as `spot`."""
+    audio, model = await _uploaded(request)
+    begin_s = time.perf_counter()
+    result = await request.state.client.classify(audio, model=model)
+    return JSONResponse(
+        {
+            "prediction": result.label,
+            "probabilities": {one.label: one.score for one in result.scores},
+            "latency_ms": _elapsed_ms(begin_s),
+            "audio_s": result.audio_s,
+            "model": result.model,
+            "model_version": result.model_version,
+            "warnings": [asdict(warning) for warning in result.warnings],
+        }
+    )
+
+
+async def _uploaded(request: Request) -> tuple[bytes, str]:
+    """Return the recording in the form's field `file`, and the name of the model."""
     limited = Request(request.scope, _limited(request.receive, request.headers.get("content-length")))
     try:
         async with asyncio.timeout(_UPLOAD_TIMEOUT_S), limited.form(max_files=1, max_fields=1) as form:
@@ -48,26 +93,17 @@ async def predict(request: Request) -> JSONResponse:
                 raise HTTPException(
                     400, "send a multipart/form-data form with a recording in the field `file`"
                 )
-            audio = await file.read()
+            return await file.read(), model
     except TimeoutError:
         raise TimedOutError(
-            f"the upload did not finish within {_UPLOAD_TIMEOUT_S:g} s: send a shorter clip",
+            f"the upload did not finish within {_UPLOAD_TIMEOUT_S:g} s: send a shorter recording",
             status="DEADLINE_EXCEEDED",
             reason="IDLE_STREAM",
         ) from None
-    begin_s = time.perf_counter()
-    result = await request.state.client.classify(audio, model=model)
-    return JSONResponse(
-        {
-            "prediction": result.label,
-            "probabilities": {one.label: one.score for one in result.scores},
-            "latency_ms": round(1000 * (time.perf_counter() - begin_s), 3),
-            "audio_s": result.audio_s,
-            "model": result.model,
-            "model_version": result.model_version,
-            "warnings": [asdict(warning) for warning in result.warnings],
-        }
-    )
+
+
+def _elapsed_ms(begin_s: float) -> float:
+    return round(1000 * (time.perf_counter() - begin_s), 3)
 
 
 def _limited(receive: Receive, content_length: str | None) -> Receive:

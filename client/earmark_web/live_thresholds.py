@@ -61,11 +61,13 @@ class AdjustableStream:
         *,
         sample_rate_hz: int,
         model: str,
+        with_scores: bool,
     ) -> None:
         self._client = client
         self._receive = receive
         self._rate_hz = sample_rate_hz
         self._model = model
+        self._score_interval_s = _SCORE_INTERVAL_S if with_scores else None
         self._replay_audio = bytearray()  # the newest audio
         self._replay_samples: int | None = None  # None: keep everything, until the model's geometry is known
         self._score_interval_samples = 1
@@ -94,7 +96,7 @@ class AdjustableStream:
                 sample_rate_hz=self._rate_hz,
                 model=self._model,
                 keywords=await self._keyword_settings(current),
-                score_interval_s=_SCORE_INTERVAL_S,
+                score_interval_s=self._score_interval_s,
             )
             # If the page disconnects, the RPC ends at once.
             async with aclosing(segment):

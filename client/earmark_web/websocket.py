@@ -1,15 +1,6 @@
-"""The page's WebSocket: one connection is one stream.
+"""The WebSocket: one connection is one stream. docs/web.md describes its messages.
 
-The page sends, in this order:
-
-    text    {"sample_rate_hz": 48000, "keywords": {"stop": 0.8}}   once; only thresholds that differ from the
-                                                                   calibrated ones
-    binary  16-bit mono samples, little-endian                     any number of messages
-    text    {"keywords": {...}}                                    whenever the user changes a threshold
-    text    {"end": true}                                          once, at the end
-
-It receives the stream's events as JSON objects; `event` names the kind. If the stream fails, the last one is
-an `error` with the gRPC status, the reason and a message.
+If the stream fails, the last message is an `error` with the gRPC status, the reason and a sentence.
 """
 
 from __future__ import annotations
@@ -19,7 +10,7 @@ import json
 from collections import Counter
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from earmark_client import (
     AudioWarning,
@@ -49,6 +40,7 @@ MAX_MESSAGE_BYTES = 256 * 1024
 IDLE_TIMEOUT_S = 30.0
 """The connection closes if the page sends nothing, or reads nothing, for this long."""
 
+_SAMPLE_BYTES = 2
 _CLOSE_POLICY_VIOLATION, _CLOSE_INTERNAL_ERROR, _CLOSE_TRY_AGAIN_LATER = 1008, 1011, 1013
 
 
@@ -97,11 +89,13 @@ async def stream(socket: WebSocket) -> None:
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """A text message of the page. `thresholds` is None at the end of the audio."""
+class _StreamConfig:
+    """The first message. `thresholds`: those that differ from the calibrated ones."""
 
-    sample_rate_hz: float | None
-    thresholds: dict[str, float] | None
+    sample_rate_hz: int
+    model: str
+    thresholds: dict[str, float]
+    with_scores: bool
 
 
 class _PageStream:
@@ -112,20 +106,16 @@ class _PageStream:
 
     async def run(self) -> None:
         """Run the stream to its end. Raises kinds of EarmarkError."""
-        first = await self._receive()
-        if isinstance(first, bytes) or first.sample_rate_hz is None:
-            message = 'the first message must be text such as {"sample_rate_hz": 48000}'
-            raise _invalid(message, "CONFIG_EXPECTED_FIRST")
-        rate_hz = first.sample_rate_hz
-        if not 8000 <= rate_hz <= 192_000:
-            raise _invalid(
-                f"the sample rate is {rate_hz:g} Hz: use 8000 to 192000 Hz", "UNSUPPORTED_SAMPLE_RATE"
-            )
+        config = _parse_config(await self._receive())
         state = self._socket.state
         adjustable = AdjustableStream(
-            state.client, self._receive_next, sample_rate_hz=round(rate_hz), model=state.model
+            state.client,
+            self._receive_next,
+            sample_rate_hz=config.sample_rate_hz,
+            model=config.model or state.model,
+            with_scores=config.with_scores,
         )
-        async with aclosing(adjustable.events(first.thresholds or {})) as events:
+        async with aclosing(adjustable.events(config.thresholds)) as events:
             async for event in events:
                 await self._send_event(event)
 
@@ -133,10 +123,18 @@ class _PageStream:
         """Return the next message after the first."""
         message = await self._receive()
         if isinstance(message, bytes):
+            if len(message) % _SAMPLE_BYTES:
+                raise _invalid("the message ends inside a sample: send whole 16-bit samples", "BAD_AUDIO")
             return message
-        return EndOfAudio() if message.thresholds is None else ChangeThresholds(message.thresholds)
+        if message == {"end": True}:
+            return EndOfAudio()
+        if message.keys() != {"keywords"}:
+            raise _invalid(
+                'a text message after the first must be {"keywords": {...}} or {"end": true}', "BAD_CONFIG"
+            )
+        return ChangeThresholds(_parse_thresholds(message))
 
-    async def _receive(self) -> bytes | _Settings:
+    async def _receive(self) -> bytes | dict[str, object]:
         """Return the page's next message. Raises kinds of EarmarkError for an invalid or a late one."""
         try:
             async with asyncio.timeout(IDLE_TIMEOUT_S):
@@ -149,17 +147,14 @@ class _PageStream:
             ) from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
-        content = message.get("bytes") or message.get("text") or b""
+        text = message.get("text")
+        content = message["bytes"] if text is None else text
         if len(content) > MAX_MESSAGE_BYTES:
             raise _invalid(
                 f"the message is larger than {MAX_MESSAGE_BYTES} bytes: send shorter chunks",
                 "MESSAGE_TOO_LARGE",
             )
-        if isinstance(content, bytes):
-            if len(content) % 2:
-                raise _invalid("the message ends inside a sample: send whole 16-bit samples", "BAD_AUDIO")
-            return content
-        return _parse_settings(content)
+        return content if isinstance(content, bytes) else _parse_object(content)
 
     async def _send_event(self, event: Event) -> None:
         match event:
@@ -180,22 +175,45 @@ class _PageStream:
                 await _send(self._socket, type(event).__name__.lower(), **asdict(event))
 
 
-def _parse_settings(text: str) -> _Settings:
+def _parse_object(text: str) -> dict[str, object]:
     try:
-        settings = json.loads(text, parse_int=float)  # 1 is a threshold like 1.0
+        content = json.loads(text, parse_int=float)  # 1 is a threshold like 1.0
     except (ValueError, RecursionError):
-        settings = None
-    if not isinstance(settings, dict) or not _are_thresholds(settings.get("keywords", {})):
-        raise _invalid('settings must be JSON such as {"keywords": {"stop": 0.8}}', "BAD_CONFIG")
-    rate_hz = settings.get("sample_rate_hz")
-    return _Settings(rate_hz if isinstance(rate_hz, float) else None, settings.get("keywords"))
+        content = None
+    if not isinstance(content, dict):
+        raise _invalid('text messages must be JSON objects such as {"sample_rate_hz": 16000}', "BAD_CONFIG")
+    return content
 
 
-def _are_thresholds(value: object) -> TypeGuard[dict[str, float]]:
+def _parse_config(message: bytes | dict[str, object]) -> _StreamConfig:
+    rate_hz = None if isinstance(message, bytes) else message.get("sample_rate_hz")
+    if isinstance(message, bytes) or not isinstance(rate_hz, float):
+        raise _invalid(
+            'the first message must be text such as {"sample_rate_hz": 16000}', "CONFIG_EXPECTED_FIRST"
+        )
+    if not 8000 <= rate_hz <= 192_000:
+        raise _invalid(f"the sample rate is {rate_hz:g} Hz: use 8000 to 192000 Hz", "UNSUPPORTED_SAMPLE_RATE")
+    unknown = message.keys() - {"sample_rate_hz", "model", "keywords", "scores"}
+    if unknown:
+        raise _invalid(
+            f"{min(unknown)!a} is not a setting: use sample_rate_hz, model, keywords, scores", "BAD_CONFIG"
+        )
+    model, with_scores = message.get("model", ""), message.get("scores", True)
+    if not isinstance(model, str) or not model.isprintable():
+        raise _invalid("`model` must be a name that GET /info lists", "BAD_CONFIG")
+    if not isinstance(with_scores, bool):
+        raise _invalid("`scores` must be true or false", "BAD_CONFIG")
+    return _StreamConfig(round(rate_hz), model, _parse_thresholds(message), with_scores)
+
+
+def _parse_thresholds(message: dict[str, object]) -> dict[str, float]:
+    thresholds = message.get("keywords", {})
     # gRPC cannot send some unprintable characters, such as lone surrogates.
-    return isinstance(value, dict) and all(
-        isinstance(threshold, float) and keyword.isprintable() for keyword, threshold in value.items()
-    )
+    if isinstance(thresholds, dict) and all(
+        isinstance(threshold, float) and keyword.isprintable() for keyword, threshold in thresholds.items()
+    ):
+        return thresholds
+    raise _invalid('`keywords` must be thresholds by keyword, such as {"stop": 0.8}', "BAD_CONFIG")
 
 
 async def _send(socket: WebSocket, kind: str, **content: object) -> None:

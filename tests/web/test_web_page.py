@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import earmark_web
+import numpy as np
 import openapi_spec_validator
 import pytest
 import soundfile
@@ -17,7 +18,8 @@ from earmark_web import http_api
 from earmark_web.app import make_app
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from support.earmark_command import RATE_HZ, samples
+from support.earmark_command import RATE_HZ, SECONDS, WORDS, samples
+from support.paths import DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +30,7 @@ ORIGIN = "http://localhost"
 
 @pytest.fixture(scope="module")
 def web(address: str) -> Iterator[TestClient]:
-    with TestClient(make_app(address, names=["kws.example.org"]), base_url=ORIGIN) as client:
+    with TestClient(make_app(address, sample=DEMO, names=["kws.example.org"]), base_url=ORIGIN) as client:
         yield client
 
 
@@ -62,7 +64,7 @@ def error(response: Any) -> tuple[int, str]:
 def test_the_openapi_document_is_valid_and_lists_every_path(web: TestClient) -> None:
     document = web.get("/openapi.json").json()
     openapi_spec_validator.validate(document)
-    assert {*document["paths"]} == {"/health", "/info", "/predict"}
+    assert {*document["paths"]} == {"/health", "/info", "/predict", "/spot"}
 
 
 def test_health_and_info_match_the_openapi_document(web: TestClient) -> None:
@@ -84,36 +86,77 @@ def test_predict_returns_the_class_of_a_clip(web: TestClient, clip: bytes) -> No
     assert result["audio_s"] == pytest.approx(1.0)
 
 
-def test_an_invalid_request_gets_a_code_and_a_reason(web: TestClient, clip: bytes) -> None:
-    assert error(web.post("/predict")) == (400, "BAD_REQUEST")
-    assert error(web.post("/predict", data={"file": "text"})) == (400, "BAD_REQUEST")
-    assert (
-        error(web.post("/predict", content=b"--x", headers={"content-type": "multipart/form-data"}))[0] == 400
-    )
-    assert error(web.post("/predict", files={"file": b""}))[0] == 400
-    assert error(web.post("/predict", files={"file": b"no sound" * 99})) == (400, "BAD_AUDIO")
-    unknown = web.post("/predict", files={"file": clip}, data={"model": "none"})
+def wav_file(**how: Any) -> bytes:
+    """The recording with three words, by default as WAV."""
+    file = io.BytesIO()
+    soundfile.write(file, samples(), RATE_HZ, **{"format": "WAV", **how})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF", "W64"])
+def test_spot_returns_the_keywords_of_a_recording_with_their_times(web: TestClient, kind: str) -> None:
+    response = web.post("/spot", files={"file": ("recording", wav_file(format=kind))})
+    result = response.json()
+    assert response.status_code == 200
+    check(result, "Detections")
+    assert [one["keyword"] for one in result["detections"]] == [word for _, word in WORDS]
+    assert [one["start_s"] for one in result["detections"]] == pytest.approx([s for s, _ in WORDS], abs=0.3)
+    assert all(one["start_s"] < one["end_s"] for one in result["detections"])
+    assert result["audio_s"] == pytest.approx(SECONDS, abs=0.1)
+    assert result["warnings"] == []
+
+
+def test_spot_returns_the_detections_of_a_truncated_recording_with_a_warning(web: TestClient) -> None:
+    whole = wav_file()
+    result = web.post("/spot", files={"file": ("a.wav", whole[: len(whole) // 2])}).json()
+    check(result, "Detections")
+    assert [one["reason"] for one in result["warnings"]] == ["RECORDING_INCOMPLETE"]
+    assert 0 < len(result["detections"]) < len(WORDS)
+
+
+def test_a_recording_over_the_limit_of_the_service_is_too_large(web: TestClient) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(301 * 8000, "int16"), 8000, format="WAV", subtype="ULAW")
+    for path in ("/spot", "/predict"):
+        assert error(web.post(path, files={"file": file.getvalue()})) == (413, "MESSAGE_TOO_LARGE")
+
+
+def test_the_sample_is_the_recording_of_the_demo(web: TestClient) -> None:
+    response = web.get("/sample")
+    assert response.status_code == 200
+    assert response.content == DEMO.read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/predict", "/spot"])
+def test_an_invalid_request_gets_a_code_and_a_reason(web: TestClient, clip: bytes, path: str) -> None:
+    assert error(web.post(path)) == (400, "BAD_REQUEST")
+    assert error(web.post(path, data={"file": "text"})) == (400, "BAD_REQUEST")
+    assert error(web.post(path, content=b"--x", headers={"content-type": "multipart/form-data"}))[0] == 400
+    assert error(web.post(path, files={"file": b""}))[0] == 400
+    assert error(web.post(path, files={"file": b"no sound" * 99})) == (400, "BAD_AUDIO")
+    unknown = web.post(path, files={"file": clip}, data={"model": "none"})
     assert error(unknown) == (404, "UNKNOWN_MODEL")
-    assert error(web.get("/predict")) == (405, "BAD_REQUEST")
+    assert error(web.get(path)) == (405, "BAD_REQUEST")
     assert error(web.get("/nothing")) == (404, "BAD_REQUEST")
     assert error(web.get("/static/../app.py"))[0] == 404
 
 
-def test_a_form_over_the_limit_is_rejected_before_it_is_read(web: TestClient) -> None:
+@pytest.mark.parametrize("path", ["/predict", "/spot"])
+def test_a_form_over_the_limit_is_rejected_before_it_is_read(web: TestClient, path: str) -> None:
     def endless() -> Iterator[bytes]:
         yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
         for _ in range(100):
             yield bytes(1 << 20)
 
     form = {"content-type": "multipart/form-data; boundary=b"}
-    declared = web.post("/predict", content=b"--b", headers={**form, "content-length": "99999999999"})
+    declared = web.post(path, content=b"--b", headers={**form, "content-length": "99999999999"})
     assert error(declared) == (413, "MESSAGE_TOO_LARGE")
-    assert error(web.post("/predict", content=endless(), headers=form)) == (413, "MESSAGE_TOO_LARGE")
+    assert error(web.post(path, content=endless(), headers=form)) == (413, "MESSAGE_TOO_LARGE")
 
 
 def test_a_form_that_never_arrives_times_out(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_api, "_UPLOAD_TIMEOUT_S", 0.1)
-    app, sent = make_app(address), []
+    app, sent = make_app(address, sample=DEMO), []
 
     async def receive() -> dict[str, Any]:
         return await asyncio.Future()
@@ -140,8 +183,8 @@ def test_a_form_that_never_arrives_times_out(address: str, monkeypatch: pytest.M
 
 
 def test_without_a_grpc_server_every_path_returns_503() -> None:
-    with TestClient(make_app("127.0.0.1:1"), base_url=ORIGIN) as web:
-        for response in (web.get("/health"), web.get("/info"), web.post("/predict", files={"file": b"RIFF"})):
+    with TestClient(make_app("127.0.0.1:1", sample=DEMO), base_url=ORIGIN) as web:
+        for response in (web.get("/health"), web.get("/info"), web.post("/spot", files={"file": b"RIFF"})):
             assert response.status_code == 503
             assert "no Earmark server answers at 127.0.0.1:1" in response.json()["error"]["message"]
 
@@ -150,6 +193,8 @@ def test_without_a_grpc_server_every_path_returns_503() -> None:
 def test_an_unknown_host_name_is_rejected(web: TestClient, host: str) -> None:
     for path in ("/", "/info", "/static/main.js"):
         assert error(web.get(path, headers={"host": host})) == (403, "FOREIGN_SITE")
+    for path in ("/spot", "/predict"):
+        assert error(web.post(path, headers={"host": host})) == (403, "FOREIGN_SITE")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +209,8 @@ def test_known_names_and_numeric_addresses_are_accepted(web: TestClient, host: s
 )
 def test_another_site_can_neither_post_nor_open_a_stream(web: TestClient, clip: bytes, origin: str) -> None:
     headers = {"origin": origin}
-    assert error(web.post("/predict", files={"file": clip}, headers=headers)) == (403, "FOREIGN_SITE")
+    for path in ("/spot", "/predict"):
+        assert error(web.post(path, files={"file": clip}, headers=headers)) == (403, "FOREIGN_SITE")
     host = {"host": "localhost"}
     with pytest.raises(WebSocketDisconnect), web.websocket_connect("/stream", headers={**headers, **host}):
         pass

@@ -11,6 +11,7 @@ from earmark_web import websocket
 from earmark_web.app import make_app
 from starlette.testclient import TestClient, WebSocketTestSession
 from support.earmark_command import RATE_HZ, SECONDS, WORDS, samples
+from support.paths import DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ CHUNK = RATE_HZ // 25
 
 @pytest.fixture(scope="module")
 def web(address: str) -> Iterator[TestClient]:
-    with TestClient(make_app(address, max_streams=2), headers=HOST) as client:
+    with TestClient(make_app(address, sample=DEMO, max_streams=2), headers=HOST) as client:
         yield client
 
 
@@ -107,6 +108,18 @@ def test_a_changed_threshold_applies_from_then_on(web: TestClient) -> None:
         ([{"sample_rate_hz": 16000, "keywords": {"low": 1.5}}], "BAD_THRESHOLD"),
         ([{"sample_rate_hz": 16000, "keywords": {"low": 10**400}}], "BAD_THRESHOLD"),
         ([{"sample_rate_hz": 16000, "keywords": {"none": 0.5}}], "UNKNOWN_KEYWORD"),
+        ([{"sample_rate_hz": 16000, "model": "none"}], "UNKNOWN_MODEL"),
+        ([{"sample_rate_hz": 16000, "model": "none", "keywords": {"low": 0.5}}], "UNKNOWN_MODEL"),
+        ([{"sample_rate_hz": 16000, "model": ["tiny"]}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000, "model": "\ud800"}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000, "scores": "no"}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000, "keyword": {"low": 0.5}}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000, "\ud800": 1}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": "16000"}], "CONFIG_EXPECTED_FIRST"),
+        ([{"sample_rate_hz": 16000}, {"sample_rate_hz": 16000}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000}, {"end": False}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000}, {}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000}, ""], "BAD_CONFIG"),
         ([{"sample_rate_hz": 16000}, b"\0"], "BAD_AUDIO"),
         ([{"sample_rate_hz": 16000}, bytes(websocket.MAX_MESSAGE_BYTES + 2)], "MESSAGE_TOO_LARGE"),
     ],
@@ -121,9 +134,22 @@ def test_an_invalid_message_ends_the_stream_with_a_reason(
             else:
                 socket.send_text(message if isinstance(message, str) else json.dumps(message))
         last = receive_events(socket)[-1]
-        assert (last["status"], last["reason"]) == ("INVALID_ARGUMENT", reason)
+        status = "NOT_FOUND" if reason == "UNKNOWN_MODEL" else "INVALID_ARGUMENT"
+        assert (last["status"], last["reason"]) == (status, reason)
         assert last["message"]
         assert socket.receive()["code"] == 1008
+
+
+def test_a_device_can_select_a_model_and_omit_the_scores(web: TestClient) -> None:
+    model = web.get("/info").json()["model"]
+    with web.websocket_connect("/stream") as socket:
+        socket.send_json({"sample_rate_hz": RATE_HZ, "model": model, "scores": False})
+        socket.send_bytes(samples().tobytes())
+        socket.send_json({"end": True})
+        events = receive_events(socket)
+    assert [word for word, _ in words(events)] == [word for _, word in WORDS]
+    assert of_kind(events, "scores") == []
+    assert events[0]["model"].startswith(f"{model} ")
 
 
 def test_a_page_that_sends_nothing_is_disconnected(web: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +169,7 @@ def test_streams_over_the_limit_are_rejected_until_one_ends(web: TestClient) -> 
 
 def test_without_a_grpc_server_a_page_receives_an_error() -> None:
     with (
-        TestClient(make_app("127.0.0.1:1"), headers=HOST) as web,
+        TestClient(make_app("127.0.0.1:1", sample=DEMO), headers=HOST) as web,
         web.websocket_connect("/stream") as socket,
     ):
         socket.send_json({"sample_rate_hz": RATE_HZ})
@@ -154,7 +180,7 @@ def test_without_a_grpc_server_a_page_receives_an_error() -> None:
 
 def test_a_page_that_reads_nothing_is_disconnected(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "IDLE_TIMEOUT_S", 0.1)
-    app = make_app(address)
+    app = make_app(address, sample=DEMO)
     incoming = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "[]"}]
 
     async def receive() -> dict[str, str]:
