@@ -145,7 +145,8 @@ class ResumableStream:
         if self._waited_s < self._longest_wait_s:
             return True
         if self._broken_since_s is None and not self.ended:
-            self._broken_since_s, self._attempts = time.monotonic() - self._waited_s, 0
+            stalled_s = self._waited_s + (self._overdue_s if self.answered else 0.0)
+            self._broken_since_s, self._attempts = time.monotonic() - stalled_s, 0
         return False
 
     @property
@@ -154,7 +155,12 @@ class ResumableStream:
         if not self.answered or self.ended or not buffer.all_sent or buffer.source_ended:
             return True
         reported_s = max(self._start_s, self._received_s)
-        return buffer.end_s - reported_s > self._interval_s + _REPORT_MARGIN_S
+        return buffer.end_s - reported_s > self._overdue_s
+
+    @property
+    def _overdue_s(self) -> float:
+        """How much audio may come after one Progress before the next is overdue."""
+        return self._interval_s + _REPORT_MARGIN_S
 
     @property
     def _longest_wait_s(self) -> float:
@@ -165,6 +171,8 @@ class ResumableStream:
         if self.answered:
             # Half of the time, so that another server can be tried in the other half.
             stall_s = min(within_s, max(STALL_TIMEOUT_S, within_s / 2))
+            # Live audio was sent for as long before the response is due.
+            stall_s -= self._overdue_s
             return max(_MIN_ANSWER_TIMEOUT_S, stall_s, 2 * self._interval_s)
         if self._started is None:
             return max(_MIN_ANSWER_TIMEOUT_S, within_s)

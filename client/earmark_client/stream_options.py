@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from earmark_client.audio import AudioFormat, KeywordSetting
-
-_LONGEST_RESUME_S = 7 * 24 * 3600
 
 DEFAULT_RESUME_WITHIN_S = 60.0
 """How long a broken stream tries to resume."""
@@ -40,9 +39,9 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         """Raise InvalidRequestError for a time out of range, and for a resume point that is no Progress."""
-        if not is_number(self.resume_within_s) or not 0 <= self.resume_within_s <= _LONGEST_RESUME_S:
+        if not is_number(self.resume_within_s) or not 0 <= self.resume_within_s < math.inf:
             raise InvalidRequestError(
-                f"resume_within_s must be 0 to {_LONGEST_RESUME_S} s, not {self.resume_within_s!r}",
+                f"resume_within_s must be a finite number of seconds, not {self.resume_within_s!r}",
                 reason="BAD_CONFIG",
             )
         if self.resume is not None and not isinstance(self.resume, Progress):

@@ -24,7 +24,7 @@ from earmark_client import (
     TimedOutError,
 )
 from support.both_clients import DRIVERS, Driver
-from support.earmark_command import earmark_process
+from support.earmark_command import earmark, earmark_process
 from support.misbehaving_server import (
     MisbehavingServer,
     abort,
@@ -387,7 +387,7 @@ def test_the_command_reports_a_silent_server(
 ) -> None:
     with misbehaving_server(behaviour) as server:
         begin_s = time.monotonic()
-        done = earmark_process("spot", str(recording), "--server", server.address, "--resume-within", "2")
+        done = earmark("spot", recording, "--server", server.address, "--resume-within", "2")
         assert time.monotonic() - begin_s < RESUME_WITHIN_S + SLACK_S
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
