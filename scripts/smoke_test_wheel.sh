@@ -28,7 +28,7 @@ grep -q 'the extra .server.' err || { echo "The error of 'earmark demo' does not
 fails_for_extra() {
   local extra=$1
   shift
-  if "env/bin/$1" "${@:2}" >out 2>err || [ "$(wc -l <err)" != 1 ] || ! grep -q "the extra .$extra\." err; then
+  if "env/bin/$1" "${@:2}" >out 2>err || [ "$(wc -l <err)" != 1 ] || ! grep -q "the extra .$extra." err; then
     echo "'$*' must fail with one line that states the extra $extra. It printed:" >&2
     cat out err >&2
     exit 1
