@@ -109,9 +109,13 @@ class Engine:
             self._worker.end()
             await asyncio.to_thread(self.thread.join, _STOP_TIMEOUT_S)
 
-    def open_stream(self, session: Session, max_pending_ns: int) -> StreamHandle:
-        """Open a stream; `max_pending_ns`: audio that may be pending before reading should pause."""
-        handle = StreamHandle(self, session, max_pending_ns)
+    def open_stream(self, session: Session, max_pending_ns: int, client: str = "") -> StreamHandle:
+        """Open a stream.
+
+        `max_pending_ns`: audio that may be pending before reading should pause. `client`: streams that send
+        faster than real time share the time that is left equally by client.
+        """
+        handle = StreamHandle(self, session, max_pending_ns, client)
         self._handles.add(handle)
         self._worker.command(handle, Command.OPEN)
         return handle

@@ -6,7 +6,6 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
@@ -17,6 +16,7 @@ from earmark_server.inference.engine_slot import EngineSlot
 from earmark_server.inference.events import Failed
 from earmark_server.inference.handover import Command, Notifications, Result
 from earmark_server.inference.load import Load
+from earmark_server.inference.run_queue import RunQueue
 from earmark_server.inference.state_pool import StatePool
 from earmark_server.logs import log
 
@@ -60,7 +60,7 @@ class EngineThread:
         self._is_waiting = False  # set by the thread before it waits, reset by the event loop to wake it
         # The rest is the thread's alone. A state pool is freed with its model.
         self._slots: dict[StreamHandle, EngineSlot] = {}
-        self._queue: deque[EngineSlot] = deque()
+        self._queue = RunQueue()
         self._pools: WeakKeyDictionary[SpotterModel, StatePool] = WeakKeyDictionary()
         self._waiting: dict[EngineSlot, None] = {}  # the streams that wait for capacity
 
@@ -97,12 +97,9 @@ class EngineThread:
 
     @property
     def lag_s(self) -> float:
-        """How long the first stream in the queue has waited; 0 if the queue is empty."""
-        try:
-            since_s = self._queue[0].queued_s
-        except IndexError:
-            since_s = float("inf")
-        return max(0.0, time.monotonic() - min(since_s, self._notifications.oldest_s))
+        """How long the live stream that is next has waited; 0 if there is none."""
+        since_s = min(self._queue.oldest_live_s, self._notifications.oldest_s)
+        return max(0.0, time.monotonic() - since_s)
 
     # On the thread.
 
@@ -112,7 +109,7 @@ class EngineThread:
                 self._queue_notified()
                 if self._queue:
                     began_s = time.monotonic()
-                    waited_s = began_s - self._queue[0].queued_s
+                    waited_s = max(0.0, began_s - self._queue.oldest_live_s)
                     self.counters.queue_wait_s.add(waited_s)
                     live_share = self._run_round(began_s)
                     self.load.add_round(began_s, time.monotonic(), waited_s, live_share)
@@ -219,7 +216,7 @@ class EngineThread:
         done: list[EngineSlot] = []
         for _ in range(count):
             self.counters.heartbeat += 1
-            slot = self._queue.popleft()
+            slot = self._queue.pop()
             slot.is_queued = False
             if not slot.can_run:
                 continue

@@ -1,10 +1,10 @@
 """The load of the engine, which decides whether the server admits another stream.
 
-There are two measures, both over about the last second. The *lag* is the shortest queueing delay of any
-round in the window: a queue that never empties means overload, while one long wait does not (as in CoDel,
-RFC 8289). It shows that there are already too many streams. The *share* is the fraction of time that the
-engine spends on live streams, and it rises before the lag does. Recordings that are sent faster than real
-time use only the time that is left, so they do not count.
+There are two measures, both over about the last second. The *lag* is the shortest queueing delay of a live
+stream in any round of the window: a queue that never empties means overload, while one long wait does not
+(as in CoDel, RFC 8289). It shows that there are already too many streams. The *share* is the fraction of
+time that the engine spends on live streams, and it rises before the lag does. Recordings that are sent
+faster than real time use only the time that is left, so they do not count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Load:
         self._lag_s = 0.0
 
     def add_round(self, began_s: float, ended_s: float, waited_s: float, live_share: float) -> None:
-        """Add a round: its times, the queueing delay of its first stream, and the share of live streams."""
+        """Add a round: its times, the delay of its first live stream, and the share of live streams."""
         if ended_s - self._window_start_s >= _WINDOW_S:
             self._share, self._lag_s = self._measure(ended_s)
             self._window_start_s, self._live_s, self._rounds = ended_s, 0.0, 0

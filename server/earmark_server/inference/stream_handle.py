@@ -65,8 +65,9 @@ class StreamHandle:
     arrives. So the handle and the session count the same.
     """
 
-    def __init__(self, owner: StreamOwner, session: Session, max_pending_ns: int) -> None:
+    def __init__(self, owner: StreamOwner, session: Session, max_pending_ns: int, client: str) -> None:
         self.session = session
+        self.client = client
         self.pace = Pace()
         self.sent_samples = 0
         """Audio sent in this call, in samples at its own rate."""

@@ -39,8 +39,10 @@ _LOG_INTERVAL_S = 1.0
 _MIN_BYTES = 64 * 1024
 """A connection that has sent less than this is not closed."""
 
-_MAX_BYTES_WITHOUT_CALL = 512 * 1024
-"""What a connection may send before its first call has arrived. Headers have at most --max-metadata-bytes."""
+_MAX_BYTES_WITHOUT_CALL = 1 << 20
+_MAX_TIME_WITHOUT_CALL_S = 0.25
+"""A connection is closed if it has sent this much and, this much later, still no call of it is admitted. The
+time is for a busy event loop, because a useful client sends its call first."""
 
 _GROWTH_BYTES = 16 << 20
 """Growth of the memory after which connections without a call are looked for."""
@@ -69,6 +71,7 @@ class MemoryGuard:
         self._before_next: dict[str, int] = {}
         self._window_start_s = time.monotonic()
         self._least_bytes: float = math.inf  # the memory since connections without a call were looked for
+        self._without_call_s: dict[str, float] = {}  # since when, by peer
         self._closed = 0
         self._logged_s = 0.0
         self._stopping = threading.Event()
@@ -92,7 +95,7 @@ class MemoryGuard:
             if used_bytes > self._limit_bytes():
                 self._close(self._sent_most_lately(connections(self._ports)), used_bytes)
                 self._free()
-            elif used_bytes > self._least_bytes + _GROWTH_BYTES:
+            elif self._without_call_s or used_bytes > self._least_bytes + _GROWTH_BYTES:
                 self._least_bytes = used_bytes
                 self._close_without_call(used_bytes)
             self._least_bytes = min(self._least_bytes, used_bytes)
@@ -122,11 +125,14 @@ class MemoryGuard:
 
     def _close_without_call(self, used_bytes: int) -> None:
         """Close the connections that have sent much, but no call that was admitted."""
-        peers = [
-            one.peer
+        now_s = time.monotonic()
+        self._without_call_s = {
+            one.peer: self._without_call_s.get(one.peer, now_s)
             for one in connections(self._ports)
             if one.received_bytes > _MAX_BYTES_WITHOUT_CALL and one.peer not in self._peers_with_calls
-        ]
+        }
+        overdue_s = now_s - _MAX_TIME_WITHOUT_CALL_S
+        peers = [peer for peer, since_s in self._without_call_s.items() if since_s <= overdue_s]
         if peers:
             self._close(peers, used_bytes)
             self._free()

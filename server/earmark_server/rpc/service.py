@@ -103,7 +103,7 @@ class KeywordSpottingService:
                 call.model = session.model.metadata.name
                 # A drain may have started while the call waited.
                 self._admission.raise_if_draining()
-                with loaded.engine.open_stream(session, self._max_pending_ns) as stream:
+                with loaded.engine.open_stream(session, self._max_pending_ns, call.quota_key) as stream:
                     call.stream = stream
                     if call.span is not None:
                         await context.send_initial_metadata(call.span.metadata)
@@ -277,7 +277,7 @@ class KeywordSpottingService:
         """Run a recording through the engine, and return its events."""
         loaded = await self._wait_until_loaded()
         events: list[Event] = []
-        with loaded.engine.open_stream(session, self._max_pending_ns) as stream:
+        with loaded.engine.open_stream(session, self._max_pending_ns, call.quota_key) as stream:
             call.stream = stream
             stream.send(audio)
             stream.end()

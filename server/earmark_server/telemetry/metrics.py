@@ -137,7 +137,7 @@ class Metrics(Collector):
             "earmark_audio_seconds", "Audio processed, in seconds", value=counters.processed_audio_s
         )
         yield _gauge(
-            "earmark_lag_seconds", "Queueing delay of the stream that has waited longest", engine.lag_s
+            "earmark_lag_seconds", "Queueing delay of the live stream that has waited longest", engine.lag_s
         )
         yield _gauge(
             "earmark_load_ratio", "Share of the engine's time that live streams use", engine.load.share

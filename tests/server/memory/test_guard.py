@@ -136,7 +136,7 @@ def test_bytes_of_long_ago_do_not_count(guarded: Guarded, monkeypatch: pytest.Mo
 
 def test_while_the_memory_grows_connections_without_a_call_are_closed(guarded: Guarded) -> None:
     guarded.guard.start()
-    without, small, known = (guarded.client("127.0.0.2", size) for size in (600_000, 500_000, 600_000))
+    without, small, known = (guarded.client("127.0.0.2", size) for size in (1_100_000, 1_000_000, 1_100_000))
     guarded.known.add(f"ipv4:127.0.0.2:{known.getsockname()[1]}")
     time.sleep(5 * guard._CHECK_INTERVAL_S)
     assert not is_closed(without)
