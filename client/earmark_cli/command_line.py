@@ -6,7 +6,7 @@ import argparse
 from importlib.metadata import version
 from typing import NoReturn
 
-from earmark_cli import classify, completion, demo, health, listen, models, spot, web
+from earmark_cli import classify, completion, demo, health, listen, models, spot, web, wyoming
 from earmark_cli.check import command as check
 from earmark_cli.output.console import printable
 from earmark_cli.plot import command as plot
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (spot, demo, listen, classify, plot, tune, check, web, models, health):
+    for command in (spot, demo, listen, classify, plot, tune, check, web, wyoming, models, health):
         command.add_parser(commands)
     completion.add_parser(commands, parser)
     return parser

@@ -1,0 +1,196 @@
+"""The bridge: accepts connections of satellites, and knows the wake words of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from earmark_client.client import Client
+from earmark_client.errors import (
+    EarmarkError,
+    InvalidRequestError,
+    NotInstalledError,
+    ServerBusyError,
+    ServerDrainingError,
+    ServerUnreachableError,
+    TimedOutError,
+)
+
+from earmark_wyoming.satellite import MAX_LINE_BYTES, Satellite
+from earmark_wyoming.wake_words import wake_words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from earmark_client.audio import KeywordSetting
+
+    from earmark_wyoming.wake_words import WakeWord
+
+# How often to ask the server for its models, which may be replaced or added.
+_REFRESH_S = 30.0
+_RETRY_S = 2.0
+_TEMPORARY = (ServerUnreachableError, ServerBusyError, ServerDrainingError, TimedOutError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeOptions:
+    """Where to serve, and which wake words.
+
+    `uri`: tcp://HOST:PORT or unix://PATH. `zeroconf`: the name to announce, None for no announcement.
+    `settings`, `threshold`: as for `wake_words`. `report`: prints a line.
+    """
+
+    uri: str
+    zeroconf: str | None
+    settings: Sequence[KeywordSetting]
+    threshold: float | None
+    max_connections: int
+    report: Callable[[str], None]
+
+
+async def serve(address: str, credentials: Mapping[str, Any], options: BridgeOptions) -> None:
+    """Serve satellites until SIGINT or SIGTERM, as a client of the server at `address`."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with Client(address, **credentials) as client:
+        bridge = _Bridge(client, options)
+        serving = asyncio.create_task(bridge.run())
+        stopping = asyncio.create_task(stopped.wait())
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not serving.done():
+            serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+
+
+class _Bridge:
+    def __init__(self, client: Client, options: BridgeOptions) -> None:
+        self._client = client
+        self._options = options
+        self._words: Sequence[WakeWord] = ()
+        self._satellites: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._wait_for_server()
+        async with AsyncExitStack() as stack:
+            server = await self._listen()
+            stack.push_async_callback(self._close, server)
+            socket_name = server.sockets[0].getsockname()
+            if isinstance(socket_name, tuple) and self._options.zeroconf is not None:
+                await self._announce(stack, str(socket_name[0]), int(socket_name[1]))
+            shown = socket_name if isinstance(socket_name, str) else f"port {socket_name[1]}"
+            names = ", ".join(word.name for word in self._words)
+            self._options.report(f"serving satellites at {shown} (Ctrl-C stops). Wake words: {names}")
+            while True:
+                await asyncio.sleep(_REFRESH_S)
+                with suppress(EarmarkError):
+                    await self._refresh()
+
+    async def _close(self, server: asyncio.Server) -> None:
+        server.close()
+        for task in self._satellites:
+            task.cancel()
+        await asyncio.gather(*self._satellites, return_exceptions=True)
+
+    async def _wait_for_server(self) -> None:
+        reported = False
+        while True:
+            try:
+                await self._refresh()
+                return
+            except _TEMPORARY as error:
+                if not reported:
+                    self._options.report(f"{error}; waiting for it")
+                    reported = True
+            await asyncio.sleep(_RETRY_S)
+
+    async def _refresh(self) -> None:
+        words = wake_words(await self._client.list_models(), self._options.settings, self._options.threshold)
+        known = {word.setting.keyword for word in words}
+        missing = [one.keyword for one in self._options.settings if one.keyword not in known]
+        if missing:
+            raise InvalidRequestError(
+                f"no model of the server has the keyword {missing[0]!r}", reason="UNKNOWN_KEYWORD"
+            )
+        self._words = words
+
+    async def _listen(self) -> asyncio.Server:
+        uri = urlsplit(self._options.uri)
+        try:
+            if uri.scheme == "unix":
+                path = Path(uri.netloc + uri.path)
+                _remove_socket(path)
+                return await asyncio.start_unix_server(self._accept, path, limit=MAX_LINE_BYTES)
+            return await asyncio.start_server(self._accept, uri.hostname, uri.port, limit=MAX_LINE_BYTES)
+        except OSError as error:
+            cause = str(error) if error.errno is None or error.errno < 0 else os.strerror(error.errno)
+            raise EarmarkError(f"cannot listen on {self._options.uri}: {cause}: give another --uri") from None
+
+    async def _announce(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        """Announce the service, as Home Assistant discovers it."""
+        try:
+            from zeroconf import IPVersion
+            from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+        except ImportError as error:
+            from earmark_audio.extras import install_command
+
+            message = f"--zeroconf requires {error.name}: {install_command('wyoming')}"
+            raise NotInstalledError(message) from error
+        kind = "_wyoming._tcp.local."
+        addresses = [socket.inet_aton(_own_address(host))]
+        service = AsyncServiceInfo(kind, f"{self._options.zeroconf}.{kind}", addresses=addresses, port=port)
+        zeroconf = AsyncZeroconf(ip_version=IPVersion.V4Only)
+        stack.push_async_callback(zeroconf.async_close)
+        await zeroconf.async_register_service(service, allow_name_change=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername")
+        name = peer[0] if isinstance(peer, tuple) else "satellite"
+        if len(self._satellites) >= self._options.max_connections:
+            self._options.report(f"{name}: rejected: there are {self._options.max_connections} connections")
+            writer.close()
+            return
+        connection = writer.get_extra_info("socket")
+        if connection.family != socket.AF_UNIX:
+            # A satellite without power does not close its connection.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        satellite = Satellite(
+            self._client,
+            lambda: self._words,
+            reader,
+            writer,
+            lambda text: self._options.report(f"{name}: {text}"),
+        )
+        # A task of its own: asyncio reports a traceback when the task of a connection is cancelled.
+        task = asyncio.create_task(satellite.run())
+        self._satellites.add(task)
+        await asyncio.wait([task])
+        self._satellites.discard(task)
+
+
+def _remove_socket(path: Path) -> None:
+    """Remove the socket that an earlier run has left."""
+    if path.is_socket():
+        path.unlink()
+
+
+def _own_address(host: str) -> str:
+    """Return the address to announce: the one that is served, or for all of them that of the main network."""
+    if host not in {"0.0.0.0", "::"}:
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("224.0.0.251", 1))  # nothing is sent
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])

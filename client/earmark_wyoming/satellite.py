@@ -1,0 +1,214 @@
+"""One connection of a satellite, or of Home Assistant: Wyoming events in, Wyoming events out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.error import Error
+from wyoming.event import Event, async_write_event
+from wyoming.info import Describe
+from wyoming.ping import Ping, Pong
+from wyoming.wake import Detect, Detection, NotDetected
+
+from earmark_wyoming.wake_stream import WakeStream
+from earmark_wyoming.wake_words import find, info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from earmark_client.client import Client
+    from earmark_client.errors import EarmarkError
+    from earmark_client.events import Detection as ClientDetection
+
+    from earmark_wyoming.wake_words import WakeWord
+
+MAX_LINE_BYTES = 64 * 1024
+_MAX_DATA_BYTES = 64 * 1024
+_MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
+_SAMPLE_WIDTHS = (1, 2, 3, 4)
+# What parsing an event raises, here and in the package wyoming, if its content is invalid.
+_BAD_EVENT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class Satellite:
+    """Serves one connection. `words`: the wake words now; `report`: prints a line about this satellite."""
+
+    def __init__(
+        self,
+        client: Client,
+        words: Callable[[], Sequence[WakeWord]],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        report: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._words = words
+        self._reader, self._writer = reader, writer
+        self._report = report
+        self._names: list[str] | None = None
+        self._streams: list[WakeStream] = []
+        self._format: tuple[int, int, int] | None = None  # rate, width, channels
+        self._next_ms = 0.0  # the timestamp of the next chunk that has none
+        self._split = b""  # the first bytes of a sample that is split between two chunks
+        self._detections = 0
+        self._writing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve until the connection ends, or sends something that is no Wyoming event."""
+        try:
+            while (event := await self._read()) is not None:
+                await self._handle(event)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        except _BAD_EVENT as error:
+            self._report(f"disconnected, because it sent no valid event: {error!r}")
+            with suppress(ConnectionError):
+                await self._write(Error("this is no valid Wyoming event", code="bad-event").event())
+        finally:
+            await self._cancel_streams()
+            self._writer.close()
+            with suppress(ConnectionError):
+                await self._writer.wait_closed()
+
+    async def _read(self) -> Event | None:
+        """Read an event of a bounded size, None at the end. Raises ValueError for anything else."""
+        line = await self._reader.readline()  # ValueError beyond the reader's limit
+        if not line:
+            return None
+        head = json.loads(line)
+        data = dict(head.get("data") or {})
+        data_bytes = _length(head.get("data_length"), _MAX_DATA_BYTES)
+        if data_bytes:
+            data |= json.loads(await self._reader.readexactly(data_bytes))
+        payload_bytes = _length(head.get("payload_length"), _MAX_PAYLOAD_BYTES)
+        payload = await self._reader.readexactly(payload_bytes) if payload_bytes else None
+        return Event(str(head["type"]), data, payload)
+
+    async def _handle(self, event: Event) -> None:
+        if Describe.is_type(event.type):
+            await self._write(info(self._words()).event())
+        elif Ping.is_type(event.type):
+            await self._write(Pong.from_event(event).event())
+        elif Detect.is_type(event.type):
+            names = Detect.from_event(event).names
+            names = None if not names else [str(name) for name in names]
+            if names != self._names:
+                await self._cancel_streams()
+                self._format = None  # the next chunk begins streams for the new names
+                self._names = names
+        elif AudioStart.is_type(event.type):
+            start = AudioStart.from_event(event)
+            await self._cancel_streams()
+            await self._begin(start.rate, start.width, start.channels, start.timestamp)
+        elif AudioChunk.is_type(event.type):
+            await self._consume(AudioChunk.from_event(event))
+        elif AudioStop.is_type(event.type):
+            streams, self._streams = self._streams, []
+            self._format = None
+            await asyncio.gather(*(stream.end() for stream in streams))
+            if not self._detections:
+                await self._write(NotDetected().event())
+
+    async def _begin(self, rate_hz: int, width: int, channels: int, timestamp_ms: float | None) -> None:
+        """Begin a stream for each model that has some of the wake words."""
+        if width not in _SAMPLE_WIDTHS or min(rate_hz, channels) < 1:
+            raise ValueError(f"audio of {rate_hz} Hz, {channels} channels and {width} bytes per sample")
+        self._format = (rate_hz, width, channels)
+        self._next_ms = timestamp_ms or 0.0
+        self._split = b""
+        self._detections = 0
+        models: dict[str, dict[str, WakeWord]] = {}
+        for word in await self._chosen_words():
+            models.setdefault(word.model, {})[word.setting.keyword] = word
+        self._streams = [
+            WakeStream(
+                self._client,
+                words,
+                sample_rate_hz=rate_hz,
+                channels=channels,
+                on_detection=self._detected,
+                on_error=self._failed,
+            )
+            for words in models.values()
+        ]
+
+    async def _chosen_words(self) -> list[WakeWord]:
+        """Return the wake words that the satellite asked for, by default all of the default model."""
+        words = self._words()
+        if self._names is None:
+            return [word for word in words if word.model == words[0].model]
+        chosen = []
+        for name in self._names:
+            word = find(words, name)
+            if word is not None:
+                chosen.append(word)
+                continue
+            self._report(f"asked for the wake word {name!r}, which no model has")
+            known = ", ".join(one.name for one in words)
+            text = f"there is no wake word {name!r}: the wake words are {known}"
+            await self._write(Error(text, code="unknown-wake-word").event())
+        return chosen
+
+    async def _consume(self, chunk: AudioChunk) -> None:
+        if self._format != (chunk.rate, chunk.width, chunk.channels):
+            await self._cancel_streams()
+            await self._begin(chunk.rate, chunk.width, chunk.channels, chunk.timestamp)
+        begin_ms = self._next_ms if chunk.timestamp is None else chunk.timestamp
+        data = self._split + chunk.audio
+        whole = len(data) // chunk.width * chunk.width
+        self._split = data[whole:]
+        self._next_ms = begin_ms + whole / chunk.width / chunk.channels / chunk.rate * 1000
+        samples = _to_16_bits(data[:whole], chunk.width)
+        for stream in self._streams:
+            await stream.put(samples, begin_ms)
+
+    async def _detected(self, word: WakeWord, detection: ClientDetection, timestamp_ms: int) -> None:
+        self._detections += 1
+        self._report(f"{word.name}  {detection.confidence:.2f}")
+        with suppress(ConnectionError):  # the reader of the connection notices it
+            await self._write(Detection(name=word.name, timestamp=timestamp_ms).event())
+
+    async def _failed(self, error: EarmarkError, is_permanent: bool) -> None:
+        self._report(str(error))
+        if is_permanent:
+            with suppress(ConnectionError):
+                await self._write(Error(str(error), code=error.reason or None).event())
+
+    async def _cancel_streams(self) -> None:
+        streams, self._streams = self._streams, []
+        await asyncio.gather(*(stream.cancel() for stream in streams))
+
+    async def _write(self, event: Event) -> None:
+        async with self._writing:
+            await async_write_event(event, self._writer)
+
+
+def _length(value: object, limit: int) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or not 0 <= value <= limit:
+        raise ValueError(f"a length of {value!r} bytes is not 0 to {limit}")
+    return value
+
+
+def _to_16_bits(data: bytes, width: int) -> bytes:
+    """Convert signed little-endian samples of `width` bytes to 16 bits."""
+    if width == 2:
+        return data
+    wide = np.frombuffer(data, np.uint8).reshape(-1, width)
+    if width == 1:
+        wide = np.pad(wide, ((0, 0), (1, 0)))
+    return wide[:, -2:].tobytes()

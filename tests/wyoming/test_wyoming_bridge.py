@@ -1,0 +1,341 @@
+"""`earmark wyoming`, as a process, with the client of the package `wyoming`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support import tiny_model
+from support.deadlines import DEADLINE_S
+from support.earmark_command import earmark, running
+from support.ports import free_port
+from support.restartable_server import RestartableServer
+
+pytest.importorskip("wyoming")
+
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.client import AsyncClient, AsyncTcpClient
+from wyoming.error import Error
+from wyoming.info import Describe, Info
+from wyoming.ping import Ping, Pong
+from wyoming.wake import Detect, Detection, NotDetected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from wyoming.event import Event
+
+RATE_HZ = 16_000
+WORDS = [(0.5, "low"), (1.5, "mid"), (2.5, "high")]
+SAMPLES = (tiny_model.recording(WORDS, 4.0) * 32768).round().astype("<i2")
+
+
+class Bridge:
+    """A running bridge: its port, and its lines on standard error."""
+
+    def __init__(self, process: Any) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            with self._changed:
+                self.lines.append(line.decode())
+                self._changed.notify_all()
+
+    def until(self, pattern: str) -> str:
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: any(re.search(pattern, line) for line in self.lines), DEADLINE_S
+            ), self.lines
+            return next(line for line in self.lines if re.search(pattern, line))
+
+
+@contextmanager
+def bridge(address: str, *options: str) -> Iterator[tuple[int, Bridge]]:
+    port = free_port()
+    uri = f"tcp://127.0.0.1:{port}"
+    with running("wyoming", "--server", address, "--uri", uri, *options) as process:
+        yield port, Bridge(process)
+
+
+@pytest.fixture(scope="module")
+def port(address: str) -> Iterator[int]:
+    with bridge(address) as (port, running_bridge):
+        running_bridge.until("serving satellites")
+        yield port
+
+
+async def read(client: AsyncClient, kind: Any) -> Any:
+    """Return the next event, which must be of this kind."""
+    async with asyncio.timeout(DEADLINE_S):
+        event = await client.read_event()
+    assert event is not None
+    assert kind.is_type(event.type), event
+    return kind.from_event(event)
+
+
+async def satellite(
+    port: int,
+    samples: bytes,
+    *,
+    rate: int = RATE_HZ,
+    width: int = 2,
+    channels: int = 1,
+    names: list[str] | None = None,
+    begin_ms: int | None = 1000,
+    chunk_bytes: int = 2048,
+) -> list[Event]:
+    """Send audio as a satellite does; return the events until the end of the audio."""
+    async with AsyncTcpClient("127.0.0.1", port) as client:
+        await client.write_event(Detect(names=names).event())
+        await client.write_event(AudioStart(rate, width, channels, begin_ms).event())
+        for start in range(0, len(samples), chunk_bytes):
+            chunk_ms = None if begin_ms is None else begin_ms + round(start / width / channels / rate * 1000)
+            data = samples[start : start + chunk_bytes]
+            await client.write_event(AudioChunk(rate, width, channels, data, chunk_ms).event())
+        await client.write_event(AudioStop(timestamp=None).event())
+        await client.write_event(Ping(text="end").event())  # answered after all that came before
+        events: list[Event] = []
+        async with asyncio.timeout(DEADLINE_S):
+            while (event := await client.read_event()) is not None and not Pong.is_type(event.type):
+                events.append(event)
+        return events
+
+
+def detections(events: list[Event]) -> list[Detection]:
+    assert all(Detection.is_type(event.type) for event in events), events
+    return [Detection.from_event(event) for event in events]
+
+
+def test_describe_names_every_keyword_of_every_model(port: int) -> None:
+    async def run() -> Info:
+        async with AsyncTcpClient("127.0.0.1", port) as client:
+            await client.write_event(Describe().event())
+            return await read(client, Info)
+
+    (program,) = asyncio.run(run()).wake
+    assert (program.name, program.installed) == ("earmark", True)
+    assert [(one.name, one.phrase, one.version, one.installed) for one in program.models] == [
+        (word, word, "1.0.0", True) for word in ("low", "mid", "high")
+    ]
+
+
+def test_a_wake_word_is_detected_with_the_satellites_timestamp(port: int) -> None:
+    found = detections(asyncio.run(satellite(port, SAMPLES.tobytes(), begin_ms=5_000_000)))
+    assert [one.name for one in found] == ["low", "mid", "high"]
+    for one, (start_s, _) in zip(found, WORDS, strict=True):
+        assert one.timestamp is not None
+        assert start_s * 1000 < one.timestamp - 5_000_000 < start_s * 1000 + 300
+
+
+def test_without_timestamps_they_count_from_the_start(port: int) -> None:
+    found = detections(asyncio.run(satellite(port, SAMPLES.tobytes(), begin_ms=None)))
+    assert [round((one.timestamp or 0) / 1000) for one in found] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["mid"], ["mid"]), (["HIGH", "low"], ["low", "high"]), ([], ["low", "mid", "high"])],
+)
+def test_only_the_wake_words_asked_for_are_detected(port: int, names: list[str], expected: list[str]) -> None:
+    found = detections(asyncio.run(satellite(port, SAMPLES.tobytes(), names=names)))
+    assert [one.name for one in found] == expected
+
+
+def test_audio_without_a_wake_word_is_not_detected(port: int) -> None:
+    (event,) = asyncio.run(satellite(port, bytes(64_000)))
+    assert NotDetected.is_type(event.type)
+
+
+def test_an_unknown_wake_word_is_an_error_that_names_the_known_ones(port: int) -> None:
+    error, end = asyncio.run(satellite(port, SAMPLES.tobytes(), names=["ok_nabu"]))
+    assert Error.is_type(error.type)
+    assert Error.from_event(error).text == (
+        "there is no wake word 'ok_nabu': the wake words are low, mid, high"
+    )
+    assert NotDetected.is_type(end.type)
+
+
+@pytest.mark.parametrize("chunk_bytes", [999, 2048, 100_000])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_any_width_and_number_of_channels(port: int, width: int, channels: int, chunk_bytes: int) -> None:
+    wide = (np.repeat(SAMPLES, channels).astype("<i4") << 16).view(np.uint8).reshape(-1, 4)
+    data = wide[:, 4 - width :].tobytes()
+    found = detections(
+        asyncio.run(satellite(port, data, width=width, channels=channels, chunk_bytes=chunk_bytes))
+    )
+    assert [one.name for one in found] == ["low", "mid", "high"]
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 48_000])
+def test_any_rate(port: int, rate: int) -> None:
+    positions = np.arange(0, len(SAMPLES), RATE_HZ / rate)
+    resampled = np.interp(positions, np.arange(len(SAMPLES)), SAMPLES).astype("<i2")
+    found = detections(asyncio.run(satellite(port, resampled.tobytes(), rate=rate)))
+    assert [one.name for one in found] == ["low", "mid", "high"]
+    assert all(
+        abs((one.timestamp or 0) - 1000 - 1000 * s - 100) < 200
+        for one, (s, _) in zip(found, WORDS, strict=True)
+    )
+
+
+def test_a_rate_that_the_server_rejects_is_an_error(port: int) -> None:
+    error, _ = asyncio.run(satellite(port, bytes(100), rate=4000))
+    assert Error.from_event(error).code == "UNSUPPORTED_SAMPLE_RATE"
+
+
+def test_many_satellites_at_once(port: int) -> None:
+    async def run() -> list[list[Event]]:
+        return await asyncio.gather(*(satellite(port, SAMPLES.tobytes(), begin_ms=n) for n in range(40)))
+
+    for events in asyncio.run(run()):
+        assert [one.name for one in detections(events)] == ["low", "mid", "high"]
+
+
+def test_a_connection_serves_one_stream_after_another(port: int) -> None:
+    async def run() -> None:
+        async with AsyncTcpClient("127.0.0.1", port) as client:
+            for _ in range(2):
+                await client.write_event(AudioStart(RATE_HZ, 2, 1).event())
+                await client.write_event(AudioChunk(RATE_HZ, 2, 1, SAMPLES.tobytes()).event())
+                assert [(await read(client, Detection)).name for _ in WORDS] == ["low", "mid", "high"]
+                # Home Assistant detects again on the same connection, without a new start.
+                await client.write_event(Detect(names=["mid"]).event())
+                await client.write_event(AudioChunk(RATE_HZ, 2, 1, SAMPLES.tobytes()).event())
+                assert (await read(client, Detection)).name == "mid"
+                await client.write_event(Detect(names=None).event())
+                await client.write_event(AudioStop().event())
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"{}\n",
+        b"[]\n",
+        b"\xff\xfe\n",
+        b'{"type": "audio-chunk"}\n',
+        b'{"type": "audio-chunk", "data": {"rate": 16000, "width": 2, "channels": 1}}\n',
+        b'{"type": "describe", "data_length": -1}\n',
+        b'{"type": "describe", "data_length": 99999999999}\n',
+        b'{"type": "describe", "payload_length": "many"}\n',
+        b'{"type": "audio-start", "data": {"rate": "fast", "width": 2, "channels": 1}}\n',
+        b'{"type": "audio-start", "data": {"rate": 16000, "width": 0, "channels": 1}}\n',
+        b'{"type": "audio-chunk", "data": {"rate": 0, "width": 2, "channels": 0}, "payload_length": 2}\n\0\0',
+        b"x" * 200_000,
+        b'{"type": "' + b"[" * 60_000 + b'"}\n',
+        b"[" * 60_000 + b"\n",
+    ],
+)
+def test_garbage_ends_its_connection_only(address: str, data: bytes) -> None:
+    with bridge(address) as (port, running_bridge):
+        running_bridge.until("serving satellites")
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionResetError):
+                while connection.recv(4096):
+                    pass
+        assert len(detections(asyncio.run(satellite(port, SAMPLES.tobytes())))) == 3
+        assert not any("Traceback" in line for line in running_bridge.lines), running_bridge.lines
+
+
+def test_the_number_of_connections_is_limited(address: str) -> None:
+    with bridge(address, "--max-connections", "2") as (port, running_bridge):
+        running_bridge.until("serving satellites")
+        first, second = (socket.create_connection(("127.0.0.1", port), DEADLINE_S) for _ in range(2))
+        with first, second, socket.create_connection(("127.0.0.1", port), DEADLINE_S) as third:
+            assert third.recv(1) == b""
+            running_bridge.until("rejected: there are 2 connections")
+
+
+def test_the_bridge_waits_for_its_server_and_survives_a_restart(tiny_model_path: Path) -> None:
+    server = RestartableServer(tiny_model_path)
+    with bridge(server.address) as (port, running_bridge):
+        running_bridge.until("waiting for it")
+        with server:
+            running_bridge.until("serving satellites")
+
+            async def run() -> None:
+                async with AsyncTcpClient("127.0.0.1", port) as client:
+                    first, rest = SAMPLES[: 2 * RATE_HZ].tobytes(), SAMPLES[2 * RATE_HZ :].tobytes()
+                    await client.write_event(AudioChunk(RATE_HZ, 2, 1, first).event())
+                    assert [(await read(client, Detection)).name for _ in range(2)] == ["low", "mid"]
+                    server.kill()
+                    await client.write_event(AudioChunk(RATE_HZ, 2, 1, rest).event())
+                    await asyncio.to_thread(server.start)
+                    detection = await read(client, Detection)
+                    assert detection.name == "high"
+                    assert 2500 < detection.timestamp < 2800
+
+            asyncio.run(run())
+
+
+def test_the_keywords_and_thresholds_of_the_command_line_apply(address: str) -> None:
+    with bridge(address, "--keyword", "mid=0.5", "--keyword", "high") as (port, running_bridge):
+        assert "Wake words: mid, high" in running_bridge.until("serving satellites")
+        found = detections(asyncio.run(satellite(port, SAMPLES.tobytes())))
+        assert [one.name for one in found] == ["mid", "high"]
+
+
+def test_an_unknown_keyword_of_the_command_line_is_reported(address: str) -> None:
+    with bridge(address, "--keyword", "xylophone") as (_, running_bridge):
+        running_bridge.until("no model of the server has the keyword 'xylophone'")
+        assert running_bridge.process.wait(DEADLINE_S) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_also_with_open_connections(address: str, number: signal.Signals) -> None:
+    with bridge(address) as (port, running_bridge):
+        running_bridge.until("serving satellites")
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as connection:
+            head = {"type": "audio-start", "data": {"rate": RATE_HZ, "width": 2, "channels": 1}}
+            connection.sendall(json.dumps(head).encode() + b"\n")
+            connection.sendall(b'{"type": "ping"}\n')
+            assert connection.recv(100)
+            running_bridge.process.send_signal(number)
+            assert running_bridge.process.wait(DEADLINE_S) == 0
+        assert len(running_bridge.lines) == 1, running_bridge.lines
+
+
+def test_the_port_that_is_in_use_is_reported(address: str, port: int) -> None:
+    done = earmark("wyoming", "--server", address, "--uri", f"tcp://127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert "Address already in use: give another --uri" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "http://a:1", "stdio://"]
+)
+def test_an_address_that_is_none_is_wrong_usage(uri: str) -> None:
+    done = earmark("wyoming", "--uri", uri)
+    assert done.returncode == 2
+    assert "is neither tcp://HOST:PORT nor unix://PATH" in done.stderr
+
+
+def test_a_unix_socket_is_served(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "wake.sock"
+    with running("wyoming", "--server", address, "--uri", f"unix://{path}") as process:
+        Bridge(process).until("serving satellites")
+
+        async def run() -> Info:
+            async with AsyncClient.from_uri(f"unix://{path}") as client:
+                await client.write_event(Describe().event())
+                return await read(client, Info)
+
+        assert len(asyncio.run(run()).wake[0].models) == 3
