@@ -1,4 +1,4 @@
-"""Whether the bytes of a stream look like samples of another format than the stated one.
+"""Recognition of samples whose format is not the stated one, such as big-endian samples.
 
 Samples of one format that are read as another are loud noise, and noise changes from sample to sample. Read
 in the right format, the same bytes change far less.

@@ -245,7 +245,7 @@ class StreamState:
         return NO_FRAME
 
     def next_notice(self) -> Notice:
-        """Remove and return the next notice of what looks wrong in the audio."""
+        """Remove and return the next notice of a problem of the audio."""
         return self._checks.found.popleft()[1]
 
     def consume(self, step_count: int) -> Float32Array:

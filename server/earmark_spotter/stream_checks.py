@@ -1,4 +1,4 @@
-"""What looks wrong in a stream's audio: a recording or text in place of samples, another format, silence.
+"""Checks of a stream's audio: recordings or text in place of samples, another format, clipping, silence.
 
 All checks are at fixed positions of the audio, so that they depend neither on the lengths of the chunks nor
 on whether the stream was resumed.
@@ -57,10 +57,10 @@ _SILENT_BYTES = {
 
 @dataclass(frozen=True, slots=True)
 class ChecksState:
-    """The state of the checks at the beginning of a second; it has few values on a stream without problems.
+    """The state of the checks at the beginning of a second.
 
     `first_sound_s`: the first second that is not silent; None if there was none. `silent_bytes`: digital
-    silence that precedes. `reasons`: what was found.
+    silence that precedes. `reasons`: the problems that were found.
     """
 
     first_sound_s: int | None = 0
@@ -80,7 +80,7 @@ class StreamChecks:
     def __init__(self, audio_format: AudioFormat, start_s: int = 0, state: ChecksState = _AT_START) -> None:
         """Start at a whole second of the stream; `state`: that of the audio before."""
         self.found: deque[tuple[int, Notice]] = deque()
-        """What was found, and the position at which it was: the caller removes it."""
+        """The positions and notices of the problems that were found. The caller removes them."""
         self._format = audio_format
         self._second_bytes = audio_format.sample_rate_hz * audio_format.frame_bytes
         self._window_bytes = min(audio_format.sample_rate_hz, _WINDOW_FRAMES) * audio_format.frame_bytes
@@ -112,12 +112,12 @@ class StreamChecks:
                 self._end_second()
 
     def add_silence(self, sample_count: int) -> None:
-        """Count silence that the client stated, which is no sign of a problem."""
+        """Count silence that the client declared. It is no sign of a problem."""
         self._position += sample_count * self._format.frame_bytes
         self._end_second()
 
     def cut(self, position: int) -> None:
-        """Discard what was found in invalid samples, from `position` on, but keep the cause of them."""
+        """Discard the notices of invalid samples, from `position` on, but keep that of their cause."""
         self.found = deque(
             (min(at, position + 1), notice)
             for at, notice in self.found
@@ -126,7 +126,7 @@ class StreamChecks:
         self._window.clear()
 
     def finish(self) -> None:
-        """Check what is left at the end of the audio. What is found is at a position after it."""
+        """Check the rest of the audio at its end. The positions of its notices lie after it."""
         self._position += self._format.frame_bytes
         if self._head is not None:
             self._check_head()

@@ -52,4 +52,4 @@ class Failed:
 
 
 Event: TypeAlias = Detection | Notice | Scores | Progress | Finished | ClipScores | Failed
-"""A Notice says what looks wrong in the audio."""
+"""A Notice reports a problem of the audio."""
