@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 from cryptography.x509 import DNSName
 from earmark_client import Client, EarmarkError, Progress, Resumed, Tls
 from support.certificates import Authority
-from support.deadlines import Deadline, wait_until
+from support.deadlines import DEADLINE_S, Deadline, wait_until
 from support.name_server import Name
 from support.observed_streams import (
     RATE_HZ,
@@ -27,6 +30,8 @@ from support.observed_streams import (
 )
 from support.ports import free_port
 from support.restartable_server import RestartableServer
+
+from benchmarks.loadgen import http2_frames as frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,7 +158,7 @@ def balancer(request: pytest.FixtureRequest) -> Callable[[Site], list[object]]:
 
 
 @contextlib.contextmanager
-def running(site: Site, balancer: Callable[[Site], list[object]]) -> Iterator[None]:
+def running(site: Site, balancer: Callable[[Site], list[object]]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a load balancer in front of the site's servers."""
     command = [*map(str, balancer(site))]
     with (
@@ -162,7 +167,7 @@ def running(site: Site, balancer: Callable[[Site], list[object]]) -> Iterator[No
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
         try:
-            yield
+            yield process
         finally:
             process.kill()
             print((site.folder / "balancer.log").read_text())
@@ -251,3 +256,47 @@ def test_added_killed_and_drained_servers_behind_a_balancer_lose_no_detection(
     assert not expected.of(Resumed)
     for stream in streams:
         assert_same_events(stream, expected)
+
+
+def test_headers_without_an_end_fill_no_memory(
+    balancer: Callable[[Site], list[object]], tmp_path: Path
+) -> None:
+    """Of clients that do not acknowledge the settings; gRPC alone would buffer 16 MB for each."""
+    site, connections, sent_bytes = Site(tmp_path), 16, 16 << 20
+    block = frames.frame(frames.CONTINUATION, 0, 1, b"\x10\x05x-abc\x7f\xe9\x06" + bytes(1000))
+    first = frames.frame(frames.HEADERS, 0, 1, frames.request_headers("localhost", "/any"))
+    output = frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b"") + first + block * (sent_bytes // 1017)
+    context = ssl.create_default_context(cafile=site.authority.path)
+    context.set_alpn_protocols(["h2"])
+    with contextlib.ExitStack() as servers:
+        started = [servers.enter_context(site.server(host)) for host in HOSTS]
+        process = servers.enter_context(running(site, balancer))
+        wait_until(lambda: _is_open(site.front_port), "the load balancer")
+        before = _peak_bytes(process.pid)
+        with contextlib.ExitStack() as stack:
+            for _ in range(connections):
+                plain = socket.create_connection(("127.0.0.1", site.front_port), DEADLINE_S)
+                attacker = stack.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+                with contextlib.suppress(OSError):
+                    attacker.sendall(output)
+            assert _peak_bytes(process.pid) - before < connections * sent_bytes // 4
+
+        async def reach() -> None:
+            async with site.client() as client:
+                await reach_all(client, started)
+
+        asyncio.run(reach())
+
+
+def _is_open(port: int) -> bool:
+    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def _peak_bytes(pid: int) -> int:
+    """Return the peak of the resident memory of a process and its children."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", text)
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(kilobytes) * 1024 + sum(_peak_bytes(int(child)) for child in children)
