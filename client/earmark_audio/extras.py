@@ -6,8 +6,8 @@ import importlib.metadata
 import re
 
 _DISTRIBUTION = "earmark"
-# A requirement as the metadata has it: name, extras, versions; marker.
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([\w,-]+)\])?[^;]*(?:;(.*))?")
+# A requirement as the metadata has it: name, extras and versions; marker.
+_REQUIREMENT = re.compile(r"([\w.-]+)[^;]*(?:;(.*))?")
 
 
 def install_command(extra: str) -> str:
@@ -38,16 +38,11 @@ def installed_packages(extra: str) -> dict[str, str | None]:
 
 
 def _requirements(extra: str) -> dict[str, str]:
-    """Return the packages of an extra, and of the extras that it includes, with their versions."""
+    """Return the packages of an extra with their versions. It includes those of the extras that it names."""
     found: dict[str, str] = {}
     for line in importlib.metadata.requires(_DISTRIBUTION) or ():
         match = _REQUIREMENT.fullmatch(line)
-        if match is None or not re.search(rf"\bextra == (['\"]){extra}\1", match[3] or ""):
-            continue
-        if match[1] == _DISTRIBUTION:
-            for included in match[2].split(","):
-                found |= _requirements(included)
-        else:
+        if match and re.search(rf"\bextra == (['\"]){extra}\1", match[2] or ""):
             found[match[1]] = line.split(";")[0].strip()
     return found
 

@@ -203,7 +203,7 @@ def test_the_readme_names_every_file() -> None:
 def test_the_alerts_of_the_operator_are_those_of_prometheus_and_fit_the_scrape() -> None:
     alerts = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
     rule = read("production/prometheus-rule.yaml")
-    assert rule["spec"] == alerts
+    assert rule["spec"] == alerts, "run scripts/make_prometheus_rule.sh"
     monitor = read("production/pod-monitor.yaml")
     # The label `job` is the value of this label of the pods; without it, it would be the monitor's name.
     job = DEPLOYMENT["spec"]["template"]["metadata"]["labels"][monitor["spec"]["jobLabel"]]
