@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1 << 16
 
+_STATED_LENGTH = ("mov", "matroska", "asf", "wv", "tta", "ape", "avi")
+"""Containers whose header states the length. FFmpeg estimates that of the others from their size."""
+
+_LENGTH_TOLERANCE_S = 0.25
+"""The length that a header states may include what an encoder adds or removes at both ends."""
+
 
 def has_package() -> bool:
     """Return whether PyAV, the extra `formats`, is installed."""
@@ -43,18 +49,27 @@ class PyAvSource:
         self._av: Any = av
         file.seek(0)
         try:
-            self._container: Any = av.open(file, format=kind.demuxer)
+            self._container: Any = self._av.open(file, format=kind.demuxer)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise AudioFileError(f"The {kind} file is damaged: its header cannot be read.") from error
         if not self._container.streams.audio:
             self._container.close()
             raise AudioFileError(f"The {kind} file holds no audio.")
         self._stream: Any = self._container.streams.audio[0]
+        if self._stream.codec_context is None:
+            self._container.close()
+            raise AudioFileError(
+                f"The codec of the {kind} file is not supported: convert it, for example with "
+                "`ffmpeg -i INPUT out.wav`."
+            )
+        self._kind = kind
         self.sample_rate_hz = int(self._stream.codec_context.sample_rate or 0)
         self.channels = int(self._stream.codec_context.channels or 0)
         self.codec = str(self._stream.codec_context.name)
         duration: Any = self._stream.duration
         self.declared_s = None if duration is None else float(duration * self._stream.time_base)
+        if duration is None and self._container.duration and len(self._container.streams) == 1:
+            self.declared_s = self._container.duration / self._av.time_base
 
     def close(self) -> None:
         """Close the file."""
@@ -65,15 +80,19 @@ class PyAvSource:
         resampler = self._av.AudioResampler(
             format="flt", layout=self._stream.codec_context.layout, rate=self.sample_rate_hz
         )
+        frames = 0
         try:
             for frame in self._container.decode(self._stream):
                 frame.pts = None
                 for made in resampler.resample(frame):
+                    frames += made.samples
                     yield made.to_ndarray().reshape(-1, self.channels)
             for made in resampler.resample(None):
+                frames += made.samples
                 yield made.to_ndarray().reshape(-1, self.channels)
         except (self._av.error.FFmpegError, ValueError) as error:
             raise IncompleteError("The recording is damaged: it cannot be decoded from here on.") from error
+        _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
 
 
 class ProgramSource:
@@ -87,7 +106,7 @@ class ProgramSource:
             file.seek(0)
             shutil.copyfileobj(file, copy)
             copy.flush()
-            self.sample_rate_hz, self.channels, self.codec = self._probe(copy.name)
+            self.sample_rate_hz, self.channels, self.codec, self.declared_s = self._probe(copy.name)
             # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
             command = ["ffmpeg", "-nostdin", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
             command += ["-f", kind.demuxer or "", "-i", f"file:{copy.name}", "-map", "0:a:0"]
@@ -98,7 +117,6 @@ class ProgramSource:
         except BaseException:
             self._stack.close()
             raise
-        self.declared_s = None
 
     def close(self) -> None:
         """End the program and remove the copy."""
@@ -108,40 +126,48 @@ class ProgramSource:
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Iterate over the samples, [n, channels]. IncompleteError, after them, where decoding fails."""
         frame_bytes = 4 * self.channels
-        rest = b""
+        rest, frames = b"", 0
         assert self._process.stdout is not None
         while data := self._process.stdout.read(_BLOCK_BYTES):
             data = rest + data
             cut = len(data) - len(data) % frame_bytes
             rest = data[cut:]
+            frames += cut // frame_bytes
             yield np.frombuffer(data[:cut], "<f4").reshape(-1, self.channels)
         if self._process.wait():
             raise IncompleteError("The recording is damaged: ffmpeg cannot decode it from here on.")
+        _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
 
-    def _probe(self, path: str) -> tuple[int, int, str]:
-        """Return sample rate, channels and codec of the first audio stream."""
+    def _probe(self, path: str) -> tuple[int, int, str, float | None]:
+        """Return sample rate, channels, codec and stated length of the first audio stream."""
         if shutil.which("ffprobe") is None:
             raise AudioFileError(
                 f"To read {self._kind}, install ffprobe beside ffmpeg, or {install_command('formats')}."
             )
-        command = [
-            "ffprobe",
-            "-loglevel",
-            "quiet",
-            "-protocol_whitelist",
-            "file,pipe",
-            "-f",
-            self._kind.demuxer or "",
-        ]
-        command += ["-select_streams", "a:0", "-show_entries", "stream=sample_rate,channels,codec_name"]
+        command = ["ffprobe", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
+        command += ["-f", self._kind.demuxer or "", "-select_streams", "a:0", "-show_entries"]
+        command += ["stream=sample_rate,channels,codec_name,duration:format=duration,nb_streams"]
         command += ["-of", "default=noprint_wrappers=1", f"file:{path}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-        found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+        lines = [line.split("=", 1) for line in done.stdout.splitlines() if "=" in line]
+        found = dict(lines)
+        durations = [value for name, value in lines if name == "duration"]  # the stream's, the container's
+        if found.get("nb_streams") != "1":
+            del durations[1:]
         try:
-            return int(found["sample_rate"]), int(found["channels"]), found["codec_name"]
+            stated = next((float(value) for value in durations if value != "N/A"), None)
+            return int(found["sample_rate"]), int(found["channels"]), found["codec_name"], stated
         except (KeyError, ValueError):
             state = "is damaged: its header cannot be read" if done.returncode else "holds no audio"
             raise AudioFileError(f"The {self._kind} file {state}.") from None
+
+
+def _check_length(kind: Format, stated_s: float | None, found_s: float) -> None:
+    """Raise IncompleteError if a recording is shorter than its header states."""
+    if kind.demuxer not in _STATED_LENGTH or stated_s is None or not found_s:
+        return
+    if (missing_s := stated_s - found_s) > _LENGTH_TOLERANCE_S:
+        raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
 
 
 def is_available(*, programs: bool) -> bool:

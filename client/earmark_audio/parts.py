@@ -31,3 +31,5 @@ class Layout:
     notices: list[Notice] = field(default_factory=list)
     missing: str | None = None
     """A sentence about what is missing at the end, if anything is."""
+    stated_share: float = 1.0
+    """The length that the header states, over that of the parts."""

@@ -37,7 +37,7 @@ from earmark_audio.mp3 import mp3_layout
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.parts import Layout, Part
 from earmark_audio.pipe import Pipe
-from earmark_audio.wav import au_layout, chunked_layout, iff_layout
+from earmark_audio.wav import UNFINISHED, au_layout, chunked_layout, iff_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +111,13 @@ class RecordingFile:
             self._source.close()
             self._source = None
         self._owned.close()
+
+    @property
+    def stated_s(self) -> float | None:
+        """The length in seconds that the header states, even of a truncated file; None if it states none."""
+        if self.declared_s is None or UNFINISHED in self.notices:
+            return None
+        return self.declared_s * self._layout.stated_share
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Iterate over the samples, float32 [up to 4096, channels], full scale at -1 and 1.

@@ -77,7 +77,7 @@ def au_layout(file: BinaryIO, size: int) -> Layout:
         if stated.value == 0 and available:
             layout.notices.append(UNFINISHED)
         elif available < stated.value < PLACEHOLDER:
-            layout.missing = _cut_off(stated.value - available)
+            _cut_off(layout, stated.value, available)
     layout.parts = [Part(View(file, [(0, size)], patches=patches))]
     return layout
 
@@ -123,7 +123,7 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
                 if stated.value <= own or stated.value >= 1 << 62:
                     layout.notices.append(UNFINISHED)
                 else:
-                    layout.missing = _cut_off(stated.value - available)
+                    _cut_off(layout, stated.value, available)
                 return None
         length = max(0, stated.value - own)
         position += len(header) + length + (0 if is_caf else -length % 8)
@@ -163,7 +163,7 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
             if data.value == 0 or data.value < PLACEHOLDER:
                 layout.notices.append(UNFINISHED)
         elif data.value > available:
-            layout.missing = _cut_off(data.value - available)
+            _cut_off(layout, data.value, available)
         if is_unfinished or data.value > available:
             patches = dict([data.patch(available), form.patch(body - start + available - 8)])
             if name == b"SSND":
@@ -220,5 +220,7 @@ def _append_trailer(layout: Layout, file: BinaryIO, start: int, size: int) -> No
         layout.notices.append(trailing_bytes(size - start))
 
 
-def _cut_off(missing_bytes: int) -> str:
-    return f"The recording is truncated: its last {missing_bytes} bytes are missing."
+def _cut_off(layout: Layout, stated_bytes: int, available: int) -> None:
+    """Note that the samples end before the length that the header states."""
+    layout.missing = f"The recording is truncated: its last {stated_bytes - available} bytes are missing."
+    layout.stated_share = stated_bytes / max(1, available)

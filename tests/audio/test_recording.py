@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import soundfile
-from earmark_audio import AudioFileError, IncompleteError, RecordingFile
+from earmark_audio import AudioFileError, IncompleteError, Pipe, RecordingFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -173,6 +173,47 @@ def test_formats_of_ffmpeg_are_read_or_named(
         _read(path)
 
 
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tone.m4a", ["-movflags", "faststart"]),
+        ("tone.webm", []),
+        ("tone.mka", ["-c:a", "flac"]),
+        ("tone.wma", []),
+        ("tone.spx", ["-c:a", "libspeex"]),
+    ],
+)
+def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
+    name: str, options: list[str], has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    source, path = tmp_path / "noise.wav", tmp_path / name
+    soundfile.write(source, NOISE, RATE_HZ)
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *options, path], check=True)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    samples, error, _ = _read(path)
+    with RecordingFile(path) as recording:
+        rate_hz = recording.sample_rate_hz
+    assert 1.5 < len(samples) / rate_hz < 3
+    # The pages of Ogg state no length, and the program estimates that of WMA from the size of the file.
+    is_known = name != "tone.spx" and (name, has_package) != ("tone.wma", False)
+    assert "truncated" in error or "damaged" in error or not is_known
+
+
+def test_a_file_whose_codec_ffmpeg_does_not_know_is_reported(tmp_path: Path) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    source, path = tmp_path / "tone.wav", tmp_path / "tone.webm"
+    soundfile.write(source, TONE, RATE_HZ)
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, path], check=True)
+    with pytest.raises(AudioFileError, match=r"codec|damaged|no audio"):
+        _read(path.read_bytes().replace(b"A_OPUS", b"A_NONE"))
+
+
 def test_a_pipe_is_read() -> None:
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
@@ -207,13 +248,39 @@ def test_floats_of_integer_scale_are_rejected() -> None:
         _read(_write("WAV", "FLOAT", TONE * 20_000))
 
 
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    container=st.sampled_from(["WAV", "RF64", "W64"]),
+    codec=st.sampled_from(["PCM_16", "PCM_24", "FLOAT", "ULAW"]),
+    kept=st.floats(0.1, 1),
+    block_bytes=st.integers(500, 9000),
+    joined=st.booleans(),
+)
+def test_a_pipe_gives_the_samples_of_a_file(
+    container: str, codec: str, kept: float, block_bytes: int, joined: bool
+) -> None:
+    """However the bytes come, and wherever they end."""
+
+    class Slow(io.BytesIO):
+        def read1(self, size: int | None = -1, /) -> bytes:
+            return super().read1(min(block_bytes, size or 0))
+
+    data = _write(container, codec, NOISE) * (1 + joined)
+    data = data[: int(len(data) * kept)]
+    samples, error, notices = _read(data)
+    piped, piped_error, piped_notices = _read(Pipe(Slow(data)))
+    assert np.array_equal(samples, piped)
+    assert bool(error) == bool(piped_error)
+    assert notices == piped_notices
+
+
 FILES = [_write(container, codec, np.tile(TONE, 2)) for container, codec, _ in WRITTEN]
 
 
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(data=st.data())
 def test_damaged_files_give_samples_or_a_sentence(data: st.DataObject) -> None:
-    """Cut anywhere, with zeroed or maximal bytes in the header, joined to another: no other exception."""
+    """Cut anywhere, with zeroed or maximal bytes in the header, joined, piped: no other exception."""
     file = bytearray(data.draw(st.sampled_from(FILES)))
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, min(len(file) - 1, 200)))
@@ -225,8 +292,9 @@ def test_damaged_files_give_samples_or_a_sentence(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         whole += data.draw(st.sampled_from(FILES))
     problem = ""
+    source = Pipe(io.BytesIO(whole)) if data.draw(st.booleans()) else whole
     try:
-        samples, _, _ = _read(whole)
+        samples, _, _ = _read(source)
         assert np.isfinite(samples).all()
     except AudioFileError as error:
         problem = str(error)

@@ -81,6 +81,15 @@ def test_the_lengths_stated_and_found_of_a_truncated_recording_differ(tmp_path: 
     assert (audio["stated_s"], error["type"]) == (4.0, "error")
 
 
+def test_the_length_that_a_wav_states_is_that_of_its_header(tmp_path: Path, recording: Path) -> None:
+    data = recording.read_bytes()
+    (tmp_path / "cut.wav").write_bytes(data[: 44 + 2 * RATE_HZ])
+    found = rows(earmark("check", tmp_path / "cut.wav").stdout)
+    assert found["length"] == "1.00 s; the header states 4.00 s"
+    (tmp_path / "open.wav").write_bytes(data[:4] + bytes(4) + data[8:40] + bytes(4) + data[44:])
+    assert rows(earmark("check", tmp_path / "open.wav").stdout)["length"] == "4.00 s"
+
+
 def test_what_is_no_recording_is_reported_and_the_others_are_described(tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound")
     soundfile.write(tmp_path / "words.ogg", samples(), RATE_HZ)

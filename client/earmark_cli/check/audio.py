@@ -59,7 +59,7 @@ def check_recording(name: str) -> AudioReport:
                 container=file.format.container,
                 codec=file.codec,
                 decoder=_decoder(file),
-                stated_s=file.declared_s,
+                stated_s=file.stated_s,
                 notices=tuple(file.notices),
                 problem=problem,
             )
