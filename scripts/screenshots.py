@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "client/earmark_cli/samples/demo.flac"
-DESKTOP, PHONE = (1100, 940), (390, 844)
+DESKTOP, PHONE = (1280, 800), (390, 844)
 _TIMEOUT_MS = 60_000
 
 
@@ -52,8 +52,8 @@ def main() -> None:
                     page = open_page(browser, address, size, scheme)
                     listen(page)
                     page.screenshot(path=ROOT / f"docs/web-listening{suffix}-{scheme}.png")
-                    page.locator("#file").set_input_files(DEMO)
-                    page.locator("#detections button").nth(12).wait_for(timeout=_TIMEOUT_MS)
+                    page.get_by_role("button", name="Try a sample").click()
+                    page.get_by_role("button", name="Play ").nth(12).wait_for(timeout=_TIMEOUT_MS)
                     page.screenshot(path=ROOT / f"docs/web-recording{suffix}-{scheme}.png")
                     page.close()
             browser.close()

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import sync_playwright
 from support.paths import DEMO
 from support.ports import free_port
-from support.web_page import DEVICE, GRANTED, launched, opened, serving, wait_for_status, web, words
+from support.web_page import DEVICE, GRANTED, SAID, launched, opened, serving, wait_for_status, web, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
-
-SAID = [one["keyword"] for one in json.loads(DEMO.with_suffix(".json").read_text())["said"] if one["keyword"]]
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """The browser's microphone is the bundled recording in a loop."""
-    microphone = tmp_path_factory.mktemp("browser") / "microphone.wav"
-    soundfile.write(microphone, *soundfile.read(DEMO), subtype="PCM_16")
-    with (
-        sync_playwright() as drive,
-        launched(drive.chromium, {GRANTED, DEVICE, f"--use-file-for-fake-audio-capture={microphone}"}) as one,
-    ):
-        yield one
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with web() as (address, _):
-        yield address
-
-
-@pytest.fixture
-def page(chromium: Browser, address: str) -> Iterator[Page]:
-    with opened(chromium, address) as page:
-        wait_for_status(page, "Ready")
-        yield page
 
 
 def test_spoken_keywords_appear_in_the_page(page: Page) -> None:
@@ -132,28 +102,6 @@ def test_a_file_that_is_not_a_recording_is_reported(page: Page, tmp_path: Path) 
     wait_for_status(page, "notes.txt is not a recording")
 
 
-def test_every_control_has_a_name_and_works_with_the_keyboard(page: Page) -> None:
-    names = []
-    for _ in range(18):
-        page.keyboard.press("Tab")
-        names.append(
-            page.evaluate(
-                "(e => e.ariaLabel || e.innerText || e.labels?.[0].innerText)(document.activeElement)"
-            ).strip()
-        )
-    keywords = page.locator(".keyword label").all_inner_texts()
-    assert names[:2] == ["Listen", "Open a recording"]
-    assert names[2 : 2 + len(keywords)] == [f"Threshold of {keyword}" for keyword in keywords]
-    slider = page.get_by_role("slider", name="Threshold of yes")
-    before = float(slider.input_value())
-    slider.press("ArrowLeft")
-    assert float(slider.input_value()) == pytest.approx(before - 0.01, abs=0.006)
-    assert slider.get_attribute("aria-valuetext") == f"{float(slider.input_value()):.2f}"
-    tree = page.locator("body").aria_snapshot()
-    assert "status: Ready. Press Listen and speak." in tree
-    assert page.get_by_role("log", name="Detections").get_attribute("aria-live") == "polite"
-
-
 @pytest.mark.parametrize(
     ("without", "told"),
     [
@@ -162,11 +110,11 @@ def test_every_control_has_a_name_and_works_with_the_keyboard(page: Page) -> Non
     ],
 )
 def test_a_page_without_a_microphone_states_the_remedy(
-    chromium: Browser, address: str, without: str, told: str
+    chromium: Browser, web_address: str, without: str, told: str
 ) -> None:
     with (
         launched(chromium.browser_type, {GRANTED, DEVICE} - {without}) as other,
-        opened(other, address) as page,
+        opened(other, web_address) as page,
     ):
         wait_for_status(page, "Ready")
         page.get_by_role("button", name="Listen").click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+
+from support.paths import DEMO
 
 if TYPE_CHECKING:
     import re
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserType, Page
 
 WITHIN_MS = 60_000
+
+SAID = [one["keyword"] for one in json.loads(DEMO.with_suffix(".json").read_text())["said"] if one["keyword"]]
+"""The keywords in the bundled recording."""
 
 
 # A fake microphone, and the permission to use it.
@@ -50,9 +56,18 @@ def web(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 
 @contextmanager
-def serving(port: int) -> Iterator[None]:
+def serving(port: int, *arguments: str) -> Iterator[None]:
     """Run the service on a port; at the end it drains without a grace period."""
-    command = [sys.executable, "-m", "earmark_server", "--port", str(port), "--drain-grace-s", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "earmark_server",
+        "--port",
+        str(port),
+        "--drain-grace-s",
+        "0",
+        *arguments,
+    ]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             yield

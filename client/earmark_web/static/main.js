@@ -1,23 +1,32 @@
-// The page's controller: the buttons, the status line and the list of detections.
+// The page's controller: the buttons, the choosers and the status line.
 
 import { openStream } from "./connection.js";
+import { Detections } from "./detections.js";
 import { Keywords } from "./keywords.js";
-import { microphoneProblem, openMicrophone } from "./microphone.js";
+import { levelDb, listMicrophones, microphoneProblem, openMicrophone } from "./microphone.js";
 import { RATE, decode } from "./recording.js";
 import { Timeline } from "./timeline.js";
 
 const $ = id => document.getElementById(id);
-const button = $("listen"), file = $("file"), sound = $("sound"), detectionList = $("detections");
+const button = $("listen"), file = $("file"), sound = $("sound"), level = $("level");
 
-const RETRY_MS = 3000, THRESHOLD_DELAY_MS = 150, MAX_BACKLOG_S = 20, MAX_LIST_ITEMS = 100;
-const CHUNK_SAMPLES = 32768;
+const RETRY_MS = 3000, THRESHOLD_DELAY_MS = 150, MAX_BACKLOG_S = 20;
+const CHUNK_SAMPLES = 32768, LEVEL_DECAY_DB = 1.5; // per block
 
 const keywords = new Keywords($("names"), $("reset"), onThresholdChange);
 const timeline = new Timeline(keywords, {
   plot: $("plot"), canvas: $("canvas"), chips: $("chips"), cursor: $("cursor"), names: $("names"),
 });
 
+const detections = new Detections(
+  { log: $("log"), list: $("detections"), empty: $("empty"), exports: $("exports") },
+  at => playFrom(at - 0.3),
+  describe,
+);
+
+let models = [];
 let microphone = null, stream = null, recording = null, thresholdTimer = 0;
+let startedAt = null; // when live audio began
 let activity = 0; // a counter: results of an earlier activity are ignored
 
 /** Show a status text; `state` is idle, live, wait or bad. */
@@ -33,19 +42,54 @@ async function start() {
   try {
     const response = await fetch("/info"), info = await response.json();
     if (!response.ok) throw new Error(info.error.message);
-    const used = info.models.find(one => one.name === info.model);
-    $("model").textContent = `${used.name} ${used.version}`;
-    keywords.show(used.keywords);
-    timeline.resize();
+    models = info.models;
+    $("model").replaceChildren(...models.map(one => new Option(`${one.name} ${one.version}`, one.name)));
+    $("model").value = info.model;
+    showKeywords();
+    await showMicrophones();
   } catch (error) {
     setStatus("bad", `No server: ${error.message} Retrying.`);
     setTimeout(start, RETRY_MS);
     return;
   }
-  file.disabled = false;
-  button.disabled = !isSecureContext;
+  file.disabled = $("sample").disabled = $("model").disabled = false;
+  button.disabled = $("microphone").disabled = !isSecureContext;
   if (isSecureContext) setStatus("idle", "Ready. Press Listen and speak.");
   else setStatus("bad", "Browsers allow the microphone only on localhost and over https. You can still open a recording.");
+}
+
+const chosenModel = () => models.find(one => one.name === $("model").value);
+
+/** Show the keywords of the chosen model, at their calibrated thresholds. */
+function showKeywords() {
+  timeline.scores = [];
+  keywords.show(chosenModel().keywords);
+  timeline.resize();
+}
+
+function onModelChange() {
+  showKeywords();
+  if (microphone) listen();
+  else if (recording) analyse();
+}
+
+/** Show the microphones, and keep the choice if it is still connected. */
+async function showMicrophones() {
+  const list = $("microphone"), chosen = list.value;
+  const found = await listMicrophones();
+  list.replaceChildren(new Option("Default", ""), ...found.map(one => new Option(one.name, one.id)));
+  list.value = found.some(one => one.id === chosen) ? chosen : "";
+}
+
+/** What an export states besides the detections. */
+function describe() {
+  const { name: model, version: model_version } = chosenModel();
+  if (recording) {
+    const { name, length } = recording;
+    return { name: name.replace(/\.[^.]*$/, ""), recording: name, audio_s: length, model, model_version };
+  }
+  const time = startedAt.toISOString();
+  return { name: `microphone-${time.slice(0, 19).replaceAll(":", "-")}`, started_at: time, audio_s: timeline.now, model, model_version };
 }
 
 // Live audio.
@@ -54,6 +98,9 @@ async function listen() {
   reset();
   const mine = activity;
   recording = null;
+  startedAt = new Date();
+  timeline.reset(RATE, null);
+  detections.show([], true);
   setPressed(true);
   $("playback").hidden = $("cursor").hidden = true;
   $("plot").classList.remove("seekable");
@@ -62,7 +109,7 @@ async function listen() {
   const earlyBlocks = [];
   let opened;
   try {
-    opened = await openMicrophone(block => (stream ? sendBlock(block) : earlyBlocks.push(block)), () => {
+    opened = await openMicrophone($("microphone").value, block => (stream ? sendBlock(block) : earlyBlocks.push(block)), () => {
       finish("bad", "The microphone was disconnected: connect it, then press Listen again.");
     });
   } catch (error) {
@@ -74,15 +121,17 @@ async function listen() {
     return;
   }
   microphone = opened;
+  startedAt = new Date();
+  showMicrophones(); // the browser names them now
   timeline.reset(microphone.rate, null);
-  showDetections([]);
   setStatus("wait", "Connecting to the server…");
-  stream = openStream(microphone.rate, keywords.changed, onLiveEvent);
+  stream = openStream(microphone.rate, $("model").value, keywords.changed, onLiveEvent);
   earlyBlocks.forEach(sendBlock);
 }
 
 function sendBlock(block) {
   timeline.addSamples(block);
+  level.value = Math.max(levelDb(block), level.value - LEVEL_DECAY_DB);
   stream.sendAudio(block);
   if (stream.backlog > MAX_BACKLOG_S) {
     reset();
@@ -95,6 +144,7 @@ function stop() {
   microphone?.stop();
   microphone = null;
   stream?.end();
+  level.value = level.min;
   setPressed(false);
 }
 
@@ -105,6 +155,7 @@ function reset() {
   microphone?.stop();
   stream?.close();
   microphone = stream = null;
+  level.value = level.min;
   setPressed(false);
 }
 
@@ -119,7 +170,7 @@ function onLiveEvent(event) {
     case "detection":
       timeline.addDetection(event);
       keywords.highlight(event.keyword);
-      prependDetection(event);
+      detections.add(event);
       break;
     case "warning":
       setStatus("live", `Listening. ${event.message}`);
@@ -175,16 +226,31 @@ async function open(chosen) {
   timeline.reset(RATE, recording.length);
   timeline.addSamples(samples);
   timeline.setCursor(0);
-  showDetections([]);
+  detections.show([], false);
   analyse();
+}
+
+/** Open the recording that this page's server offers to try. */
+async function openSample() {
+  reset();
+  const mine = activity;
+  setStatus("wait", "Loading the sample…");
+  try {
+    const response = await fetch("/sample");
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const sample = new File([await response.blob()], "demo.flac");
+    if (mine === activity) open(sample);
+  } catch (error) {
+    if (mine === activity) setStatus("bad", `The sample cannot be loaded: ${error.message}. Is earmark web still running?`);
+  }
 }
 
 /** Detect the keywords in the whole recording at the current thresholds. */
 function analyse() {
   stream?.close();
-  const { samples, length, name } = recording, scores = [], detections = [];
+  const { samples, length, name } = recording, scores = [], found = [];
   const warnings = recording.warning ? [` ${recording.warning}`] : [];
-  stream = openStream(RATE, keywords.changed, event => {
+  stream = openStream(RATE, $("model").value, keywords.changed, event => {
     switch (event.event) {
       case "started":
       case "resumed":
@@ -194,7 +260,7 @@ function analyse() {
         scores.push({ offset: event.offset_s, scores: event.scores });
         break;
       case "detection":
-        detections.push(event);
+        found.push(event);
         break;
       case "warning":
         warnings.push(` ${event.message}`);
@@ -204,9 +270,9 @@ function analyse() {
         break;
       case "ended":
         timeline.scores = scores;
-        timeline.setDetections(detections);
-        showDetections(detections);
-        finish("idle", `${name}: ${seconds(length)}, ${detectionCount(detections.length)}.${warnings.join("")}`);
+        timeline.setDetections(found);
+        detections.show(found, false);
+        finish("idle", `${name}: ${seconds(length)}, ${detectionCount(found.length)}.${warnings.join("")}`);
         break;
       default:
         finish("bad", failureText(event));
@@ -237,48 +303,15 @@ function updateCursor() {
   if (!sound.paused) requestAnimationFrame(updateCursor);
 }
 
-// The list of detections.
-
-function listItem({ keyword, confidence, start_s }) {
-  const item = document.createElement("li"), time = document.createElement("time");
-  const word = document.createElement("b"), score = document.createElement("span");
-  time.textContent = `${start_s.toFixed(2)} s`;
-  word.textContent = keyword;
-  const label = document.createElement("span");
-  label.className = "visually-hidden";
-  label.textContent = "confidence ";
-  score.className = "confidence";
-  score.append(label, confidence.toFixed(2));
-  item.append(time, word, score);
-  if (recording) {
-    const play = document.createElement("button");
-    play.type = "button";
-    play.textContent = "Play";
-    play.ariaLabel = `Play ${keyword} at ${start_s.toFixed(1)} seconds`;
-    play.onclick = () => playFrom(start_s - 0.3);
-    item.append(play);
-  }
-  return item;
-}
-
-function prependDetection(detection) {
-  $("empty").hidden = true;
-  detectionList.prepend(listItem(detection));
-  if (detectionList.children.length > MAX_LIST_ITEMS) detectionList.lastChild.remove();
-}
-
-function showDetections(detections) {
-  // A screen reader must not read out all detections of a recording at once. The status line announces their number.
-  $("log").ariaLive = recording ? "off" : "polite";
-  detectionList.replaceChildren(...detections.map(listItem));
-  $("empty").hidden = detections.length > 0;
-}
-
 button.onclick = () => {
   if (microphone) stop();
   else if (button.dataset.on === "true") finish("idle", "Ready. Press Listen and speak."); // permission is pending
   else listen();
 };
+$("sample").onclick = openSample;
+$("model").onchange = onModelChange;
+$("microphone").onchange = () => microphone && listen();
+if (navigator.mediaDevices) navigator.mediaDevices.ondevicechange = showMicrophones;
 file.onchange = () => {
   if (file.files.length) open(file.files[0]);
   file.value = "";
