@@ -39,7 +39,9 @@ class Detection:
     """A keyword was detected between `start_s` and `end_s`.
 
     The same audio always yields the same `id`, regardless of chunk sizes and of resumed calls.
-    `audio`: the audio around the keyword, if the stream was started with `keep_audio_s`.
+    `level_dbfs`: the level of the word; `snr_db`: how far that is above the noise before it (the API
+    definition states both exactly); None if the server does not know it. `audio`: the audio around the
+    keyword, if the stream was started with `keep_audio_s`.
     """
 
     keyword: str
@@ -47,6 +49,8 @@ class Detection:
     start_s: float
     end_s: float
     id: str
+    level_dbfs: float | None = None
+    snr_db: float | None = None
     audio: AudioClip | None = field(default=None, repr=False, compare=False)
 
 

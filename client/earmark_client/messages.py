@@ -338,6 +338,8 @@ def _detection(detection: pb.KeywordDetection) -> events.Detection:
         start_s=_seconds(detection.start_offset),
         end_s=_seconds(detection.end_offset),
         id=detection.detection_id,
+        level_dbfs=_decibels(detection.level_dbfs) if detection.HasField("level_dbfs") else None,
+        snr_db=_decibels(detection.snr_db) if detection.HasField("snr_db") else None,
     )
 
 
@@ -360,6 +362,13 @@ def _score(score: float) -> float:
     if not math.isfinite(score):
         raise IncompatibleServerError(f"the server violates the API: a score is {score}")
     return score
+
+
+def _decibels(value: float) -> float:
+    """Return a level, which the message has as a 32-bit float: -31.4, not -31.399999618530273."""
+    if not math.isfinite(value):
+        raise IncompatibleServerError(f"the server violates the API: a level is {value}")
+    return round(value, 4)
 
 
 def _duration(seconds: float) -> Duration:

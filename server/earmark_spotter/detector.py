@@ -59,6 +59,7 @@ class Detection:
     `confidence`: the smoothed score at its peak, 0 to 1. `start_sample`, `end_sample`: the
     position of the word, in samples at the model's rate from the start of the stream's audio.
     `id`: unique within a stream, and the same whenever the same audio is processed again.
+    `level_dbfs`, `snr_db`: as `LevelMeter.levels` measures them.
     """
 
     keyword: str
@@ -66,6 +67,8 @@ class Detection:
     start_sample: int
     end_sample: int
     id: str
+    level_dbfs: float | None = None
+    snr_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

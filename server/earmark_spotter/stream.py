@@ -12,6 +12,7 @@ import numpy as np
 from earmark_spotter.audio import AudioDecoder, AudioFormat
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector
 from earmark_spotter.errors import AudioError, InvalidSamplesError, ResumeError
+from earmark_spotter.level_meter import LevelMeter
 from earmark_spotter.resume import ResumePoint, ResumeState, decode_token, encode_token, stream_digest
 from earmark_spotter.sample_time import NANOSECONDS, offset_ns
 from earmark_spotter.step_queue import GatedStepQueue, StepQueue
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
     from earmark_audio import Notice
 
+    from earmark_spotter.metadata import ModelMetadata
     from earmark_spotter.model import Float32Array, SpotterModel
+    from earmark_spotter.resampler import AudioPiece
 
 _MAX_SKIP_S = 60
 """Silence that is skipped at once where silence itself reaches a threshold, or its scores change."""
@@ -31,6 +34,12 @@ _UNLIMITED = 1 << 62
 
 NO_FRAME = 1 << 62
 """A frame that never comes."""
+
+_NOISE_S = 1
+"""How much audio before a keyword is searched for noise."""
+
+_TRANSIENT_MS = 100
+"""Audio after the start of a replay that is not measured: the resampler has other input before it."""
 
 REPLAY_MARGIN_MS = 500
 """Audio replayed beyond the receptive field: the resampler's transient ends within 10 ms (measured)."""
@@ -118,6 +127,8 @@ class StreamState:
                 meta, meta.gate, start, gate, self._detector.frame // meta.frames_per_step
             )
         self._next_frame = start * meta.frames_per_step
+        self._meter = LevelMeter(self._rate_hz, self._start_s * self._rate_hz)
+        self._noise_samples = {one.keyword: _noise_samples(meta, one.keyword) for one in active}
 
         self._decoder = AudioDecoder(audio_format, self._rate_hz)
         self._received_samples = 0  # in this call, at the input's rate
@@ -215,7 +226,7 @@ class StreamState:
         self._check_open()
         if sample_count < 0:
             raise AudioError(f"The length of a silence must not be negative, but is {sample_count} samples.")
-        self._queue.extend(self._decoder.resample_silence(sample_count))
+        self._extend(self._decoder.resample_silence(sample_count))
         self._received_samples += sample_count
         self._checks.add_silence(sample_count)
 
@@ -228,7 +239,7 @@ class StreamState:
         self._check_open()
         if discard_split:
             self._decoder.discard_split()
-        self._queue.extend(self._decoder.flush_pieces())
+        self._extend(self._decoder.flush_pieces())
         self._checks.finish()
         self._finishing = True
         self._end_frame = self._queue.finish(self._tail_samples) * self._metadata.frames_per_step
@@ -292,7 +303,13 @@ class StreamState:
         if not detections:
             return detections
         length = self._received_at_model_rate()
-        return [_clip(detection, length) for detection in detections]
+        return [self._with_levels(_clip(detection, length)) for detection in detections]
+
+    def _with_levels(self, detection: Detection) -> Detection:
+        level_dbfs, snr_db = self._meter.levels(
+            detection.start_sample, detection.end_sample, self._noise_samples[detection.keyword]
+        )
+        return dataclasses.replace(detection, level_dbfs=level_dbfs, snr_db=snr_db)
 
     def progress(self) -> StreamProgress:
         """Return the position of the stream, with a token to resume it from here."""
@@ -322,7 +339,13 @@ class StreamState:
 
     def _push(self, samples: Float32Array) -> None:
         self._received_samples += samples.shape[0]
-        self._queue.extend(self._decoder.resample_pieces(samples))
+        self._extend(self._decoder.resample_pieces(samples))
+
+    def _extend(self, pieces: list[AudioPiece]) -> None:
+        self._queue.extend(pieces)
+        self._meter.extend(pieces)
+        # A detection after this begins later than what a resumed stream replays.
+        self._meter.discard_before(self._replay_offset_s(self._detector.frame) * self._rate_hz)
 
     def _received_at_model_rate(self) -> int:
         """Return the end of the audio received, in samples at the model's rate, rounded up."""
@@ -356,6 +379,18 @@ class StreamState:
         ):
             raise ResumeError("The content of the resume token is invalid. Start a new stream.")
         return state
+
+
+def _noise_samples(metadata: ModelMetadata, keyword: str) -> int:
+    """Return how much audio before a keyword is searched for noise: a second, or less if a word is long.
+
+    It must lie within the audio that a resumed stream replays, so that resuming does not change the result.
+    """
+    info = metadata.keywords[keyword]
+    word_ms = metadata.detector.hold_ms + info.end_lag_ms + info.duration_ms
+    replayed = metadata.receptive_field_samples + metadata.samples_from_ms(REPLAY_MARGIN_MS - _TRANSIENT_MS)
+    rest = replayed - metadata.samples_from_ms(word_ms) - 2 * metadata.frame_samples
+    return int(max(0, min(rest, metadata.sample_rate_hz * _NOISE_S)))
 
 
 def _clip(detection: Detection, length: int) -> Detection:

@@ -45,7 +45,9 @@ def test_the_json_output_of_a_recording(address: str, recording: Path) -> None:
         "request_id": "",
     }
     for line, (start_s, word) in zip(detections, WORDS, strict=True):
-        assert list(line) == ["type", "source", "keyword", "confidence", "start_s", "end_s", "id"]
+        assert list(line) == [
+            *["type", "source", "keyword", "confidence", "start_s", "end_s", "id", "level_dbfs", "snr_db"]
+        ]
         assert (line["type"], line["source"], line["keyword"]) == ("detection", str(recording), word)
         assert line["start_s"] == pytest.approx(start_s, abs=0.1)
         assert line["start_s"] < line["end_s"]

@@ -40,6 +40,7 @@ def action_options() -> argparse.ArgumentParser:
         metavar="COMMAND",
         help="run this command for each detection, without a shell: the detection is in the environment, as "
         "EARMARK_KEYWORD, EARMARK_CONFIDENCE, EARMARK_START, EARMARK_END (seconds), EARMARK_ID, "
+        "EARMARK_LEVEL_DBFS, EARMARK_SNR_DB, "
         "EARMARK_SOURCE and, with the options below, EARMARK_CLIP and EARMARK_RECORDING",
     )
     actions.add_argument(
@@ -188,7 +189,9 @@ def detection_actions(
 
 def _variables(source: str, detection: Detection) -> dict[str, str]:
     """Return the environment variables that describe a detection."""
+    levels = {"EARMARK_LEVEL_DBFS": detection.level_dbfs, "EARMARK_SNR_DB": detection.snr_db}
     return {
+        **{name: f"{level:.1f}" for name, level in levels.items() if level is not None},
         # A server's keyword may contain control characters, and a variable no NUL.
         "EARMARK_KEYWORD": printable(detection.keyword),
         "EARMARK_CONFIDENCE": f"{detection.confidence:.4f}",

@@ -50,18 +50,22 @@ class KeywordSetting(_message.Message):
     def __init__(self, keyword: _Optional[str] = ..., threshold: _Optional[float] = ..., refractory: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class KeywordDetection(_message.Message):
-    __slots__ = ("keyword", "confidence", "start_offset", "end_offset", "detection_id")
+    __slots__ = ("keyword", "confidence", "start_offset", "end_offset", "detection_id", "level_dbfs", "snr_db")
     KEYWORD_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     START_OFFSET_FIELD_NUMBER: _ClassVar[int]
     END_OFFSET_FIELD_NUMBER: _ClassVar[int]
     DETECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_DBFS_FIELD_NUMBER: _ClassVar[int]
+    SNR_DB_FIELD_NUMBER: _ClassVar[int]
     keyword: str
     confidence: float
     start_offset: _duration_pb2.Duration
     end_offset: _duration_pb2.Duration
     detection_id: str
-    def __init__(self, keyword: _Optional[str] = ..., confidence: _Optional[float] = ..., start_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., end_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., detection_id: _Optional[str] = ...) -> None: ...
+    level_dbfs: float
+    snr_db: float
+    def __init__(self, keyword: _Optional[str] = ..., confidence: _Optional[float] = ..., start_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., end_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., detection_id: _Optional[str] = ..., level_dbfs: _Optional[float] = ..., snr_db: _Optional[float] = ...) -> None: ...
 
 class ClassScore(_message.Message):
     __slots__ = ("label", "score")

@@ -154,6 +154,8 @@ def _detection(detection: Detection, rate_hz: int) -> messages.KeywordDetection:
         start_offset=_duration(offset_ns(detection.start_sample, rate_hz)),
         end_offset=_duration(offset_ns(detection.end_sample, rate_hz)),
         detection_id=detection.id,
+        level_dbfs=detection.level_dbfs,
+        snr_db=detection.snr_db,
     )
 
 
