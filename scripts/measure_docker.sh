@@ -70,7 +70,7 @@ tags+=(earmark-measure:context)
 size() { "$docker" image inspect -f '{{.Size}}' "earmark-measure:$1"; }
 mb() { awk -v bytes="$1" 'BEGIN { printf "%.1f", bytes / 1e6 }'; }
 printf '\n| stage | size, MB | without the base image, MB |\n| --- | ---: | ---: |\n'
-for stage in base client server ${trainer:+trainer}; do
+for stage in base client web server ${trainer:+trainer}; do
   [ "$stage" = trainer ] || build "$stage"
   [ "$stage" != base ] || base=$(size base)
   echo "| $stage | $(mb "$(size "$stage")") | $(mb $(($(size "$stage") - base))) |"
