@@ -90,6 +90,14 @@ READABLE = (
     Readable("True Audio", (".tta",), Decoder.FFMPEG),
     Readable("Monkey's Audio", (".ape",), Decoder.FFMPEG),
     Readable("AVI", (".avi",), Decoder.FFMPEG),
+    Readable("MPEG-TS", (".ts",), Decoder.FFMPEG),
+    Readable("NIST SPHERE", (".sph",), Decoder.FFMPEG),
+    Readable("Creative VOC", (".voc",), Decoder.FFMPEG),
+    Readable("RealMedia", (".rm", ".ra"), Decoder.FFMPEG),
+    Readable("DTS", (".dts",), Decoder.FFMPEG),
+    Readable("SoX", (".sox",), Decoder.FFMPEG),
+    Readable("NUT", (".nut",), Decoder.FFMPEG),
+    Readable("Flash video", (".flv",), Decoder.FFMPEG),
 )
 """Every format that is read. docs/recordings.md has the same table."""
 
@@ -135,9 +143,13 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"TTA1", Format("True Audio", Decoder.FFMPEG, demuxer="tta")),
     (b"FLV\x01", Format("Flash video", Decoder.FFMPEG, demuxer="flv")),
     (b"ADIF", Format("AAC (ADIF)", Decoder.NONE)),
-    (b"NIST_1A", Format("NIST SPHERE", Decoder.NONE)),
-    (b"Creative Voice File", Format("Creative VOC", Decoder.NONE)),
-    (b".RMF", Format("RealMedia", Decoder.NONE)),
+    (b"NIST_1A", Format("NIST SPHERE", Decoder.FFMPEG, demuxer="nistsphere")),
+    (b"Creative Voice File", Format("Creative VOC", Decoder.FFMPEG, demuxer="voc")),
+    (b".RMF", Format("RealMedia", Decoder.FFMPEG, demuxer="rm")),
+    (b"\x7f\xfe\x80\x01", Format("DTS", Decoder.FFMPEG, demuxer="dts")),
+    (b".SoX", Format("SoX", Decoder.FFMPEG, demuxer="sox")),
+    (b"XoS.", Format("SoX", Decoder.FFMPEG, demuxer="sox")),
+    (b"nut/multimedia", Format("NUT", Decoder.FFMPEG, demuxer="nut")),
     (b"DSD ", Format("DSD", Decoder.NONE)),
     (b"MThd", Format("MIDI file", Decoder.NONE, remedy="it has notes, but no audio")),
     (b"PK\x03\x04", Format("ZIP archive", Decoder.NONE, remedy=_UNPACK)),
@@ -173,6 +185,8 @@ _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 _AAC = Format("AAC", Decoder.FFMPEG, demuxer="aac")
 _MP2 = Format("MP2", Decoder.FFMPEG, demuxer="mp3")
 _AC3 = Format("AC-3", Decoder.FFMPEG, demuxer="ac3")
+_MPEG_TS = Format("MPEG-TS", Decoder.FFMPEG, demuxer="mpegts")
+_TS_PACKET_BYTES = 188
 _PROGRAM = Format("program", Decoder.NONE, remedy=_NO_AUDIO)
 _RIFF = Format("RIFF file", Decoder.NONE)
 _TEXT = Format("text file", Decoder.NONE, remedy=_NO_AUDIO)
@@ -235,13 +249,15 @@ def _ogg(head: bytes) -> Format:
     for magic, found in _OGG_CODECS:
         if head[body:].startswith(magic):
             return found
-    return Format("Ogg", Decoder.FFMPEG, "an unknown codec", "ogg")
+    return Format("Ogg", Decoder.FFMPEG, "unknown codec", "ogg")
 
 
 def _frames(head: bytes) -> Format | None:
     """Return the format of what has no header, but frames that begin alike."""
     if head[:2] == b"\x0bw" and (head.count(b"\x0bw") > 1 or len(head) < HEAD_BYTES):
         return _AC3
+    if len(head) > 3 * _TS_PACKET_BYTES and set(head[::_TS_PACKET_BYTES]) == {0x47}:
+        return _MPEG_TS
     begin = mpeg.find_frames(head)
     if begin is not None:
         return MP3 if mpeg.is_layer_3(head[begin:]) else _MP2

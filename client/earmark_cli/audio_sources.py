@@ -71,6 +71,8 @@ def open_recording(
     name: str, *, block_s: float = 1.0, channel: int | None = None, pipe: Pipe | None = None
 ) -> Recording:
     """Open a recording: a file, or standard input, whose name is `-`. Raises RecordingError."""
+    if not name:
+        raise RecordingError("the name of a recording is empty")
     is_standard_input = name == "-"
     shown = STANDARD_INPUT if is_standard_input else name
     timer = Timer(_COPY_NOTICE_S, notice, [f"earmark: {shown}: {_COPY_NOTICE}"])

@@ -154,7 +154,10 @@ def test_what_is_no_recording_is_named(head: bytes, name: str) -> None:
         _read(head)
 
 
-@pytest.mark.parametrize("name", ["word.m4a", "word.webm", "word.aac", "word.spx", "word.oga", "word.mka"])
+WRITTEN_BY_FFMPEG = "m4a webm aac spx oga mka ts voc rm dts sox nut flv wma mp2 ac3 wv tta avi 3gp".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("name", [f"word.{suffix}" for suffix in WRITTEN_BY_FFMPEG])
 def test_formats_of_ffmpeg_are_read_or_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +165,14 @@ def test_formats_of_ffmpeg_are_read_or_named(
         pytest.skip("no ffmpeg to write the file with")
     source, path = tmp_path / "tone.wav", tmp_path / name
     soundfile.write(source, TONE, RATE_HZ)
-    codec = {"word.oga": ["-c:a", "flac"], "word.spx": ["-c:a", "libspeex"]}.get(name, [])
+    codec = {
+        "word.oga": ["-c:a", "flac"],
+        "word.spx": ["-c:a", "libspeex"],
+        "word.rm": ["-c:a", "ac3"],
+        "word.dts": ["-c:a", "dca", "-strict", "-2", "-ar", "48000"],
+        "word.flv": ["-ar", "44100"],
+        "word.3gp": ["-c:a", "aac"],
+    }.get(name, [])
     subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *codec, path], check=True)
     samples, error, _ = _read(path)
     assert error == ""

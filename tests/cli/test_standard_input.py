@@ -238,6 +238,14 @@ def test_raw_samples_that_begin_like_something_else_are_raw_samples(address: str
     assert json_lines(done.stdout)[-1]["audio_s"] == pytest.approx(len(RAW[name]) / 2 / RATE_HZ, abs=1e-4)
 
 
+@pytest.mark.parametrize("command", ["spot", "classify", "plot", "check"])
+def test_an_empty_name_is_reported(command: str, tmp_path: Path) -> None:
+    out = ["-o", str(tmp_path / "page.html")] if command == "plot" else []
+    done = earmark(command, "", *out)
+    assert done.returncode == 1
+    assert done.stderr == "earmark: the name of a recording is empty\n"
+
+
 def test_a_stated_format_that_is_not_used_is_noticed(address: str) -> None:
     done = earmark("spot", "-", "--rate", "8000", "--server", address, stdin=written("WAV", "PCM_16"))
     assert done.returncode == 0

@@ -46,6 +46,8 @@ class AudioReport:
 def check_recording(name: str) -> AudioReport:
     """Read a whole recording, `-` for standard input. Raises RecordingError if nothing can be read."""
     problem: RecordingError | None = None
+    if not name:
+        raise RecordingError("the name of a recording is empty")
     try:
         with RecordingFile(standard_input() if name == "-" else name) as file:
             try:

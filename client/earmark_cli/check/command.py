@@ -54,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
     """Print one report for each recording, for the microphone, and for the installation; 1 if one failed."""
     printer = make_printer(args)
     failed = False
-    for name in [*args.files, *([""] if args.mic else [])]:
+    for name in [*args.files, *([None] if args.mic else [])]:
         try:
-            report = check_recording(name) if name else check_microphone(args.device, args.duration)
+            report = check_microphone(args.device, args.duration) if name is None else check_recording(name)
         except EarmarkError as error:
-            printer.failure(name or "microphone", error)
+            printer.failure("microphone" if name is None else name, error)
             failed = True
             continue
         failed |= report.problem is not None

@@ -169,6 +169,8 @@ def detection_fields(detection: Detection) -> dict[str, Any]:
 
 def with_name(source: str, message: str) -> str:
     """Return a message that begins with the name of the recording that it concerns."""
+    if not source:
+        return message
     if source == "-":
         return message if message.startswith("standard input") else f"standard input: {message}"
     # An error of the client already begins with the name, without a leading "./".
