@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
+import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,6 @@ from earmark_cli.options import add_command, model_option, server_options, whole
 from earmark_cli.output.console import notice
 
 if TYPE_CHECKING:
-    import argparse
-
     from earmark_cli.options import Commands
 
 # Several connections for each page, and some for other requests.
@@ -64,6 +64,15 @@ def add_parser(commands: Commands) -> None:
         help="host name of the page, in addition to localhost, HOST and numeric addresses; may be repeated",
     )
     parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        type=_origin,
+        metavar="ORIGIN",
+        help="origin of another site whose pages may use the WebSocket and the HTTP API, such as "
+        "https://example.org; may be repeated",
+    )
+    parser.add_argument(
         "--max-streams",
         type=whole_number(1, 1_000_000),
         default=16,
@@ -105,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 **credentials,
                 model=args.model,
                 names=[*args.name, args.host],
+                origins=args.allow_origin,
                 max_streams=args.max_streams,
             ),
             ssl_certfile=args.https_certificate,
@@ -132,6 +142,13 @@ def run(args: argparse.Namespace) -> int:
         notice(f"earmark: the page is at {'https' if secure else 'http'}://{name}:{port}/ (Ctrl-C stops it)")
         uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+def _origin(text: str) -> str:
+    """Parse an origin: a scheme, a host and perhaps a port (RFC 6454)."""
+    if re.fullmatch(r"https?://[^/?#@\s*]+", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an origin such as https://example.org")
+    return text
 
 
 def _listen(host: str, port: int) -> socket.socket:

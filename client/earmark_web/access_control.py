@@ -32,12 +32,14 @@ class SameOriginMiddleware:
     """Reject requests that another site sends through a visitor's browser, with status 403.
 
     The Host header must be a numeric address, `localhost` or one of `names`; this stops DNS rebinding. The
-    Origin header, if present, must match the Host header; this stops cross-site requests. Programs that are
-    not browsers send no Origin header.
+    Origin header, if present, must match the Host header or be one of `origins`; this stops cross-site
+    requests. Programs that are not browsers send no Origin header. Pages of `origins` may read the responses
+    (CORS).
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, names: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         self._app = app
+        self._origins = {origin.lower() for origin in origins}
         self._names = {"localhost", *(name.lower() for name in names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,12 +49,15 @@ class SameOriginMiddleware:
             return
         reason = self._rejection_reason(scope)
         if reason is None:
-            await self._app(scope, receive, _with_security_headers(send))
+            origin = Headers(scope=scope).get("origin", "")
+            cors = {"access-control-allow-origin": origin, "vary": "origin"}
+            more = cors if origin.lower() in self._origins else {}
+            await self._app(scope, receive, _with_headers(send, {**_SECURITY_HEADERS, **more}))
         elif scope["type"] == "websocket":
             await WebSocketClose(1008, reason)(scope, receive, send)
         else:
             response = error_response(403, "PERMISSION_DENIED", "FOREIGN_SITE", reason)
-            await response(scope, receive, _with_security_headers(send))
+            await response(scope, receive, _with_headers(send, _SECURITY_HEADERS))
 
     def _rejection_reason(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
@@ -60,8 +65,11 @@ class SameOriginMiddleware:
         if not self._is_allowed_host(host):
             return f"{host!r} is not a known name of this page: add it with `earmark web --name`"
         scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
-        if origin is not None and origin.lower() != f"{scheme}://{host}".lower():
-            return f"requests from another site ({origin!r}) are rejected: open this page directly"
+        if origin is not None and origin.lower() not in {f"{scheme}://{host}".lower(), *self._origins}:
+            return (
+                f"requests from another site ({origin!r}) are rejected: open this page directly, or add the "
+                "site with `earmark web --allow-origin`"
+            )
         return None
 
     def _is_allowed_host(self, host: str) -> bool:
@@ -76,10 +84,10 @@ class SameOriginMiddleware:
         return True
 
 
-def _with_security_headers(send: Send) -> Send:
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(_SECURITY_HEADERS)
+            MutableHeaders(scope=message).update(headers)
         await send(message)
 
     return send_with_headers

@@ -46,6 +46,7 @@ def make_app(
     token: str | None = None,
     model: str = "",
     names: Iterable[str] = (),
+    origins: Iterable[str] = (),
     max_streams: int = websocket.MAX_STREAMS,
 ) -> Starlette:
     """Make the application, which is a client of the gRPC server at `address`.
@@ -54,6 +55,7 @@ def make_app(
     tls, token   the credentials for that server, as for `Client`
     model        the name of the model; empty: the server's default
     names        the host names that the page accepts, besides `localhost` and numeric addresses
+    origins      the origins of other sites whose pages may use this application, such as https://example.org
     max_streams  the limit on concurrent streams of all pages
     """
 
@@ -74,7 +76,7 @@ def make_app(
             WebSocketRoute("/stream", websocket.stream),
             Mount("/static", StaticFiles(directory=_PACKAGE / "static")),
         ],
-        middleware=[Middleware(SameOriginMiddleware, names=names)],
+        middleware=[Middleware(SameOriginMiddleware, names=names, origins=origins)],
         exception_handlers={
             EarmarkError: handle_earmark_error,
             HTTPException: handle_http_exception,

@@ -155,6 +155,13 @@ def test_another_microphone_can_be_chosen_while_listening(page: Page) -> None:
     assert level.evaluate("one => one.value") == -60
 
 
+def test_a_chosen_microphone_that_is_gone_is_reported(page: Page) -> None:
+    page.evaluate("microphone.add(new Option('Unplugged', 'unplugged', true, true))")
+    page.get_by_role("button", name="Listen").click()
+    wait_for_status(page, "The chosen microphone is not connected: choose another one")
+    assert page.get_by_role("button", name="Listen").is_enabled()
+
+
 def test_another_model_can_be_chosen(chromium: Browser, tiny_model_path: Path) -> None:
     port = free_port()
     with (

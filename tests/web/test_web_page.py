@@ -14,6 +14,7 @@ import numpy as np
 import openapi_spec_validator
 import pytest
 import soundfile
+from earmark_cli.command_line import build_parser
 from earmark_web import http_api
 from earmark_web.app import make_app
 from starlette.testclient import TestClient
@@ -216,6 +217,31 @@ def test_another_site_can_neither_post_nor_open_a_stream(web: TestClient, clip: 
         pass
     with web.websocket_connect("/stream", headers={"origin": ORIGIN, **host}):
         pass
+
+
+def test_a_page_of_an_allowed_origin_can_post_and_open_a_stream(address: str, clip: bytes) -> None:
+    app = make_app(address, sample=DEMO, origins=["https://app.example"])
+    with TestClient(app, base_url=ORIGIN) as web:
+        headers = {"origin": "https://app.example", "host": "localhost"}
+        response = web.post("/spot", files={"file": clip}, headers=headers)
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "https://app.example"
+        assert response.headers["vary"] == "origin"
+        with web.websocket_connect("/stream", headers=headers):
+            pass
+        for origin in ("https://app.example.evil", "http://app.example", "null"):
+            headers["origin"] = origin
+            response = web.post("/spot", files={"file": clip}, headers=headers)
+            assert error(response) == (403, "FOREIGN_SITE")
+            assert "access-control-allow-origin" not in response.headers
+        assert "access-control-allow-origin" not in web.get("/info", headers={"origin": ORIGIN}).headers
+
+
+@pytest.mark.parametrize("text", ["*", "example.org", "https://*.example.org", "https://a/b", "ftp://a", ""])
+def test_an_option_that_is_no_origin_is_rejected(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["web", "--allow-origin", text])
+    assert "is not an origin such as https://example.org" in capsys.readouterr().err
 
 
 def test_every_response_has_security_headers(web: TestClient) -> None:
