@@ -41,6 +41,8 @@ IDLE_TIMEOUT_S = 30.0
 """The connection closes if the page sends nothing, or reads nothing, for this long."""
 
 _SAMPLE_BYTES = 2
+# Failures that the sender of the audio cannot fix: a bug, or a service that rejects this process.
+_SERVER_FAULTS = {"INTERNAL", "UNKNOWN", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"}
 _CLOSE_POLICY_VIOLATION, _CLOSE_INTERNAL_ERROR, _CLOSE_TRY_AGAIN_LATER = 1008, 1011, 1013
 
 
@@ -81,7 +83,7 @@ async def stream(socket: WebSocket) -> None:
                 await _PageStream(socket).run()
         except EarmarkError as error:
             code = _CLOSE_TRY_AGAIN_LATER if error.retryable else _CLOSE_POLICY_VIOLATION
-            if error.status in {"INTERNAL", "UNKNOWN"}:
+            if error.status in _SERVER_FAULTS:
                 code = _CLOSE_INTERNAL_ERROR
             await _send(socket, "error", status=error.status, reason=error.reason, message=str(error))
         if socket.application_state is WebSocketState.CONNECTED:
@@ -141,7 +143,7 @@ class _PageStream:
                 message = await self._socket.receive()
         except TimeoutError:
             raise TimedOutError(
-                f"the page sent nothing for {IDLE_TIMEOUT_S:g} s: start a new stream",
+                f"no message came for {IDLE_TIMEOUT_S:g} s: send audio all the time, or start a new stream",
                 status="DEADLINE_EXCEEDED",
                 reason="IDLE_STREAM",
             ) from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from earmark_server.embedded import serve_in_thread
 from earmark_web import websocket
 from earmark_web.app import make_app
 from starlette.testclient import TestClient, WebSocketTestSession
@@ -15,6 +17,7 @@ from support.paths import DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 HOST = {"host": "localhost"}
 CHUNK = RATE_HZ // 25
@@ -157,6 +160,7 @@ def test_a_page_that_sends_nothing_is_disconnected(web: TestClient, monkeypatch:
     with web.websocket_connect("/stream") as socket:
         socket.send_json({"sample_rate_hz": RATE_HZ})
         assert receive_events(socket)[-1]["reason"] == "IDLE_STREAM"
+        assert socket.receive()["code"] == 1013
 
 
 def test_streams_over_the_limit_are_rejected_until_one_ends(web: TestClient) -> None:
@@ -176,6 +180,22 @@ def test_without_a_grpc_server_a_page_receives_an_error() -> None:
         last = receive_events(socket)[-1]
     assert last["status"] == "UNAVAILABLE"
     assert "no Earmark server answers" in last["message"]
+
+
+def test_a_service_that_rejects_the_page_is_a_fault_of_the_server(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"somebody {hashlib.sha256(b'secret').hexdigest()}\n")
+    with (
+        serve_in_thread(model=(str(tiny_model_path),), token_file=str(tokens)) as closed,
+        TestClient(make_app(closed, sample=DEMO), headers=HOST) as web,
+        web.websocket_connect("/stream") as socket,
+    ):
+        socket.send_json({"sample_rate_hz": RATE_HZ})
+        assert receive_events(socket)[-1]["reason"] == "MISSING_CREDENTIALS"
+        assert socket.receive()["code"] == 1011
+        assert web.post("/spot", files={"file": b"RIFF"}).status_code == 502
 
 
 def test_a_page_that_reads_nothing_is_disconnected(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
