@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Self
@@ -41,6 +42,7 @@ class RawInput:
         self.sample_rate_hz = audio_format.sample_rate_hz
         self.encoding = audio_format.encoding
         self.channels = audio_format.channels
+        self.channel = audio_format.channel
         self._pipe = pipe
         self._block_bytes = max(audio_format.frame_bytes, audio_format.byte_offset(block_s))
 
@@ -113,11 +115,15 @@ def open_source(
                 "recording states its own"
             )
         return recording
+    raw_format = raw_format or AudioFormat(16_000)
     if channel is not None:
-        raise RecordingError(
-            f"{STANDARD_INPUT}: --channel chooses a channel of a recording, but raw samples came: omit it"
-        )
-    return RawInput(pipe, raw_format or AudioFormat(16_000), block_s=block_s)
+        if channel > raw_format.channels:
+            raise RecordingError(
+                f"{STANDARD_INPUT}: there is no channel {channel}: the raw samples have "
+                f"{raw_format.channels} (--channels)"
+            )
+        raw_format = replace(raw_format, channel=channel)
+    return RawInput(pipe, raw_format, block_s=block_s)
 
 
 @contextmanager
@@ -133,7 +139,8 @@ AudioSource = Microphone | Recording | RawInput
 
 def audio_format(source: AudioSource) -> AudioFormat:
     """Return the format of the blocks that a source yields."""
-    return AudioFormat(source.sample_rate_hz, source.encoding, source.channels)
+    channel = source.channel if isinstance(source, RawInput) else None
+    return AudioFormat(source.sample_rate_hz, source.encoding, source.channels, channel)
 
 
 def in_real_time(source: Recording | RawInput) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from earmark_cli.connection import connected
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import (
     add_command,
+    channel_option,
     device_option,
     json_option,
     model_option,
@@ -49,6 +50,7 @@ def add_parser(commands: Commands) -> None:
         keyword_options(),
         stream_options(),
         device_option(),
+        channel_option(),
         action_options(),
     )
     parser.add_argument("--list-devices", action="store_true", help="list all recording devices and exit")
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     interrupted = False
     # The microphone comes first: without one no server is needed, and it records while a server starts.
     with (
-        Microphone(args.device, duration_s=args.duration) as microphone,
+        Microphone(args.device, duration_s=args.duration, channel=args.channel) as microphone,
         nullcontext()
         if args.record is None
         else LabelledRecording(args.record, sample_rate_hz=microphone.sample_rate_hz) as recording,

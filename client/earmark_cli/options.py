@@ -92,14 +92,16 @@ def model_option() -> argparse.ArgumentParser:
     return parser
 
 
-def channel_option() -> argparse.ArgumentParser:
-    """Return a parent parser with --channel."""
+def channel_option(*, each: bool = False) -> argparse.ArgumentParser:
+    """Return a parent parser with --channel; `each`: whether it may be `each`."""
     parser = argparse.ArgumentParser(add_help=False)
+    one = whole_number(1, MAX_CHANNELS)
     parser.add_argument(
         "--channel",
-        type=whole_number(1, MAX_CHANNELS),
+        type=(lambda text: text if text == "each" else one(text)) if each else one,
         metavar="N",
-        help="read only this channel of a recording, 1 for the first (default: the average of all channels)",
+        help=f"process only this channel, 1 for the first{', or each for itself: each' if each else ''} "
+        "(default: the average of all channels)",
     )
     return parser
 

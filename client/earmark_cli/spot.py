@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from earmark_audio import FORMATS_HELP
 from earmark_client.audio import AudioFormat, Encoding
-from earmark_client.errors import InvalidRequestError
+from earmark_client.errors import InvalidRequestError, RecordingError
+from earmark_client.recording import Recording
 
 from earmark_cli.actions.detection_actions import action_options, detection_actions
 from earmark_cli.audio_sources import open_source
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import argparse
     from contextlib import AbstractContextManager
 
-    from earmark_client.recording import Recording
-
     from earmark_cli.audio_sources import RawInput
     from earmark_cli.options import Commands
 
@@ -44,7 +43,7 @@ def add_parser(commands: Commands) -> None:
         json_option(),
         model_option(),
         keyword_options(),
-        channel_option(),
+        channel_option(each=True),
         stream_options(),
         action_options(),
     )
@@ -88,7 +87,13 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Stream all recordings; return 1 if any of them failed."""
-    sources = {name: partial(_open, name, args) for name in args.files}
+    sources = {}
+    for name in args.files:
+        if args.channel == "each":
+            for channel in range(1, _channel_count(name) + 1):
+                sources[f"{name} (channel {channel})"] = partial(_open, name, args, channel)
+        else:
+            sources[name] = partial(_open, name, args, args.channel)
     if args.jobs > 1:
         if "-" in sources:
             raise InvalidRequestError("--jobs requires files: standard input (-) is one recording")
@@ -99,7 +104,20 @@ def run(args: argparse.Namespace) -> int:
         return stream_recordings(sources, args, in_real_time=args.pace, actions=actions)
 
 
-def _open(name: str, args: argparse.Namespace) -> AbstractContextManager[Recording | RawInput]:
+def _channel_count(name: str) -> int:
+    """Return the number of channels of a recording, 1 if it cannot be opened: opening it again says why."""
+    if name == "-":
+        raise InvalidRequestError("--channel each requires files: standard input (-) is read only once")
+    try:
+        with Recording(name) as recording:
+            return recording.file_channels
+    except RecordingError:
+        return 1
+
+
+def _open(
+    name: str, args: argparse.Namespace, channel: int | None
+) -> AbstractContextManager[Recording | RawInput]:
     states_format = (args.rate, args.encoding, args.channels) != (None, None, None)
     raw_format = AudioFormat(
         args.rate or 16_000, Encoding(args.encoding or Encoding.LINEAR16), args.channels or 1
@@ -108,5 +126,5 @@ def _open(name: str, args: argparse.Namespace) -> AbstractContextManager[Recordi
         name,
         raw_format if states_format else None,
         block_s=block_length_s(in_real_time=args.pace),
-        channel=args.channel,
+        channel=channel,
     )

@@ -137,6 +137,7 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
                 sample_rate_hz=source.sample_rate_hz,
                 encoding=source.encoding,
                 channels=source.channels,
+                channel=audio_format(source).channel,
                 model=args.model,
                 keywords=keywords,
                 score_interval_s=display.score_interval_s if display else None,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from earmark_client.audio import Chunk, Encoding, KeywordSetting, Silence
     from earmark_client.audio_clip import AudioClip
+    from earmark_client.channel_streams import stream_channels
     from earmark_client.client import Client
     from earmark_client.credentials import Tls
     from earmark_client.errors import (
@@ -110,6 +111,7 @@ __all__ = [
     "UnknownModelError",
     "UntrustedServerError",
     "input_devices",
+    "stream_channels",
 ]
 
 _MODULES = (
@@ -120,6 +122,7 @@ _MODULES = (
     "recording",
     "microphone",
     "client",
+    "channel_streams",
     "sync_client",
     "credentials",
 )

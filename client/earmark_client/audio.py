@@ -65,11 +65,15 @@ Piece = bytes | bytearray | int
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """Sample rate, encoding and number of interleaved channels of raw audio."""
+    """Sample rate, encoding and number of interleaved channels of raw audio.
+
+    `channel`: the only channel to process, 1 for the first; None: the mean of all.
+    """
 
     sample_rate_hz: int
     encoding: Encoding = Encoding.LINEAR16
     channels: int = 1
+    channel: int | None = None
 
     def __post_init__(self) -> None:
         """Accept an encoding by its name, and whole numbers of any type: sounddevice gives rates as floats.
@@ -79,6 +83,12 @@ class AudioFormat:
         object.__setattr__(self, "encoding", _encoding(self.encoding))
         for name, reason in (("sample_rate_hz", "UNSUPPORTED_SAMPLE_RATE"), ("channels", "BAD_AUDIO")):
             object.__setattr__(self, name, _whole_number(name, getattr(self, name), reason))
+        if self.channel is not None:
+            _whole_number("channel", self.channel, "BAD_AUDIO")
+            if not 1 <= self.channel <= self.channels:
+                raise InvalidRequestError(
+                    f"there is no channel {self.channel}: the audio has {self.channels}", reason="BAD_AUDIO"
+                )
 
     @property
     def frame_bytes(self) -> int:

@@ -89,6 +89,7 @@ class Client:
         sample_rate_hz: int,
         encoding: Encoding = Encoding.LINEAR16,
         channels: int = 1,
+        channel: int | None = None,
         model: str = "",
         keywords: Iterable[str | KeywordSetting] = (),
         score_interval_s: float | None = None,
@@ -115,7 +116,8 @@ class Client:
         ends with the iterator; an exception of the iterator ends the stream and is raised here. A plain
         iterable is read on the event loop, so it must not block.
 
-        `keywords`: names or KeywordSettings, by default all keywords of the model. `score_interval_s`:
+        `channels` are averaged; `channel`: process only this one, 1 for the first. `keywords`: names or
+        KeywordSettings, by default all keywords of the model. `score_interval_s`:
         interval of Scores, by default none. `progress_interval_s`: interval of Progress, 1 s by default.
         `resume`: continue a stream of another client from its latest Progress; `audio` then begins at
         its `replay_s`, and detections after that Progress come again with the same ids. `gate`: send
@@ -128,7 +130,7 @@ class Client:
         answers at its start, and InvalidRequestError if the server rejects the request.
         """
         options = StreamOptions(
-            audio_format=AudioFormat(sample_rate_hz, encoding, channels),
+            audio_format=AudioFormat(sample_rate_hz, encoding, channels, channel),
             model=model,
             keywords=keywords,
             score_interval_s=score_interval_s,
@@ -151,6 +153,7 @@ class Client:
         sample_rate_hz: int | None = None,
         encoding: Encoding = Encoding.LINEAR16,
         channels: int = 1,
+        channel: int | None = None,
         model: str = "",
         keywords: Iterable[str | KeywordSetting] = (),
         request_id: str = "",
@@ -158,12 +161,14 @@ class Client:
         """Detect keywords in a whole short recording.
 
         `audio`: the path or the bytes of a file (as `Recording` reads), or, with `sample_rate_hz`, raw
-        samples as bytes in `encoding` or as an array.
+        samples as bytes in `encoding` or as an array. `channel`: process only this channel, 1 for the first,
+        instead of the mean of all.
         """
         return await self._unary(
             messages.spot(
                 audio,
-                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels),
+                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels, channel),
+                channel=channel,
                 model=model,
                 keywords=keywords,
                 request_id=request_id,
@@ -177,6 +182,7 @@ class Client:
         sample_rate_hz: int | None = None,
         encoding: Encoding = Encoding.LINEAR16,
         channels: int = 1,
+        channel: int | None = None,
         model: str = "",
         request_id: str = "",
     ) -> Classification:
@@ -184,7 +190,8 @@ class Client:
         return await self._unary(
             messages.classify(
                 audio,
-                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels),
+                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels, channel),
+                channel=channel,
                 model=model,
                 request_id=request_id,
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from earmark.v1 import keyword_spotting_pb2 as pb
 from earmark.v1 import keyword_spotting_service_pb2 as service_pb
+from earmark_audio import MAX_CHANNELS
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
@@ -127,12 +128,13 @@ def spot(
     audio: str | PathLike[str] | bytes | Samples,
     audio_format: AudioFormat | None,
     *,
+    channel: int | None,
     model: str,
     keywords: Iterable[str | KeywordSetting],
     request_id: str,
 ) -> UnaryCall[events.SpotResult]:
     """Build the call that detects keywords in a whole recording."""
-    data, message_format = _whole_recording(audio, audio_format)
+    data, message_format = _whole_recording(audio, audio_format, channel)
     request = service_pb.SpotRequest(
         model=_text("model", model),
         audio_format=message_format,
@@ -147,11 +149,12 @@ def classify(
     audio: str | PathLike[str] | bytes | Samples,
     audio_format: AudioFormat | None,
     *,
+    channel: int | None,
     model: str,
     request_id: str,
 ) -> UnaryCall[events.Classification]:
     """Build the call that classifies a clip."""
-    data, message_format = _whole_recording(audio, audio_format)
+    data, message_format = _whole_recording(audio, audio_format, channel)
     request = service_pb.ClassifyRequest(
         model=_text("model", model),
         audio_format=message_format,
@@ -212,7 +215,10 @@ def _audio_format(audio_format: AudioFormat) -> pb.AudioFormat:
         raise InvalidRequestError(f"channels must be 1 to 8, not {channels}", reason="BAD_AUDIO")
     try:
         return pb.AudioFormat(
-            encoding=_ENCODINGS[audio_format.encoding], sample_rate_hertz=rate_hz, channel_count=channels
+            encoding=_ENCODINGS[audio_format.encoding],
+            sample_rate_hertz=rate_hz,
+            channel_count=channels,
+            channel=audio_format.channel or 0,
         )
     except ValueError as error:  # more than 32 bits
         raise InvalidRequestError(
@@ -245,11 +251,12 @@ def _keyword_settings(keywords: Iterable[str | KeywordSetting]) -> list[pb.Keywo
 
 
 def _whole_recording(
-    audio: str | PathLike[str] | bytes | Samples, audio_format: AudioFormat | None
+    audio: str | PathLike[str] | bytes | Samples, audio_format: AudioFormat | None, channel: int | None
 ) -> tuple[bytes, pb.AudioFormat | None]:
     """Return a recording's bytes and, for raw samples, their format; a file states its own."""
+    of_file = None if channel is None else _channel_of_file(channel)
     if isinstance(audio, str | PathLike):
-        return _file_bytes(Path(fspath(audio))), None
+        return _file_bytes(Path(fspath(audio))), of_file
     if audio_format is not None:
         return pcm_bytes(audio, audio_format.encoding, audio_format.channels), _audio_format(audio_format)
     if isinstance(audio, bytearray | memoryview):
@@ -258,7 +265,16 @@ def _whole_recording(
         raise InvalidRequestError(
             "the sample rate of an array is unknown: give sample_rate_hz", reason="UNSUPPORTED_SAMPLE_RATE"
         )
-    return audio, None
+    return audio, of_file
+
+
+def _channel_of_file(channel: int) -> pb.AudioFormat:
+    """Return the format of a file of which one channel is to be processed."""
+    if not is_number(channel) or channel != int(channel) or not 1 <= channel <= MAX_CHANNELS:
+        raise InvalidRequestError(
+            f"channel must be a whole number from 1 to {MAX_CHANNELS}, not {channel!r}", reason="BAD_AUDIO"
+        )
+    return pb.AudioFormat(channel=int(channel))
 
 
 def _file_bytes(path: Path) -> bytes:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from earmark_client.audio import Encoding, Silence
 from earmark_client.errors import MicrophoneError, NotInstalledError
 
@@ -53,8 +55,9 @@ def input_devices() -> list[InputDevice]:
 class Microphone:
     """An open microphone: an iterable of LINEAR16 blocks of 0.1 s, one channel, until `stop()`.
 
-    `device`: an index, a part of a name, or None for the default. `duration_s`: stop after this much
-    audio. If the reader falls more than 10 s behind, audio is replaced by `Silence` of the same length,
+    `device`: an index, a part of a name, or None for the default. `channel`: record this channel of it, 1 for
+    the first; None: what the system mixes to one channel. `duration_s`: stop after this much audio. If the
+    reader falls more than 10 s behind, audio is replaced by `Silence` of the same length,
     so that offsets stay correct; `lost_s` is the length of that audio. Raises MicrophoneError if there is
     no microphone, or it cannot be opened, or it fails.
     """
@@ -62,9 +65,16 @@ class Microphone:
     encoding = Encoding.LINEAR16
     channels = 1
 
-    def __init__(self, device: int | str | None = None, *, duration_s: float | None = None) -> None:
+    def __init__(
+        self, device: int | str | None = None, *, duration_s: float | None = None, channel: int | None = None
+    ) -> None:
         sounddevice = _sounddevice()
         chosen = _choose(sounddevice, device)
+        if channel is not None and not 1 <= channel <= chosen.channels:
+            raise MicrophoneError(
+                f"the microphone {chosen.name!r} has no channel {channel}: it has {chosen.channels}"
+            )
+        self._channel = channel
         self.name = chosen.name
         self.sample_rate_hz = chosen.sample_rate_hz
         self.lost_s = 0.0
@@ -79,7 +89,7 @@ class Microphone:
                     device=chosen.index,
                     samplerate=chosen.sample_rate_hz,
                     blocksize=round(_BLOCK_S * chosen.sample_rate_hz),
-                    channels=1,
+                    channels=channel or 1,
                     dtype="int16",
                     callback=self._on_audio,
                     finished_callback=lambda: self._blocks.put(None),
@@ -125,7 +135,10 @@ class Microphone:
         if self._pending_silence_s:
             self._blocks.put(Silence(self._pending_silence_s))
             self._pending_silence_s = 0.0
-        self._blocks.put(bytes(data))
+        samples = bytes(data)
+        if self._channel is not None:
+            samples = np.frombuffer(samples, np.int16)[self._channel - 1 :: self._channel].tobytes()
+        self._blocks.put(samples)
 
 
 def _choose(sounddevice: Any, device: int | str | None) -> InputDevice:

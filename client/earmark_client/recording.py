@@ -32,7 +32,8 @@ class Recording:
     channel: the channel to read, 1 for the first; None averages all of them into one.
     name: the file's name in messages, instead of its path.
 
-    `sample_rate_hz` is the file's. `duration_s` is the length that the file states, None if it states none.
+    `sample_rate_hz` and `file_channels` are the file's. `duration_s` is the length that the file states, None
+    if it states none.
     `is_live`: the blocks come as they are recorded. `notices` is complete after the last block: what is
     unusual about the file. Raises RecordingError, with
     the file's name, if the file cannot be opened or read; of a file that is truncated or damaged, after all
@@ -64,6 +65,7 @@ class Recording:
         except AudioFileError as error:
             raise self._named(error) from error
         self.sample_rate_hz = self._file.sample_rate_hz
+        self.file_channels = self._file.channels
         self.duration_s = self._file.declared_s
         self.format = str(self._file.format)
         self.is_live = self._file.is_live

@@ -76,6 +76,7 @@ class SyncClient:
         sample_rate_hz: int,
         encoding: Encoding = Encoding.LINEAR16,
         channels: int = 1,
+        channel: int | None = None,
         model: str = "",
         keywords: Iterable[str | KeywordSetting] = (),
         score_interval_s: float | None = None,
@@ -92,7 +93,7 @@ class SyncClient:
         blocks is not interrupted.
         """
         options = StreamOptions(
-            audio_format=AudioFormat(sample_rate_hz, encoding, channels),
+            audio_format=AudioFormat(sample_rate_hz, encoding, channels, channel),
             model=model,
             keywords=keywords,
             score_interval_s=score_interval_s,
@@ -114,6 +115,7 @@ class SyncClient:
         sample_rate_hz: int | None = None,
         encoding: Encoding = Encoding.LINEAR16,
         channels: int = 1,
+        channel: int | None = None,
         model: str = "",
         keywords: Iterable[str | KeywordSetting] = (),
         request_id: str = "",
@@ -122,7 +124,8 @@ class SyncClient:
         return self._unary(
             messages.spot(
                 audio,
-                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels),
+                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels, channel),
+                channel=channel,
                 model=model,
                 keywords=keywords,
                 request_id=request_id,
@@ -136,6 +139,7 @@ class SyncClient:
         sample_rate_hz: int | None = None,
         encoding: Encoding = Encoding.LINEAR16,
         channels: int = 1,
+        channel: int | None = None,
         model: str = "",
         request_id: str = "",
     ) -> Classification:
@@ -143,7 +147,8 @@ class SyncClient:
         return self._unary(
             messages.classify(
                 audio,
-                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels),
+                None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels, channel),
+                channel=channel,
                 model=model,
                 request_id=request_id,
             )

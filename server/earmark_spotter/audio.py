@@ -47,12 +47,14 @@ class AudioFormat:
 
     `sample_rate_hz`: samples per second and channel, 8,000 to 192,000 (SampleRateError).
     `channel_count`: 1 to 8, mixed down to one by their mean (AudioError).
+    `channel`: the only channel to process, 1 for the first, instead of the mean (AudioError).
     `encoding`: a member of Encoding (EncodingError).
     """
 
     encoding: Encoding
     sample_rate_hz: int
     channel_count: int = 1
+    channel: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.encoding, Encoding):
@@ -62,6 +64,8 @@ class AudioFormat:
             )
         check_sample_rate(self.sample_rate_hz)
         check_channel_count(self.channel_count)
+        if self.channel is not None and not 1 <= self.channel <= self.channel_count:
+            raise AudioError(f"There is no channel {self.channel}: the audio has {self.channel_count}.")
 
     @property
     def frame_bytes(self) -> int:
@@ -147,7 +151,7 @@ class AudioDecoder:
             valid = int((np.abs(samples) <= MAX_PEAK).all(axis=1).argmin())  # fails for NaN too
             problem = sample_problem(samples[valid])
             samples = samples[:valid]
-        mono = mix_down(samples)
+        mono = self._mono(samples)
         self.received_samples += mono.shape[0]
         if problem is not None:
             raise InvalidSamplesError(problem, mono)
@@ -170,7 +174,12 @@ class AudioDecoder:
             raise AudioError(f"Expected float32 samples, full scale -1 to 1, but got {samples.dtype}.")
         check_samples(samples)
         self.received_samples += shaped.shape[0]
-        return mix_down(shaped)
+        return self._mono(shaped)
+
+    def _mono(self, samples: Float32Array) -> Float32Array:
+        """Return the channel to process, or the mean of all: [n, channels] to [n]."""
+        channel = self.audio_format.channel
+        return mix_down(samples) if channel is None else np.ascontiguousarray(samples[:, channel - 1])
 
     def resample(self, samples: Float32Array) -> Float32Array:
         """Resample mono samples from the input's rate to the target rate, [n] to [m]."""

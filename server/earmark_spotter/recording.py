@@ -30,7 +30,7 @@ class DecodedRecording:
     """What a file decodes to."""
 
     samples: Float32Array
-    """float32 mono [n]: the mean of the channels, full scale at -1 and 1."""
+    """float32 mono [n]: one channel or the mean of all, full scale at -1 and 1."""
     sample_rate_hz: int
     channels: int
     """How many channels the file has."""
@@ -44,6 +44,7 @@ def decode_recording(
     max_seconds: float | None = None,
     container: Container | None = None,
     programs: bool = False,
+    channel: int | None = None,
 ) -> DecodedRecording:
     """Decode a whole recording, also one that is cut off or damaged: as far as it goes.
 
@@ -54,6 +55,7 @@ def decode_recording(
         limit is shorter in proportion.
     container: the container that the caller declares; None to detect it.
     programs: whether the program `ffmpeg` may be started to decode what nothing else decodes.
+    channel: the only channel to decode, 1 for the first; None: the mean of all.
 
     Raises AudioError for what is not a recording, or has no samples that can be decoded, and
     SampleRateError for a sample rate that is not supported.
@@ -65,7 +67,7 @@ def decode_recording(
                     f"The request declares a {container.value} recording, but the file is {file.format}. "
                     "Declare the right encoding, or leave it unspecified."
                 )
-            return _decode(file, max_seconds)
+            return _decode(file, max_seconds, channel)
     except UnsupportedRateError as error:
         raise SampleRateError(str(error)) from error
     except AudioFileError as error:
@@ -92,7 +94,7 @@ def read_recording(
     return decoded.samples, decoded.sample_rate_hz
 
 
-def _decode(file: RecordingFile, max_seconds: float | None) -> DecodedRecording:
+def _decode(file: RecordingFile, max_seconds: float | None, channel: int | None) -> DecodedRecording:
     rate_hz = file.sample_rate_hz
     if max_seconds is not None:
         max_seconds *= min(1.0, _DENSEST_HZ / (rate_hz * file.channels))
@@ -104,7 +106,7 @@ def _decode(file: RecordingFile, max_seconds: float | None) -> DecodedRecording:
     decoded = 0
     incomplete: list[Notice] = []
     try:
-        for block in file.mono():
+        for block in file.mono(channel):
             decoded += len(block)
             if limit is not None and decoded > limit:
                 raise _too_long(decoded / rate_hz, max_seconds)

@@ -90,6 +90,8 @@ def stream_digest(model: SpotterModel, audio_format: AudioFormat, active: Sequen
         audio_format.channel_count,
         keywords,
     ]
+    if audio_format.channel is not None:
+        parts.append(audio_format.channel)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

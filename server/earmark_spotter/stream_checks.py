@@ -226,7 +226,7 @@ class StreamChecks:
                     f"{audio_format.encoding.name}. Lower the gain, or scale the samples.",
                     self._position,
                 )
-        if channels_cancel(samples):
+        if audio_format.channel is None and channels_cancel(samples):
             self._report(
                 CHANNELS_CANCEL,
                 "The channels cancel each other: their mean is nearly silent. Send one of them, or check the "

@@ -30,14 +30,16 @@ ENCODING_OGG_OPUS: Encoding
 ENCODING_WAV: Encoding
 
 class AudioFormat(_message.Message):
-    __slots__ = ("encoding", "sample_rate_hertz", "channel_count")
+    __slots__ = ("encoding", "sample_rate_hertz", "channel_count", "channel")
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HERTZ_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     encoding: Encoding
     sample_rate_hertz: int
     channel_count: int
-    def __init__(self, encoding: _Optional[_Union[Encoding, str]] = ..., sample_rate_hertz: _Optional[int] = ..., channel_count: _Optional[int] = ...) -> None: ...
+    channel: int
+    def __init__(self, encoding: _Optional[_Union[Encoding, str]] = ..., sample_rate_hertz: _Optional[int] = ..., channel_count: _Optional[int] = ..., channel: _Optional[int] = ...) -> None: ...
 
 class KeywordSetting(_message.Message):
     __slots__ = ("keyword", "threshold", "refractory")

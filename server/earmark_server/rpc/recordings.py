@@ -29,13 +29,15 @@ def decode(
     *,
     sample_rate_hz: int = 0,
     channel_count: int = 0,
+    channel: int = 0,
 ) -> DecodedRecording:
     """Decode a file, also one that is truncated: as far as it goes, with a notice.
 
     Decoding takes time, so call it on a thread. `sample_rate_hz` and `channel_count` are the values in the
-    request; 0: the request states none. Raises SampleRateError or AudioError if the file has other values.
+    request; 0: the request states none. `channel`: the one to process, 0 for the mean of all. Raises
+    SampleRateError or AudioError if the file has other values.
     """
-    decoded = decode_recording(audio, max_seconds=max_seconds, container=container)
+    decoded = decode_recording(audio, max_seconds=max_seconds, container=container, channel=channel or None)
     if sample_rate_hz not in (0, decoded.sample_rate_hz):
         raise SampleRateError(
             f"The recording has {decoded.sample_rate_hz} Hz, but the request states {sample_rate_hz}. "

@@ -83,6 +83,7 @@ class FormatField:
     encoding: messages.Encoding
     sample_rate_hz: int
     channel_count: int
+    channel: int = 0
 
     @property
     def is_raw(self) -> bool:
@@ -101,7 +102,9 @@ class FormatField:
         with attribute_errors_to(f"{field}.sample_rate_hertz"):
             AudioFormat(encoding, self.sample_rate_hz)
         with attribute_errors_to(f"{field}.channel_count"):
-            return AudioFormat(encoding, self.sample_rate_hz, self.channel_count or 1)
+            AudioFormat(encoding, self.sample_rate_hz, self.channel_count or 1)
+        with attribute_errors_to(f"{field}.channel"):
+            return AudioFormat(encoding, self.sample_rate_hz, self.channel_count or 1, self.channel or None)
 
     def container(self, field: str) -> Container | None:
         """Return the container of a recording, None if it is to be detected; CallError if it is unknown."""
@@ -326,7 +329,12 @@ def _duration(duration: Duration) -> DurationField:
 
 
 def _format(audio_format: messages.AudioFormat) -> FormatField:
-    return FormatField(audio_format.encoding, audio_format.sample_rate_hertz, audio_format.channel_count)
+    return FormatField(
+        audio_format.encoding,
+        audio_format.sample_rate_hertz,
+        audio_format.channel_count,
+        audio_format.channel,
+    )
 
 
 def _encoding_name(number: int) -> str:

@@ -270,6 +270,7 @@ class KeywordSpottingService:
                     max_seconds,
                     sample_rate_hz=stated.sample_rate_hz,
                     channel_count=stated.channel_count,
+                    channel=stated.channel,
                 )
             yield AudioFormat(Encoding.FLOAT32, decoded.sample_rate_hz), decoded.samples, decoded.notices
 
