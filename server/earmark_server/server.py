@@ -153,6 +153,8 @@ class Server:
             if isinstance(error, BadFileError):
                 raise StartError(str(error)) from error
             raise
+        if self._memory_guard is not None:
+            self._memory_guard.allow_for_models()
         self._engine = Engine()
         self._engine.start()
         self._admission.load = self._engine.load

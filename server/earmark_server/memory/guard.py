@@ -32,6 +32,15 @@ _CHECK_INTERVAL_S = 0.05
 _RELEASE_TIME_S = 0.1
 """How long gRPC may need to free the memory of closed connections."""
 
+_IDLE_TIME_S = 0.5
+"""Pause if the memory is short, and no connection can be closed."""
+
+_LEAST_FOR_CLIENTS_BYTES = 64 << 20
+
+_LEAST_SHARE = 1 / 8
+"""A client that has sent less than this share of the memory of all clients does not hold it: the others may
+have disconnected a moment ago."""
+
 _WINDOW_S = 30.0
 """Bytes count as sent lately for between one and two times this long."""
 
@@ -64,7 +73,8 @@ class MemoryGuard:
         of which a call was admitted. The event loop adds them, and the guard removes them.
         """
         self._peers_with_calls = peers_with_calls
-        self._limit_bytes = limit_bytes
+        self._stated_limit_bytes = limit_bytes
+        self._models_bytes = 0
         self._ports = ports
         self._client_of = client_of
         self._before: dict[str, int] = {}  # bytes received by the begin of the window, by peer
@@ -81,9 +91,16 @@ class MemoryGuard:
         """Start watching."""
         self._thread.start()
 
+    def allow_for_models(self) -> None:
+        """Raise a limit that the models alone would exceed; to be called once they are loaded."""
+        self._models_bytes = resident_bytes() or 0
+
     def stop(self) -> None:
         """Stop watching."""
         self._stopping.set()
+
+    def _limit_bytes(self) -> int:
+        return max(self._stated_limit_bytes(), self._models_bytes + _LEAST_FOR_CLIENTS_BYTES)
 
     def _run(self) -> None:
         while not self._stopping.wait(_CHECK_INTERVAL_S):
@@ -93,8 +110,9 @@ class MemoryGuard:
             if used_bytes is None:
                 return
             if used_bytes > self._limit_bytes():
-                self._close(self._sent_most_lately(connections(self._ports)), used_bytes)
-                self._free()
+                peers = self._sent_most_lately(connections(self._ports), used_bytes)
+                self._close(peers, used_bytes)
+                self._free(_RELEASE_TIME_S if peers else _IDLE_TIME_S)
             elif self._without_call_s or used_bytes > self._least_bytes + _GROWTH_BYTES:
                 self._least_bytes = used_bytes
                 self._close_without_call(used_bytes)
@@ -135,20 +153,21 @@ class MemoryGuard:
         peers = [peer for peer, since_s in self._without_call_s.items() if since_s <= overdue_s]
         if peers:
             self._close(peers, used_bytes)
-            self._free()
+            self._free(_RELEASE_TIME_S)
 
-    def _free(self) -> None:
+    def _free(self, after_s: float) -> None:
         """Return the memory of closed connections to the system: the C library keeps small blocks."""
-        self._stopping.wait(_RELEASE_TIME_S)
+        self._stopping.wait(after_s)
         _return_free_memory()
 
-    def _sent_most_lately(self, opened: list[Connection]) -> list[str]:
+    def _sent_most_lately(self, opened: list[Connection], used_bytes: int) -> list[str]:
         """Return the peers of the client that has sent the most lately, except those that sent little."""
         lately = {one.peer: one.received_bytes - self._before.get(one.peer, 0) for one in opened}
         by_client: Counter[str] = Counter()
         for peer, sent_bytes in lately.items():
             by_client[self._client_of(peer)] += sent_bytes
-        if not by_client:
+        least_bytes = _LEAST_SHARE * (used_bytes - self._models_bytes)
+        if not by_client or by_client.most_common(1)[0][1] < least_bytes:
             return []
         client = by_client.most_common(1)[0][0]
         of_client = {peer: sent for peer, sent in lately.items() if self._client_of(peer) == client}

@@ -79,6 +79,7 @@ class Guarded:
         self.port = listening.getsockname()[1]
         self._listening = listening
         monkeypatch.setattr(guard, "resident_bytes", lambda: self.used_bytes)
+        monkeypatch.setattr(guard, "_LEAST_SHARE", 0.0)
         self.known: set[str] = set()
         self.opened = contextlib.ExitStack()
         self.guard = MemoryGuard({self.port}, lambda: 1 << 30, lambda peer: peer.split(":")[1], self.known)
@@ -144,6 +145,34 @@ def test_while_the_memory_grows_connections_without_a_call_are_closed(guarded: G
     wait_until(lambda: is_closed(without), "the end of the connection without a call")
     assert not is_closed(small)
     assert not is_closed(known)
+
+
+def test_a_limit_below_the_memory_of_the_models_is_raised(guarded: Guarded) -> None:
+    guarded.used_bytes = 1 << 30
+    guarded.guard.allow_for_models()
+    client = guarded.client("127.0.0.2", 500_000)
+    guarded.guard.start()
+    guarded.used_bytes += 63 << 20
+    time.sleep(5 * guard._CHECK_INTERVAL_S)
+    assert not is_closed(client)
+    guarded.used_bytes += 2 << 20
+    wait_until(lambda: is_closed(client), "the end of the connection")
+
+
+def test_a_client_that_cannot_hold_the_memory_is_not_closed(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_LEAST_SHARE", 1 / 8)
+    guarded.used_bytes = (1 << 30) - (1 << 20)
+    guarded.guard.allow_for_models()
+    guarded.used_bytes += 80 << 20
+    modest = guarded.client("127.0.0.2", 2_000_000)
+    guarded.guard.start()
+    time.sleep(5 * guard._CHECK_INTERVAL_S)
+    assert not is_closed(modest)
+    greedy = guarded.client("127.0.0.3", 11_000_000)
+    wait_until(lambda: is_closed(greedy), "the end of the connection")
+    assert not is_closed(modest)
 
 
 def detected(port: int) -> list[Any]:
