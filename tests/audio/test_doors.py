@@ -9,7 +9,7 @@ import io
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from earmark_client import EarmarkError, Recording, RecordingError, SyncClient
 from earmark_web.app import make_app
 from starlette.testclient import TestClient
 from support.earmark_command import RATE_HZ, WORDS, earmark, json_lines, samples
+from support.paths import DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +145,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def web(address: str) -> Iterator[TestClient]:
-    with TestClient(make_app(address), base_url="http://localhost") as client:
+    with TestClient(make_app(address, sample=DEMO), base_url="http://localhost") as client:
         yield client
 
 
@@ -221,14 +222,24 @@ def classify_call(address: str, path: Path, _: TestClient) -> Result:
     return Result(" ".join(one.message for one in result.warnings), incomplete)
 
 
+def spot_form(_: str, path: Path, web: TestClient) -> Result:
+    result, answer = posted(web, "/spot", path)
+    return replace(result, words=[one["keyword"] for one in answer["detections"]]) if answer else result
+
+
 def predict(_: str, path: Path, web: TestClient) -> Result:
-    response = web.post("/predict", files={"file": (path.name, path.read_bytes())})
+    return posted(web, "/predict", path)[0]
+
+
+def posted(web: TestClient, address: str, path: Path) -> tuple[Result, dict[str, Any] | None]:
+    """Post a recording; return the result, and the response unless it is an error."""
+    response = web.post(address, files={"file": (path.name, path.read_bytes())})
     answer = response.json()
     if response.status_code != 200:
         assert response.status_code == 400
-        return Result(answer["error"]["message"], failed=True)
+        return Result(answer["error"]["message"], failed=True), None
     incomplete = any(one["reason"] == "RECORDING_INCOMPLETE" for one in answer["warnings"])
-    return Result(" ".join(one["message"] for one in answer["warnings"]), incomplete)
+    return Result(" ".join(one["message"] for one in answer["warnings"]), incomplete), answer
 
 
 def training(_: str, path: Path, __: TestClient) -> Result:
@@ -250,6 +261,7 @@ DOORS = (
     library,
     spot_call,
     classify_call,
+    spot_form,
     predict,
     training,
 )
