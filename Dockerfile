@@ -128,8 +128,13 @@ FROM model-${TRAIN} AS model
 FROM scratch AS artifacts
 COPY --from=model /out /
 
+# Python's own modules are compiled too: the base image has no bytecode of them, so that every start, and with it every
+# health check, would compile them again.
 FROM base AS runtime
-RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip \
+RUN python -m compileall -q --invalidation-mode unchecked-hash \
+    -x '/(curses|dbm|distutils|ensurepip|idlelib|lib2to3|msilib|pydoc_data|site-packages|sqlite3|test|tkinter|turtledemo|unittest|venv|wsgiref)/' \
+    /usr/local/lib/python3* \
+ && rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip \
  && find /usr/local/bin -not -type d -not -name python -not -name 'python*[0-9]' -delete
 COPY LICENSE NOTICE /usr/local/share/doc/earmark/
 

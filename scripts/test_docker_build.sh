@@ -93,6 +93,21 @@ inside python -c 'import opentelemetry.exporter.otlp.proto.http, opentelemetry.s
 inside python -c 'import json; b = json.load(open("/usr/local/share/sbom/earmark.cdx.json"))
 print(", ".join(sorted("{name} {version}".format(**c) for c in b["components"])))' || fail "The image has no bill of materials."
 
+step "health check"
+"$docker" exec -i "$name" python - <<'PYTHON' || fail "The health check takes more than 60 ms of CPU."
+import resource, subprocess
+def cpu_ms():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return 1000 * (usage.ru_utime + usage.ru_stime)
+times = []
+for _ in range(5):
+    before = cpu_ms()
+    subprocess.run(["earmark", "health", "--server", "localhost:50051"], check=True, stdout=subprocess.DEVNULL)
+    times.append(cpu_ms() - before)
+print(f"{min(times):.0f} ms of CPU")
+raise SystemExit(min(times) > 60)
+PYTHON
+
 step "spotting"
 speech=()
 mounts=(--volume "$PWD/scripts/check_spotting.py:/check.py:ro")
