@@ -97,9 +97,13 @@ def test_firefox_shows_detections_of_speech_and_recordings(page: Page, microphon
     microphone.play(soundfile.read(DEMO, dtype="int16")[0][:48_000])
     page.until("$('detections').innerText.includes('yes') && $('detections').innerText.includes('no')")
     assert page.value("+$('canvas').dataset.seconds") > 2
+    page.until("$('microphone').length > 1")
+    page.until("$('level').value > -60")
     page.value("$('listen').click()")
     page.until("$('status').innerText.startsWith('Ended: ')")
     page.ask("input.setFiles", context=page.context, element=page.value("$('file')"), files=[str(DEMO)])
+    page.until(f"$('status').innerText.includes('demo.flac: 22.9 s, {len(SAID)} detections.')")
+    assert page.value("($('sample').click(), $('status').innerText)").startswith("Loading")
     page.until(f"$('status').innerText.includes('demo.flac: 22.9 s, {len(SAID)} detections.')")
     assert page.value("[...$('detections').querySelectorAll('b')].map(e => e.innerText).join()") == ",".join(
         SAID
