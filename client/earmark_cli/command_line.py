@@ -10,6 +10,7 @@ from earmark_cli import classify, completion, demo, health, listen, models, spot
 from earmark_cli.check import command as check
 from earmark_cli.output.console import printable
 from earmark_cli.plot import command as plot
+from earmark_cli.review import command as review
 from earmark_cli.tune import command as tune
 
 _DESCRIPTION = """\
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (spot, demo, listen, classify, plot, tune, check, web, wyoming, models, health):
+    for command in (spot, demo, listen, classify, plot, tune, check, review, web, wyoming, models, health):
         command.add_parser(commands)
     completion.add_parser(commands, parser)
     return parser

@@ -1,0 +1,1 @@
+"""`earmark review`: say of each clip whether its detection is right."""

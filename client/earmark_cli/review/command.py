@@ -1,0 +1,56 @@
+"""`earmark review`: the command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_cli.options import add_command, whole_number
+from earmark_cli.output.console import print_line
+from earmark_cli.review.reviewed_clips import VERDICTS, read_clips
+
+if TYPE_CHECKING:
+    import argparse
+
+    from earmark_cli.options import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(
+        commands, "review", "say of each clip of a folder whether its detection is right", run
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that --clips has written")
+    parser.add_argument("--all", action="store_true", help="also clips that were reviewed before")
+    parser.add_argument(
+        "--page", action="store_true", help="review in a browser, on a page of this machine alone"
+    )
+    parser.add_argument(
+        "--port",
+        type=whole_number(0, 65_535),
+        default=8090,
+        metavar="PORT",
+        help="port of the page; 0: any free port (default: 8090)",
+    )
+    parser.epilog = "the verdicts are written to the JSON files beside the clips, for `earmark-train keyword --mistakes DIR`"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Review, and print how many clips have which verdict."""
+    clips = read_clips(args.folder)
+    chosen = [clip for clip in clips if args.all or clip.verdict is None]
+    try:
+        if args.page:
+            from earmark_cli.review.page import serve_page  # imports http.server
+
+            serve_page(clips, args.port)
+        elif chosen:
+            from earmark_cli.review.terminal import review_in_terminal
+
+            review_in_terminal(chosen)
+    finally:
+        counts = Counter(clip.verdict for clip in clips)
+        summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
+        print_line(f"{args.folder}: {len(clips)} clips, {summary}, {counts[None]} not reviewed")
+    return 0

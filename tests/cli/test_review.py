@@ -1,0 +1,113 @@
+"""`earmark review`, in the terminal and on its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.deadlines import DEADLINE_S
+from support.earmark_command import earmark, environment, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def clips(address: str, recording: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    assert earmark("spot", recording, "--server", address, "--clips", folder).returncode == 0
+    return folder
+
+
+def verdicts(folder: Path) -> list[str | None]:
+    return [json.loads(file.read_text()).get("verdict") for file in sorted(folder.glob("*.json"))]
+
+
+def review(folder: Path, keys: str, *options: str, path: Path) -> Any:
+    """Review with a player that writes which file it played."""
+    player = path / "aplay"
+    player.write_text(f'#!/bin/sh\necho "$2" >> {path}/played\n')
+    player.chmod(0o755)
+    return subprocess.run(
+        [sys.executable, "-m", "earmark_cli", "review", folder, *options],
+        input=keys,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        env=environment(PATH=f"{path}:{os.environ['PATH']}"),
+        check=False,
+    )
+
+
+def test_one_key_is_the_verdict_of_a_clip(clips: Path, tmp_path: Path) -> None:
+    done = review(clips, "rwm", path=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert verdicts(clips) == ["right", "wrong", "missed"]
+    assert done.stdout.splitlines()[-1] == f"{clips}: 3 clips, 1 right, 1 wrong, 1 missed, 0 not reviewed"
+
+
+def test_a_review_continues_where_it_ended(clips: Path, tmp_path: Path) -> None:
+    assert review(clips, "w\nq", path=tmp_path).returncode == 0
+    assert verdicts(clips) == ["wrong", None, None]
+    done = review(clips, "s\nr\n", path=tmp_path)
+    assert verdicts(clips) == ["wrong", None, "right"]
+    assert "1/2" in done.stdout
+    review(clips, "sbbm", "--all", path=tmp_path)
+    assert verdicts(clips) == ["missed", None, "right"]
+
+
+def test_an_unknown_key_shows_the_keys(clips: Path, tmp_path: Path) -> None:
+    done = review(clips, "x", path=tmp_path)
+    assert "r right, w wrong" in done.stderr
+    assert verdicts(clips) == [None] * 3
+
+
+def test_a_folder_without_clips_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[1")
+    (tmp_path / "others.json").write_text("[1]")
+    done = earmark("review", tmp_path)
+    assert done.returncode == 1
+    assert "contains no clips" in done.stderr
+
+
+def request(url: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(url, data, headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=DEADLINE_S) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_the_page_plays_clips_and_saves_verdicts(clips: Path) -> None:
+    with running("review", clips, "--page", "--port", "0") as process:
+        assert process.stderr is not None
+        found = re.search(rb"http://\S+/", process.stderr.readline())
+        assert found
+        url = found[0].decode()
+        assert b"Review" in request(url)[1]
+        listed = json.loads(request(f"{url}clips.json")[1])
+        assert [one["keyword"] for one in listed] == ["low", "mid", "high"]
+        name = listed[1]["file"]
+        assert request(f"{url}clip/{name}") == (200, (clips / name).read_bytes())
+        as_json = {"Content-Type": "application/json"}
+        assert request(f"{url}verdict", {"file": name, "verdict": "wrong"}, **as_json)[0] == 200
+        assert verdicts(clips) == [None, "wrong", None]
+        for bad in ({"file": "../x", "verdict": "right"}, {"file": name, "verdict": "x"}, [], {}):
+            assert request(f"{url}verdict", bad, **as_json)[0] == 400
+        assert request(f"{url}verdict", {"file": name, "verdict": "right"})[0] == 400
+        assert request(f"{url}clip/..%2F..%2Fetc%2Fpasswd")[0] == 404
+        # Another site, and a name that an attacker lets point here.
+        assert request(url, Host="evil.example")[0] == 403
+        other = {**as_json, "Origin": "http://evil.example"}
+        assert request(f"{url}verdict", {"file": name, "verdict": "right"}, **other)[0] == 403
+        assert verdicts(clips) == [None, "wrong", None]
