@@ -114,7 +114,17 @@ def test_there_are_commands() -> None:
 
 def test_every_option_and_variable_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
     texts = []
-    for arguments in ([], ["spot"], ["listen"], ["health"], ["classify"], ["check"], ["web"], ["wyoming"]):
+    for arguments in (
+        [],
+        ["spot"],
+        ["listen"],
+        ["health"],
+        ["classify"],
+        ["check"],
+        ["web"],
+        ["wyoming"],
+        ["review"],
+    ):
         with pytest.raises(SystemExit):
             build_parser().parse_args([*arguments, "--help"])
         texts.append(capsys.readouterr().out)

@@ -41,6 +41,11 @@ class Clip:
             raise RecordingError(f"{file} cannot be written: {error.strerror}") from error
 
 
+def _is_clip(fields: dict[str, Any]) -> bool:
+    numbers = (fields.get("confidence"), fields.get("start_s"), fields.get("end_s"))
+    return fields.get("type") == "clip" and all(isinstance(one, int | float) for one in numbers)
+
+
 def read_clips(folder: Path) -> list[Clip]:
     """Return the clips of a folder in the order of their names. Raises RecordingError if there are none."""
     clips = []
@@ -50,7 +55,7 @@ def read_clips(folder: Path) -> list[Clip]:
             fields = json.loads(file.read_bytes())
         except (OSError, ValueError, RecursionError):
             continue
-        if path.is_file() and isinstance(fields, dict) and fields.get("type") == "clip":
+        if path.is_file() and isinstance(fields, dict) and _is_clip(fields):
             clips.append(Clip(path, fields))
     if not clips:
         raise RecordingError(f"{folder}: contains no clips: `earmark listen --clips {folder}` writes them")

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from earmark_cli.review.reviewed_clips import Clip, Verdict
 
 _KEYS: dict[str, Verdict] = {"r": "right", "w": "wrong", "m": "missed"}
-_HELP = "r right, w wrong, m missed (right, but only with a lowered threshold), space again, b back, s skip, q quit"
+_HELP = (
+    "r right, w wrong, m missed (right, but only with a lowered threshold), space again, b back, s skip, "
+    "q quit"
+)
 _PLAYERS = (["aplay", "-q"], ["paplay"], ["afplay"], ["ffplay", "-v", "error", "-nodisp", "-autoexit"])
 
 
@@ -55,8 +58,8 @@ def _print_clip(clip: Clip, position: int, count: int) -> None:
     fields = clip.fields
     verdict = f"  ({clip.verdict})" if clip.verdict else ""
     print_line(
-        f"{position + 1}/{count}  {fields.get('keyword')}  {fields.get('confidence')}  "
-        f"{fields.get('source')}, {fields.get('start_s')} s{verdict}"
+        f"{position + 1}/{count}  {fields.get('keyword')}  {float(fields.get('confidence', 0)):.2f}  "
+        f"{fields.get('source')}, {float(fields.get('start_s', 0)):.2f} s{verdict}"
     )
 
 
