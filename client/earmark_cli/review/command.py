@@ -33,8 +33,10 @@ def add_parser(commands: Commands) -> None:
         metavar="PORT",
         help="port of the page; 0: any free port (default: 8090)",
     )
-    parser.epilog = "the verdicts are written to the JSON files beside the clips; `earmark-train keyword --mistakes DIR` "
+    parser.epilog = (
+        "the verdicts are written to the JSON files beside the clips; `earmark-train keyword --mistakes DIR` "
         "learns from them"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
