@@ -13,7 +13,7 @@ import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +26,7 @@ from earmark_cli.stream_runner import stream_recording
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from earmark_client.recording import Recording
@@ -48,9 +48,11 @@ def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jo
     """Stream recordings in `jobs` processes; print the results in order, and return 1 if any failed."""
     failed = False
     args.exec_at_once = max(1, args.exec_at_once // jobs)  # in each process
-    pool = ProcessPoolExecutor(min(jobs, len(sources)), multiprocessing.get_context("spawn"), _start)
+    pool = ProcessPoolExecutor(min(jobs, len(sources)), multiprocessing.get_context("spawn"))
     try:
-        for result in pool.map(partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True)):
+        with _interrupts_deferred():
+            results = pool.map(partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True))
+        for result in results:
             sys.stderr.write(result.errors)
             sys.stderr.flush()
             sys.stdout.write(result.output)
@@ -67,9 +69,24 @@ def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jo
     return 1 if failed else 0
 
 
-def _start() -> None:
-    """Leave Ctrl-C to the parent, which ends its processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Defer Ctrl-C while processes start, since one that is half started could not be ended.
+
+    The processes inherit that it is blocked in this thread, and leave it to their parent.
+    """
+    interrupts: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    if sys.platform != "win32":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if interrupts:
+        raise KeyboardInterrupt
 
 
 class _Connection:
