@@ -26,7 +26,7 @@ finish() {
     echo "Failed at the step: $step" >&2
   fi
   rm -f "${events:-}"
-  "$docker" rm --force "$name" "$name-web" >/dev/null 2>&1 || true
+  "$docker" rm --force "$name" >/dev/null 2>&1 || true
   "$docker" image rm "$server" "$web" "$client" >/dev/null 2>&1 || true
   exit $code
 }
@@ -121,24 +121,7 @@ fi
   /check.py localhost:50051 "${speech[@]}"
 
 step "web page"
-"$docker" run --detach --name "$name-web" --network "container:$name" --read-only --tmpfs /tmp --cap-drop ALL \
-  --security-opt no-new-privileges --health-interval 1s "$web" >/dev/null
-until_healthy "$name-web"
-"$docker" exec -i "$name-web" python - <<'PYTHON' || fail "The page does not answer as docs/web.md says."
-import json, urllib.request
-from importlib import resources
-base, edge = "http://localhost:8080", "edge"
-flac = (resources.files("earmark_cli") / "samples/demo.flac").read_bytes()
-form = (f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="demo.flac"\r\n\r\n').encode()
-request = urllib.request.Request(f"{base}/predict", form + flac + f"\r\n--{edge}--\r\n".encode())
-request.add_header("Content-Type", f"multipart/form-data; boundary={edge}")
-answer = json.load(urllib.request.urlopen(request))
-assert json.load(urllib.request.urlopen(f"{base}/health")) == {"status": "SERVING"}
-assert "<html" in urllib.request.urlopen(base).read().decode()
-print(f"/predict: {answer['prediction']} in {answer['latency_ms']:.1f} ms; {json.load(urllib.request.urlopen(base + '/info'))['model']}")
-PYTHON
-"$docker" stop --time 10 "$name-web" >/dev/null
-[ "$("$docker" inspect -f '{{.State.ExitCode}}' "$name-web")" = 0 ] || fail "The page did not stop by itself."
+DOCKER=$docker scripts/test_web_image.sh "$server" "$web"
 
 step "drain"
 events=$(mktemp)

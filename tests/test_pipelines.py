@@ -118,3 +118,22 @@ def test_the_parameters_are_the_default_recipe_and_options_that_the_commands_hav
         command = STAGES[stage]["cmd"].replace(f"${{{stage}}}", "").split()
         build_parser().parse_args([*command[1:], *words])  # ends the test with a message otherwise
         assert STAGES[stage]["params"] == [stage]
+
+
+def test_tags_move_only_after_every_test_of_the_images():
+    jobs = WORKFLOWS["image.yml"]["jobs"]
+    assert set(jobs["tag"]["needs"]) == {*jobs} - {"build", "tag"}
+    for name, job in jobs.items():
+        commands = " ".join(step.get("run", "") for step in job.get("steps", ()))
+        assert ("imagetools create" in commands) == (name == "tag")
+        for step in job.get("steps", ()):
+            assert "push" not in step.get("with", {}), "an image is pushed by its digest alone"
+            assert "push-by-digest=true" in step.get("with", {}).get("outputs", "push-by-digest=true")
+
+
+def test_a_release_publishes_only_what_was_tested():
+    jobs = WORKFLOWS["release.yml"]["jobs"]
+    assert jobs["image"]["uses"] == "./.github/workflows/image.yml"
+    assert set(jobs["github"]["needs"]) == {"image", "packages"}
+    assert jobs["pypi"]["needs"] == "github"
+    assert all(jobs[name]["needs"] == "version" for name in ("image", "packages"))
