@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from earmark_audio.file_view import FileView
 from earmark_audio.formats import id3_bytes
-from earmark_audio.parts import Layout, Part
-from earmark_audio.view import View
+from earmark_audio.recording_parts import Layout, Part
 
 _BLOCK_BYTES = 1 << 20
 
@@ -23,7 +23,9 @@ def flac_layout(file: BinaryIO, size: int) -> Layout:
     parts = []
     for begin, end in zip(starts, [*starts[1:], size], strict=True):
         # Unbounded: the decoder must not seek to the end, which fails where no length is stated.
-        parts.append(Part(View(file, [(begin, end - begin)], unbounded=True), _stated_frames(file, begin)))
+        parts.append(
+            Part(FileView(file, [(begin, end - begin)], unbounded=True), _stated_frames(file, begin))
+        )
     return Layout(parts)
 
 

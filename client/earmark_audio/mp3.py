@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from earmark_audio.file_view import FileView
 from earmark_audio.formats import id3_bytes
 from earmark_audio.mpeg import frame_bytes, frame_kind, is_layer_3
 from earmark_audio.notices import Notice, damaged_bytes
-from earmark_audio.parts import Layout, Part
-from earmark_audio.view import View
+from earmark_audio.recording_parts import Layout, Part
 
 _BLOCK_BYTES = 1 << 20
 _APE_HEADER_BYTES = 32
@@ -95,7 +95,7 @@ def mp3_layout(file: BinaryIO, size: int) -> Layout:
 def _part(file: BinaryIO, stream: _Stream, layout: Layout) -> Part:
     if stream.info_frames is not None:
         if stream.info_frames == stream.frames:
-            return Part(View(file, stream.runs))
+            return Part(FileView(file, stream.runs))
         if stream.info_frames > stream.frames:
             missing = stream.info_frames - stream.frames
             layout.missing = (
@@ -104,7 +104,7 @@ def _part(file: BinaryIO, stream: _Stream, layout: Layout) -> Part:
     # The decoder must not believe a header that is wrong: its frame is left out.
     offset, length = stream.runs[0]
     runs = [(offset + stream.info_bytes, length - stream.info_bytes), *stream.runs[1:]]
-    return Part(View(file, [run for run in runs if run[1]], unbounded=True))
+    return Part(FileView(file, [run for run in runs if run[1]], unbounded=True))
 
 
 def _frame_bytes(head: bytes) -> int:

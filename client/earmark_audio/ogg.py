@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
+from earmark_audio.file_view import FileView
 from earmark_audio.notices import Notice, damaged_bytes, trailing_bytes
-from earmark_audio.parts import Layout, Part
-from earmark_audio.view import View
+from earmark_audio.recording_parts import Layout, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +32,10 @@ def ogg_layout(file: BinaryIO, size: int) -> Layout:
         end, flags, was_begin = offset + length, page_flags, is_begin
         whole_end = end if end <= size else whole_end
     if not starts:
-        return Layout([Part(View(file, [(0, size)]))])
+        return Layout([Part(FileView(file, [(0, size)]))])
     layout = Layout([])
     for start, stop in zip(starts, [*starts[1:], max(whole_end, starts[-1])], strict=True):
-        layout.parts.append(Part(View(file, [(start, stop - start)])))
+        layout.parts.append(Part(FileView(file, [(start, stop - start)])))
     if skipped:
         layout.notices.append(damaged_bytes(skipped, "Ogg pages"))
     if end > size:

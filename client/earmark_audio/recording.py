@@ -32,11 +32,11 @@ from earmark_audio.formats import (
 )
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
-from earmark_audio.live import LiveWav, read_header
+from earmark_audio.live_wav import LiveWav, read_header
 from earmark_audio.mp3 import mp3_layout
 from earmark_audio.ogg import ogg_layout
-from earmark_audio.parts import Layout, Part
 from earmark_audio.pipe import Pipe
+from earmark_audio.recording_parts import Layout, Part
 from earmark_audio.wav import UNFINISHED, au_layout, chunked_layout, iff_layout
 
 if TYPE_CHECKING:

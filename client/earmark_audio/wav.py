@@ -12,9 +12,9 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from earmark_audio.file_view import FileView
 from earmark_audio.notices import Notice, trailing_bytes
-from earmark_audio.parts import Layout, Part
-from earmark_audio.view import View
+from earmark_audio.recording_parts import Layout, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ def au_layout(file: BinaryIO, size: int) -> Layout:
             layout.notices.append(UNFINISHED)
         elif available < stated.value < PLACEHOLDER:
             _cut_off(layout, stated.value, available)
-    layout.parts = [Part(View(file, [(0, size)], patches=patches))]
+    layout.parts = [Part(FileView(file, [(0, size)], patches=patches))]
     return layout
 
 
@@ -101,7 +101,7 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
     is_caf = file.read(4) == b"caff"
     order: Literal["little", "big"] = "big" if is_caf else "little"
     name_bytes, position = (4, start + 8) if is_caf else (16, start + 40)
-    layout.parts.append(Part(View(file, [(start, size - start)])))
+    layout.parts.append(Part(FileView(file, [(start, size - start)])))
     for _ in range(_MAX_CHUNKS):
         if position + name_bytes + 8 > size:
             return None
@@ -109,7 +109,7 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
         header = file.read(name_bytes + 8)
         if header[:4] == b"caff" if is_caf else header.startswith(W64_GUID):
             patches = {} if is_caf else {16: (position - start).to_bytes(8, "little")}
-            layout.parts[-1] = Part(View(file, [(start, position - start)], patches=patches))
+            layout.parts[-1] = Part(FileView(file, [(start, position - start)], patches=patches))
             return position
         stated = _Field(position - start + name_bytes, 8, order, int.from_bytes(header[name_bytes:], order))
         own = 0 if is_caf else len(header)
@@ -117,7 +117,7 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
             available = size - position - len(header) + own
             if not own < stated.value <= available:
                 patches = dict([stated.patch(available)])
-                layout.parts[-1] = Part(View(file, [(start, size - start)], patches=patches))
+                layout.parts[-1] = Part(FileView(file, [(start, size - start)], patches=patches))
                 if is_caf and stated.value == (1 << 64) - 1:  # the format allows that
                     return None
                 if stated.value <= own or stated.value >= 1 << 62:
@@ -173,7 +173,7 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
             following = _next_form(file, body + data.value + data.value % 2, end, size)
             end = following if following is not None else end
         break
-    layout.parts.append(Part(View(file, [(start, end - start)], patches=patches)))
+    layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches)))
     return end
 
 

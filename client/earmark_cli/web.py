@@ -8,8 +8,8 @@ import re
 import socket
 from typing import TYPE_CHECKING
 
+from earmark_client.connection_route import is_loopback
 from earmark_client.errors import EarmarkError, InvalidRequestError, NotInstalledError
-from earmark_client.routes import is_loopback
 
 from earmark_cli.connection import server_for
 from earmark_cli.demo import RECORDING

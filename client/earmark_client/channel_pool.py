@@ -11,9 +11,9 @@ from grpc_health.v1 import health_pb2_grpc
 
 from earmark_client import tracing
 from earmark_client.addresses import grpc_target
+from earmark_client.connection_route import is_local_target
 from earmark_client.credentials import channel_credentials, token_metadata
 from earmark_client.errors import EarmarkError
-from earmark_client.routes import is_local_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

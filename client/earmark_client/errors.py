@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from earmark_client.routes import proxy_variable
+from earmark_client.connection_route import proxy_variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from earmark_client import ServerUnreachableError, SyncClient
-from earmark_client.routes import proxy_variable
+from earmark_client.connection_route import proxy_variable
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from earmark_audio.file_view import FileView
     from earmark_audio.notices import Notice
-    from earmark_audio.view import View
 
 
 @dataclass
 class Part:
     """What one decoder reads."""
 
-    view: View
+    view: FileView
     declared_frames: int | None = None
     """How many frames (samples of each channel) its header states, where that can be relied on."""
 

@@ -11,7 +11,7 @@ _TAIL_BYTES = 1024
 """Zeros are read at the pretended end, where decoders look for a tag."""
 
 
-class View(io.RawIOBase):
+class FileView(io.RawIOBase):
     """Some runs of a file's bytes, one after the other, with a few of them replaced.
 
     `runs`: (offset, length) pairs in the file. `patches`: replacements by their offset in the view.
