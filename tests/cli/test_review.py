@@ -12,6 +12,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import soundfile
 from support.deadlines import DEADLINE_S
 from support.earmark_command import earmark, environment, running
 
@@ -111,3 +112,15 @@ def test_the_page_plays_clips_and_saves_verdicts(clips: Path) -> None:
         other = {**as_json, "Origin": "http://evil.example"}
         assert request(f"{url}verdict", {"file": name, "verdict": "right"}, **other)[0] == 403
         assert verdicts(clips) == [None, "wrong", None]
+
+
+def test_the_words_that_were_missed_become_recordings(clips: Path, tmp_path: Path) -> None:
+    review(clips, "mrm", path=tmp_path)
+    done = review(clips, "", "--missed-to", str(tmp_path / "recordings"), path=tmp_path)
+    assert done.returncode == 0
+    files = sorted((tmp_path / "recordings").iterdir())
+    assert [file.name.split("-")[-1] for file in files] == ["low.wav", "high.wav"]
+    for file in files:
+        fields = json.loads((clips / file.name).with_suffix(".json").read_text())
+        word_s = fields["end_s"] - fields["start_s"]
+        assert word_s < soundfile.info(file).duration <= word_s + 0.81

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from earmark_cli.options import add_command, whole_number
 from earmark_cli.output.console import print_line
-from earmark_cli.review.reviewed_clips import VERDICTS, read_clips
+from earmark_cli.review.reviewed_clips import VERDICTS, read_clips, write_missed
 
 if TYPE_CHECKING:
     import argparse
@@ -25,6 +25,13 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--all", action="store_true", help="also clips that were reviewed before")
     parser.add_argument(
         "--page", action="store_true", help="review in a browser, on a page of this machine alone"
+    )
+    parser.add_argument(
+        "--missed-to",
+        type=Path,
+        metavar="FOLDER",
+        help="afterwards write the words of all clips marked as missed to this folder, one file each, as "
+        "recordings of the keyword for `earmark-train keyword --recordings`",
     )
     parser.add_argument(
         "--port",
@@ -53,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
             review_in_terminal(chosen)
     finally:
+        if args.missed_to is not None:
+            write_missed(clips, args.missed_to)
         counts = Counter(clip.verdict for clip in clips)
         summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
         print_line(f"{args.folder}: {len(clips)} clips, {summary}, {counts[None]} not reviewed")

@@ -6,10 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import soundfile
 from earmark_client.errors import RecordingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+_MARGIN_S = 0.4
 
 Verdict = Literal["right", "wrong", "missed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -39,6 +43,21 @@ class Clip:
             part.rename(file)
         except OSError as error:
             raise RecordingError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def write_missed(clips: Iterable[Clip], folder: Path) -> None:
+    """Write the words of the clips that are marked as missed, each with a margin. Raises RecordingError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for clip in clips:
+            if clip.verdict == "missed":
+                samples, rate_hz = soundfile.read(clip.path, dtype="int16", always_2d=True)
+                offset_s = clip.fields.get("clip_start_s", 0.0)
+                first = max(0, round((clip.fields["start_s"] - offset_s - _MARGIN_S) * rate_hz))
+                last = round((clip.fields["end_s"] - offset_s + _MARGIN_S) * rate_hz)
+                soundfile.write(folder / clip.path.name, samples[first:last], rate_hz)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise RecordingError(f"{folder} cannot be written: {error}") from error
 
 
 def _is_clip(fields: dict[str, Any]) -> bool:

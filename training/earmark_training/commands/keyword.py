@@ -61,6 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept recordings of one voice: the model is for the person who made them",
     )
+    parser.add_argument(
+        "--mistakes",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        default=[],
+        help="clips that `earmark review` has marked as wrong: the model learns not to detect them; requires "
+        "--negatives; repeatable",
+    )
     parser.add_argument("--quick", action="store_true", help="skip the measurement of the miss rate")
     parser.add_argument(
         "--base", type=Path, metavar="FILE", help="model to fine-tune (default: the bundled one)"
@@ -99,6 +108,7 @@ def run(args: argparse.Namespace) -> None:
         one_voice=args.one_voice,
         base=args.base,
         folds=0 if args.quick else 3,
+        mistakes=tuple(args.mistakes),
         recipe=FineTuneRecipe(seed=args.seed),
     )
     check_output_file(request.out)

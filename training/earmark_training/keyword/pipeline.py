@@ -17,6 +17,7 @@ from earmark_training.data.corpus import hours
 from earmark_training.evaluation.offsets import measure_offsets
 from earmark_training.keyword.fine_tune import FineTuneRecipe
 from earmark_training.keyword.metadata import initial_metadata
+from earmark_training.keyword.mistakes import add_mistakes
 from earmark_training.keyword.negatives import find_negatives
 from earmark_training.keyword.parallel_training import FineTuneJob, run_jobs
 from earmark_training.keyword.recording_checks import check_voices, exclude_outliers, warn_if_few
@@ -52,6 +53,8 @@ class KeywordRequest:
     fa_per_hour: float = 0.5
     one_voice: bool = False
     """Whether to accept recordings of one voice."""
+    mistakes: tuple[Path, ...] = ()
+    """Folders of reviewed clips, of which those marked as wrong are hard negatives."""
     folds: int = 3
     """The folds of the cross-validation that measures the miss rate; 0 to skip it."""
     recipe: FineTuneRecipe = field(default_factory=FineTuneRecipe)
@@ -79,6 +82,7 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
     if negatives.left_out:
         log.info("%d utterances with %r in their transcript are left out", negatives.left_out, keyword)
     with tempfile.TemporaryDirectory(prefix="earmark-keyword-") as scratch:
+        negatives = add_mistakes(negatives, request.mistakes)
         training_set = collect(
             keyword,
             [r.path for r in recordings],
