@@ -103,7 +103,7 @@ sbom: $(VENV)/.dev ## Write the server's bill of materials to dist/earmark-sbom.
 fuzz: $(VENV)/.dev ## Fuzz a server for ten minutes (FUZZ_SECONDS=600) while it processes a stream of speech
 	PYTHONPATH=tests:tests/fuzz:. $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
-attack: $(VENV)/.bench ## Attack servers on this machine in many ways, beside streams of speech: about five minutes
+attack: $(VENV)/.bench ## Attack servers on this machine in many ways, while it serves streams of speech: about five minutes
 	$(BIN)/python -m benchmarks.attack
 
 clean: ## Remove everything that was built and installed

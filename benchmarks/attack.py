@@ -1,10 +1,10 @@
-"""Attack a server in many ways, and measure the real-time streams beside each attack.
+"""Attack a server in many ways, and measure the real-time streams during each attack.
 
     python -m benchmarks.attack [--streams 20] [--seconds 10] [--only NAME,...]
 
 Each attack meets a new server with default settings. Where this command may limit the memory of a process (as
 root, with the memory controller of cgroups), the server has 1 GiB. The columns: the latency of the
-detections in the streams beside the attack, the detections that were lost, the peak memory of the server, and
+detections in the streams during the attack, the detections that were lost, the peak memory of the server, and
 whether it was alive and accepted a stream afterwards. Exits with 1 if a detection was lost or a server ended.
 The attacks run against servers that this command starts, and no other.
 """
@@ -103,14 +103,14 @@ def attacked(name: str, address: str, health_address: str, seconds: float) -> It
 
 
 def _attack(name: str, address: str, health_address: str, seconds: float) -> None:
-    # The streams beside the attack must not wait for the attacker's own computation.
+    # The streams during the attack must not wait for the attacker's own computation.
     os.nice(_NICENESS)
     attacks.run(name, address, health_address, seconds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = arguments.make_parser(
-        "attack", "Attack servers in many ways, and measure the real-time streams beside each attack."
+        "attack", "Attack servers in many ways, and measure the real-time streams during each attack."
     )
     parser.add_argument("--streams", type=arguments.count, default=20, help="real-time streams (default: 20)")
     parser.add_argument(
@@ -147,7 +147,7 @@ def _measure(options: argparse.Namespace) -> list[str]:
     speech = Speech.read(options.recording, 100)
     model = SpotterModel.load(options.model)
     workload = Workload(speech, model, max(1, round(options.seconds / speech.chunk_s)))
-    print_header(f"{options.streams} real-time streams of {workload.seconds:g} s beside each attack", COLUMNS)
+    print_header(f"{options.streams} real-time streams of {workload.seconds:g} s during each attack", COLUMNS)
     problems: list[str] = []
     for name in options.only:
         problems += _measure_attack(name, options, workload)

@@ -49,7 +49,7 @@ def main() -> None:
         "model": model.name,
         "model_version": model.version,
         "said": spoken,
-        "heard": detected,
+        "detected": detected,
         "right": correct,
         "audio_s": response.audio_s,
         "spot_ms": round(spot_ms, 3),

@@ -1,7 +1,7 @@
 """Attacks on a server: clients that send what no useful client sends. For servers on this machine only.
 
-They connect from another loopback address than the streams that are measured beside them, so that the server
-counts them as another client.
+They connect from another loopback address than the streams that are measured at the same time, so that
+the server counts them as another client.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
 
 
 def run(name: str, address: str, health_address: str, seconds: float) -> None:
-    """Run an attack, in a process of its own; an attacker that the server disconnects begins again."""
+    """Run an attack, in its own process; an attacker that the server disconnects begins again."""
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
         with contextlib.suppress(Http2Error, OSError):

@@ -77,7 +77,7 @@ class RestartableServer:
     def start(self) -> None:
         """Start the process; return before it serves."""
         with self._log.open("ab") as log:
-            # In a session of its own, the server does not receive Ctrl-C. The benchmark stops it.
+            # In its own session, the server does not receive Ctrl-C. The benchmark stops it.
             self._process = subprocess.Popen(self._command, stderr=log, start_new_session=True)
 
     def kill(self) -> None:

@@ -48,7 +48,7 @@ def running_server(
     command += ["--log-format", "json", "--log-level", "info", *settings]
     if model_path is not None:
         command += ["--model", str(model_path)]
-    # In a session of its own, the server does not receive Ctrl-C. The benchmark stops it.
+    # In its own session, the server does not receive Ctrl-C. The benchmark stops it.
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     # The server logs one line per stream. If nobody read them, the pipe would fill up and block the server.

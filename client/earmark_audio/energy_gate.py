@@ -3,7 +3,7 @@
 The gate works on blocks of 200 ms. It compares the energy in three octave bands (about 500 Hz to 4 kHz) with
 the noise floor of the same band, which it tracks. The gate opens in a block in which a band rises clearly
 above its floor, and closes 0.8 s after the last such block. In doubt it stays open: in noise that changes,
-among talkers, and beside a television it is open all the time.
+among talkers, and near a television it is open all the time.
 
 Its decisions depend on the audio alone, and not on how the audio is split into messages.
 """

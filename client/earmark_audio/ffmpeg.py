@@ -176,7 +176,7 @@ def is_available(*, programs: bool) -> bool:
 
 
 def open_source(file: BinaryIO, kind: Format, *, programs: bool) -> PyAvSource | ProgramSource:
-    """Open a file with what is installed. AudioFileError, with the remedy, where nothing is.
+    """Open a file with the decoder that is installed. AudioFileError, with the remedy, if there is none.
 
     programs: whether `ffmpeg` may be started. A server does not start programs on a stranger's recording.
     """

@@ -1,4 +1,4 @@
-"""A part of a file, shown to a decoder as a file of its own."""
+"""A part of a file, presented to a decoder as a whole file."""
 
 from __future__ import annotations
 

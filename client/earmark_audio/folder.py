@@ -49,7 +49,7 @@ def find_recordings(folder: Path) -> tuple[list[Path], list[LeftOut]]:
 def _reason_to_leave_out(path: Path) -> LeftOut | None:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
-        return None  # what is wrong with it, its reader says
+        return None  # its reader says what is wrong with it
     if not path.is_file():
         return LeftOut(path, "it is not a regular file", is_recording=False)
     try:

@@ -193,7 +193,7 @@ _TEXT = Format("text file", Decoder.NONE, remedy=_NO_AUDIO)
 _BASE64 = Format("base64 text", Decoder.NONE, remedy="decode it, for example with `base64 -d`")
 
 _MIN_TEXT_CHARACTERS = 4
-"""How many different characters a text has at least. A-law silence consists of letters, but all alike."""
+"""How many different characters a text has at least. A-law silence is one letter, repeated."""
 
 
 def identify(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for each kind of beginning
@@ -231,7 +231,7 @@ def _after_id3(head: bytes) -> Format | None:
         return FLAC
     if mpeg.begins_with_adts(rest):
         return _AAC
-    # The tag may be longer than the head: of what has an ID3 tag, nearly all is MP3.
+    # The tag may be longer than the head: nearly all files with an ID3 tag are MP3.
     return MP3
 
 
@@ -253,7 +253,7 @@ def _ogg(head: bytes) -> Format:
 
 
 def _frames(head: bytes) -> Format | None:
-    """Return the format of what has no header, but frames that begin alike."""
+    """Return the format of a file without a header, whose frames begin with the same bits."""
     if head[:2] == b"\x0bw" and (head.count(b"\x0bw") > 1 or len(head) < HEAD_BYTES):
         return _AC3
     if len(head) > 3 * _TS_PACKET_BYTES and set(head[::_TS_PACKET_BYTES]) == {0x47}:

@@ -141,7 +141,7 @@ class LiveWav:
 def read_header(pipe: Pipe) -> _Header | None:
     """Parse the header at the beginning of a pipe, which remains to be read.
 
-    None for what is no WAV, or one that cannot be decoded before its end.
+    None if it is not a WAV file, or one that cannot be decoded before its end.
     """
     magic = pipe.peek(40)
     if not _is_wave(magic):

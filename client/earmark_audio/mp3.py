@@ -1,6 +1,6 @@
 """MP3: which bytes of a file are whole frames, and where one recording ends and a joined one begins.
 
-An MP3 file has no length of its own. Decoders believe the one in a Xing, Info or VBRI header, or estimate
+An MP3 file does not state its length. Decoders believe the one in a Xing, Info or VBRI header, or estimate
 it from the first frame's bit rate, and stop there. Here the frames are counted. Source: the LAME project's
 description of the Xing header.
 """
@@ -108,7 +108,7 @@ def _part(file: BinaryIO, stream: _Stream, layout: Layout) -> Part:
 
 
 def _frame_bytes(head: bytes) -> int:
-    """Return the length of the layer III frame with this header; 0 for what is none."""
+    """Return the length of the layer III frame with this header; 0 if it is not one."""
     return frame_bytes(head) if is_layer_3(head) else 0
 
 

@@ -28,7 +28,7 @@ def is_layer_3(head: bytes) -> bool:
 
 
 def frame_bytes(head: bytes) -> int:
-    """Return the length of the frame of layer II or III with this header; 0 for what is none."""
+    """Return the length of the frame of layer II or III with this header; 0 if it is not one."""
     if not _is_header(head):
         return 0
     is_mpeg1, is_layer_3 = head[1] >> 3 & 3 == 3, head[1] >> 1 & 3 == _LAYER_3
@@ -49,7 +49,7 @@ def frame_kind(head: bytes) -> int:
 
 
 def adts_bytes(head: bytes) -> int:
-    """Return the length of the ADTS frame with this header; 0 for what is none."""
+    """Return the length of the ADTS frame with this header; 0 if it is not one."""
     if len(head) < 6 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
         return 0
     length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5

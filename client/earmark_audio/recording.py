@@ -68,7 +68,7 @@ class RecordingFile:
     complete when everything has been read. `declared_s` is the length in seconds that the file states, None
     where it states none. `is_live`: the recording is decoded as it comes.
 
-    AudioFileError for what is not a recording, or cannot be read; OSError for a path that cannot be opened.
+    AudioFileError for a file that is no recording or is unreadable; OSError for a path that cannot be opened.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class RecordingFile:
 
 
 def _format(head: bytes) -> Format:
-    """Return the format of what begins with `head`; AudioFileError for what is not a recording."""
+    """Return the format of a file that begins with `head`; AudioFileError if it is not a recording."""
     if not head:
         raise AudioFileError("The recording is empty: it has no bytes.")
     kind = identify(head)

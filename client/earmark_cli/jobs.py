@@ -61,7 +61,7 @@ def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jo
                 raise EarmarkError(result.fatal)
             failed = failed or not result.succeeded
     except BrokenProcessPool:
-        raise EarmarkError("a process of --jobs was killed: is there enough memory for so many?") from None
+        raise EarmarkError("a process of --jobs was killed. If memory ran out, use fewer --jobs") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():

@@ -107,7 +107,7 @@ class ChannelPool(Generic[Channel]):
             return self._current
 
     def release(self, channel: Channel, *, discard: bool = False) -> Channel | None:
-        """Give back a channel after a call; return it if the caller is to close it, else None.
+        """Release a channel after a call; return it if the caller is to close it, else None.
 
         `discard`: use another channel for new calls. That one resolves the server's name again, so it
         may lead to another server.

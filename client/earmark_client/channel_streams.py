@@ -1,4 +1,4 @@
-"""A stream of several channels, each of which is a stream of its own on the server."""
+"""A stream of several channels, each of which is a separate stream on the server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def stream_channels(
     encoding: Encoding = Encoding.LINEAR16,
     **options: Any,
 ) -> AsyncGenerator[tuple[int, Event]]:
-    """Stream audio of several channels, each for itself; yield each event with its channel, from 1.
+    """Stream audio of several channels, separately; yield each event with its channel, from 1.
 
     Arguments and errors are those of `Client.stream`, without `channel` and `resume`. Each channel is a
     stream of the server, and counts towards the server's limits. The first error ends all of them.

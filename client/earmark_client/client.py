@@ -104,7 +104,7 @@ class Client:
 
         A started stream survives the loss of its connection and of its server. The client keeps the
         audio that a server would need again, reconnects with growing delays (possibly to another server
-        behind the same name), and yields each event of the unbroken stream exactly once, with the same
+        behind the same name), and yields each event of the uninterrupted stream exactly once, with the same
         ids and offsets. `Reconnecting` and `Resumed` report this. If the stream does not advance for
         `resume_within_s`, it ends with ConnectionLostError. Until then the client keeps reading the
         source: it keeps at most `resume_within_s` + 30 s + `progress_interval_s` of audio, and makes a

@@ -301,7 +301,7 @@ class ResumableStream:
                     "less: start a new stream, with a longer resume_within_s"
                 )
             if event.draining:
-                # It arrives between two regular ones, and would not come on an unbroken stream.
+                # It arrives between two regular ones, and would not come on an uninterrupted stream.
                 self.server_draining = True
                 return
         if self.replay_buffer.recent is not None and self._keep_audio_s is not None:

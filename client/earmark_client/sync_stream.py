@@ -160,7 +160,7 @@ class _Requests:
 
 
 class _Watchdog:
-    """Cancels a call whose server does not answer; it runs on a thread of its own."""
+    """Cancels a call whose server does not answer; it runs on its own thread."""
 
     def __init__(self, call: Any, queue: _AudioQueue) -> None:
         self._call, self._queue = call, queue

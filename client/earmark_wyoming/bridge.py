@@ -171,7 +171,7 @@ class _Bridge:
             writer,
             lambda text: self._options.report(f"{name}: {text}"),
         )
-        # A task of its own: asyncio reports a traceback when the task of a connection is cancelled.
+        # Its own task: asyncio reports a traceback when the task of a connection is cancelled.
         task = asyncio.create_task(satellite.run())
         self._satellites.add(task)
         await asyncio.wait([task])

@@ -1,4 +1,4 @@
-"""Runs a server inside another program, on a thread with an event loop of its own."""
+"""Runs a server inside another program, on a thread with its own event loop."""
 
 from __future__ import annotations
 

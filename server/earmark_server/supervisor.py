@@ -1,6 +1,6 @@
 """The supervisor: starts several workers on one port, drains them, and replaces those that exit.
 
-A worker is a complete server in a process of its own, with its own models and limits. The kernel assigns
+A worker is a complete server in its own process, with its own models and limits. The kernel assigns
 each new connection to one of them (SO_REUSEPORT). The supervisor is the process that was started with
 --workers. gRPC does not survive a fork, so the supervisor creates no gRPC object, and starts each worker as
 a new process.
@@ -189,7 +189,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                # A process group of its own: Ctrl-C at the terminal reaches only the supervisor.
+                # Its own process group: Ctrl-C at the terminal reaches only the supervisor.
                 process = await asyncio.create_subprocess_exec(
                     *command, stdin=theirs.fileno(), process_group=0
                 )

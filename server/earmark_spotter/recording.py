@@ -57,7 +57,7 @@ def decode_recording(
     programs: whether the program `ffmpeg` may be started to decode what nothing else decodes.
     channel: the only channel to decode, 1 for the first; None: the mean of all.
 
-    Raises AudioError for what is not a recording, or has no samples that can be decoded, and
+    Raises AudioError for a file that is not a recording or has no samples that can be decoded, and
     SampleRateError for a sample rate that is not supported.
     """
     try:

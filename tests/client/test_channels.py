@@ -1,4 +1,4 @@
-"""One channel of several, and each for itself."""
+"""One channel of several, and each separately."""
 
 from __future__ import annotations
 

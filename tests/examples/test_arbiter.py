@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# A device: prints the lines of a file, each detection when it would be heard.
+# A device: prints the lines of a file, each detection at the time at which it would be decided.
 DEVICE = """
 import json, sys, time
 for line in open(sys.argv[1]):

@@ -52,11 +52,11 @@ def test_the_page_draws_plays_and_moves_its_cursor(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     command = [sys.executable, "-m", "earmark_cli", "plot", str(DEMO), "-o", str(page)]
     subprocess.run(command, capture_output=True, timeout=60, check=True)
-    told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    reported: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     class Listener(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.put(self.rfile.read(int(self.headers["Content-Length"])))
+            reported.put(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(204)
             self.end_headers()
 
@@ -78,7 +78,7 @@ def test_the_page_draws_plays_and_moves_its_cursor(tmp_path: Path) -> None:
             start_new_session=True,
         ) as browser:
             try:
-                seen = json.loads(told.get(timeout=60))
+                seen = json.loads(reported.get(timeout=60))
             finally:
                 os.killpg(browser.pid, signal.SIGKILL)
                 listener.shutdown()

@@ -103,14 +103,14 @@ def test_a_file_that_is_not_a_recording_is_reported(page: Page, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("without", "told"),
+    ("without", "status"),
     [
         (GRANTED, "The browser blocks the microphone: allow it for this page"),
         (DEVICE, "There is no microphone: connect one"),
     ],
 )
 def test_a_page_without_a_microphone_states_the_remedy(
-    chromium: Browser, web_address: str, without: str, told: str
+    chromium: Browser, web_address: str, without: str, status: str
 ) -> None:
     with (
         launched(chromium.browser_type, {GRANTED, DEVICE} - {without}) as other,
@@ -118,7 +118,7 @@ def test_a_page_without_a_microphone_states_the_remedy(
     ):
         wait_for_status(page, "Ready")
         page.get_by_role("button", name="Listen").click()
-        wait_for_status(page, told)
+        wait_for_status(page, status)
         assert page.get_by_role("button", name="Listen").is_enabled()
 
 

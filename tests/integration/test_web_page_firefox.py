@@ -40,11 +40,11 @@ class Page:
     def ask(self, method: str, **params: Any) -> Any:
         self._id += 1
         self._socket.send(json.dumps({"id": self._id, "method": method, "params": params}))
-        while (told := json.loads(self._socket.recv(DEADLINE_S))).get("id") != self._id:
-            if told.get("params", {}).get("level") in {"error", "warn"}:
-                self.complaints.append(told["params"]["text"])
-        assert told["type"] == "success", told
-        return told["result"]
+        while (reply := json.loads(self._socket.recv(DEADLINE_S))).get("id") != self._id:
+            if reply.get("params", {}).get("level") in {"error", "warn"}:
+                self.complaints.append(reply["params"]["text"])
+        assert reply["type"] == "success", reply
+        return reply["result"]
 
     def value(self, expression: str) -> Any:
         """Return the value of an expression, or a reference to an element; `$` finds an element by its id."""
@@ -52,9 +52,9 @@ class Page:
         expression = expression.replace("$(", "document.getElementById(")
         # As after a key press: a page may not start sound by itself.
         asked = {"awaitPromise": True, "userActivation": True, "resultOwnership": "root"}
-        told = self.ask("script.evaluate", expression=expression, target=target, **asked)
-        assert told["type"] == "success", told
-        return told["result"] if "sharedId" in told["result"] else told["result"].get("value")
+        reply = self.ask("script.evaluate", expression=expression, target=target, **asked)
+        assert reply["type"] == "success", reply
+        return reply["result"] if "sharedId" in reply["result"] else reply["result"].get("value")
 
     def until(self, expression: str) -> None:
         deadline_s = time.monotonic() + DEADLINE_S

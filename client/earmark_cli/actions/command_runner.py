@@ -1,4 +1,4 @@
-"""Runs a command for each detection, beside the stream: the stream never waits for it."""
+"""Runs a command for each detection, alongside the stream, which never waits for it."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             _print_audio(report)
             continue
         described = asdict(report)
-        del described["notices"], described["problem"]  # each has a line of its own
+        del described["notices"], described["problem"]  # each has its own line
         print_json("audio", **described)
         for one in report.notices:
             printer.warning(report.source, one)

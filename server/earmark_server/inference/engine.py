@@ -1,4 +1,4 @@
-"""The engine: dynamic batching of all streams on one thread beside the event loop.
+"""The engine: dynamic batching of all streams on one thread next to the event loop.
 
 Dynamic batching. Inference on a batch costs less than on each stream alone: 0.67 ms of CPU for a second of
 audio in batches of 4 streams, 0.50 ms in batches of 64. So the engine does not run the model whenever audio

@@ -4,7 +4,7 @@ When a model file is replaced, new streams use the new model, and open streams f
 they started with. The new file must be a new version of the same model: the same name and the same
 keywords. Any other file, such as a truncated one, is rejected with a line in the log, and the server
 keeps the old model. If the model's SHA-256 is pinned, every file but that one is rejected. A new file is
-first validated in a process of its own, so that a model that crashes or hangs the runtime cannot take the
+first validated in a separate process, so that a model that crashes or hangs the runtime cannot take the
 server down.
 
 A replaced model is kept until its last stream has ended, and for `keep_replaced_s` after that, because
@@ -76,7 +76,7 @@ class ModelRegistry:
 
         self._settings = settings
         # The files' state is recorded before they are read, so that a write meanwhile counts as a change.
-        # The bundled model is not watched: it changes only with the package.
+        # The bundled model is not reloaded: it changes only with the package.
         self._files = [_ModelFile(ChangeDetector(path), place) for place, path in enumerate(settings.model)]
         self._kept = _open_kept(settings)
         self._replaced: list[_ReplacedModel] = []

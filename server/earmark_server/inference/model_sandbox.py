@@ -1,4 +1,4 @@
-"""The model sandbox: validates a model in a process of its own, where a crash harms nothing else."""
+"""The model sandbox: validates a model in a separate process, where a crash harms nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def warm_up(model: SpotterModel) -> None:
 
 
 async def validate_model(content: bytes) -> None:
-    """Load and run a model in a process of its own; ModelError if that fails, or takes too long."""
+    """Load and run a model in a separate process; ModelError if that fails, or takes too long."""
     # Not by asyncio: uvloop forks, which gRPC does not support. Popen does not fork, and returns at once.
     with subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-P", "-m", "earmark_server.inference.model_sandbox"],

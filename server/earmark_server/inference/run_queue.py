@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from earmark_server.inference.engine_slot import EngineSlot
 
-# One in so many removed streams is none of the live ones, if any other waits. So a stream that replays
+# Of every 8 streams that leave the queue, one is not live, if such a stream waits. So a stream that replays
 # audio in order to resume makes progress even while the live ones need all of the engine's time.
 _TURN = 8
 

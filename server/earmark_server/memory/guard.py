@@ -58,7 +58,7 @@ _GROWTH_BYTES = 16 << 20
 
 
 class MemoryGuard:
-    """Watches the memory of this process, on a thread of its own, from `start` to `stop`."""
+    """Watches the memory of this process, on its own thread, from `start` to `stop`."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class AudioForwarder:
-    """Forwards one stream's audio, in a task of its own."""
+    """Forwards one stream's audio, in its own task."""
 
     def __init__(
         self,

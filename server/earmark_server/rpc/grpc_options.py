@@ -14,7 +14,7 @@ _EXCESS_BYTES = 64 * 1024
 # A health check states the name of a service, and a client that probes has nothing else to send.
 _MAX_HEALTH_MESSAGE_BYTES = 512
 
-# The bytes of one stream that a client may send before the server reads them, beside a message that is being
+# The bytes of one stream that a client may send before the server reads them, besides a message that is being
 # read. gRPC would otherwise adapt this window to the line: up to 19 MB for one fast stream. Over a line with
 # a round-trip time of 100 ms, a stream with this window transfers about 2 MB/s (docs/lab-notes/cost.md).
 _WINDOW_BYTES = 1 << 20

@@ -47,9 +47,9 @@ _CONTAINERS = {
 }
 # The size of a message without its audio: many times the size of all keywords of a model and a resume token.
 _MAX_FIELDS_BYTES = 64 * 1024
-# Fields of a message beside its keywords. A newer client may have some that this server does not know.
+# Fields of a message besides its keywords. A newer client may have some that this server does not know.
 _MAX_OTHER_FIELDS = 64
-# The size of a message of a stream beside its audio, and of a message without audio.
+# The size of a message of a stream besides its audio, and of a message without audio.
 _MAX_EXTRA_BYTES = 1024
 _LENGTH_DELIMITED = 2  # protobuf's wire type of bytes, strings and messages
 
@@ -245,7 +245,7 @@ class Deserializers:
             ):
                 return CallError(
                     "MESSAGE_TOO_LARGE",
-                    f"A message may have at most {_MAX_FIELDS_BYTES} bytes beside its audio, but has more. "
+                    f"A message may have at most {_MAX_FIELDS_BYTES} bytes besides its audio, but has more. "
                     "Name fewer keywords.",
                 )
             try:
@@ -314,7 +314,7 @@ def _without_excess(
             return request
         return CallError(
             "MESSAGE_TOO_LARGE",
-            f"A message may have at most {_MAX_EXTRA_BYTES} bytes beside its audio, but has {excess}.",
+            f"A message may have at most {_MAX_EXTRA_BYTES} bytes besides its audio, but has {excess}.",
         )
 
     return deserialize_without_excess
@@ -343,7 +343,7 @@ def _encoding_name(number: int) -> str:
 
 
 def _has_too_many_fields(serialized: bytes, audio_field: int, max_fields: int) -> bool:
-    """Return whether a message has too much beside its field number `audio_field`.
+    """Return whether a message has too much besides its field number `audio_field`.
 
     That is more than _MAX_FIELDS_BYTES, or more than `max_fields` fields, however short they are.
 

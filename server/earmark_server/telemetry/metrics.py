@@ -1,4 +1,4 @@
-"""The server's metrics for Prometheus, on a port of their own. Each scrape collects them.
+"""The server's metrics for Prometheus, on a separate port. Each scrape collects them.
 
 docs/operations.md explains each of them.
 """

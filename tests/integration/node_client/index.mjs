@@ -74,23 +74,23 @@ function stream(config, audio) {
     const call = client.streamingSpot();
     call.on("data", (response) => {
       const event = response[response.event];
-      const told = { event: response.event };
+      const printed = { event: response.event };
       if (response.event === "started") {
-        told.model = event.model;
-        told.keywords = event.keywords.map((one) => one.keyword);
+        printed.model = event.model;
+        printed.keywords = event.keywords.map((one) => one.keyword);
       } else if (response.event === "detection") {
-        told.keyword = event.keyword;
-        told.id = event.detection_id;
-        told.start_s = seconds(event.start_offset);
-        told.end_s = seconds(event.end_offset);
-        told.confidence = event.confidence;
+        printed.keyword = event.keyword;
+        printed.id = event.detection_id;
+        printed.start_s = seconds(event.start_offset);
+        printed.end_s = seconds(event.end_offset);
+        printed.confidence = event.confidence;
       } else if (response.event === "progress") {
-        told.token_bytes = event.resume_token.length;
+        printed.token_bytes = event.resume_token.length;
       } else if (response.event === "ended") {
-        told.audio_s = seconds(event.audio_duration);
-        told.detections = event.detection_count;
+        printed.audio_s = seconds(event.audio_duration);
+        printed.detections = event.detection_count;
       }
-      print(told);
+      print(printed);
     });
     call.on("error", (error) => {
       const { reason, domain } = reasonOf(error);

@@ -96,7 +96,7 @@ def test_new_streams_use_the_new_model_and_open_ones_finish_with_the_old_one(
 
     async def scenario() -> None:
         async with serving(path) as rig:
-            unbroken = detections(await collect(rig.stream(config(), *audio)))
+            uninterrupted = detections(await collect(rig.stream(config(), *audio)))
             old, started = await begin(rig, audio[:20])
             broken, _ = await begin(rig, audio[:20])
             resume, early = rpcs.ResumePoint(), []
@@ -117,11 +117,11 @@ def test_new_streams_use_the_new_model_and_open_ones_finish_with_the_old_one(
                 await old.write(request)
             await old.done_writing()
             assert started.model_version == "1.0.0"
-            assert detections(await rest(old)) == unbroken
+            assert detections(await rest(old)) == uninterrupted
             replay = audio[resume.start_offset.ToMilliseconds() // 100 :]
             events = await collect(rig.stream(config(resume=resume), *replay))
             assert events[0].started.model_version == "1.0.0"
-            assert early + detections(events) == unbroken
+            assert early + detections(events) == uninterrupted
 
     run(scenario)
 
@@ -196,13 +196,13 @@ def test_a_stream_resumes_after_its_model_was_replaced_and_the_server_restarted(
 
     async def scenario() -> None:
         async with serving(path, **options) as rig:
-            unbroken = detections(await collect(rig.stream(config(), *audio)))
+            uninterrupted = detections(await collect(rig.stream(config(), *audio)))
             resume, early = await break_stream(rig, audio)
         write(path, version="2.0.0", **changes)
         async with serving(path, **options) as rig:
             version, rest = await resumed(rig, resume, audio)
             assert version == "1.0.0"
-            assert early + rest == unbroken
+            assert early + rest == uninterrupted
             assert (await detected(rig))[0] == "2.0.0"
 
     run(scenario)
