@@ -1,19 +1,19 @@
-"""Measure the miss rate of a custom keyword, by the number of recordings that it is trained on.
+"""Measure custom keywords: the miss rate and false alarms in each condition, by the number of recordings.
 
-    python -m benchmarks.custom_keyword --words DIR --speech DIR [--sizes 10,30,100,300] [--only computer]
-                                        [--synthesize] [--base FILE]
+    python -m benchmarks.custom_keyword --words DIR --speech DIR --corpus DIR [--sizes 0,10,100] [--draws 3]
+                                        [--only computer] [--voices DIR] [--test-speech DIR] [--base FILE]
 
---words is a folder with one folder of recordings per word. For every word, the first N recordings are used
-for training and the rest for the test (with N = 300 of 411, 111 for the test). The order of the recordings
-depends on their content only. --speech is read speech in the layout of LibriSpeech: two thirds of its
-speakers are negatives for the training, the others measure false alarms. Prints a Markdown table:
+--words is a folder with one folder of recordings per word. For every word and size, N recordings are drawn
+at random for training, and the others are the test; each draw has its own recordings and its own seed.
+--speech is read speech in the layout of LibriSpeech: half of the speakers that the bundled model was
+validated on measure false alarms, the others are negatives for the training. --corpus is a prepared corpus,
+whose validation noises, music and talkers make the conditions. Prints one Markdown row per model:
 
 | column | meaning |
 |---|---|
-| miss rate | of the test recordings, at the model's calibrated threshold |
-| false alarms per hour | of the test speakers, at the model's calibrated threshold |
-| miss rate at 0.5 FA/h | of the test recordings, at the threshold with 0.5 false alarms per hour of the
-test speakers |
+| missed at 0.5/h | of the test recordings, at the threshold with 0.5 false alarms per hour of these readers |
+| missed | of the test recordings in each condition, at the model's calibrated threshold |
+| false alarms | per hour of the readers in each condition, at the model's calibrated threshold |
 | minutes | the training time, without the checks that only the command's report needs |
 """
 
@@ -25,20 +25,44 @@ import logging
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from earmark_spotter import SpotterModel, score_recording
-from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, find_speech, read_audio
+from earmark_training.data.corpus import (
+    SAMPLE_RATE_HZ,
+    Corpus,
+    SourceFile,
+    find_speech,
+    read_audio,
+    speech_split,
+)
+from earmark_training.data.endpointing import locate_word
+from earmark_training.evaluation.conditions import CONDITIONS, Condition, Scene
 from earmark_training.evaluation.detections import detect
 from earmark_training.evaluation.peaks import LOWEST_PEAK, find_peaks
 from earmark_training.keyword.fine_tune import FineTuneRecipe
+from earmark_training.keyword.kokoro import Kokoro, default_cache
 from earmark_training.keyword.negatives import contains_keyword
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
+from earmark_training.keyword.pronunciation import pronounce
 from earmark_training.keyword.recordings import find_audio
+from earmark_training.keyword.training_set import NeuralVoices
 
-TEST_SHARE = 1 / 3
 TARGET_FA_PER_HOUR = 0.5
+MEASURED = ("clean", "noise, 10 dB", "babble, 10 dB", "room", "television")
+_SEED = 77
+
+
+@dataclass(frozen=True)
+class Test:
+    """The sounds that a model is measured on: negatives, speech of other readers, and the conditions."""
+
+    negatives: Path
+    speech: list[SourceFile]
+    scene: Scene
+    conditions: list[Condition]
 
 
 def main() -> int:
@@ -48,22 +72,20 @@ def main() -> int:
     if not words:
         print(f"{args.words} has no folders of recordings: it needs one folder per word", file=sys.stderr)
         return 1
-    print("| word | recordings | miss rate | false alarms per hour | miss rate at 0.5 FA/h | minutes |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| word | recordings | draw | missed at 0.5/h | missed: " + " / ".join(MEASURED), end="")
+    print(" | false alarms per hour, same | hours | minutes |\n|---|---:|---:|---:|---|---|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        negatives = Path(folder) / "negatives"
-        test_speech = _split_speakers(args.speech, negatives)
+        test = Test(
+            Path(folder) / "negatives",
+            _split_speakers(args.speech, Path(folder) / "negatives")
+            + [f for extra in args.test_speech for f in find_speech(extra)],
+            Scene(Corpus(args.corpus)),
+            [c for c in CONDITIONS if c.name in MEASURED],
+        )
         for word in words:
             for size in args.sizes:
-                row = _measure(
-                    word,
-                    size,
-                    negatives=negatives,
-                    test_speech=test_speech,
-                    folder=Path(folder),
-                    args=args,
-                )
-                print(row, flush=True)
+                for draw in range(args.draws):
+                    print(_measure(word, size, draw, test, Path(folder), args), flush=True)
     return 0
 
 
@@ -73,24 +95,32 @@ def _arguments() -> argparse.Namespace:
         "--words", type=Path, required=True, help="a folder with one folder of recordings per word"
     )
     parser.add_argument("--speech", type=Path, required=True, help="read speech in the layout of LibriSpeech")
+    parser.add_argument("--corpus", type=Path, required=True, help="a prepared corpus, for the conditions")
     parser.add_argument(
-        "--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10, 30, 100, 300],
-        help="numbers of training recordings (default: 10,30,100,300)",
+        "--test-speech", type=Path, action="append", default=[], metavar="DIR",
+        help="more speech of readers that nothing was trained on, with transcripts; repeatable",
     )  # fmt: skip
+    parser.add_argument(
+        "--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10, 30, 100],
+        help="numbers of training recordings (default: 10,30,100)",
+    )  # fmt: skip
+    parser.add_argument("--draws", type=int, default=1, help="draws of each size (default: 1)")
     parser.add_argument(
         "--only", action="append", metavar="WORD", help="measure this word only; may be repeated"
     )
-    parser.add_argument("--synthesize", action="store_true", help="also train on synthesized speech")
+    parser.add_argument("--voices", type=Path, help="also train on the neural voices in this folder")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="the cache of their speech")
     parser.add_argument("--base", type=Path, help="the model to fine-tune (default: the bundled model)")
-    parser.add_argument("--seed", type=int, default=1, help="the random seed of the training (default: 1)")
+    parser.add_argument("--keep", type=Path, help="folder to keep the models in")
     return parser.parse_args()
 
 
 def _split_speakers(speech: Path, negatives: Path) -> list[SourceFile]:
-    """Link two thirds of the speakers' files below `negatives`; return the other speakers' utterances."""
+    """Link the speakers of the training below `negatives`; return the utterances of the other ones."""
     audio = list(find_speech(speech))
-    speakers = sorted({f.speaker for f in audio}, key=lambda s: hashlib.sha256(s.encode()).hexdigest())
-    test = set(speakers[: round(TEST_SHARE * len(speakers))])
+    validation = sorted({f.speaker for f in audio if speech_split(f.speaker) == "validation"})
+    validation.sort(key=lambda s: hashlib.sha256(s.encode()).hexdigest())
+    test = set(validation[::2])
     for file in audio:
         if file.speaker not in test:
             for path in (file.path, *file.path.parent.glob("*.trans.txt")):
@@ -101,62 +131,77 @@ def _split_speakers(speech: Path, negatives: Path) -> list[SourceFile]:
     return [f for f in audio if f.speaker in test]
 
 
-def _measure(
-    word: Path,
-    size: int,
-    *,
-    negatives: Path,
-    test_speech: list[SourceFile],
-    folder: Path,
-    args: argparse.Namespace,
+def _measure(  # noqa: PLR0917
+    word: Path, size: int, draw: int, test: Test, folder: Path, args: argparse.Namespace
 ) -> str:
-    """Train on the first `size` recordings, test on the rest, and return the row of the table."""
+    """Train on `size` recordings, test on the rest, and return the row of the table."""
     files, _ = find_audio(word)
     files.sort(key=lambda p: hashlib.sha256(p.read_bytes()).hexdigest())
-    training = folder / f"{word.name}-{size}"
+    order = np.random.default_rng(draw).permutation(len(files))
+    name = f"{word.name}-{size}-{draw}"
+    training = folder / name
     training.mkdir()
-    for path in files[:size]:
-        (training / path.name).symlink_to(path.resolve())
+    for i in order[:size]:
+        (training / files[i].name).symlink_to(files[i].resolve())
+    voices = None
+    if args.voices:
+        words = pronounce([word.name], "en")[0]
+        voices = NeuralVoices(Kokoro(args.voices, args.cache), "en", {word.name: words})
     begin_s = time.monotonic()
     request = KeywordRequest(
-        word.name, training, folder / f"{word.name}-{size}.onnx", (negatives,),
-        synthesize="en" if args.synthesize else None, base=args.base, fa_per_hour=TARGET_FA_PER_HOUR,
-        folds=0, recipe=FineTuneRecipe(seed=args.seed),
+        {word.name: training if size else None}, (args.keep or folder) / f"{name}.onnx", (test.negatives,),
+        voices=voices, base=args.base, fa_per_hour=TARGET_FA_PER_HOUR, folds=0,
+        recipe=FineTuneRecipe(seed=draw + 1),
     )  # fmt: skip
     model = create_model(request)
     minutes = (time.monotonic() - begin_s) / 60
-    meta = model.metadata
-    (threshold,) = (info.threshold for info in meta.keywords.values())
-    # With a second of silence on both sides, a word that touches the end of its file is not missed for that
-    # reason.
-    word_scores = [_best_score(model, np.pad(read_audio(path), SAMPLE_RATE_HZ)) for path in files[size:]]
-    alarms, peaks, seconds = 0, [], 0.0
-    for file in test_speech:
-        if not contains_keyword(file.text, word.name):
-            samples = read_audio(file.path)
-            seconds += len(samples) / SAMPLE_RATE_HZ
-            scores = score_recording(model, samples)
-            alarms += len(detect(meta, scores))
-            peaks += find_peaks(meta, scores, word.name)[1].tolist()
-    hours = seconds / 3600
-    # The highest peak beyond the allowed number of false alarms. Peaks below LOWEST_PEAK are not collected.
-    ranked = sorted(peaks, reverse=True)
-    target_threshold = (
-        ranked[int(TARGET_FA_PER_HOUR * hours)]
-        if len(ranked) > int(TARGET_FA_PER_HOUR * hours)
-        else LOWEST_PEAK
-    )
-    miss_rate = np.mean([score < threshold for score in word_scores])
-    target_miss_rate = np.mean([score <= target_threshold for score in word_scores])
+    missed, alarms, target = [], [], 0.0
+    hours = 0.0
+    others = [files[i] for i in order[size:]]
+    for condition in test.conditions:
+        rng = np.random.default_rng(_SEED)
+        scores = np.array([_best_score(model, path, condition, test.scene, rng) for path in others])
+        hours, count, peaks = _false_alarms(model, condition, test, rng)
+        if condition.name == "clean":
+            ranked = sorted(peaks, reverse=True)
+            # The highest peak beyond the allowed number. Peaks below LOWEST_PEAK are not collected.
+            allowed = int(TARGET_FA_PER_HOUR * hours)
+            target = float((scores <= (ranked[allowed] if len(ranked) > allowed else LOWEST_PEAK)).mean())
+        threshold = model.metadata.keywords[word.name].threshold
+        missed.append(f"{100 * (scores < threshold).mean():.1f}%")
+        alarms.append(f"{count / hours:.1f}")
     return (
-        f"| {word.name} | {size} | {100 * miss_rate:.1f}% of {len(word_scores)} "
-        f"| {alarms / hours:.2f} in {hours:.1f} h | {100 * target_miss_rate:.1f}% | {minutes:.1f} |"
+        f"| {word.name} | {size} | {draw} | {100 * target:.1f}% | {' / '.join(missed)} "
+        f"| {' / '.join(alarms)} | {hours:.1f} | {minutes:.1f} |"
     )
 
 
-def _best_score(model: SpotterModel, samples: np.ndarray) -> float:
-    """Return the keyword's highest score in a recording."""
-    return float(score_recording(model, samples)[:, model.metadata.keyword_indices[0]].max())
+def _false_alarms(
+    model: SpotterModel, condition: Condition, test: Test, rng: np.random.Generator
+) -> tuple[float, int, list[float]]:
+    """Return the hours of the test speech, the detections in it, and the scores of the keyword's peaks."""
+    (keyword,) = model.metadata.keyword_names
+    samples_read, count, peaks = 0, 0, []
+    for file in test.speech:
+        if not contains_keyword(file.text, keyword):
+            samples = read_audio(file.path)
+            samples_read += len(samples)
+            changed = condition.change(test.scene, rng, samples, float(np.square(samples).mean()))
+            scores = score_recording(model, changed)
+            count += len(detect(model.metadata, scores))
+            peaks += find_peaks(model.metadata, scores, keyword)[1].tolist()
+    return samples_read / SAMPLE_RATE_HZ / 3600, count, peaks
+
+
+def _best_score(
+    model: SpotterModel, path: Path, condition: Condition, scene: Scene, rng: np.random.Generator
+) -> float:
+    """Return the keyword's highest score in a recording, with a second of silence on both sides."""
+    samples = read_audio(path)
+    start, end = locate_word(samples, SAMPLE_RATE_HZ) or (0, len(samples))
+    power = float(np.square(samples[start:end]).mean())
+    changed = condition.change(scene, rng, np.pad(samples, SAMPLE_RATE_HZ), power)
+    return float(score_recording(model, changed)[:, model.metadata.keyword_indices[0]].max())
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def training_set(recordings: Path, speech: Path, tmp_path_factory: pytest.TempPa
     others = [SourceFile(p, "speech", "training", "") for p in sorted(speech.rglob("*.flac"))]
     corpus = decode(clips + others, tmp_path_factory.mktemp("corpus"), progress=QuietProgress)
     words, utterances = corpus.select("clip", "training"), corpus.select("speech", "training")
-    return TrainingSet(corpus, tuple(words), (), (), tuple(utterances), ())
+    return TrainingSet(corpus, ("computer",), tuple(words), (), (), tuple(utterances), ())
 
 
 @pytest.fixture(scope="session")
@@ -86,8 +86,7 @@ def keyword_model(
         from support.tiny_training import FINE_TUNE_RECIPE, QuietProgress
 
         request = KeywordRequest(
-            "computer",
-            recordings,
+            {"computer": recordings},
             folder / "computer.onnx",
             (speech,),
             base=base,

@@ -1,28 +1,63 @@
-"""`earmark-train keyword`: fine-tune the bundled model to a new keyword."""
+"""`earmark-train keyword`: fine-tune the bundled model to new keywords."""
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_training.commands.options import check_output_file, print_metrics
+from earmark_training.keyword.voice_files import MODEL_FILE, RELEASE, VOICES_FILE
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-SUMMARY = "Fine-tune the bundled model to a new keyword, from recordings of it."
+    from earmark_training.keyword.training_set import NeuralVoices
+
+SUMMARY = "Fine-tune the bundled model to new keywords, from recordings of them or from their spelling."
+
+_MAX_LETTERS = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    parser.add_argument("keyword", metavar="WORD", help="the word or phrase, as it is written")
+    parser.set_defaults(usage_error=parser.error)
+    parser.add_argument(
+        "keyword",
+        nargs="+",
+        metavar="WORD",
+        help="the word, or the phrase in quotation marks, as it is written; several make one model with all",
+    )
     parser.add_argument(
         "--recordings",
         type=Path,
-        required=True,
         metavar="DIR",
         help="recordings of the keyword, one utterance per file, by several people (WAV, FLAC, Ogg, MP3, …); "
-        "at least 8, better 100 or more",
+        "at least 8, better 100 or more. For several keywords: a folder with one folder of recordings per "
+        "keyword, named as the keyword is written",
+    )
+    parser.add_argument(
+        "--voices",
+        type=Path,
+        metavar="DIR",
+        help=f"add the keyword and words that sound like it, read by the neural voices in this folder, "
+        f"with or without recordings: {MODEL_FILE} and {VOICES_FILE} from {RELEASE}",
+    )
+    parser.add_argument(
+        "--pronunciation",
+        action="append",
+        default=[],
+        metavar="IPA",
+        help="how the neural voices say the keyword, such as kəmpjˈuːɾɚ, a space between words (default: as "
+        "eSpeak NG says it); for one of several keywords WORD=IPA; repeatable",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder in which the speech of the neural voices is kept and found again "
+        "(default: earmark/voices in the user's cache folder)",
     )
     parser.add_argument(
         "--negatives",
@@ -44,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--language",
         default="en",
         metavar="CODE",
-        help="language of the synthesizers, such as en, de, fr-fr (default: %(default)s)",
+        help="language of the synthesizers, such as en, de, fr-fr; the neural voices read en, en-gb, es, fr, "
+        "hi, it and pt (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="model file to write (default: WORD.onnx)")
     parser.add_argument("--name", help="name of the model (default: the keyword)")
@@ -54,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.5,
         metavar="N",
-        help="false alarms per hour of speech that the threshold is chosen for (default: %(default)s)",
+        help="false alarms per hour of speech that the threshold of each keyword is chosen for; in noise, in "
+        "babble, in rooms and from loudspeakers up to three times as many (default: %(default)s)",
     )
     parser.add_argument(
         "--one-voice",
@@ -89,19 +126,22 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.keyword.pipeline import KeywordRequest, create_model
     from earmark_training.keyword.recordings import RecordingsError
 
-    if not any(character.isalpha() for character in args.keyword):
-        raise RecordingsError(f"{args.keyword!r} is not a word: give the keyword as it is written")
-    for text in (args.keyword, args.name or ""):
+    if args.recordings is None and args.voices is None:
+        args.usage_error("use --recordings DIR, or --voices DIR to make the model from the spelling, or both")
+    for text in (*args.keyword, args.name or ""):
         if any("\ud800" <= character <= "\udfff" for character in text):  # bytes that are not UTF-8
             raise RecordingsError(
                 f"{text!r} is not valid UTF-8: correct it, or set the locale of the terminal"
             )
+    keywords = _keywords(args.keyword, read=args.voices is not None)
+    out = args.out or Path("-".join(k.replace(" ", "-").replace("/", "-") for k in keywords)[:100] + ".onnx")
+    check_output_file(out)
     request = KeywordRequest(
-        keyword=args.keyword,
-        recordings=args.recordings,
+        recordings=_recordings(keywords, args.recordings, needed=args.voices is None),
         negatives=tuple(args.negatives),
+        voices=_voices(keywords, args) if args.voices else None,
         synthesize=args.language if args.synthesize else None,
-        out=args.out or Path(f"{args.keyword.replace(' ', '-')}.onnx"),
+        out=out,
         name=args.name,
         version=args.version,
         fa_per_hour=args.fa_per_hour,
@@ -111,8 +151,73 @@ def run(args: argparse.Namespace) -> None:
         mistakes=tuple(args.mistakes),
         recipe=FineTuneRecipe(seed=args.seed),
     )
-    check_output_file(request.out)
     model = create_model(request)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")
     print(f"serve it: earmark-server --model {request.out}")
+
+
+def _keywords(words: Sequence[str], *, read: bool) -> list[str]:
+    """Return the keywords with single spaces. Raises RecordingsError for one that is not a word.
+
+    Those that voices `read` consist of letters alone.
+    """
+    from earmark_training.keyword.recordings import RecordingsError
+
+    keywords = [" ".join(unicodedata.normalize("NFC", word).split()) for word in words]
+    for keyword in keywords:
+        strange = sorted(
+            {c for c in keyword if not (c.isalpha() or unicodedata.combining(c) or c in " '’-.")}
+        )
+        if not any(c.isalpha() for c in keyword) or (read and strange):
+            problem = f", {' '.join(strange)} is not a letter" if keyword and strange else ""
+            raise RecordingsError(
+                f"{keyword!r} is not a word{problem}: give the keyword as it is spoken, in letters ('route "
+                "sixty six', not 'route 66')"
+            )
+        if len(keyword) > _MAX_LETTERS:
+            raise RecordingsError(
+                f"{keyword[:20]!r}… has {len(keyword)} letters: a keyword has at most {_MAX_LETTERS}"
+            )
+    if len(set(map(str.lower, keywords))) < len(keywords):
+        raise RecordingsError(f"a keyword is named twice: {', '.join(keywords)}")
+    return keywords
+
+
+def _recordings(keywords: Sequence[str], folder: Path | None, *, needed: bool) -> dict[str, Path | None]:
+    """Return the folder of each keyword's recordings. Raises RecordingsError if one is needed and missing."""
+    from earmark_training.keyword.recordings import RecordingsError
+
+    if folder is None:
+        return dict.fromkeys(keywords)
+    if len(keywords) == 1:
+        return {keywords[0]: folder}
+    folders: dict[str, Path | None] = {}
+    for keyword in keywords:
+        own = folder / keyword
+        if needed and not own.is_dir():
+            raise RecordingsError(f"{own} is missing: for several keywords, each has a folder in {folder}")
+        folders[keyword] = own if own.is_dir() else None
+    return folders
+
+
+def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
+    """Return the neural voices and the pronunciation of each keyword. Raises SynthesisError."""
+    from earmark_training.keyword.kokoro import Kokoro, default_cache
+    from earmark_training.keyword.pronunciation import check_pronunciation, parse, pronounce
+    from earmark_training.keyword.training_set import NeuralVoices
+    from earmark_training.keyword.voice_files import SynthesisError
+
+    spoken = dict(zip(keywords, pronounce(keywords, args.language), strict=True))
+    for given in args.pronunciation:
+        keyword, _, ipa = given.rpartition("=") if "=" in given else (keywords[0], "", given)
+        if keyword not in spoken or ("=" not in given and len(keywords) > 1):
+            raise SynthesisError(
+                f"--pronunciation {given}: name one of the keywords ({', '.join(keywords)}) as in "
+                f"'{keywords[0]}=IPA'"
+            )
+        spoken[keyword] = parse(ipa)
+    reader = Kokoro(args.voices, args.cache or default_cache())
+    for keyword, words in spoken.items():
+        check_pronunciation(keyword, words, reader.unknown_symbols)
+    return NeuralVoices(reader, args.language, spoken)

@@ -174,14 +174,18 @@ def find_clips(folder: Path) -> Iterator[SourceFile]:
         yield SourceFile(path, "clip", split, word, clip_speaker(path.name))
 
 
+def speech_split(speaker: str) -> Split:
+    """Return the split of a speaker of read speech: 25% of them are for validation."""
+    percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 100
+    return "validation" if percent < _SPEECH_VALIDATION_PERCENT else "training"
+
+
 def find_speech(folder: Path) -> Iterator[SourceFile]:
     """Yield the utterances below `folder` with their transcripts; 25% of the speakers are for validation."""
     for path, speaker, transcript in read_transcripts(folder):
-        percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 100
-        split: Split = "validation" if percent < _SPEECH_VALIDATION_PERCENT else "training"
         audio = [p for s in _SUFFIXES if (p := path.with_name(path.name + s)).is_file()]
         if audio:
-            yield SourceFile(audio[0], "speech", split, transcript, speaker)
+            yield SourceFile(audio[0], "speech", speech_split(speaker), transcript, speaker)
 
 
 def find_sounds(folder: Path, kind: Literal["noise", "music"]) -> Iterator[SourceFile]:

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earmark_training.data.augment import add_at, synthetic_sound, vary_voice
+from earmark_training.data.augment import add_at, synthetic_sound
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
+from earmark_training.data.surroundings import place_voice
+from earmark_training.data.tones import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,12 +51,12 @@ class KeywordMix:
     hard_negative: float = 0.15
     """Speech that the network mistook for the keyword in an earlier round."""
     noise: float = 0.05
-    synthesized: float = 0.3
-    """Share of the keywords that are synthesized, if there are any."""
+    few_recordings: int = 15
+    """The number of recordings of a keyword at which half of its examples are recorded, half synthesized."""
     speech_before: float = 0.5
     """Other speech precedes the word directly."""
     speech_after: float = 0.4
-    add_noise: float = 0.5
+    add_noise: float = 0.65
     snr_db: tuple[float, float] = (0.0, 30.0)
     gain_db: tuple[float, float] = (-25.0, 10.0)
 
@@ -64,8 +66,9 @@ class KeywordBatch:
     """A batch of B examples with F scored frames."""
 
     pcm: Tensor  # (B, samples)
+    keyword: Tensor  # (B,) int64: the index of the keyword among the keywords; 0 where there is none
     target: Tensor  # (B, F) bool: the keyword should be detected
-    background: Tensor  # (B, F) bool: the keyword must not be detected
+    background: Tensor  # (B, F) bool: no keyword must be detected
 
 
 HardNegative = tuple["Recording", int]
@@ -91,6 +94,11 @@ class KeywordExampleMaker:
 
     def __init__(self, training_set: TrainingSet, shape: Shape, mix: KeywordMix, *, seed: int) -> None:
         self._set, self._mix, self._seed = training_set, mix, seed
+        self._keywords = training_set.keywords
+        self._recorded, self._synthesized = (
+            {k: [r for r in part if r.text == k] for k in self._keywords}
+            for part in (training_set.recordings, training_set.synthesized)
+        )
         self._frame = shape.frame_samples
         self._first = shape.unsmoothed_receptive_field_samples
         self._frames = int(_SCORED_S * SAMPLE_RATE_HZ) // self._frame
@@ -104,11 +112,13 @@ class KeywordExampleMaker:
         rng = np.random.default_rng((self._seed, 2, step))
         pcm = np.zeros((self._mix.size, self._samples), np.float32)
         target, background = np.zeros((2, self._mix.size, self._frames), bool)
+        keyword = np.zeros(self._mix.size, np.int64)
         for i, kind in enumerate(self._kinds(hard_negatives)):
             background[i] = True
             power = 0.0
             if kind in ("keyword", "part", "confusable"):
-                word = self._draw_word(rng, kind)
+                keyword[i] = rng.integers(len(self._keywords))
+                word = self._draw_word(rng, kind, self._keywords[keyword[i]])
                 power = word.power
                 end = self._add_word(rng, word, pcm[i])
                 if kind == "keyword":
@@ -118,20 +128,20 @@ class KeywordExampleMaker:
             elif kind == "speech":
                 power = self._add_speech(rng, pcm[i])
             else:
-                pcm[i] = self._draw_noise(rng) * np.float32(0.1 * rng.uniform(0, 1) ** 2)
+                pcm[i] = self._draw_noise(rng, speech=False) * np.float32(0.1 * rng.uniform(0, 1) ** 2)
             if power > 0 and rng.random() < self._mix.add_noise:
                 level = np.sqrt(power / 10 ** (rng.uniform(*self._mix.snr_db) / 10))
                 pcm[i] += self._draw_noise(rng) * np.float32(level)
             pcm[i] *= np.float32(10 ** (rng.uniform(*self._mix.gain_db) / 20))
         np.clip(pcm, -1, 1, out=pcm)
-        return KeywordBatch(*map(torch.from_numpy, (pcm, target, background)))
+        return KeywordBatch(*map(torch.from_numpy, (pcm, keyword, target, background)))
 
     def _kinds(self, hard_negatives: Sequence[HardNegative]) -> list[str]:
         """Return the kind of each example of a batch; speech replaces kinds that are not available."""
         mix = self._mix
         shares = [
             ("keyword", mix.keyword, True),
-            ("part", mix.part, bool(self._set.recordings)),
+            ("part", mix.part, True),
             ("confusable", mix.confusable, bool(self._set.confusables)),
             ("hard_negative", mix.hard_negative, bool(hard_negatives)),
             ("noise", mix.noise, True),
@@ -139,18 +149,21 @@ class KeywordExampleMaker:
         kinds = [k for k, share, available in shares if available for _ in range(round(mix.size * share))]
         return kinds + ["speech"] * (mix.size - len(kinds))
 
-    def _draw_word(self, rng: np.random.Generator, kind: str) -> _Word:
+    def _draw_word(self, rng: np.random.Generator, kind: str, keyword: str) -> _Word:
         """Return the keyword, a part of it, or a confusable, in a varied voice."""
-        choices: Sequence[Recording] = self._set.recordings
+        recorded, synthesized = self._recorded[keyword], self._synthesized[keyword]
+        choices: Sequence[Recording] = recorded
         if kind == "confusable":
             choices = self._set.confusables
-        elif self._set.synthesized and (not choices or rng.random() < self._mix.synthesized):
-            choices = self._set.synthesized
+        elif synthesized:
+            few = self._mix.few_recordings
+            if not recorded or rng.random() < few / (few + len(recorded)):
+                choices = synthesized
         recording = _pick(rng, choices)
         start, end = recording.word or (0, recording.length)
         first = max(0, start - int(_MARGIN_S * SAMPLE_RATE_HZ))
         samples = self._set.corpus.samples(recording)[first : end + int(_MARGIN_S * SAMPLE_RATE_HZ)]
-        samples, speed = vary_voice(rng, samples)
+        samples, speed = place_voice(rng, samples)
         start, end = int((start - first) / speed), int((end - first) / speed)
         word = _Word(samples, start, end)
         return _part(rng, word) if kind == "part" else word
@@ -189,7 +202,7 @@ class KeywordExampleMaker:
 
     def _add_speech(self, rng: np.random.Generator, pcm: NDArray[np.float32]) -> float:
         """Add speech in a varied voice to `pcm`; return the mean power."""
-        speech, _ = vary_voice(rng, self._draw_speech(rng, int(1.2 * len(pcm))))
+        speech, _ = place_voice(rng, self._draw_speech(rng, int(1.2 * len(pcm))))
         add_at(pcm, speech, 0)
         return float(np.square(pcm).mean())
 
@@ -201,15 +214,22 @@ class KeywordExampleMaker:
         level = np.float32(10 ** (rng.uniform(-10, 3) / 20))
         return np.multiply(self._set.corpus.samples(piece), level)
 
-    def _draw_noise(self, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _draw_noise(self, rng: np.random.Generator, *, speech: bool = True) -> NDArray[np.float32]:
         """Return noise of unit power, as long as an example: a sound without speech, or babble."""
-        if rng.random() < 0.6:
-            noise = _pick(rng, self._noises)
-            start = int(rng.integers(len(noise) - self._samples))
-            noise = noise[start : start + self._samples]
+        kind = rng.random()
+        noise = np.zeros(self._samples, np.float32)
+        if kind < 0.1:
+            add_at(
+                noise,
+                _pick(rng, list(SIGNALS.values()))(rng).astype(np.float32),
+                int(rng.integers(self._samples)),
+            )
+        elif kind < 0.6 or not speech:
+            sound = _pick(rng, self._noises)
+            start = int(rng.integers(len(sound) - self._samples))
+            noise += sound[start : start + self._samples]
         else:
-            noise = np.zeros(self._samples, np.float32)
-            for _ in range(rng.integers(1, 6)):
+            for _ in range(rng.integers(1, 7)):
                 voice = self._draw_speech(rng, self._samples)
                 add_at(noise, voice / (np.sqrt(np.square(voice).mean()) + np.float32(1e-6)), 0)
         scaled: NDArray[np.float32] = noise / (np.sqrt(np.square(noise).mean()) + np.float32(1e-4))

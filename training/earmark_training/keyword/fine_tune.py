@@ -20,6 +20,7 @@ from tqdm import tqdm
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.evaluation.peaks import pick_peaks
 from earmark_training.keyword.examples import KeywordExampleMaker, KeywordMix
+from earmark_training.keyword.held_out_conditions import CLEAN, CONDITIONS, Surroundings
 from earmark_training.keyword.mistakes import mistakes_of, with_mistakes
 from earmark_training.model.network import Pointwise
 from earmark_training.model.schedule import learning_rate_factor, update_average
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from earmark_training.data.corpus import Corpus, Recording
+    from earmark_training.data.corpus import Recording
     from earmark_training.keyword.examples import HardNegative, KeywordBatch
     from earmark_training.keyword.training_set import TrainingSet
     from earmark_training.model.network import Network
 
-KEYWORD = 2
-"""The class of the keyword in a fine-tuned network, after silence and unknown."""
+FIRST_KEYWORD = 2
+"""The class of the first keyword in a fine-tuned network, after silence and unknown."""
 
 _WORST_FRAMES = 4
 _PEAKS_PER_RECORDING, _PEAK_DISTANCE_S = 3, 0.5
@@ -63,19 +64,20 @@ class FineTuneRecipe:
     mix: KeywordMix = field(default_factory=KeywordMix)
 
 
-def with_new_head(network: Network) -> Network:
-    """Return a copy of the network whose classes are silence, unknown and one new keyword.
+def with_new_head(network: Network, keywords: int = 1) -> Network:
+    """Return a copy of the network whose classes are silence, unknown and new keywords.
 
     Batch normalisation is folded into its layers.
     """
     tuned = network.folded()
-    tuned.shape = replace(network.shape, classes=3)
+    tuned.shape = replace(network.shape, classes=FIRST_KEYWORD + keywords)
     weight, bias = network.head.weight, cast("Tensor", network.head.bias)
-    tuned.head = Pointwise(weight.shape[0], 3, normalized=False)
+    tuned.head = Pointwise(weight.shape[0], FIRST_KEYWORD + keywords, normalized=False)
+    classes = [0, 1, *[1] * keywords]
     with torch.no_grad():
-        # The keyword starts as an unlikely kind of unknown speech.
-        tuned.head.weight.copy_(weight[:, [0, 1, 1]])
-        cast("Tensor", tuned.head.bias).copy_(bias[[0, 1, 1]] - torch.tensor([0.0, 0.0, 2.0]))
+        # A keyword starts as an unlikely kind of unknown speech.
+        tuned.head.weight.copy_(weight[:, classes])
+        cast("Tensor", tuned.head.bias).copy_(bias[classes] - torch.tensor([0.0, 0.0, *[2.0] * keywords]))
     return tuned
 
 
@@ -86,9 +88,9 @@ def fine_tune(
     *,
     progress: Callable[..., Any] = tqdm,
 ) -> Network:
-    """Return a copy of the network, fine-tuned to the keyword, with the average of the weights."""
+    """Return a copy of the network, fine-tuned to the keywords, with the average of the weights."""
     torch.manual_seed(recipe.seed)
-    tuned = with_new_head(network)
+    tuned = with_new_head(network, len(training_set.keywords))
     average = deepcopy(tuned)
     tuned.train()
     maker = KeywordExampleMaker(training_set, tuned.shape, recipe.mix, seed=recipe.seed)
@@ -109,7 +111,9 @@ def fine_tune(
     for step in progress(range(recipe.steps), desc="fine-tuning", unit="batch"):
         if step and step % round_steps == 0:
             speech = _sample(training_set.speech, recipe.mined_hours, seed=recipe.seed + step)
-            new = mine_hard_negatives(average, training_set.corpus, speech, recipe.hard_negatives)
+            new = mine_hard_negatives(
+                average, training_set, speech, recipe.hard_negatives, seed=recipe.seed + step
+            )
             # Keep some of the last round, so that they are not forgotten.
             hard_negatives = with_mistakes(new + hard_negatives[: recipe.hard_negatives // 2], mistakes)
         batch = maker.batch(step, hard_negatives)
@@ -139,15 +143,22 @@ def _masked_log_mel(network: Network, pcm: Tensor, step: int) -> Tensor:
 
 
 def loss(logits: Tensor, batch: KeywordBatch, label_smoothing: float) -> Tensor:
-    """Return the mean loss of a batch for logits (B, F, 3).
+    """Return the mean loss of a batch for logits (B, F, classes).
 
     A target contributes the negative log of the keyword's mean probability over the target frames, so the
-    network chooses the frame. A background frame contributes the negative log of the probability of the other
-    classes; the worst frames of an example weigh as much as all together.
+    network chooses the frame. A background frame contributes the negative log of the probability that there
+    is no keyword; the worst frames of an example weigh as much as all together. In an example of a keyword,
+    the probability of the other keywords counts as background at every frame.
     """
     log_p = logits.float().log_softmax(-1)
-    keyword = log_p[..., KEYWORD]
-    other = log_p[..., :KEYWORD].logsumexp(-1)
+    classes = log_p.shape[-1]
+    own = torch.nn.functional.one_hot(batch.keyword + FIRST_KEYWORD, classes).bool()[
+        :, None
+    ]  # (B, 1, classes)
+    keyword = log_p.masked_fill(~own, -math.inf).logsumexp(-1)
+    not_it = log_p.masked_fill(own, -math.inf).logsumexp(-1)
+    none = log_p[..., :FIRST_KEYWORD].logsumexp(-1)
+    any_keyword = log_p[..., FIRST_KEYWORD:].logsumexp(-1)
     with_target = batch.target.any(1)
     target = batch.target[with_target]  # (examples with a target, F)
 
@@ -155,10 +166,16 @@ def loss(logits: Tensor, batch: KeywordBatch, label_smoothing: float) -> Tensor:
         return x[with_target].masked_fill(~target, -math.inf).logsumexp(1) - target.sum(1).log()
 
     correct, wrong = 1 - 2 * label_smoothing / 3, 2 * label_smoothing / 3
-    target_loss = -correct * mean_over_target(keyword) - wrong * mean_over_target(other)
+    target_loss = -correct * mean_over_target(keyword) - wrong * mean_over_target(not_it)
     correct, wrong = 1 - label_smoothing / 3, label_smoothing / 3
-    frame_loss = torch.where(batch.background, -correct * other - wrong * keyword, 0.0)
-    mean = frame_loss.sum(1) / batch.background.sum(1).clamp(min=1)
+    frame_loss = torch.where(batch.background, -correct * none - wrong * any_keyword, 0.0)
+    count = batch.background.sum(1).clamp(min=1)
+    if classes > FIRST_KEYWORD + 1:
+        others = log_p.masked_fill(own, -math.inf)[..., FIRST_KEYWORD:].logsumexp(-1)
+        confused = with_target[:, None] & ~batch.background
+        frame_loss = torch.where(confused, -torch.log1p(-others.exp().clamp(max=1 - 1e-6)), frame_loss)
+        count = torch.where(with_target, frame_loss.shape[1], count)
+    mean = frame_loss.sum(1) / count
     worst = frame_loss.topk(_WORST_FRAMES, dim=1).values.mean(1)
     return (target_loss.sum() + (mean + worst).sum() / 2) / len(logits)
 
@@ -183,17 +200,21 @@ def _sample(speech: Sequence[Recording], hours: float, seed: int) -> list[Record
 
 
 def mine_hard_negatives(
-    network: Network, corpus: Corpus, speech: Sequence[Recording], count: int
+    network: Network, training_set: TrainingSet, speech: Sequence[Recording], count: int, *, seed: int
 ) -> list[HardNegative]:
-    """Return the `count` highest peaks of the keyword's score in the speech, highest first.
+    """Return the `count` highest peaks of a keyword's score in the speech, highest first.
 
-    Each recording contributes at most three peaks, half a second apart.
+    Half of the recordings are scored in another condition than clean. Each recording contributes at most
+    three peaks, half a second apart.
     """
+    surroundings = Surroundings(training_set.corpus, training_set.speech)
     peaks: list[tuple[float, int, int]] = []
     frame_samples = network.shape.frame_samples
     distance = int(_PEAK_DISTANCE_S * SAMPLE_RATE_HZ) // frame_samples
     for number, recording in enumerate(speech):
-        keyword = score(network, corpus.samples(recording))[:, KEYWORD]
+        condition = CONDITIONS[number // 2 % len(CONDITIONS)] if number % 2 else CLEAN
+        samples = surroundings.place(condition, recording, seed)
+        keyword = score(network, samples)[:, FIRST_KEYWORD:].max(1)
         frames = pick_peaks(keyword, before=distance, after=distance, count=_PEAKS_PER_RECORDING)
         peaks += [(float(keyword[f]), number, (f + 1) * frame_samples) for f in frames.tolist()]
     peaks.sort(key=lambda p: -p[0])

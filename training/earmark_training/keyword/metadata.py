@@ -1,4 +1,4 @@
-"""The metadata of a keyword's model, before its threshold and its accuracy are known."""
+"""The metadata of a model for new keywords, before its thresholds and its accuracy are known."""
 
 from __future__ import annotations
 
@@ -17,30 +17,37 @@ from earmark_training.data.vocabulary import labels_for
 from earmark_training.model.code_commit import code_commit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from earmark_training.model.network import Shape
 
 
 def initial_metadata(
-    keyword: str,
+    keywords: Sequence[str],
     *,
     name: str | None,
     version: str,
     base: ModelMetadata,
     shape: Shape,
+    recorded: Sequence[str],
     real_speech: bool,
     synthesized: bool,
+    neural_voices: bool = False,
 ) -> ModelMetadata:
-    """Return the metadata of a model for one keyword that is fine-tuned from `base`.
+    """Return the metadata of a model for new keywords that is fine-tuned from `base`.
 
-    `real_speech` and `synthesized` say whether recorded and synthesized speech is used for training. Without
-    a `name`, the model is named after the keyword.
+    `recorded` are the keywords with recordings; `real_speech`, `synthesized` and `neural_voices` say which
+    speech is used for training. Without a `name`, the model is named after the keywords.
     """
     sources = [
         *base.training.sources,
-        TrainingSource(
-            f"recordings of {keyword!r}", "as granted by the speakers", "the author of this model"
+        *(
+            TrainingSource(f"recordings of {k!r}", "as granted by the speakers", "the author of this model")
+            for k in recorded
         ),
     ]
+    if neural_voices:
+        sources.append(TrainingSource("speech synthesized by Kokoro-82M", "Apache-2.0", "hexgrad"))
     if real_speech:
         sources.append(
             TrainingSource(
@@ -52,10 +59,10 @@ def initial_metadata(
             TrainingSource("synthesized speech", "free", "eSpeak NG, Flite and Festival, if installed")
         )
     return ModelMetadata(
-        name=name or _name_of(keyword),
+        name=name or _name_of("-".join(keywords)),
         version=version,
-        labels=labels_for((keyword,)),
-        keywords={keyword: KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=600)},
+        labels=labels_for(tuple(keywords)),
+        keywords={k: KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=600) for k in keywords},
         sample_rate_hz=shape.sample_rate_hz,
         step_samples=shape.frame_samples,
         frame_samples=shape.frame_samples,
@@ -69,4 +76,4 @@ def initial_metadata(
 
 def _name_of(keyword: str) -> str:
     """Return a model name for a keyword: its letters and digits, with dashes for the rest."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", keyword).strip("-._") or "keyword"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", keyword).strip("-._")[:64] or "keyword"

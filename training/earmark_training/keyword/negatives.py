@@ -29,11 +29,11 @@ class Negatives:
     """The number of utterances that were left out because their transcript contains the keyword."""
 
 
-def find_negatives(folders: Sequence[Path], keyword: str, *, seed: int) -> Negatives:
+def find_negatives(folders: Sequence[Path], keywords: Sequence[str], *, seed: int) -> Negatives:
     """Return the audio files below the folders, at most MAX_HOURS of them.
 
     Transcripts in LibriSpeech's layout (`*.trans.txt` beside the audio) are used if there are any: utterances
-    with the keyword are left out, and speakers are known. Files without a transcript count as one speaker per
+    with a keyword are left out, and speakers are known. Files without a transcript count as one speaker per
     folder.
 
     Raises RecordingsError if a folder is missing or contains no readable audio.
@@ -47,7 +47,7 @@ def find_negatives(folders: Sequence[Path], keyword: str, *, seed: int) -> Negat
         known = {path: (speaker, text) for path, speaker, text in read_transcripts(folder)}
         for path in readable:
             speaker, text = known.get(path.with_suffix(""), (path.parent.as_posix(), ""))
-            if contains_keyword(text, keyword):
+            if any(contains_keyword(text, keyword) for keyword in keywords):
                 left_out += 1
                 continue
             files.append(SourceFile(path, "speech", "training", text, speaker))

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.evaluation.peaks import find_peaks
-from earmark_training.keyword.fine_tune import KEYWORD, fine_tune, score
+from earmark_training.keyword.fine_tune import FIRST_KEYWORD, fine_tune, score
+from earmark_training.keyword.held_out_conditions import CONDITIONS, Surroundings
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -24,18 +25,19 @@ if TYPE_CHECKING:
     from earmark_spotter.metadata import ModelMetadata
     from numpy.typing import NDArray
 
-    from earmark_training.data.corpus import Corpus, Recording
+    from earmark_training.data.corpus import Recording
     from earmark_training.keyword.fine_tune import FineTuneRecipe
     from earmark_training.keyword.training_set import TrainingSet
     from earmark_training.model.network import Network
 
 _POLL_S = 0.2
+_ALARMS = 12
 _counter: Synchronized[int] | None = None  # in a worker: the batches that all workers have completed
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuneJob:
-    """Fine-tune without the recordings at the indices `left_out`; then score them and the held-out speech."""
+    """Fine-tune without the examples at the indices `left_out`; then score them and the held-out speech."""
 
     network: Network
     training_set: TrainingSet
@@ -48,14 +50,26 @@ class FineTuneJob:
 class FineTuneResult:
     """The result of a job.
 
-    `left_out_scores` are the highest scores of the recordings that were left out, in the order of `left_out`;
-    `peaks` are the scores of the keyword's peaks in the held-out speech.
+    `left_out_scores` are the highest scores of the examples that were left out, in the order of `left_out`,
+    each of its own keyword. `peaks` are the scores of each keyword's peaks in the held-out speech, by
+    condition and keyword; `alarms` are the highest of them with their recordings, by keyword.
     """
 
     network: Network
     left_out: tuple[int, ...]
     left_out_scores: NDArray[np.float64]
-    peaks: NDArray[np.float64]
+    peaks: dict[str, dict[str, NDArray[np.float64]]]
+    alarms: dict[str, list[Alarm]]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A peak of a keyword's score in speech without it, and the sample at which it is."""
+
+    score: float
+    recording: Recording
+    condition: str
+    middle: int
 
 
 def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Callable[..., Any] = tqdm) -> list[FineTuneResult]:
@@ -99,21 +113,29 @@ def _count_steps(steps: Iterable[int], **_: object) -> Iterator[int]:
 def _run(job: FineTuneJob) -> FineTuneResult:
     training_set, corpus = job.training_set, job.training_set.corpus
     network = fine_tune(job.network, training_set.without(job.left_out), job.recipe, progress=_count_steps)
-    left_out_scores = [_highest_score(network, corpus, training_set.recordings[i]) for i in job.left_out]
-    peaks = _speech_peaks(network, corpus, training_set.held_out, job.metadata)
-    return FineTuneResult(network, job.left_out, np.array(left_out_scores), peaks)
+    examples = training_set.measured
+    left_out_scores = [_highest_score(network, training_set, examples[i]) for i in job.left_out]
+    surroundings = Surroundings(corpus, training_set.speech)
+    peaks: dict[str, dict[str, NDArray[np.float64]]] = {}
+    alarms: dict[str, list[Alarm]] = {k: [] for k in training_set.keywords}
+    for condition in CONDITIONS:
+        found: dict[str, list[NDArray[np.float64]]] = {k: [np.zeros(0)] for k in training_set.keywords}
+        for recording in training_set.held_out:
+            scores = score(network, surroundings.place(condition, recording, job.recipe.seed))
+            for keyword in training_set.keywords:
+                middles, heights = find_peaks(job.metadata, scores, keyword)
+                found[keyword].append(heights.astype(np.float64))
+                alarms[keyword] += [
+                    Alarm(float(h), recording, condition, int(m))
+                    for m, h in zip(middles, heights, strict=True)
+                ]
+        peaks[condition] = {k: np.concatenate(p) for k, p in found.items()}
+    highest = {k: sorted(a, key=lambda x: -x.score)[:_ALARMS] for k, a in alarms.items()}
+    return FineTuneResult(network, job.left_out, np.array(left_out_scores), peaks, highest)
 
 
-def _highest_score(network: Network, corpus: Corpus, recording: Recording) -> float:
-    """Return the keyword's highest score in a recording that is followed by silence."""
-    samples = np.pad(corpus.samples(recording), (0, SAMPLE_RATE_HZ // 2))
-    return float(score(network, samples)[:, KEYWORD].max())
-
-
-def _speech_peaks(
-    network: Network, corpus: Corpus, speech: Iterable[Recording], metadata: ModelMetadata
-) -> NDArray[np.float64]:
-    """Return the scores of the keyword's peaks in speech, [n]."""
-    (keyword,) = metadata.keyword_names
-    peaks = [find_peaks(metadata, score(network, corpus.samples(r)), keyword)[1] for r in speech]
-    return np.concatenate([np.zeros(0), *peaks])
+def _highest_score(network: Network, training_set: TrainingSet, recording: Recording) -> float:
+    """Return the highest score of its own keyword in a recording that is followed by silence."""
+    samples = np.pad(training_set.corpus.samples(recording), (0, SAMPLE_RATE_HZ // 2))
+    index = FIRST_KEYWORD + training_set.keywords.index(recording.text)
+    return float(score(network, samples)[:, index].max())

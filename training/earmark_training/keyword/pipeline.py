@@ -1,4 +1,4 @@
-"""From recordings of a keyword to its model file: check, fine-tune, cross-validate, and export."""
+"""From recordings or the spelling of keywords to a model file: check, fine-tune, cross-validate, export."""
 
 from __future__ import annotations
 
@@ -15,20 +15,31 @@ from tqdm import tqdm
 
 from earmark_training.data.corpus import hours
 from earmark_training.evaluation.offsets import measure_offsets
+from earmark_training.keyword.examples_as_sound import false_alarm_sounds, missed_sounds
 from earmark_training.keyword.fine_tune import FineTuneRecipe
 from earmark_training.keyword.metadata import initial_metadata
 from earmark_training.keyword.mistakes import add_mistakes
 from earmark_training.keyword.negatives import find_negatives
 from earmark_training.keyword.parallel_training import FineTuneJob, run_jobs
 from earmark_training.keyword.recording_checks import check_voices, exclude_outliers, warn_if_few
-from earmark_training.keyword.recordings import list_rejected, read_recordings
+from earmark_training.keyword.recordings import (
+    MIN_RECORDINGS,
+    KeywordRecording,
+    RejectedRecording,
+    list_rejected,
+    read_recordings,
+)
 from earmark_training.keyword.report import write_report
 from earmark_training.keyword.results import KeywordResults
-from earmark_training.keyword.training_set import TrainingSet, collect, folds
+from earmark_training.keyword.training_set import TrainingSet, collect, folds, voice_folds
+from earmark_training.keyword.word_warnings import warn_about
 from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from earmark_training.keyword.training_set import NeuralVoices
+    from earmark_training.model.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +49,15 @@ _STREAMED_RECORDINGS = 10
 
 @dataclass(frozen=True, slots=True)
 class KeywordRequest:
-    """The keyword to make a model for, the recordings to train on, and the file to write."""
+    """The keywords to make a model for, the recordings and voices to train on, and the file to write."""
 
-    keyword: str
-    recordings: Path
+    recordings: Mapping[str, Path | None]
+    """The keywords, and the folder of each one's recordings, if there is one."""
     out: Path
     negatives: tuple[Path, ...] = ()
+    voices: NeuralVoices | None = None
     synthesize: str | None = None
-    """The language of the synthesizers; None to use none."""
+    """The language of the installed synthesizers; None to use none."""
     base: Path | None = None
     """The model to fine-tune; None for the bundled one."""
     name: str | None = None
@@ -60,6 +72,14 @@ class KeywordRequest:
     recipe: FineTuneRecipe = field(default_factory=FineTuneRecipe)
 
 
+@dataclass(slots=True)
+class _Recorded:
+    """The recordings of one keyword: those that are used, and those that are left out."""
+
+    used: list[KeywordRecording]
+    left_out: list[RejectedRecording]
+
+
 def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm) -> SpotterModel:
     """Write the model file, and beside it a report (`.report.html`) and its metrics (`.metrics.json`).
 
@@ -67,78 +87,139 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
     base model that cannot be fine-tuned.
     """
     started = time.monotonic()
-    keyword, seed = request.keyword, request.recipe.seed
-    recordings, rejected = read_recordings(request.recordings)
-    if rejected:
-        log.warning("%d recordings are left out:\n%s", len(rejected), list_rejected(rejected))
-    if not request.one_voice:
-        check_voices(recordings, request.recordings)
-    warn_if_few(len(recordings))
+    keywords, seed = tuple(request.recordings), request.recipe.seed
+    recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
     base = SpotterModel.load(request.base)
-    if keyword in base.metadata.keyword_names:
+    if request.voices:
+        warn_about(request.voices, base.metadata)
+    for keyword in set(keywords) & set(base.metadata.keyword_names):
         log.info("%s knows %r already; this makes another model for it", base.metadata.name, keyword)
     network = load_network(request.base or _bundled_model())
-    negatives = find_negatives(request.negatives, keyword, seed=seed)
+    negatives = find_negatives(request.negatives, keywords, seed=seed)
     if negatives.left_out:
-        log.info("%d utterances with %r in their transcript are left out", negatives.left_out, keyword)
+        log.info(
+            "%d utterances with %s in their transcript are left out",
+            negatives.left_out,
+            " or ".join(map(repr, keywords)),
+        )
     with tempfile.TemporaryDirectory(prefix="earmark-keyword-") as scratch:
         negatives = add_mistakes(negatives, request.mistakes)
         training_set = collect(
-            keyword,
-            [r.path for r in recordings],
+            {k: [r.path for r in recorded[k].used] for k in keywords},
             negatives.files,
             Path(scratch),
             language=request.synthesize,
+            voices=request.voices,
             seed=seed,
             progress=progress,
         )
-        outliers = exclude_outliers(network, recordings, training_set, request.recordings)
-        training_set = training_set.without(outliers)
-        recordings = [r for i, r in enumerate(recordings) if i not in outliers]
+        training_set = _without_outliers(network, training_set, recorded, request)
         real_speech = bool(negatives.files)
         _log_amounts(training_set, real_speech=real_speech)
         metadata = initial_metadata(
-            keyword,
+            keywords,
             name=request.name,
             version=request.version,
             base=base.metadata,
             shape=network.shape,
+            recorded=[k for k in keywords if recorded[k].used],
             real_speech=real_speech,
-            synthesized=bool(request.synthesize) or not real_speech,
+            synthesized=bool(request.synthesize) or not (real_speech or request.voices),
+            neural_voices=bool(request.voices),
         )
         jobs = [
             FineTuneJob(network, training_set, left_out, request.recipe, metadata)
-            for left_out in ((), *folds(len(recordings), request.folds, seed))
+            for left_out in ((), *_folds(training_set, request))
         ]
         final, *cross_validation = run_jobs(jobs, progress=progress)
-        results = KeywordResults(
-            keyword=keyword,
-            fa_per_hour=request.fa_per_hour,
-            recordings=recordings,
-            left_out=[*rejected, *outliers.values()],
-            training_set=training_set,
-            real_speech=real_speech,
-            final=final,
-            folds=cross_validation,
-        )
+        files = [r.path for k in keywords for r in recorded[k].used] or [
+            Path(f"{r.text} by {r.speaker}") for r in training_set.synthesized
+        ]
+        results = {
+            k: KeywordResults(
+                keyword=k,
+                fa_per_hour=request.fa_per_hour,
+                files=files,
+                left_out=recorded[k].left_out,
+                training_set=training_set,
+                real_speech=real_speech,
+                final=final,
+                folds=cross_validation,
+            )
+            for k in keywords
+        }
         graph, state = to_onnx(final.network), final.network.silent_state().numpy()
         model = pack(graph, state, metadata)
-        streamed = training_set.recordings[:_STREAMED_RECORDINGS]
+        streamed = training_set.measured[:_STREAMED_RECORDINGS]
         check_streaming(final.network, model, [training_set.corpus.samples(r) for r in streamed])
-        metadata = measure_offsets(model, training_set.corpus)
-        info = replace(metadata.keywords[keyword], threshold=results.threshold)
-        metadata = replace(metadata, keywords={keyword: info}, metrics=results.metrics())
+        metadata = measure_offsets(model, training_set.corpus, _clips_for_offsets(training_set))
+        metadata = replace(
+            metadata,
+            keywords={k: replace(metadata.keywords[k], threshold=results[k].threshold) for k in keywords},
+            metrics=tuple(m for k in keywords for m in results[k].metrics(alone=len(keywords) == 1)),
+        )
         model = pack(graph, state, metadata, request.out)
-        document = results.document()
-    document |= {
+        documents = [r.document() for r in results.values()]
+        sounds = {
+            k: (missed_sounds(training_set, document), false_alarm_sounds(training_set, results[k], seed))
+            for k, document in zip(keywords, documents, strict=True)
+        }
+    about = {
         "model": metadata.name,
         "version": metadata.version,
         "sha256": model.sha256,
         "seed": seed,
         "seconds": round(time.monotonic() - started),
     }
-    write_report(document, request.out)
+    document = documents[0] | about if len(documents) == 1 else {"keywords": documents} | about
+    write_report(document, request.out, sounds)
     return model
+
+
+def _read(folder: Path | None, request: KeywordRequest) -> _Recorded:
+    """Return the recordings of one keyword. Raises RecordingsError if they cannot be used."""
+    if folder is None:
+        return _Recorded([], [])
+    used, rejected = read_recordings(folder, least=1 if request.voices else MIN_RECORDINGS)
+    if rejected:
+        log.warning("%d recordings are left out:\n%s", len(rejected), list_rejected(rejected))
+    if not request.voices:
+        if not request.one_voice:
+            check_voices(used, folder)
+        warn_if_few(len(used))
+    return _Recorded(used, rejected)
+
+
+def _without_outliers(
+    network: Network, training_set: TrainingSet, recorded: Mapping[str, _Recorded], request: KeywordRequest
+) -> TrainingSet:
+    """Return the training set without outliers among the recordings, which move to those left out."""
+    first, excluded = 0, []
+    for keyword, folder in request.recordings.items():
+        of_keyword = recorded[keyword]
+        if folder is not None and len(of_keyword.used) >= MIN_RECORDINGS:
+            outliers = exclude_outliers(network, of_keyword.used, training_set, folder)
+            excluded += [first + i for i in outliers]
+            first += len(of_keyword.used)
+            of_keyword.used = [r for i, r in enumerate(of_keyword.used) if i not in outliers]
+            of_keyword.left_out += outliers.values()
+        else:
+            first += len(of_keyword.used)
+    return training_set.without(excluded) if excluded else training_set
+
+
+def _folds(training_set: TrainingSet, request: KeywordRequest) -> list[tuple[int, ...]]:
+    """Return the examples that each network of the cross-validation is trained without."""
+    seed = request.recipe.seed
+    if not training_set.recordings:  # one fold costs no time on two cores
+        return voice_folds(training_set.synthesized, min(1, request.folds), seed)
+    return folds(len(training_set.recordings), min(request.folds, len(training_set.recordings)), seed)
+
+
+def _clips_for_offsets(training_set: TrainingSet) -> list[Any]:
+    """Return people's recordings of each keyword, or those of synthetic voices if there are none."""
+    recorded = {r.text for r in training_set.recordings}
+    return [*training_set.recordings, *(r for r in training_set.synthesized if r.text not in recorded)]
 
 
 def _bundled_model() -> Path:

@@ -68,11 +68,13 @@ def find_audio(folder: Path) -> tuple[list[Path], list[Path]]:
     return recordings, [one.path for one in left_out if one.is_recording]
 
 
-def read_recordings(folder: Path) -> tuple[list[KeywordRecording], list[RejectedRecording]]:
+def read_recordings(
+    folder: Path, *, least: int = MIN_RECORDINGS
+) -> tuple[list[KeywordRecording], list[RejectedRecording]]:
     """Read the recordings of a keyword below a folder; return the usable and the rejected ones.
 
     Raises RecordingsError if the folder is missing or empty, if more than a fifth of the recordings is
-    rejected, or if fewer than MIN_RECORDINGS are usable.
+    rejected, or if fewer than `least` are usable.
     """
     files, others = find_audio(folder)
     if not files and not others:
@@ -102,9 +104,9 @@ def read_recordings(folder: Path) -> tuple[list[KeywordRecording], list[Rejected
             f"{len(rejected)} of {count} recordings in {folder} cannot be used; fix or remove them:\n"
             + list_rejected(rejected)
         )
-    if len(recordings) < MIN_RECORDINGS:
+    if len(recordings) < least:
         raise RecordingsError(
-            f"{folder} contains {len(recordings)} usable recordings, at least {MIN_RECORDINGS} are needed "
+            f"{folder} contains {len(recordings)} usable recordings, at least {least} are needed "
             f"({RECOMMENDED_RECORDINGS} or more, by as many people as possible, are recommended)"
             + (":\n" + list_rejected(rejected) if rejected else "")
         )

@@ -9,63 +9,105 @@ from typing import TYPE_CHECKING, Any
 from earmark_training.reporting import html
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import TypeAlias
+
+    from earmark_training.keyword.examples_as_sound import Sound
+
+    Sounds: TypeAlias = Mapping[str, tuple[Sequence[Sound], Sequence[Sound]]]
 
 _MAX_MISSED_LISTED = 25
 
 
-def write_report(document: dict[str, Any], model: Path) -> None:
+def write_report(document: dict[str, Any], model: Path, sounds: Sounds) -> None:
     """Write `<model>.report.html` and `<model>.metrics.json` beside a model file."""
     model.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
     model.with_suffix(".report.html").write_text(
-        page(document),
+        page(document, sounds),
         encoding="utf-8",
         errors="backslashreplace",  # a file name may not be valid UTF-8
     )
 
 
-def page(document: dict[str, Any]) -> str:
-    """Return the page of the document that `KeywordResults.document` returned."""
+def page(document: dict[str, Any], sounds: Sounds) -> str:
+    """Return the page of the document of `create_model`, with the sounds of each keyword."""
+    keywords = document.get("keywords") or [document]
+    parts = []
+    for keyword in keywords:
+        if len(keywords) > 1:
+            parts.append(f"<h1>{escape(keyword['keyword'])}</h1>")
+        parts += _keyword(keyword, *sounds.get(keyword["keyword"], ([], [])))
+    parts += [
+        f"<p>Seed {document['seed']}; {document['seconds']} s.</p>",
+        f"<p>{escape(document['model'])} {escape(document['version'])}, SHA-256 of the model file "
+        f"<code>{document['sha256']}</code></p>",
+    ]
+    return html.page(", ".join(k["keyword"] for k in keywords), parts)
+
+
+def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence[Sound]) -> list[str]:
+    """Return the part of the page about one keyword."""
     speech, synthesized = document["speech"], document["synthesized"]
     kind = "recorded" if speech["recorded"] else "<b>synthesized</b>"
     caveat = "" if speech["recorded"] else " They were not measured in people's speech, where there are more."
     left_out = [(r["file"], r["why"]) for r in document["left_out"]]
+    rates = [(condition, f"{rate:.2f}") for condition, rate in document["alarms_per_hour_in"].items()]
     parts = [
-        *(_misses(document) if document["checks"] else ["<p>The miss rate was not measured.</p>"]),
+        *(_misses(document) if document["measured"] else ["<p>The miss rate was not measured.</p>"]),
+        *_players("The worst of them", missed),
         "<h2>False alarms</h2>",
         f"<p>At its threshold of {document['threshold']:g}, the model has "
         f"{document['alarms_per_hour']:.2f} false alarms per hour in {speech['held_out_hours']:.1f} h of "
         f"{kind} speech. The threshold was chosen on the same speech; another {speech['hours']:.1f} h were "
         f"used for training.{caveat}</p>",
+        html.table(("condition", "false alarms per hour"), rates),
+        *_players("The highest scores in speech without the keyword", alarms),
     ]
     if left_out:
         parts += [
             f"<h2>Recordings that were left out ({len(left_out)})</h2>",
             html.table(("file", "reason"), left_out, numbers=False),
         ]
-    parts += [
+    return [
+        *parts,
         "<h2>Training</h2>",
         f"<p>{document['recordings']} recordings, {synthesized['keyword']} synthesized keywords, "
-        f"{synthesized['lookalikes']} synthesized confusables. Seed {document['seed']}; "
-        f"{document['seconds']} s.</p>",
-        f"<p>{escape(document['model'])} {escape(document['version'])}, SHA-256 of the model file "
-        f"<code>{document['sha256']}</code></p>",
+        f"{synthesized['lookalikes']} synthesized confusables.</p>",
     ]
-    return html.page(document["keyword"], parts)
+
+
+def _players(title: str, sounds: Sequence[Sound]) -> list[str]:
+    """Return sounds with their captions, to be played in the page."""
+    if not sounds:
+        return []
+    rows = (
+        f'<li><audio controls preload="none" src="{s.url}"></audio> {escape(s.caption)}</li>' for s in sounds
+    )
+    return [f"<h3>{title}</h3>", "<ul>", *rows, "</ul>"]
 
 
 def _misses(document: dict[str, Any]) -> list[str]:
     rows = [(rate, f"{100 * miss_rate:.1f}%") for rate, miss_rate in document["missed_at"].items()]
     missed = [(r["file"], f"{r['margin']:.1f}") for r in document["takes"] if r["margin"] < 0]
+    rate = f"<p>Miss rate: <b>{100 * document['missed']:.1f}%</b> of {document['measured']} "
+    how = f"at thresholds for {document['fa_per_hour']:g} false alarms per hour"
+    if document["measured_on"] == "recordings":
+        rate += (
+            f"recordings, {how}, in {document['checks']}-fold cross-validation: each recording was scored by "
+            "a model that was trained without it. The model file was trained on all of them.</p>"
+        )
+    else:
+        rate += (
+            f"utterances of <b>synthetic voices</b>, {how}, by a model trained without these voices. "
+            "The model file was trained on all of them. People are missed more often: record some, and name "
+            "them with --recordings.</p>"
+        )
     return [
-        f"<p>Miss rate: <b>{100 * document['missed']:.1f}%</b> of {document['recordings']} recordings, at "
-        f"thresholds for {document['fa_per_hour']:g} false alarms per hour, in {document['checks']}-fold "
-        "cross-validation: each recording was scored by a model that was trained without it. The model file "
-        "was trained on all of them.</p>",
+        rate,
         html.table(("false alarms per hour", "miss rate"), rows),
         _plot_curve(document["curve"]),
-        f"<h2>Recordings that were missed ({len(missed)})</h2><p>Listen to them: do they contain the whole "
+        f"<h2>Keywords that were missed ({len(missed)})</h2><p>Listen to them: do they contain the whole "
         "word, pronounced as it should be? The margin is the difference between the highest score and the "
         "threshold, in log-odds.</p>",
         html.table(("file", "margin"), missed[:_MAX_MISSED_LISTED]),

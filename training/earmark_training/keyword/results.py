@@ -1,4 +1,4 @@
-"""The results of fine-tuning: the threshold, and the metrics of the report and of the model file."""
+"""The results of fine-tuning for one keyword: its threshold, and the metrics of report and model file."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ from earmark_spotter.metadata import Metric
 from earmark_training.data.corpus import hours
 from earmark_training.evaluation.log_odds import log_odds
 from earmark_training.evaluation.operating_point import HIGHEST_THRESHOLD, fa_per_hour_at, threshold_for
+from earmark_training.keyword.held_out_conditions import CLEAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from earmark_training.keyword.parallel_training import FineTuneResult
-    from earmark_training.keyword.recordings import KeywordRecording, RejectedRecording
+    from numpy.typing import NDArray
+
+    from earmark_training.keyword.parallel_training import Alarm, FineTuneResult
+    from earmark_training.keyword.recordings import RejectedRecording
     from earmark_training.keyword.training_set import TrainingSet
 
 _MISSES_WITHOUT_REAL_SPEECH = 0.03
+_IN_HARD_CONDITIONS = 3.0
+"""False alarms in noise, babble, rooms and from loudspeakers may be this many times those in clean speech."""
+_EXAMPLES = 5
 _STATED_FA_PER_HOUR = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
 class KeywordResults:
-    """The exported network, and those of cross-validation, each trained without a fold of the recordings."""
+    """The exported network, and those of cross-validation, each trained without a fold of the examples."""
 
     keyword: str
     fa_per_hour: float
-    recordings: Sequence[KeywordRecording]
+    files: Sequence[Path]
+    """The file of each measured example of the training set."""
     left_out: Sequence[RejectedRecording]
     training_set: TrainingSet
     real_speech: bool
@@ -45,68 +53,101 @@ class KeywordResults:
         recordings are missed by the networks that were trained without them.
         """
         threshold = self._threshold_for(self.final, self.fa_per_hour)
-        if self.folds and not self.real_speech:
-            scores = np.concatenate([fold.left_out_scores for fold in self.folds])
+        if self.folds and not self.real_speech and self.training_set.recordings:
+            scores = np.concatenate([scores for _, scores in map(self._left_out, self.folds)])
             threshold = max(threshold, float(np.quantile(scores, _MISSES_WITHOUT_REAL_SPEECH)))
         return round(min(threshold, HIGHEST_THRESHOLD), 4)
 
-    @property
-    def measured_fa_per_hour(self) -> float:
-        """False alarms per hour of the exported network in the held-out speech, at its threshold."""
-        return fa_per_hour_at(self.threshold, self.final.peaks, self.training_set.held_out_hours)
+    def fa_per_hour_in(self, condition: str) -> float:
+        """Return the false alarms per hour of the exported network in a condition, at its threshold."""
+        peaks = self.final.peaks[condition][self.keyword]
+        return fa_per_hour_at(self.threshold, peaks, self.training_set.held_out_hours)
 
     def miss_rate_at(self, fa_per_hour: float) -> float | None:
         """Return the cross-validated miss rate at thresholds for `fa_per_hour`; None without folds.
 
-        Each network's threshold is chosen on the held-out speech, and applied to the recordings that the
+        Each network's threshold is chosen on the held-out speech, and applied to the examples that the
         network was trained without.
         """
-        if not self.folds:
-            return None
-        missed = [(f.left_out_scores < self._threshold_for(f, fa_per_hour)).sum() for f in self.folds]
-        return round(float(sum(missed)) / len(self.recordings), 4)
+        missed = measured = 0
+        for fold in self.folds:
+            _, scores = self._left_out(fold)
+            missed += int((scores < self._threshold_for(fold, fa_per_hour)).sum())
+            measured += len(scores)
+        return round(missed / measured, 4) if measured else None
+
+    @property
+    def measured(self) -> int:
+        """The number of examples of the keyword that were left out of a fold."""
+        return sum(len(self._left_out(fold)[0]) for fold in self.folds)
+
+    def alarms(self) -> list[Alarm]:
+        """Return the false alarms of the exported network, highest first; at least a few peaks."""
+        found = self.final.alarms[self.keyword]
+        return [a for i, a in enumerate(found) if a.score >= self.threshold or i < _EXAMPLES]
+
+    def _left_out(self, fold: FineTuneResult) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the indices and the scores of the keyword's examples that a network was trained without."""
+        examples = self.training_set.measured
+        own = np.array([examples[i].text == self.keyword for i in fold.left_out], bool)
+        return np.array(fold.left_out, int)[own], fold.left_out_scores[own]
 
     def _threshold_for(self, result: FineTuneResult, fa_per_hour: float) -> float:
-        return threshold_for(result.peaks, self.training_set.held_out_hours, fa_per_hour=fa_per_hour)
+        """Return the threshold at which no condition has more false alarms than it may."""
+        hours = self.training_set.held_out_hours
+        return max(
+            threshold_for(
+                peaks[self.keyword],
+                hours,
+                fa_per_hour=fa_per_hour * (1 if condition == CLEAN else _IN_HARD_CONDITIONS),
+            )
+            for condition, peaks in result.peaks.items()
+        )
 
-    def metrics(self) -> tuple[Metric, ...]:
-        """Return the metrics of the model file."""
+    def metrics(self, *, alone: bool = True) -> tuple[Metric, ...]:
+        """Return the metrics of the model file; with the keyword in their names unless it is `alone`."""
         kind = "recorded" if self.real_speech else "synthesized"
+        suffix = "" if alone else f".{self.keyword}"
         false_alarms = Metric(
-            "false_alarms_per_hour",
-            round(self.measured_fa_per_hour, 4),
+            f"false_alarms_per_hour{suffix}",
+            round(self.fa_per_hour_in(CLEAN), 4),
             f"false alarms per hour in {self.training_set.held_out_hours:.1f} h of held-out {kind} speech; "
             "the threshold was chosen on the same speech",
         )
         miss_rate = self.miss_rate_at(self.fa_per_hour)
         if miss_rate is None:
             return (false_alarms,)
-        description = (
-            f"miss rate on {len(self.recordings)} recordings in {len(self.folds)}-fold cross-validation, at "
-            f"thresholds for {self.fa_per_hour:g} false alarms per hour"
+        what = (
+            f"{self.measured} recordings in {len(self.folds)}-fold cross-validation"
+            if self.training_set.recordings
+            else f"{self.measured} utterances of synthetic voices that were not trained on (people are "
+            "missed more often)"
         )
-        return Metric("missed", miss_rate, description), false_alarms
+        description = f"miss rate on {what}, at thresholds for {self.fa_per_hour:g} false alarms per hour"
+        return Metric(f"missed{suffix}", miss_rate, description), false_alarms
 
     def document(self) -> dict[str, Any]:
         """Return everything that was measured, as a JSON document."""
-        # The networks of the folds have different thresholds, so recordings are compared by their margins.
-        margins = np.zeros(len(self.recordings))
+        # The networks of the folds have different thresholds, so examples are compared by their margins.
+        margins: list[tuple[float, int]] = []
         for fold in self.folds:
-            threshold = self._threshold_for(fold, self.fa_per_hour)
-            margins[list(fold.left_out)] = log_odds(fold.left_out_scores) - log_odds(threshold)
-        order = np.argsort(margins, kind="stable").tolist()
-        margins = margins.round(2)
+            threshold = log_odds(self._threshold_for(fold, self.fa_per_hour))
+            indices, scores = self._left_out(fold)
+            margins += zip((log_odds(scores) - threshold).tolist(), indices.tolist(), strict=True)
         training_set = self.training_set
         return {
             "keyword": self.keyword,
             "threshold": self.threshold,
             "fa_per_hour": self.fa_per_hour,
-            "alarms_per_hour": round(self.measured_fa_per_hour, 4),
+            "alarms_per_hour": round(self.fa_per_hour_in(CLEAN), 4),
+            "alarms_per_hour_in": {c: round(self.fa_per_hour_in(c), 4) for c in self.final.peaks},
             "missed": self.miss_rate_at(self.fa_per_hour),
             "missed_at": {f"{rate:g}": self.miss_rate_at(rate) for rate in _STATED_FA_PER_HOUR},
             "curve": [[r, self.miss_rate_at(r)] for r in np.geomspace(0.05, 20, 40).round(3).tolist()],
             "checks": len(self.folds),
-            "recordings": len(self.recordings),
+            "measured": self.measured,
+            "measured_on": "recordings" if training_set.recordings else "synthetic voices",
+            "recordings": sum(r.text == self.keyword for r in training_set.recordings),
             "left_out": [{"file": r.path.name, "why": r.reason} for r in self.left_out],
             "speech": {
                 "recorded": self.real_speech,
@@ -114,10 +155,11 @@ class KeywordResults:
                 "held_out_hours": round(training_set.held_out_hours, 3),
             },
             "synthesized": {
-                "keyword": len(training_set.synthesized),
+                "keyword": sum(r.text == self.keyword for r in training_set.synthesized),
                 "lookalikes": len(training_set.confusables),
             },
             "takes": [
-                {"file": self.recordings[i].path.name, "margin": round(float(margins[i]), 2)} for i in order
+                {"file": self.files[i].name, "index": i, "margin": round(margin, 2)}
+                for margin, i in sorted(margins)
             ],
         }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from earmark_training.errors import TrainingError
+from earmark_training.keyword.voice_files import SynthesisError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,10 +29,6 @@ _STRETCH = (0.8, 1.4)
 _UNNATURAL_VARIANTS = re.compile(
     r"whisper|robo|uni|croak|demonic|announcer|fast|anikarobot|tweaky|gnat", re.I
 )
-
-
-class SynthesisError(TrainingError):
-    """No synthesizer is installed for a language, or one failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +98,12 @@ def available_voices(language: str, count: int, *, seed: int) -> list[Voice]:
             speed, pitch = int(rng.integers(*_WORDS_PER_MINUTE)), int(rng.integers(*_PITCH))
             voices.append(espeak_voice(name, speed, pitch))
     return voices
+
+
+def is_available(language: str) -> bool:
+    """Return whether an installed synthesizer speaks a language."""
+    english = language.split("-", 1)[0] == "en"
+    return bool(_espeak_names(language)[0] or (english and (_flite_names() or _festival_names())))
 
 
 def synthesize(

@@ -1,27 +1,31 @@
-"""The training set of a keyword: its recordings, synthesized words, and speech without the keyword."""
+"""The training set of keywords: their recordings, synthesized words, and speech without the keywords."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, decode, hours
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, decode, hours, speech_split
 from earmark_training.keyword import confusables, sentences
 from earmark_training.keyword.negatives import contains_keyword
-from earmark_training.keyword.synthesis import available_voices, phonemes, synthesize
+from earmark_training.keyword.neural_speech import read_confusables, read_keyword, read_sentences
+from earmark_training.keyword.synthesis import available_voices, is_available, phonemes, synthesize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from earmark_training.data.corpus import Corpus, Recording
+    from earmark_training.keyword.kokoro import Reader
+    from earmark_training.keyword.pronunciation import Phonemes
 
-SYNTHESIZED, CONFUSABLE = "the keyword, synthesized", "a confusable, synthesized"
-"""The text of synthesized clips in the corpus; recordings of people have the keyword itself."""
+CONFUSABLE = "a confusable, synthesized"
+"""The text of confusables in the corpus; recordings and synthesized keywords have the keyword itself."""
 
 _SYNTHESIZED_KEYWORDS = 240
 _SYNTHESIZED_CONFUSABLES = 240  # of at most half as many different words
@@ -29,29 +33,36 @@ _SYNTHESIZED_LINES = 600  # about 45 minutes
 _HELD_OUT_SHARE = 0.3
 _MIN_SPEAKERS = 6
 _PIECE_S = 30
+_VOICE_PARTS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
     """Recordings by their role, all in one corpus.
 
-    `recordings` are the recordings of the keyword with the place of the word, `synthesized` the same by
-    synthesizers, `confusables` synthesized words that sound like it, and `speech` other speech. `held_out` is
-    speech that is not trained on: the threshold is chosen on it.
+    `recordings` are the recordings of the keywords with the place of the word, `synthesized` the same by
+    synthesizers, `confusables` synthesized words that sound like one, and `speech` other speech. `held_out`
+    is speech that is not trained on: the thresholds are chosen on it.
     """
 
     corpus: Corpus
+    keywords: tuple[str, ...]
     recordings: tuple[Recording, ...]
     synthesized: tuple[Recording, ...]
     confusables: tuple[Recording, ...]
     speech: tuple[Recording, ...]
     held_out: tuple[Recording, ...]
 
+    @property
+    def measured(self) -> tuple[Recording, ...]:
+        """The examples that the miss rate is measured on: the recordings, or the synthesized keywords."""
+        return self.recordings or self.synthesized
+
     def without(self, left_out: Iterable[int]) -> TrainingSet:
-        """Return the training set without the recordings of the keyword at these indices."""
+        """Return the training set without the measured examples at these indices."""
         excluded = set(left_out)
-        kept = tuple(r for i, r in enumerate(self.recordings) if i not in excluded)
-        return replace(self, recordings=kept)
+        kept = tuple(r for i, r in enumerate(self.measured) if i not in excluded)
+        return replace(self, recordings=kept) if self.recordings else replace(self, synthesized=kept)
 
     @property
     def held_out_hours(self) -> float:
@@ -59,38 +70,89 @@ class TrainingSet:
         return hours(self.held_out)
 
 
+@dataclass(frozen=True, slots=True)
+class NeuralVoices:
+    """A neural synthesizer, the language that it reads, and the pronunciation of each keyword."""
+
+    reader: Reader
+    language: str
+    pronunciations: Mapping[str, Sequence[Phonemes]]
+
+
 def collect(
-    keyword: str,
-    recordings: Sequence[Path],
+    recordings: Mapping[str, Sequence[Path]],
     negatives: Sequence[SourceFile],
     folder: Path,
     *,
-    language: str | None,
+    language: str | None = None,
+    voices: NeuralVoices | None = None,
     seed: int,
     progress: Callable[..., Any] = tqdm,
 ) -> TrainingSet:
-    """Decode the recordings and the negatives, and synthesize the rest, into `folder`.
+    """Decode the recordings of each keyword and the negatives, and synthesize the rest, into `folder`.
 
-    With a `language`, synthesizers speak the keyword and its confusables in that language; None uses no
-    synthesizer. Without negatives, synthesizers read English text as speech without the keyword.
+    With a `language`, installed synthesizers speak the keywords and their confusables in it, with `voices`
+    neural ones do. Without negatives, synthesizers read English text as speech without the keywords.
 
     Raises SynthesisError if no synthesizer speaks the language, and CorpusError for a damaged negative.
     """
-    parts = [[SourceFile(path, "clip", "training", keyword) for path in recordings], [], [], list(negatives)]
-    if language:
-        parts[1] = _synthesize_keyword(keyword, folder / "keyword", language, seed, progress)
-        parts[2] = _synthesize_confusables(keyword, folder / "confusables", language, seed, progress)
-    if not negatives:
-        parts[3] = _synthesize_speech(keyword, folder / "speech", seed, progress)
-    corpus = decode([file for part in parts for file in part], folder / "corpus", progress=progress)
+    files = [SourceFile(path, "clip", "training", k) for k, paths in recordings.items() for path in paths]
+    spoken: list[SourceFile] = []
+    places: list[tuple[int, int] | None] = []
+    similar: list[SourceFile] = []
+    for keyword in recordings:
+        name = f"{len(spoken):05d}"
+        if language:
+            paths = _synthesize_keyword(keyword, folder / name / "keyword", language, seed, progress)
+            spoken += paths
+            places += [None] * len(paths)
+            similar += _synthesize_confusables(
+                keyword, folder / name / "confusables", language, seed, progress
+            )
+        if voices:
+            words = voices.pronunciations[keyword]
+            read = read_keyword(
+                voices.reader,
+                words,
+                voices.language,
+                seed=seed,
+                progress=progress,
+                desc=f"reading {keyword!r}",
+            )
+            spoken += [SourceFile(k.path, "clip", "training", keyword, k.voice) for k in read]
+            places += [k.word for k in read]
+            similar += [
+                SourceFile(path, "clip", "training", CONFUSABLE)
+                for path in read_confusables(
+                    voices.reader,
+                    keyword,
+                    words,
+                    voices.language,
+                    seed=seed,
+                    progress=progress,
+                    desc=f"reading words that sound like {keyword!r}",
+                )
+            ]
+    others = list(negatives)
+    if not others:
+        others = _synthesize_speech(tuple(recordings), folder / "speech", seed, progress, voices)
+    parts = [files, spoken, similar, others]
+    corpus = decode(
+        [file for part in parts for file in part],
+        folder / "corpus",
+        progress=partial(progress, desc="decoding"),
+    )
     position, decoded = 0, []
     for part in parts:
         decoded.append(corpus.recordings[position : position + len(part)])
         position += len(part)
+    decoded[1] = [replace(r, word=place or r.word) for r, place in zip(decoded[1], places, strict=True)]
     # A word that energy does not locate cannot be learned from.
-    words = [tuple(r for r in part if r.word is not None) for part in decoded[:3]]
+    words_of = [tuple(r for r in part if r.word is not None) for part in decoded[:3]]
     speech, held_out = hold_out(cut_into_pieces(decoded[3]), seed)
-    return TrainingSet(corpus, words[0], words[1], words[2], tuple(speech), tuple(held_out))
+    return TrainingSet(
+        corpus, tuple(recordings), words_of[0], words_of[1], words_of[2], tuple(speech), tuple(held_out)
+    )
 
 
 def _synthesize_keyword(
@@ -98,7 +160,7 @@ def _synthesize_keyword(
 ) -> list[SourceFile]:
     voices = available_voices(language, _SYNTHESIZED_KEYWORDS, seed=seed)
     paths = synthesize([(v, keyword) for v in voices], folder, progress=progress)
-    return [SourceFile(p, "clip", "training", SYNTHESIZED) for p in paths]
+    return [SourceFile(p, "clip", "training", keyword) for p in paths]
 
 
 def _synthesize_confusables(
@@ -117,14 +179,24 @@ def _synthesize_confusables(
 
 
 def _synthesize_speech(
-    keyword: str, folder: Path, seed: int, progress: Callable[..., Any]
+    keywords: Sequence[str],
+    folder: Path,
+    seed: int,
+    progress: Callable[..., Any],
+    neural: NeuralVoices | None,
 ) -> list[SourceFile]:
+    found: list[SourceFile] = []
+    if neural:
+        read = read_sentences(neural.reader, keywords, seed=seed, progress=progress, desc="reading sentences")
+        found = [SourceFile(path, "speech", "training", text, voice) for path, text, voice in read]
+        if not is_available("en"):
+            return found
     voices = available_voices("en", _SYNTHESIZED_LINES, seed=seed + 2)
     candidates = sentences.lines(2 * _SYNTHESIZED_LINES, seed=seed)
-    texts = [text for text in candidates if not contains_keyword(text, keyword)]
+    texts = [t for t in candidates if not any(contains_keyword(t, k) for k in keywords)]
     lines = list(zip(voices, texts, strict=False))
-    paths = synthesize(lines, folder, progress=progress)
-    return [
+    paths = synthesize(lines, folder, progress=partial(progress, desc="synthesizing sentences"))
+    return found + [
         SourceFile(path, "speech", "training", text, voice.name)
         for path, (voice, text) in zip(paths, lines, strict=True)
     ]
@@ -143,7 +215,8 @@ def cut_into_pieces(recordings: Iterable[Recording]) -> list[Recording]:
 def hold_out(recordings: Sequence[Recording], seed: int) -> tuple[list[Recording], list[Recording]]:
     """Split recordings at random into a training part and a held-out part of three tenths.
 
-    If there are several speakers, all recordings of a speaker are in the same part.
+    If there are several speakers, all recordings of a speaker are in the same part. Speakers that the bundled
+    model was validated on (`speech_split`) are held out first: it was not trained on them either.
     """
     groups: dict[str, list[Recording]] = defaultdict(list)
     for recording in recordings:
@@ -151,11 +224,13 @@ def hold_out(recordings: Sequence[Recording], seed: int) -> tuple[list[Recording
     if len(groups) < _MIN_SPEAKERS:
         groups = {f"{r.start:015d}": [r] for r in recordings}
     names = sorted(groups)
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    order.sort(key=lambda name: speech_split(name) != "validation")
     training: list[Recording] = []
     held_out: list[Recording] = []
-    for i in np.random.default_rng(seed).permutation(len(names)):
+    for name in order:
         enough = hours(held_out) >= _HELD_OUT_SHARE * hours(recordings)
-        (training if enough else held_out).extend(groups[names[i]])
+        (training if enough else held_out).extend(groups[name])
     return training, held_out
 
 
@@ -163,3 +238,17 @@ def folds(count: int, parts: int, seed: int) -> list[tuple[int, ...]]:
     """Split the indices 0 to count - 1 at random into `parts` of nearly equal size."""
     order = np.random.default_rng(seed).permutation(count)
     return [tuple(sorted(order[i::parts].tolist())) for i in range(parts)]
+
+
+def voice_folds(synthesized: Sequence[Recording], parts: int, seed: int) -> list[tuple[int, ...]]:
+    """Return the indices of the words of one in six voices, for each of `parts` disjoint sets of voices.
+
+    A blend belongs to both its voices, so that a voice that is left out is in no other example.
+    """
+    names = sorted({v for r in synthesized for v in r.speaker.split("+")})
+    order = np.random.default_rng(seed).permutation(len(names))
+    left_out = [{names[j] for j in order[i::_VOICE_PARTS]} for i in range(parts)]
+    return [
+        tuple(i for i, r in enumerate(synthesized) if voices & set(r.speaker.split("+")))
+        for voices in left_out
+    ]

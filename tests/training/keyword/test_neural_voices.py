@@ -1,0 +1,140 @@
+"""The keyword from its spelling: with a tiny synthesizer, and with the real one if it is there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from earmark_spotter import SpotterModel, score_recording
+from earmark_training.errors import OutputError
+from earmark_training.keyword.alignment import find_word
+from earmark_training.keyword.kokoro import PAD_S, Kokoro, Line, padded
+from earmark_training.keyword.neural_speech import read_keyword
+from earmark_training.keyword.pipeline import KeywordRequest, create_model
+from earmark_training.keyword.pronunciation import parse
+from earmark_training.keyword.training_set import NeuralVoices, voice_folds
+from support.tiny_training import FINE_TUNE_RECIPE, QuietProgress
+from support.tiny_voices import RATE, TinyReader, say_phonemes
+
+pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
+KOKORO = os.environ.get("EARMARK_KOKORO")
+needs_kokoro = pytest.mark.skipif(
+    not KOKORO, reason="EARMARK_KOKORO does not name the folder of the neural voices"
+)
+LINES = [Line("dʒˈɑːɹvɪs.", "af_heart"), Line("dʒˈɑːɹvɪs.", "bm_george", "af_heart", 0.4, 1.2)]
+
+
+def test_a_word_is_found_in_a_sentence_of_the_same_voice():
+    word = padded(say_phonemes("kola", "a"), RATE)
+    sentence = padded(say_phonemes("mi sun kola tref", "a"), RATE)
+    before = len(padded(say_phonemes("mi sun ", "a"), RATE)) - int(PAD_S * 16_000)
+    place = find_word(word, sentence)
+    assert place is not None
+    assert abs(place[0] - before) < 0.12 * 16_000
+    assert abs(place[1] - place[0] - (len(word) - 2 * PAD_S * 16_000)) < 0.12 * 16_000
+
+
+def test_the_keyword_is_read_by_all_voices_alone_and_in_sentences(tmp_path: Path):
+    reader = TinyReader(tmp_path)
+    found = read_keyword(reader, parse("kˈola"), "en", seed=1, progress=QuietProgress, desc="")
+    assert {v for k in found for v in k.voice.split("+")} == set(reader.voices)
+    assert any("+" in k.voice for k in found)
+    for spoken in found:
+        assert 0 <= spoken.word[0] < spoken.word[1] <= soundfile.info(spoken.path).frames
+
+
+@pytest.fixture(scope="module")
+def two_keywords(base: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model of two keywords that nobody recorded."""
+    folder = tmp_path_factory.mktemp("spelled")
+    words = {"kola": parse("kˈola"), "brime": parse("bɹˈimɛ")}
+    request = KeywordRequest(
+        dict.fromkeys(words),
+        folder / "two.onnx",
+        (speech,),
+        voices=NeuralVoices(TinyReader(folder), "en", words),
+        base=base,
+        fa_per_hour=120,
+        recipe=replace(FINE_TUNE_RECIPE, steps=150),
+    )
+    create_model(request, progress=QuietProgress)
+    return request.out
+
+
+def test_one_model_has_all_keywords_and_tells_them_apart(two_keywords: Path):
+    model = SpotterModel.load(two_keywords)
+    assert model.metadata.labels == ("_silence_", "_unknown_", "kola", "brime")
+    right = 0
+    for i, word in enumerate(("kola", "bɹimɛ")):
+        for person in range(8):
+            samples = np.pad(padded(say_phonemes(word, f"stranger {person}"), RATE), 8_000)
+            scores = score_recording(model, samples)[:, 2:].max(0)
+            right += int(scores[i] > scores[1 - i])
+    assert right >= 14
+
+
+def test_the_report_plays_examples_and_names_synthetic_voices(two_keywords: Path):
+    document = json.loads(two_keywords.with_suffix(".metrics.json").read_text())
+    assert [k["keyword"] for k in document["keywords"]] == ["kola", "brime"]
+    assert all(k["measured_on"] == "synthetic voices" and k["measured"] > 10 for k in document["keywords"])
+    page = two_keywords.with_suffix(".report.html").read_text()
+    assert page.count("<audio ") >= 8
+    assert 'src="data:audio/wav;base64,' in page
+    assert "synthetic voices" in page
+
+
+def test_voices_that_measure_are_in_no_example_of_the_training(tmp_path: Path):
+    from earmark_training.data.corpus import Recording
+
+    reader = TinyReader(tmp_path)
+    found = read_keyword(reader, parse("kˈola"), "en", seed=1, progress=QuietProgress, desc="")
+    words = [Recording("clip", "training", "kola", 0, 1, k.word, k.voice) for k in found]
+    (left_out,) = voice_folds(words, 1, seed=1)
+    of_training = {v for i, w in enumerate(words) if i not in left_out for v in w.speaker.split("+")}
+    alone = {words[i].speaker for i in left_out if "+" not in words[i].speaker}
+    assert alone
+    assert not alone & of_training
+
+
+@needs_kokoro
+def test_the_real_voices_read_into_the_cache_once(tmp_path: Path):
+    reader = Kokoro(Path(KOKORO or ""), tmp_path / "cache")
+    assert len(reader.voices) == 54
+    first = reader.read(LINES, progress=QuietProgress, desc="")
+    for path in first:
+        samples, rate = soundfile.read(path)
+        assert rate == 16_000
+        assert 0.9 < len(samples) / rate < 2.0
+        assert np.abs(samples).max() > 0.3
+    times = [p.stat().st_mtime_ns for p in first]
+    first[1].unlink()  # as if interrupted before it was written
+    again = reader.read(LINES, progress=QuietProgress, desc="")
+    assert again == first
+    assert again[0].stat().st_mtime_ns == times[0]
+    assert again[1].stat().st_mtime_ns != times[1]
+
+
+@needs_kokoro
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    reader = Kokoro(Path(KOKORO or ""), tmp_path / "cache")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(soundfile, "write", full)
+    with pytest.raises(OutputError, match="no space on the disk"):
+        reader.read(LINES[:1], progress=QuietProgress, desc="")
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+def test_a_cache_that_cannot_be_written_is_reported(capsys: pytest.CaptureFixture[str]):
+    from earmark_training.keyword.kokoro import _make_cache
+
+    with pytest.raises(OutputError, match="/proc/none cannot be written"):
+        _make_cache(Path("/proc/none"))

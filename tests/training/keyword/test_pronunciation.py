@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+from earmark_training.keyword.pronunciation import (
+    check_pronunciation,
+    distance,
+    is_vowel,
+    parse,
+    pronounce,
+    spell,
+)
+from earmark_training.keyword.similar_words import bare, confusables, containing
+from earmark_training.keyword.voice_files import SynthesisError
+
+pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
+
+
+def test_words_and_phrases_are_pronounced():
+    one, phrase = pronounce(["computer", "hey computer"], "en")
+    assert bare(one[0]) == ("k", "ə", "m", "p", "j", "uː", "ɾ", "ɚ")
+    assert len(phrase) == 2
+    assert phrase[1] == one[0]
+    assert [is_vowel(p) for p in one[0]] == [False, True, False, False, False, True, False, True]
+
+
+def test_a_given_pronunciation_is_parsed_into_the_same_phonemes():
+    (words,) = pronounce(["jarvis"], "en")
+    assert [bare(w) for w in parse("/dʒˈɑːvɪs/")] == [("dʒ", "ɑː", "v", "ɪ", "s")]
+    assert spell(parse(spell(words))) == spell(words)
+
+
+@pytest.mark.parametrize(
+    ("pronunciation", "message"),
+    [
+        ("", "has no vowel"),
+        ("   ", "has no vowel"),
+        ("pst", "has no vowel"),
+        ("kəmp7", "symbols that are not IPA: 7"),
+        ("ˈɛ!🦊", "symbols that are not IPA: ! 🦊"),
+        ("kʘa", "symbols that the voices do not know: ʘ"),
+        ("kə" * 20, "has 40 phonemes"),
+    ],
+)
+def test_a_pronunciation_that_cannot_be_read_is_refused(pronunciation: str, message: str):
+    with pytest.raises(SynthesisError, match=message):
+        check_pronunciation("fox", parse(pronunciation), lambda text: ["ʘ"] if "ʘ" in text else [])
+
+
+def test_similar_words_are_nearer_than_others():
+    computer, commuter, banana, same = (
+        w[0] for w in pronounce(["computer", "commuter", "banana", "computer"], "en")
+    )
+    assert distance(computer, same) == 0
+    assert 0 < distance(computer, commuter) < 1 < distance(computer, banana)
+
+
+def test_the_confusables_of_a_word_do_not_sound_like_it():
+    (words,) = pronounce(["jarvis"], "en")
+    found = confusables("jarvis", words, "en", seed=1)
+    texts = [spell(c) for c in found]
+    assert len(texts) == len(set(texts)) > 60
+    assert all(distance(words[0], [p for w in c for p in w]) > 0.4 for c in found)
+    service, harvest = (spell(w) for w in pronounce(["service", "harvest"], "en"))
+    assert {service, harvest} <= set(texts)
+
+
+def test_the_confusables_of_a_phrase_have_its_words_alone_and_other_words_in_their_place():
+    (words,) = pronounce(["hey earmark"], "en")
+    texts = [spell(c) for c in confusables("hey earmark", words, "en", seed=1)]
+    hey, earmark = (spell([w]) for w in words)
+    assert {hey, earmark} <= set(texts)
+    assert any(t.endswith(" " + earmark) for t in texts)
+    assert any(t.startswith(hey + " ") for t in texts)
+
+
+def test_words_that_contain_a_short_one_are_found():
+    (words,) = pronounce(["up"], "en")
+    assert {"cup", "couple"} <= {w.text for w in containing("up", words[0], "en")}

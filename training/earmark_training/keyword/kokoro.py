@@ -1,0 +1,180 @@
+"""Kokoro-82M, a neural speech synthesizer of 54 voices, reads phonemes.
+
+What is read
+is kept in a folder (the cache), one file per line, so an interrupted or repeated command reads it only once.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from earmark_training.data.corpus import SAMPLE_RATE_HZ
+from earmark_training.errors import OutputError
+from earmark_training.keyword.voice_files import (
+    MODEL_FILE,
+    MODEL_SHA256,
+    VOICES_FILE,
+    SynthesisError,
+    check_files,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+PAD_S = 0.3
+"""Silence before and after each line that was read."""
+
+_TRIM_DB = 38.0
+_PEAK = 0.5
+_FREE_BYTES = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is read, in phonemes (IPA), by which voice or blend of two, and how fast."""
+
+    phonemes: str
+    voice: str
+    other: str = ""
+    share: float = 1.0
+    """Of `voice`, the rest being `other`."""
+    speed: float = 1.0
+
+
+class Reader(Protocol):
+    """A synthesizer that reads lines into files."""
+
+    @property
+    def voices(self) -> Sequence[str]:
+        """The names of its voices: language, `f` or `m`, underscore, name."""
+
+    def unknown_symbols(self, phonemes: str) -> list[str]:
+        """Return the symbols that it cannot read."""
+
+    def read(self, lines: Sequence[Line], *, progress: Callable[..., Any], desc: str) -> list[Path]:
+        """Read each line into a file, or find it in the cache; return the files in order."""
+
+
+def default_cache() -> Path:
+    """Return the folder of a user's cache for synthesized speech."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "earmark" / "voices"
+
+
+class Kokoro:
+    """The synthesizer, on all cores. Raises SynthesisError for wrong files or a missing package."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        # Read by onnxruntime when it is imported: it must not open a connection.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        if importlib.util.find_spec("kokoro_onnx") is None:
+            raise SynthesisError(
+                "--voices needs the package kokoro-onnx: pip install 'earmark[train,voices]'"
+            )
+        check_files(folder)
+        import kokoro_onnx
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # the lines are read in parallel
+        session = onnxruntime.InferenceSession(
+            str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"]
+        )
+        self._kokoro = kokoro_onnx.Kokoro.from_session(session, str(folder / VOICES_FILE))
+        # Loaded into memory, since an npz file cannot be read by several threads.
+        self._styles = {name: self._kokoro.voices[name] for name in self._kokoro.voices}
+        self._cache = cache
+        _make_cache(cache)
+
+    @property
+    def voices(self) -> list[str]:
+        """The names of the 54 voices."""
+        return sorted(self._styles)
+
+    def unknown_symbols(self, phonemes: str) -> list[str]:
+        """Return the symbols that are not in the synthesizer's alphabet."""
+        return sorted({p for p in phonemes if p not in self._kokoro.tokenizer.vocab and not p.isspace()})
+
+    def read(self, lines: Sequence[Line], *, progress: Callable[..., Any] = tqdm, desc: str) -> list[Path]:
+        """Read each line into a FLAC file at 16 kHz, or find it in the cache; return the files in order.
+
+        Raises OutputError if there is no space on the disk.
+        """
+        paths = [self._path(line) for line in lines]
+        missing = {path: line for path, line in zip(paths, lines, strict=True) if not path.is_file()}
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            done = pool.map(self._write, missing, missing.values())
+            try:
+                for _ in progress(
+                    done, total=len(lines), initial=len(lines) - len(missing), desc=desc, unit="line"
+                ):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return paths
+
+    def _path(self, line: Line) -> Path:
+        key = "|".join(map(str, (MODEL_SHA256[:8], *astuple(line))))
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return self._cache / digest[:2] / f"{digest[2:32]}.flac"
+
+    def _write(self, path: Path, line: Line) -> None:
+        style = self._styles[line.voice]
+        if line.other:
+            style = style * np.float32(line.share) + self._styles[line.other] * np.float32(1 - line.share)
+        samples, rate = self._kokoro.create(line.phonemes, voice=style, speed=line.speed, is_phonemes=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(part, padded(samples, rate), SAMPLE_RATE_HZ, format="FLAC")
+            part.replace(path)
+        except (OSError, soundfile.LibsndfileError) as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+                raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+            raise OutputError(
+                f"{path} cannot be written: there is no space on the disk. Make space, or name another "
+                "folder with --cache, and repeat the command: it goes on from here"
+            ) from error
+
+
+def padded(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """Return what was read at 16 kHz and at one level, with exactly PAD_S of silence around it."""
+    import soxr
+
+    mono = soxr.resample(samples.astype(np.float32), rate, SAMPLE_RATE_HZ)
+    hop = SAMPLE_RATE_HZ // 100
+    level = np.sqrt(np.square(mono[: len(mono) // hop * hop]).reshape(-1, hop).mean(1) + 1e-12)
+    loud = np.flatnonzero(level > level.max() * 10 ** (-_TRIM_DB / 20))
+    mono = mono[loud[0] * hop : (loud[-1] + 1) * hop]
+    return np.pad(mono * np.float32(_PEAK / np.abs(mono).max()), int(PAD_S * SAMPLE_RATE_HZ))
+
+
+def _make_cache(cache: Path) -> None:
+    """Create the folder. Raises OutputError if it cannot be written, or if the disk is nearly full."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+        free = shutil.disk_usage(cache).free
+    except OSError as error:
+        raise OutputError(f"{cache} cannot be written: {error.strerror}. Use --cache") from error
+    if free < _FREE_BYTES:
+        raise OutputError(
+            f"{cache}: {free // 1_000_000} MB are free on this disk, {_FREE_BYTES // 1_000_000} MB are "
+            "needed: make space, or name another folder with --cache"
+        )

@@ -1,0 +1,149 @@
+"""What neural voices read: a keyword alone and in sentences, its confusables, and other sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile
+
+from earmark_training.data.corpus import SAMPLE_RATE_HZ
+from earmark_training.keyword import sentences
+from earmark_training.keyword.alignment import find_word
+from earmark_training.keyword.kokoro import PAD_S, Line
+from earmark_training.keyword.negatives import contains_keyword
+from earmark_training.keyword.pronunciation import pronounce, spell
+from earmark_training.keyword.similar_words import confusables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from earmark_training.keyword.kokoro import Reader
+    from earmark_training.keyword.pronunciation import Phonemes
+
+_ENDINGS = (".", "!", "", "?", ",")
+_SPEED = (0.75, 1.4)
+_ALONE, _BLENDED, _IN_SENTENCES = 108, 54, 54
+_CONFUSABLES = 240
+_SENTENCES = 120
+_CARRIERS = {
+    "en": (("and", ""), ("hey", ""), ("okay", ""), ("the", ""), ("", "please"), ("", "stop"),
+           ("", "what is it"), ("", "turn on the light"), ("and", "please"), ("so", "can you")),
+    "es": (("y", ""), ("el", ""), ("", "por favor"), ("y", "por favor")),
+    "fr": (("et", ""), ("le", ""), ("", "s'il te plaît"), ("et", "s'il te plaît")),
+    "it": (("e", ""), ("il", ""), ("", "per favore"), ("e", "per favore")),
+    "pt": (("e", ""), ("o", ""), ("", "por favor"), ("e", "por favor")),
+    "hi": (("और", ""), ("", "कृपया"), ("और", "कृपया")),
+}  # fmt: skip
+"""Words before and after the keyword."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenKeyword:
+    """A file in which a voice says the keyword, and where, in samples at 16 kHz."""
+
+    path: Path
+    voice: str
+    """Two voices, with a plus sign between them, for a blend."""
+    word: tuple[int, int]
+
+
+def read_keyword(
+    reader: Reader,
+    words: Sequence[Phonemes],
+    language: str,
+    *,
+    seed: int,
+    progress: Callable[..., Any],
+    desc: str,
+) -> list[SpokenKeyword]:
+    """Read the keyword in all voices and in blends of them, alone and in sentences."""
+    rng = np.random.default_rng(seed)
+    text = spell(words)
+    alone = _lines(reader, rng, [text] * (_ALONE + _BLENDED), blended_after=_ALONE)
+    carriers = [
+        [spell(w) for w in pronounce([x or "." for x in pair], language)]
+        for pair in _CARRIERS[language.split("-", maxsplit=1)[0]]
+    ]
+    inside = []
+    for i in range(_IN_SENTENCES):
+        before, after = carriers[i % len(carriers)]
+        model = alone[int(rng.integers(len(alone)))]
+        inside.append((model, replace(model, phonemes=f"{before} {text} {after}.".strip())))
+    paths = reader.read([*alone, *(line for _, line in inside)], progress=progress, desc=desc)
+    found = [
+        SpokenKeyword(path, _voice(line), _extent(path)) for line, path in zip(alone, paths, strict=False)
+    ]
+    known = dict(zip(alone, paths, strict=False))
+    for (model, line), path in zip(inside, paths[len(alone) :], strict=True):
+        place = find_word(_read(known[model]), _read(path))
+        if place is not None:
+            found.append(SpokenKeyword(path, _voice(line), place))
+    return found
+
+
+def read_confusables(
+    reader: Reader,
+    keyword: str,
+    words: Sequence[Phonemes],
+    language: str,
+    *,
+    seed: int,
+    progress: Callable[..., Any],
+    desc: str,
+) -> list[Path]:
+    """Read the keyword's confusables, each in at least two voices."""
+    texts = [spell(c) for c in confusables(keyword, words, language, seed=seed)]
+    if not texts:
+        return []
+    rng = np.random.default_rng(seed + 1)
+    chosen = [texts[i % len(texts)] for i in range(_CONFUSABLES)]
+    return reader.read(
+        _lines(reader, rng, chosen, blended_after=len(chosen) // 2), progress=progress, desc=desc
+    )
+
+
+def read_sentences(
+    reader: Reader, keywords: Sequence[str], *, seed: int, progress: Callable[..., Any], desc: str
+) -> list[tuple[Path, str, str]]:
+    """Read English sentences without the keywords; return (file, text, voice)."""
+    rng = np.random.default_rng(seed + 2)
+    candidates = sentences.lines(2 * _SENTENCES, seed=seed)
+    texts = [t for t in candidates if not any(contains_keyword(t, k) for k in keywords)][:_SENTENCES]
+    spoken = [f"{spell(words)}." for words in pronounce(texts, "en")]
+    lines = _lines(reader, rng, spoken, blended_after=len(spoken))
+    paths = reader.read(lines, progress=progress, desc=desc)
+    return [(p, t, _voice(line)) for p, t, line in zip(paths, texts, lines, strict=True)]
+
+
+def _lines(
+    reader: Reader, rng: np.random.Generator, texts: Sequence[str], *, blended_after: int
+) -> list[Line]:
+    """Return a line for each text, in all voices in turn; later ones in blends of two."""
+    voices = reader.voices
+    order = [voices[i] for i in rng.permutation(len(voices))]
+    lines = []
+    for i, text in enumerate(texts):
+        voice, other, share = order[i % len(order)], "", 1.0
+        if i >= blended_after:
+            other = str(rng.choice([v for v in voices if v != voice]))
+            share = round(float(rng.uniform(0.3, 0.7)), 2)
+        ending = "" if text.endswith(".") else _ENDINGS[i % len(_ENDINGS)]
+        lines.append(Line(text + ending, voice, other, share, round(float(rng.uniform(*_SPEED)), 2)))
+    return lines
+
+
+def _voice(line: Line) -> str:
+    return f"{line.voice}+{line.other}" if line.other else line.voice
+
+
+def _read(path: Path) -> np.ndarray:
+    return np.asarray(soundfile.read(path, dtype="float32")[0], np.float32)
+
+
+def _extent(path: Path) -> tuple[int, int]:
+    """Return where a line that was read starts and ends: the silence around it is exact."""
+    pad = int(PAD_S * SAMPLE_RATE_HZ)
+    return pad, soundfile.info(path).frames - pad

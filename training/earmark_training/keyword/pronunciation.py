@@ -1,0 +1,137 @@
+"""Pronunciations: the phonemes of words in IPA, as eSpeak NG writes them, and how much two of them differ."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from earmark_training.keyword.voice_files import SynthesisError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Phonemes = tuple[str, ...]
+"""The phonemes of a word; a stress mark stands before its vowel."""
+
+LANGUAGES = {
+    "en": "en-us", "en-us": "en-us", "en-gb": "en-gb", "es": "es", "fr": "fr-fr", "it": "it",
+    "pt": "pt-br", "pt-br": "pt-br", "hi": "hi",
+}  # fmt: skip
+"""The languages that Kokoro's voices read and eSpeak NG spells, with eSpeak NG's code."""
+
+STRESS = "ˈˌ"
+_VOWELS = "aeiouyæɑɐɒɔəɘɚɛɜɝɞɨɪɯɵøœɶʉʊʌʏᵻɤ"
+_SYMBOL = re.compile(r"[ˈˌ]*(?:t[ʃsɕ]|d[ʒzʑ]|[^\W\d_]|[ᵻ])[ːˑʰʲʷⁿ̩̯̪̃ɾ͡˞]*")
+_ALIKE = tuple(
+    map(
+        frozenset, ("pb", "td", "kɡg", "fv", "sz", "ʃʒ", "θð", "mn", "nŋ", "lɹ", "lw", "bv", "sʃ", "tθ", "dð")
+    )
+)
+_GAP = 0.8
+_MAX_PHONEMES = 24  # 1.8 s, the receptive field
+
+
+def is_vowel(phoneme: str) -> bool:
+    """Return whether a phoneme is a vowel."""
+    return phoneme.lstrip(STRESS)[:1] in _VOWELS
+
+
+def pronounce(texts: Sequence[str], language: str) -> list[list[Phonemes]]:
+    """Return the phonemes of each text's words, as eSpeak NG says them.
+
+    Raises SynthesisError if it does not know the language, or the package is missing.
+    """
+    if language not in LANGUAGES:
+        raise SynthesisError(
+            f"no neural voice reads {language!r}: --voices is for {', '.join(LANGUAGES)}. For German and "
+            "other languages, use recordings, and --synthesize"
+        )
+    try:
+        import espeakng_loader
+        from phonemizer.backend import EspeakBackend
+        from phonemizer.backend.espeak.wrapper import EspeakWrapper
+        from phonemizer.separator import Separator
+    except ImportError as error:
+        raise SynthesisError(
+            "--voices needs the package kokoro-onnx: pip install 'earmark[train,voices]'"
+        ) from error
+    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
+    EspeakWrapper.set_library(espeakng_loader.get_library_path())
+    logger = logging.getLogger("earmark.phonemizer")
+    logger.setLevel(logging.ERROR)
+    backend = EspeakBackend(
+        LANGUAGES[language], with_stress=True, language_switch="remove-flags", logger=logger
+    )
+    lines = backend.phonemize(list(texts), Separator(phone="_", word=" "), strip=True)
+    return [
+        [word for w in line.split() if (word := tuple(p for p in w.split("_") if p.strip(STRESS)))]
+        for line in lines
+    ]
+
+
+def parse(pronunciation: str) -> list[Phonemes]:
+    """Return the phonemes of the words of a pronunciation in IPA, such as `kəmpjˈuːɾɚ`.
+
+    Raises SynthesisError for a symbol that is none of IPA's.
+    """
+    texts = pronunciation.strip().strip("/[]").split()
+    strange = _SYMBOL.sub("", "".join(texts))
+    if strange:
+        raise SynthesisError(
+            f"the pronunciation {pronunciation!r} has symbols that are not IPA: {' '.join(strange)}. Use IPA "
+            "as eSpeak NG writes it, such as kəmpjˈuːɾɚ for computer"
+        )
+    return [tuple(_SYMBOL.findall(text)) for text in texts]
+
+
+def check_pronunciation(
+    keyword: str, words: Sequence[Phonemes], unknown_symbols: Callable[[str], list[str]]
+) -> None:
+    """Raise SynthesisError if a keyword's phonemes are none, too many, or not all in an alphabet."""
+    text = spell(words)
+    unknown = unknown_symbols(text)
+    if unknown:
+        raise SynthesisError(
+            f"the pronunciation of {keyword!r}, {text!r}, has symbols that the voices do not know: "
+            f"{' '.join(unknown)}. Use IPA as eSpeak NG writes it, such as kəmpjˈuːɾɚ for computer"
+        )
+    phonemes = [p for word in words for p in word]
+    if not any(map(is_vowel, phonemes)):
+        raise SynthesisError(
+            f"the pronunciation of {keyword!r} has no vowel: {text!r}. Give it in IPA with --pronunciation, "
+            "such as kəmpjˈuːɾɚ for computer"
+        )
+    if len(phonemes) > _MAX_PHONEMES:
+        raise SynthesisError(
+            f"{keyword!r} has {len(phonemes)} phonemes and lasts longer than the audio that a score depends "
+            f"on: choose one of at most {_MAX_PHONEMES}"
+        )
+
+
+def spell(words: Sequence[Phonemes]) -> str:
+    """Return the phonemes of words as a text for the synthesizer."""
+    return " ".join("".join(word) for word in words)
+
+
+@functools.cache
+def _cost(first: str, second: str) -> float:
+    """Return the cost of one phoneme in the place of another: 0 for the same, 1 for a very different one."""
+    a, b = (p.strip(STRESS + "ː˞") for p in (first, second))
+    if a == b:
+        return 0.0
+    if is_vowel(a) and is_vowel(b):
+        return 0.3 if a[:1] == b[:1] else 0.5
+    return 0.4 if any({a, b} <= pair for pair in _ALIKE) else 1.0
+
+
+def distance(first: Sequence[str], second: Sequence[str]) -> float:
+    """Return the edit distance of two words in phonemes, in which similar phonemes cost less."""
+    row = [_GAP * j for j in range(len(second) + 1)]
+    for a in first:
+        diagonal, row[0] = row[0], row[0] + _GAP
+        for j, b in enumerate(second, 1):
+            best = min(diagonal + _cost(a, b), row[j] + _GAP, row[j - 1] + _GAP)
+            diagonal, row[j] = row[j], best
+    return row[-1]

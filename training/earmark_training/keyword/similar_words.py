@@ -1,0 +1,153 @@
+"""Confusables by pronunciation: parts and neighbours of a keyword, rhymes, common words that contain it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earmark_training.keyword.pronunciation import STRESS, Phonemes, distance, is_vowel, pronounce
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COMMON_WORDS = 20_000
+_HOMOPHONE = 0.45
+"""Words that differ by less sound like the keyword itself."""
+_NEIGHBOURS, _RHYMES, _BEGINNINGS, _CONTAINING, _VARIANTS = 70, 15, 20, 20, 50
+_PER_WORD = 15
+_MIN_PART = 2
+_VOWELS = ("ɪ", "ɛ", "æ", "ʌ", "ʊ", "ə", "iː", "uː", "ɑː", "ɔː", "eɪ", "aɪ", "oʊ", "aʊ")
+_CONSONANTS = ("p", "b", "t", "d", "k", "ɡ", "f", "v", "s", "z", "ʃ", "m", "n", "l", "ɹ", "w", "j", "h", "tʃ")
+
+
+@dataclass(frozen=True, slots=True)
+class CommonWord:
+    """A word of a language's frequency list; `rank` counts from the most frequent one."""
+
+    text: str
+    phonemes: Phonemes
+    rank: int
+
+
+@functools.cache
+def common_words(language: str) -> tuple[CommonWord, ...]:
+    """Return the most frequent words of a language with their pronunciation."""
+    from wordfreq import top_n_list
+
+    texts = [
+        w for w in top_n_list(language.split("-", maxsplit=1)[0], _COMMON_WORDS) if w.isalpha() and len(w) > 1
+    ]
+    spoken = pronounce(texts, language)
+    return tuple(
+        CommonWord(text, words[0], rank)
+        for rank, (text, words) in enumerate(zip(texts, spoken, strict=True))
+        if len(words) == 1
+    )
+
+
+def bare(phonemes: Sequence[str]) -> Phonemes:
+    """Return phonemes without stress marks."""
+    return tuple(p.strip(STRESS) for p in phonemes)
+
+
+def contains(whole: Sequence[str], part: Sequence[str]) -> bool:
+    """Return whether the phonemes `part` occur in `whole` one after another, at any stress."""
+    whole, part = bare(whole), bare(part)
+    return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
+
+
+def containing(keyword: str, phonemes: Phonemes, language: str) -> list[CommonWord]:
+    """Return the common words that contain the keyword and more, without its own forms ("computers")."""
+    return [
+        w
+        for w in common_words(language)
+        if len(w.phonemes) > len(phonemes)
+        and contains(w.phonemes, phonemes)
+        and not w.text.startswith(keyword.lower())
+    ]
+
+
+def confusables(
+    keyword: str, words: Sequence[Phonemes], language: str, *, seed: int
+) -> list[tuple[Phonemes, ...]]:
+    """Return confusables of a keyword, given as the phonemes of its words, each in the same form.
+
+    None of them sounds like the keyword itself.
+    """
+    whole = tuple(p for word in words for p in word)
+    found: dict[tuple[Phonemes, ...], None] = {}
+    for part in _parts(whole):
+        found[(part,)] = None
+    if len(words) == 1:
+        found |= dict.fromkeys((w.phonemes,) for w in _similar(keyword, whole, language))
+    else:
+        found |= dict.fromkeys(_changed_phrases(words, language))
+    found |= dict.fromkeys((v,) for v in _variants(whole, _VARIANTS, seed=seed))
+    return [f for f in found if distance(whole, [p for w in f for p in w]) > _HOMOPHONE]
+
+
+def _similar(keyword: str, phonemes: Phonemes, language: str) -> list[CommonWord]:
+    """Return neighbours, rhymes, words with the same beginning, and words that contain the keyword."""
+    others = [w for w in common_words(language) if not w.text.startswith(keyword.lower())]
+    near = sorted(others, key=lambda w: distance(phonemes, w.phonemes))[:_NEIGHBOURS]
+    rhyme, start = _rhyme(phonemes), bare(phonemes)[:3]
+    rhymes = [w for w in others if _rhyme(w.phonemes) == rhyme][:_RHYMES]
+    beginnings = [w for w in others if bare(w.phonemes)[:3] == start][:_BEGINNINGS]
+    return [*near, *rhymes, *beginnings, *containing(keyword, phonemes, language)[:_CONTAINING]]
+
+
+def _rhyme(phonemes: Phonemes) -> Phonemes:
+    """Return the phonemes from the last stressed vowel on."""
+    stressed = [i for i, p in enumerate(phonemes) if p.startswith("ˈ")]
+    return bare(phonemes[stressed[-1] :]) if stressed else bare(phonemes)
+
+
+def _changed_phrases(phrase: Sequence[Phonemes], language: str) -> list[tuple[Phonemes, ...]]:
+    """Return the phrase's words alone, and the phrase with one word replaced by its neighbours."""
+    words = tuple(phrase)
+    changed: list[tuple[Phonemes, ...]] = [(w,) for w in words]
+    changed += [tuple(words[:i] + words[i + 1 :]) for i in range(len(words)) if len(words) > 2]
+    for i, word in enumerate(words):
+        near = sorted(common_words(language), key=lambda w: distance(word, w.phonemes))
+        near = [w for w in near if distance(word, w.phonemes) > _HOMOPHONE][: 2 * _PER_WORD]
+        changed += [(*words[:i], w.phonemes, *words[i + 1 :]) for w in near]
+        changed += [(w.phonemes,) for w in near[:_PER_WORD]]
+        # Any other word in its place.
+        frequent = common_words(language)[50:2000]
+        random = np.random.default_rng(i).choice(len(frequent), _PER_WORD, replace=False)
+        changed += [(*words[:i], frequent[r].phonemes, *words[i + 1 :]) for r in random]
+    return changed
+
+
+def _parts(phonemes: Phonemes) -> list[Phonemes]:
+    """Return the keyword's beginnings and ends, cut at every vowel."""
+    vowels = [i for i, p in enumerate(phonemes) if is_vowel(p)]
+    cuts = sorted({i + 1 for i in vowels[:-1]} | {max(0, i - 1) for i in vowels[1:]})
+    pieces = itertools.chain((phonemes[:c] for c in cuts), (phonemes[c:] for c in cuts))
+    return [p for p in pieces if _MIN_PART <= len(p) < len(phonemes)]
+
+
+def _variants(phonemes: Phonemes, count: int, *, seed: int) -> list[Phonemes]:
+    """Return up to `count` variants of the keyword with two or three phonemes replaced or left out."""
+    rng = np.random.default_rng(seed)
+    made: dict[Phonemes, None] = {}
+    for _ in range(count * 10):
+        changed = list(phonemes)
+        for _ in range(1 if len(phonemes) < 5 else int(rng.integers(2, 4))):
+            i = int(rng.integers(len(changed)))
+            if rng.random() < 0.15 and len(changed) > 3:
+                del changed[i]
+                continue
+            stress = changed[i][: len(changed[i]) - len(changed[i].lstrip(STRESS))]
+            choices = _VOWELS if is_vowel(changed[i]) else _CONSONANTS
+            changed[i] = stress + choices[rng.integers(len(choices))]
+        far = 0.8 if len(phonemes) < 5 else 1.4  # less may be an accent
+        if distance(phonemes, changed) >= far and any(map(is_vowel, changed)):
+            made[tuple(changed)] = None
+        if len(made) == count:
+            break
+    return list(made)
