@@ -60,6 +60,11 @@ class Settings:
         f"by '{os.pathsep}'); the first one is the default model. Without it, the server uses the model that "
         "is bundled with Earmark",
     )
+    model_dir: str = setting(
+        "",
+        "folder of model files. Every *.onnx file in it is served beside the default model; new and changed "
+        "files are picked up within seconds, and the model of a removed file goes after its last stream",
+    )
     keep_replaced_s: float = setting(
         120.0,
         "a model file is reloaded for new streams when it changes, if its name and keywords stay the same. "
@@ -391,6 +396,15 @@ def _check_models(settings: Settings) -> None:
             raise SettingsError(f"model must be the path of a model file, but there is no file {path!r}.")
         if not os.access(path, os.R_OK):
             raise SettingsError(f"model {path!r} cannot be read: permission denied.")
+    if settings.model_dir:
+        if not os.path.isdir(settings.model_dir):
+            raise SettingsError(f"model_dir must be a folder, but there is none at {settings.model_dir!r}.")
+        if not os.access(settings.model_dir, os.R_OK | os.X_OK):
+            raise SettingsError(f"model_dir {settings.model_dir!r} cannot be read: permission denied.")
+        if settings.model_sha256:
+            raise SettingsError(
+                "model_dir and model_sha256 cannot be used together: the files of a folder are not pinned."
+            )
     for digest in settings.model_sha256:
         if not _SHA256.fullmatch(digest):
             raise SettingsError(f"model_sha256 must be 64 hexadecimal digits, but is {digest[:80]!r}.")

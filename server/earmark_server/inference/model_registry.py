@@ -7,6 +7,10 @@ keeps the old model. If the model's SHA-256 is pinned, every file but that one i
 first validated in a separate process, so that a model that crashes or hangs the runtime cannot take the
 server down.
 
+Every model file in the folder `model_dir` is served too. There a new file is a new model, and a changed
+file may be any model. A file that cannot be used is logged. The model of a removed file goes as a replaced
+one does.
+
 A replaced model is kept until its last stream has ended, and for `keep_replaced_s` after that, because
 its resume tokens fit no other model. Every model is also kept on disk (kept_models.py), so that a stream
 resumes in another worker or in the next process, which read the copy when a token needs it.
@@ -26,6 +30,7 @@ from earmark_spotter import ModelError, SpotterModel
 from earmark_spotter.model import check_sha256
 
 from earmark_server.inference.kept_models import EXTEND_INTERVAL_S, FOLDER_NAME, KeptModels
+from earmark_server.inference.model_folder import SUFFIX, ModelFolder
 from earmark_server.inference.model_sandbox import validate_model, warm_up
 from earmark_server.logs import log
 from earmark_server.reload import BadFileError, ChangeDetector, read_file
@@ -41,13 +46,15 @@ _LOGGER = logging.getLogger(__name__)
 _CHECK_INTERVAL_S = 1.0
 """How often the files are checked for changes. A file is read once it has not changed for that long."""
 
+_UNUSABLE = (ModelError, BadFileError, OSError, MemoryError)
+
 _MAX_UNUSED = 8
 """Replaced models in memory that no stream uses. The others are only on disk."""
 
 
 @dataclass(slots=True)
 class _ModelFile:
-    """A model file that may be replaced; `place`: the position of its model in `ModelRegistry.current`."""
+    """A model file that may be replaced; `place`: the position of its model among those of the settings."""
 
     changes: ChangeDetector
     place: int
@@ -84,30 +91,31 @@ class ModelRegistry:
         self._loading_kept = asyncio.Lock()
         paths = settings.model or (None,)
         self._pins = settings.model_sha256 or (None,) * len(paths)
-        self.current = [
+        self._of_settings = [
             SpotterModel.load(path, threads=settings.threads, sha256=pin)
             for path, pin in zip(paths, self._pins, strict=True)
         ]
-        """The models for new streams, the default one first."""
-        names = [model.metadata.name for model in self.current]
+        self._folder = ModelFolder(settings.model_dir) if settings.model_dir else None
+        self._of_folder: dict[str, SpotterModel] = {}
+        names = [model.metadata.name for model in self._of_settings]
         if len(set(names)) != len(names):
             raise ModelError(f"Two of the models have the same name: {', '.join(names)}. Remove one of them.")
-        for model in self.current:
+        for model in self._of_settings:
             warm_up(model)
-            log(
-                _LOGGER,
-                logging.INFO,
-                "model loaded",
-                model=model.metadata.name,
-                version=model.metadata.version,
-                sha256=model.sha256,
-            )
-        for path, model in zip(paths, self.current, strict=True):
+            _log_loaded(model)
+        for file in self._folder.files() if self._folder else ():
+            self._load_of_folder(file)
+        for path, model in zip(paths, self._of_settings, strict=True):
             content = SpotterModel.read(path)
             if hashlib.sha256(content).hexdigest() == model.sha256:  # else it was just replaced
                 self._keep(content, path)
         for kept in self._kept.values():
             kept.remove_expired({model.sha256 for model in self.current})
+
+    @property
+    def current(self) -> list[SpotterModel]:
+        """The models for new streams, the default one first."""
+        return [*self._of_settings, *self._of_folder.values()]
 
     def get(self, name: str, field: str) -> SpotterModel:
         """Return a model by its name, the default one for an empty name; CallError (UNKNOWN_MODEL) if none.
@@ -139,7 +147,7 @@ class ModelRegistry:
     async def reload_changed(self, in_use: Callable[[], Set[SpotterModel]]) -> None:
         """Reload files that change, until cancelled; `in_use` returns the models of all open calls."""
         extended_s = 0.0
-        while self._files or self._kept:
+        while self._files or self._kept or self._folder:
             await asyncio.sleep(_CHECK_INTERVAL_S)
             now_s = asyncio.get_running_loop().time()
             self._unload_unused(in_use(), now_s)
@@ -153,6 +161,12 @@ class ModelRegistry:
                 elif file.has_changed:
                     file.has_changed = False
                     await self._replace(file)
+            if self._folder:
+                complete, removed = await asyncio.to_thread(self._folder.check)
+                for path in removed:
+                    self._retire(path)
+                for path in complete:
+                    await self._reload_of_folder(path)
 
     def _unload_unused(self, used: Set[SpotterModel], now_s: float) -> None:
         unused_count = 0
@@ -218,10 +232,10 @@ class ModelRegistry:
             kept.remove_expired(digests)
 
     async def _replace(self, file: _ModelFile) -> None:
-        old = self.current[file.place]
+        old = self._of_settings[file.place]
         try:
             new = await self._load(os.fspath(file.changes.path), old, self._pins[file.place])
-        except (ModelError, BadFileError, OSError, MemoryError) as error:
+        except _UNUSABLE as error:
             log(
                 _LOGGER,
                 logging.ERROR,
@@ -233,7 +247,7 @@ class ModelRegistry:
             return
         if new is None:
             return
-        self.current[file.place] = new
+        self._of_settings[file.place] = new
         self._replaced.append(_ReplacedModel(old, asyncio.get_running_loop().time()))
         log(
             _LOGGER,
@@ -269,6 +283,80 @@ class ModelRegistry:
         await asyncio.to_thread(self._keep, content, path)
         return new
 
+    # The files of `model_dir`.
+
+    def _load_of_folder(self, path: str) -> None:
+        """Load a file of the folder at the start; log the problem if it cannot be used. Blocks."""
+        assert self._folder is not None
+        self._folder.watch(path)
+        try:
+            content = read_file(path, "model")
+            model = SpotterModel(content, threads=self._settings.threads)
+            self._check_name(model, path)
+            warm_up(model)
+        except _UNUSABLE as error:
+            _log_rejected(path, error)
+            return
+        self._keep(content, path)
+        self._of_folder[path] = model
+        _log_loaded(model)
+
+    async def _reload_of_folder(self, path: str) -> None:
+        """Load a file of the folder that is new or has changed; keep the old model if it cannot be used."""
+        try:
+            content = await asyncio.to_thread(read_file, path, "model")
+            await validate_model(content)
+            model = await asyncio.to_thread(SpotterModel, content, threads=self._settings.threads)
+            self._check_name(model, path)
+            await asyncio.to_thread(warm_up, model)
+            await asyncio.to_thread(self._keep, content, path)
+        except _UNUSABLE as error:
+            _log_rejected(path, error)
+            return
+        old = self._of_folder.get(path)
+        if old is not None and old.sha256 == model.sha256:
+            return
+        self._retire(path)
+        self._of_folder[path] = model
+        _log_loaded(model)
+
+    def _retire(self, path: str) -> None:
+        """Give the model of a file to no new stream; it is unloaded after its last stream."""
+        model = self._of_folder.pop(path, None)
+        if model is not None:
+            self._replaced.append(_ReplacedModel(model, asyncio.get_running_loop().time()))
+            log(_LOGGER, logging.INFO, "model retired", model=model.metadata.name, sha256=model.sha256)
+
+    def _check_name(self, model: SpotterModel, path: str) -> None:
+        """Raise ModelError if another file has a model of this name."""
+        others = [*self._of_settings, *(m for p, m in self._of_folder.items() if p != path)]
+        if model.metadata.name in {m.metadata.name for m in others}:
+            raise ModelError(
+                f"Another file has a model named {model.metadata.name} already. Remove one of them, or train "
+                "it with another --name."
+            )
+
+
+def _log_loaded(model: SpotterModel) -> None:
+    log(
+        _LOGGER,
+        logging.INFO,
+        "model loaded",
+        model=model.metadata.name,
+        version=model.metadata.version,
+        sha256=model.sha256,
+    )
+
+
+def _log_rejected(path: str, error: BaseException) -> None:
+    log(
+        _LOGGER,
+        logging.ERROR,
+        "model of the folder rejected",
+        path=path,
+        problem=str(error) or type(error).__name__,
+    )
+
 
 def _kept_folder(settings: Settings, path: str | None) -> Path | None:
     """Return the folder for copies of a model file (None: the bundled one); None if none are kept."""
@@ -282,7 +370,8 @@ def _kept_folder(settings: Settings, path: str | None) -> Path | None:
 def _open_kept(settings: Settings) -> dict[Path, KeptModels]:
     """Open the folders for copies of the model files; BadFileError if `state_dir` cannot be used."""
     kept: dict[Path, KeptModels] = {}
-    for folder in {_kept_folder(settings, path) for path in settings.model or (None,)}:
+    of_folder = (os.path.join(settings.model_dir, SUFFIX),) if settings.model_dir else ()
+    for folder in {_kept_folder(settings, path) for path in (*(settings.model or (None,)), *of_folder)}:
         if folder is None:
             continue
         try:

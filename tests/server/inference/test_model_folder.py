@@ -1,0 +1,150 @@
+"""`--model-dir`: every model file in a folder is served, as the files come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
+from earmark_server.inference import model_registry
+from earmark_server.settings import Settings, SettingsError
+from support import tiny_model
+from support.deadlines import DEADLINE_S
+from support.server_rig import chunks, collect, config, detections, failure, pcm, run, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.server_rig import Rig
+
+
+@pytest.fixture(autouse=True)
+def _short_check_interval(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "earmark_server")
+    monkeypatch.setattr(model_registry, "_CHECK_INTERVAL_S", 0.05)
+
+
+def write(folder: Path, file: str, name: str, **changes: Any) -> None:
+    document = {**tiny_model.metadata(), "name": name, **changes}
+    tiny_model.build(folder / "part", document=document)
+    (folder / "part").replace(folder / file)
+
+
+async def served(rig: Rig) -> list[str]:
+    listed = await rig.stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
+    return [m.name for m in listed.models]
+
+
+async def until_served(rig: Rig, *names: str) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            if (await served(rig))[1:] == list(names):
+                return
+            await asyncio.sleep(0.02)
+
+
+async def until_rejected(caplog: pytest.LogCaptureFixture, count: int) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            if sum(r.message == "model of the folder rejected" for r in caplog.records) >= count:
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "models"
+    path.mkdir()
+    return path
+
+
+def settings(tiny_model_path: Path, folder: Path) -> dict[str, Any]:
+    return {"model": (str(tiny_model_path),), "model_dir": str(folder)}
+
+
+def test_files_of_the_folder_are_served_and_new_ones_are_picked_up(tiny_model_path: Path, folder: Path):
+    write(folder, "a.onnx", "first")
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            assert (await served(rig))[1:] == ["first"]
+            write(folder, "b.onnx", "second")
+            await until_served(rig, "first", "second")
+            events = await collect(rig.stream(config(model="second"), *chunks(pcm())))
+            assert events[0].started.model == "second"
+            assert len(detections(events)) == 4
+
+    run(check)
+
+
+def test_a_removed_model_finishes_its_streams_and_has_no_new_ones(tiny_model_path: Path, folder: Path):
+    write(folder, "a.onnx", "first")
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            call = rig.stub.StreamingSpot(timeout=2 * DEADLINE_S)
+            audio = list(chunks(pcm()))
+            for request in (config(model="first"), *audio[: len(audio) // 2]):
+                await call.write(request)
+            assert (await call.read()).started.model == "first"
+            (folder / "a.onnx").unlink()
+            await until_served(rig)
+            for request in audio[len(audio) // 2 :]:
+                await call.write(request)
+            await call.done_writing()
+            events = []
+            while (event := await call.read()) is not grpc.aio.EOF:
+                events.append(event)
+            assert len(detections(events)) == 4
+            error = await failure(rig.stream(config(model="first"), *chunks(pcm())))
+            assert error.code is grpc.StatusCode.NOT_FOUND
+            write(folder, "a.onnx", "first")  # it may come back
+            await until_served(rig, "first")
+
+    run(check)
+
+
+def test_bad_files_and_names_that_are_taken_are_rejected_and_the_others_stay(
+    tiny_model_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+):
+    write(folder, "a.onnx", "first")
+    (folder / "b.onnx").write_bytes(b"no model")
+    (folder / "readme.txt").write_text("not a model either")
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            assert (await served(rig))[1:] == ["first"]
+            write(folder, "c.onnx", "first")
+            (folder / "a.onnx").write_bytes(b"truncated")
+            await until_rejected(caplog, 3)
+            assert (await served(rig))[1:] == ["first"]
+            write(folder, "b.onnx", "second")  # repaired
+            await until_served(rig, "first", "second")
+
+    run(check)
+
+
+def test_a_changed_file_may_have_another_model(tiny_model_path: Path, folder: Path):
+    write(folder, "a.onnx", "first")
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            write(folder, "a.onnx", "other", version="2")
+            await until_served(rig, "other")
+
+    run(check)
+
+
+def test_an_empty_folder_can_be_served_and_a_missing_one_is_an_error(tiny_model_path: Path, folder: Path):
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            assert len(await served(rig)) == 1
+
+    run(check)
+    with pytest.raises(SettingsError, match="model_dir must be a folder"):
+        Settings(model_dir=str(folder / "none"))
+    with pytest.raises(SettingsError, match="cannot be used together"):
+        Settings(model_dir=str(folder), model_sha256=("0" * 64,))
