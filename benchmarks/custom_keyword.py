@@ -46,7 +46,7 @@ from earmark_training.keyword.fine_tune import FineTuneRecipe
 from earmark_training.keyword.kokoro import Kokoro, default_cache
 from earmark_training.keyword.negatives import contains_keyword
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
-from earmark_training.keyword.pronunciation import pronounce
+from earmark_training.keyword.pronunciation import accents, pronounce
 from earmark_training.keyword.recordings import find_audio
 from earmark_training.keyword.training_set import NeuralVoices
 
@@ -146,7 +146,9 @@ def _measure(  # noqa: PLR0917
     voices = None
     if args.voices:
         words = pronounce([word.name], "en")[0]
-        voices = NeuralVoices(Kokoro(args.voices, args.cache), "en", {word.name: words})
+        voices = NeuralVoices(
+            Kokoro(args.voices, args.cache), "en", {word.name: words}, {word.name: accents(word.name, "en")}
+        )
     begin_s = time.monotonic()
     request = KeywordRequest(
         {word.name: training if size else None}, (args.keep or folder) / f"{name}.onnx", (test.negatives,),

@@ -92,7 +92,7 @@ def keyword_model(
             base=base,
             fa_per_hour=120,
             folds=2,
-            recipe=FINE_TUNE_RECIPE,
+            recipe=replace(FINE_TUNE_RECIPE, steps=250),
         )
         create_model(request, progress=QuietProgress)
 

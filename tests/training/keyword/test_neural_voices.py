@@ -42,7 +42,7 @@ def test_a_word_is_found_in_a_sentence_of_the_same_voice():
 
 def test_the_keyword_is_read_by_all_voices_alone_and_in_sentences(tmp_path: Path):
     reader = TinyReader(tmp_path)
-    found = read_keyword(reader, parse("kˈola"), "en", seed=1, progress=QuietProgress, desc="")
+    found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=QuietProgress, desc="")
     assert {v for k in found for v in k.voice.split("+")} == set(reader.voices)
     assert any("+" in k.voice for k in found)
     for spoken in found:
@@ -93,7 +93,7 @@ def test_voices_that_measure_are_in_no_example_of_the_training(tmp_path: Path):
     from earmark_training.data.corpus import Recording
 
     reader = TinyReader(tmp_path)
-    found = read_keyword(reader, parse("kˈola"), "en", seed=1, progress=QuietProgress, desc="")
+    found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=QuietProgress, desc="")
     words = [Recording("clip", "training", "kola", 0, 1, k.word, k.voice) for k in found]
     (left_out,) = voice_folds(words, 1, seed=1)
     of_training = {v for i, w in enumerate(words) if i not in left_out for v in w.speaker.split("+")}

@@ -204,11 +204,12 @@ def _recordings(keywords: Sequence[str], folder: Path | None, *, needed: bool) -
 def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
     """Return the neural voices and the pronunciation of each keyword. Raises SynthesisError."""
     from earmark_training.keyword.kokoro import Kokoro, default_cache
-    from earmark_training.keyword.pronunciation import check_pronunciation, parse, pronounce
+    from earmark_training.keyword.pronunciation import accents, check_pronunciation, parse, pronounce
     from earmark_training.keyword.training_set import NeuralVoices
     from earmark_training.keyword.voice_files import SynthesisError
 
     spoken = dict(zip(keywords, pronounce(keywords, args.language), strict=True))
+    other = {k: accents(k, args.language) for k in keywords}
     for given in args.pronunciation:
         keyword, _, ipa = given.rpartition("=") if "=" in given else (keywords[0], "", given)
         if keyword not in spoken or ("=" not in given and len(keywords) > 1):
@@ -217,7 +218,8 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
                 f"'{keywords[0]}=IPA'"
             )
         spoken[keyword] = parse(ipa)
+        other.pop(keyword, None)
     reader = Kokoro(args.voices, args.cache or default_cache())
     for keyword, words in spoken.items():
         check_pronunciation(keyword, words, reader.unknown_symbols)
-    return NeuralVoices(reader, args.language, spoken)
+    return NeuralVoices(reader, args.language, spoken, other)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = (".", "!", "", "?", ",")
 _SPEED = (0.75, 1.4)
-_ALONE, _BLENDED, _IN_SENTENCES = 108, 54, 54
+_ALONE, _BLENDED, _IN_SENTENCES = 108, 108, 54
 _CONFUSABLES = 240
 _SENTENCES = 120
 _CARRIERS = {
@@ -52,17 +52,21 @@ class SpokenKeyword:
 
 def read_keyword(
     reader: Reader,
-    words: Sequence[Phonemes],
+    pronunciations: Sequence[Sequence[Phonemes]],
     language: str,
     *,
     seed: int,
     progress: Callable[..., Any],
     desc: str,
 ) -> list[SpokenKeyword]:
-    """Read the keyword in all voices and in blends of them, alone and in sentences."""
+    """Read the keyword in all voices and in blends of them, alone and in sentences.
+
+    The first of its pronunciations is read by every voice, the others in turn.
+    """
     rng = np.random.default_rng(seed)
-    text = spell(words)
-    alone = _lines(reader, rng, [text] * (_ALONE + _BLENDED), blended_after=_ALONE)
+    first, *others = (spell(words) for words in pronunciations)
+    texts = [first] * _ALONE + [others[i % len(others)] if others else first for i in range(_BLENDED)]
+    alone = _lines(reader, rng, texts, blended_after=_ALONE)
     carriers = [
         [spell(w) for w in pronounce([x or "." for x in pair], language)]
         for pair in _CARRIERS[language.split("-", maxsplit=1)[0]]
@@ -71,6 +75,7 @@ def read_keyword(
     for i in range(_IN_SENTENCES):
         before, after = carriers[i % len(carriers)]
         model = alone[int(rng.integers(len(alone)))]
+        text = model.phonemes.rstrip("".join(_ENDINGS))
         inside.append((model, replace(model, phonemes=f"{before} {text} {after}.".strip())))
     paths = reader.read([*alone, *(line for _, line in inside)], progress=progress, desc=desc)
     found = [

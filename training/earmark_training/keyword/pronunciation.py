@@ -21,6 +21,9 @@ LANGUAGES = {
 }  # fmt: skip
 """The languages that Kokoro's voices read and eSpeak NG spells, with eSpeak NG's code."""
 
+_ACCENTS = {"en": ("en-us", "en-gb", "en-gb-scotland", "en-029")}
+"""Accents that a keyword is read in besides that of its language, in eSpeak NG's codes."""
+
 STRESS = "ˈˌ"
 _VOWELS = "aeiouyæɑɐɒɔəɘɚɛɜɝɞɨɪɯɵøœɶʉʊʌʏᵻɤ"
 _SYMBOL = re.compile(r"[ˈˌ]*(?:t[ʃsɕ]|d[ʒzʑ]|[^\W\d_]|[ᵻ])[ːˑʰʲʷⁿ̩̯̪̃ɾ͡˞]*")
@@ -38,6 +41,16 @@ def is_vowel(phoneme: str) -> bool:
     return phoneme.lstrip(STRESS)[:1] in _VOWELS
 
 
+def accents(keyword: str, language: str) -> list[list[Phonemes]]:
+    """Return the different pronunciations of a keyword's words in the accents of a language.
+
+    A flapped t, as in American English, is also a plain one.
+    """
+    spoken = [_phonemes([keyword], code)[0] for code in _ACCENTS.get(language.split("-", maxsplit=1)[0], ())]
+    spoken += [[tuple(p.replace("ɾ", "t") for p in word) for word in words] for words in spoken]
+    return list({spell(words): words for words in spoken}.values())
+
+
 def pronounce(texts: Sequence[str], language: str) -> list[list[Phonemes]]:
     """Return the phonemes of each text's words, as eSpeak NG says them.
 
@@ -48,6 +61,10 @@ def pronounce(texts: Sequence[str], language: str) -> list[list[Phonemes]]:
             f"no neural voice reads {language!r}: --voices is for {', '.join(LANGUAGES)}. For German and "
             "other languages, use recordings, and --synthesize"
         )
+    return _phonemes(texts, LANGUAGES[language])
+
+
+def _phonemes(texts: Sequence[str], code: str) -> list[list[Phonemes]]:
     try:
         import espeakng_loader
         from phonemizer.backend import EspeakBackend
@@ -61,9 +78,7 @@ def pronounce(texts: Sequence[str], language: str) -> list[list[Phonemes]]:
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     logger = logging.getLogger("earmark.phonemizer")
     logger.setLevel(logging.ERROR)
-    backend = EspeakBackend(
-        LANGUAGES[language], with_stress=True, language_switch="remove-flags", logger=logger
-    )
+    backend = EspeakBackend(code, with_stress=True, language_switch="remove-flags", logger=logger)
     lines = backend.phonemize(list(texts), Separator(phone="_", word=" "), strip=True)
     return [
         [word for w in line.split() if (word := tuple(p for p in w.split("_") if p.strip(STRESS)))]

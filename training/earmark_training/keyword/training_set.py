@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +72,15 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True)
 class NeuralVoices:
-    """A neural synthesizer, the language that it reads, and the pronunciation of each keyword."""
+    """A neural synthesizer, the language that it reads, and the pronunciation of each keyword.
+
+    `accents` are other pronunciations of some keywords.
+    """
 
     reader: Reader
     language: str
     pronunciations: Mapping[str, Sequence[Phonemes]]
+    accents: Mapping[str, Sequence[Sequence[Phonemes]]] = field(default_factory=dict)
 
 
 def collect(
@@ -113,7 +117,7 @@ def collect(
             words = voices.pronunciations[keyword]
             read = read_keyword(
                 voices.reader,
-                words,
+                [words, *voices.accents.get(keyword, ())],
                 voices.language,
                 seed=seed,
                 progress=progress,
