@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import soundfile
+from earmark_audio.extras import install_command
 from tqdm import tqdm
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
@@ -82,9 +83,7 @@ class Kokoro:
         # Read by onnxruntime when it is imported: it must not open a connection.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         if importlib.util.find_spec("kokoro_onnx") is None:
-            raise SynthesisError(
-                "--voices needs the package kokoro-onnx: pip install 'earmark[train,voices]'"
-            )
+            raise SynthesisError(f"--voices needs packages that are missing: {install_command('voices')}")
         check_files(folder)
         import kokoro_onnx
         import onnxruntime

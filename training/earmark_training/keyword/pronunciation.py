@@ -7,6 +7,8 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
+from earmark_audio.extras import install_command
+
 from earmark_training.keyword.voice_files import SynthesisError
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def _phonemes(texts: Sequence[str], code: str) -> list[list[Phonemes]]:
         from phonemizer.separator import Separator
     except ImportError as error:
         raise SynthesisError(
-            "--voices needs the package kokoro-onnx: pip install 'earmark[train,voices]'"
+            f"--voices needs packages that are missing: {install_command('voices')}"
         ) from error
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
