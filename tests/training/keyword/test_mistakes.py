@@ -44,7 +44,7 @@ def test_wrong_clips_are_hard_negatives_with_their_place(tmp_path: Path) -> None
     (folder / "broken.json").write_text("{")
     both = add_mistakes(negatives(tmp_path), [folder])
     words = [write(tmp_path / "words" / f"{i}.wav", 1.0) for i in range(3)]
-    training_set = collect("word", words, both.files, tmp_path / "scratch", language=None, seed=1)
+    training_set = collect({"word": words}, both.files, tmp_path / "scratch", language=None, seed=1)
     mistakes = mistakes_of(training_set)
     assert [(recording.length, end) for recording, end in mistakes] == [(3 * RATE_HZ, 2 * RATE_HZ)] * 2
     assert len({recording.start for recording, _ in mistakes}) == 2

@@ -37,7 +37,7 @@ def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
     soundfile.write(folder / "radio.wav", say(BANANA, 1, 1), RATE)
     listing = folder / "2" / "1" / "2-1.trans.txt"
     listing.write_text("\n" + listing.read_text() + "\n\n")  # empty lines are not utterances
-    negatives = find_negatives([folder], "computer", seed=1)
+    negatives = find_negatives([folder], ["computer"], seed=1)
     assert negatives.left_out == 3
     assert len(negatives.files) == 3 * 3 + 1
     assert {f.speaker for f in negatives.files if f.text} == {"0", "1", "2"}
@@ -46,10 +46,10 @@ def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
 def test_a_folder_without_audio_is_rejected(tmp_path: Path):
     (tmp_path / "readme.txt").write_text("nothing here")
     with pytest.raises(RecordingsError, match="contains no readable audio"):
-        find_negatives([tmp_path], "computer", seed=1)
+        find_negatives([tmp_path], ["computer"], seed=1)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path):
     (tmp_path / "bad.wav").write_text("no audio")
     with pytest.raises(RecordingsError, match=r"bad.wav cannot be read: This is a text file"):
-        find_negatives([tmp_path], "computer", seed=1)
+        find_negatives([tmp_path], ["computer"], seed=1)

@@ -55,8 +55,7 @@ def test_a_keyword_is_learned_from_fifty_recordings(
 ):
     folder = copy(wake_words["jarvis"][:50], tmp_path / "jarvis")
     request = KeywordRequest(
-        "jarvis",
-        folder,
+        {"jarvis": folder},
         tmp_path / "jarvis.onnx",
         (negatives,),
         fa_per_hour=5,
