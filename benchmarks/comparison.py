@@ -3,9 +3,9 @@
     python -m benchmarks.comparison --python VENV/bin/python [--streams 1,10,40] [--seconds 20]
 
 Both receive the same number of real-time streams with chunks of the same length. Earmark spots all of its
-keywords, wyoming-openwakeword one. The expected detections of Earmark are known; those of
-wyoming-openwakeword are what it detects itself with a single stream. Exits with 1 if Earmark lost a
-detection, and with 2 if wyoming-openwakeword is not installed.
+keywords, over gRPC and through `earmark wyoming`, wyoming-openwakeword one. Expected detections of Earmark
+are known; those of wyoming-openwakeword are what it detects itself with a single stream. Exits with 1 if
+Earmark lost a detection, and with 2 if wyoming-openwakeword is not installed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_spotter import SpotterModel
+from earmark_spotter import AudioFormat, Encoding, Spotter, SpotterModel
 
 from benchmarks.loadgen import arguments
 from benchmarks.loadgen.errors import BenchmarkError
@@ -22,7 +22,7 @@ from benchmarks.loadgen.server_process import cpu_s, running_server
 from benchmarks.loadgen.speech import Speech
 from benchmarks.loadgen.table import number, print_header, print_row
 from benchmarks.loadgen.workload import Workload
-from benchmarks.loadgen.wyoming import is_wyoming_installed, run_wyoming_server, stream_to_wyoming
+from benchmarks.loadgen.wyoming import is_wyoming_installed, run_bridge, run_wyoming_server, stream_to_wyoming
 
 if TYPE_CHECKING:
     import argparse
@@ -93,6 +93,9 @@ def _measure(options: argparse.Namespace) -> list[str]:
     print_header(f"{model.metadata.name} {model.metadata.version}, {description}", COLUMNS)
     problems = []
     (single_count,) = _load_wyoming(options, wyoming_speech, workload.chunk_count, 1)[1]
+    audio = b"".join(speech.chunks[i % len(speech.chunks)] for i in range(workload.chunk_count))
+    spotter = Spotter(model, audio_format=AudioFormat(Encoding.LINEAR16, speech.sample_rate_hz))
+    expected_of_one = len(spotter.feed(audio) + spotter.flush())
     for count in sorted(options.streams):
         with running_server(options.model, count + 1) as server:
             workload.warm_up(server.address)
@@ -107,11 +110,30 @@ def _measure(options: argparse.Namespace) -> list[str]:
             earmark_ms,
             (outcome.received, outcome.expected),
         )
+        bridge_ms, received = _load_bridge(options, speech, workload.chunk_count, count)
+        by_bridge = received, count * expected_of_one
+        _print_row(count, "Earmark with `earmark wyoming`", bridge_ms, earmark_ms, by_bridge)
         wyoming_ms, counts = _load_wyoming(options, wyoming_speech, workload.chunk_count, count)
         detections = (sum(min(one, single_count) for one in counts), count * single_count)
         name = f"wyoming-openwakeword, {options.neighbour_model}"
         _print_row(count, name, wyoming_ms, earmark_ms, detections)
     return problems
+
+
+def _load_bridge(
+    options: argparse.Namespace, speech: Speech, chunk_count: int, count: int
+) -> tuple[float | None, int]:
+    """Run `count` streams through the bridge; return the CPU time of both processes, and all detections."""
+    with running_server(options.model, count + 1) as server, run_bridge(server.address) as bridge:
+        before = [cpu_s(server.pid), cpu_s(bridge.pid)]
+        counts = stream_to_wyoming(
+            bridge, None, speech, chunk_count=chunk_count, count=count, same_keyword_ms=0
+        )
+        after = [cpu_s(server.pid), cpu_s(bridge.pid)]
+    if None in (*before, *after):
+        return None, sum(counts)
+    used_s = sum(one or 0 for one in after) - sum(one or 0 for one in before)
+    return 1000 * used_s / (count * chunk_count * speech.chunk_s), sum(counts)
 
 
 def _load_wyoming(

@@ -1,4 +1,4 @@
-"""Runs a wyoming-openwakeword server, and sends real-time streams to it.
+"""Runs a wyoming-openwakeword server or `earmark wyoming`, and sends real-time streams to it.
 
 A Wyoming event is a line of JSON over TCP, followed by its data and its audio; the line states their lengths.
 """
@@ -10,6 +10,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _START_TIMEOUT_S = 60
 _FINAL_WAIT_S = 3.0
+_STOP_WAIT_S = 0.5
 # The server reports one spoken keyword several times. Reports closer together than this count once.
 _SAME_KEYWORD_MS = 1000
 
@@ -61,6 +63,22 @@ def run_wyoming_server(python: Path, model: str) -> Iterator[ServerProcess]:
         process.wait()
 
 
+@contextlib.contextmanager
+def run_bridge(address: str) -> Iterator[ServerProcess]:
+    """Run `earmark wyoming` as a client of the server at an address while the block runs."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "earmark_cli", "wyoming", "--server", address]
+    command += ["--uri", f"tcp://127.0.0.1:{port}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_serving(process, port)
+        yield ServerProcess(f"127.0.0.1:{port}", process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def _wait_until_serving(process: subprocess.Popen[bytes], port: int) -> None:
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline_s:
@@ -68,31 +86,47 @@ def _wait_until_serving(process: subprocess.Popen[bytes], port: int) -> None:
             return
         time.sleep(0.05)
     raise BenchmarkError(
-        "wyoming-openwakeword did not start: check the model name, and that its environment has numpy<2."
+        "the Wyoming server did not start: check the model name, and that the environment of "
+        "wyoming-openwakeword has numpy<2."
     )
 
 
 def stream_to_wyoming(
-    server: ServerProcess, model: str, speech: Speech, *, chunk_count: int, count: int
+    server: ServerProcess,
+    model: str | None,
+    speech: Speech,
+    *,
+    chunk_count: int,
+    count: int,
+    same_keyword_ms: int = _SAME_KEYWORD_MS,
 ) -> list[int]:
-    """Send `count` real-time streams, one per connection; return the number of detections of each."""
+    """Send `count` real-time streams, one per connection; return the number of detections of each.
+
+    `model`: the wake word to detect, None for all. Reports closer together than `same_keyword_ms` count once.
+    """
 
     async def run_all() -> list[int]:
         begin_s = time.monotonic() + 0.2
         # As in the load for Earmark, the streams' chunks are spread evenly over time.
         starts_s = [begin_s + i / count * speech.chunk_s for i in range(count)]
         streams = (_stream(server, model, speech, chunk_count, start_s) for start_s in starts_s)
-        return await asyncio.gather(*streams)
+        return [_count(sorted(times_ms), same_keyword_ms) for times_ms in await asyncio.gather(*streams)]
 
     return asyncio.run(run_all())
 
 
-async def _stream(server: ServerProcess, model: str, speech: Speech, chunk_count: int, start_s: float) -> int:
+def _count(times_ms: list[int], same_keyword_ms: int) -> int:
+    return sum(i == 0 or one - times_ms[i - 1] >= same_keyword_ms for i, one in enumerate(times_ms))
+
+
+async def _stream(
+    server: ServerProcess, model: str | None, speech: Speech, chunk_count: int, start_s: float
+) -> list[int]:
     host, _, port = server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     reading = asyncio.create_task(_read(reader))
     audio_format = {"rate": speech.sample_rate_hz, "width": 2, "channels": 1}
-    writer.write(_event("detect", {"names": [model]}) + _event("audio-start", audio_format))
+    writer.write(_event("detect", {"names": [model] if model else []}) + _event("audio-start", audio_format))
     with contextlib.suppress(ConnectionError):
         for i in range(chunk_count):
             await asyncio.sleep(start_s + (i + 1) * speech.chunk_s - time.monotonic())
@@ -101,9 +135,12 @@ async def _stream(server: ServerProcess, model: str, speech: Speech, chunk_count
             writer.write(_event("audio-chunk", audio_format | {"timestamp": timestamp_ms}, chunk))
             await writer.drain()
         await asyncio.sleep(_FINAL_WAIT_S)
+        # Earmark decides on a word at the very end when the audio stops.
+        writer.write(_event("audio-stop", {}))
+        await writer.drain()
+        await asyncio.sleep(_STOP_WAIT_S)
     writer.close()
-    times_ms = sorted(await reading)
-    return sum(i == 0 or one - times_ms[i - 1] > _SAME_KEYWORD_MS for i, one in enumerate(times_ms))
+    return await reading
 
 
 async def _read(reader: asyncio.StreamReader) -> list[int]:

@@ -37,12 +37,16 @@ def test_both_servers_get_the_same_load(tiny_model_path: Path, tmp_path: Path) -
         "--recording", benchmark_rig.words(tmp_path), "--streams", "2", "--seconds", "2",
     )  # fmt: skip
     assert done.code == 0, done.err
-    header, (earmark, wyoming) = done.table()
+    header, (earmark, bridge, wyoming) = done.table()
     assert header[2] == "server CPU, ms per stream-s"
     assert earmark[:2] == ["2", "Earmark, 3 keywords"]
     assert earmark[3] == "1.0"
     received, expected = (int(number) for number in earmark[4].split("/"))
     assert received == expected >= 6
+    assert bridge[:2] == ["2", "Earmark with `earmark wyoming`"]
+    assert float(bridge[2]) > float(earmark[2])
+    by_bridge, expected_by_bridge = (int(number) for number in bridge[4].split("/"))
+    assert by_bridge == expected_by_bridge >= 6
     assert wyoming[:2] == ["2", "wyoming-openwakeword, hey_jarvis"]
     assert float(wyoming[2]) > 0
     # The recording does not contain its keyword.
