@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from hypothesis import strategies as st
 from support import tiny_model
 from support.both_clients import DRIVERS, Driver
 from support.cutting_proxy import CuttingProxy
+from support.paths import REPOSITORY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from earmark_client import Event
 
 RATE_HZ = 16_000
@@ -139,3 +143,16 @@ def test_every_encoding_becomes_a_wav_file(
     assert file.frames == len(whole) // channels // {"PCM_16": 2, "FLOAT": 4}.get(subtype, 1)
     if subtype == "PCM_16":
         assert file.read(dtype="int16", always_2d=True).tobytes() == whole
+
+
+def test_the_example_in_the_documents_writes_a_file_per_detection(
+    address: str, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (REPOSITORY / "docs/actions.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for shown, real in (("Microphone()", f"Recording({str(recording)!r})"), ("localhost:50051", address)):
+        assert shown in example
+        example = example.replace(shown, real)
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("import Detection, Microphone", "import Detection, Recording"), {})
+    assert [path.name.split("-")[0] for path in sorted(tmp_path.glob("*.wav"))] == ["high", "low", "mid"]
