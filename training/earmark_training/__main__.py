@@ -25,6 +25,11 @@ _COMMANDS = {
     "keyword": keyword,
 }
 
+_AFTER_INTERRUPT = {
+    "train": "; run it again to resume after the last completed epoch",
+    "keyword": "; run it again: what the neural voices have read is kept",
+}
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -53,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _COMMANDS[args.command].run(args)
     except KeyboardInterrupt:
-        remedy = "; run it again to resume after the last completed epoch" if args.command == "train" else ""
+        remedy = _AFTER_INTERRUPT.get(args.command, "")
         print(f"earmark-train: interrupted{remedy}", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:

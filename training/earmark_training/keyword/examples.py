@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earmark_training.data.augment import add_at, synthetic_sound
+from earmark_training.data.augment import add_at, change_speed, synthetic_sound
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.data.surroundings import place_voice
 from earmark_training.data.tones import SIGNALS
@@ -56,6 +56,8 @@ class KeywordMix:
     speech_before: float = 0.5
     """Other speech precedes the word directly."""
     speech_after: float = 0.4
+    synthesized_speed: tuple[float, float] = (0.72, 1.15)
+    """Synthesized keywords are played this much faster: more voices, and slower than synthesizers speak."""
     add_noise: float = 0.65
     snr_db: tuple[float, float] = (0.0, 30.0)
     gain_db: tuple[float, float] = (-25.0, 10.0)
@@ -164,6 +166,9 @@ class KeywordExampleMaker:
         first = max(0, start - int(_MARGIN_S * SAMPLE_RATE_HZ))
         samples = self._set.corpus.samples(recording)[first : end + int(_MARGIN_S * SAMPLE_RATE_HZ)]
         samples, speed = place_voice(rng, samples)
+        if choices is synthesized:
+            faster = float(rng.uniform(*self._mix.synthesized_speed))
+            samples, speed = change_speed(samples, faster), speed * faster
         start, end = int((start - first) / speed), int((end - first) / speed)
         word = _Word(samples, start, end)
         return _part(rng, word) if kind == "part" else word

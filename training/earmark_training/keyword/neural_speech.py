@@ -13,11 +13,11 @@ from earmark_training.keyword import sentences
 from earmark_training.keyword.alignment import find_word
 from earmark_training.keyword.kokoro import PAD_S, Line
 from earmark_training.keyword.negatives import contains_keyword
-from earmark_training.keyword.pronunciation import pronounce, spell
-from earmark_training.keyword.similar_words import confusables
+from earmark_training.keyword.pronunciation import distance, pronounce, spell
+from earmark_training.keyword.similar_words import common_words, confusables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from earmark_training.keyword.kokoro import Reader
@@ -27,6 +27,8 @@ _ENDINGS = (".", "!", "", "?", ",")
 _SPEED = (0.75, 1.4)
 _ALONE, _BLENDED, _IN_SENTENCES = 108, 108, 54
 _CONFUSABLES = 240
+_OTHER_WORDS, _FIRST_OTHER, _LAST_OTHER = 200, 100, 5_000
+_SIMILAR = 1.0
 _SENTENCES = 120
 _CARRIERS = {
     "en": (("and", ""), ("hey", ""), ("okay", ""), ("the", ""), ("", "please"), ("", "stop"),
@@ -108,6 +110,31 @@ def read_confusables(
     return reader.read(
         _lines(reader, rng, chosen, blended_after=len(chosen) // 2), progress=progress, desc=desc
     )
+
+
+def read_other_words(
+    reader: Reader,
+    pronunciations: Iterable[Sequence[Phonemes]],
+    language: str,
+    *,
+    progress: Callable[..., Any],
+    desc: str,
+) -> list[Path]:
+    """Read common words that do not sound like the keywords, so that a synthetic voice alone is no keyword.
+
+    They are the same for all keywords, so the cache has them from the second keyword on.
+    """
+    rng = np.random.default_rng(0)
+    words = common_words(language)[_FIRST_OTHER:_LAST_OTHER]
+    chosen = [words[i] for i in rng.choice(len(words), _OTHER_WORDS, replace=False)]
+    lines = _lines(reader, rng, [spell([w.phonemes]) for w in chosen], blended_after=_OTHER_WORDS // 2)
+    keywords = [[p for word in k for p in word] for k in pronunciations]
+    lines = [
+        line
+        for line, word in zip(lines, chosen, strict=True)
+        if all(distance(k, word.phonemes) > _SIMILAR for k in keywords)
+    ]
+    return reader.read(lines, progress=progress, desc=desc)
 
 
 def read_sentences(

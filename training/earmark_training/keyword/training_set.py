@@ -13,7 +13,12 @@ from tqdm import tqdm
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, decode, hours, speech_split
 from earmark_training.keyword import confusables, sentences
 from earmark_training.keyword.negatives import contains_keyword
-from earmark_training.keyword.neural_speech import read_confusables, read_keyword, read_sentences
+from earmark_training.keyword.neural_speech import (
+    read_confusables,
+    read_keyword,
+    read_other_words,
+    read_sentences,
+)
 from earmark_training.keyword.synthesis import available_voices, is_available, phonemes, synthesize
 
 if TYPE_CHECKING:
@@ -137,6 +142,15 @@ def collect(
                     desc=f"reading words that sound like {keyword!r}",
                 )
             ]
+    if voices:
+        common = read_other_words(
+            voices.reader,
+            voices.pronunciations.values(),
+            voices.language,
+            progress=progress,
+            desc="reading other words",
+        )
+        similar += [SourceFile(path, "clip", "training", CONFUSABLE) for path in common]
     others = list(negatives)
     if not others:
         others = _synthesize_speech(tuple(recordings), folder / "speech", seed, progress, voices)
