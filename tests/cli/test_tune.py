@@ -67,7 +67,7 @@ def test_the_counts_equal_those_of_a_stream_with_that_threshold(address: str, fo
 
 
 def test_the_det_curve_and_the_options_are_printed(address: str, folder: Path) -> None:
-    done = earmark("tune", folder, "--server", address)
+    done = earmark("tune", folder, "--server", address, "--details")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[0] == "low: 12 recordings, 0.01 h of other audio"
@@ -81,10 +81,23 @@ def test_the_det_curve_and_the_options_are_printed(address: str, folder: Path) -
     assert len(drawn) >= 2
     assert all(row == "".join(sorted(row, reverse=True)) for row in drawn)
     # The other keyword is never missed, so it has no chart.
-    assert sum(line.endswith("false alarms per hour") for line in lines) == 1
+    assert sum(line.endswith("  false alarms per hour") for line in lines[:-4]) == 1
     options = lines[-1].split()[2:]
     wav = next((folder / "low").iterdir())
     assert earmark("spot", wav, "--server", address, *options).returncode == 0
+
+
+def test_one_table_compares_the_thresholds(address: str, folder: Path) -> None:
+    done = earmark("tune", folder, "--server", address)
+    assert done.returncode == 0
+    header, low, mid, command = done.stdout.splitlines()
+    assert header.split("  ")[0] == "keyword"
+    # No false alarm in half a minute shows no low rate.
+    assert re.fullmatch(r"low +12 +0\.01 h +0\.6 -> 0\.\d+ +\d.* -> .*0 to 3\d\d", low)
+    # There is too little other audio to lower a threshold, and too few recordings to raise it without need.
+    assert re.fullmatch(r"mid +12 +0\.01 h +0\.6 \(kept\) +1 \(8%\) +0 to 3\d\d", mid)
+    assert command.endswith("--keyword mid=0.6")
+    assert "so no threshold is lowered" in done.stderr
 
 
 def test_the_det_curve_is_drawn_as_an_image_or_a_page(address: str, folder: Path, tmp_path: Path) -> None:
@@ -116,10 +129,10 @@ def test_an_unusable_image_name_is_rejected_before_any_recording_is_read(folder:
 
 
 def test_the_chart_is_omitted_where_the_encoding_lacks_its_characters(address: str, folder: Path) -> None:
-    done = earmark_process("tune", folder, "--server", address, PYTHONIOENCODING="ascii")
+    done = earmark_process("tune", folder, "--details", "--server", address, PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert "current" in done.stdout
-    assert "false alarms per hour" not in done.stdout
+    assert not any(line.endswith("  false alarms per hour") for line in done.stdout.splitlines()[:-4])
 
 
 def test_an_unreadable_file_is_reported_and_the_others_count(address: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from earmark_cli.output.printer import make_printer
 from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.score_track import collect_scores
 from earmark_cli.tune.operating_point import KeywordScores, pick_peaks
-from earmark_cli.tune.report import print_points, print_points_as_json, warn
+from earmark_cli.tune.report import print_points, print_points_as_json, print_table, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,6 +78,11 @@ def add_parser(commands: Commands) -> None:
         help="allowed false alarms per hour of each keyword (default: 0.5)",
     )
     parser.add_argument(
+        "--details",
+        action="store_true",
+        help="also print the misses and false alarms of each keyword by threshold",
+    )
+    parser.add_argument(
         "-o",
         "--out",
         type=Path,
@@ -109,12 +114,14 @@ def run(args: argparse.Namespace) -> int:
         del all_scores[keyword]
     if not all_scores:
         return 1
-    tuned = [(scores, scores.point_for(args.fa_per_hour)) for scores in all_scores.values()]
+    tuned = [(scores, scores.proposal_for(args.fa_per_hour)) for scores in all_scores.values()]
     for scores, proposed in tuned:
         if args.json:
             print_points_as_json(scores, proposed)
-        else:
+        elif args.details:
             print_points(scores, proposed)
+    if not args.json:
+        print_table(tuned)
     settings = [f"{scores.active.keyword}={proposed.threshold:g}" for scores, proposed in tuned]
     command = "earmark listen " + " ".join(f"--keyword {shlex.quote(setting)}" for setting in settings)
     if not args.json:

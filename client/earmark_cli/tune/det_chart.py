@@ -21,7 +21,7 @@ def det_chart(scores: KeywordScores) -> list[str]:
     curve = scores.misses_by_alarms()
     if not scores.other_hours or not any(curve):
         return []
-    max_alarms = max(10, len(curve) - 1)
+    max_alarms = max(10, scores.useful_alarms)
     alarms = [0, *(max_alarms ** (i / (_WIDTH - 2)) for i in range(_WIDTH - 1))]
     missed = [curve[min(len(curve) - 1, math.floor(count + 1e-9))] for count in alarms]
     top = max(1, *missed)
@@ -35,10 +35,11 @@ def det_chart(scores: KeywordScores) -> list[str]:
             label = "0%"
         bars = "".join(_BARS[min(8, max(0, height - 8 * row))] for height in eighths)
         lines.append(f"  {label:>13} {bars}".rstrip())
-    first, last = f"0 {_short(1 / scores.other_hours)}", _short(max_alarms / scores.other_hours)
+    first, last = f"0 {short_rate(1 / scores.other_hours)}", short_rate(max_alarms / scores.other_hours)
     lines.append(f"  {'':>13} {first}{last:>{_WIDTH - len(first)}}  false alarms per hour")
     return lines
 
 
-def _short(rate: float) -> str:
+def short_rate(rate: float) -> str:
+    """Return a rate with two digits, or as a whole number."""
     return f"{rate:.2g}" if rate < 10 else f"{rate:.0f}"
