@@ -16,6 +16,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from support.certificates import Authority
 from support.deadlines import DEADLINE_S
 from support.paths import REPOSITORY
+from support.readme_commands import examples
 from support.sample_audio import running_server, speech, tones
 
 if TYPE_CHECKING:
@@ -180,3 +181,22 @@ def test_every_call_needs_tls_and_a_token_where_the_server_does(case: SampleAudi
         # buf reports "canceled" when the server closes the call while buf still sends.
         assert not plain.stdout
         assert json.loads(plain.stderr)["code"] in {"unavailable", "canceled"}
+
+
+@pytest.mark.skipif(
+    shutil.which("protoc-gen-go") is None or shutil.which("protoc-gen-go-grpc") is None,
+    reason="no protoc-gen-go and protoc-gen-go-grpc",
+)
+def test_managed_mode_generates_code_for_go(tmp_path: Path) -> None:
+    buf = find_buf()
+    assert buf is not None
+    (template,) = examples("docs/clients.md", "yaml")
+    (tmp_path / "buf.gen.yaml").write_text(template)
+    (tmp_path / "protos").symlink_to(REPOSITORY / "protos")
+    command = [buf, "generate"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    generated = {path.name for path in (tmp_path / "gen/earmark/v1").iterdir()}
+    assert {"keyword_spotting.pb.go", "keyword_spotting_service_grpc.pb.go"} <= generated
+    code = (tmp_path / "gen/earmark/v1/keyword_spotting_service.pb.go").read_text()
+    assert "\npackage earmarkv1\n" in code

@@ -97,10 +97,18 @@ def test_the_example_works(client: Path, tmp_path: Path) -> None:
         ):
             assert placeholder in code
             code = code.replace(placeholder, real)
-        (tmp_path / "example.mjs").write_text(code)
         command = ["node", str(tmp_path / "example.mjs")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
-    assert done.returncode == 0, done.stderr
+
+        def run(code: str) -> subprocess.CompletedProcess[str]:
+            (tmp_path / "example.mjs").write_text(code)
+            return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+        rejected = run(code.replace(f"sampleRateHertz: {case.rate_hz}", "sampleRateHertz: 7"))
+        done = run(code)
+    unreachable = run(code)
+    assert rejected.stderr.startswith("INVALID_ARGUMENT UNSUPPORTED_SAMPLE_RATE ")
+    assert unreachable.stderr.startswith("UNAVAILABLE undefined ")
+    assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         keyword for keyword, _ in case.detections()
     ]

@@ -75,7 +75,8 @@ RUN_BY = {
     "make (demo|serve)": f"{README}::test_a_command_runs_until_it_is_interrupted",
     "make (test|test-all|lint)$": f"{README}::test_ci_runs_the_checks_shown",
     "make ": f"{README}::test_a_target_of_make_exists",
-    "earmark .*--tls|umask|earmark-server --(new-token|host)": f"{README}::test_tls_and_tokens",
+    "earmark .*--tls|umask|openssl|earmark-server --(new-token|host)": f"{README}::test_tls_and_tokens",
+    "buf curl .*--cacert": f"{README}::test_tls_and_tokens",
     "earmark listen .*--model": f"{TRAINING}::test_your_own_keyword",
     "earmark listen": f"{README}::test_keywords_spoken_into_a_microphone_are_detected",
     "earmark (web|health --watch)": f"{README}::test_a_command_runs_until_it_is_interrupted",
@@ -101,6 +102,7 @@ EXAMPLES_RUN_BY = {
         f"{README}::test_the_example_of_the_library_works",
     ],
     ("docs/clients.md", "js"): ["test_node_client.py::test_the_example_works"],
+    ("docs/clients.md", "yaml"): ["test_buf_curl.py::test_managed_mode_generates_code_for_go"],
 }
 # Nothing in a drawing can be run.
 DRAWINGS = ("mermaid", "text")
