@@ -42,7 +42,7 @@ from earmark_training.data.endpointing import locate_word
 from earmark_training.evaluation.conditions import CONDITIONS, Condition, Scene
 from earmark_training.evaluation.detections import detect
 from earmark_training.evaluation.peaks import LOWEST_PEAK, find_peaks
-from earmark_training.keyword.fine_tune import FineTuneRecipe
+from earmark_training.keyword.fine_tune import FineTuneRecipe, recipe_from_spelling
 from earmark_training.keyword.kokoro import Kokoro, default_cache
 from earmark_training.keyword.negatives import contains_keyword
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
@@ -153,7 +153,7 @@ def _measure(  # noqa: PLR0917
     request = KeywordRequest(
         {word.name: training if size else None}, (args.keep or folder) / f"{name}.onnx", (test.negatives,),
         voices=voices, base=args.base, fa_per_hour=TARGET_FA_PER_HOUR, folds=0,
-        recipe=FineTuneRecipe(seed=draw + 1),
+        recipe=FineTuneRecipe(seed=draw + 1) if size else recipe_from_spelling(draw + 1),
     )  # fmt: skip
     model = create_model(request)
     minutes = (time.monotonic() - begin_s) / 60

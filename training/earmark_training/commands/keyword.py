@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the model file and print its metrics."""
-    from earmark_training.keyword.fine_tune import FineTuneRecipe
+    from earmark_training.keyword.fine_tune import FineTuneRecipe, recipe_from_spelling
     from earmark_training.keyword.pipeline import KeywordRequest, create_model
     from earmark_training.keyword.recordings import RecordingsError
 
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
         base=args.base,
         folds=0 if args.quick else 3,
         mistakes=tuple(args.mistakes),
-        recipe=FineTuneRecipe(seed=args.seed),
+        recipe=FineTuneRecipe(seed=args.seed) if args.recordings else recipe_from_spelling(args.seed),
     )
     model = create_model(request)
     print_metrics(model.metadata.metrics)

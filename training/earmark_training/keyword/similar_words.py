@@ -145,7 +145,7 @@ def _variants(phonemes: Phonemes, count: int, *, seed: int) -> list[Phonemes]:
             stress = changed[i][: len(changed[i]) - len(changed[i].lstrip(STRESS))]
             choices = _VOWELS if is_vowel(changed[i]) else _CONSONANTS
             changed[i] = stress + choices[rng.integers(len(choices))]
-        far = 0.8 if len(phonemes) < 5 else 1.4  # less may be an accent
+        far = 0.8 if len(phonemes) < 5 else 2.0  # less may be an accent
         if distance(phonemes, changed) >= far and any(map(is_vowel, changed)):
             made[tuple(changed)] = None
         if len(made) == count:
