@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_EXIT_FAILURE, _EXIT_INTERRUPTED = 1, 130
+_EXIT_FAILURE, _EXIT_WRONG_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,18 +27,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from earmark_cli.command_line import build_parser
     from earmark_cli.output.console import notice
+    from earmark_cli.output.printer import JsonPrinter, TextPrinter
+    from earmark_cli.usage_error import UsageError
 
     for stream in (sys.stdout, sys.stderr):
         # Do not fail on characters, of a file name for example, that the terminal's encoding lacks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    args = build_parser().parse_args(words)
     try:
-        code: int = args.run(args)
+        try:
+            args = build_parser().parse_args(words)
+            code: int = args.run(args)
+        except EarmarkError as error:
+            # Options that cannot be parsed still say whether the error is for a program.
+            printer = JsonPrinter() if "--json" in words else TextPrinter()
+            printer.failure("", error)
+            code = _EXIT_WRONG_USAGE if isinstance(error, UsageError) else _EXIT_FAILURE
         sys.stdout.flush()
-    except EarmarkError as error:
-        notice(f"earmark: {error}")
-        return _EXIT_FAILURE
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except OSError as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from importlib.metadata import version
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from earmark_audio.argument_parser import ArgumentParser
 
 from earmark_cli import classify, completion, demo, health, listen, models, spot, web, wyoming
 from earmark_cli.check import command as check
-from earmark_cli.output.console import printable
 from earmark_cli.plot import command as plot
 from earmark_cli.review import command as review
 from earmark_cli.tune import command as tune
+from earmark_cli.usage_error import UsageError
+
+if TYPE_CHECKING:
+    import argparse
 
 _DESCRIPTION = """\
 Keyword spotting in live or recorded audio, over gRPC.
@@ -31,21 +35,17 @@ results go to standard output, notices and errors to standard error
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that escapes control characters in its error messages, which quote the arguments."""
+class _Parser(ArgumentParser):
+    """A parser that raises its errors, so that they are printed as all others are."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        """Raise UsageError."""
+        raise UsageError(self.usage_problem(message))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; the parsed `run` is the function of the chosen command."""
-    parser: argparse.ArgumentParser = _Parser(
-        prog="earmark",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Return the parser; the parsed `run` is the function of the chosen command. Raises UsageError."""
+    parser: argparse.ArgumentParser = _Parser(prog="earmark", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (spot, demo, listen, classify, plot, tune, check, review, web, wyoming, models, health):

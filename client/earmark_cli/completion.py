@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from earmark_cli.options import add_command
 
 if TYPE_CHECKING:
+    import argparse
+
     from earmark_cli.options import Commands
 
 _INSTALLATION = """\
@@ -26,7 +27,7 @@ def add_parser(commands: Commands, parser: argparse.ArgumentParser) -> None:
 
     own = add_command(commands, "completion", "print a completion script for a shell", run)
     own.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
-    own.formatter_class, own.epilog = argparse.RawDescriptionHelpFormatter, _INSTALLATION
+    own.epilog = _INSTALLATION
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from earmark_client.errors import InvalidRequestError
 
 from earmark_cli import embedded_server
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -55,7 +56,7 @@ def server_for(args: argparse.Namespace, *, default: str | None = None) -> Itera
     for option in ("tls", "ca", "certificate", "key", "token_file"):
         if getattr(args, option) is not None:
             flag = f"--{option.replace('_', '-')}"
-            raise InvalidRequestError(f"{flag} requires --server HOST:PORT")
+            raise UsageError(f"{flag} requires --server HOST:PORT")
     with embedded_server.serve() as embedded_address:
         yield embedded_address, {}
 
@@ -83,5 +84,5 @@ def _credentials(args: argparse.Namespace) -> Credentials:
 def _is_set(variable: str) -> bool:
     text = os.environ.get(variable, "").strip().lower()
     if text not in _TRUE + _FALSE:
-        raise InvalidRequestError(f"{variable} must be 1 or 0, but is {text!r}")
+        raise UsageError(f"{variable} must be 1 or 0, but is {text!r}")
     return text in _TRUE

@@ -41,7 +41,7 @@ class _Result(NamedTuple):
     succeeded: bool
     output: str
     errors: str
-    fatal: str | None  # concerns all recordings, such as a server that cannot be reached
+    fatal: EarmarkError | None  # concerns all recordings, such as a server that cannot be reached
 
 
 def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jobs: int) -> int:
@@ -58,7 +58,7 @@ def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jo
             sys.stdout.write(result.output)
             sys.stdout.flush()
             if result.fatal is not None:
-                raise EarmarkError(result.fatal)
+                raise result.fatal
             failed = failed or not result.succeeded
     except BrokenProcessPool:
         raise EarmarkError("a process of --jobs was killed. If memory ran out, use fewer --jobs") from None
@@ -119,5 +119,5 @@ def _stream(args: argparse.Namespace, with_headings: bool, name: str, open_sourc
                     actions=actions,
                 )
         except EarmarkError as error:
-            fatal = str(error)
+            fatal = error
     return _Result(succeeded, output.getvalue(), errors.getvalue(), fatal)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from earmark_audio import FORMATS_HELP
 from earmark_client.audio import AudioFormat, Encoding
-from earmark_client.errors import InvalidRequestError, RecordingError
+from earmark_client.errors import RecordingError
 from earmark_client.recording import Recording
 
 from earmark_cli.actions.detection_actions import action_options, detection_actions
@@ -23,6 +23,7 @@ from earmark_cli.options import (
     whole_number,
 )
 from earmark_cli.stream_runner import block_length_s, stream_recordings
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             sources[name] = partial(_open, name, args, args.channel)
     if args.jobs > 1:
         if "-" in sources:
-            raise InvalidRequestError("--jobs requires files: standard input (-) is one recording")
+            raise UsageError("--jobs requires files: standard input (-) is one recording")
         from earmark_cli.jobs import stream_with_jobs  # imports multiprocessing
 
         return stream_with_jobs(sources, args, args.jobs)
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def _channel_count(name: str) -> int:
     """Return the number of channels of a recording, 1 if it cannot be opened: opening it again says why."""
     if name == "-":
-        raise InvalidRequestError("--channel each requires files: standard input (-) is read only once")
+        raise UsageError("--channel each requires files: standard input (-) is read only once")
     try:
         with Recording(name) as recording:
             return recording.file_channels

@@ -15,6 +15,7 @@ from earmark_cli.connection import server_for
 from earmark_cli.demo import RECORDING
 from earmark_cli.options import add_command, model_option, server_options, whole_number
 from earmark_cli.output.console import notice
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     from earmark_cli.options import Commands
@@ -98,10 +99,10 @@ def run(args: argparse.Namespace) -> int:
 
         raise NotInstalledError(f"the web page requires {error.name}: {install_command('web')}") from error
     if (args.https_certificate is None) != (args.https_key is None):
-        raise InvalidRequestError("--https-certificate and --https-key must be given together")
+        raise UsageError("--https-certificate and --https-key must be given together")
     secure = args.https_certificate is not None
     if not secure and not args.insecure and not is_loopback(args.host):
-        raise InvalidRequestError(
+        raise UsageError(
             f"--host {args.host} requires --https-certificate and --https-key: browsers permit the "
             "microphone only on encrypted pages and on pages of this machine; --insecure, behind a proxy "
             "with HTTPS"

@@ -27,6 +27,6 @@ def test_clips_are_classified(address: str, tmp_path: Path) -> None:
     done = earmark("classify", tmp_path / "low.flac", "--server", address, "--json", "--top", "2")
     (line,) = json_lines(done.stdout)
     assert list(line) == [
-        *("type", "source", "label", "scores", "audio_s", "processing_s", "model", "model_version")
+        *("type", "time", "source", "label", "scores", "audio_s", "processing_s", "model", "model_version")
     ]
     assert (line["type"], line["label"], len(line["scores"])) == ("classification", "low", 2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
-from support.earmark_command import (
-    earmark,
-    python_process,
-)
+from support.earmark_command import earmark, json_lines, python_process
+from support.output_schema import check_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -39,11 +41,80 @@ from support.earmark_command import (
         ["health", "--server", ":1"],
     ],
 )
-def test_wrong_usage_is_reported_with_the_usage(args: list[str]) -> None:
+def test_wrong_usage_exits_with_2_and_one_line(args: list[str]) -> None:
     done = earmark(*args)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("usage: earmark")
-    assert "error: " in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("earmark: ")
+    assert line.endswith("--help`")
+    done = earmark(*args, "--json")
+    (error,) = json_lines(done.stdout)
+    check_line(error)
+    assert (done.returncode, error["type"], error["reason"]) == (2, "error", "WRONG_USAGE")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["spot", "-", "--jobs", "2"],
+        ["spot", "-", "--channel", "each"],
+        ["demo", "--tls"],
+        ["spot", "x.wav", "--then-record", "long", "clips"],
+        ["plot", "x.wav", "--out", "x.bmp"],
+        ["tune", "own", "--out", "x.bmp"],
+    ],
+)
+def test_options_that_contradict_each_other_are_wrong_usage(args: list[str]) -> None:
+    done = earmark(*args, "--json")
+    (error,) = json_lines(done.stdout)
+    assert (done.returncode, error["reason"]) == (2, "WRONG_USAGE")
+    assert done.stderr.splitlines()[-1] == f"earmark: {error['message']}"
+
+
+@pytest.mark.parametrize(
+    ("args", "suggestion"),
+    [
+        (["sopt", "x.wav"], "Did you mean spot?"),
+        (["spot", "x.wav", "--treshold", "0.5"], "unknown option --treshold. Did you mean --threshold?"),
+        (["plot", "--outt=x.html"], "Did you mean --out?"),
+        (["--verison"], "Did you mean --version?"),
+        (["spot", "-", "--encoding", "liner16"], "Did you mean linear16?"),
+        (["completion", "bsh"], "Did you mean bash?"),
+        (["spot", "x.wav", "--nothing-like-it"], "unknown option --nothing-like-it. See `earmark spot"),
+    ],
+)
+def test_a_mistyped_name_is_corrected(args: list[str], suggestion: str) -> None:
+    done = earmark(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert suggestion in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_every_failure_is_a_json_line_with_a_reason(address: str, recording: Path) -> None:
+    for args, reason in {
+        ("spot", recording, "--keyword", "hgih", "--server", address): "UNKNOWN_KEYWORD",
+        ("spot", recording, "--model", "other", "--server", address): "UNKNOWN_MODEL",
+        ("classify", recording, "--model", "other", "--server", address): "UNKNOWN_MODEL",
+        ("plot", recording, "--model", "other", "--server", address): "UNKNOWN_MODEL",
+        ("spot", recording, "--server", "127.0.0.1:1"): "SERVER_UNREACHABLE",
+        ("models", "--server", "127.0.0.1:1"): "SERVER_UNREACHABLE",
+        ("plot", "absent.wav", "--server", address): "BAD_RECORDING",
+        ("health", "--server", "127.0.0.1:1"): "SERVER_UNREACHABLE",
+        ("spot", recording, "--token-file", "absent", "--server", address): "INVALID_REQUEST",
+    }.items():
+        done = earmark(*args, "--json")
+        (error,) = json_lines(done.stdout)
+        check_line(error)
+        assert (done.returncode, error["type"], error["reason"]) == (1, "error", reason)
+        assert error["message"] in done.stderr
+        (line,) = earmark(*args).stderr.splitlines()
+        assert line.startswith("earmark: ")
+
+
+def test_jobs_keep_the_reason_of_an_error(recording: Path) -> None:
+    done = earmark("spot", recording, "--jobs", "2", "--server", "127.0.0.1:1", "--json")
+    (error,) = json_lines(done.stdout)
+    assert (error["reason"], error["status"]) == ("SERVER_UNREACHABLE", "UNAVAILABLE")
 
 
 @pytest.mark.parametrize(

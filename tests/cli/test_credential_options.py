@@ -56,7 +56,7 @@ def test_credentials_from_options_and_from_the_environment(
     assert token not in done.stderr
     for flag in ("--tls", "--ca=a", "--certificate=c", "--key=k", "--token-file=t"):
         done = earmark("models", flag)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert f"{flag.split('=')[0]} requires --server HOST:PORT" in done.stderr
 
 

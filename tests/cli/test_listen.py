@@ -55,6 +55,8 @@ def test_recording_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     done = earmark("listen", "--list-devices")
     assert (done.returncode, done.stdout) == (0, "*   1  desk (2 channels, 48000 Hz)\n")
     (line,) = json_lines(earmark("listen", "--list-devices", "--json").stdout)
+    check_line(line)
+    del line["time"]
     assert line == {
         "type": "device",
         "index": 1,
@@ -63,4 +65,3 @@ def test_recording_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         "sample_rate_hz": 48_000,
         "default": True,
     }
-    check_line(line)

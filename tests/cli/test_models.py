@@ -12,6 +12,6 @@ def test_models_are_listed(address: str) -> None:
     assert "low (0.60), mid (0.60), high (0.60)" in done.stdout
     (line,) = json_lines(earmark("models", "--server", address, "--json").stdout)
     assert list(line) == [
-        *("type", "name", "version", "default", "keywords", "labels", "sample_rate_hz", "step_s"),
+        *("type", "time", "name", "version", "default", "keywords", "labels", "sample_rate_hz", "step_s"),
         *("receptive_field_s", "metrics", "training_sources", "training_commit", "sha256"),
     ]

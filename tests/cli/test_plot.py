@@ -130,8 +130,10 @@ def test_unusable_recordings_and_file_names_are_reported(
 ) -> None:
     long = tmp_path / "long.wav"
     soundfile.write(long, np.zeros(601 * 8000, np.int16), 8000)
+    done = earmark("plot", recording, "-o", "out.gif", "--server", address)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give a name that ends in .html or .png" in done.stderr
     for args, sentence in [
-        ([recording, "-o", "out.gif"], "give a name that ends in .html or .png"),
         ([recording, "--from", "9"], "the recording is 4.0 s long"),
         ([recording, "--from", "2", "--to", "1"], "there is no audio between --from and --to"),
         ([long], "at most 10 minutes can be drawn: choose them with --from SECONDS --to SECONDS"),

@@ -66,7 +66,7 @@ def test_an_error_that_concerns_all_recordings_is_printed_once(recordings: list[
 
 def test_standard_input_is_one_recording() -> None:
     done = earmark("spot", "--jobs", "2", "-")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--jobs requires files" in done.stderr
 
 

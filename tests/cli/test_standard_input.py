@@ -82,7 +82,7 @@ def test_every_format_is_read_from_a_pipe_as_from_a_file(
     assert (done.returncode, done.stderr) == (0, b"")
     piped = json_lines(done.stdout.decode())
     assert [line["keyword"] for line in piped if line["type"] == "detection"] == KEYWORDS
-    ignored = {"source", "elapsed_s", "speed", "request_id"}
+    ignored = {"time", "source", "elapsed_s", "speed", "request_id"}
     assert [{k: v for k, v in line.items() if k not in ignored} for line in piped] == [
         {k: v for k, v in line.items() if k not in ignored} for line in from_file
     ]

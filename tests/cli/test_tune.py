@@ -115,7 +115,7 @@ def test_the_det_curve_is_drawn_as_an_image_or_a_page(address: str, folder: Path
 
 def test_an_unusable_image_name_is_rejected_before_any_recording_is_read(folder: Path) -> None:
     done = earmark("tune", folder, "--server", "127.0.0.1:9", "-o", "curve.gif")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "give a name that ends in .png, .svg or .html" in done.stderr
     args = ["tune", str(folder), "--server", "127.0.0.1:9", "-o", "curve.png"]
     done = python_process(

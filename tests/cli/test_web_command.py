@@ -35,9 +35,9 @@ def page(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]
         yield notice.split()[5].rstrip("/"), process
 
 
-def rejected(*arguments: str | Path) -> Done:
+def rejected(*arguments: str | Path, code: int = 2) -> Done:
     done = earmark("web", "--port", "0", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == code
     return done
 
 
@@ -102,7 +102,7 @@ def test_unusable_certificates_are_rejected(address: str, tmp_path: Path) -> Non
     one, other = Authority(tmp_path).sign("one"), Authority(tmp_path).sign("other")
     assert "must be given together" in rejected("--https-key", one.key).stderr
     for certificate, key in ((one.certificate, other.key), (one.certificate, tmp_path / "none")):
-        done = rejected("--server", address, "--https-certificate", certificate, "--https-key", key)
+        done = rejected("--server", address, "--https-certificate", certificate, "--https-key", key, code=1)
         assert f"{certificate} and {key} must be a PEM certificate and its key" in done.stderr
 
 

@@ -116,6 +116,11 @@ def running(*args: str | Path, **variables: str) -> Iterator[subprocess.Popen[by
             process.kill()
 
 
+def without_time(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return JSON lines without the time of day."""
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
 def json_lines(output: str) -> list[dict[str, Any]]:
     """Parse JSON lines."""
     return [json.loads(line) for line in output.splitlines()]

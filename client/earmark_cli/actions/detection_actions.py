@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_client.errors import InvalidRequestError
-
 from earmark_cli.actions.after_detection import AfterDetection
 from earmark_cli.actions.clip_folder import ClipFolder
 from earmark_cli.actions.command_runner import CommandRunner
 from earmark_cli.options import number, positive_seconds, whole_number
 from earmark_cli.output.console import notice, printable
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -173,9 +172,7 @@ def detection_actions(
         seconds, folder = args.then_record
         length_s = number(seconds)
         if length_s is None or not 0 < length_s <= 3600:
-            raise InvalidRequestError(
-                f"--then-record: {seconds!r} is not a number of seconds above 0, up to 3600"
-            )
+            raise UsageError(f"--then-record: {seconds!r} is not a number of seconds above 0, up to 3600")
         recordings = ClipFolder(Path(folder)), length_s
     clips = None if args.clips is None else ClipFolder(args.clips)
     actions = DetectionActions(runner=runner, clips=clips, recordings=recordings, recording=recording)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark_cli.output.console import is_terminal, notice, print_escaped, print_line, printable
+from earmark_cli.output.error_reasons import error_reason
 
 if TYPE_CHECKING:
     import argparse
@@ -129,7 +131,9 @@ class JsonPrinter:
 
     def failure(self, source: str, error: EarmarkError) -> None:
         """Print a line of type `error`, and the message on standard error too."""
-        print_json("error", source=source, message=str(error), status=error.status, reason=error.reason)
+        print_json(
+            "error", source=source, message=str(error), status=error.status, reason=error_reason(error)
+        )
         notice(f"earmark: {with_name(source, str(error))}")
 
     def warning(self, source: str, warning: Notice | AudioWarning) -> None:
@@ -187,9 +191,10 @@ def make_printer(args: argparse.Namespace, *, with_headings: bool = False) -> Pr
 
 
 def print_json(kind: str, **fields: Any) -> None:
-    """Print a JSON line of a type of docs/output.schema.json."""
+    """Print a JSON line of a type of docs/output.schema.json, with the time of day."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     # JSON escapes all control characters but one.
-    print_escaped(json.dumps({"type": kind, **_rounded(fields)}).replace("\x7f", "\\u007f"))
+    print_escaped(json.dumps({"type": kind, "time": now, **_rounded(fields)}).replace("\x7f", "\\u007f"))
 
 
 def _rounded(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,11 @@ from earmark_cli.options import (
 )
 from earmark_cli.output.console import notice, printable
 from earmark_cli.output.files import check_writable
-from earmark_cli.output.printer import make_printer
+from earmark_cli.output.printer import detection_fields, make_printer, print_json
 from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.plot.timeline import Timeline
 from earmark_cli.score_track import collect_scores
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -112,13 +114,36 @@ def run(args: argparse.Namespace) -> int:
         write(timeline, args.out)
     except OSError as error:
         raise RecordingError(f"{args.out} cannot be written: {error.strerror}") from error
-    notice(f"{args.out}: {timeline.summary}")
+    if args.json:
+        _print_json(args.file, args.out, timeline)
+    else:
+        notice(f"{args.out}: {timeline.summary}")
     for one in recording.notices:
         printer.warning(args.file, one)
     if damage:
         printer.failure(args.file, damage)
         return 1
     return 0
+
+
+def _print_json(source: str, out: Path, timeline: Timeline) -> None:
+    """Print a line of type `plot`."""
+    started, begin_s = timeline.track.started, timeline.start_s
+    detections = [
+        replace(one, start_s=begin_s + one.start_s, end_s=begin_s + one.end_s)
+        for one in timeline.track.detections
+    ]
+    print_json(
+        "plot",
+        source=source,
+        out=str(out),
+        start_s=begin_s,
+        end_s=begin_s + timeline.duration_s,
+        model=started.model,
+        model_version=started.model_version,
+        keywords=[asdict(active) for active in started.keywords],
+        detections=[detection_fields(one) for one in detections],
+    )
 
 
 def _writer(out: Path) -> Callable[[Timeline, Path], None]:
@@ -128,7 +153,7 @@ def _writer(out: Path) -> Callable[[Timeline, Path], None]:
 
         return write_page
     if out.suffix != ".png":
-        raise InvalidRequestError(f"{out}: give a name that ends in .html or .png")
+        raise UsageError(f"{out}: give a name that ends in .html or .png")
     try:
         from earmark_cli.plot.timeline_image import write_image
     except ImportError as error:

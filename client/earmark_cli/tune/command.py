@@ -31,6 +31,7 @@ from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.score_track import collect_scores
 from earmark_cli.tune.operating_point import KeywordScores, pick_peaks
 from earmark_cli.tune.report import print_points, print_points_as_json, print_table, warn
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def add_parser(commands: Commands) -> None:
         model_option(),
         channel_option(),
     )
-    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _FOLDER_LAYOUT
+    parser.epilog = _FOLDER_LAYOUT
     parser.add_argument(
         "folder", type=Path, metavar="DIR", help=f"the folder with the recordings: {FORMATS_HELP}"
     )
@@ -145,7 +146,7 @@ def _plot_writer(
     if out is None:
         return None
     if out.suffix not in {".png", ".svg", ".html"}:
-        raise InvalidRequestError(f"{out}: give a name that ends in .png, .svg or .html")
+        raise UsageError(f"{out}: give a name that ends in .png, .svg or .html")
     try:
         from earmark_cli.tune.det_plot import write_det_plot
     except ImportError as error:
