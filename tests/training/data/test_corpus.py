@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from earmark_training.data.corpus import Corpus, prepare, speaker_split
 from earmark_training.errors import CorpusError
+from earmark_training.evaluation.evaluation_set import from_corpus
 from support.tiny_training import QuietProgress
 
 if TYPE_CHECKING:
@@ -81,10 +82,24 @@ def test_folders_that_cannot_be_used_are_named(clips_dir: Path, tmp_path: Path):
         prepare(tmp_path, [], tmp_path / "out", progress=QuietProgress)
     (tmp_path / "yes").mkdir()
     soundfile.write(tmp_path / "yes" / "a_nohash_0.wav", np.zeros(100), 16_000)
-    with pytest.raises(CorpusError, match="_background_noise_"):
-        prepare(tmp_path, [], tmp_path / "out", progress=QuietProgress)
     with pytest.raises(CorpusError, match="transcripts"):
         prepare(clips_dir, [tmp_path], tmp_path / "out", progress=QuietProgress)
+
+
+def test_clips_without_noise_get_synthetic_noise(
+    clips_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "in").mkdir()
+    for word in ("yes", "validation_list.txt"):
+        (tmp_path / "in" / word).symlink_to(clips_dir / word)
+    corpus = prepare(tmp_path / "in", [], tmp_path / "out", progress=QuietProgress)
+    assert "no _background_noise_ folder" in caplog.text
+    for split, seconds in (("training", 45), ("validation", 15)):
+        noises = corpus.clip_noises(split)
+        assert {noise.text: noise.length / 16_000 for noise in noises} == dict.fromkeys(
+            ("white", "pink", "brown"), seconds
+        )
+    assert from_corpus(corpus).noise.startswith("synthetic (white, pink, brown)")
 
 
 def test_the_hash_rule_is_that_of_the_data_set():

@@ -8,7 +8,7 @@ import torch
 from earmark_training.errors import RecipeError
 from earmark_training.model.network import Network
 from earmark_training.model.onnx_file import load_network
-from earmark_training.model.start import copy_network
+from earmark_training.model.start import check_start, copy_network
 from support.tiny_training import RECIPE, make_examples
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def test_a_training_from_a_model_file_starts_with_its_scores(model_path: Path, c
     torch.testing.assert_close(logits[..., 4], logits[..., 1] - 2.0)
 
 
-def test_a_network_of_another_shape_is_rejected(model_path: Path, caches: list[FeatureCache]):
-    network = Network(RECIPE.shape_in(0))
+def test_a_network_of_another_shape_is_rejected(model_path: Path):
+    check_start(model_path, replace(RECIPE, keywords=("yes", "no", "cat")).shape)
     with pytest.raises(RecipeError, match="another shape"):
-        copy_network(model_path, network, RECIPE.labels, make_examples(caches[0]))
+        check_start(model_path, RECIPE.shape_in(0))

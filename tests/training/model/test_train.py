@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from earmark_training.errors import RecipeError
+from earmark_training.model import train as training
 from earmark_training.model.checkpoint import load_trained
 from earmark_training.model.train import train
 from support.tiny_training import RECIPE
@@ -37,6 +38,20 @@ if __name__ == "__main__":
 def test_training_without_clips_of_a_keyword_is_rejected(corpus: Corpus, tmp_path: Path):
     with pytest.raises(RecipeError, match="no training clips of: stop"):
         train(corpus, replace(RECIPE, keywords=("yes", "stop")), tmp_path)
+
+
+def test_what_is_wrong_is_said_before_the_features_are_made(
+    corpus: Corpus, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "feature_cache", lambda *_: pytest.fail("features"))
+    with pytest.raises(RecipeError, match="another shape"):
+        train(corpus, RECIPE, tmp_path, model_path)
+    select = corpus.select
+    monkeypatch.setattr(
+        corpus, "select", lambda kind, split: [] if split == "validation" else select(kind, split)
+    )
+    with pytest.raises(RecipeError, match="no validation clips"):
+        train(corpus, RECIPE, tmp_path)
 
 
 def test_a_run_writes_its_log_its_metrics_and_its_curves(run: Path):

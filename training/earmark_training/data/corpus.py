@@ -6,7 +6,8 @@ There are four kinds of recordings:
   Commands (Warden 2018, arXiv 1804.03209). `validation_list.txt` and `testing_list.txt` decide the split;
   without them the data set's rule does, which hashes the speaker;
 * speech: read sentences with transcripts, laid out as LibriSpeech (`*.trans.txt` beside the audio);
-* noise: the `_background_noise_` folder of the clips, and other folders of recordings;
+* noise: the `_background_noise_` folder of the clips, or synthetic noise in its place; and other folders of
+  recordings;
 * music: folders of recordings.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +29,7 @@ from earmark_audio import AudioFileError, RecordingFile
 from earmark_spotter import SpotterError, read_recording
 from tqdm import tqdm
 
+from earmark_training.data.coloured_noise import write_noises
 from earmark_training.data.endpointing import locate_word
 from earmark_training.errors import CorpusError
 from earmark_training.processes import end_with_parent
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 SAMPLE_RATE_HZ = 16_000
 NOISE_FOLDER = "_background_noise_"
@@ -200,6 +205,11 @@ def find_sounds(folder: Path, kind: Literal["noise", "music"]) -> Iterator[Sourc
         yield SourceFile(path, kind, split, path.stem, folder.name)
 
 
+def synthetic_noises(out: Path) -> list[SourceFile]:
+    """Write noise into the folder `out` and return it, in place of the noise of clips that have none."""
+    return [SourceFile(path, "noise", "training", path.stem) for path in write_noises(out)]
+
+
 def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
     """Yield the utterances that the `*.trans.txt` files below a folder list, in LibriSpeech's layout.
 
@@ -265,7 +275,8 @@ def prepare(
     """Decode the clips, their noise and the speech into `out`, and return the Corpus.
 
     `noise` and `music` are further folders of recordings, of which at most the middle minute is used.
-    Raises CorpusError if a folder contains no usable recordings, or the clips come without noise.
+    Clips that come without noise get synthetic noise. Raises CorpusError if a folder contains no usable
+    recordings.
     """
     files = list(find_clips(clips))
     if not any(f.kind == "clip" for f in files):
@@ -273,7 +284,12 @@ def prepare(
             f"{clips} contains no clips laid out as <word>/<speaker>_nohash_<n>.<wav|flac|ogg|opus>"
         )
     if not any(f.kind == "noise" for f in files):
-        raise CorpusError(f"{clips} contains no {NOISE_FOLDER} folder with recordings of noise")
+        log.warning(
+            "%s contains no %s folder with recordings of noise: synthetic noise is used in its place",
+            clips,
+            NOISE_FOLDER,
+        )
+        files += synthetic_noises(out)
     for folder in speech:
         files += find_speech_or_raise(folder)
     kinds: tuple[Literal["noise", "music"], ...] = ("noise", "music")

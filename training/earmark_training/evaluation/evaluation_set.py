@@ -9,22 +9,20 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import soundfile
 from tqdm import tqdm
 
+from earmark_training.data.coloured_noise import NOISE_COLOURS
 from earmark_training.data.corpus import (
     NOISE_FOLDER,
-    SAMPLE_RATE_HZ,
     Corpus,
     SourceFile,
     decode,
     find_clips,
     find_speech_or_raise,
+    synthetic_noises,
 )
 from earmark_training.data.vocabulary import SILENCE, UNKNOWN
 from earmark_training.errors import CorpusError
-from earmark_training.evaluation.non_speech import coloured_noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from earmark_training.data.corpus import Split
 
 log = logging.getLogger(__name__)
-
-_NOISE_COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
-_NOISE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +50,9 @@ def from_corpus(corpus: Corpus) -> EvaluationSet:
     """Return the validation split of a prepared corpus."""
     description = "the validation speakers of the prepared corpus"
     noise = f"the last quarter of the recordings in {NOISE_FOLDER}"
+    names = {recording.text for recording in corpus.clip_noises("validation")}
+    if names == NOISE_COLOURS.keys():
+        noise = f"synthetic ({', '.join(NOISE_COLOURS)}), since the clips came without {NOISE_FOLDER}"
     return EvaluationSet(corpus, description, noise, thresholds_chosen_on_it=True)
 
 
@@ -83,8 +81,8 @@ def from_folders(
         noises = [f for f in sources if f.kind == "noise"]
         noise = f"the last quarter of the recordings in {clips / NOISE_FOLDER}"
         if not noises:
-            noise = f"synthetic ({', '.join(_NOISE_COLOURS)}), since {clips} has no {NOISE_FOLDER}"
-            noises = _synthetic_noises(out)
+            noise = f"synthetic ({', '.join(NOISE_COLOURS)}), since {clips} has no {NOISE_FOLDER}"
+            noises = synthetic_noises(out)
         files += [*chosen, *noises]
         descriptions.append(f"{len(chosen)} clips in {clips} ({which})")
     for folder in speech:
@@ -114,15 +112,3 @@ def _choose_split(folder: Path, clips: list[SourceFile], split: Split | None) ->
 def is_test_archive(words: set[str]) -> bool:
     """Return whether these are the folders of a published test archive, which has silence and unknown."""
     return {SILENCE, UNKNOWN} <= words
-
-
-def _synthetic_noises(out: Path) -> list[SourceFile]:
-    """Write one minute of noise of each colour, of which the last quarter will be used."""
-    out.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    files = []
-    for name, slope in _NOISE_COLOURS.items():
-        samples = 0.1 * coloured_noise(rng, _NOISE_SECONDS * SAMPLE_RATE_HZ, slope)
-        soundfile.write(out / f"{name}.wav", samples, SAMPLE_RATE_HZ)
-        files.append(SourceFile(out / f"{name}.wav", "noise", "training", name))
-    return files

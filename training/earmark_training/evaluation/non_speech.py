@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_training.data.augment import add_at
+from earmark_training.data.coloured_noise import coloured_noise
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -36,18 +37,6 @@ def non_speech_sounds(seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
     yield "arpeggios", _notes(rng, length, duration_s=(0.1, 0.3), voices=1)
     yield "melody with vibrato", _notes(rng, length, duration_s=(0.3, 1.0), voices=1, vibrato=0.03)
     yield "drums", _drums(rng, length)
-
-
-def coloured_noise(rng: np.random.Generator, length: int, slope: float) -> NDArray[np.float32]:
-    """Return noise of unit power whose spectral density falls as frequency to the power `slope`, [length]."""
-    pieces = []
-    for start in range(0, length, 1 << 20):
-        count = min(1 << 20, length - start)
-        spectrum = np.fft.rfft(rng.standard_normal(count))
-        hz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE_HZ)
-        shaped = np.fft.irfft(spectrum * np.maximum(hz, 20.0) ** (-slope / 2), count)
-        pieces.append(shaped / np.sqrt(np.square(shaped).mean()))
-    return np.concatenate(pieces).astype(np.float32)
 
 
 def _start_times(rng: np.random.Generator, length: int, gap_s: tuple[float, float]) -> Iterator[int]:

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from earmark_training.data.examples import ExampleMaker
-    from earmark_training.model.network import Block, Network, Pointwise
+    from earmark_training.model.network import Block, Network, Pointwise, Shape
 
 _BATCHES = 4
 _GAIN = math.sqrt(2)  # of the weights that a layer begins with: see `Pointwise`
 _NEW_WORD_BIAS = -2.0
+
+
+def check_start(path: Path, shape: Shape) -> None:
+    """Raise RecipeError if a model file's network cannot be the start of one with this shape."""
+    if replace(load_network(path).shape, classes=shape.classes) != shape:
+        raise RecipeError(f"{path} has a network of another shape than the recipe's")
 
 
 @torch.no_grad()
@@ -30,13 +36,10 @@ def copy_network(path: Path, network: Network, labels: tuple[str, ...], maker: E
     """Copy the network of a model file into one whose layers have batch normalisation.
 
     The statistics of each layer are measured on examples, so that both compute the same scores. A keyword
-    that the file does not know starts as a rarer kind of unknown speech. Raises RecipeError if the file's
-    network has another shape.
+    that the file does not know starts as a rarer kind of unknown speech. `check_start` has accepted the file.
     """
     known = SpotterModel.load(path).metadata.labels
     served = load_network(path)
-    if replace(served.shape, classes=len(labels)) != network.shape:
-        raise RecipeError(f"{path} has a network of another shape than the recipe's")
     network.eval()
     network.mel_mean.copy_(served.mel_mean)
     network.mel_scale.copy_(served.mel_scale)

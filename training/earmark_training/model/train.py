@@ -32,8 +32,8 @@ from earmark_training.model.code_commit import code_commit
 from earmark_training.model.learner import Learner
 from earmark_training.model.network import Network
 from earmark_training.model.schedule import learning_rate_factor, update_average
-from earmark_training.model.start import copy_network
-from earmark_training.model.validation import classify_clips, validation_clips
+from earmark_training.model.start import check_start, copy_network
+from earmark_training.model.validation import check_validation, classify_clips, validation_clips
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -73,13 +73,17 @@ def train(corpus: Corpus, recipe: Recipe, out: Path, start: Path | None = None) 
     """Train by `recipe` into the folder `out`, or resume from its checkpoint.
 
     `start` is a model file whose network the training starts with, instead of a random one.
-    Raises RecipeError if the checkpoint is of another recipe, or there are no clips of a keyword.
+    Raises RecipeError if the checkpoint is of another recipe, there are no clips of a keyword, or `start` has
+    a network of another shape.
     """
     out.mkdir(parents=True, exist_ok=True)
     # Reject what cannot be trained before the features are computed, which takes minutes.
     check_keywords(recipe.keywords, (clip.text for clip in corpus.select("clip", "training")))
+    check_validation(recipe.keywords, (clip.text for clip in corpus.select("clip", "validation")))
     if (out / CHECKPOINT).is_file():
         check_recipe(out / CHECKPOINT, recipe)
+    if start is not None:
+        check_start(start, recipe.shape_in(0))
     first = recipe.first_features
     caches = [feature_cache(corpus, recipe.shape.front_end, first)]
     # Reject data that cannot be trained on before the other features are computed and processes are started.

@@ -11,8 +11,11 @@ from earmark_spotter import ClipClassifier
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.data.vocabulary import SILENCE, UNKNOWN
+from earmark_training.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from numpy.typing import NDArray
 
     from earmark_training.data.corpus import Corpus
@@ -38,6 +41,15 @@ def classify_clips(network: Network, clips: list[NDArray[np.float32]]) -> list[i
             classifier.push(clip_scores)
             classes.append(int(classifier.scores.argmax()))
     return classes
+
+
+def check_validation(keywords: Sequence[str], words_of_clips: Iterable[str]) -> None:
+    """Raise RecipeError if no keyword has validation clips."""
+    if set(keywords).isdisjoint(words_of_clips):
+        raise RecipeError(
+            "no validation clips of the keywords: list some clips in validation_list.txt, or add speakers "
+            "(by their names, a tenth of them is for validation), and run `earmark-train prepare` again"
+        )
 
 
 def validation_clips(
