@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse arguments, as argparse does, but report an unknown option before anything else."""
-        if args is not None:
-            self._check_options(args)
-        return super().parse_known_args(args, namespace)
+        arguments = sys.argv[1:] if args is None else list(args)
+        self._check_options(arguments)
+        return super().parse_known_args(arguments, namespace)
 
     def _check_options(self, arguments: Iterable[str]) -> None:
         known = self._option_string_actions

@@ -1,4 +1,4 @@
-"""Reads the server's settings from the command line and the environment."""
+"""Reads the server's settings from the command line, the environment and a configuration file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from earmark_audio.argument_parser import ArgumentParser
+
+from earmark_server.config_file import read_config_file
 from earmark_server.credentials.tokens import add_token
 from earmark_server.reload import BadFileError
 from earmark_server.setting_declaration import SettingsError, declaration_of
-from earmark_server.settings import Settings
+from earmark_server.settings import GROUPS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +27,7 @@ _FALSE = ("0", "false", "no", "off")
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Return the settings from the command line, else from the environment, else their defaults.
+    """Return the settings from the command line, else the environment, else a file, else their defaults.
 
     Exits with code 2 and an error message if a value is invalid.
     """
@@ -32,7 +35,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     options = vars(parser.parse_args(arguments))
     hints = get_type_hints(Settings)
     try:
-        values = {}
+        config = options["config"] or environment.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+        values = read_config_file(config) if config else {}
         for each in fields(Settings):
             variable = ENVIRONMENT_PREFIX + each.name.upper()
             if options[each.name] is not None:
@@ -50,12 +54,14 @@ def _flag(each: Field[Any]) -> str:
     return "--" + each.name.replace("_", "-")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="earmark-server",
+        usage="%(prog)s [options]",
         description="Keyword spotting in live audio and recordings: the gRPC service "
         "earmark.v1.KeywordSpottingService.",
-        epilog="The command line takes precedence over the environment. SIGTERM, SIGINT or SIGHUP drains the "
+        epilog="The command line takes precedence over the environment, and the environment over the file of "
+        "--config. SIGTERM, SIGINT or SIGHUP drains the "
         "server and ends it; a second signal ends it at once.",
         allow_abbrev=False,
     )
@@ -69,20 +75,29 @@ def _parser() -> argparse.ArgumentParser:
         "token, and exit. The file contains only its hash, so pass the token to its owner now. To replace a "
         "token, create another one for the same name, and remove the old line later",
     )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="TOML file with settings, named as the options below, such as max-streams = 100 "
+        f"(environment {ENVIRONMENT_PREFIX}CONFIG)",
+    )
     hints = get_type_hints(Settings)
+    group = parser.add_argument_group()
     for each in fields(Settings):
+        if each.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[each.name])
         hint, text = hints[each.name], _help(each).replace("%", "%%")
         metavar = "N" if hint in {int, float} else each.name.rsplit("_", 1)[-1].upper()
         if hint is bool:
-            parser.add_argument(
+            group.add_argument(
                 _flag(each), action=argparse.BooleanOptionalAction, default=None, help=text, dest=each.name
             )
         elif hint == tuple[str, ...]:
-            parser.add_argument(
+            group.add_argument(
                 _flag(each), action="append", default=None, metavar=metavar, help=text, dest=each.name
             )
         else:
-            parser.add_argument(_flag(each), default=None, metavar=metavar, help=text, dest=each.name)
+            group.add_argument(_flag(each), default=None, metavar=metavar, help=text, dest=each.name)
     return parser
 
 

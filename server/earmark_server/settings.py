@@ -15,6 +15,20 @@ from earmark_server.setting_declaration import SettingsError, declaration_of, se
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
+# Titles of the groups in --help, by the first setting of each.
+GROUPS = {
+    "host": "address and encryption",
+    "token_file": "access",
+    "model": "models",
+    "workers": "processes",
+    "max_streams": "limits on all clients",
+    "max_message_bytes": "limits on requests and streams",
+    "max_metadata_bytes": "connections",
+    "drain_grace_s": "drain and resume",
+    "stall_timeout_s": "health and metrics",
+    "reflection": "reflection and log",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

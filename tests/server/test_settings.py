@@ -102,8 +102,8 @@ def test_several_models(tmp_path: Path) -> None:
         (["--host", "example.org"], {}, "add --insecure"),
         ([], {"EARMARK_HOST": "192.168.1.5"}, "add --insecure"),
         (["--model", "/no/such/model.onnx"], {}, "there is no file '/no/such/model.onnx'"),
-        (["--colour"], {}, "unrecognized arguments: --colour"),
-        (["--max-str", "3"], {}, "unrecognized arguments"),
+        (["--colour"], {}, "unknown option --colour"),
+        (["--max-str", "3"], {}, "unknown option --max-str"),
     ],
 )
 def test_an_invalid_value_is_rejected_with_the_allowed_values(

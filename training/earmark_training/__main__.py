@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from earmark_audio.argument_parser import ArgumentParser
 from earmark_audio.extras import install_command
 from earmark_spotter import SpotterError
 
@@ -31,9 +31,9 @@ _AFTER_INTERRUPT = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="earmark-train",
         description="Train a keyword-spotting model, from recordings to the file that earmark-server serves.",
     )
