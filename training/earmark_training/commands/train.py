@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preset",
-        choices=("default", "rooms", "continue", "quick"),
+        choices=("default", "continue", "quick"),
         default="default",
         help="training recipe (default: %(default)s)",
     )

@@ -39,9 +39,29 @@ _SOURCES = (
         "Pete Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, 2018",
     ),
     TrainingSource(
-        "LibriSpeech dev-clean and train-clean-5",
+        "LibriSpeech dev-clean, train-clean-5, and speakers 26 and 27 of train-clean-100",
         "CC BY 4.0",
         "Vassil Panayotov, Guoguo Chen, Daniel Povey, Sanjeev Khudanpur, LibriSpeech, ICASSP 2015",
+    ),
+    TrainingSource(
+        "Picovoice speech-to-intent benchmark",
+        "Apache-2.0",
+        "Picovoice Inc., commands of more than 50 crowd-sourced speakers",
+    ),
+    TrainingSource(
+        "ESC-10, noises",
+        "CC BY 3.0",
+        "Karol J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015",
+    ),
+    TrainingSource(
+        "music and sounds of Debian packages of games and desktops",
+        "free licences, stated in the packages",
+        "the authors named in the packages",
+    ),
+    TrainingSource(
+        "words that resemble keywords, spoken by the voices of Kokoro-82M",
+        "Apache-2.0",
+        "hexgrad, Kokoro-82M",
     ),
 )
 

@@ -94,43 +94,44 @@ class Recipe:
 
 
 REAL_ROOMS = Mix(
-    speech=0.34,
-    noise=0.12,
-    keyword=0.6,
+    speech=0.36,
+    noise=0.11,
+    keyword=0.62,
     unknown_word=0.2,
     joined=0.06,
-    add_noise=0.75,
-    add_noise_to_speech=0.72,
+    add_noise=0.65,
+    add_noise_to_speech=0.65,
     snr_db=(-4.0, 25.0),
     speech_snr_db=(0.0, 22.0),
     gain_db=(-30.0, 12.0),
     onset=0.34,
     by_word=0.5,
-    room=0.3,
-    band_limit=0.15,
-    noises=(0.42, 0.12, 0.28, 0.12, 0.06),
+    room=0.28,
+    band_limit=0.12,
+    noises=(0.4, 0.1, 0.34, 0.11, 0.05),
     noises_alone=(0.3, 0.1, 0.0, 0.28, 0.32),
     talkers=(2, 9),
 )
-"""The mix of an experimental last cycle: noise, babble, rooms and telephones on most of the speech."""
+"""The mix of the last cycle: noise, babble, rooms and telephones on most of the speech."""
+
+_LAST_EPOCHS = 16
 
 PRESETS = {
-    "default": Recipe(),
-    "rooms": Recipe(
-        cycles=(36, 36, 30, 4),
-        last_learning_rate=1.3e-3,
-        last_ema_decay=0.998,
-        last_share=0.5,
+    "default": Recipe(
+        cycles=(36, 36, 30, _LAST_EPOCHS),
+        last_learning_rate=1.5e-3,
+        last_ema_decay=0.999,
+        last_share=0.75,
         last_mix=REAL_ROOMS,
     ),
     "continue": Recipe(
         late_blocks=0,
-        cycles=(4,),
+        cycles=(_LAST_EPOCHS,),
         first_features=3,
-        learning_rate=1.3e-3,
+        learning_rate=1.5e-3,
         warmup_steps=200,
-        ema_decay=0.998,
-        last_share=0.5,
+        ema_decay=0.999,
+        last_share=0.75,
         mix=REAL_ROOMS,
     ),
     "quick": Recipe(
