@@ -21,7 +21,11 @@ def test_a_detection_is_decided_in_the_step_in_which_a_stream_sends_it(tone_mode
     step = tone_model.metadata.step_samples
     spotter, expected = Spotter(tone_model), []
     for start in range(0, len(samples), step):
-        expected += [(d, start + step) for d in spotter.feed(samples[start : start + step])]
+        # Scores alone do not have the level of a word.
+        expected += [
+            (replace(d, level_dbfs=None, snr_db=None), start + step)
+            for d in spotter.feed(samples[start : start + step])
+        ]
     assert len(expected) == 3
     assert list(detect_in_steps(tone_model.metadata, scores)) == expected
 
