@@ -83,7 +83,7 @@ RUN_BY = {
     "earmark(-server)? --help": f"{README}::test_a_command_succeeds",
     "earmark (spot|classify|plot|tune|completion)": f"{README}::test_a_command_succeeds",
     "earmark-server --workers": f"{README}::test_a_command_runs_until_it_is_interrupted",
-    "curl ": f"{README}::test_curl_classifies_a_recording",
+    "curl ": f"{README}::test_curl_spots_a_recording",
     "buf curl": f"{README}::test_buf_curl_gets_a_response",
     "docker ": "test_readme_docker.py::test_compose_serves_its_client",
     r"earmark-train \w+$": f"{TRAINING}::test_a_command_of_earmark_train_exists",
