@@ -1,4 +1,4 @@
-"""A stream that breaks anywhere and is resumed has the detections of the unbroken stream."""
+"""A stream that breaks anywhere and is resumed has the detections of the uninterrupted stream."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def encoded(audio_format: AudioFormat) -> bytes:
 RECORDINGS = {audio_format: encoded(audio_format) for audio_format in FORMATS}
 
 
-def unbroken(model: SpotterModel, audio_format: AudioFormat) -> list[Detection]:
+def uninterrupted(model: SpotterModel, audio_format: AudioFormat) -> list[Detection]:
     spotter = Spotter(model, audio_format=audio_format)
     return spotter.feed(RECORDINGS[audio_format]) + spotter.flush()
 
@@ -79,7 +79,7 @@ def resume_at(
 def test_the_recording_has_enough_detections_for_these_tests(
     tiny: SpotterModel, audio_format: AudioFormat
 ) -> None:
-    assert len(unbroken(tiny, audio_format)) >= 9
+    assert len(uninterrupted(tiny, audio_format)) >= 9
 
 
 @settings(max_examples=150)
@@ -87,7 +87,7 @@ def test_the_recording_has_enough_detections_for_these_tests(
 def test_a_stream_broken_anywhere_loses_and_repeats_no_detection(
     tiny: SpotterModel, audio_format: AudioFormat, data: st.DataObject
 ) -> None:
-    expected = unbroken(tiny, audio_format)
+    expected = uninterrupted(tiny, audio_format)
     received: dict[str, Detection] = {}
 
     def receive(detections: list[Detection], decided_offset_ns: int = 0) -> None:

@@ -67,11 +67,9 @@ def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: 
     script.write_text(PROGRAM)
     log = out / "train.log"
     paths = os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))
-    with subprocess.Popen(
-        [sys.executable, str(script), str(corpus.folder), str(out)],
-        env={**os.environ, "PYTHONPATH": paths},
-        stderr=subprocess.PIPE,
-    ) as process:
+    command = [sys.executable, str(script), str(corpus.folder), str(out)]
+    environment = {**os.environ, "PYTHONPATH": paths}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         while not (log.is_file() and "epoch 2 loss" in log.read_text()):
             assert process.poll() is None
             time.sleep(0.02)
@@ -79,7 +77,9 @@ def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: 
         # Its processes share its standard error, which ends when the last of them ends.
         process.communicate(timeout=60)
     assert f"epoch {RECIPE.epochs} loss" not in log.read_text()
-    train(corpus, RECIPE, out)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "leaked" not in done.stderr  # semaphores
     uninterrupted, resumed = load_trained(run).network, load_trained(out).network
     for name, value in uninterrupted.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-6, rtol=1e-5, msg=name)

@@ -275,7 +275,7 @@ def compute_det_curves(meta: ModelMetadata, words: dict[str, Peaks], speech: Pea
         "found_at": {
             f"{rate:g}": {level: round(1 - c.miss_rate_at(rate), 4) for level, c in overall.items()}
             for rate in STATED_FA_PER_HOUR
-            if rate * speech.hours >= 1  # less than one false alarm cannot be told from none
+            if rate * speech.hours >= 1  # less than one false alarm cannot be distinguished from none
         },
     }
 

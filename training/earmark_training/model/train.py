@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import tempfile
+import threading
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -126,6 +127,8 @@ def _train(rank: int, job: _Job) -> None:
     """
     recipe, out = job.recipe, job.out
     end_with_parent()
+    # Only one process draws a bar. The default lock is a semaphore, which a process that is ended leaks.
+    tqdm.set_lock(threading.RLock())
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{job.rendezvous}", rank=rank, world_size=recipe.processes)
     learner, history = resume(out / CHECKPOINT, recipe) if (out / CHECKPOINT).is_file() else _start(job)
