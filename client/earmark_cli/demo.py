@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 RECORDING = Path(__file__).with_name("samples") / "demo.flac"
 
+_NEXT = (
+    "Next: `earmark listen` spots keywords in the audio of your microphone, `earmark spot FILE` in a",
+    "recording, `earmark web` on a page. `earmark-train keyword --help` says how to train your keyword.",
+)
+
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
@@ -50,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
     )
     in_real_time = not args.fast
     source = partial(Recording, RECORDING, block_s=block_length_s(in_real_time=in_real_time))
-    return stream_recordings(
+    code = stream_recordings(
         {RECORDING.name: source}, args, in_real_time=in_real_time, actions=DetectionActions()
     )
+    if code == 0:
+        for line in _NEXT:
+            notice(line)
+    return code

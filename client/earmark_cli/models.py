@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
-    add_command(commands, "models", "list the models of a server", run, server_options(), json_option())
+    parser = add_command(
+        commands, "models", "list the models of a server", run, server_options(), json_option()
+    )
+    parser.add_argument(
+        "--details", action="store_true", help="print every figure, the data sets and the checksum, too"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,5 +29,5 @@ def run(args: argparse.Namespace) -> int:
     printer = make_printer(args)
     with connected(args) as (_, client):
         for model in client.list_models():
-            printer.model(model)
+            printer.model(model, details=args.details)
     return 0

@@ -34,6 +34,7 @@ def test_the_bundled_model_detects_every_keyword_in_place() -> None:
     """The demo as a newcomer runs it, without a server, but as fast as possible."""
     done = earmark("demo", "--fast", "--json")
     assert done.returncode == 0
+    assert "Next: `earmark listen`" in done.stderr
     detections = [line for line in json_lines(done.stdout) if line["type"] == "detection"]
     spoken = [line for line in TRANSCRIPT["said"] if line["keyword"]]
     assert [line["keyword"] for line in detections] == [line["keyword"] for line in spoken]

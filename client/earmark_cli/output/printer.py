@@ -87,15 +87,19 @@ class TextPrinter:
         rest = ", ".join(f"{other.label} {other.score:.2f}" for other in others)
         print_line(f"{source}: {best.label} {best.score:.2f}{f'  ({rest})' if rest else ''}")
 
-    def model(self, model: ModelInfo) -> None:
-        """Print a model: its keywords, its metrics and its training data."""
-        print_line(f"{model.name} {model.version}{' (default)' if model.default else ''}")
+    def model(self, model: ModelInfo, *, details: bool) -> None:
+        """Print a model: its keywords, its figures and its training data, in a line each, or in full."""
+        keywords = ", ".join(f"{active.keyword} ({active.threshold:.2f})" for active in model.keywords)
+        print_line(f"{model.name} {model.version}{' (default)' if model.default else ''}: {keywords}")
+        if not details:
+            print_line(f"  {_figures(model)}")
+            sources = ", ".join(source.name for source in model.training_sources)
+            print_line(f"  trained on {sources or 'unknown data'}; `--details` has the rest")
+            return
         print_line(
             f"  {model.sample_rate_hz} Hz, one score per {model.step_s * 1000:g} ms, "
             f"receptive field {model.receptive_field_s:.2f} s"
         )
-        keywords = ", ".join(f"{active.keyword} ({active.threshold:.2f})" for active in model.keywords)
-        print_line(f"  keywords (threshold): {keywords}")
         for metric in model.metrics:
             print_line(f"  {metric.name} {metric.value:.4g}: {metric.description}")
         for source in model.training_sources:
@@ -148,7 +152,7 @@ class JsonPrinter:
         fields["scores"] = fields["scores"][:top]
         print_json("classification", source=source, label=result.label, **fields)
 
-    def model(self, model: ModelInfo) -> None:
+    def model(self, model: ModelInfo, *, details: bool) -> None:
         """Print a line of type `model`."""
         print_json("model", **asdict(model))
 
@@ -162,6 +166,22 @@ class JsonPrinter:
 
 
 Printer = TextPrinter | JsonPrinter
+
+
+def _figures(model: ModelInfo) -> str:
+    """Return recall and false alarms side by side, in the same conditions; other metrics by their names."""
+    values = {metric.name: metric.value for metric in model.metrics}
+    figures = []
+    for condition, recall, alarms in (
+        ("clean speech", "stream_found_clean", "false_alarms_per_hour"),
+        ("noise at 10 dB SNR", "stream_found_10db", "false_alarms_per_hour_10db"),
+    ):
+        if recall in values and alarms in values:
+            figures.append(
+                f"in {condition} {values[recall]:.1%} recall with {values[alarms]:.3g} false alarms per hour"
+            )
+    others = [f"{name} {value:.3g}" for name, value in values.items()]
+    return "; ".join(figures) or ", ".join(others[:4]) or "no figures in the model file"
 
 
 def detection_fields(detection: Detection) -> dict[str, Any]:
