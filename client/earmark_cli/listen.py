@@ -76,7 +76,12 @@ def run(args: argparse.Namespace) -> int:
     interrupted = False
     # The microphone comes first: without one no server is needed, and it records while a server starts.
     with (
-        Microphone(args.device, duration_s=args.duration, channel=args.channel) as microphone,
+        Microphone(
+            args.device,
+            duration_s=args.duration,
+            channel=args.channel,
+            on_connection=_report_connection,
+        ) as microphone,
         nullcontext()
         if args.record is None
         else LabelledRecording(args.record, sample_rate_hz=microphone.sample_rate_hz) as recording,
@@ -118,6 +123,13 @@ def run(args: argparse.Namespace) -> int:
                 "were replaced by silence"
             )
     return _EXIT_INTERRUPTED if interrupted else 0
+
+
+def _report_connection(connected: bool) -> None:
+    if connected:
+        notice("earmark: the microphone is back")
+    else:
+        notice("earmark: the microphone has stopped: waiting until it is connected again; Ctrl-C stops")
 
 
 def _list_devices(args: argparse.Namespace) -> int:

@@ -187,26 +187,31 @@ def test_it_stops_after_the_duration(microphone: Microphone, tiny_model_path: Pa
     assert ended["interrupted"] is False
 
 
-def test_an_unplugged_microphone_is_reported(microphone: Microphone, tiny_model_path: Path) -> None:
+def test_an_unplugged_microphone_is_waited_for(microphone: Microphone, tiny_model_path: Path) -> None:
     from earmark_server.embedded import serve_in_thread
 
     with (
         serve_in_thread(model=(str(tiny_model_path),)) as address,
         subprocess.Popen(
-            [sys.executable, "-m", "earmark_cli", "listen", "--server", address],
+            [sys.executable, "-m", "earmark_cli", "listen", "--json", "--server", address],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=microphone.environment,
         ) as process,
     ):
+        assert process.stdout is not None
         assert process.stderr is not None
         process.stderr.readline()
         microphone.unplug()
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
-    # PortAudio may have printed its own messages before.
-    assert err.splitlines()[-1] == "earmark: the microphone 'default' has stopped: check that it is connected"
+        lost = process.stderr.readline()
+        while "waiting until it is connected again" not in lost:  # PortAudio may print its own messages
+            assert lost
+            lost = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert json.loads(out.splitlines()[-1])["interrupted"] is True
+    assert process.returncode == 130
 
 
 def test_the_bundled_model_detects_keywords_from_the_microphone(microphone: Microphone) -> None:
