@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def keyword_options() -> argparse.ArgumentParser:
     """Return a parent parser with --keyword and --threshold."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(
+    group = parser.add_argument_group("model and keywords")
+    group.add_argument(
         "--keyword",
         type=_keyword_setting,
         action="append",
@@ -26,7 +27,7 @@ def keyword_options() -> argparse.ArgumentParser:
         help="a keyword to detect, and its threshold between 0 and 1; may be repeated (default: all keywords "
         "of the model, with calibrated thresholds)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--threshold",
         type=probability,
         metavar="T",

@@ -86,7 +86,8 @@ def json_option() -> argparse.ArgumentParser:
 def model_option() -> argparse.ArgumentParser:
     """Return a parent parser with --model."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(
+    group = parser.add_argument_group("model and keywords")
+    group.add_argument(
         "--model", default="", metavar="NAME", help="the model to use (default: the server's default model)"
     )
     return parser
@@ -95,8 +96,9 @@ def model_option() -> argparse.ArgumentParser:
 def channel_option(*, each: bool = False) -> argparse.ArgumentParser:
     """Return a parent parser with --channel; `each`: whether it may be `each`."""
     parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("audio")
     one = whole_number(1, MAX_CHANNELS)
-    parser.add_argument(
+    group.add_argument(
         "--channel",
         type=(lambda text: text if text == "each" else one(text)) if each else one,
         metavar="N",
@@ -109,7 +111,8 @@ def channel_option(*, each: bool = False) -> argparse.ArgumentParser:
 def device_option() -> argparse.ArgumentParser:
     """Return a parent parser with --device."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(
+    group = parser.add_argument_group("audio")
+    group.add_argument(
         "--device",
         type=lambda text: int(text) if text.isdecimal() else text,
         metavar="DEVICE",
@@ -121,7 +124,8 @@ def device_option() -> argparse.ArgumentParser:
 def stream_options() -> argparse.ArgumentParser:
     """Return a parent parser with --resume-within and --gate."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(
+    group = parser.add_argument_group("stream")
+    group.add_argument(
         "--resume-within",
         type=_resume_seconds,
         default=DEFAULT_RESUME_WITHIN_S,
@@ -129,7 +133,7 @@ def stream_options() -> argparse.ArgumentParser:
         help="how long to try to resume the stream after the connection or the server is lost "
         f"(default: {DEFAULT_RESUME_WITHIN_S:g}; 0: never)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--gate",
         action="store_true",
         help="send silence in place of audio that is nearly silent: it saves network and the server's CPU",
