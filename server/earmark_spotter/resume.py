@@ -35,6 +35,7 @@ MAX_TOKEN_BYTES = 65_536
 _VERSION = b"e2"
 _TAG_BYTES = 16
 _MAX_COUNT = 1 << 53
+_MAX_STEPS_AHEAD = 1000  # a round has fewer
 _MAX_REPLAY_S = 1_000_000_000  # thirty years, so that every offset fits a Duration
 
 
@@ -70,11 +71,13 @@ class ResumeState:
 class GateSnapshot:
     """The state of a stream's gate when a token was issued.
 
-    `observed_steps`: how many steps after the position of the detector it has observed already.
+    The gate is ahead of the detector: `run_steps`, `gated_steps`: how many steps after the position of the
+    detector it has observed already, which are run in any case, or skipped.
     """
 
     state: GateState
-    observed_steps: int
+    run_steps: int
+    gated_steps: int
 
 
 def stream_digest(model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]) -> str:
@@ -109,7 +112,9 @@ def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
     ]
     if state.gate is not None:
         gate = state.gate.state
-        fields.append([gate.floors, gate.open_blocks, gate.powers, state.gate.observed_steps])
+        fields.append(
+            [gate.floors, gate.open_blocks, gate.powers, state.gate.run_steps, state.gate.gated_steps]
+        )
     # Older versions can read the token of a stream without problems.
     if state.replay_s and state.checks != NO_PROBLEMS:
         fields += [None] * (state.gate is None)
@@ -170,9 +175,9 @@ def _read_checks(fields: Any) -> ChecksState:
 
 
 def _read_gate(fields: Any) -> GateSnapshot:
-    floors, open_blocks, powers, observed_steps = fields
+    floors, open_blocks, powers, run_steps, gated_steps = fields
     state = GateState(_powers(floors), _count(open_blocks), tuple(_powers(step) for step in powers))
-    return GateSnapshot(state, _count(observed_steps))
+    return GateSnapshot(state, _count(run_steps, _MAX_STEPS_AHEAD), _count(gated_steps, _MAX_STEPS_AHEAD))
 
 
 def _powers(values: Any) -> tuple[float, ...]:

@@ -134,14 +134,13 @@ class GatedStepQueue(StepQueue):
         self._skipped: deque[Float32Array] = deque()
         self._skipped_steps = 0
         self._starts_from_initial_state = True
-        if resume is not None and not (
-            self._gate.can_reach(resume.state) and resume.observed_steps <= self._gate.steps_per_block
-        ):
+        self._has_skipped = False  # in the last run or skip
+        if resume is not None and not self._gate.can_reach(resume.state):
             raise ResumeError("The content of the resume token is invalid. Start a new stream.")
-        if resume is not None and self._gate.is_open:
-            self._observed_steps = resume_position - position + resume.observed_steps
+        if resume is not None and (self._gate.is_open or resume.run_steps):
+            self._observed_steps = resume_position - position + resume.run_steps
         elif resume is not None:
-            self._gated_steps = resume_position - position
+            self._gated_steps = resume_position - position + resume.gated_steps
 
     @property
     def quiet_steps(self) -> int:
@@ -151,7 +150,7 @@ class GatedStepQueue(StepQueue):
     @property
     def may_wait(self) -> bool:
         """Whether no step is due for inference, whatever audio comes next."""
-        return not self._gate.is_open
+        return not self._gate.is_open and not self._observed_steps
 
     @property
     def starts_from_initial_state(self) -> bool:
@@ -160,20 +159,25 @@ class GatedStepQueue(StepQueue):
 
     def snapshot(self, position: int) -> GateSnapshot:
         """Return the state of the gate at the detector's next step, `position`."""
-        return GateSnapshot(self._gate.state, max(0, self._observed_steps - (position - self.position)))
+        # After a run or a skip, the detector may have processed a part of it only.
+        ahead = self.position - position
+        if self._has_skipped:
+            return GateSnapshot(self._gate.state, 0, max(0, ahead))
+        return GateSnapshot(self._gate.state, max(0, self._observed_steps + ahead), 0)
 
     def steps_to_run(self, limit: int) -> int:
         """Return how many steps to run the model on now, at most `limit`: none that can be skipped."""
-        if not self._gate.is_open and not self._gated_steps:
+        if not self._gate.is_open and not self._gated_steps and not self._observed_steps:
             self._observe_block()
-        if not self._gate.is_open:
+        if self._gated_steps:
             return 0
-        return min(limit, self.ready_steps, self._observed_steps + self._gate.open_steps)
+        open_steps = self._gate.open_steps if self._gate.is_open else 0
+        return min(limit, self.ready_steps, self._observed_steps + open_steps)
 
     def consume(self, steps: int) -> Float32Array:
         """Remove and return the samples of the next steps, [steps * step_samples], read-only."""
         samples = super().consume(steps)
-        self._starts_from_initial_state = False
+        self._starts_from_initial_state = self._has_skipped = False
         new = max(0, steps - self._observed_steps)
         self._observed_steps -= steps - new
         if new:
@@ -198,6 +202,7 @@ class GatedStepQueue(StepQueue):
                 self._gated_steps = block
 
     def _go_back(self, observed_steps: int) -> None:
+        self._has_skipped = False
         self.position -= self._skipped_steps
         self._observed_steps = self._skipped_steps + observed_steps
         while self._skipped:
@@ -206,6 +211,7 @@ class GatedStepQueue(StepQueue):
 
     def _skip(self, steps: int) -> None:
         self._gated_steps -= steps
+        self._has_skipped = True
         if self._samples.leading_silence >= steps * self._step_samples and steps >= self._settling_steps:
             self._samples.drop_silence(steps * self._step_samples)
             self._skipped.clear()

@@ -172,7 +172,8 @@ def test_a_token_with_an_impossible_gate_is_rejected(gated: SpotterModel) -> Non
     assert state.gate is not None
     wrong: list[Any] = [
         None,
-        replace(state.gate, observed_steps=11),
+        replace(state.gate, run_steps=1000),
+        replace(state.gate, gated_steps=-1),
         replace(state.gate, state=replace(state.gate.state, open_blocks=1000)),
         replace(state.gate, state=replace(state.gate.state, open_blocks=1, powers=((0.0,) * 3,) * 10)),
         replace(state.gate, state=replace(state.gate.state, floors=(1.0,))),
