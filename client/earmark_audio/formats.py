@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import enum
 import re
 from dataclasses import dataclass
@@ -273,6 +274,11 @@ def _text(head: bytes) -> Format | None:
     ):
         return None
     return _BASE64 if re.fullmatch(r"(data:[^,]{1,99},)?[A-Za-z0-9+/\r\n]{64,}=*\s*", text) else _TEXT
+
+
+# Python reads the code of an encoding when it is first used: too late for a server without free descriptors.
+for _encoding in ("utf-16", "utf-8-sig"):
+    codecs.lookup(_encoding)
 
 
 def _decoded(head: bytes) -> str:

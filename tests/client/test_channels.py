@@ -175,4 +175,4 @@ def test_the_command_processes_one_channel_or_each(address: str, tmp_path: Path)
     ]
     missing = earmark("spot", "-", "--channels", "2", "--channel", "3", *server, stdin=b"\0" * 8)
     assert (missing.returncode, "there is no channel 3" in missing.stderr) == (1, True)
-    assert earmark("spot", "-", "--channel", "each", *server).returncode == 1
+    assert earmark("spot", "-", "--channel", "each", *server).returncode == 2

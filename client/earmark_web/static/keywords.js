@@ -23,7 +23,7 @@ export class Keywords {
       label.textContent = keyword;
       label.htmlFor = slider.id = value.htmlFor = `threshold-${keyword}`;
       slider.type = "range";
-      [slider.min, slider.max, slider.step] = ["0.01", "0.99", "any"];
+      [slider.min, slider.max, slider.step] = ["0.01", "0.999", "any"];
       slider.setAttribute("aria-label", `Threshold of ${keyword}`);
       row.append(label, value, slider);
       this.rows.append(row);
