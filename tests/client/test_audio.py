@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from earmark_client import Encoding, InvalidRequestError, Silence
-from earmark_client.audio import AudioFormat, as_chunks, pcm_bytes
+from earmark_client.audio import AudioFormat, Piece, as_chunks, pcm_bytes
 from earmark_client.messages import audio_request
-from earmark_client.audio import Piece
 from earmark_client.replay_buffer import ReplayBuffer
 from hypothesis import given
 from hypothesis import strategies as st

@@ -240,7 +240,7 @@ def test_a_page_of_an_allowed_origin_can_post_and_open_a_stream(address: str, cl
 
 @pytest.mark.parametrize("text", ["*", "example.org", "https://*.example.org", "https://a/b", "ftp://a", ""])
 def test_an_option_that_is_no_origin_is_rejected(text: str) -> None:
-    with pytest.raises(UsageError, match="is not an origin such as https://example.org"):
+    with pytest.raises(UsageError, match=r"is not an origin such as https://example\.org"):
         build_parser().parse_args(["web", "--allow-origin", text])
 
 
