@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from earmark_audio.energy_gate import GateSettings
 from earmark_spotter import SpotterModel
 
 from benchmarks.loadgen import arguments
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _METADATA_KEY = "earmark"
-_GATE = {"margins_db": [4.0, 5.0, 6.0], "hold_ms": 800.0}
 _SPEECH_S = 3.0
 _NOISE_DBFS = -55.0
 _NOISE_SLOPE = 0.6  # of the amplitude over frequency: between white noise and the rumble of a room
@@ -71,7 +72,7 @@ def write_models(model: Path | None, folder: Path) -> tuple[Path, Path]:
     """Write the model without a gate and with one; return their paths."""
     graph = onnx.load_from_string(SpotterModel.read(model))
     paths = folder / "without.onnx", folder / "with.onnx"
-    for path, gate in zip(paths, (None, _GATE), strict=True):
+    for path, gate in zip(paths, (None, asdict(GateSettings())), strict=True):
         for entry in graph.metadata_props:
             if entry.key == _METADATA_KEY:
                 entry.value = json.dumps({**json.loads(entry.value), "gate": gate})
