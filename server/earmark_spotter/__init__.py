@@ -21,7 +21,7 @@ from earmark_spotter.model import SpotterModel
 from earmark_spotter.recording import INCOMPLETE, DecodedRecording, decode_recording, read_recording
 from earmark_spotter.resume import ResumePoint
 from earmark_spotter.sample_time import offset_ns
-from earmark_spotter.spotter import Spotter, classify, score_recording
+from earmark_spotter.spotter import Spotter, classify, final_scores, score_recording
 from earmark_spotter.stream import StreamProgress, StreamState
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "TooLongError",
     "classify",
     "decode_recording",
+    "final_scores",
     "offset_ns",
     "read_recording",
     "resolve_settings",

@@ -11,10 +11,12 @@ import numpy as np
 from earmark_spotter.errors import KeywordError, ThresholdError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from earmark_spotter.metadata import ModelMetadata
     from earmark_spotter.model import Float32Array
+
+    FinalScore = Callable[["Candidate", int], float]
 
 MAX_REFRACTORY_MS = 60_000
 
@@ -56,8 +58,8 @@ class ActiveKeyword:
 class Detection:
     """A detected keyword.
 
-    `confidence`: the smoothed score at its peak, 0 to 1. `start_sample`, `end_sample`: the
-    position of the word, in samples at the model's rate from the start of the stream's audio.
+    `confidence`: the smoothed score at its peak, 0 to 1, or the verifier's final score. `start_sample`,
+    `end_sample`: the position of the word, in samples at the model's rate from the start of the stream.
     `id`: unique within a stream, and the same whenever the same audio is processed again.
     `level_dbfs`, `snr_db`: as `LevelMeter.levels` measures them.
     """
@@ -138,6 +140,10 @@ class Detector:
     without a higher score. From the peak on, the same keyword is blocked for its refractory
     period, and every other keyword for `separation_ms`. All times are counted in frames of
     audio, so the result depends neither on a clock nor on the chunks in which frames arrive.
+
+    If the model has a verifier, candidates open at its proposal threshold instead, and a candidate becomes a
+    detection only if its final score reaches the threshold of its keyword. What is blocked from its peak on
+    does not depend on the final score.
     """
 
     def __init__(
@@ -146,8 +152,12 @@ class Detector:
         active: Sequence[ActiveKeyword],
         *,
         snapshot: DetectorSnapshot | None = None,
+        final_score: FinalScore | None = None,
     ) -> None:
-        """Detect these keywords from the start of a stream, or continue from a snapshot."""
+        """Detect these keywords from the start of a stream, or continue from a snapshot.
+
+        final_score: returns the verifier's score of a candidate whose peak hold ends at a sample.
+        """
         self._frame_samples = metadata.frame_samples
         self._hold_frames = self._frames(metadata, metadata.detector.hold_ms)
         self._separation_frames = self._frames(metadata, metadata.detector.separation_ms)
@@ -159,8 +169,11 @@ class Detector:
         self._longest_end_lag = max(self._end_lag_samples.values(), default=0)
         # Inactive classes can never reach their threshold.
         self._thresholds = np.full(len(metadata.labels), np.inf, np.float32)  # [classes]
+        self._final_score = final_score
         for keyword in active:
             self._thresholds[keyword.class_index] = keyword.threshold
+            if final_score is not None and metadata.verifier is not None:
+                self._thresholds[keyword.class_index] = metadata.verifier.proposal_threshold
 
         self._frame = 0
         self._candidate: Candidate | None = None
@@ -203,7 +216,7 @@ class Detector:
             self._update_candidate(row, hits)
             candidate = self._candidate
             if candidate is not None and self._frame - candidate.frame >= self._hold_frames:
-                detections.append(self._decide(candidate))
+                detections += self._decide(candidate)
             self._frame += 1
         return detections
 
@@ -227,7 +240,7 @@ class Detector:
             if candidate is not None:
                 next_frame = min(next_frame, candidate.frame + self._hold_frames)
                 if next_frame <= self._frame:
-                    detections.append(self._decide(candidate))
+                    detections += self._decide(candidate)
             for index in np.flatnonzero(hits).tolist():
                 if self._blocked.get(index, 0) > self._frame:
                     next_frame = min(next_frame, self._blocked[index])
@@ -236,7 +249,7 @@ class Detector:
 
     def flush(self) -> list[Detection]:
         """Return the detection of the open candidate, if any, at the end of the stream."""
-        return [] if self._candidate is None else [self._decide(self._candidate)]
+        return [] if self._candidate is None else self._decide(self._candidate)
 
     def snapshot(self) -> DetectorSnapshot:
         """Return a copy of the state, from which another detector can continue."""
@@ -254,20 +267,27 @@ class Detector:
             if self._candidate is None or score > self._candidate.score + PEAK_MARGIN:
                 self._candidate = Candidate(index, score, self._frame)
 
-    def _decide(self, candidate: Candidate) -> Detection:
+    def _decide(self, candidate: Candidate) -> list[Detection]:
         self._candidate = None
         for index in self._keywords:
             is_same = index == candidate.class_index
             blocked_frames = self._refractory_frames[index] if is_same else self._separation_frames
             self._blocked[index] = max(self._blocked.get(index, 0), candidate.frame + blocked_frames)
 
-        index = candidate.class_index
-        keyword = self._keywords[index].keyword
+        index, score = candidate.class_index, candidate.score
+        active = self._keywords[index]
+        if self._final_score is not None:
+            hold_end = (candidate.frame + 1 + self._hold_frames) * self._frame_samples
+            score = self._final_score(candidate, hold_end)
+            if score < active.threshold:
+                return []
         end = max(0, (candidate.frame + 1) * self._frame_samples - self._end_lag_samples[index])
-        return Detection(
-            keyword=keyword,
-            confidence=min(1.0, candidate.score),
-            start_sample=max(0, end - self._duration_samples[index]),
-            end_sample=end,
-            id=f"{keyword}-{candidate.frame}",
-        )
+        return [
+            Detection(
+                keyword=active.keyword,
+                confidence=min(1.0, score),
+                start_sample=max(0, end - self._duration_samples[index]),
+                end_sample=end,
+                id=f"{active.keyword}-{candidate.frame}",
+            )
+        ]

@@ -62,6 +62,18 @@ class DetectorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifierInfo:
+    """Settings of the verifier, the second network of a model.
+
+    `window_samples`: the length of the audio that it needs. `proposal_threshold`: the first network's score,
+    0 to 1 exclusive, at which a peak is verified.
+    """
+
+    window_samples: int
+    proposal_threshold: float
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """A figure measured when the model was trained; the description states its unit."""
 
@@ -109,6 +121,8 @@ class ModelMetadata:
     training: TrainingInfo
     gate: GateSettings | None = None
     """The gate in front of the model, which skips nearly silent audio; None for a model without one."""
+    verifier: VerifierInfo | None = None
+    """The verifier, whose final score must reach the threshold; None for a model without one."""
 
     @property
     def keyword_names(self) -> tuple[str, ...]:
@@ -202,6 +216,7 @@ def parse_metadata(document: str) -> ModelMetadata:
             commit=root["training"]["commit"].text(),
         ),
         gate=_parse_gate(root["gate"]) if root.has("gate") else None,
+        verifier=_parse_verifier(root["verifier"], sample_rate_hz) if root.has("verifier") else None,
     )
 
 
@@ -212,16 +227,27 @@ def _parse_gate(node: _Node) -> GateSettings:
     return GateSettings((margins[0], margins[1], margins[2]), node["hold_ms"].number(0, 60_000))
 
 
+def _parse_verifier(node: _Node, sample_rate_hz: int) -> VerifierInfo:
+    return VerifierInfo(
+        window_samples=node["window_samples"].integer(1, sample_rate_hz * MAX_RECEPTIVE_FIELD_S),
+        proposal_threshold=_parse_threshold(node["proposal_threshold"]),
+    )
+
+
+def _parse_threshold(node: _Node) -> float:
+    threshold = node.number(0, 1)
+    if not 0 < threshold < 1:
+        node.reject(f"must be between 0 and 1, both excluded, but is {threshold}")
+    return threshold
+
+
 def _parse_keywords(node: _Node, labels: tuple[str, ...]) -> Mapping[str, KeywordInfo]:
     keywords = {}
     for name, fields in node.entries(1):
         if name not in labels:
             fields.reject("is not one of the labels")
-        threshold = fields["threshold"].number(0, 1)
-        if not 0 < threshold < 1:
-            fields["threshold"].reject(f"must be between 0 and 1, both excluded, but is {threshold}")
         keywords[name] = KeywordInfo(
-            threshold=threshold,
+            threshold=_parse_threshold(fields["threshold"]),
             refractory_ms=fields["refractory_ms"].number(0, 60_000),
             end_lag_ms=fields["end_lag_ms"].number(0, 5000),
             duration_ms=fields["duration_ms"].number(1, 10_000),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from earmark_spotter.errors import ModelError
 from earmark_spotter.metadata import ModelMetadata, parse_metadata
+from earmark_spotter.verifier import VERIFIER_KEY, Verifier
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -76,6 +77,8 @@ class SpotterModel:
         self._check_run()
         self._check_memory()
         self.initial_state, self.silence_scores = self._settle()
+        self.verifier: Verifier | None = self._load_verifier(entries, threads)
+        """The second network, which computes final scores; None for a model without one."""
         self.silence_index: int = self._find_silence()
         """The class that digital silence is assigned to."""
 
@@ -130,6 +133,14 @@ class SpotterModel:
         """
         scores, next_state = self._session.run(("scores", "next_state"), {"pcm": pcm, "state": state})
         return scores, next_state
+
+    def _load_verifier(self, entries: dict[str, str], threads: int) -> Verifier | None:
+        if (self.metadata.verifier is None) != (VERIFIER_KEY not in entries):
+            raise ModelError(f"The model must have both `verifier` and `{VERIFIER_KEY}`, or neither of them.")
+        if self.metadata.verifier is None:
+            return None
+        content = _parse_base64(VERIFIER_KEY, entries[VERIFIER_KEY])
+        return Verifier(_open_session(content, threads), self.metadata)
 
     def _check_signature(self) -> None:
         found = {value.name: value for value in (*self._session.get_inputs(), *self._session.get_outputs())}
@@ -242,11 +253,15 @@ def _are_equal(first: Float32Array, second: Float32Array) -> bool:
     return bool((np.abs(first - second) <= 1e-3).all())
 
 
-def _parse_initial_state(text: str) -> Float32Array:
+def _parse_base64(key: str, text: str) -> bytes:
     try:
-        content = base64.b64decode(text, validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ModelError(f"The model's `{INITIAL_STATE_KEY}` is not base64: {error}.") from error
+        raise ModelError(f"The model's `{key}` is not base64: {error}.") from error
+
+
+def _parse_initial_state(text: str) -> Float32Array:
+    content = _parse_base64(INITIAL_STATE_KEY, text)
     if not content or len(content) % 4 or len(content) // 4 > _MAX_STATE_SIZE:
         raise ModelError(
             f"The model's `{INITIAL_STATE_KEY}` must be 1 to {_MAX_STATE_SIZE} numbers of 4 bytes, "

@@ -8,14 +8,16 @@ import numpy as np
 
 from earmark_spotter.audio import AudioFormat, Encoding
 from earmark_spotter.classifier import ClipClassifier
-from earmark_spotter.detector import Detection, KeywordSetting, resolve_settings
+from earmark_spotter.detector import Detection, Detector, KeywordSetting, resolve_settings
 from earmark_spotter.model import SpotterModel
+from earmark_spotter.recent_audio import RecentAudio
 from earmark_spotter.stream import StreamProgress, StreamState
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from earmark_spotter.detector import Candidate
     from earmark_spotter.model import Float32Array
     from earmark_spotter.resume import ResumePoint
 
@@ -129,6 +131,32 @@ def score_recording(model: SpotterModel, samples: Float32Array) -> Float32Array:
         scores, state = model.step(padded[np.newaxis, start : start + call_samples], state)
         blocks.append(scores[0])
     return np.concatenate(blocks)
+
+
+def final_scores(model: SpotterModel, samples: Float32Array) -> Float32Array:
+    """Return the scores that decide the detections of a whole recording, at whatever thresholds.
+
+    Arguments and shape as of `score_recording`, whose result this is for a model without a verifier. With
+    one, only the peaks that reach the proposal threshold have a score: the final one. All others are 0.
+    """
+    scores = score_recording(model, samples)
+    verifier, meta = model.verifier, model.metadata
+    if verifier is None or meta.verifier is None:
+        return scores
+    window_samples, recent = meta.verifier.window_samples, RecentAudio(0)
+    recent.extend([samples])
+    final = np.zeros_like(scores)
+
+    def final_score(candidate: Candidate, hold_end: int) -> float:
+        pcm = recent.samples(hold_end - window_samples, hold_end)
+        score = verifier.final_score(pcm, candidate.class_index, candidate.score)
+        final[candidate.frame, candidate.class_index] = score
+        return score
+
+    detector = Detector(meta, resolve_settings(meta), final_score=final_score)
+    detector.push(scores)
+    detector.flush()
+    return final
 
 
 def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:

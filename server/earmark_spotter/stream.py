@@ -13,6 +13,7 @@ from earmark_spotter.audio import AudioDecoder, AudioFormat
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector
 from earmark_spotter.errors import AudioError, InvalidSamplesError, ResumeError
 from earmark_spotter.level_meter import LevelMeter
+from earmark_spotter.recent_audio import RecentAudio
 from earmark_spotter.resume import ResumePoint, ResumeState, decode_token, encode_token, stream_digest
 from earmark_spotter.sample_time import NANOSECONDS, offset_ns
 from earmark_spotter.step_queue import GatedStepQueue, StepQueue
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from earmark_audio import Notice
 
+    from earmark_spotter.detector import Candidate
     from earmark_spotter.metadata import ModelMetadata
     from earmark_spotter.model import Float32Array, SpotterModel
     from earmark_spotter.resampler import AudioPiece
@@ -85,12 +87,14 @@ class StreamState:
         resume_keys: Sequence[bytes] = (),
         *,
         gated: bool = True,
+        verified: bool = True,
     ) -> None:
         """Start a stream, or resume a broken one.
 
         `resume_keys`: the first one signs resume tokens, and all of them are accepted; empty: the key
         derived from the model file. Raises ResumeError for a resume point that does not fit this model,
         format and keywords. `gated`: whether the gate of the model, if it has one, skips audio.
+        `verified`: whether the verifier of the model, if it has one, decides which peaks are detections.
         """
         meta = model.metadata
         self._metadata = meta
@@ -98,6 +102,7 @@ class StreamState:
         self._rate_hz = meta.sample_rate_hz
         self._step_samples = meta.step_samples
         self._input_rate_hz = audio_format.sample_rate_hz
+        self._window_samples = 0 if meta.verifier is None else meta.verifier.window_samples
         self._digest = stream_digest(model, audio_format, active)
         self._resume_keys = resume_keys or (model.resume_key,)
         # Whole seconds keep the phase of the resampler, whole steps the frames of the model.
@@ -116,7 +121,10 @@ class StreamState:
             snapshot, gate = state.detector, state.gate
             if self._start_s:
                 self._checks = StreamChecks(audio_format, self._start_s, state.checks)
-        self._detector = Detector(meta, active, snapshot=snapshot)
+        self._verifier = model.verifier if verified else None
+        self._recent = None if self._verifier is None else RecentAudio(self._start_s * self._rate_hz)
+        final_score = None if self._verifier is None else self._final_score
+        self._detector = Detector(meta, active, snapshot=snapshot, final_score=final_score)
         self._first_new_frame = self._detector.frame if resume is not None else 0
         start = self._start_s * self._rate_hz // self._step_samples
         self._queue: StepQueue
@@ -305,6 +313,13 @@ class StreamState:
         length = self._received_at_model_rate()
         return [self._with_levels(_clip(detection, length)) for detection in detections]
 
+    def _final_score(self, candidate: Candidate, hold_end: int) -> float:
+        """Return the verifier's score of a candidate whose peak hold ends at a sample."""
+        assert self._verifier is not None
+        assert self._recent is not None
+        pcm = self._recent.samples(hold_end - self._window_samples, hold_end)
+        return self._verifier.final_score(pcm, candidate.class_index, candidate.score)
+
     def _with_levels(self, detection: Detection) -> Detection:
         level_dbfs, snr_db = self._meter.levels(
             detection.start_sample, detection.end_sample, self._noise_samples[detection.keyword]
@@ -345,7 +360,11 @@ class StreamState:
         self._queue.extend(pieces)
         self._meter.extend(pieces)
         # A detection after this begins later than what a resumed stream replays.
-        self._meter.discard_before(self._replay_offset_s(self._detector.frame) * self._rate_hz)
+        replayed = self._replay_offset_s(self._detector.frame) * self._rate_hz
+        self._meter.discard_before(replayed)
+        if self._recent is not None:
+            self._recent.extend(pieces)
+            self._recent.discard_before(replayed)
 
     def _received_at_model_rate(self) -> int:
         """Return the end of the audio received, in samples at the model's rate, rounded up."""
@@ -355,7 +374,8 @@ class StreamState:
     def _replay_offset_s(self, frame: int) -> int:
         """Return the latest whole second from which a replay no longer depends on its start at `frame`."""
         meta = self._metadata
-        needed = meta.receptive_field_samples + meta.samples_from_ms(REPLAY_MARGIN_MS)
+        longest = max(meta.receptive_field_samples, self._window_samples)
+        needed = longest + meta.samples_from_ms(REPLAY_MARGIN_MS)
         start = max(0, frame * meta.frame_samples - needed)
         return start // (self._replay_unit_s * self._rate_hz) * self._replay_unit_s
 

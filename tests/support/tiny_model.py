@@ -95,24 +95,72 @@ def build(
     document: dict[str, Any] | str | None = None,
     state: np.ndarray | str | None = None,
     drop: tuple[str, ...] = (),
+    verifier: onnx.ModelProto | str | None = None,
 ) -> Path:
     """Write the model file; for an invalid one, a test passes another document or state.
 
-    `drop`: ONNX metadata entries to leave out.
+    `drop`: ONNX metadata entries to leave out. `verifier`: the graph of a second network, or its entry.
     """
     model = _graph()
     text = document if isinstance(document, str) else json.dumps(METADATA if document is None else document)
+    if isinstance(verifier, onnx.ModelProto):
+        verifier = base64.b64encode(verifier.SerializeToString()).decode()
     if not isinstance(state, str):
         state = base64.b64encode(
             (initial_state() if state is None else state).astype("<f4").tobytes()
         ).decode()
-    for key, value in {"earmark": text, "earmark_initial_state": state}.items():
-        if key not in drop:
+    entries = {"earmark": text, "earmark_initial_state": state, "earmark_verifier": verifier}
+    for key, value in entries.items():
+        if value is not None and key not in drop:
             entry = model.metadata_props.add()
             entry.key, entry.value = key, value
     path = Path(path)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+VERIFIED_SAMPLES = 12_000
+
+VERIFIED_METADATA: dict[str, Any] = {
+    **METADATA,
+    "verifier": {"window_samples": VERIFIED_SAMPLES, "proposal_threshold": 0.3},
+}
+
+
+def verifier(*, output: str = "final_score") -> onnx.ModelProto:
+    """Return a second network, for VERIFIED_METADATA, whose score falls with the energy of its window.
+
+    A word that follows closely on another one has a lower score than the same word alone, so the score
+    depends on all of the window.
+    """
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("Mul", ["pcm", "pcm"], ["power"]),
+        node("ReduceSum", ["power", "time"], ["energy"], keepdims=0),
+        node("Cast", ["class"], ["index"], to=TensorProto.FLOAT),
+        node("Add", ["energy", "index"], ["sum"]),
+        node("Mul", ["sum", "scale"], ["scaled"]),
+        node("Exp", ["scaled"], ["factor"]),
+        node("Mul", ["score", "factor"], [output]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "verifier",
+        [
+            value("pcm", TensorProto.FLOAT, ["batch", VERIFIED_SAMPLES]),
+            value("class", TensorProto.INT64, ["batch"]),
+            value("score", TensorProto.FLOAT, ["batch"]),
+        ],
+        [value(output, TensorProto.FLOAT, ["batch"])],
+        [
+            numpy_helper.from_array(np.array([1]), "time"),
+            numpy_helper.from_array(np.array(-0.008, np.float32), "scale"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model
 
 
 _FLOOR = 1e-8

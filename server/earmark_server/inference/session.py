@@ -265,7 +265,9 @@ class ClassificationSession(_AudioSession):
         self, model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]
     ) -> None:
         """Start a clip; `active`: all keywords of the model."""
-        super().__init__(model, audio_format, StreamState(model, audio_format, active, gated=False))
+        super().__init__(
+            model, audio_format, StreamState(model, audio_format, active, gated=False, verified=False)
+        )
         self.due_samples = 0  # the only event comes at the end, but a clip arrives as a whole
         self._classifier = ClipClassifier.for_model(model)
 
