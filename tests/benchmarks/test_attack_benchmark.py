@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # These fill the memory of a server up to its limit: tests/server/memory/test_guard.py.
+
+pytestmark = pytest.mark.slow  # it runs the benchmark
 FILL_THE_MEMORY = {"begun-messages", "endless-headers"}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from support import benchmark_rig
 
 from benchmarks import chunk_sizes
@@ -9,7 +10,7 @@ from benchmarks import chunk_sizes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+pytestmark = pytest.mark.slow  # it runs the benchmark
 
 
 def test_every_chunk_size_has_a_row_and_no_detection_is_lost(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The Python interpreter of an environment with wyoming-openwakeword, which cannot be Earmark's own.
+
+pytestmark = pytest.mark.slow  # it runs the benchmark
 PYTHON = os.environ.get("EARMARK_NEIGHBOUR_PYTHON", "")
 needs_wyoming = pytest.mark.skipif(not PYTHON, reason="EARMARK_NEIGHBOUR_PYTHON is not set")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from support import benchmark_rig
 
 from benchmarks import fairness
@@ -9,7 +10,7 @@ from benchmarks import fairness
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+pytestmark = pytest.mark.slow  # it runs the benchmark
 
 
 def test_streams_are_measured_with_and_without_a_full_speed_client(

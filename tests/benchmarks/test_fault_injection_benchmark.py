@@ -11,6 +11,8 @@ from benchmarks.loadgen.resumed_stream import ResumedStream
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # it runs the benchmark
+
 
 @pytest.mark.parametrize(
     "options",
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
         [],
         ["--rolling", "--nginx"],
         ["--cut"],
-        pytest.param(["--nginx"], marks=pytest.mark.slow),
-        pytest.param(["--rolling"], marks=pytest.mark.slow),
+        ["--nginx"],
+        ["--rolling"],
     ],
     ids=" ".join,
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from support import benchmark_rig
 
 from benchmarks import latency
@@ -9,7 +10,7 @@ from benchmarks import latency
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+pytestmark = pytest.mark.slow  # it runs the benchmark
 
 
 def test_percentiles_are_in_order_and_every_detection_is_received(

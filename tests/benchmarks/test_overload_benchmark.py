@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from support import benchmark_rig
 
 from benchmarks import overload
@@ -9,7 +10,7 @@ from benchmarks import overload
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+pytestmark = pytest.mark.slow  # it runs the benchmark
 
 
 def test_streams_beyond_the_limit_are_rejected_and_the_others_lose_nothing(

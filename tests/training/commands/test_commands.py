@@ -23,6 +23,7 @@ TABLES = (
 )
 
 
+@pytest.mark.slow
 def test_evaluate_measures_on_the_prepared_corpus(
     model_path: Path,
     model: SpotterModel,

@@ -62,6 +62,7 @@ def test_a_run_writes_its_log_its_metrics_and_its_curves(run: Path):
     assert f"epoch {RECIPE.epochs} loss" in (run / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: Path, tmp_path: Path):
     script, out = tmp_path / "training.py", tmp_path / "killed"
     script.write_text(PROGRAM)
