@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _CHECK_INTERVAL_S = 0.05
+_MAX_CHECK_INTERVAL_S = 0.5
+_FASTEST_GROWTH_BYTES_PER_S = 2 << 30
+"""The memory grows no faster. Until it could have reached the limit, it need not be checked, so that a server
+with one quiet stream is not woken 20 times per second."""
+
+_LIMIT_INTERVAL_S = 5.0
+"""How often the limit is read, which takes a dozen files."""
+
 _RELEASE_TIME_S = 0.1
 """How long gRPC may need to free the memory of closed connections."""
 
@@ -84,6 +92,8 @@ class MemoryGuard:
         self._without_call_s: dict[str, float] = {}  # since when, by peer
         self._closed = 0
         self._logged_s = 0.0
+        self._limit_bytes = 0
+        self._limit_read_s = -math.inf
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="earmark-memory", daemon=True)
 
@@ -94,22 +104,24 @@ class MemoryGuard:
     def allow_for_models(self) -> None:
         """Raise a limit that the models alone would exceed; to be called once they are loaded."""
         self._models_bytes = resident_bytes() or 0
+        self._limit_read_s = -math.inf
 
     def stop(self) -> None:
         """Stop watching."""
         self._stopping.set()
 
-    def _limit_bytes(self) -> int:
-        return max(self._stated_limit_bytes(), self._models_bytes + _LEAST_FOR_CLIENTS_BYTES)
-
     def _run(self) -> None:
-        while not self._stopping.wait(_CHECK_INTERVAL_S):
-            if time.monotonic() - self._window_start_s > _WINDOW_S:
+        interval_s = 0.0
+        while not self._stopping.wait(interval_s):
+            now_s = time.monotonic()
+            if now_s - self._limit_read_s > _LIMIT_INTERVAL_S:
+                self._limit_read_s, self._limit_bytes = now_s, self._read_limit()
+            if now_s - self._window_start_s > _WINDOW_S:
                 self._begin_window()
             used_bytes = resident_bytes()
             if used_bytes is None:
                 return
-            if used_bytes > self._limit_bytes():
+            if used_bytes > self._limit_bytes:
                 peers = self._sent_most_lately(connections(self._ports), used_bytes)
                 self._close(peers, used_bytes)
                 self._free(_RELEASE_TIME_S if peers else _IDLE_TIME_S)
@@ -117,6 +129,17 @@ class MemoryGuard:
                 self._least_bytes = used_bytes
                 self._close_without_call(used_bytes)
             self._least_bytes = min(self._least_bytes, used_bytes)
+            interval_s = self._interval_s(used_bytes)
+
+    def _read_limit(self) -> int:
+        return max(self._stated_limit_bytes(), self._models_bytes + _LEAST_FOR_CLIENTS_BYTES)
+
+    def _interval_s(self, used_bytes: int) -> float:
+        """Return how long the memory need not be checked."""
+        if self._without_call_s:
+            return _CHECK_INTERVAL_S
+        interval_s = (self._limit_bytes - used_bytes) / _FASTEST_GROWTH_BYTES_PER_S
+        return min(max(interval_s, _CHECK_INTERVAL_S), _MAX_CHECK_INTERVAL_S)
 
     def _begin_window(self) -> None:
         known = self._peers_with_calls.copy()
@@ -137,7 +160,7 @@ class MemoryGuard:
                 connections=self._closed,
                 client=self._client_of(peers[0]) if peers else None,
                 used_mb=used_bytes >> 20,
-                limit_mb=self._limit_bytes() >> 20,
+                limit_mb=self._limit_bytes >> 20,
             )
             self._closed, self._logged_s = 0, time.monotonic()
 

@@ -10,7 +10,7 @@ MEMORY_SHARE = 0.7
 """The share of the limit that the workers may use together. The rest is for data that arrives before the next
 check, and for the kernel's buffers."""
 
-_STATUS = Path("/proc/self/statm")
+_STATUS = "/proc/self/statm"
 _MEMBERSHIPS = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -18,7 +18,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 def resident_bytes() -> int | None:
     """Return the resident memory of this process; None where the system does not state it."""
     try:
-        return int(_STATUS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        with open(_STATUS, "rb", buffering=0) as status:
+            return int(status.read(128).split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return None
 
