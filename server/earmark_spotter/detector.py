@@ -28,6 +28,9 @@ that could move the peak by a frame when a stream is resumed, and change the det
 The margin is above this rounding and far below any difference that matters.
 """
 
+_ROUNDING = 1e-3
+"""Rounding of a mean of scores, in frames; far above that of 32-bit floats."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeywordSetting:
@@ -175,6 +178,7 @@ class Detector:
             if final_score is not None and metadata.verifier is not None:
                 self._thresholds[keyword.class_index] = metadata.verifier.proposal_threshold
 
+        self._smoothing_frames = metadata.detector.smoothing_frames
         self._frame = 0
         self._candidate: Candidate | None = None
         self._blocked: dict[int, int] = {}
@@ -182,6 +186,8 @@ class Detector:
             self._frame = snapshot.frame
             self._candidate = snapshot.candidate
             self._blocked = dict(snapshot.blocked)
+        self._blocked_frame = max(self._blocked.values(), default=0)  # no keyword is blocked from here on
+        self._next_peak_frame = self._frame
 
     @staticmethod
     def _frames(metadata: ModelMetadata, milliseconds: float) -> int:
@@ -200,16 +206,19 @@ class Detector:
 
     @property
     def next_decision_frame(self) -> int:
-        """The frame before which no detection is possible, because of the peak hold."""
-        peak = self._frame if self._candidate is None else self._candidate.frame
+        """The frame before which no detection is possible, because of the smoothing and the peak hold."""
+        peak = self._next_peak_frame if self._candidate is None else self._candidate.frame
         return peak + self._hold_frames
 
     def push(self, scores: Float32Array) -> list[Detection]:
         """Process the scores of the next frames, [frames, classes]; return the detections."""
+        if not scores.shape[0]:
+            return []
         reached = scores >= self._thresholds  # [frames, classes]
         # Almost always no threshold is reached. That case must cost no more than the comparison.
         if self._candidate is None and not np.count_nonzero(reached):
             self._frame += scores.shape[0]
+            self._next_peak_frame = self._find_next_peak(scores[-1])
             return []
         detections = []
         for row, hits in zip(scores, reached, strict=True):
@@ -218,6 +227,7 @@ class Detector:
             if candidate is not None and self._frame - candidate.frame >= self._hold_frames:
                 detections += self._decide(candidate)
             self._frame += 1
+        self._next_peak_frame = self._find_next_peak(scores[-1])
         return detections
 
     def reaches_threshold(self, scores: Float32Array) -> bool:
@@ -245,6 +255,7 @@ class Detector:
                 if self._blocked.get(index, 0) > self._frame:
                     next_frame = min(next_frame, self._blocked[index])
             self._frame = max(next_frame, self._frame + 1)
+        self._next_peak_frame = self._find_next_peak(scores)
         return detections
 
     def flush(self) -> list[Detection]:
@@ -255,6 +266,23 @@ class Detector:
         """Return a copy of the state, from which another detector can continue."""
         blocked = {i: frame for i, frame in self._blocked.items() if frame > self._frame}
         return DetectorSnapshot(self._frame, self._candidate, tuple(sorted(blocked.items())))
+
+    def _find_next_peak(self, scores: Float32Array) -> int:
+        """Return the first frame that could be a peak, after one with these scores, [classes].
+
+        A score is a mean over `smoothing_frames`, so it rises by at most one of their shares per frame.
+        """
+        missing = self._thresholds - scores
+        if self._blocked_frame <= self._frame:
+            return self._frame + self._rising_frames(float(missing.min()))
+        return min(
+            max(self._frame + self._rising_frames(float(missing[index])), self._blocked.get(index, 0))
+            for index in self._keywords
+        )
+
+    def _rising_frames(self, missing: float) -> int:
+        """Return how many frames cannot be a peak if this much is missing to the threshold."""
+        return max(0, math.ceil(min(missing, 1) * self._smoothing_frames - _ROUNDING) - 1)
 
     def _update_candidate(
         self, row: Float32Array, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
@@ -273,6 +301,7 @@ class Detector:
             is_same = index == candidate.class_index
             blocked_frames = self._refractory_frames[index] if is_same else self._separation_frames
             self._blocked[index] = max(self._blocked.get(index, 0), candidate.frame + blocked_frames)
+        self._blocked_frame = max(self._blocked.values())
 
         index, score = candidate.class_index, candidate.score
         active = self._keywords[index]

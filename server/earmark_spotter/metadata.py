@@ -55,10 +55,13 @@ class DetectorInfo:
 
     `hold_ms`: the peak hold, the time without a higher score after which a peak is a detection.
     `separation_ms`: the time after a detection in which no other keyword is detected.
+    `smoothing_frames`: the number of frames that a score is the mean of. A score that is low cannot reach its
+    threshold sooner than this allows, so that inference on its stream can wait.
     """
 
     hold_ms: float
     separation_ms: float
+    smoothing_frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,11 @@ def parse_metadata(document: str) -> ModelMetadata:
         detector=DetectorInfo(
             hold_ms=root["detector"]["hold_ms"].number(0, 2000),
             separation_ms=root["detector"]["separation_ms"].number(0, 60_000),
+            smoothing_frames=(
+                root["detector"]["smoothing_frames"].integer(1, 1000)
+                if root["detector"].has("smoothing_frames")
+                else 1
+            ),
         ),
         metrics=tuple(
             Metric(

@@ -242,11 +242,14 @@ def test_a_detector_continues_from_a_snapshot(
     assert ids(before) == ids(Detector(META, active).push(scores[:split]))
 
 
-@given(scores=score_frames(), settings=settings_lists)
+@given(scores=score_frames(), settings=settings_lists, smoothing=st.sampled_from([1, 2, 7]))
 def test_nothing_is_decided_before_the_next_decision_frame(
-    scores: np.ndarray, settings: list[KeywordSetting]
+    scores: np.ndarray, settings: list[KeywordSetting], smoothing: int
 ) -> None:
-    detector = Detector(META, resolve_settings(META, settings))
+    padded = np.pad(scores, ((smoothing, 0), (0, 0)))
+    scores = np.lib.stride_tricks.sliding_window_view(padded, smoothing, axis=0).mean(axis=2)[1:]
+    meta = changed(smoothing_frames=smoothing)
+    detector = Detector(meta, resolve_settings(meta, settings))
     earliest = []
     for frame, row in enumerate(scores):
         earliest.append(detector.next_decision_frame)
@@ -254,6 +257,23 @@ def test_nothing_is_decided_before_the_next_decision_frame(
             # The frame was predicted correctly ever since the peak.
             assert earliest[-1] == frame
             assert max(earliest) <= frame
+
+
+def test_while_scores_are_low_a_decision_is_as_far_away_as_the_smoothing_allows() -> None:
+    meta = changed(smoothing_frames=10)
+    detector = Detector(meta, resolve_settings(meta))
+    for score, missing_frames in ((0.0, 6), (0.35, 3), (0.55, 1), (0.1, 5), (0.4, 2)):
+        detector.push(scores_of({0: (MID, score)}, frames=1))
+        assert detector.next_decision_frame == detector.frame + missing_frames - 1 + HOLD
+    detector.push(scores_of({0: (MID, 0.9)}, frames=HOLD + 1))
+    assert detector.next_decision_frame == detector.frame + 5 + HOLD
+
+
+def test_a_decision_is_as_far_away_as_the_blocked_keywords_allow() -> None:
+    detector = Detector(META, resolve_settings(META))
+    detector.push(scores_of({0: (MID, 0.9)}, frames=HOLD + 1))
+    # The keyword was detected and is refractory; the others are blocked for the separation.
+    assert detector.next_decision_frame == SEPARATION + HOLD
 
 
 @given(scores=score_frames(), settings=settings_lists)

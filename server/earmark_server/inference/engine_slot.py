@@ -49,6 +49,11 @@ class EngineSlot:
         """Whether the stream should be queued for inference now."""
         return (self.handle.is_due or self.wants_capacity) and self.session.has_pending
 
+    def has_much_audio(self, seconds: float) -> bool:
+        """Whether the stream is live and has this much audio that is not processed."""
+        samples = seconds * self.session.audio_format.sample_rate_hz
+        return self.handle.pace.is_live and self.handle.pending_samples >= samples
+
     @property
     def frees_capacity(self) -> bool:
         """Whether the call waits for capacity and there is some. An idle stream always has capacity."""

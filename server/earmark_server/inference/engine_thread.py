@@ -42,6 +42,11 @@ MAX_UNREAD_EVENTS = 256
 _MAX_ROUND_S = 1.0
 _MIN_ROUND_S = 0.2
 
+# A live stream has no more audio than this, so its round is not split.
+_LIVE_ROUND_S = 0.4
+# While all streams fit into one batch, a round includes those with this much audio, due or not.
+_JOIN_S = 0.2
+
 
 class EngineThread:
     """The thread that owns all slots, the queue and the state pools, and the ways to reach it."""
@@ -209,21 +214,23 @@ class EngineThread:
     def _run_round(self, now_s: float) -> float:
         """Run inference for the first streams in the queue, batch by batch; return their live share."""
         limit_s = max(_MIN_ROUND_S, _MAX_ROUND_S / len(self._queue))
-        count = min(len(self._queue), MAX_BATCH)
+        due = [self._queue.pop() for _ in range(min(len(self._queue), MAX_BATCH))]
+        for slot in due:
+            slot.is_queued = False
         live_count = 0
         # Streams of one model with equally many steps make a batch.
         batches: dict[tuple[int, int], list[tuple[EngineSlot, Float32Array]]] = {}
         done: list[EngineSlot] = []
-        for _ in range(count):
+        slots = due + self._joining(due)
+        for slot in slots:
             self.counters.heartbeat += 1
-            slot = self._queue.pop()
-            slot.is_queued = False
             if not slot.can_run:
                 continue
             session = slot.session
             try:
-                live_count += slot.update_pace(now_s)
-                steps = session.prepare(limit_s)
+                is_live = slot.update_pace(now_s)
+                live_count += is_live
+                steps = session.prepare(max(limit_s, _LIVE_ROUND_S) if is_live else limit_s)
                 self._release_bytes(slot, session.pending.released_bytes)
                 if steps:
                     if session.starts_from_initial_state:
@@ -244,7 +251,21 @@ class EngineThread:
         for slot in done:
             self._queue_if_due(slot)
         self._report_capacity()
-        return live_count / count
+        return live_count / len(slots)
+
+    def _joining(self, due: list[EngineSlot]) -> list[EngineSlot]:
+        """Return further streams to process in a round with those that are due.
+
+        A few streams would otherwise be processed one by one. In a common batch they cost a fraction, and
+        from then on they are due at about the same time.
+        """
+        if len(self._slots) > MAX_BATCH:
+            return []
+        return [
+            slot
+            for slot in self._slots.values()
+            if slot not in due and not slot.is_queued and slot.can_run and slot.has_much_audio(_JOIN_S)
+        ]
 
     def _skip_quiet(self, slot: EngineSlot) -> list[Event]:
         """Process a stream's quiet steps; return the events."""

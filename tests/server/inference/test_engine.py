@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from earmark_server.inference import engine_thread
 from earmark_server.inference.engine_thread import MAX_BATCH, MAX_UNREAD_EVENTS
 from earmark_server.inference.events import Failed
 from support.deadlines import DEADLINE_S
@@ -13,6 +14,8 @@ from support.server_rig import run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import pytest
 
 
 def test_every_stream_keeps_its_own_state() -> None:
@@ -79,7 +82,35 @@ def test_a_lone_stream_runs_in_long_batches_and_many_streams_in_short_ones() -> 
     run(scenario)
 
 
-def test_a_stream_is_processed_when_it_is_due_or_ends_or_has_sent_many_messages() -> None:
+def test_a_round_includes_streams_with_much_audio_while_there_are_few() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            for count in (MAX_BATCH, MAX_BATCH + 1):
+                streams = [bench.open() for _ in range(count)]
+                await until(lambda n=count: bench.engine.counters.open_slots == n)
+                for stream in streams:
+                    stream.session.due_samples = 9
+                for stream in streams[2:]:
+                    stream.send(samples(1.0, 8))
+                streams[0].send(samples(1.0, 9))
+                await events_of(streams[0], 9)
+                if count == MAX_BATCH:
+                    for stream in streams[2:]:
+                        await events_of(stream, 8)
+                    assert sorted(bench.model.batches) == [(1, 9), (count - 2, 8)]
+                else:
+                    assert all(stream.session.processed_samples == 0 for stream in streams[1:])
+                for stream in streams:
+                    stream.close()
+
+    run(scenario)
+
+
+def test_a_stream_is_processed_when_it_is_due_or_ends_or_has_sent_many_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_thread, "_JOIN_S", float("inf"))
+
     async def scenario() -> None:
         async with Bench() as bench:
             early, ending, piecemeal, late = (bench.open() for _ in range(4))

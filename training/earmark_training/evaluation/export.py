@@ -113,7 +113,7 @@ def _initial_metadata(trained: TrainedNetwork, name: str, version: str) -> Model
         step_samples=shape.frame_samples,
         frame_samples=shape.frame_samples,
         receptive_field_samples=shape.receptive_field_samples,
-        detector=DetectorInfo(hold_ms=160, separation_ms=300),
+        detector=DetectorInfo(hold_ms=160, separation_ms=300, smoothing_frames=shape.smoothing_frames),
         metrics=(),
         training=TrainingInfo(_SOURCES, trained.commit),
         gate=GateSettings(),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from earmark_spotter.metadata import (
-    DetectorInfo,
     KeywordInfo,
     ModelMetadata,
     TrainingInfo,
@@ -67,7 +67,7 @@ def initial_metadata(
         step_samples=shape.frame_samples,
         frame_samples=shape.frame_samples,
         receptive_field_samples=shape.receptive_field_samples,
-        detector=DetectorInfo(base.detector.hold_ms, base.detector.separation_ms),
+        detector=replace(base.detector, smoothing_frames=shape.smoothing_frames),
         metrics=(),
         training=TrainingInfo(tuple(sources), code_commit()),
         gate=base.gate,
