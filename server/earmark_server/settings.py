@@ -264,9 +264,9 @@ class Settings:
         high=600,
     )
     min_ping_interval_s: float = setting(
-        10.0,
+        0.0,
         "shortest interval between pings of a client. A connection that keeps pinging more often is closed "
-        "with GOAWAY, ENHANCE_YOUR_CALM",
+        "with GOAWAY, ENHANCE_YOUR_CALM, which costs gRPC far more than to answer. 0: no limit",
         unit="seconds",
         low=0,
         high=86_400,

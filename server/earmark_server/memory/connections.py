@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 _DESCRIPTORS = "/proc/self/fd"
+_DISCARDED_BYTES = 1 << 20
 _INFO_BYTES = 136
 _BYTES_RECEIVED = struct.Struct("=128xQ")  # tcpi_bytes_received of Linux's struct tcp_info
 
@@ -34,11 +35,17 @@ def connections(ports: Collection[int]) -> list[Connection]:
 
 
 def close(ports: Collection[int], peers: Collection[str]) -> None:
-    """Shut down the connections on these ports to these peers. gRPC then notices that they have ended."""
+    """Shut down the connections on these ports to these peers. gRPC then notices that they have ended.
+
+    The bytes that they have sent and gRPC has not read, up to 6 MB each, are discarded.
+    """
+    discarded = bytearray(_DISCARDED_BYTES)
     for peer, opened in _opened(ports):
         if peer in peers:
             with contextlib.suppress(OSError):  # it has just ended
                 opened.shutdown(socket.SHUT_RDWR)
+                while opened.recv_into(discarded, flags=socket.MSG_TRUNC | socket.MSG_DONTWAIT):
+                    pass
 
 
 def _opened(ports: Collection[int]) -> Iterator[tuple[str, socket.socket]]:

@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _CHECK_INTERVAL_S = 0.05
 _MAX_CHECK_INTERVAL_S = 0.5
-_FASTEST_GROWTH_BYTES_PER_S = 2 << 30
+_FASTEST_GROWTH_BYTES_PER_S = 4 << 30
 """The memory grows no faster. Until it could have reached the limit, it need not be checked, so that a server
 with one quiet stream is not woken 20 times per second."""
 
@@ -38,7 +38,11 @@ _LIMIT_INTERVAL_S = 5.0
 """How often the limit is read, which takes a dozen files."""
 
 _RELEASE_TIME_S = 0.1
-"""How long gRPC may need to free the memory of closed connections."""
+"""How long gRPC needs to free the memory of most closed connections."""
+
+_TRIM_INTERVAL_S = 0.5
+_TRIM_TIME_S = 3.0
+"""How often, and for how long after connections were closed, free memory is returned to the system."""
 
 _IDLE_TIME_S = 0.5
 """Pause if the memory is short, and no connection can be closed."""
@@ -57,9 +61,10 @@ _MIN_BYTES = 64 * 1024
 """A connection that has sent less than this is not closed."""
 
 _MAX_BYTES_WITHOUT_CALL = 1 << 20
-_MAX_TIME_WITHOUT_CALL_S = 0.25
+_MAX_TIME_WITHOUT_CALL_S = 1.0
 """A connection is closed if it has sent this much and, this much later, still no call of it is admitted. The
-time is for a busy event loop, because a useful client sends its call first."""
+time is for a busy event loop, because a useful client sends its call first. It shrinks to 0 as the memory is
+used up, with the square of the share that is free."""
 
 _GROWTH_BYTES = 16 << 20
 """Growth of the memory after which connections without a call are looked for."""
@@ -90,6 +95,8 @@ class MemoryGuard:
         self._window_start_s = time.monotonic()
         self._least_bytes: float = math.inf  # the memory since connections without a call were looked for
         self._without_call_s: dict[str, float] = {}  # since when, by peer
+        self._closed_s = -math.inf  # when connections were closed
+        self._trim_s = 0.0  # when to return free memory to the system
         self._closed = 0
         self._logged_s = 0.0
         self._limit_bytes = 0
@@ -121,13 +128,21 @@ class MemoryGuard:
             used_bytes = resident_bytes()
             if used_bytes is None:
                 return
-            if used_bytes > self._limit_bytes:
-                peers = self._sent_most_lately(connections(self._ports), used_bytes)
-                self._close(peers, used_bytes)
-                self._free(_RELEASE_TIME_S if peers else _IDLE_TIME_S)
-            elif self._without_call_s or used_bytes > self._least_bytes + _GROWTH_BYTES:
+            is_short = used_bytes > self._limit_bytes
+            if is_short or self._without_call_s or used_bytes > self._least_bytes + _GROWTH_BYTES:
                 self._least_bytes = used_bytes
-                self._close_without_call(used_bytes)
+                opened = connections(self._ports)
+                if peers := self._without_call(opened, used_bytes):
+                    # The next check must not wait for their memory: they may have connected again.
+                    self._close(peers, used_bytes)
+                elif is_short:
+                    peers = self._sent_most_lately(opened, used_bytes)
+                    self._close(peers, used_bytes)
+                    self._stopping.wait(_RELEASE_TIME_S if peers else _IDLE_TIME_S)
+                    self._trim_s = now_s
+            if self._trim_s <= now_s < self._closed_s + _TRIM_TIME_S:
+                self._trim_s = now_s + _TRIM_INTERVAL_S
+                _return_free_memory()
             self._least_bytes = min(self._least_bytes, used_bytes)
             interval_s = self._interval_s(used_bytes)
 
@@ -151,6 +166,8 @@ class MemoryGuard:
 
     def _close(self, peers: list[str], used_bytes: int) -> None:
         close(self._ports, peers)
+        if peers:
+            self._closed_s = time.monotonic()
         self._closed += len(peers)
         if self._closed and time.monotonic() - self._logged_s > _LOG_INTERVAL_S:
             log(
@@ -164,24 +181,17 @@ class MemoryGuard:
             )
             self._closed, self._logged_s = 0, time.monotonic()
 
-    def _close_without_call(self, used_bytes: int) -> None:
-        """Close the connections that have sent much, but no call that was admitted."""
+    def _without_call(self, opened: list[Connection], used_bytes: int) -> list[str]:
+        """Return the peers that have sent much, but no call that was admitted."""
         now_s = time.monotonic()
         self._without_call_s = {
             one.peer: self._without_call_s.get(one.peer, now_s)
-            for one in connections(self._ports)
+            for one in opened
             if one.received_bytes > _MAX_BYTES_WITHOUT_CALL and one.peer not in self._peers_with_calls
         }
-        overdue_s = now_s - _MAX_TIME_WITHOUT_CALL_S
-        peers = [peer for peer, since_s in self._without_call_s.items() if since_s <= overdue_s]
-        if peers:
-            self._close(peers, used_bytes)
-            self._free(_RELEASE_TIME_S)
-
-    def _free(self, after_s: float) -> None:
-        """Return the memory of closed connections to the system: the C library keeps small blocks."""
-        self._stopping.wait(after_s)
-        _return_free_memory()
+        free_share = (self._limit_bytes - used_bytes) / (self._limit_bytes - self._models_bytes)
+        overdue_s = now_s - _MAX_TIME_WITHOUT_CALL_S * max(0.0, free_share) ** 2
+        return [peer for peer, since_s in self._without_call_s.items() if since_s <= overdue_s]
 
     def _sent_most_lately(self, opened: list[Connection], used_bytes: int) -> list[str]:
         """Return the peers of the client that has sent the most lately, except those that sent little."""
@@ -200,7 +210,7 @@ class MemoryGuard:
 
 
 def _return_free_memory() -> None:
-    """Return free memory of the C library to the system, where it is one that can."""
+    """Return free memory of the C library to the system, where it is one that can: it keeps small blocks."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -53,7 +53,9 @@ def _options(settings: Settings, max_message_bytes: int, *, shares_port: bool) -
         # The same for gRPC's own pings: while one waits for its answer, it counts as the keepalive ping, and
         # its default timeout is a minute.
         ("grpc.http2.ping_timeout_ms", _milliseconds(settings.keepalive_timeout_s)),
-        # Clients may ping too, with or without calls.
+        # Clients may ping too, with or without calls. With a limit, gRPC adds an error for each ping that
+        # arrives before the connection is closed, in time that is quadratic in their number: a flood of pings
+        # delays other streams by a second. Without a limit, it costs no more than the answers.
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_ping_interval_s)),
         ("grpc.keepalive_permit_without_calls", 1),
     )

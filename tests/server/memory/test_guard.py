@@ -84,8 +84,10 @@ class Guarded:
         self.opened = contextlib.ExitStack()
         self.guard = MemoryGuard({self.port}, lambda: 1 << 30, lambda peer: peer.split(":")[1], self.known)
 
-    def client(self, source: str, sent_bytes: int) -> socket.socket:
+    def client(self, source: str, sent_bytes: int, *, has_call: bool = True) -> socket.socket:
         client = self.opened.enter_context(connect(self.port, source))
+        if has_call:
+            self.known.add(f"ipv4:{source}:{client.getsockname()[1]}")
         accepted = self.opened.enter_context(self._listening.accept()[0])
         while sent_bytes:  # a socket buffers only a part
             sent_bytes -= client.send(bytes(min(sent_bytes, 1 << 16)))
@@ -122,13 +124,12 @@ def test_above_the_limit_the_client_that_sent_the_most_is_closed(guarded: Guarde
 def test_bytes_of_long_ago_do_not_count(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "_WINDOW_S", 0.2)
     old = guarded.client("127.0.0.2", 5_000_000)
-    guarded.known.add(f"ipv4:127.0.0.2:{old.getsockname()[1]}")
     guarded.known.add("ipv4:127.0.0.2:1")
     guarded.guard.start()
     # The peers of connections that have ended are forgotten, those of open ones are not.
     wait_until(lambda: len(guarded.known) == 1, "the next window")
     time.sleep(0.5)
-    new = guarded.client("127.0.0.3", 1_000_000)
+    new = guarded.client("127.0.0.3", 1_000_000, has_call=False)
     guarded.used_bytes = (1 << 30) + 1
     wait_until(lambda: is_closed(new), "the end of the new connection")
     assert not is_closed(old)
@@ -137,14 +138,35 @@ def test_bytes_of_long_ago_do_not_count(guarded: Guarded, monkeypatch: pytest.Mo
 
 def test_while_the_memory_grows_connections_without_a_call_are_closed(guarded: Guarded) -> None:
     guarded.guard.start()
-    without, small, known = (guarded.client("127.0.0.2", size) for size in (1_100_000, 1_000_000, 1_100_000))
-    guarded.known.add(f"ipv4:127.0.0.2:{known.getsockname()[1]}")
+    without = guarded.client("127.0.0.2", 1_100_000, has_call=False)
+    small = guarded.client("127.0.0.2", 1_000_000, has_call=False)
+    known = guarded.client("127.0.0.2", 1_100_000)
     time.sleep(5 * guard._CHECK_INTERVAL_S)
     assert not is_closed(without)
     guarded.used_bytes = 17 << 20
     wait_until(lambda: is_closed(without), "the end of the connection without a call")
     assert not is_closed(small)
     assert not is_closed(known)
+
+
+def test_above_the_limit_connections_without_a_call_are_closed_first(guarded: Guarded) -> None:
+    """Behind a proxy, for example, where all connections have one address."""
+    useful = guarded.client("127.0.0.2", 5_000_000)
+    without = guarded.client("127.0.0.2", 1_100_000, has_call=False)
+    guarded.used_bytes = (1 << 30) + 1
+    guarded.guard.start()
+    wait_until(lambda: is_closed(without), "the end of the connection without a call")
+    guarded.used_bytes = 0
+    assert not is_closed(useful)
+
+
+def test_what_a_closed_connection_has_sent_is_discarded(listening: socket.socket) -> None:
+    with connect(listening.getsockname()[1]) as client:
+        accepted = listening.accept()[0]
+        client.sendall(bytes(100_000))
+        close({listening.getsockname()[1]}, [f"ipv4:127.0.0.1:{client.getsockname()[1]}"])
+        with accepted:
+            assert accepted.recv(1) == b""
 
 
 def test_a_limit_below_the_memory_of_the_models_is_raised(guarded: Guarded) -> None:

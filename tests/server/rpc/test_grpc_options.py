@@ -33,7 +33,8 @@ async def wait_for_open_calls(count: int, rig: Rig) -> None:
 
 def test_a_client_that_pings_too_often_is_disconnected(tiny_model_path: Path) -> None:
     async def scenario() -> None:
-        async with serving(tiny_model_path) as rig, beside(rig), connected(rig.address) as raw:
+        limits = {"min_ping_interval_s": 10}
+        async with serving(tiny_model_path, **limits) as rig, beside(rig), connected(rig.address) as raw:
             await raw.send(http2_frames.connection_preface())
             await raw.send(http2_frames.frame(http2_frames.PING, 0, 0, bytes(8)) * 10)
             async with asyncio.timeout(DEADLINE_S):
@@ -41,6 +42,23 @@ def test_a_client_that_pings_too_often_is_disconnected(tiny_model_path: Path) ->
             _, error = http2_frames.GOAWAY_HEAD.unpack_from(goaways[-1])
             assert error == ENHANCE_YOUR_CALM
             assert b"too_many_pings" in goaways[-1]
+
+    run(scenario)
+
+
+def test_a_flood_of_pings_is_answered(tiny_model_path: Path) -> None:
+    """To close the connection would take gRPC a second of one core for each."""
+    count = 20_000
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig, beside(rig), connected(rig.address) as raw:
+            await raw.send(http2_frames.connection_preface())
+            await raw.send(http2_frames.frame(http2_frames.PING, 0, 0, bytes(8)) * count)
+            async with asyncio.timeout(DEADLINE_S):
+                received = raw.frames()
+                answers = 0
+                while answers < count:
+                    answers += (await anext(received))[0] == http2_frames.PING
 
     run(scenario)
 
