@@ -165,6 +165,7 @@ class Detector:
         self._hold_frames = self._frames(metadata, metadata.detector.hold_ms)
         self._separation_frames = self._frames(metadata, metadata.detector.separation_ms)
         self._keywords = {keyword.class_index: keyword for keyword in active}
+        self._indices = np.array(list(self._keywords))
         self._refractory_frames = {k.class_index: self._frames(metadata, k.refractory_ms) for k in active}
         infos = {k.class_index: metadata.keywords[k.keyword] for k in active}
         self._end_lag_samples = {i: metadata.samples_from_ms(info.end_lag_ms) for i, info in infos.items()}
@@ -214,19 +215,18 @@ class Detector:
         """Process the scores of the next frames, [frames, classes]; return the detections."""
         if not scores.shape[0]:
             return []
+        detections: list[Detection] = []
+        first = self._frame
         reached = scores >= self._thresholds  # [frames, classes]
         # Almost always no threshold is reached. That case must cost no more than the comparison.
-        if self._candidate is None and not np.count_nonzero(reached):
-            self._frame += scores.shape[0]
-            self._next_peak_frame = self._find_next_peak(scores[-1])
-            return []
-        detections = []
-        for row, hits in zip(scores, reached, strict=True):
-            self._update_candidate(row, hits)
-            candidate = self._candidate
-            if candidate is not None and self._frame - candidate.frame >= self._hold_frames:
-                detections += self._decide(candidate)
-            self._frame += 1
+        if np.count_nonzero(reached):
+            rows, indices = np.nonzero(reached)
+            reaching = scores[rows, indices].tolist()
+            for row, index, score in zip(rows.tolist(), indices.tolist(), reaching, strict=True):
+                self._decide_before(first + row, detections)
+                self._update_candidate(first + row, index, score)
+        self._frame += scores.shape[0]
+        self._decide_before(self._frame, detections)
         self._next_peak_frame = self._find_next_peak(scores[-1])
         return detections
 
@@ -239,22 +239,21 @@ class Detector:
 
         The result is that of `push`, but the cost depends on the number of detections only.
         """
-        hits = scores >= self._thresholds  # [classes]
-        detections = []
+        indices = np.flatnonzero(scores >= self._thresholds).tolist()
+        reaching = [(index, float(scores[index])) for index in indices]
+        detections: list[Detection] = []
         end = self._frame + frame_count
         while self._frame < end:
-            self._update_candidate(scores, hits)
-            candidate = self._candidate
+            self._decide_before(self._frame, detections)
+            for index, score in reaching:
+                self._update_candidate(self._frame, index, score)
             # Nothing changes before the candidate is decided, or a refractory period ends.
-            next_frame = end
-            if candidate is not None:
-                next_frame = min(next_frame, candidate.frame + self._hold_frames)
-                if next_frame <= self._frame:
-                    detections += self._decide(candidate)
-            for index in np.flatnonzero(hits).tolist():
-                if self._blocked.get(index, 0) > self._frame:
-                    next_frame = min(next_frame, self._blocked[index])
-            self._frame = max(next_frame, self._frame + 1)
+            changes = [self._blocked.get(index, 0) for index, _ in reaching]
+            if self._candidate is not None:
+                changes.append(self._candidate.frame + self._hold_frames + 1)
+            self._frame = min((frame for frame in changes if frame > self._frame), default=end)
+        self._frame = end
+        self._decide_before(end, detections)
         self._next_peak_frame = self._find_next_peak(scores)
         return detections
 
@@ -272,28 +271,25 @@ class Detector:
 
         A score is a mean over `smoothing_frames`, so it rises by at most one of their shares per frame.
         """
-        missing = self._thresholds - scores
-        if self._blocked_frame <= self._frame:
-            return self._frame + self._rising_frames(float(missing.min()))
-        return min(
-            max(self._frame + self._rising_frames(float(missing[index])), self._blocked.get(index, 0))
-            for index in self._keywords
-        )
+        rising = (self._thresholds - scores)[self._indices] * self._smoothing_frames
+        rising_frames = np.ceil(rising.clip(1, self._smoothing_frames) - _ROUNDING).astype(np.int64)
+        peaks = rising_frames + (self._frame - 1)
+        if self._frame < self._blocked_frame:
+            peaks = np.maximum(peaks, [self._blocked.get(index, 0) for index in self._keywords])
+        return int(peaks.min())
 
-    def _rising_frames(self, missing: float) -> int:
-        """Return how many frames cannot be a peak if this much is missing to the threshold."""
-        return max(0, math.ceil(min(missing, 1) * self._smoothing_frames - _ROUNDING) - 1)
+    def _update_candidate(self, frame: int, index: int, score: float) -> None:
+        """Open a candidate, or move its peak, if a keyword that reached its threshold has a higher score."""
+        if self._blocked.get(index, 0) > frame:
+            return
+        if self._candidate is None or score > self._candidate.score + PEAK_MARGIN:
+            self._candidate = Candidate(index, score, frame)
 
-    def _update_candidate(
-        self, row: Float32Array, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-    ) -> None:
-        """Open a candidate, or move its peak, if this frame has a higher score."""
-        for index in np.flatnonzero(hits).tolist():
-            if self._blocked.get(index, 0) > self._frame:
-                continue
-            score = float(row[index])
-            if self._candidate is None or score > self._candidate.score + PEAK_MARGIN:
-                self._candidate = Candidate(index, score, self._frame)
+    def _decide_before(self, frame: int, detections: list[Detection]) -> None:
+        """Append the detection, if any, of the candidate if its peak hold ended before a frame."""
+        candidate = self._candidate
+        if candidate is not None and candidate.frame + self._hold_frames < frame:
+            detections += self._decide(candidate)
 
     def _decide(self, candidate: Candidate) -> list[Detection]:
         self._candidate = None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _BLOCK_MS = 10
 _NOISE_BLOCKS = 10
+_WINDOW = np.full(_NOISE_BLOCKS, 1 / _NOISE_BLOCKS)
 # Energies are computed for this much audio at once, which costs less.
 _BATCH_S = 0.5
 _LOWEST_DBFS = -100.0
@@ -83,8 +84,8 @@ class LevelMeter:
         noise = self._blocks((start - noise_samples) // self._block, begin)
         if len(noise) < _NOISE_BLOCKS:
             return round(level, 1), None
-        windows = np.lib.stride_tricks.sliding_window_view(noise, _NOISE_BLOCKS)
-        return round(level, 1), round(level - _dbfs(float(windows.mean(axis=1).min())), 1)
+        quietest = np.convolve(noise, _WINDOW, "valid").min()
+        return round(level, 1), round(level - _dbfs(float(quietest)), 1)
 
     def _append(self, samples: Float32Array) -> None:
         if len(samples):

@@ -38,6 +38,8 @@ _MAX_COUNT = 1 << 53
 _MAX_STEPS_AHEAD = 1000  # a round has fewer
 _MAX_REPLAY_S = 1_000_000_000  # thirty years, so that every offset fits a Duration
 
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode
+
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
@@ -101,7 +103,8 @@ def stream_digest(model: SpotterModel, audio_format: AudioFormat, active: Sequen
 def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
     """Encode a token: version, authentication tag, and a compact JSON list."""
     snapshot = state.detector
-    candidate = None if snapshot.candidate is None else dataclasses.astuple(snapshot.candidate)
+    peak = snapshot.candidate
+    candidate = None if peak is None else (peak.class_index, peak.score, peak.frame)
     fields: list[Any] = [
         digest,
         state.replay_s,
@@ -119,7 +122,7 @@ def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
     if state.replay_s and state.checks != NO_PROBLEMS:
         fields += [None] * (state.gate is None)
         fields.append(dataclasses.astuple(state.checks))
-    payload = json.dumps(fields, separators=(",", ":")).encode()
+    payload = _encode_json(fields).encode()
     return _sealed(payload, key)
 
 

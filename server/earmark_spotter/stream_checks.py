@@ -185,7 +185,7 @@ class StreamChecks:
     def _count_silence(self, part: bytes) -> None:
         if DIGITAL_SILENCE in self._state.reasons:
             return
-        leading = len(part) if self._is_silent(part) else len(part) - len(part.lstrip(self._silent))
+        leading = len(part) - len(part.lstrip(self._silent))
         missing = _SILENCE_S * self._second_bytes - self._silent_bytes
         if leading >= missing:
             self._report(
@@ -201,7 +201,7 @@ class StreamChecks:
             self._silent_bytes = len(part) - len(part.rstrip(self._silent))
 
     def _is_silent(self, data: bytes) -> bool:
-        return data[-1] in self._silent and not data.translate(None, self._silent)
+        return not data.lstrip(self._silent)
 
     def _check_window(self) -> None:
         audio_format, data = self._format, bytes(self._window)

@@ -21,7 +21,10 @@ def _wait_histogram() -> Histogram:
 
 @dataclass(slots=True)
 class EngineCounters:
-    """Counters that only the engine's thread writes; other threads may read slightly older values."""
+    """Counters, each written by one thread; other threads may read slightly older values.
+
+    All but `loop_heartbeat` belong to the engine's thread.
+    """
 
     processed_audio_s: float = 0.0
     """Audio that was processed, of all streams."""
@@ -31,6 +34,8 @@ class EngineCounters:
     """Slots of the state pools in use."""
     heartbeat: int = 0
     """Grows with everything that the thread does; it stands still while the thread is idle or stalled."""
+    loop_heartbeat: int = 0
+    """Grows with everything that the event loop sends to the engine."""
     is_busy: bool = False
     """Whether the thread is working rather than waiting for work."""
     batch_sizes: Histogram = field(default_factory=_batch_histogram)

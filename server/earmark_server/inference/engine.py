@@ -97,6 +97,7 @@ class Engine:
     def add_pending_bytes(self, count: int) -> None:
         """Count bytes of audio that a stream holds from now on."""
         self._added_bytes += count
+        self.counters.loop_heartbeat += 1
 
     def start(self) -> None:
         """Start the thread, which reports to the running event loop."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # A long message is decoded in pieces of this length, so that it does not delay other streams. Short
 # messages are joined up to this length, because decoding costs about the same for any short piece.
-_PIECE_S = 0.25
+_PIECE_S = 0.4
 
 
 class End(enum.Enum):

@@ -1,9 +1,9 @@
 """The watchdog: detects that the engine or the event loop makes no progress, and acts on it.
 
 Neither thread can detect that it is itself stuck, so a third thread checks both, several times in each
-`stall_timeout_s`. A thread that made no progress at all of these checks has stalled. The watchdog counts
-checks rather than time: while the machine is suspended or the process is stopped, time passes in which no
-thread can make progress, but at most one check falls into it.
+`stall_timeout_s`, and half as often while both make progress. A thread that made no progress at all of these
+checks has stalled. The watchdog counts checks rather than time: while the machine is suspended or the
+process is stopped, time passes in which no thread can make progress, but at most one check falls into it.
 
 When the engine stalls, the watchdog notifies the server, which ends its streams so that their clients
 resume elsewhere. It notifies the server again if the engine recovers. If the stall lasts for
@@ -69,7 +69,7 @@ class Watchdog:
         self._exits = exits
         self._engine_watch = _Watch("engine", engine.thread)
         self._loop_watch = _Watch("event loop", loop_thread)
-        self._heartbeat = -1
+        self._heartbeat = self._loop_heartbeat = -1
         self._loop_answered = True
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="earmark-watchdog", daemon=True)
@@ -84,12 +84,15 @@ class Watchdog:
 
     def check(self) -> None:
         """Check both threads once, and notify the server of a change."""
-        loop_answered = self._loop_answered
-        if loop_answered:
+        counters = self._engine.counters
+        # A loop that receives audio need not be woken for an answer.
+        loop_before, self._loop_heartbeat = self._loop_heartbeat, counters.loop_heartbeat
+        if loop_before != self._loop_heartbeat:
+            loop_answered = self._loop_answered = True
+        elif loop_answered := self._loop_answered:
             self._loop_answered = False
             self._loop.call_soon_threadsafe(self._answer)
         self._count(self._loop_watch, stands_still=not loop_answered)
-        counters = self._engine.counters
         before, self._heartbeat = self._heartbeat, counters.heartbeat
         # If the engine waits although streams are due, it is the loop that has to wake it.
         has_work = counters.is_busy or (loop_answered and self._engine.has_due)
@@ -100,7 +103,10 @@ class Watchdog:
             self._loop.call_soon_threadsafe(self._on_engine, not is_stalled)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
+        watches = self._engine_watch, self._loop_watch
+        while not self._stopping.wait(
+            self._interval_s if any(watch.checks for watch in watches) else 2 * self._interval_s
+        ):
             try:
                 if not self._engine.thread.is_alive():
                     self._loop.call_soon_threadsafe(self._on_engine, False)
@@ -110,7 +116,7 @@ class Watchdog:
                 self.check()
             except RuntimeError:
                 return  # The loop was closed: the server is gone.
-            for watch in (self._engine_watch, self._loop_watch):
+            for watch in watches:
                 if watch.checks >= self._exit_checks:
                     self._exit(f"{watch.name} stalled")
 
