@@ -43,7 +43,8 @@ class ReplayBuffer:
         # Start of the kept audio, next byte to send, end of the audio appended so far.
         self._start = self._next = self._end = audio_format.byte_offset(start_s)
         self.recent: RecentAudio | None = None
-        """Where to keep audio for clips too, if anywhere."""
+        """Where to keep audio for clips too, if anywhere: as the source yields it, not as the gate changes it."""
+        self._not_in_recent: list[Piece] = []
         self.source_ended = False
         """Whether the source has no more audio."""
         self.source_error: Exception | None = None
@@ -81,25 +82,35 @@ class ReplayBuffer:
         """
         if not isinstance(chunk, Silence):
             for message in pcm_messages(chunk, self._format):
+                self._keep(message)
                 yield from (message,) if self._gate is None else self._gate.process(message)
         elif is_number(chunk.seconds) and 0 <= chunk.seconds <= _LONGEST_SILENCE_S:
             if self._gate is not None:
                 yield from self._gate.flush()
             # In whole samples, as the server counts it, so that a replay can start within it.
-            yield self._format.byte_offset(chunk.seconds)
+            silence = self._format.byte_offset(chunk.seconds)
+            self._keep(silence)
+            yield silence
         else:
             raise InvalidRequestError(
                 f"a silence must be 0 to {_LONGEST_SILENCE_S} s long, not {chunk.seconds!r}",
                 reason="BAD_AUDIO",
             )
 
+    def _keep(self, piece: Piece) -> None:
+        """Keep what the source yielded for clips: `append`, which has the caller's lock, moves it there."""
+        if self.recent is not None:
+            self._not_in_recent.append(piece)
+
     def append(self, piece: Piece) -> None:
         """Append the next piece of the source."""
         if piece_bytes(piece):
             self._end += piece_bytes(piece)
-            if self.recent is not None:
-                self.recent.append(piece)
             _append(self._unsent, piece)
+        if self.recent is not None:
+            for kept in self._not_in_recent:
+                self.recent.append(kept)
+            self._not_in_recent.clear()
 
     def end(self, error: Exception | None = None) -> None:
         """Mark the source as ended, by an exception if one is given."""

@@ -103,6 +103,25 @@ def test_a_silence_is_a_part_of_the_audio(client: Driver, address: str) -> None:
     assert (samples[word : word + RATE_HZ] == SAMPLES[:RATE_HZ]).all()
 
 
+@both
+@pytest.mark.parametrize("length", [700, 16_000, 400_000])
+def test_with_a_gate_the_audio_is_that_of_the_source(client: Driver, address: str, length: int) -> None:
+    """The gate sends silence in place of the noise before a word; the clip has the noise."""
+    noise = np.random.default_rng(1).integers(-3, 4, len(SAMPLES))
+    samples = (SAMPLES + noise).clip(-32768, 32767).astype("<i2")
+    chunks = [samples[start : start + length].tobytes() for start in range(0, len(samples), length)]
+    settings: dict[str, Any] = {"sample_rate_hz": RATE_HZ, "gate": True}
+    found = detections(client.events(address, chunks, **settings, keep_audio_s=10.0))
+    assert [one.keyword for one in found] == [word for _, word in WORDS]
+    for detection in found:
+        clip = detection.audio
+        assert clip is not None
+        first = round(clip.start_s * RATE_HZ)
+        assert clip.start_s == pytest.approx(max(0, detection.start_s - 10.0), abs=1 / RATE_HZ)
+        assert clip.data == samples[first : first + len(clip.data) // 2].tobytes()
+        assert clip.end_s >= detection.end_s
+
+
 @given(
     st.lists(st.one_of(st.binary(max_size=50), st.integers(0, 60).map(lambda n: 4 * n)), max_size=12),
     st.integers(-5, 200),
