@@ -43,7 +43,7 @@ class ReplayBuffer:
         # Start of the kept audio, next byte to send, end of the audio appended so far.
         self._start = self._next = self._end = audio_format.byte_offset(start_s)
         self.recent: RecentAudio | None = None
-        """Where to keep audio for clips too, if anywhere: as the source yields it, not as the gate changes it."""
+        """Where to keep audio for clips too, if anywhere: that of the source, before the gate."""
         self._not_in_recent: list[Piece] = []
         self.source_ended = False
         """Whether the source has no more audio."""

@@ -27,6 +27,7 @@ from earmark_wyoming.satellite import MAX_LINE_BYTES, Satellite
 from earmark_wyoming.wake_words import wake_words
 
 if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
     from collections.abc import Callable, Mapping, Sequence
 
     from earmark_client.audio import KeywordSetting
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 # How often to ask the server for its models, which may be replaced or added.
 _REFRESH_S = 30.0
 _RETRY_S = 2.0
+# Addresses that mean all networks. For each: its family, and an address on the route of the main network.
+_EVERYWHERE = {"0.0.0.0": (socket.AF_INET, "224.0.0.251"), "::": (socket.AF_INET6, "2001:db8::1")}
 _TEMPORARY = (ServerUnreachableError, ServerBusyError, ServerDrainingError, TimedOutError)
 
 
@@ -85,9 +88,9 @@ class _Bridge:
         async with AsyncExitStack() as stack:
             server = await self._listen()
             stack.push_async_callback(self._close, server)
+            if self._options.zeroconf is not None:
+                await self._announce(stack, self._options.zeroconf, server.sockets)
             socket_name = server.sockets[0].getsockname()
-            if isinstance(socket_name, tuple) and self._options.zeroconf is not None:
-                await self._announce(stack, str(socket_name[0]), int(socket_name[1]))
             shown = socket_name if isinstance(socket_name, str) else f"port {socket_name[1]}"
             names = ", ".join(word.name for word in self._words)
             self._options.report(f"serving satellites at {shown} (Ctrl-C stops). Wake words: {names}")
@@ -136,22 +139,39 @@ class _Bridge:
             cause = str(error) if error.errno is None or error.errno < 0 else os.strerror(error.errno)
             raise EarmarkError(f"cannot listen on {self._options.uri}: {cause}: give another --uri") from None
 
-    async def _announce(self, stack: AsyncExitStack, host: str, port: int) -> None:
-        """Announce the service, as Home Assistant discovers it."""
+    async def _announce(self, stack: AsyncExitStack, name: str, sockets: Sequence[TransportSocket]) -> None:
+        """Announce the service, as Home Assistant discovers it; on the interfaces that it is served on."""
         try:
-            from zeroconf import IPVersion
+            import zeroconf
             from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
         except ImportError as error:
             from earmark_audio.extras import install_command
 
             message = f"--zeroconf requires {error.name}: {install_command('wyoming')}"
             raise NotInstalledError(message) from error
+        hosts = [str(one.getsockname()[0]) for one in sockets if one.family != socket.AF_UNIX]
+        if not hosts:
+            self._options.report("--zeroconf: a Unix socket is not announced")
+            return
+        everywhere = any(host in _EVERYWHERE for host in hosts)
         kind = "_wyoming._tcp.local."
-        addresses = [socket.inet_aton(_own_address(host))]
-        service = AsyncServiceInfo(kind, f"{self._options.zeroconf}.{kind}", addresses=addresses, port=port)
-        zeroconf = AsyncZeroconf(ip_version=IPVersion.V4Only)
-        stack.push_async_callback(zeroconf.async_close)
-        await zeroconf.async_register_service(service, allow_name_change=True)
+        try:
+            announcer = AsyncZeroconf(
+                interfaces=zeroconf.InterfaceChoice.All if everywhere else hosts,
+                ip_version=zeroconf.IPVersion.All
+                if any(":" in h for h in hosts)
+                else zeroconf.IPVersion.V4Only,
+            )
+            stack.push_async_callback(announcer.async_close)
+            service = AsyncServiceInfo(
+                kind,
+                f"{name}.{kind}",
+                parsed_addresses=[_own_address(host) for host in hosts],
+                port=sockets[0].getsockname()[1],
+            )
+            await announcer.async_register_service(service, allow_name_change=True)
+        except (OSError, zeroconf.Error) as error:
+            self._options.report(f"cannot announce the service: {error}. Enter its address in Home Assistant")
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
@@ -186,11 +206,9 @@ def _remove_socket(path: Path) -> None:
 
 def _own_address(host: str) -> str:
     """Return the address to announce: the one that is served, or for all of them that of the main network."""
-    if host not in {"0.0.0.0", "::"}:
+    if host not in _EVERYWHERE:
         return host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("224.0.0.251", 1))  # nothing is sent
-        except OSError:
-            return "127.0.0.1"
+    family, outside = _EVERYWHERE[host]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((outside, 1))  # nothing is sent
         return str(probe.getsockname()[0])

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import socket
-import threading
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from support import tiny_model
 from support.deadlines import DEADLINE_S
 from support.earmark_command import earmark, running
-from support.ports import free_port
 from support.restartable_server import RestartableServer
 
 pytest.importorskip("wyoming")
 
+from support.wyoming_bridge import Bridge, bridge, describe, read
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient, AsyncTcpClient
 from wyoming.error import Error
@@ -39,51 +37,11 @@ WORDS = [(0.5, "low"), (1.5, "mid"), (2.5, "high")]
 SAMPLES = (tiny_model.recording(WORDS, 4.0) * 32768).round().astype("<i2")
 
 
-class Bridge:
-    """A running bridge: its port, and its lines on standard error."""
-
-    def __init__(self, process: Any) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._changed = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        for line in self.process.stderr:
-            with self._changed:
-                self.lines.append(line.decode())
-                self._changed.notify_all()
-
-    def until(self, pattern: str) -> str:
-        with self._changed:
-            assert self._changed.wait_for(
-                lambda: any(re.search(pattern, line) for line in self.lines), DEADLINE_S
-            ), self.lines
-            return next(line for line in self.lines if re.search(pattern, line))
-
-
-@contextmanager
-def bridge(address: str, *options: str) -> Iterator[tuple[int, Bridge]]:
-    port = free_port()
-    uri = f"tcp://127.0.0.1:{port}"
-    with running("wyoming", "--server", address, "--uri", uri, *options) as process:
-        yield port, Bridge(process)
-
-
 @pytest.fixture(scope="module")
 def port(address: str) -> Iterator[int]:
     with bridge(address) as (port, running_bridge):
         running_bridge.until("serving satellites")
         yield port
-
-
-async def read(client: AsyncClient, kind: Any) -> Any:
-    """Return the next event, which must be of this kind."""
-    async with asyncio.timeout(DEADLINE_S):
-        event = await client.read_event()
-    assert event is not None
-    assert kind.is_type(event.type), event
-    return kind.from_event(event)
 
 
 async def satellite(
@@ -120,12 +78,7 @@ def detections(events: list[Event]) -> list[Detection]:
 
 
 def test_describe_names_every_keyword_of_every_model(port: int) -> None:
-    async def run() -> Info:
-        async with AsyncTcpClient("127.0.0.1", port) as client:
-            await client.write_event(Describe().event())
-            return await read(client, Info)
-
-    (program,) = asyncio.run(run()).wake
+    (program,) = asyncio.run(describe(port)).wake
     assert (program.name, program.installed) == ("earmark", True)
     assert [(one.name, one.phrase, one.version, one.installed) for one in program.models] == [
         (word, word, "1.0.0", True) for word in ("low", "mid", "high")
