@@ -57,6 +57,8 @@ class Outcome:
     """For every detection that a chunk decides: the time from sending that chunk to receiving the event."""
     received_at_s: array[float] = field(default_factory=lambda: array("d"))
     """For the same detections: when the event was received, counted from the start of the load."""
+    positions_s: array[float] = field(default_factory=lambda: array("d"))
+    """For the same detections: where a microphone that records in real time was in the recording then."""
     send_lags_s: array[float] = field(default_factory=lambda: array("d"))
     """For every chunk: how long after its due time it was sent."""
     cpu_s: float = 0.0
@@ -91,6 +93,7 @@ class Outcome:
         self.received += other.received
         self.latencies_s.extend(other.latencies_s)
         self.received_at_s.extend(other.received_at_s)
+        self.positions_s.extend(other.positions_s)
         self.send_lags_s.extend(other.send_lags_s)
         self.cpu_s += other.cpu_s
         self.problems.update(other.problems)

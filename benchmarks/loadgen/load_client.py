@@ -196,6 +196,8 @@ class _Stream:
             if decided_by < len(self._sent_s):
                 total.latencies_s.append(received_s - self._sent_s[decided_by])
                 total.received_at_s.append(received_s - self._begin_s)
+                first_s = self._plan.first_chunk * self._messages.chunk_s
+                total.positions_s.append(first_s + received_s - self.start_s)
         for detection_id in missing:
             total.problems[f"{detection_id} was lost"] += 1
 

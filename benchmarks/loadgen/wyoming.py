@@ -12,13 +12,14 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.loadgen.errors import BenchmarkError
 from benchmarks.loadgen.server_process import ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from benchmarks.loadgen.speech import Speech
@@ -28,6 +29,14 @@ _FINAL_WAIT_S = 3.0
 _STOP_WAIT_S = 0.5
 # The server reports one spoken keyword several times. Reports closer together than this count once.
 _SAME_KEYWORD_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A detection: where its word is, in ms of audio, and when its event was received, in s of audio."""
+
+    timestamp_ms: int
+    received_s: float
 
 
 def is_wyoming_installed(python: Path) -> bool:
@@ -99,32 +108,39 @@ def stream_to_wyoming(
     chunk_count: int,
     count: int,
     same_keyword_ms: int = _SAME_KEYWORD_MS,
-) -> list[int]:
-    """Send `count` real-time streams, one per connection; return the number of detections of each.
+) -> list[list[Report]]:
+    """Send `count` real-time streams, one per connection; return the detections of each.
 
-    `model`: the wake word to detect, None for all. Reports closer together than `same_keyword_ms` count once.
+    `model`: the wake word to detect, None for all. Of reports closer together than `same_keyword_ms`, the
+    first one counts.
     """
 
-    async def run_all() -> list[int]:
+    async def run_all() -> list[list[Report]]:
         begin_s = time.monotonic() + 0.2
         # As in the load for Earmark, the streams' chunks are spread evenly over time.
         starts_s = [begin_s + i / count * speech.chunk_s for i in range(count)]
         streams = (_stream(server, model, speech, chunk_count, start_s) for start_s in starts_s)
-        return [_count(sorted(times_ms), same_keyword_ms) for times_ms in await asyncio.gather(*streams)]
+        return [_first_ones(reports, same_keyword_ms) for reports in await asyncio.gather(*streams)]
 
     return asyncio.run(run_all())
 
 
-def _count(times_ms: list[int], same_keyword_ms: int) -> int:
-    return sum(i == 0 or one - times_ms[i - 1] >= same_keyword_ms for i, one in enumerate(times_ms))
+def _first_ones(reports: Iterable[Report], same_keyword_ms: int) -> list[Report]:
+    """Return the reports without those that follow another one too closely."""
+    ordered = sorted(reports, key=lambda one: one.timestamp_ms)
+    return [
+        one
+        for i, one in enumerate(ordered)
+        if not i or one.timestamp_ms - ordered[i - 1].timestamp_ms >= same_keyword_ms
+    ]
 
 
 async def _stream(
     server: ServerProcess, model: str | None, speech: Speech, chunk_count: int, start_s: float
-) -> list[int]:
+) -> list[Report]:
     host, _, port = server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    reading = asyncio.create_task(_read(reader))
+    reading = asyncio.create_task(_read(reader, start_s))
     audio_format = {"rate": speech.sample_rate_hz, "width": 2, "channels": 1}
     writer.write(_event("detect", {"names": [model] if model else []}) + _event("audio-start", audio_format))
     with contextlib.suppress(ConnectionError):
@@ -143,17 +159,17 @@ async def _stream(
     return await reading
 
 
-async def _read(reader: asyncio.StreamReader) -> list[int]:
-    """Read events until the connection ends; return the time of each detection, in ms of audio."""
-    times_ms = []
+async def _read(reader: asyncio.StreamReader, start_s: float) -> list[Report]:
+    """Read events until the connection ends; return the detections of a stream that starts at `start_s`."""
+    reports = []
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         while line := await reader.readline():
             head = json.loads(line)
             data = await reader.readexactly(head.get("data_length") or 0)
             await reader.readexactly(head.get("payload_length") or 0)
             if head["type"] == "detection":
-                times_ms.append(json.loads(data)["timestamp"])
-    return times_ms
+                reports.append(Report(json.loads(data)["timestamp"], time.monotonic() - start_s))
+    return reports
 
 
 def _event(kind: str, data: Mapping[str, object], payload: bytes = b"") -> bytes:
