@@ -27,7 +27,6 @@ from earmark_wyoming.satellite import MAX_LINE_BYTES, Satellite
 from earmark_wyoming.wake_words import wake_words
 
 if TYPE_CHECKING:
-    from asyncio.trsock import TransportSocket
     from collections.abc import Callable, Mapping, Sequence
 
     from earmark_client.audio import KeywordSetting
@@ -139,7 +138,7 @@ class _Bridge:
             cause = str(error) if error.errno is None or error.errno < 0 else os.strerror(error.errno)
             raise EarmarkError(f"cannot listen on {self._options.uri}: {cause}: give another --uri") from None
 
-    async def _announce(self, stack: AsyncExitStack, name: str, sockets: Sequence[TransportSocket]) -> None:
+    async def _announce(self, stack: AsyncExitStack, name: str, sockets: Sequence[socket.socket]) -> None:
         """Announce the service, as Home Assistant discovers it; on the interfaces that it is served on."""
         try:
             import zeroconf

@@ -104,8 +104,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="DIR",
         default=[],
-        help="clips that `earmark review` has marked as wrong: the model learns not to detect them; requires "
-        "--negatives; repeatable",
+        help="a folder of clips that `earmark review` has marked: wrong ones are negatives (requires "
+        "--negatives), and words that were missed are added to the recordings; repeatable",
     )
     parser.add_argument("--quick", action="store_true", help="skip the measurement of the miss rate")
     parser.add_argument(

@@ -50,12 +50,16 @@ class KeywordMix:
     confusable: float = 0.1
     hard_negative: float = 0.15
     """Speech that the network mistook for the keyword in an earlier round."""
+    mistake: float = 0.08
+    """False alarms that a person has reviewed."""
     noise: float = 0.05
     few_recordings: int = 15
     """The number of recordings of a keyword at which half of its examples are recorded, half synthesized."""
     speech_before: float = 0.5
     """Other speech precedes the word directly."""
     speech_after: float = 0.4
+    noise_of_mistakes: float = 0.2
+    """Noise is the audio of a reviewed false alarm: the keyword is spoken in such places too."""
     synthesized_speed: tuple[float, float] = (0.72, 1.15)
     """Synthesized keywords are played this much faster: more voices, and slower than synthesizers speak."""
     add_noise: float = 0.65
@@ -126,7 +130,10 @@ class KeywordExampleMaker:
                 if kind == "keyword":
                     target[i], background[i] = self._masks(end, word.end - word.start)
             elif kind == "hard_negative":
-                power = self._add_hard_negative(rng, _pick(rng, hard_negatives), pcm[i])
+                recording, end = _pick(rng, hard_negatives)
+                power = self._add_ending_at(rng, self._set.corpus.samples(recording), end, pcm[i])
+            elif kind == "mistake":
+                power = self._add_mistake(rng, pcm[i])
             elif kind == "speech":
                 power = self._add_speech(rng, pcm[i])
             else:
@@ -146,6 +153,7 @@ class KeywordExampleMaker:
             ("part", mix.part, True),
             ("confusable", mix.confusable, bool(self._set.confusables)),
             ("hard_negative", mix.hard_negative, bool(hard_negatives)),
+            ("mistake", mix.mistake, bool(self._set.mistakes)),
             ("noise", mix.noise, True),
         ]
         kinds = [k for k, share, available in shares if available for _ in range(round(mix.size * share))]
@@ -196,14 +204,25 @@ class KeywordExampleMaker:
         before = frame_ends < end - (1 - _RECOGNIZABLE_FRACTION) * length
         return target, before | (frame_ends > end + _RELEASE_S * SAMPLE_RATE_HZ)
 
-    def _add_hard_negative(
-        self, rng: np.random.Generator, hard_negative: HardNegative, pcm: NDArray[np.float32]
+    def _add_ending_at(
+        self,
+        rng: np.random.Generator,
+        samples: NDArray[np.float32],
+        end: int,
+        pcm: NDArray[np.float32],
     ) -> float:
-        """Add a hard negative to `pcm` so that it ends at a scored frame; return the mean power."""
-        recording, end = hard_negative
-        offset = int(rng.integers(self._first, len(pcm))) - end
-        add_at(pcm, self._set.corpus.samples(recording), offset)
+        """Add samples to `pcm` so that sample `end` of them is at a scored frame; return the mean power."""
+        add_at(pcm, samples, int(rng.integers(self._first, len(pcm))) - end)
         return float(np.square(pcm).mean())
+
+    def _add_mistake(self, rng: np.random.Generator, pcm: NDArray[np.float32]) -> float:
+        """Add a reviewed false alarm to `pcm`, half of the time in a varied voice; return the mean power."""
+        mistake = _pick(rng, self._set.mistakes)
+        samples, speed = self._set.corpus.samples(mistake), 1.0
+        if rng.random() < 0.5:
+            samples, speed = place_voice(rng, samples)
+        end = mistake.word[1] if mistake.word else mistake.length
+        return self._add_ending_at(rng, samples, int(min(end, mistake.length) / speed), pcm)
 
     def _add_speech(self, rng: np.random.Generator, pcm: NDArray[np.float32]) -> float:
         """Add speech in a varied voice to `pcm`; return the mean power."""
@@ -223,7 +242,10 @@ class KeywordExampleMaker:
         """Return noise of unit power, as long as an example: a sound without speech, or babble."""
         kind = rng.random()
         noise = np.zeros(self._samples, np.float32)
-        if kind < 0.1:
+        if self._set.mistakes and speech and rng.random() < self._mix.noise_of_mistakes:
+            sound = self._set.corpus.samples(_pick(rng, self._set.mistakes))
+            noise += np.roll(np.resize(sound, self._samples), int(rng.integers(self._samples)))
+        elif kind < 0.1:
             add_at(
                 noise,
                 _pick(rng, list(SIGNALS.values()))(rng).astype(np.float32),

@@ -21,7 +21,6 @@ from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.evaluation.peaks import pick_peaks
 from earmark_training.keyword.examples import KeywordExampleMaker, KeywordMix
 from earmark_training.keyword.held_out_conditions import CLEAN, CONDITIONS, Surroundings
-from earmark_training.keyword.mistakes import mistakes_of, with_mistakes
 from earmark_training.model.network import Pointwise
 from earmark_training.model.schedule import learning_rate_factor, update_average
 
@@ -111,7 +110,7 @@ def fine_tune(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, partial(learning_rate_factor, warmup_steps=recipe.warmup_steps, steps=recipe.steps)
     )
-    hard_negatives = mistakes = mistakes_of(training_set)
+    hard_negatives: list[HardNegative] = []
     round_steps = math.ceil(recipe.steps / (recipe.rounds + 1))
     for step in progress(range(recipe.steps), desc="fine-tuning", unit="batch"):
         if step and step % round_steps == 0:
@@ -120,7 +119,7 @@ def fine_tune(
                 average, training_set, speech, recipe.hard_negatives, seed=recipe.seed + step
             )
             # Keep some of the last round, so that they are not forgotten.
-            hard_negatives = with_mistakes(new + hard_negatives[: recipe.hard_negatives // 2], mistakes)
+            hard_negatives = new + hard_negatives[: recipe.hard_negatives // 2]
         batch = maker.batch(step, hard_negatives)
         mel = _masked_log_mel(tuned, batch.pcm, step)
         with torch.autocast("cpu", torch.bfloat16):

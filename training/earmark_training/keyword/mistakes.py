@@ -1,82 +1,94 @@
-"""False alarms that a person has reviewed: clips that `earmark review` has marked as wrong."""
+"""Clips that a person has reviewed with `earmark review`: false alarms, and words that were missed."""
 
 from __future__ import annotations
 
 import json
-import logging
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import soundfile
+
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile
+from earmark_training.errors import CorpusError
 from earmark_training.keyword.recordings import RecordingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from earmark_training.data.corpus import Recording
-    from earmark_training.keyword.examples import HardNegative
-    from earmark_training.keyword.negatives import Negatives
-    from earmark_training.keyword.training_set import TrainingSet
-
-log = logging.getLogger(__name__)
-
-_PREFIX = "mistake "
-_SHARE = 0.5
-"""The mistakes' share of all hard negatives."""
+_MISSED_MARGIN_S = 0.4
 
 
-def add_mistakes(negatives: Negatives, folders: Sequence[Path]) -> Negatives:
-    """Return the negatives with the clips of the folders that are marked as wrong.
+@dataclass(frozen=True, slots=True)
+class ReviewedClip:
+    """A clip of a detection that was wrong, or of a word that was missed, and the word's place in it."""
 
-    Raises RecordingsError for a folder without such clips, and if there is no other speech: a few clips
-    cannot replace it.
+    path: Path
+    keyword: str
+    is_missed: bool
+    start_s: float
+    end_s: float
+
+    @property
+    def source(self) -> SourceFile:
+        """The clip as a false alarm, to be decoded."""
+        return SourceFile(self.path, "speech", "training", "", f"mistake {self.path.stem}")
+
+    @property
+    def word(self) -> tuple[int, int]:
+        """Start and end of the word in samples of 16 kHz."""
+        return round(self.start_s * SAMPLE_RATE_HZ), round(self.end_s * SAMPLE_RATE_HZ)
+
+
+def read_mistakes(folders: Sequence[Path]) -> list[ReviewedClip]:
+    """Return the clips of the folders that are marked as wrong or as missed.
+
+    Raises RecordingsError for a folder without such clips.
     """
-    if not folders:
-        return negatives
-    if not negatives.files:
-        raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
-    files = [file for folder in folders for file in _wrong_clips(folder)]
-    log.info("%d false alarms are learned from", len(files))
-    return replace(negatives, files=(*negatives.files, *files))
+    found: list[ReviewedClip] = []
+    for folder in folders:
+        mistakes = list(_mistakes_in(folder))
+        if not mistakes:
+            raise RecordingsError(
+                f"{folder} contains no clips that are marked as wrong or missed: `earmark review {folder}` "
+                "marks them"
+            )
+        found += mistakes
+    return found
 
 
-def mistakes_of(training_set: TrainingSet) -> list[HardNegative]:
-    """Return the mistakes in a training set: each clip, and the sample at which its false alarm ends."""
-    return [
-        (recording, min(recording.length, int(recording.text.removeprefix(_PREFIX))))
-        for recording in (*training_set.speech, *training_set.held_out)
-        if _is_mistake(recording)
-    ]
-
-
-def with_mistakes(mined: list[HardNegative], mistakes: list[HardNegative]) -> list[HardNegative]:
-    """Return mined hard negatives together with the mistakes, which are repeated to half of all."""
-    if not mistakes:
-        return mined
-    wanted = max(len(mistakes), round(len(mined) * _SHARE / (1 - _SHARE)))
-    return mined + mistakes * (wanted // len(mistakes))
-
-
-def _is_mistake(recording: Recording) -> bool:
-    return recording.text.startswith(_PREFIX) and recording.text.removeprefix(_PREFIX).isdigit()
-
-
-def _wrong_clips(folder: Path) -> list[SourceFile]:
-    files = []
+def _mistakes_in(folder: Path) -> Iterator[ReviewedClip]:
     for path in sorted(folder.glob("*.json")):
         try:
             clip = json.loads(path.read_bytes())
-            if clip["type"] != "clip" or clip.get("verdict") != "wrong":
+            verdict = clip.get("verdict")
+            if clip["type"] != "clip" or verdict not in {"wrong", "missed"}:
                 continue
-            end = round((float(clip["end_s"]) - float(clip["clip_start_s"])) * SAMPLE_RATE_HZ)
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+            start_s, end_s, offset_s = (float(clip[n]) for n in ("start_s", "end_s", "clip_start_s"))
+            keyword = str(clip["keyword"])
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             continue
         audio = path.with_suffix(".wav")
-        if audio.is_file() and end > 0:
-            files.append(SourceFile(audio, "speech", "training", f"{_PREFIX}{end}", f"mistakes {path.stem}"))
-    if not files:
-        raise RecordingsError(
-            f"{folder} contains no clips that are marked as wrong: `earmark review {folder}` marks them"
-        )
-    return files
+        start_s, end_s = max(0.0, start_s - offset_s), end_s - offset_s
+        if audio.is_file() and start_s < end_s:
+            yield ReviewedClip(audio, keyword, verdict == "missed", start_s, end_s)
+
+
+def write_missed_words(mistakes: Sequence[ReviewedClip], keyword: str, folder: Path) -> list[Path]:
+    """Write the words of a keyword that were missed to a folder, one file each, with a margin.
+
+    Raises CorpusError for a clip that cannot be read.
+    """
+    folder.mkdir(parents=True)
+    paths: list[Path] = []
+    for clip in mistakes:
+        if clip.is_missed and clip.keyword == keyword:
+            try:
+                samples, rate_hz = soundfile.read(clip.path, dtype="int16", always_2d=True)
+            except (OSError, soundfile.LibsndfileError) as error:
+                raise CorpusError(f"{clip.path} cannot be read: {error}") from error
+            first = max(0, round((clip.start_s - _MISSED_MARGIN_S) * rate_hz))
+            last = round((clip.end_s + _MISSED_MARGIN_S) * rate_hz)
+            paths.append(folder / f"{len(paths):05d}-{clip.path.name}")
+            soundfile.write(paths[-1], samples[first:last], rate_hz)
+    return paths

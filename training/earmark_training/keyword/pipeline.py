@@ -18,15 +18,17 @@ from earmark_training.evaluation.offsets import measure_offsets
 from earmark_training.keyword.examples_as_sound import false_alarm_sounds, missed_sounds
 from earmark_training.keyword.fine_tune import FineTuneRecipe
 from earmark_training.keyword.metadata import initial_metadata
-from earmark_training.keyword.mistakes import add_mistakes
+from earmark_training.keyword.mistakes import read_mistakes, write_missed_words
 from earmark_training.keyword.negatives import find_negatives
 from earmark_training.keyword.parallel_training import FineTuneJob, run_jobs
 from earmark_training.keyword.recording_checks import check_voices, exclude_outliers, warn_if_few
 from earmark_training.keyword.recordings import (
     MIN_RECORDINGS,
     KeywordRecording,
+    RecordingsError,
     RejectedRecording,
     list_rejected,
+    read_recording,
     read_recordings,
 )
 from earmark_training.keyword.report import write_report
@@ -36,7 +38,7 @@ from earmark_training.keyword.word_warnings import warn_about
 from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from earmark_training.keyword.training_set import NeuralVoices
     from earmark_training.model.network import Network
@@ -66,7 +68,7 @@ class KeywordRequest:
     one_voice: bool = False
     """Whether to accept recordings of one voice."""
     mistakes: tuple[Path, ...] = ()
-    """Folders of reviewed clips, of which those marked as wrong are hard negatives."""
+    """Folders of reviewed clips: those marked as wrong are negatives, those marked as missed recordings."""
     folds: int = 3
     """The folds of the cross-validation that measures the miss rate; 0 to skip it."""
     recipe: FineTuneRecipe = field(default_factory=FineTuneRecipe)
@@ -87,6 +89,9 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
     base model that cannot be fine-tuned.
     """
     started = time.monotonic()
+    mistakes = read_mistakes(request.mistakes)
+    if not request.negatives and not all(clip.is_missed for clip in mistakes):
+        raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
     keywords, seed = tuple(request.recordings), request.recipe.seed
     recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
     base = SpotterModel.load(request.base)
@@ -103,13 +108,15 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
             " or ".join(map(repr, keywords)),
         )
     with tempfile.TemporaryDirectory(prefix="earmark-keyword-") as scratch:
-        negatives = add_mistakes(negatives, request.mistakes)
+        for keyword, of_keyword in recorded.items():
+            _add_missed_words(of_keyword, write_missed_words(mistakes, keyword, Path(scratch) / keyword))
         training_set = collect(
             {k: [r.path for r in recorded[k].used] for k in keywords},
             negatives.files,
             Path(scratch),
             language=request.synthesize,
             voices=request.voices,
+            mistakes=mistakes,
             seed=seed,
             progress=progress,
         )
@@ -190,6 +197,18 @@ def _read(folder: Path | None, request: KeywordRequest) -> _Recorded:
     return _Recorded(used, rejected)
 
 
+def _add_missed_words(recorded: _Recorded, paths: Sequence[Path]) -> None:
+    """Add recordings of words that a model missed, unless they are there already."""
+    known = {recording.samples.tobytes() for recording in recorded.used}
+    for path in paths:
+        recording = read_recording(path)
+        if isinstance(recording, RejectedRecording):
+            log.warning("a missed word is left out:\n%s", list_rejected([recording]))
+            recorded.left_out.append(recording)
+        elif recording.samples.tobytes() not in known:
+            recorded.used.append(recording)
+
+
 def _without_outliers(
     network: Network, training_set: TrainingSet, recorded: Mapping[str, _Recorded], request: KeywordRequest
 ) -> TrainingSet:
@@ -198,7 +217,9 @@ def _without_outliers(
     for keyword, folder in request.recordings.items():
         of_keyword = recorded[keyword]
         if folder is not None and len(of_keyword.used) >= MIN_RECORDINGS:
-            outliers = exclude_outliers(network, of_keyword.used, training_set, folder)
+            found = exclude_outliers(network, of_keyword.used, training_set, folder)
+            # A person has confirmed the words that were missed.
+            outliers = {i: r for i, r in found.items() if r.path.is_relative_to(folder)}
             excluded += [first + i for i in outliers]
             first += len(of_keyword.used)
             of_keyword.used = [r for i, r in enumerate(of_keyword.used) if i not in outliers]

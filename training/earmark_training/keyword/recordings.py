@@ -88,7 +88,7 @@ def read_recordings(
     recordings: list[KeywordRecording] = []
     first_with_digest: dict[str, Path] = {}
     for path in files:
-        recording = _read_recording(path)
+        recording = read_recording(path)
         if isinstance(recording, KeywordRecording):
             digest = hashlib.sha256(recording.samples.tobytes()).hexdigest()
             first = first_with_digest.setdefault(digest, path)
@@ -120,7 +120,8 @@ def list_rejected(rejected: Iterable[RejectedRecording]) -> str:
     return "\n".join(lines[:_LISTED] + more)
 
 
-def _read_recording(path: Path) -> KeywordRecording | RejectedRecording:
+def read_recording(path: Path) -> KeywordRecording | RejectedRecording:
+    """Read a recording of a keyword, or return why it cannot be used."""
     try:
         seconds = audio_seconds(path)
         too_long = seconds > _MAX_S

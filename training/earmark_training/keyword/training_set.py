@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from earmark_training.data.corpus import Corpus, Recording
     from earmark_training.keyword.kokoro import Reader
+    from earmark_training.keyword.mistakes import ReviewedClip
     from earmark_training.keyword.pronunciation import Phonemes
 
 CONFUSABLE = "a confusable, synthesized"
@@ -57,6 +58,8 @@ class TrainingSet:
     confusables: tuple[Recording, ...]
     speech: tuple[Recording, ...]
     held_out: tuple[Recording, ...]
+    mistakes: tuple[Recording, ...] = ()
+    """Reviewed false alarms; `word` is the place of what was mistaken for the keyword."""
 
     @property
     def measured(self) -> tuple[Recording, ...]:
@@ -95,6 +98,7 @@ def collect(
     *,
     language: str | None = None,
     voices: NeuralVoices | None = None,
+    mistakes: Sequence[ReviewedClip] = (),
     seed: int,
     progress: Callable[..., Any] = tqdm,
 ) -> TrainingSet:
@@ -154,7 +158,8 @@ def collect(
     others = list(negatives)
     if not others:
         others = _synthesize_speech(tuple(recordings), folder / "speech", seed, progress, voices)
-    parts = [files, spoken, similar, others]
+    wrong = [clip for clip in mistakes if not clip.is_missed]
+    parts = [files, spoken, similar, others, [clip.source for clip in wrong]]
     corpus = decode(
         [file for part in parts for file in part],
         folder / "corpus",
@@ -165,11 +170,19 @@ def collect(
         decoded.append(corpus.recordings[position : position + len(part)])
         position += len(part)
     decoded[1] = [replace(r, word=place or r.word) for r, place in zip(decoded[1], places, strict=True)]
+    false_alarms = tuple(replace(r, word=c.word) for r, c in zip(decoded[4], wrong, strict=True))
     # A word that energy does not locate cannot be learned from.
     words_of = [tuple(r for r in part if r.word is not None) for part in decoded[:3]]
     speech, held_out = hold_out(cut_into_pieces(decoded[3]), seed)
     return TrainingSet(
-        corpus, tuple(recordings), words_of[0], words_of[1], words_of[2], tuple(speech), tuple(held_out)
+        corpus,
+        tuple(recordings),
+        recordings=words_of[0],
+        synthesized=words_of[1],
+        confusables=words_of[2],
+        speech=tuple(speech),
+        held_out=tuple(held_out),
+        mistakes=false_alarms,
     )
 
 
