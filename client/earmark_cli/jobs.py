@@ -17,12 +17,13 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from earmark_audio.progress import Progress
 from earmark_client.errors import EarmarkError
 
 from earmark_cli.actions.detection_actions import detection_actions
 from earmark_cli.connection import connected
 from earmark_cli.output.printer import make_printer
-from earmark_cli.stream_runner import stream_recording
+from earmark_cli.stream_runner import RecordingProgress, recordings_phase, stream_recording
 
 if TYPE_CHECKING:
     import argparse
@@ -52,14 +53,16 @@ def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jo
     try:
         with _interrupts_deferred():
             results = pool.map(partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True))
-        for result in results:
-            sys.stderr.write(result.errors)
-            sys.stderr.flush()
-            sys.stdout.write(result.output)
-            sys.stdout.flush()
-            if result.fatal is not None:
-                raise result.fatal
-            failed = failed or not result.succeeded
+        with Progress() as progress, recordings_phase(progress, sources) as phase:
+            for number, (name, result) in enumerate(zip(sources, results, strict=True), 1):
+                sys.stderr.write(result.errors)
+                sys.stderr.flush()
+                sys.stdout.write(result.output)
+                sys.stdout.flush()
+                if result.fatal is not None:
+                    raise result.fatal
+                failed = failed or not result.succeeded
+                RecordingProgress(phase, name, number, len(sources)).finish()
     except BrokenProcessPool:
         raise EarmarkError("a process of --jobs was killed. If memory ran out, use fewer --jobs") from None
     finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import ExitStack, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
 
+from earmark_audio.progress import Progress as WorkProgress
 from earmark_client.errors import InvalidRequestError, RecordingError
 from earmark_client.events import AudioWarning, Detection, Ended, Progress, Reconnecting, Resumed, Started
 from earmark_client.microphone import Microphone
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
+    from earmark_audio.progress import Phase
     from earmark_client.audio import Silence
     from earmark_client.sync_client import SyncClient
 
@@ -50,15 +53,65 @@ def stream_recordings(
 ) -> int:
     """Stream recordings one after the other, each opened by name; return 1 if any of them failed."""
     printer = make_printer(args, with_headings=len(sources) > 1)
-    with ExitStack() as stack:
+    # The live display of each recording shows the progress of all of them too.
+    shown = len(sources) > 1 and not _has_live_display(args)
+    with (
+        WorkProgress(shown=shown) as progress,
+        recordings_phase(progress, sources) as phase,
+        ExitStack() as stack,
+    ):
         connect = cache(lambda: stack.enter_context(connected(args))[1])
-        succeeded = [
-            stream_recording(
-                name, open_source, connect, args, printer, in_real_time=in_real_time, actions=actions
+        succeeded: list[bool] = []
+        for name, open_source in sources.items():
+            whole = RecordingProgress(phase, name, len(succeeded) + 1, len(sources))
+            succeeded.append(
+                stream_recording(
+                    name,
+                    open_source,
+                    connect,
+                    args,
+                    printer,
+                    in_real_time=in_real_time,
+                    actions=actions,
+                    whole=whole,
+                )
             )
-            for name, open_source in sources.items()
-        ]
+            whole.finish()
     return 0 if all(succeeded) else 1
+
+
+def recordings_phase(progress: WorkProgress, sources: Iterable[str]) -> Phase:
+    """Return the phase of streaming recordings: files by name, with their sizes as the work."""
+    return progress.phase("recordings", total=sum(map(_size, sources)) or None)
+
+
+def _size(name: str) -> float:
+    """Return the size of a file in bytes; 0 if it is none, as standard input and a channel are."""
+    try:
+        return os.path.getsize(name)
+    except OSError:
+        return 0
+
+
+class RecordingProgress:
+    """One recording's part in the progress of all of them."""
+
+    def __init__(self, phase: Phase, name: str, number: int, count: int) -> None:
+        self._phase, self._size, self._before = phase, _size(name), phase.n
+        self._count = count
+        phase.note = f"recording {number:,} of {count:,}"
+
+    def update(self, share: float) -> None:
+        """Set how much of the recording is done, 0 to 1."""
+        self._phase.set(self._before + min(1.0, share) * self._size)
+
+    def finish(self) -> None:
+        """Note that the recording is done."""
+        self.update(1.0)
+
+    def state(self) -> str:
+        """Return the progress of all recordings; nothing if there is only one."""
+        return self._phase.state() if self._count > 1 else ""
 
 
 def stream_recording(
@@ -70,10 +123,12 @@ def stream_recording(
     *,
     in_real_time: bool,
     actions: DetectionActions,
+    whole: RecordingProgress | None = None,
 ) -> bool:
     """Stream a recording; return whether that succeeded. Errors that concern other recordings too are raised.
 
-    `connect` returns the client. It is called once there is a valid recording.
+    `connect` returns the client. It is called once there is a valid recording. `whole`: its part in the
+    progress of several recordings.
     """
     try:
         with open_source() as source:
@@ -89,6 +144,7 @@ def stream_recording(
                     is_live=in_real_time,
                     actions=actions,
                     warned=warned,
+                    whole=whole,
                 )
             finally:
                 # The notices are complete after the last block.
@@ -115,6 +171,7 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     on_started: Callable[[Started], None] = lambda _: None,
     was_interrupted: Callable[[], bool] = lambda: False,
     warned: set[str] | None = None,
+    whole: RecordingProgress | None = None,
 ) -> None:
     """Stream one source; print its events, and a summary also after an interrupt.
 
@@ -128,7 +185,7 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
         audio = in_real_time(source)
     keywords = keyword_settings(client, args)
     try:
-        with _live_display(source, args, name, is_live=is_live) as display:
+        with _live_display(source, args, name, is_live=is_live, whole=whole) as display:
             if display:
                 audio = display.measure(audio)
             audio = actions.begin(name, audio_format(source), audio)
@@ -162,6 +219,8 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
                                 warned.add(event.reason)
                         case Progress():
                             audio_s = event.received_s
+                            if whole and isinstance(source, Recording) and source.duration_s:
+                                whole.update(audio_s / source.duration_s)
                         case Reconnecting() | Resumed():
                             _report_outage(event, broken=broken, within_s=args.resume_within)
                             broken = isinstance(event, Reconnecting)
@@ -178,11 +237,20 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     )
 
 
+def _has_live_display(args: argparse.Namespace) -> bool:
+    return not args.json and is_terminal(sys.stdout)
+
+
 def _live_display(
-    source: AudioSource, args: argparse.Namespace, name: str, *, is_live: bool
+    source: AudioSource,
+    args: argparse.Namespace,
+    name: str,
+    *,
+    is_live: bool,
+    whole: RecordingProgress | None,
 ) -> AbstractContextManager[LiveDisplay | None]:
     """Return a live display if standard output is a terminal, else a context of None."""
-    if args.json or not is_terminal(sys.stdout):
+    if not _has_live_display(args):
         return nullcontext()
     # Imported here, because importing rich takes long.
     from earmark_cli.output.live_display import LiveDisplay
@@ -192,6 +260,7 @@ def _live_display(
         audio_format(source),
         total_s=source.duration_s if isinstance(source, Recording) else None,
         is_live=is_live or not isinstance(source, Recording) or source.is_live,
+        whole=whole.state if whole else None,
     )
 
 

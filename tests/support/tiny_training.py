@@ -1,8 +1,8 @@
-"""Recipes that train in seconds, and progress bars that print nothing."""
+"""Recipes that train in seconds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from earmark_training.data import features
 from earmark_training.data.examples import ExampleMaker, Mix
@@ -12,8 +12,6 @@ from earmark_training.model.network import Shape
 from earmark_training.model.recipe import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from earmark_training.data.features import FeatureCache
 
 RECIPE = Recipe(
@@ -63,24 +61,3 @@ def make_examples(cache: FeatureCache, mix: Mix = RECIPE.mix) -> ExampleMaker:
     """Return the maker of the recipe's examples, with another mix if it is given."""
     shape = RECIPE.shape
     return ExampleMaker(cache, shape.front_end, shape.score_window, RECIPE.labels, mix)
-
-
-class QuietProgress:
-    """A progress bar that prints nothing, for code that iterates over it or updates it."""
-
-    n = 0
-
-    def __init__(self, iterable: Iterable[Any] = (), **_: object) -> None:
-        self._iterable = iterable
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._iterable)
-
-    def __enter__(self) -> QuietProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def update(self, count: int) -> None:
-        """Count the progress."""
-        self.n += count

@@ -93,10 +93,9 @@ def speech_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def corpus(clips_dir: Path, speech_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """Return the prepared corpus of the clips and the speech."""
     from earmark_training.data.corpus import Corpus, prepare
-    from support.tiny_training import QuietProgress
 
     def build(folder: Path) -> None:
-        prepare(clips_dir, [speech_dir], folder, progress=QuietProgress)
+        prepare(clips_dir, [speech_dir], folder)
 
     return Corpus(build_once(tmp_path_factory, "corpus", build))
 

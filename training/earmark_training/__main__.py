@@ -31,6 +31,13 @@ _AFTER_INTERRUPT = {
 }
 
 
+class _StandardError(logging.Handler):
+    """Prints messages above the progress bar, which replaces `sys.stderr` while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def build_parser() -> ArgumentParser:
     """Return the parser of the command line."""
     parser = ArgumentParser(
@@ -52,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A file name that the terminal's encoding lacks must not end the program.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    # Progress of this package, without the exporter's message for every node.
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    # Messages of this package, without the exporter's message for every node.
+    logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("earmark_training").setLevel(logging.INFO)
     try:
         _COMMANDS[args.command].run(args)

@@ -7,19 +7,19 @@ passes through `printable`.
 
 from __future__ import annotations
 
-import os
-import re
 import sys
-from typing import IO
 
-# Control characters (C0, DEL, C1), line and paragraph separators, characters that reorder text, and the
-# surrogates that stand for bytes which are not UTF-8.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+from earmark_audio.terminal import format_duration, is_terminal, printable
 
-
-def printable(text: str) -> str:
-    r"""Return a text with its control characters escaped, such as ESC as \x1b, and what is not UTF-8."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+__all__ = [
+    "can_encode",
+    "format_duration",
+    "is_terminal",
+    "notice",
+    "print_escaped",
+    "print_line",
+    "printable",
+]
 
 
 def print_line(text: str) -> None:
@@ -40,11 +40,6 @@ def notice(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def is_terminal(stream: IO[str]) -> bool:
-    """Return whether a stream is a terminal that can move its cursor."""
-    return stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
-
-
 def can_encode(text: str) -> bool:
     """Return whether the encoding of standard output has all characters of a text."""
     try:
@@ -52,10 +47,3 @@ def can_encode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def format_duration(seconds: float) -> str:
-    """Format a length of time as 1:05 or 1:00:05."""
-    minutes, remainder = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{remainder:02}" if hours else f"{minutes}:{remainder:02}"

@@ -23,7 +23,7 @@ from rich.text import Text
 from earmark_cli.output.console import format_duration, is_terminal, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from earmark_client.audio import AudioFormat
     from earmark_client.events import Event
@@ -49,7 +49,7 @@ class LiveDisplay:
     """Shows one stream until its context ends; printed lines appear above it.
 
     `total_s`: length of the recording, to show its progress. `is_live`: the audio comes in real time, so
-    that its level, its scores and its delay are shown.
+    that its level, its scores and its delay are shown. `whole`: returns the progress of all recordings.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class LiveDisplay:
         *,
         total_s: float | None,
         is_live: bool,
+        whole: Callable[[], str] | None = None,
     ) -> None:
+        self._whole = whole
         self._name, self._total_s, self._is_live = printable(name), total_s, is_live
         self._format = audio_format
         self._begin_s = time.monotonic()
@@ -190,6 +192,8 @@ class LiveDisplay:
         rows = [self._status_row(ascii_only)]
         if self._total_s is not None:
             rows.append(self._progress_row(width, ascii_only))
+        if self._whole is not None and (state := self._whole()):
+            rows.append(Text(f"  all: {state}"))
         if self._is_live:
             label_width = max(len(printable(label)) for label in [*self._scores, "level"])
             rows.append(self._level_row(label_width, width, ascii_only))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from earmark_audio import FORMATS_HELP
 from earmark_audio.extras import install_command
+from earmark_audio.progress import Progress
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 
 from earmark_cli.audio_sources import concerns_one_recording, open_recording
@@ -26,7 +27,6 @@ from earmark_cli.options import (
 from earmark_cli.output.console import notice, printable
 from earmark_cli.output.files import check_writable
 from earmark_cli.output.printer import detection_fields, make_printer, print_json
-from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.plot.timeline import Timeline
 from earmark_cli.score_track import collect_scores
 from earmark_cli.usage_error import UsageError
@@ -95,14 +95,18 @@ def run(args: argparse.Namespace) -> int:
         samples, damage = _read_part(recording, args.start, args.end)
         rate_hz = recording.sample_rate_hz
     try:
-        with connected(args) as (_, client), progress_bar(args.file, len(samples) / rate_hz) as on_progress:
+        with (
+            connected(args) as (_, client),
+            Progress() as progress,
+            progress.phase(args.file, total=len(samples) / rate_hz) as phase,
+        ):
             track = collect_scores(
                 client,
                 _blocks(samples, rate_hz),
                 sample_rate_hz=rate_hz,
                 model=args.model,
                 keywords=keyword_settings(client, args),
-                on_progress=on_progress,
+                on_progress=phase.set,
             )
     except InvalidRequestError as error:
         if not concerns_one_recording(error):

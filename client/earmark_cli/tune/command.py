@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from earmark_audio import FORMATS_HELP, find_recordings
 from earmark_audio.extras import install_command
+from earmark_audio.progress import Progress
 from earmark_client.audio import Silence
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 from earmark_client.recording import Recording
@@ -27,7 +28,6 @@ from earmark_cli.options import (
 from earmark_cli.output.console import notice, print_line, printable
 from earmark_cli.output.files import check_writable
 from earmark_cli.output.printer import make_printer
-from earmark_cli.output.progress_bar import progress_bar
 from earmark_cli.score_track import collect_scores
 from earmark_cli.tune.operating_point import KeywordScores, pick_peaks
 from earmark_cli.tune.report import print_points, print_points_as_json, print_table, warn
@@ -36,6 +36,7 @@ from earmark_cli.usage_error import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from earmark_audio.progress import Phase
     from earmark_client.audio import Chunk
     from earmark_client.sync_client import SyncClient
 
@@ -183,8 +184,9 @@ def _score_files(
     """Add the scores of all files to `all_scores`; return whether any file failed."""
     failed, done_bytes = False, 0
     sizes = [path.stat().st_size for path in files]
-    with progress_bar(str(args.folder), sum(sizes)) as on_progress:
-        for path, size in zip(files, sizes, strict=True):
+    with Progress() as progress, progress.phase(str(args.folder), total=sum(sizes)) as phase:
+        for number, (path, size) in enumerate(zip(files, sizes, strict=True), 1):
+            phase.note = f"recording {number:,} of {len(files):,}"
             try:
                 with Recording(path, channel=args.channel) as recording:
                     track = collect_scores(
@@ -193,9 +195,7 @@ def _score_files(
                         sample_rate_hz=recording.sample_rate_hz,
                         model=args.model,
                         keywords=list(all_scores),
-                        on_progress=partial(
-                            _report_progress, on_progress, done_bytes, size, recording.duration_s
-                        ),
+                        on_progress=partial(_report_progress, phase, done_bytes, size, recording.duration_s),
                     )
                 for one in recording.notices:
                     printer.warning(str(path), one)
@@ -206,18 +206,19 @@ def _score_files(
                 printer.failure(str(path), error)
                 failed = True
             done_bytes += size
+            phase.set(done_bytes)
     return failed
 
 
 def _report_progress(
-    on_progress: Callable[[float], object],
+    phase: Phase,
     done_bytes: float,
     size_bytes: float,
     duration_s: float | None,
     processed_s: float,
 ) -> None:
     share = min(1.0, processed_s / duration_s) if duration_s else 0.0
-    on_progress(done_bytes + size_bytes * share)
+    phase.set(done_bytes + size_bytes * share)
 
 
 def _add_scores(track: ScoreTrack, keyword: str, all_scores: dict[str, KeywordScores]) -> None:

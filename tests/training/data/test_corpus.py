@@ -8,7 +8,6 @@ import soundfile
 from earmark_training.data.corpus import Corpus, prepare, speaker_split
 from earmark_training.errors import CorpusError
 from earmark_training.evaluation.evaluation_set import from_corpus
-from support.tiny_training import QuietProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +43,6 @@ def test_recordings_of_noise_and_music_are_split_by_recording(clips_dir: Path, t
         tmp_path / "out",
         noise=[tmp_path / "noise"],
         music=[tmp_path / "music"],
-        progress=QuietProgress,
     )
     for kind in ("noise", "music"):
         sounds = [r for r in corpus.recordings if r.kind == kind and r.speaker == kind]
@@ -54,7 +52,7 @@ def test_recordings_of_noise_and_music_are_split_by_recording(clips_dir: Path, t
     assert next(r for r in corpus.recordings if r.text == "long").length == 60 * 16_000
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match="no sound files"):
-        prepare(clips_dir, [], tmp_path / "out", noise=[tmp_path / "empty"], progress=QuietProgress)
+        prepare(clips_dir, [], tmp_path / "out", noise=[tmp_path / "empty"])
 
 
 def test_utterances_keep_their_transcripts_and_speakers_stay_in_one_split(corpus: Corpus):
@@ -73,17 +71,17 @@ def test_other_sample_rates_are_resampled(tmp_path: Path):
     for word in ("yes", "_background_noise_"):
         (tmp_path / "in" / word).mkdir(parents=True)
         soundfile.write(tmp_path / "in" / word / "a_nohash_0.flac", np.zeros((44_100, 2)), 44_100)
-    corpus = prepare(tmp_path / "in", [], tmp_path / "out", progress=QuietProgress)
+    corpus = prepare(tmp_path / "in", [], tmp_path / "out")
     assert [r.length for r in corpus.recordings if r.kind == "clip"] == [16_000]
 
 
 def test_folders_that_cannot_be_used_are_named(clips_dir: Path, tmp_path: Path):
     with pytest.raises(CorpusError, match="contains no clips"):
-        prepare(tmp_path, [], tmp_path / "out", progress=QuietProgress)
+        prepare(tmp_path, [], tmp_path / "out")
     (tmp_path / "yes").mkdir()
     soundfile.write(tmp_path / "yes" / "a_nohash_0.wav", np.zeros(100), 16_000)
     with pytest.raises(CorpusError, match="transcripts"):
-        prepare(clips_dir, [tmp_path], tmp_path / "out", progress=QuietProgress)
+        prepare(clips_dir, [tmp_path], tmp_path / "out")
 
 
 def test_clips_without_noise_get_synthetic_noise(
@@ -92,7 +90,7 @@ def test_clips_without_noise_get_synthetic_noise(
     (tmp_path / "in").mkdir()
     for word in ("yes", "validation_list.txt"):
         (tmp_path / "in" / word).symlink_to(clips_dir / word)
-    corpus = prepare(tmp_path / "in", [], tmp_path / "out", progress=QuietProgress)
+    corpus = prepare(tmp_path / "in", [], tmp_path / "out")
     assert "no _background_noise_ folder" in caplog.text
     for split, seconds in (("training", 45), ("validation", 15)):
         noises = corpus.clip_noises(split)
@@ -124,6 +122,6 @@ def test_the_noises_of_the_clips_are_not_those_of_other_folders(clips_dir: Path,
     (tmp_path / "noise").mkdir()
     for i in range(16):
         soundfile.write(tmp_path / "noise" / f"{i}.wav", np.zeros(1_600), 16_000)
-    corpus = prepare(clips_dir, [], tmp_path / "out", noise=[tmp_path / "noise"], progress=QuietProgress)
+    corpus = prepare(clips_dir, [], tmp_path / "out", noise=[tmp_path / "noise"])
     assert len(corpus.select("noise", "validation")) > 1
     assert [n.text for n in corpus.clip_noises("validation")] == ["hiss"]

@@ -9,7 +9,7 @@ from earmark_training.data.corpus import Corpus, prepare
 from earmark_training.data.features import FeatureCache, Variety, feature_cache
 from earmark_training.data.front_end import LOG_FLOOR
 from earmark_training.model.network import Network
-from support.tiny_training import RECIPE, QuietProgress
+from support.tiny_training import RECIPE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def test_the_features_of_a_corpus_that_was_replaced_are_computed_again(
     fewer = shutil.copytree(clips_dir, tmp_path / "clips")
     shutil.rmtree(fewer / "yes")
     for folder in (clips_dir, fewer):
-        corpus = prepare(folder, [], tmp_path / "corpus", progress=QuietProgress)
+        corpus = prepare(folder, [], tmp_path / "corpus")
         cache = feature_cache(corpus, RECIPE.shape.front_end)
         words = {i.text for i in cache.items if i.kind == "clip"}
         assert words == {path.name for path in folder.glob("[a-z]*") if path.is_dir()}

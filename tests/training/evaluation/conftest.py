@@ -88,8 +88,7 @@ def document(
     """Return the document of an evaluation of the tiny model on these clips and this speech."""
     from earmark_training.evaluation.evaluate import evaluate
     from earmark_training.evaluation.evaluation_set import from_folders
-    from support.tiny_training import QuietProgress
 
     folder = tmp_path_factory.mktemp("corpus")
-    evaluation_set = from_folders(tone_clips, [tone_speech], None, folder, progress=QuietProgress)
+    evaluation_set = from_folders(tone_clips, [tone_speech], None, folder)
     return evaluate(tone_model, evaluation_set)[1]

@@ -12,7 +12,6 @@ from earmark_training.data.corpus import Corpus, prepare
 from earmark_training.data.endpointing import locate_word
 from earmark_training.evaluation.evaluate import evaluate_clips
 from earmark_training.evaluation.streams import make_streams, match_detections
-from support.tiny_training import QuietProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +35,7 @@ def corpus(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         (folder / name).symlink_to(source / name)
     shutil.copytree(source / "_background_noise_", folder / "_background_noise_")
     (folder / "validation_list.txt").write_text("\n".join(chosen))
-    return prepare(folder, [], tmp_path_factory.mktemp("corpus"), progress=QuietProgress)
+    return prepare(folder, [], tmp_path_factory.mktemp("corpus"))
 
 
 def detect(model: SpotterModel, samples: np.ndarray) -> list[Detection]:

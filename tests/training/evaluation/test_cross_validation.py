@@ -7,7 +7,6 @@ import pytest
 from earmark_training.evaluation.conditions import CALIBRATED, conditions_for
 from earmark_training.evaluation.cross_validation import cross_validate
 from earmark_training.evaluation.evaluation_set import from_folders
-from support.tiny_training import QuietProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +24,7 @@ def test_thresholds_are_measured_on_the_speakers_on_which_they_were_not_chosen(
     (other / "8-1.trans.txt").write_text((other / "7-1.trans.txt").read_text().replace("7-1-", "8-1-"))
     (other / "7-1.trans.txt").unlink()
     readers = [tone_speech, tmp_path / "speech"]
-    corpus = from_folders(tone_clips, readers, "testing", tmp_path / "corpus", progress=QuietProgress).corpus
+    corpus = from_folders(tone_clips, readers, "testing", tmp_path / "corpus").corpus
     metrics, details = cross_validate(tone_model, corpus, seed=7, fa_per_hour=1000)
     conditions = sum(c.name in CALIBRATED for c in conditions_for(corpus))
     assert conditions == len(CALIBRATED)

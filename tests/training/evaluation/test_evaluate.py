@@ -12,7 +12,6 @@ from earmark_training.evaluation.evaluate import evaluate_streams
 from earmark_training.evaluation.evaluation_set import from_folders
 from earmark_training.evaluation.streams import make_streams
 from support.tiny_model import RATE_HZ, TONES_HZ
-from support.tiny_training import QuietProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +38,7 @@ def test_noise_that_is_missing_is_synthesized_and_the_document_says_so(document:
 def test_the_delay_is_that_of_a_stream(
     document: dict[str, Any], tone_model: SpotterModel, tone_clips: Path, tmp_path: Path
 ):
-    corpus = from_folders(tone_clips, [], "testing", tmp_path, progress=QuietProgress).corpus
+    corpus = from_folders(tone_clips, [], "testing", tmp_path).corpus
     step, delays_ms = tone_model.metadata.step_samples, []
     for stream in make_streams(corpus, corpus.select("clip", "validation"), snr_db=None, seed=7):
         spotter = Spotter(tone_model)
@@ -77,7 +76,7 @@ def test_the_miss_rate_falls_to_zero_along_the_curve(document: dict[str, Any]):
 
 
 def test_the_same_seed_measures_the_same(tone_model: SpotterModel, tone_clips: Path, tmp_path: Path):
-    corpus = from_folders(tone_clips, [], "validation", tmp_path, progress=QuietProgress).corpus
+    corpus = from_folders(tone_clips, [], "validation", tmp_path).corpus
     clips = corpus.select("clip", "validation")
     assert len(clips) == 8
     first, again, other = (make_streams(corpus, clips, snr_db=10, seed=s)[0] for s in (7, 7, 8))

@@ -32,11 +32,10 @@ def training_set(recordings: Path, speech: Path, tmp_path_factory: pytest.TempPa
     """Return the training set of the recordings and the speech, without synthesized words."""
     from earmark_training.data.corpus import SourceFile, decode
     from earmark_training.keyword.training_set import TrainingSet
-    from support.tiny_training import QuietProgress
 
     clips = [SourceFile(p, "clip", "training", "computer") for p in sorted(recordings.glob("*.wav"))]
     others = [SourceFile(p, "speech", "training", "") for p in sorted(speech.rglob("*.flac"))]
-    corpus = decode(clips + others, tmp_path_factory.mktemp("corpus"), progress=QuietProgress)
+    corpus = decode(clips + others, tmp_path_factory.mktemp("corpus"))
     words, utterances = corpus.select("clip", "training"), corpus.select("speech", "training")
     return TrainingSet(corpus, ("computer",), tuple(words), (), (), tuple(utterances), ())
 
@@ -83,7 +82,7 @@ def keyword_model(
 
     def build(folder: Path) -> None:
         from earmark_training.keyword.pipeline import KeywordRequest, create_model
-        from support.tiny_training import FINE_TUNE_RECIPE, QuietProgress
+        from support.tiny_training import FINE_TUNE_RECIPE
 
         request = KeywordRequest(
             {"computer": recordings},
@@ -94,6 +93,6 @@ def keyword_model(
             folds=2,
             recipe=replace(FINE_TUNE_RECIPE, steps=250),
         )
-        create_model(request, progress=QuietProgress)
+        create_model(request)
 
     return build_once(tmp_path_factory, "keyword_model", build) / "computer.onnx"

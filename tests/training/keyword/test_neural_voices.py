@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from earmark_audio.progress import SILENT
 from earmark_spotter import SpotterModel, score_recording
 from earmark_training.errors import OutputError
 from earmark_training.keyword.alignment import find_word
@@ -19,7 +20,7 @@ from earmark_training.keyword.neural_speech import read_keyword
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
 from earmark_training.keyword.pronunciation import parse
 from earmark_training.keyword.training_set import NeuralVoices, voice_folds
-from support.tiny_training import FINE_TUNE_RECIPE, QuietProgress
+from support.tiny_training import FINE_TUNE_RECIPE
 from support.tiny_voices import RATE, TinyReader, say_phonemes
 
 pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
@@ -42,7 +43,7 @@ def test_a_word_is_found_in_a_sentence_of_the_same_voice():
 
 def test_the_keyword_is_read_by_all_voices_alone_and_in_sentences(tmp_path: Path):
     reader = TinyReader(tmp_path)
-    found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=QuietProgress, desc="")
+    found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=SILENT, desc="")
     assert {v for k in found for v in k.voice.split("+")} == set(reader.voices)
     assert any("+" in k.voice for k in found)
     for spoken in found:
@@ -68,7 +69,7 @@ def two_keywords(base: Path, speech: Path, tmp_path_factory: pytest.TempPathFact
             mix=replace(FINE_TUNE_RECIPE.mix, synthesized_speed=(0.95, 1.05)),
         ),
     )
-    create_model(request, progress=QuietProgress)
+    create_model(request)
     return request.out
 
 
@@ -100,7 +101,7 @@ def test_voices_that_measure_are_in_no_example_of_the_training(tmp_path: Path):
     from earmark_training.data.corpus import Recording
 
     reader = TinyReader(tmp_path)
-    found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=QuietProgress, desc="")
+    found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=SILENT, desc="")
     words = [Recording("clip", "training", "kola", 0, 1, k.word, k.voice) for k in found]
     (left_out,) = voice_folds(words, 1, seed=1)
     of_training = {v for i, w in enumerate(words) if i not in left_out for v in w.speaker.split("+")}
@@ -113,7 +114,7 @@ def test_voices_that_measure_are_in_no_example_of_the_training(tmp_path: Path):
 def test_the_real_voices_read_into_the_cache_once(tmp_path: Path):
     reader = Kokoro(Path(KOKORO or ""), tmp_path / "cache")
     assert len(reader.voices) == 54
-    first = reader.read(LINES, progress=QuietProgress, desc="")
+    first = reader.read(LINES, desc="")
     for path in first:
         samples, rate = soundfile.read(path)
         assert rate == 16_000
@@ -121,7 +122,7 @@ def test_the_real_voices_read_into_the_cache_once(tmp_path: Path):
         assert np.abs(samples).max() > 0.3
     times = [p.stat().st_mtime_ns for p in first]
     first[1].unlink()  # as if interrupted before it was written
-    again = reader.read(LINES, progress=QuietProgress, desc="")
+    again = reader.read(LINES, desc="")
     assert again == first
     assert again[0].stat().st_mtime_ns == times[0]
     assert again[1].stat().st_mtime_ns != times[1]
@@ -136,7 +137,7 @@ def test_a_full_disk_is_reported_and_leaves_no_partial_file(tmp_path: Path, monk
 
     monkeypatch.setattr(soundfile, "write", full)
     with pytest.raises(OutputError, match="no space on the disk"):
-        reader.read(LINES[:1], progress=QuietProgress, desc="")
+        reader.read(LINES[:1], desc="")
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from earmark_training.errors import RecipeError
-from earmark_training.model.checkpoint import CHECKPOINT, load_trained
+from earmark_training.model.checkpoint import CHECKPOINT, check_recipe, load_trained
 from support.tiny_training import RECIPE
 
 if TYPE_CHECKING:
@@ -33,3 +34,17 @@ def test_the_weights_before_the_last_cycle_have_their_share(run: Path, tmp_path:
     torch.save(state | {"recipe": recipe, "before": before}, tmp_path / CHECKPOINT)
     mean, last = load_trained(tmp_path).network, load_trained(run).network
     torch.testing.assert_close(mean.head.weight, 0.75 * last.head.weight)
+
+
+def test_only_the_last_number_of_epochs_can_be_raised(run: Path):
+    *first, last = RECIPE.cycles
+    check_recipe(run / CHECKPOINT, RECIPE)
+    check_recipe(run / CHECKPOINT, replace(RECIPE, cycles=(*first, last + 1)))
+    for other in (
+        replace(RECIPE, cycles=(*first, last - 1)),
+        replace(RECIPE, cycles=(first[0] + 1, last)),
+        replace(RECIPE, cycles=(*first, last, 1)),
+        replace(RECIPE, cycles=(*first, last + 1), seed=9),
+    ):
+        with pytest.raises(RecipeError, match=r"another recipe \(.*cycles.*--epochs 4,2\).*can be raised"):
+            check_recipe(run / CHECKPOINT, other)

@@ -17,3 +17,9 @@ def test_the_last_cycle_can_have_its_own_mix_learning_rate_and_averaging():
     assert [recipe.ema_decay_in(cycle) for cycle in (0, 1)] == [plain.ema_decay, 0.5]
     assert [recipe.mix_in(cycle).streams for cycle in (0, 1)] == [plain.mix.streams, 3]
     assert [plain.mix_in(cycle) for cycle in (0, 1)] == [plain.mix] * 2
+
+
+def test_the_batches_of_an_epoch_follow_the_number_of_clips():
+    steps = [Recipe().for_clips(count).steps_per_epoch for count in (0, 3_000, 32_000, 85_000, 10**6)]
+    assert steps == [250, 250, 500, 1000, 1000]
+    assert Recipe(steps_per_epoch=40).for_clips(85_000).steps_per_epoch == 40

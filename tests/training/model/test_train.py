@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -59,7 +60,7 @@ def test_a_run_writes_its_log_its_metrics_and_its_curves(run: Path):
     assert metrics["epochs"] == len(metrics["history"]) == RECIPE.epochs
     assert metrics["validation_accuracy"] > 0.7  # an unknown word as short as a sweep may pass for silence
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert f"epoch {RECIPE.epochs} loss" in (run / "train.log").read_text()
+    assert f"epoch {RECIPE.epochs} of" in (run / "train.log").read_text()
 
 
 @pytest.mark.slow
@@ -71,13 +72,13 @@ def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: 
     command = [sys.executable, str(script), str(corpus.folder), str(out)]
     environment = {**os.environ, "PYTHONPATH": paths}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
-        while not (log.is_file() and "epoch 2 loss" in log.read_text()):
+        while not (log.is_file() and "epoch 2 of" in log.read_text()):
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
         # Its processes share its standard error, which ends when the last of them ends.
         process.communicate(timeout=60)
-    assert f"epoch {RECIPE.epochs} loss" not in log.read_text()
+    assert f"epoch {RECIPE.epochs} of" not in log.read_text()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "leaked" not in done.stderr  # semaphores
@@ -86,3 +87,12 @@ def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: 
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-6, rtol=1e-5, msg=name)
     with pytest.raises(RecipeError, match="another recipe"):
         train(corpus, replace(RECIPE, seed=9), out)
+
+
+def test_a_finished_run_goes_on_with_more_epochs(corpus: Corpus, run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "longer")
+    *first, last = RECIPE.cycles
+    train(corpus, replace(RECIPE, cycles=(*first, last + 1)), tmp_path / "longer")
+    longer = json.loads((tmp_path / "longer" / "metrics.json").read_text())["history"]
+    assert longer[:-1] == json.loads((run / "metrics.json").read_text())["history"]
+    assert load_trained(tmp_path / "longer").recipe.epochs == RECIPE.epochs + 1

@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from earmark_audio.progress import Progress
+
 from earmark_training.commands.options import add_corpus_option, check_output_folder
 
 if TYPE_CHECKING:
@@ -79,12 +81,16 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         check_output_folder(args.out)
     model = SpotterModel.load(args.model)
-    with TemporaryDirectory(prefix="earmark-") as scratch:
+    with Progress() as progress, TemporaryDirectory(prefix="earmark-") as scratch:
         if args.clips or args.speech:
-            evaluation_set = from_folders(args.clips, args.speech, args.split, Path(scratch))
+            evaluation_set = from_folders(
+                args.clips, args.speech, args.split, Path(scratch), progress=progress
+            )
         else:
             evaluation_set = from_corpus(Corpus(args.corpus))
-        _, document = evaluate(model, evaluation_set, seed=args.seed, fa_per_hour=args.fa_per_hour)
+        _, document = evaluate(
+            model, evaluation_set, seed=args.seed, fa_per_hour=args.fa_per_hour, progress=progress
+        )
     print(f"{document['model']} {document['version']}, measured on {evaluation_set.description}\n")
     for table in tables_of(document):
         print(table.text() + "\n")

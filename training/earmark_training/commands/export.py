@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_audio.progress import Progress
+
 from earmark_training.commands.options import add_corpus_option, check_output_file, print_metrics
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="model file to write (default: %(default)s)",
     )
-    parser.add_argument("--name", default="earmark-en", help="name of the model (default: %(default)s)")
+    parser.add_argument("--name", help="name of the model (default: that of the folder RUN)")
     parser.add_argument("--version", default="1.0.0", help="version of the model (default: %(default)s)")
     parser.add_argument(
         "--fa-per-hour",
@@ -43,13 +45,15 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.model.checkpoint import load_trained
 
     check_output_file(args.out)
-    model = export_model(
-        load_trained(args.run),
-        Corpus(args.corpus),
-        args.out,
-        name=args.name,
-        version=args.version,
-        fa_per_hour=args.fa_per_hour,
-    )
+    with Progress() as progress:
+        model = export_model(
+            load_trained(args.run),
+            Corpus(args.corpus),
+            args.out,
+            name=args.name or args.run.resolve().name,
+            version=args.version,
+            fa_per_hour=args.fa_per_hour,
+            progress=progress,
+        )
     print_metrics(model.metadata.metrics)
     print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: earmark-server --model {args.out}")

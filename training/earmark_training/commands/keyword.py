@@ -6,6 +6,8 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_audio.progress import Progress
+
 from earmark_training.commands.options import check_output_file, print_metrics
 from earmark_training.keyword.voice_files import MODEL_FILE, RELEASE, VOICES_FILE
 
@@ -151,7 +153,8 @@ def run(args: argparse.Namespace) -> None:
         mistakes=tuple(args.mistakes),
         recipe=FineTuneRecipe(seed=args.seed) if args.recordings else recipe_from_spelling(args.seed),
     )
-    model = create_model(request)
+    with Progress() as progress:
+        model = create_model(request, progress=progress)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")
     print(f"serve it: earmark-server --model {request.out}")

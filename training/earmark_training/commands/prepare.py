@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_audio.progress import Progress
+
 from earmark_training.commands.options import add_corpus_option
 
 if TYPE_CHECKING:
@@ -63,5 +65,8 @@ def run(args: argparse.Namespace) -> None:
         args.download.mkdir(parents=True, exist_ok=True)
         data = SPEECHCOMMANDS(args.download, download=True)
         clips = Path(data._path)
-    corpus = prepare(clips, args.speech, args.corpus, noise=args.noise, music=args.music)
+    with Progress() as progress:
+        corpus = prepare(
+            clips, args.speech, args.corpus, noise=args.noise, music=args.music, progress=progress
+        )
     print(f"{len(corpus.recordings)} recordings, {hours(corpus.recordings):.1f} h, in {args.corpus}")

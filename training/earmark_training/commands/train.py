@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from earmark_audio.progress import Progress
+
 from earmark_training.commands.options import add_corpus_option, check_output_folder
 
 SUMMARY = "Train a network. Run the same command again to resume a run that was interrupted."
@@ -32,13 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs",
         type=_epochs_per_cycle,
         metavar="N[,N...]",
-        help="epochs in each learning-rate cycle; overrides the preset",
+        help="epochs in each learning-rate cycle; overrides the preset. A run goes on with the same command "
+        "and a higher last number",
     )
     parser.add_argument(
         "--start",
         type=Path,
         metavar="MODEL",
-        help="start with the network of this model file; the preset `continue` is the last cycle of `rooms`",
+        help="start with the network of this model file, as the preset `continue` (the last cycle) needs it",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="random seed; overrides the preset")
     parser.add_argument(
@@ -62,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     if args.keywords:
         recipe = replace(recipe, keywords=tuple(args.keywords.split(",")))
     check_output_folder(args.out)
-    train(Corpus(args.corpus), recipe, args.out, args.start)
+    with Progress() as progress:
+        train(Corpus(args.corpus), recipe, args.out, args.start, progress=progress)
     accuracy = json.loads((args.out / "metrics.json").read_text())["validation_accuracy"]
     print(f"validation accuracy {accuracy:.2%}; next: earmark-train export {args.out}")
 

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from earmark_audio import AudioFileError, RecordingFile
+from earmark_audio.progress import SILENT, Progress
 from earmark_spotter import SpotterError, read_recording
-from tqdm import tqdm
 
 from earmark_training.data.coloured_noise import write_noises
 from earmark_training.data.endpointing import locate_word
@@ -49,6 +49,9 @@ _SPEECH_VALIDATION_PERCENT = 25
 _NOISE_VALIDATION_FRACTION = 0.25
 _SOUND_VALIDATION_PERCENT = 25
 _LONGEST_SOUND_S = 60
+
+DECODING = "decoding"
+"""The phase of `decode`."""
 
 Split = Literal["training", "validation", "testing"]
 Kind = Literal["clip", "speech", "noise", "music"]
@@ -270,7 +273,7 @@ def prepare(
     *,
     noise: Sequence[Path] = (),
     music: Sequence[Path] = (),
-    progress: Callable[..., tqdm] = tqdm,
+    progress: Progress = SILENT,
 ) -> Corpus:
     """Decode the clips, their noise and the speech into `out`, and return the Corpus.
 
@@ -310,7 +313,7 @@ def find_speech_or_raise(folder: Path) -> list[SourceFile]:
     return utterances
 
 
-def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tqdm] = tqdm) -> Corpus:
+def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILENT) -> Corpus:
     """Decode the files into `out` and return the Corpus. Raises CorpusError for a file that is damaged.
 
     The last quarter of each noise of the clips is for validation, regardless of the file's split.
@@ -322,7 +325,7 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Callable[..., tq
     with pool, (out / "audio.i16").open("wb") as audio:
         decoded = pool.map(_read, files, chunksize=64)
         for file, (samples, word) in progress(
-            zip(files, decoded, strict=True), total=len(files), unit="file"
+            zip(files, decoded, strict=True), desc=DECODING, total=len(files), unit="files"
         ):
             samples.tofile(audio)
             for split, start, length in _split_noise(file, len(samples)):

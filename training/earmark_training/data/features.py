@@ -13,14 +13,14 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from earmark_audio.progress import SILENT, Progress
 
 from earmark_training.data import augment, surroundings, tones
-from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording, hours
 from earmark_training.data.front_end import LOG_FLOOR, LogMel
 from earmark_training.data.transcripts import place_words
 from earmark_training.processes import end_with_parent
@@ -28,6 +28,7 @@ from earmark_training.processes import end_with_parent
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from earmark_audio.progress import Phase
     from numpy.typing import NDArray
 
     from earmark_training.data.front_end import FrontEnd
@@ -57,7 +58,7 @@ With three variants of the read speech in every cycle, the network had four time
 unknown readers. In the last cycle the examples add rooms of their own.
 """
 _SYNTHETIC_SECONDS, _SYNTHETIC_PIECES = 20, 270
-_CHUNK = 256
+_CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,49 +110,92 @@ class FeatureCache:
         return rows.mean(0), rows.std(0)
 
 
-def feature_cache(corpus: Corpus, front_end: FrontEnd, cycle: int = 0) -> FeatureCache:
+def feature_cache(
+    corpus: Corpus, front_end: FrontEnd, cycle: int = 0, *, progress: Progress = SILENT
+) -> FeatureCache:
     """Return the features of a corpus for one training cycle, computed at the first call.
 
     Each cycle has other variants of the recordings. The features are stored in the corpus's folder, and
     computed again after `earmark-train prepare` has replaced the corpus.
     """
-    variety, seed = _VARIETIES[min(cycle, len(_VARIETIES) - 1)], 1 + cycle
-    key = json.dumps([asdict(front_end), asdict(variety), _SYNTHETIC_PIECES, seed], sort_keys=True)
-    folder = corpus.folder / f"mel-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    computed, prepared = folder / "index.json", corpus.folder / "index.json"
-    if not computed.is_file() or computed.stat().st_mtime_ns < prepared.stat().st_mtime_ns:
+    folder, variety = _folder(corpus, front_end, cycle), _variety(cycle)
+    if not _is_computed(corpus, folder):
         folder.mkdir(exist_ok=True)
-        _compute(corpus, front_end, folder, variety, seed)
+        phase = progress.phase(phase_of(cycle), total=_hours(_work(corpus, variety)), unit="h")
+        _compute(corpus, front_end, folder, cycle, phase)
     return FeatureCache(folder)
 
 
-def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, variety: Variety, seed: int) -> None:
-    work: list[tuple[Recording | None, int]] = [
+def phase_of(cycle: int) -> str:
+    """Return the name of the phase that computes the features of a training cycle."""
+    return f"features of cycle {cycle + 1}"
+
+
+def hours_to_compute(corpus: Corpus, front_end: FrontEnd, cycle: int) -> float:
+    """Return the hours of audio whose features are computed for a cycle: 0 if it has been done."""
+    if _is_computed(corpus, _folder(corpus, front_end, cycle)):
+        return 0.0
+    return _hours(_work(corpus, _variety(cycle)))
+
+
+def _variety(cycle: int) -> Variety:
+    return _VARIETIES[min(cycle, len(_VARIETIES) - 1)]
+
+
+def _folder(corpus: Corpus, front_end: FrontEnd, cycle: int) -> Path:
+    content = [asdict(front_end), asdict(_variety(cycle)), _SYNTHETIC_PIECES, 1 + cycle]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return corpus.folder / f"mel-{digest[:12]}"
+
+
+def _is_computed(corpus: Corpus, folder: Path) -> bool:
+    computed, prepared = folder / "index.json", corpus.folder / "index.json"
+    return computed.is_file() and computed.stat().st_mtime_ns >= prepared.stat().st_mtime_ns
+
+
+_Work: TypeAlias = "list[tuple[Recording | None, int]]"
+"""Recordings and the number of their variant; recording None is a synthetic sound."""
+
+
+def _work(corpus: Corpus, variety: Variety) -> _Work:
+    work: _Work = [
         (recording, variant)
         for recording in corpus.recordings
         if recording.split == "training"
         for variant in range(getattr(variety, recording.kind))
     ]
-    work += [(None, i) for i in range(_SYNTHETIC_PIECES + variety.tones)]
-    jobs = [
-        (corpus, front_end, seed, variety.rooms, work[i : i + _CHUNK]) for i in range(0, len(work), _CHUNK)
-    ]
+    return work + [(None, i) for i in range(_SYNTHETIC_PIECES + variety.tones)]
+
+
+def _hours(work: _Work) -> float:
+    recordings = [recording for recording, _ in work if recording is not None]
+    return hours(recordings) + (len(work) - len(recordings)) * _SYNTHETIC_SECONDS / 3600
+
+
+def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, cycle: int, phase: Phase) -> None:
+    variety = _variety(cycle)
+    work = _work(corpus, variety)
+    parts = [work[i : i + _CHUNK] for i in range(0, len(work), _CHUNK)]
+    jobs = [(corpus, front_end, 1 + cycle, variety.rooms, part) for part in parts]
     items: list[Item] = []
     position = 0
     pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
     with pool, (folder / "mel.f16").open("wb") as file:
-        for chunk in tqdm(pool.map(_features, jobs), total=len(jobs), desc="features", unit="chunk"):
-            for item, mel in chunk:
-                mel.tofile(file)
-                items.append(replace(item, start=position))
-                position += len(mel)
+        computed = pool.map(_features, jobs)  # before there is a display, whose thread must not be forked
+        with phase:
+            for part, chunk in zip(parts, computed, strict=True):
+                for item, mel in chunk:
+                    mel.tofile(file)
+                    items.append(replace(item, start=position))
+                    position += len(mel)
+                phase.update(_hours(part))
     document = {"mels": front_end.mels, "items": [asdict(i) for i in items]}
     (folder / "index.json").write_text(json.dumps(document))
 
 
 @torch.no_grad()
 def _features(
-    job: tuple[Corpus, FrontEnd, int, bool, list[tuple[Recording | None, int]]],
+    job: tuple[Corpus, FrontEnd, int, bool, _Work],
 ) -> list[tuple[Item, NDArray[np.float16]]]:
     """Compute the features of a list of (recording, variant); recording None is a synthetic sound."""
     torch.set_num_threads(1)

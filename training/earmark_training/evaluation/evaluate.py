@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from earmark_audio.progress import SILENT, Progress
 from earmark_spotter import classify, score_recording
 from earmark_spotter.metadata import Metric
 
@@ -23,6 +23,7 @@ from earmark_training.evaluation.detections import detect, detect_in_steps, fals
 from earmark_training.evaluation.non_speech import non_speech_sounds
 from earmark_training.evaluation.peaks import Peaks, ScoredUtterance, collect_peaks, score_utterances
 from earmark_training.evaluation.robustness import condition_metrics, measure_conditions
+from earmark_training.evaluation.scoring_progress import ScoringProgress, hours_to_evaluate
 from earmark_training.evaluation.slices import measure_speakers, measure_subsets
 from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model.validation import validation_clips
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     from earmark_training.data.corpus import Corpus, Recording
     from earmark_training.evaluation.evaluation_set import EvaluationSet
-
-log = logging.getLogger(__name__)
 
 STREAM_SNRS_DB = (None, 20.0, 10.0, 5.0, 0.0)
 CURVE_SNRS_DB = (None, 10.0)
@@ -55,6 +54,7 @@ def evaluate(
     *,
     seed: int = SEED,
     fa_per_hour: float = 2.0,
+    progress: Progress = SILENT,
 ) -> tuple[list[Metric], dict[str, Any]]:
     """Measure all that the evaluation set allows; return the metrics, and a document with all details.
 
@@ -64,6 +64,10 @@ def evaluate(
     corpus, meta = evaluation_set.corpus, model.metadata
     clips, speech = corpus.select("clip", "validation"), corpus.select("speech", "validation")
     check_recordings(meta, clips, speech)
+    cross_validated = evaluation_set.thresholds_chosen_on_it and bool(clips and speech)
+    expected = hours_to_evaluate(corpus, len(STREAM_SNRS_DB), cross_validated=cross_validated)
+    scoring = ScoringProgress(model, progress, {phase: h for phase, h in expected.items() if h})
+    model = scoring.model
     metrics: list[Metric] = []
     document: dict[str, Any] = {
         "model": meta.name,
@@ -74,37 +78,37 @@ def evaluate(
         "figures": {},
     }
     if clips:
-        log.info("evaluating clips")
-        new, document["clips"], document["subsets"] = evaluate_clips(model, corpus)
+        with scoring.phase("clips"):
+            new, document["clips"], document["subsets"] = evaluate_clips(model, corpus)
         metrics += new
     words: dict[str, Peaks] = {}
     # The words of unknown clips in a test archive are not stated, so they may be keywords.
     stream_clips = [c for c in clips if c.text not in (SILENCE, UNKNOWN)]
     if stream_clips:
-        log.info("evaluating streams")
-        new, document["streams"], words = evaluate_streams(model, corpus, stream_clips, seed)
+        with scoring.phase("streams"):
+            new, document["streams"], words = evaluate_streams(model, corpus, stream_clips, seed)
         metrics += new
     if speech:
-        log.info("evaluating read speech")
-        utterances = score_utterances(model, corpus, speech)
-        new, document["speech"] = evaluate_speech(
-            meta, utterances, thresholds_chosen_on_it=evaluation_set.thresholds_chosen_on_it
-        )
-        metrics += new
-        if corpus.clip_noises("validation"):
-            noisy = score_utterances(model, corpus, speech, snr_db=NOISY_SPEECH_SNR_DB, seed=seed)
-            new, document["speech"]["noisy"] = evaluate_noisy_speech(meta, noisy)
+        with scoring.phase("read speech"):
+            utterances = score_utterances(model, corpus, speech)
+            new, document["speech"] = evaluate_speech(
+                meta, utterances, thresholds_chosen_on_it=evaluation_set.thresholds_chosen_on_it
+            )
             metrics += new
-        if words:
-            document["tradeoff"] = compute_det_curves(meta, words, collect_peaks(meta, [], utterances))
-    log.info("evaluating conditions")
-    document["conditions"] = measure_conditions(model, corpus, stream_clips, speech, seed)
+            if corpus.clip_noises("validation"):
+                noisy = score_utterances(model, corpus, speech, snr_db=NOISY_SPEECH_SNR_DB, seed=seed)
+                new, document["speech"]["noisy"] = evaluate_noisy_speech(meta, noisy)
+                metrics += new
+            if words:
+                document["tradeoff"] = compute_det_curves(meta, words, collect_peaks(meta, [], utterances))
+    with scoring.phase("conditions"):
+        document["conditions"] = measure_conditions(model, corpus, stream_clips, speech, seed)
     metrics += condition_metrics(document["conditions"])
-    log.info("evaluating sounds without speech")
-    document["sounds"] = evaluate_sounds(model, corpus, seed)
+    with scoring.phase("sounds without speech"):
+        document["sounds"] = evaluate_sounds(model, corpus, seed)
     if evaluation_set.thresholds_chosen_on_it and words and speech:
-        log.info("cross-validating thresholds")
-        new, document["cross_validation"] = cross_validate(model, corpus, seed, fa_per_hour)
+        with scoring.phase("cross-validation"):
+            new, document["cross_validation"] = cross_validate(model, corpus, seed, fa_per_hour)
         metrics += new
     document["figures"] = {m.name: round(m.value, 4) for m in metrics}
     return metrics, document

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from earmark_audio.progress import SILENT, Progress
 
 from earmark_training.data.coloured_noise import NOISE_COLOURS
 from earmark_training.data.corpus import (
@@ -25,7 +25,7 @@ from earmark_training.data.vocabulary import SILENCE, UNKNOWN
 from earmark_training.errors import CorpusError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from earmark_training.data.corpus import Split
@@ -62,7 +62,7 @@ def from_folders(
     split: Split | None,
     out: Path,
     *,
-    progress: Callable[..., tqdm[Any]] = tqdm,
+    progress: Progress = SILENT,
 ) -> EvaluationSet:
     """Decode folders of clips and of read speech into `out`, and return them as an evaluation set.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from earmark_audio.energy_gate import GateSettings
+from earmark_audio.progress import SILENT, Progress
 from earmark_spotter.metadata import (
     DetectorInfo,
     KeywordInfo,
@@ -20,6 +21,11 @@ from earmark_training.evaluation.evaluate import evaluate
 from earmark_training.evaluation.evaluation_set import from_corpus
 from earmark_training.evaluation.offsets import measure_offsets
 from earmark_training.evaluation.operating_point import choose_thresholds
+from earmark_training.evaluation.scoring_progress import (
+    ScoringProgress,
+    hours_to_choose_thresholds,
+    hours_to_measure_offsets,
+)
 from earmark_training.model.onnx_file import check_streaming, pack, to_onnx
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from earmark_training.model.checkpoint import TrainedNetwork
 
 _SEED, _CHECKED_CLIPS = 3, 60
+_OFFSETS, _THRESHOLDS = "places of the words", "thresholds"
 
 _SOURCES = (
     TrainingSource(
@@ -74,6 +81,7 @@ def export_model(
     name: str,
     version: str,
     fa_per_hour: float,
+    progress: Progress = SILENT,
 ) -> SpotterModel:
     """Write the model file `out` and its metrics beside it, and return the model.
 
@@ -89,9 +97,19 @@ def export_model(
     clips = corpus.select("clip", "validation")
     chosen = np.random.default_rng(_SEED).integers(len(clips), size=_CHECKED_CLIPS)
     check_streaming(network, model, [corpus.samples(clips[i]) for i in chosen])
-    model = pack(graph, state, measure_offsets(model, corpus))
-    metadata = choose_thresholds(model, corpus, fa_per_hour=fa_per_hour)
-    metrics, document = evaluate(pack(graph, state, metadata), from_corpus(corpus), fa_per_hour=fa_per_hour)
+    expected_hours = {
+        _OFFSETS: hours_to_measure_offsets(corpus),
+        _THRESHOLDS: hours_to_choose_thresholds(corpus),
+    }
+    scoring = ScoringProgress(model, progress, expected_hours)
+    with scoring.phase(_OFFSETS):
+        model = pack(graph, state, measure_offsets(scoring.model, corpus))
+    scoring = ScoringProgress(model, progress, expected_hours)
+    with scoring.phase(_THRESHOLDS):
+        metadata = choose_thresholds(scoring.model, corpus, fa_per_hour=fa_per_hour)
+    metrics, document = evaluate(
+        pack(graph, state, metadata), from_corpus(corpus), fa_per_hour=fa_per_hour, progress=progress
+    )
     metadata = replace(metadata, metrics=tuple(replace(m, value=round(m.value, 4)) for m in metrics))
     model = pack(graph, state, metadata, out)
     document["sha256"] = model.sha256

@@ -10,14 +10,13 @@ import math
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from earmark_training.data.corpus import SAMPLE_RATE_HZ
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, hours
 from earmark_training.evaluation.peaks import pick_peaks
 from earmark_training.keyword.examples import KeywordExampleMaker, KeywordMix
 from earmark_training.keyword.held_out_conditions import CLEAN, CONDITIONS, Surroundings
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
 
 FIRST_KEYWORD = 2
 """The class of the first keyword in a fine-tuned network, after silence and unknown."""
+
+STEPS_PER_HOUR = 60.0
+"""The time in which an hour of speech is scored, in steps of training: for estimates of the time left."""
 
 _WORST_FRAMES = 4
 _PEAKS_PER_RECORDING, _PEAK_DISTANCE_S = 3, 0.5
@@ -90,9 +92,12 @@ def fine_tune(
     training_set: TrainingSet,
     recipe: FineTuneRecipe,
     *,
-    progress: Callable[..., Any] = tqdm,
+    count: Callable[[float], object] = lambda _: None,
 ) -> Network:
-    """Return a copy of the network, fine-tuned to the keywords, with the average of the weights."""
+    """Return a copy of the network, fine-tuned to the keywords, with the average of the weights.
+
+    `count` is called with the work that was done, of which `work` is the total.
+    """
     torch.manual_seed(recipe.seed)
     tuned = with_new_head(network, len(training_set.keywords))
     average = deepcopy(tuned)
@@ -112,11 +117,11 @@ def fine_tune(
     )
     hard_negatives: list[HardNegative] = []
     round_steps = math.ceil(recipe.steps / (recipe.rounds + 1))
-    for step in progress(range(recipe.steps), desc="fine-tuning", unit="batch"):
+    for step in range(recipe.steps):
         if step and step % round_steps == 0:
             speech = _sample(training_set.speech, recipe.mined_hours, seed=recipe.seed + step)
             new = mine_hard_negatives(
-                average, training_set, speech, recipe.hard_negatives, seed=recipe.seed + step
+                average, training_set, speech, recipe.hard_negatives, seed=recipe.seed + step, count=count
             )
             # Keep some of the last round, so that they are not forgotten.
             hard_negatives = new + hard_negatives[: recipe.hard_negatives // 2]
@@ -131,7 +136,14 @@ def fine_tune(
         optimizer.step()
         schedule.step()
         update_average(average, tuned, step, max_decay=recipe.ema_decay)
+        count(1)
     return average
+
+
+def work(training_set: TrainingSet, recipe: FineTuneRecipe) -> float:
+    """Return the work of `fine_tune`, in steps of training."""
+    mined = min(recipe.mined_hours, hours(training_set.speech)) * recipe.rounds
+    return recipe.steps + mined * STEPS_PER_HOUR
 
 
 @torch.no_grad()
@@ -192,9 +204,9 @@ def score(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]
     return cast("NDArray[np.float32]", scores[0].numpy())
 
 
-def _sample(speech: Sequence[Recording], hours: float, seed: int) -> list[Recording]:
-    """Return random recordings of `hours` hours together, or all of them."""
-    chosen, left = [], hours * 3600 * SAMPLE_RATE_HZ
+def _sample(speech: Sequence[Recording], most_hours: float, seed: int) -> list[Recording]:
+    """Return random recordings of `most_hours` together, or all of them."""
+    chosen, left = [], most_hours * 3600 * SAMPLE_RATE_HZ
     for i in np.random.default_rng(seed).permutation(len(speech)):
         if left <= 0:
             break
@@ -204,9 +216,15 @@ def _sample(speech: Sequence[Recording], hours: float, seed: int) -> list[Record
 
 
 def mine_hard_negatives(
-    network: Network, training_set: TrainingSet, speech: Sequence[Recording], count: int, *, seed: int
+    network: Network,
+    training_set: TrainingSet,
+    speech: Sequence[Recording],
+    most: int,
+    *,
+    seed: int,
+    count: Callable[[float], object] = lambda _: None,
 ) -> list[HardNegative]:
-    """Return the `count` highest peaks of a keyword's score in the speech, highest first.
+    """Return the `most` highest peaks of a keyword's score in the speech, highest first.
 
     Half of the recordings are scored in another condition than clean. Each recording contributes at most
     three peaks, half a second apart.
@@ -221,5 +239,6 @@ def mine_hard_negatives(
         keyword = score(network, samples)[:, FIRST_KEYWORD:].max(1)
         frames = pick_peaks(keyword, before=distance, after=distance, count=_PEAKS_PER_RECORDING)
         peaks += [(float(keyword[f]), number, (f + 1) * frame_samples) for f in frames.tolist()]
+        count(hours([recording]) * STEPS_PER_HOUR)
     peaks.sort(key=lambda p: -p[0])
-    return [(speech[number], end) for _, number, end in peaks[:count]]
+    return [(speech[number], end) for _, number, end in peaks[:most]]

@@ -15,12 +15,12 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import soundfile
 from earmark_audio.extras import install_command
-from tqdm import tqdm
+from earmark_audio.progress import SILENT, Progress
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.errors import OutputError
@@ -33,7 +33,7 @@ from earmark_training.keyword.voice_files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -67,7 +67,7 @@ class Reader(Protocol):
     def unknown_symbols(self, phonemes: str) -> list[str]:
         """Return the symbols that it cannot read."""
 
-    def read(self, lines: Sequence[Line], *, progress: Callable[..., Any], desc: str) -> list[Path]:
+    def read(self, lines: Sequence[Line], *, progress: Progress, desc: str) -> list[Path]:
         """Read each line into a file, or find it in the cache; return the files in order."""
 
 
@@ -108,20 +108,19 @@ class Kokoro:
         """Return the symbols that are not in the synthesizer's alphabet."""
         return sorted({p for p in phonemes if p not in self._kokoro.tokenizer.vocab and not p.isspace()})
 
-    def read(self, lines: Sequence[Line], *, progress: Callable[..., Any] = tqdm, desc: str) -> list[Path]:
+    def read(self, lines: Sequence[Line], *, progress: Progress = SILENT, desc: str) -> list[Path]:
         """Read each line into a FLAC file at 16 kHz, or find it in the cache; return the files in order.
 
         Raises OutputError if there is no space on the disk.
         """
         paths = [self._path(line) for line in lines]
         missing = {path: line for path, line in zip(paths, lines, strict=True) if not path.is_file()}
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            done = pool.map(self._write, missing, missing.values())
+        known = len(lines) - len(missing)
+        phase = progress.phase(desc, total=len(lines), unit="lines", initial=known)
+        with phase, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             try:
-                for _ in progress(
-                    done, total=len(lines), initial=len(lines) - len(missing), desc=desc, unit="line"
-                ):
-                    pass
+                for _ in pool.map(self._write, missing, missing.values()):
+                    phase.update()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -17,8 +17,10 @@ from earmark_training.keyword.pronunciation import distance, pronounce, spell
 from earmark_training.keyword.similar_words import common_words, confusables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from earmark_audio.progress import Progress
 
     from earmark_training.keyword.kokoro import Reader
     from earmark_training.keyword.pronunciation import Phonemes
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
 _ENDINGS = (".", "!", "", "?", ",")
 _SPEED = (0.75, 1.4)
 _ALONE, _BLENDED, _IN_SENTENCES = 108, 108, 54
-_CONFUSABLES = 240
-_OTHER_WORDS, _FIRST_OTHER, _LAST_OTHER = 200, 100, 5_000
+KEYWORD_LINES = _ALONE + _BLENDED + _IN_SENTENCES
+CONFUSABLE_LINES, OTHER_WORDS, SENTENCES = 240, 200, 120
+_FIRST_OTHER, _LAST_OTHER = 100, 5_000
 _SIMILAR = 1.0
-_SENTENCES = 120
 _CARRIERS = {
     "en": (("and", ""), ("hey", ""), ("okay", ""), ("the", ""), ("", "please"), ("", "stop"),
            ("", "what is it"), ("", "turn on the light"), ("and", "please"), ("so", "can you")),
@@ -58,7 +60,7 @@ def read_keyword(
     language: str,
     *,
     seed: int,
-    progress: Callable[..., Any],
+    progress: Progress,
     desc: str,
 ) -> list[SpokenKeyword]:
     """Read the keyword in all voices and in blends of them, alone and in sentences.
@@ -98,7 +100,7 @@ def read_confusables(
     language: str,
     *,
     seed: int,
-    progress: Callable[..., Any],
+    progress: Progress,
     desc: str,
 ) -> list[Path]:
     """Read the keyword's confusables, each in at least two voices."""
@@ -106,7 +108,7 @@ def read_confusables(
     if not texts:
         return []
     rng = np.random.default_rng(seed + 1)
-    chosen = [texts[i % len(texts)] for i in range(_CONFUSABLES)]
+    chosen = [texts[i % len(texts)] for i in range(CONFUSABLE_LINES)]
     return reader.read(
         _lines(reader, rng, chosen, blended_after=len(chosen) // 2), progress=progress, desc=desc
     )
@@ -117,7 +119,7 @@ def read_other_words(
     pronunciations: Iterable[Sequence[Phonemes]],
     language: str,
     *,
-    progress: Callable[..., Any],
+    progress: Progress,
     desc: str,
 ) -> list[Path]:
     """Read common words that do not sound like the keywords, so that a synthetic voice alone is no keyword.
@@ -126,8 +128,8 @@ def read_other_words(
     """
     rng = np.random.default_rng(0)
     words = common_words(language)[_FIRST_OTHER:_LAST_OTHER]
-    chosen = [words[i] for i in rng.choice(len(words), _OTHER_WORDS, replace=False)]
-    lines = _lines(reader, rng, [spell([w.phonemes]) for w in chosen], blended_after=_OTHER_WORDS // 2)
+    chosen = [words[i] for i in rng.choice(len(words), OTHER_WORDS, replace=False)]
+    lines = _lines(reader, rng, [spell([w.phonemes]) for w in chosen], blended_after=OTHER_WORDS // 2)
     keywords = [[p for word in k for p in word] for k in pronunciations]
     lines = [
         line
@@ -138,12 +140,12 @@ def read_other_words(
 
 
 def read_sentences(
-    reader: Reader, keywords: Sequence[str], *, seed: int, progress: Callable[..., Any], desc: str
+    reader: Reader, keywords: Sequence[str], *, seed: int, progress: Progress, desc: str
 ) -> list[tuple[Path, str, str]]:
     """Read English sentences without the keywords; return (file, text, voice)."""
     rng = np.random.default_rng(seed + 2)
-    candidates = sentences.lines(2 * _SENTENCES, seed=seed)
-    texts = [t for t in candidates if not any(contains_keyword(t, k) for k in keywords)][:_SENTENCES]
+    candidates = sentences.lines(2 * SENTENCES, seed=seed)
+    texts = [t for t in candidates if not any(contains_keyword(t, k) for k in keywords)][:SENTENCES]
     spoken = [f"{spell(words)}." for words in pronounce(texts, "en")]
     lines = _lines(reader, rng, spoken, blended_after=len(spoken))
     paths = reader.read(lines, progress=progress, desc=desc)

@@ -6,20 +6,20 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from earmark_audio.progress import SILENT, Progress
 
-from earmark_training.data.corpus import SAMPLE_RATE_HZ
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, hours
 from earmark_training.evaluation.peaks import find_peaks
-from earmark_training.keyword.fine_tune import FIRST_KEYWORD, fine_tune, score
+from earmark_training.keyword.fine_tune import FIRST_KEYWORD, STEPS_PER_HOUR, fine_tune, score, work
 from earmark_training.keyword.held_out_conditions import CONDITIONS, Surroundings
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Sequence
     from multiprocessing.sharedctypes import Synchronized
 
     from earmark_spotter.metadata import ModelMetadata
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from earmark_training.keyword.training_set import TrainingSet
     from earmark_training.model.network import Network
 
+FINE_TUNING = "fine-tuning"
+"""The phase of `run_jobs`."""
+
 _POLL_S = 0.2
 _ALARMS = 12
-_counter: Synchronized[int] | None = None  # in a worker: the batches that all workers have completed
+_counter: Synchronized[float] | None = None  # in a worker: the work that all workers have done
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +75,16 @@ class Alarm:
     middle: int
 
 
-def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Callable[..., Any] = tqdm) -> list[FineTuneResult]:
+def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Progress = SILENT) -> list[FineTuneResult]:
     """Run the jobs on all cores; return their results in order."""
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("i", 0)
-    total = sum(job.recipe.steps for job in jobs)
+    counter = context.Value("d", 0.0)
     workers = min(len(jobs), os.cpu_count() or 1)
     with (
         ProcessPoolExecutor(
             workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
         ) as pool,
-        progress(total=total, desc="fine-tuning", unit="batch") as bar,
+        progress.phase(FINE_TUNING, total=sum(map(_work, jobs))) as phase,
     ):
         futures = [pool.submit(_run, job) for job in jobs]
         waiting = set(futures)
@@ -90,29 +92,33 @@ def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Callable[..., Any] = tqdm
             done, waiting = wait(waiting, timeout=_POLL_S)
             for future in done:
                 future.result()
-            bar.update(counter.value - bar.n)
+            phase.update(counter.value - phase.n)
         return [future.result() for future in futures]
 
 
-def _start_worker(counter: Synchronized[int]) -> None:
+def _start_worker(counter: Synchronized[float]) -> None:
     global _counter  # noqa: PLW0603  (the only way to pass a shared value to the workers of a pool)
     _counter = counter
     end_with_parent()
     torch.set_num_threads(1)
 
 
-def _count_steps(steps: Iterable[int], **_: object) -> Iterator[int]:
-    """Yield the steps, and count them in the shared counter."""
-    for step in steps:
-        yield step
-        if _counter is not None:
-            with _counter.get_lock():
-                _counter.value += 1
+def _count(amount: float) -> None:
+    """Count work that was done in the shared counter."""
+    if _counter is not None:
+        with _counter.get_lock():
+            _counter.value += amount
+
+
+def _work(job: FineTuneJob) -> float:
+    """Return the work of a job, in steps of training."""
+    scored_hours = len(CONDITIONS) * job.training_set.held_out_hours
+    return work(job.training_set, job.recipe) + scored_hours * STEPS_PER_HOUR
 
 
 def _run(job: FineTuneJob) -> FineTuneResult:
     training_set, corpus = job.training_set, job.training_set.corpus
-    network = fine_tune(job.network, training_set.without(job.left_out), job.recipe, progress=_count_steps)
+    network = fine_tune(job.network, training_set.without(job.left_out), job.recipe, count=_count)
     examples = training_set.measured
     left_out_scores = [_highest_score(network, training_set, examples[i]) for i in job.left_out]
     surroundings = Surroundings(corpus, training_set.speech)
@@ -129,6 +135,7 @@ def _run(job: FineTuneJob) -> FineTuneResult:
                     Alarm(float(h), recording, condition, int(m))
                     for m, h in zip(middles, heights, strict=True)
                 ]
+            _count(hours([recording]) * STEPS_PER_HOUR)
         peaks[condition] = {k: np.concatenate(p) for k, p in found.items()}
     highest = {k: sorted(a, key=lambda x: -x.score)[:_ALARMS] for k, a in alarms.items()}
     return FineTuneResult(network, job.left_out, np.array(left_out_scores), peaks, highest)

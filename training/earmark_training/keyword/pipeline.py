@@ -8,19 +8,19 @@ import time
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from earmark_audio.progress import SILENT, Progress
 from earmark_spotter import SpotterModel
-from tqdm import tqdm
 
 from earmark_training.data.corpus import hours
 from earmark_training.evaluation.offsets import measure_offsets
 from earmark_training.keyword.examples_as_sound import false_alarm_sounds, missed_sounds
-from earmark_training.keyword.fine_tune import FineTuneRecipe
+from earmark_training.keyword.fine_tune import STEPS_PER_HOUR, FineTuneRecipe
 from earmark_training.keyword.metadata import initial_metadata
 from earmark_training.keyword.mistakes import read_mistakes, write_missed_words
 from earmark_training.keyword.negatives import find_negatives
-from earmark_training.keyword.parallel_training import FineTuneJob, run_jobs
+from earmark_training.keyword.parallel_training import FINE_TUNING, FineTuneJob, run_jobs
 from earmark_training.keyword.recording_checks import check_voices, exclude_outliers, warn_if_few
 from earmark_training.keyword.recordings import (
     MIN_RECORDINGS,
@@ -33,13 +33,15 @@ from earmark_training.keyword.recordings import (
 )
 from earmark_training.keyword.report import write_report
 from earmark_training.keyword.results import KeywordResults
-from earmark_training.keyword.training_set import TrainingSet, collect, folds, voice_folds
+from earmark_training.keyword.training_set import TrainingSet, collect, expected_s, folds, voice_folds
 from earmark_training.keyword.word_warnings import warn_about
 from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from earmark_training.data.corpus import Recording
+    from earmark_training.keyword.negatives import Negatives
     from earmark_training.keyword.training_set import NeuralVoices
     from earmark_training.model.network import Network
 
@@ -47,6 +49,9 @@ log = logging.getLogger(__name__)
 
 _MIN_HELD_OUT_HOURS = 1.0
 _STREAMED_RECORDINGS = 10
+_COMPARING, _WRITING = "comparing the recordings", "writing the model and its report"
+_COMPARING_S, _WRITING_S, _STEP_S = 15.0, 15.0, 0.6  # on two cores
+_SCORED_HOURS = 10.0  # by each network: about three held-out hours in each condition, and those mined
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class _Recorded:
     left_out: list[RejectedRecording]
 
 
-def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm) -> SpotterModel:
+def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> SpotterModel:
     """Write the model file, and beside it a report (`.report.html`) and its metrics (`.metrics.json`).
 
     Raises RecordingsError, SynthesisError or CorpusError for data that cannot be used, and ExportError for a
@@ -93,14 +98,15 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
     if not request.negatives and not all(clip.is_missed for clip in mistakes):
         raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
     keywords, seed = tuple(request.recordings), request.recipe.seed
-    recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
+    with progress.phase("reading the recordings"):
+        recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
+        negatives = find_negatives(request.negatives, keywords, seed=seed)
     base = SpotterModel.load(request.base)
     if request.voices:
         warn_about(request.voices, base.metadata)
     for keyword in set(keywords) & set(base.metadata.keyword_names):
         log.info("%s knows %r already; this makes another model for it", base.metadata.name, keyword)
     network = load_network(request.base or _bundled_model())
-    negatives = find_negatives(request.negatives, keywords, seed=seed)
     if negatives.left_out:
         log.info(
             "%d utterances with %s in their transcript are left out",
@@ -110,6 +116,7 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
     with tempfile.TemporaryDirectory(prefix="earmark-keyword-") as scratch:
         for keyword, of_keyword in recorded.items():
             _add_missed_words(of_keyword, write_missed_words(mistakes, keyword, Path(scratch) / keyword))
+        progress.plan(_expected_s(request, recorded, negatives))
         training_set = collect(
             {k: [r.path for r in recorded[k].used] for k in keywords},
             negatives.files,
@@ -120,7 +127,8 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
             seed=seed,
             progress=progress,
         )
-        training_set = _without_outliers(network, training_set, recorded, request)
+        with progress.phase(_COMPARING):
+            training_set = _without_outliers(network, training_set, recorded, request)
         real_speech = bool(negatives.files)
         _log_amounts(training_set, real_speech=real_speech)
         metadata = initial_metadata(
@@ -155,22 +163,23 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
             )
             for k in keywords
         }
-        graph, state = to_onnx(final.network), final.network.silent_state().numpy()
-        model = pack(graph, state, metadata)
-        streamed = training_set.measured[:_STREAMED_RECORDINGS]
-        check_streaming(final.network, model, [training_set.corpus.samples(r) for r in streamed])
-        metadata = measure_offsets(model, training_set.corpus, _clips_for_offsets(training_set))
-        metadata = replace(
-            metadata,
-            keywords={k: replace(metadata.keywords[k], threshold=results[k].threshold) for k in keywords},
-            metrics=tuple(m for k in keywords for m in results[k].metrics(alone=len(keywords) == 1)),
-        )
-        model = pack(graph, state, metadata, request.out)
-        documents = [r.document() for r in results.values()]
-        sounds = {
-            k: (missed_sounds(training_set, document), false_alarm_sounds(training_set, results[k], seed))
-            for k, document in zip(keywords, documents, strict=True)
-        }
+        with progress.phase(_WRITING):
+            graph, state = to_onnx(final.network), final.network.silent_state().numpy()
+            model = pack(graph, state, metadata)
+            streamed = training_set.measured[:_STREAMED_RECORDINGS]
+            check_streaming(final.network, model, [training_set.corpus.samples(r) for r in streamed])
+            metadata = measure_offsets(model, training_set.corpus, _clips_for_offsets(training_set))
+            metadata = replace(
+                metadata,
+                keywords={k: replace(metadata.keywords[k], threshold=results[k].threshold) for k in keywords},
+                metrics=tuple(m for k in keywords for m in results[k].metrics(alone=len(keywords) == 1)),
+            )
+            model = pack(graph, state, metadata, request.out)
+            documents = [r.document() for r in results.values()]
+            sounds = {
+                k: (missed_sounds(training_set, document), false_alarm_sounds(training_set, results[k], seed))
+                for k, document in zip(keywords, documents, strict=True)
+            }
     about = {
         "model": metadata.name,
         "version": metadata.version,
@@ -181,6 +190,21 @@ def create_model(request: KeywordRequest, *, progress: Callable[..., Any] = tqdm
     document = documents[0] | about if len(documents) == 1 else {"keywords": documents} | about
     write_report(document, request.out, sounds)
     return model
+
+
+def _expected_s(
+    request: KeywordRequest, recorded: Mapping[str, _Recorded], negatives: Negatives
+) -> dict[str, float]:
+    """Return the phases of `create_model`, each with the seconds that it takes on two cores."""
+    recordings = {k: [r.path for r in recorded[k].used] for k in recorded}
+    expected = expected_s(recordings, negatives.files, language=request.synthesize, voices=request.voices)
+    networks = 1 + (request.folds if any(recordings.values()) else min(1, request.folds))
+    held_out_and_mined = networks * _SCORED_HOURS * STEPS_PER_HOUR
+    return expected | {
+        _COMPARING: _COMPARING_S,
+        FINE_TUNING: (networks * request.recipe.steps + held_out_and_mined) * _STEP_S / min(2, networks),
+        _WRITING: _WRITING_S,
+    }
 
 
 def _read(folder: Path | None, request: KeywordRequest) -> _Recorded:
@@ -237,7 +261,7 @@ def _folds(training_set: TrainingSet, request: KeywordRequest) -> list[tuple[int
     return folds(len(training_set.recordings), min(request.folds, len(training_set.recordings)), seed)
 
 
-def _clips_for_offsets(training_set: TrainingSet) -> list[Any]:
+def _clips_for_offsets(training_set: TrainingSet) -> list[Recording]:
     """Return people's recordings of each keyword, or those of synthetic voices if there are none."""
     recorded = {r.text for r in training_set.recordings}
     return [*training_set.recordings, *(r for r in training_set.synthesized if r.text not in recorded)]

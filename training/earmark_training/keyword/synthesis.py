@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
+from earmark_audio.progress import SILENT, Progress
 
 from earmark_training.keyword.voice_files import SynthesisError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 _WORDS_PER_MINUTE = (110, 210)
@@ -107,7 +107,11 @@ def is_available(language: str) -> bool:
 
 
 def synthesize(
-    lines: Sequence[tuple[Voice, str]], folder: Path, *, progress: Callable[..., tqdm] = tqdm
+    lines: Sequence[tuple[Voice, str]],
+    folder: Path,
+    *,
+    progress: Progress = SILENT,
+    desc: str = "synthesizing",
 ) -> list[Path]:
     """Synthesize every (voice, text) into a WAV file in the folder; return the files in order.
 
@@ -130,7 +134,7 @@ def synthesize(
         return path
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(progress(pool.map(run, range(len(lines))), total=len(lines), unit="line"))
+        return list(progress(pool.map(run, range(len(lines))), desc=desc, total=len(lines), unit="lines"))
 
 
 def phonemes(text: str, language: str) -> list[list[str]]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
+from earmark_audio.progress import SILENT, Progress
 
-from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, decode, hours, speech_split
+from earmark_training.data.corpus import DECODING, SAMPLE_RATE_HZ, SourceFile, decode, hours, speech_split
 from earmark_training.keyword import confusables, sentences
 from earmark_training.keyword.negatives import contains_keyword
 from earmark_training.keyword.neural_speech import (
+    CONFUSABLE_LINES,
+    KEYWORD_LINES,
+    OTHER_WORDS,
+    SENTENCES,
     read_confusables,
     read_keyword,
     read_other_words,
@@ -22,7 +25,7 @@ from earmark_training.keyword.neural_speech import (
 from earmark_training.keyword.synthesis import available_voices, is_available, phonemes, synthesize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from earmark_training.data.corpus import Corpus, Recording
@@ -36,6 +39,9 @@ CONFUSABLE = "a confusable, synthesized"
 _SYNTHESIZED_KEYWORDS = 240
 _SYNTHESIZED_CONFUSABLES = 240  # of at most half as many different words
 _SYNTHESIZED_LINES = 600  # about 45 minutes
+_READING_OTHER_WORDS, _READING_SENTENCES = "reading other words", "reading sentences"
+_SYNTHESIZING_SENTENCES = "synthesizing sentences"
+_READ_LINE_S, _SYNTHESIZED_LINE_S, _DECODED_FILE_S = 0.8, 0.03, 0.02  # on two cores
 _HELD_OUT_SHARE = 0.3
 _MIN_SPEAKERS = 6
 _PIECE_S = 30
@@ -100,7 +106,7 @@ def collect(
     voices: NeuralVoices | None = None,
     mistakes: Sequence[ReviewedClip] = (),
     seed: int,
-    progress: Callable[..., Any] = tqdm,
+    progress: Progress = SILENT,
 ) -> TrainingSet:
     """Decode the recordings of each keyword and the negatives, and synthesize the rest, into `folder`.
 
@@ -130,7 +136,7 @@ def collect(
                 voices.language,
                 seed=seed,
                 progress=progress,
-                desc=f"reading {keyword!r}",
+                desc=_reading(keyword),
             )
             spoken += [SourceFile(k.path, "clip", "training", keyword, k.voice) for k in read]
             places += [k.word for k in read]
@@ -143,7 +149,7 @@ def collect(
                     voices.language,
                     seed=seed,
                     progress=progress,
-                    desc=f"reading words that sound like {keyword!r}",
+                    desc=_reading_confusables(keyword),
                 )
             ]
     if voices:
@@ -152,7 +158,7 @@ def collect(
             voices.pronunciations.values(),
             voices.language,
             progress=progress,
-            desc="reading other words",
+            desc=_READING_OTHER_WORDS,
         )
         similar += [SourceFile(path, "clip", "training", CONFUSABLE) for path in common]
     others = list(negatives)
@@ -160,11 +166,7 @@ def collect(
         others = _synthesize_speech(tuple(recordings), folder / "speech", seed, progress, voices)
     wrong = [clip for clip in mistakes if not clip.is_missed]
     parts = [files, spoken, similar, others, [clip.source for clip in wrong]]
-    corpus = decode(
-        [file for part in parts for file in part],
-        folder / "corpus",
-        progress=partial(progress, desc="decoding"),
-    )
+    corpus = decode([file for part in parts for file in part], folder / "corpus", progress=progress)
     position, decoded = 0, []
     for part in parts:
         decoded.append(corpus.recordings[position : position + len(part)])
@@ -186,16 +188,59 @@ def collect(
     )
 
 
+def expected_s(
+    recordings: Mapping[str, Sequence[Path]],
+    negatives: Sequence[SourceFile],
+    *,
+    language: str | None,
+    voices: NeuralVoices | None,
+) -> dict[str, float]:
+    """Return the phases of `collect`, each with the seconds that it takes on two cores."""
+    expected: dict[str, float] = {}
+    for keyword in recordings:
+        if language:
+            expected[_synthesizing(keyword)] = _SYNTHESIZED_KEYWORDS * _SYNTHESIZED_LINE_S
+            expected[_synthesizing_confusables(keyword)] = _SYNTHESIZED_CONFUSABLES * _SYNTHESIZED_LINE_S
+        if voices:
+            expected[_reading(keyword)] = KEYWORD_LINES * _READ_LINE_S
+            expected[_reading_confusables(keyword)] = CONFUSABLE_LINES * _READ_LINE_S
+    if voices:
+        expected[_READING_OTHER_WORDS] = OTHER_WORDS * _READ_LINE_S
+    if not negatives and voices:
+        expected[_READING_SENTENCES] = SENTENCES * _READ_LINE_S
+    if not negatives and (not voices or is_available("en")):
+        expected[_SYNTHESIZING_SENTENCES] = _SYNTHESIZED_LINES * _SYNTHESIZED_LINE_S
+    files = sum(map(len, recordings.values())) + len(negatives or range(_SYNTHESIZED_LINES))
+    return expected | {DECODING: files * _DECODED_FILE_S}
+
+
+def _reading(keyword: str) -> str:
+    return f"reading {keyword!r}"
+
+
+def _reading_confusables(keyword: str) -> str:
+    return f"reading words that sound like {keyword!r}"
+
+
+def _synthesizing(keyword: str) -> str:
+    return f"synthesizing {keyword!r}"
+
+
+def _synthesizing_confusables(keyword: str) -> str:
+    return f"synthesizing words that sound like {keyword!r}"
+
+
 def _synthesize_keyword(
-    keyword: str, folder: Path, language: str, seed: int, progress: Callable[..., Any]
+    keyword: str, folder: Path, language: str, seed: int, progress: Progress
 ) -> list[SourceFile]:
     voices = available_voices(language, _SYNTHESIZED_KEYWORDS, seed=seed)
-    paths = synthesize([(v, keyword) for v in voices], folder, progress=progress)
+    lines = [(v, keyword) for v in voices]
+    paths = synthesize(lines, folder, progress=progress, desc=_synthesizing(keyword))
     return [SourceFile(p, "clip", "training", keyword) for p in paths]
 
 
 def _synthesize_confusables(
-    keyword: str, folder: Path, language: str, seed: int, progress: Callable[..., Any]
+    keyword: str, folder: Path, language: str, seed: int, progress: Progress
 ) -> list[SourceFile]:
     candidates = available_voices(language, 3 * _SYNTHESIZED_CONFUSABLES, seed=seed + 1)
     voices = [v for v in candidates if v.accepts_phonemes]
@@ -205,7 +250,7 @@ def _synthesize_confusables(
     if not voices or not texts:
         return []
     lines = [(voices[i % len(voices)], texts[i % len(texts)]) for i in range(_SYNTHESIZED_CONFUSABLES)]
-    paths = synthesize(lines, folder, progress=progress)
+    paths = synthesize(lines, folder, progress=progress, desc=_synthesizing_confusables(keyword))
     return [SourceFile(p, "clip", "training", CONFUSABLE) for p in paths]
 
 
@@ -213,12 +258,12 @@ def _synthesize_speech(
     keywords: Sequence[str],
     folder: Path,
     seed: int,
-    progress: Callable[..., Any],
+    progress: Progress,
     neural: NeuralVoices | None,
 ) -> list[SourceFile]:
     found: list[SourceFile] = []
     if neural:
-        read = read_sentences(neural.reader, keywords, seed=seed, progress=progress, desc="reading sentences")
+        read = read_sentences(neural.reader, keywords, seed=seed, progress=progress, desc=_READING_SENTENCES)
         found = [SourceFile(path, "speech", "training", text, voice) for path, text, voice in read]
         if not is_available("en"):
             return found
@@ -226,7 +271,7 @@ def _synthesize_speech(
     candidates = sentences.lines(2 * _SYNTHESIZED_LINES, seed=seed)
     texts = [t for t in candidates if not any(contains_keyword(t, k) for k in keywords)]
     lines = list(zip(voices, texts, strict=False))
-    paths = synthesize(lines, folder, progress=partial(progress, desc="synthesizing sentences"))
+    paths = synthesize(lines, folder, progress=progress, desc=_SYNTHESIZING_SENTENCES)
     return found + [
         SourceFile(path, "speech", "training", text, voice.name)
         for path, (voice, text) in zip(paths, lines, strict=True)

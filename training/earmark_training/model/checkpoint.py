@@ -65,11 +65,26 @@ def resume(path: Path, recipe: Recipe) -> tuple[Learner, History]:
     return learner, history
 
 
+def history_length(path: Path) -> int:
+    """Return the number of epochs that a checkpoint has completed."""
+    return len(torch.load(path, weights_only=True)["history"])
+
+
 def check_recipe(path: Path, recipe: Recipe) -> None:
-    """Raise RecipeError if a checkpoint was trained with another recipe."""
-    if torch.load(path, weights_only=True)["recipe"] != asdict(recipe):
+    """Raise RecipeError if a checkpoint was trained with another recipe.
+
+    The last cycle may have more epochs than before: the training goes on.
+    """
+    old, new = torch.load(path, weights_only=True)["recipe"], asdict(recipe)
+    different = [name for name in new if old.get(name) != new[name]]
+    *finished, last = old["cycles"]
+    if different == ["cycles"] and list(recipe.cycles[:-1]) == finished and recipe.cycles[-1] > last:
+        return
+    if different:
+        epochs = ",".join(map(str, old["cycles"]))
         raise RecipeError(
-            f"{path} was trained with another recipe: choose another --out, or delete it to start over"
+            f"{path} was trained with another recipe ({', '.join(different)}; --epochs {epochs}): choose "
+            "another --out, or delete it to start over. Only the last number of --epochs can be raised"
         )
 
 

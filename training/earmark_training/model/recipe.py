@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from earmark_training.data.examples import Mix
 from earmark_training.data.vocabulary import DEFAULT_KEYWORDS, labels_for
 from earmark_training.model.network import Shape
+
+_CLIPS_PER_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Recipe:
     """The cycle that adds them, or the last one of fewer cycles."""
     cycles: tuple[int, ...] = (36, 36, 30)
     """Epochs of each cycle, which ends at learning rate 0 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
-    steps_per_epoch: int = 1000
+    steps_per_epoch: int = 0
+    """Batches in an epoch; 0 means as many as the training clips need: see `for_clips`."""
     learning_rate: float = 3e-3
     last_learning_rate: float | None = None
     """Learning rate of the last cycle; None means that of the others."""
@@ -55,6 +58,15 @@ class Recipe:
     def epochs(self) -> int:
         """The number of epochs of all cycles."""
         return sum(self.cycles)
+
+    def for_clips(self, count: int) -> Recipe:
+        """Return the recipe for a number of training clips: an epoch has each of them about once.
+
+        But no less than 250 batches, so that a small set is repeated, and no more than 1000.
+        """
+        if self.steps_per_epoch:
+            return self
+        return replace(self, steps_per_epoch=max(250, min(1000, count // _CLIPS_PER_BATCH)))
 
     def shape_in(self, cycle: int) -> Shape:
         """Return the network's shape in a cycle."""

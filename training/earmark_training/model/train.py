@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import multiprocessing
 import os
 import tempfile
-import threading
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,24 +21,28 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from earmark_audio.progress import SILENT, Progress
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 from torchaudio.transforms import FrequencyMasking, TimeMasking
-from tqdm import tqdm
 
 from earmark_training.data.examples import Batch, ExampleMaker, check_keywords
-from earmark_training.data.features import feature_cache
-from earmark_training.model.checkpoint import CHECKPOINT, check_recipe, resume, save
+from earmark_training.data.features import feature_cache, hours_to_compute, phase_of
+from earmark_training.model.checkpoint import CHECKPOINT, check_recipe, history_length, resume, save
 from earmark_training.model.code_commit import code_commit
 from earmark_training.model.learner import Learner
 from earmark_training.model.network import Network
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.start import check_start, copy_network
-from earmark_training.model.validation import check_validation, classify_clips, validation_clips
+from earmark_training.model.validation import batch_count, check_validation, classify_clips, validation_clips
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+    from earmark_audio.progress import Phase
+    from torch.multiprocessing.spawn import ProcessContext
 
     from earmark_training.data.corpus import Corpus
     from earmark_training.data.features import FeatureCache
@@ -46,6 +50,11 @@ if TYPE_CHECKING:
     from earmark_training.model.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
+_TRAINING = "training"
+_POLL_S = 0.2
+# On two cores: an example in each of two processes, and the features of an hour. For the time left.
+_EXAMPLE_S, _FEATURES_S_PER_HOUR = 0.012, 15.0
 
 _WINDOW_FRAMES = 25
 """The worst three frames in each window of this length weigh as much as all its frames."""
@@ -70,7 +79,9 @@ def loss(logits: Tensor, batch: Batch, target_frames: int) -> Tensor:
     return (target_loss + background_loss) / windows.shape[:2].numel()
 
 
-def train(corpus: Corpus, recipe: Recipe, out: Path, start: Path | None = None) -> None:
+def train(
+    corpus: Corpus, recipe: Recipe, out: Path, start: Path | None = None, *, progress: Progress = SILENT
+) -> None:
     """Train by `recipe` into the folder `out`, or resume from its checkpoint.
 
     `start` is a model file whose network the training starts with, instead of a random one.
@@ -78,23 +89,48 @@ def train(corpus: Corpus, recipe: Recipe, out: Path, start: Path | None = None) 
     a network of another shape.
     """
     out.mkdir(parents=True, exist_ok=True)
+    clips = corpus.select("clip", "training")
+    recipe = recipe.for_clips(len(clips))
     # Reject what cannot be trained before the features are computed, which takes minutes.
-    check_keywords(recipe.keywords, (clip.text for clip in corpus.select("clip", "training")))
+    check_keywords(recipe.keywords, (clip.text for clip in clips))
     check_validation(recipe.keywords, (clip.text for clip in corpus.select("clip", "validation")))
     if (out / CHECKPOINT).is_file():
         check_recipe(out / CHECKPOINT, recipe)
     if start is not None:
         check_start(start, recipe.shape_in(0))
-    first = recipe.first_features
-    caches = [feature_cache(corpus, recipe.shape.front_end, first)]
-    # Reject data that cannot be trained on before the other features are computed and processes are started.
-    _example_maker(caches[0], recipe, 0)
-    later = range(first + 1, first + len(recipe.cycles))
-    caches += [feature_cache(corpus, recipe.shape.front_end, cycle) for cycle in later]
+    front_end = recipe.shape.front_end
+    cycles = range(recipe.first_features, recipe.first_features + len(recipe.cycles))
+    hours = {cycle: hours_to_compute(corpus, front_end, cycle) for cycle in cycles}
+    expected_s = {phase_of(cycle): _FEATURES_S_PER_HOUR * h for cycle, h in hours.items() if h}
+    progress.plan(
+        expected_s | {_TRAINING: _EXAMPLE_S * recipe.mix.streams * recipe.epochs * recipe.steps_per_epoch}
+    )
+    caches = [feature_cache(corpus, front_end, cycle, progress=progress) for cycle in cycles]
     with tempfile.TemporaryDirectory() as folder:
-        job = _Job(corpus, caches, recipe, out, Path(folder) / "rendezvous", code_commit(), start)
-        spawn = cast("Callable[..., None]", start_processes)
-        spawn(_train, (job,), nprocs=recipe.processes, start_method="spawn")
+        reader, writer = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        job = _Job(corpus, caches, recipe, out, Path(folder) / "rendezvous", code_commit(), writer, start)
+        spawn = cast("Callable[..., ProcessContext]", start_processes)
+        completed = history_length(out / CHECKPOINT) if (out / CHECKPOINT).is_file() else 0
+        batches = recipe.steps_per_epoch + batch_count(corpus, recipe.labels)
+        with progress.phase(
+            _TRAINING, total=recipe.epochs * batches, unit="batches", initial=completed * batches
+        ) as phase:
+            processes = spawn(
+                _train, (job,), nprocs=recipe.processes, join=False, daemon=True, start_method="spawn"
+            )
+            while not processes.join(timeout=_POLL_S):
+                _show(reader, phase)
+            _show(reader, phase)
+
+
+def _show(reader: Connection, phase: Phase) -> None:
+    """Show what the training processes report: numbers of batches, and lines about epochs."""
+    while reader.poll():
+        report = reader.recv()
+        if isinstance(report, int):
+            phase.update(report)
+        else:
+            log.info("%s", report)
 
 
 def _example_maker(cache: FeatureCache, recipe: Recipe, cycle: int) -> ExampleMaker:
@@ -115,6 +151,8 @@ class _Job:
     """The file through which the processes form a group."""
     commit: str
     """The commit of the code when the run started, whatever is committed while it runs."""
+    reports: Connection
+    """Where the first process reports its progress: the number of batches, and lines about epochs."""
     start: Path | None = None
     """The model file whose network the training starts with."""
 
@@ -127,8 +165,6 @@ def _train(rank: int, job: _Job) -> None:
     """
     recipe, out = job.recipe, job.out
     end_with_parent()
-    # Only one process draws a bar. The default lock is a semaphore, which a process that is ended leaks.
-    tqdm.set_lock(threading.RLock())
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{job.rendezvous}", rank=rank, world_size=recipe.processes)
     learner, history = resume(out / CHECKPOINT, recipe) if (out / CHECKPOINT).is_file() else _start(job)
@@ -152,9 +188,8 @@ def _train(rank: int, job: _Job) -> None:
         torch.manual_seed((recipe.seed * 1000 + epoch) * recipe.processes + rank)
         started, total_loss = time.monotonic(), 0.0
         network.train()
-        steps = range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch)
         cycle_start, cycle_steps = (n * recipe.steps_per_epoch for n in (epochs.start, len(epochs)))
-        for step in tqdm(steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=rank > 0):
+        for step in range(epoch * recipe.steps_per_epoch, (epoch + 1) * recipe.steps_per_epoch):
             factor = learning_rate_factor(
                 step - cycle_start, warmup_steps=recipe.warmup_steps, steps=cycle_steps
             )
@@ -172,21 +207,24 @@ def _train(rank: int, job: _Job) -> None:
             total_loss += batch_loss.item()
             if rank == 0:
                 update_average(average, network, step, max_decay=recipe.ema_decay_in(cycle))
+                job.reports.send(1)
         if rank == 0:
-            accuracy = float(np.mean(classify_clips(average, clips) == classes))
+            accuracy = float(np.mean(classify_clips(average, clips, job.reports.send) == classes))
             history.append({"loss": total_loss / recipe.steps_per_epoch, "validation_accuracy": accuracy})
-            log.info(
-                "epoch %d loss %.4f validation accuracy %.4f %.0f s",
-                epoch + 1,
-                history[-1]["loss"],
-                accuracy,
-                time.monotonic() - started,
-            )
+            _report(f"epoch {epoch + 1} of {recipe.epochs}", history[-1], started, job.reports)
             save(out / CHECKPOINT, learner, recipe, history, job.commit)
             _write_metrics(out, history)
     dist.destroy_process_group()
     # Exit without cleaning up: a thread of the group that frees a tensor during shutdown aborts the process.
     os._exit(0)
+
+
+def _report(epoch: str, result: dict[str, float], started: float, reports: Connection) -> None:
+    """Write the result of an epoch to the log, and to the process that shows the progress."""
+    accuracy, seconds = result["validation_accuracy"], time.monotonic() - started
+    line = f"{epoch}: loss {result['loss']:.4f}, validation accuracy {accuracy:.2%}, {seconds:.0f} s"
+    log.info("%s", line)
+    reports.send(line)
 
 
 _MASKS = (*[FrequencyMasking(6, iid_masks=True)] * 2, *[TimeMasking(12, iid_masks=True)] * 4)

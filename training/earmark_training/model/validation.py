@@ -14,7 +14,7 @@ from earmark_training.data.vocabulary import SILENCE, UNKNOWN
 from earmark_training.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,8 +26,15 @@ _TAIL_SAMPLES = SAMPLE_RATE_HZ * 2 // 5  # of silence after a clip
 
 
 @torch.no_grad()
-def classify_clips(network: Network, clips: list[NDArray[np.float32]]) -> list[int]:
-    """Return the class of each clip, by the same rule as the spotter's `classify`."""
+def classify_clips(
+    network: Network,
+    clips: list[NDArray[np.float32]],
+    on_batch: Callable[[int], object] = lambda _: None,
+) -> list[int]:
+    """Return the class of each clip, by the same rule as the spotter's `classify`.
+
+    `on_batch` is called with 1 after each batch; `batch_count` is their number.
+    """
     frame = network.shape.frame_samples
     classes = []
     for i in range(0, len(clips), _BATCH):
@@ -40,7 +47,14 @@ def classify_clips(network: Network, clips: list[NDArray[np.float32]]) -> list[i
             classifier = ClipClassifier(network.shape.classes, keywords, 0, 1000 * frame / SAMPLE_RATE_HZ)
             classifier.push(clip_scores)
             classes.append(int(classifier.scores.argmax()))
+        on_batch(1)
     return classes
+
+
+def batch_count(corpus: Corpus, labels: tuple[str, ...]) -> int:
+    """Return the number of batches in which the validation clips are classified."""
+    words = len(corpus.select("clip", "validation"))
+    return -(-(words + words // len(labels)) // _BATCH)
 
 
 def check_validation(keywords: Sequence[str], words_of_clips: Iterable[str]) -> None:

@@ -12,20 +12,44 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+# In the dark, the plots are inverted, and their colours turned back.
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 0.5em 0 } td, th { padding: 0.15em 0.9em 0.15em 0 }
-tr { border-bottom: 1px solid #ddd } td, th { text-align: right }
+:root { color-scheme: light dark; --ground: #fff; --ink: #222; --line: #ddd }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em;
+  background: var(--ground); color: var(--ink) }
+table { border-collapse: collapse; margin: 0.5em 0; display: block; overflow-x: auto }
+td, th { padding: 0.15em 0.9em 0.15em 0; text-align: right } tr { border-bottom: 1px solid var(--line) }
 td:first-child, th:first-child, .text td, .text th { text-align: left }
-svg { max-width: 100%; height: auto } p { max-width: 48em } code { font-size: 0.9em }
+nav ul { columns: 18em; padding-left: 1.2em } nav .part { break-after: avoid; font-weight: 600 }
+svg { max-width: 100%; height: auto; background: #fff } p { max-width: 48em }
+code { font-size: 0.9em; overflow-wrap: anywhere }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #16181b; --ink: #ececec; --line: #3a3d42 } a { color: #8ab4f8 }
+  svg { filter: invert(.92) hue-rotate(180deg) }
+}
 """
+_HEADING = re.compile(r"<(h[12])>(.*?)</\1>", re.DOTALL)
+_FEW_HEADINGS = 3
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """Return a whole page of HTML parts, with its title as a heading."""
-    head = f"<meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>"
-    body = "\n".join((f"<h1>{escape(title)}</h1>", *parts))
-    return f"<!doctype html><html lang=en>{head}\n{body}\n</html>\n"
+    """Return a whole page of HTML parts, with its title as a heading, and a table of contents."""
+    head = (
+        "<meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+    )
+    contents: list[str] = []
+
+    def with_anchor(heading: re.Match[str]) -> str:
+        level, text = heading.groups()
+        anchor = f"s{len(contents) + 1}"
+        kind = " class=part" if level == "h1" else ""
+        contents.append(f"<li{kind}><a href='#{anchor}'>{text}</a></li>")
+        return f"<{level} id={anchor}>{text}</{level}>"
+
+    body = _HEADING.sub(with_anchor, "\n".join(parts))
+    nav = f"<nav><ul>{''.join(contents)}</ul></nav>" if len(contents) > _FEW_HEADINGS else ""
+    return f"<!doctype html><html lang=en>{head}\n<h1>{escape(title)}</h1>\n{nav}\n{body}\n</html>\n"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
