@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from earmark_audio.endpointing import locate_word
 from earmark_spotter import SpotterModel, score_recording
 from earmark_training.data.corpus import (
     SAMPLE_RATE_HZ,
@@ -38,7 +39,6 @@ from earmark_training.data.corpus import (
     read_audio,
     speech_split,
 )
-from earmark_training.data.endpointing import locate_word
 from earmark_training.evaluation.conditions import CONDITIONS, Condition, Scene
 from earmark_training.evaluation.detections import detect
 from earmark_training.evaluation.peaks import LOWEST_PEAK, find_peaks

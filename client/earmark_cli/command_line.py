@@ -10,6 +10,7 @@ from earmark_audio.argument_parser import ArgumentParser
 from earmark_cli import classify, completion, demo, health, listen, models, spot, web, wyoming
 from earmark_cli.check import command as check
 from earmark_cli.plot import command as plot
+from earmark_cli.record_keyword import command as record_keyword
 from earmark_cli.review import command as review
 from earmark_cli.tune import command as tune
 from earmark_cli.usage_error import UsageError
@@ -48,7 +49,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(prog="earmark", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (spot, demo, listen, classify, plot, tune, check, review, web, wyoming, models, health):
+    for command in (
+        spot,
+        demo,
+        listen,
+        classify,
+        plot,
+        tune,
+        check,
+        review,
+        record_keyword,
+        web,
+        wyoming,
+        models,
+        health,
+    ):
         command.add_parser(commands)
     completion.add_parser(commands, parser)
     return parser

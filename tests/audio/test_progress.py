@@ -56,6 +56,7 @@ def test_a_log_file_gets_plain_lines_also_while_an_item_takes_long(
 ):
     monkeypatch.setattr(module, "_FIRST_LINE_S", 0.1)
     monkeypatch.setattr(module, "_LINE_INTERVAL_S", 0.1)
+    monkeypatch.setattr(module, "_LONG_PHASE_S", 0.1)
     monkeypatch.setattr(module, "_MEASURED_S", 0.0)
     with Progress() as progress:
         progress.plan({"decoding": 1, "training": 2})

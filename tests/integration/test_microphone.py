@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import soundfile
 from earmark_client import SyncClient
@@ -17,7 +18,6 @@ from support.virtual_microphone import RATE_HZ
 from support.virtual_terminal import Terminal
 
 if TYPE_CHECKING:
-    import numpy as np
     from support.virtual_microphone import Microphone
 
 SAMPLES = Path(__file__).parents[2] / "client" / "earmark_cli" / "samples"
@@ -224,3 +224,51 @@ def test_the_bundled_model_detects_keywords_from_the_microphone(microphone: Micr
     code, lines, _ = _listen(microphone, part, len(keywords))
     assert code == 130
     assert [line["keyword"] for line in lines if line["type"] == "detection"] == keywords
+
+
+def test_takes_of_a_keyword_are_recorded_until_ctrl_c_and_go_on(
+    microphone: Microphone, tmp_path: Path
+) -> None:
+    """People repeat a word; one take is clipped, and one is of another word."""
+    samples, _ = soundfile.read(SAMPLES / "demo.flac", dtype="float32")
+    said = [line for line in json.loads((SAMPLES / "demo.json").read_text())["said"] if line["keyword"]]
+    parts = {
+        line["keyword"]: samples[int(line["start_s"] * RATE_HZ) : int(line["end_s"] * RATE_HZ)]
+        for line in said
+    }
+    scale = {word: 0.4 / np.abs(part).max() for word, part in parts.items()}
+    forward, zero = (parts[word] * scale[word] for word in ("forward", "zero"))
+    folder = tmp_path / "forward"
+    command = [sys.executable, "-m", "earmark_cli", "record-keyword", "forward", "--out", str(folder)]
+
+    def record(takes: int, words: list[np.ndarray]) -> tuple[int, list[str]]:
+        quiet = np.zeros(RATE_HZ // 2, np.float32)
+        remaining = iter(words)
+        lines: list[str] = []
+        with subprocess.Popen(
+            [*command, "--takes", str(takes)], stdout=subprocess.PIPE, text=True, env=microphone.environment
+        ) as process:
+            deadline = threading.Timer(90, process.kill)
+            deadline.start()
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if ": say " in line and (word := next(remaining, None)) is not None:
+                    microphone.play(np.concatenate([quiet, word, quiet, quiet]) * 32767)
+                elif ": say " in line:
+                    process.send_signal(signal.SIGINT)
+            deadline.cancel()
+        return process.returncode, lines
+
+    code, lines = record(30, [forward, np.clip(6 * forward, -1, 1), 0.7 * forward, 0.5 * forward, zero])
+    assert code == 130, lines
+    assert [line.split(": ")[2] for line in lines if "not kept" in line] == [
+        "it is clipped",
+        "it does not sound like the others",
+    ]
+    assert lines[-1] == f"{folder} has 3 of 30 takes: run the command again to go on"
+    code, lines = record(4, [0.6 * forward] * 3)
+    assert code == 0, lines
+    assert lines[0] == f"{folder} has 3 takes already"
+    assert "earmark-train keyword forward --recordings" in lines[-1]
+    assert [path.name for path in sorted(folder.iterdir())] == [f"forward-{n:03d}.wav" for n in range(1, 5)]

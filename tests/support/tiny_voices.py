@@ -10,10 +10,10 @@ import soundfile
 from earmark_training.keyword.kokoro import padded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-    from typing import Any
 
+    from earmark_audio.progress import Progress
     from earmark_training.keyword.kokoro import Line
 
 RATE = 24_000
@@ -46,9 +46,9 @@ class TinyReader:
     def unknown_symbols(self, phonemes: str) -> list[str]:
         return sorted(set(phonemes) & set("0123456789"))
 
-    def read(self, lines: Sequence[Line], *, progress: Callable[..., Any], desc: str) -> list[Path]:
+    def read(self, lines: Sequence[Line], *, progress: Progress, desc: str) -> list[Path]:
         paths = []
-        for line in progress(lines, total=len(lines), desc=desc, unit="line"):
+        for line in progress(lines, total=len(lines), desc=desc, unit="lines"):
             path = self._folder / f"{self.lines:05d}.flac"
             samples = say_phonemes(line.phonemes, line.voice + line.other, line.speed)
             soundfile.write(path, padded(samples, RATE), 16_000)

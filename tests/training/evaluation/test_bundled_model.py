@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from earmark_audio.endpointing import locate_word
 from earmark_spotter import Detection, Spotter, SpotterModel
 from earmark_training.data.corpus import Corpus, prepare
-from earmark_training.data.endpointing import locate_word
 from earmark_training.evaluation.evaluate import evaluate_clips
 from earmark_training.evaluation.streams import make_streams, match_detections
 

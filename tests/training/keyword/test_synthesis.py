@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import soundfile
-from earmark_training.data.endpointing import locate_word
+from earmark_audio.endpointing import locate_word
 from earmark_training.keyword.synthesis import SynthesisError, available_voices, phonemes, synthesize
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_training.data.endpointing import locate_word
+from earmark_audio.endpointing import locate_word
 from earmark_training.keyword.recordings import KeywordRecording
 from earmark_training.keyword.voices import ONE_VOICE_DB, voice_spread_db
 from support.synthetic_words import COMPUTER, RATE, say

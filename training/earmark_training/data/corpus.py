@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from earmark_audio import AudioFileError, RecordingFile
+from earmark_audio.endpointing import locate_word
 from earmark_audio.progress import SILENT, Progress
 from earmark_spotter import SpotterError, read_recording
 
 from earmark_training.data.coloured_noise import write_noises
-from earmark_training.data.endpointing import locate_word
 from earmark_training.errors import CorpusError
 from earmark_training.processes import end_with_parent
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_audio.endpointing import FRAME_SECONDS, speech_frames
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
-from earmark_training.data.endpointing import FRAME_SECONDS, speech_frames
 from earmark_training.data.vocabulary import accepted_words
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from earmark_audio import find_recordings
+from earmark_audio.utterance import UtteranceError, find_word
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, audio_seconds, read_audio
-from earmark_training.data.endpointing import locate_word
 from earmark_training.errors import CorpusError, TrainingError
 
 if TYPE_CHECKING:
@@ -27,11 +27,7 @@ FEW_RECORDINGS = 30
 
 RECOMMENDED_RECORDINGS = 100
 
-_MIN_S, _MAX_S = 0.3, 10.0
-_MAX_WORD_S = 2.5
-_SILENT_PEAK = 10 ** (-50 / 20)
-_CLIPPED_SHARE = 0.02
-_CLIPPED_LEVEL = 0.999
+_MAX_S = 10.0
 _MAX_REJECTED_SHARE = 0.2
 _LISTED = 10
 
@@ -133,45 +129,7 @@ def read_recording(path: Path) -> KeywordRecording | RejectedRecording:
         return RejectedRecording(
             path, f"it is {seconds:.0f} s long: cut it into pieces of one utterance each, 1 to 3 s"
         )
-    word = None
-    reason = _check_samples(samples)
-    if reason is None:
-        word = locate_word(samples, SAMPLE_RATE_HZ)
-        reason = _check_word(samples, word)
-    if word is None or reason is not None:
-        return RejectedRecording(path, reason or "")
-    return KeywordRecording(path, samples, word)
-
-
-def _check_samples(samples: NDArray[np.float32]) -> str | None:
-    """Return the reason to reject a recording, or None."""
-    if len(samples) < _MIN_S * SAMPLE_RATE_HZ:
-        return f"it is {len(samples) / SAMPLE_RATE_HZ:.2f} s long: too short for a word"
-    if not np.isfinite(samples).all():
-        return "it contains samples that are not finite numbers"
-    peak = float(np.abs(samples).max())
-    if peak < _SILENT_PEAK:
-        return "it is silent: check the microphone"
-    return None
-
-
-def _check_word(samples: NDArray[np.float32], word: tuple[int, int] | None) -> str | None:
-    """Return the reason to reject a recording because of its word, or None."""
-    if word is None:
-        return "no word stands out from its noise: record it closer to the microphone"
-    if _is_clipped(samples[slice(*word)]):
-        return "it is clipped: record it at a lower level"
-    seconds = (word[1] - word[0]) / SAMPLE_RATE_HZ
-    if seconds > _MAX_WORD_S:
-        return f"it contains {seconds:.1f} s of speech: record the keyword alone"
-    return None
-
-
-def _is_clipped(word: NDArray[np.float32]) -> bool:
-    """Return whether a word is clipped: many successive samples are at the peak level.
-
-    Of 795 unclipped recordings of two words, none had more than a tenth of this share of such samples; when
-    they were clipped at a quarter of their peak, all had more than this share.
-    """
-    at_peak = np.abs(word) >= _CLIPPED_LEVEL * np.abs(word).max()
-    return float((at_peak[1:] & at_peak[:-1]).mean()) > _CLIPPED_SHARE
+    try:
+        return KeywordRecording(path, samples, find_word(samples, SAMPLE_RATE_HZ))
+    except UtteranceError as error:
+        return RejectedRecording(path, str(error))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from earmark_training.data.endpointing import locate_word, speech_frames
+from earmark_audio.endpointing import locate_word, speech_frames
 
 
 def test_a_word_is_located_by_its_energy():

@@ -1,0 +1,1 @@
+"""`earmark record-keyword`: record takes of a keyword, to train a model with."""
