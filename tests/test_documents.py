@@ -124,6 +124,7 @@ def test_every_option_and_variable_named_exists(capsys: pytest.CaptureFixture[st
         ["web"],
         ["wyoming"],
         ["review"],
+        ["record-keyword"],
     ):
         with pytest.raises(SystemExit):
             build_parser().parse_args([*arguments, "--help"])
