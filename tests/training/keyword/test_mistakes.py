@@ -19,7 +19,7 @@ from earmark_training.keyword.recordings import RecordingsError
 from earmark_training.keyword.training_set import collect
 from earmark_training.model.onnx_file import load_network
 from support.synthetic_words import COMPUTER, RATE, say
-from support.tiny_training import BASE_SHAPE, FINE_TUNE_RECIPE, QuietProgress
+from support.tiny_training import BASE_SHAPE, FINE_TUNE_RECIPE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,12 +123,11 @@ def test_the_network_learns_from_its_mistakes(
         tmp_path / "scratch",
         mistakes=read_mistakes([tmp_path]),
         seed=1,
-        progress=QuietProgress,
     )
     recipe = replace(FINE_TUNE_RECIPE, steps=80, rounds=0)
     recipe = replace(recipe, mix=replace(recipe.mix, mistake=0.15))
     before, after = (
-        fine_tune(load_network(base), examples, recipe, progress=QuietProgress)
+        fine_tune(load_network(base), examples, recipe)
         for examples in (replace(training_set, mistakes=()), training_set)
     )
 
@@ -158,7 +157,7 @@ def test_missed_words_are_recordings_of_the_model(
         {"computer": both}, tmp_path / "computer.onnx", (speech,), base=base, fa_per_hour=120, folds=0,
         mistakes=(tmp_path,), recipe=replace(FINE_TUNE_RECIPE, steps=4, rounds=1),
     )  # fmt: skip
-    create_model(request, progress=QuietProgress)
+    create_model(request)
     document = json.loads(request.out.with_suffix(".metrics.json").read_text())
     assert document["recordings"] == 24 + 2
     assert [one["why"] for one in document["left_out"]] == ["it is silent: check the microphone"]
