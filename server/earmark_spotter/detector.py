@@ -64,7 +64,8 @@ class Detection:
     `confidence`: the smoothed score at its peak, 0 to 1, or the verifier's final score. `start_sample`,
     `end_sample`: the position of the word, in samples at the model's rate from the start of the stream.
     `id`: unique within a stream, and the same whenever the same audio is processed again.
-    `level_dbfs`, `snr_db`: as `LevelMeter.levels` measures them.
+    `level_dbfs`, `snr_db`: as `LevelMeter.levels` measures them. `model`: its name. `decided_sample`: the end
+    of the audio that decided it, which orders the detections of several models.
     """
 
     keyword: str
@@ -74,6 +75,8 @@ class Detection:
     id: str
     level_dbfs: float | None = None
     snr_db: float | None = None
+    model: str = ""
+    decided_sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,7 @@ class Detector:
 
         final_score: returns the verifier's score of a candidate whose peak hold ends at a sample.
         """
+        self._model = metadata.name
         self._frame_samples = metadata.frame_samples
         self._hold_frames = self._frames(metadata, metadata.detector.hold_ms)
         self._separation_frames = self._frames(metadata, metadata.detector.separation_ms)
@@ -211,6 +215,14 @@ class Detector:
         peak = self._next_peak_frame if self._candidate is None else self._candidate.frame
         return peak + self._hold_frames
 
+    @property
+    def earliest_decision_frame(self) -> int:
+        """The frame before which no detection is possible, even if the next scores do not follow on the last.
+
+        That is so after audio that a gate has skipped.
+        """
+        return (self._frame if self._candidate is None else self._candidate.frame) + self._hold_frames
+
     def push(self, scores: Float32Array) -> list[Detection]:
         """Process the scores of the next frames, [frames, classes]; return the detections."""
         if not scores.shape[0]:
@@ -259,7 +271,7 @@ class Detector:
 
     def flush(self) -> list[Detection]:
         """Return the detection of the open candidate, if any, at the end of the stream."""
-        return [] if self._candidate is None else self._decide(self._candidate)
+        return [] if self._candidate is None else self._decide(self._candidate, self._frame)
 
     def snapshot(self) -> DetectorSnapshot:
         """Return a copy of the state, from which another detector can continue."""
@@ -289,9 +301,10 @@ class Detector:
         """Append the detection, if any, of the candidate if its peak hold ended before a frame."""
         candidate = self._candidate
         if candidate is not None and candidate.frame + self._hold_frames < frame:
-            detections += self._decide(candidate)
+            detections += self._decide(candidate, candidate.frame + self._hold_frames + 1)
 
-    def _decide(self, candidate: Candidate) -> list[Detection]:
+    def _decide(self, candidate: Candidate, frame_count: int) -> list[Detection]:
+        """Return the detection of a candidate, if it is one, after `frame_count` frames of the stream."""
         self._candidate = None
         for index in self._keywords:
             is_same = index == candidate.class_index
@@ -314,5 +327,7 @@ class Detector:
                 start_sample=max(0, end - self._duration_samples[index]),
                 end_sample=end,
                 id=f"{active.keyword}-{candidate.frame}",
+                model=self._model,
+                decided_sample=frame_count * self._frame_samples,
             )
         ]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MAX_TOKEN_BYTES = 65_536
 
 _VERSION = b"e2"
+_JOINED = b"m1"
 _TAG_BYTES = 16
 _MAX_COUNT = 1 << 53
 _MAX_STEPS_AHEAD = 1000  # a round has fewer
@@ -145,6 +146,25 @@ def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeStat
     except (ValueError, TypeError, RecursionError) as error:
         raise ResumeError("The content of the resume token is invalid. Start a new stream.") from error
     return state
+
+
+def join_tokens(tokens: Sequence[bytes]) -> bytes:
+    """Return the token of a stream from those of its models; a single one is the stream's."""
+    if len(tokens) == 1:
+        return tokens[0]
+    return _JOINED + b"".join(len(token).to_bytes(4) + token for token in tokens)
+
+
+def split_token(token: bytes, count: int) -> list[bytes]:
+    """Return the tokens of a stream's models; empty ones, which are invalid, if there are not `count`."""
+    if count == 1:
+        return [token]
+    tokens, position = [], len(_JOINED)
+    while token.startswith(_JOINED) and position < len(token):
+        start = position + 4
+        position = start + int.from_bytes(token[position:start])
+        tokens.append(token[start:position])
+    return tokens if len(tokens) == count and position == len(token) else [b""] * count
 
 
 def _read_fields(fields: Any, digest: str) -> ResumeState:

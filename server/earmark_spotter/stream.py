@@ -1,33 +1,37 @@
-"""The state of one stream except for the model's state: audio, detector, position, resume point."""
+"""One model's part of a stream except for the model's state: steps, detector, position, resume point."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_spotter.audio import AudioDecoder, AudioFormat
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector
-from earmark_spotter.errors import AudioError, InvalidSamplesError, ResumeError
-from earmark_spotter.level_meter import LevelMeter
-from earmark_spotter.recent_audio import RecentAudio
-from earmark_spotter.resume import ResumePoint, ResumeState, decode_token, encode_token, stream_digest
+from earmark_spotter.errors import ResumeError
+from earmark_spotter.resume import (
+    ResumePoint,
+    ResumeState,
+    decode_token,
+    encode_token,
+    join_tokens,
+    stream_digest,
+)
 from earmark_spotter.sample_time import NANOSECONDS, offset_ns
 from earmark_spotter.step_queue import GatedStepQueue, StepQueue
-from earmark_spotter.stream_checks import StreamChecks
+from earmark_spotter.stream_audio import StreamAudio, replay_unit_s
+from earmark_spotter.stream_checks import NO_PROBLEMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from earmark_audio import Notice
 
+    from earmark_spotter.audio import AudioFormat
     from earmark_spotter.detector import Candidate
     from earmark_spotter.metadata import ModelMetadata
     from earmark_spotter.model import Float32Array, SpotterModel
-    from earmark_spotter.resampler import AudioPiece
 
 _MAX_SKIP_S = 60
 """Silence that is skipped at once where silence itself reaches a threshold, or its scores change."""
@@ -63,7 +67,9 @@ class StreamProgress:
 
 
 class StreamState:
-    """One stream without inference, which is left to the caller, who may batch several streams.
+    """One stream of one model without inference, which is left to the caller, who may batch several streams.
+
+    A stream with several models has one of these for each, and they share its `audio`.
 
     Push the input (`push_audio`, `push_silence`, and `finish` at the end). While there are
     `ready_steps`, `consume` as many as `steps_to_run` returns, run the model on them with this
@@ -88,8 +94,11 @@ class StreamState:
         *,
         gated: bool = True,
         verified: bool = True,
+        audio: StreamAudio | None = None,
     ) -> None:
         """Start a stream, or resume a broken one.
+
+        `audio`: that of the stream's first model, for a further one. Only the first model returns notices.
 
         `resume_keys`: the first one signs resume tokens, and all of them are accepted; empty: the key
         derived from the model file. Raises ResumeError for a resume point that does not fit this model,
@@ -105,49 +114,52 @@ class StreamState:
         self._window_samples = 0 if meta.verifier is None else meta.verifier.window_samples
         self._digest = stream_digest(model, audio_format, active)
         self._resume_keys = resume_keys or (model.resume_key,)
-        # Whole seconds keep the phase of the resampler, whole steps the frames of the model.
-        self._replay_unit_s = math.lcm(self._rate_hz, self._step_samples) // self._rate_hz
         end_lags_ms = [meta.keywords[keyword.keyword].end_lag_ms for keyword in active]
-        self._tail_samples = meta.samples_from_ms(max(end_lags_ms, default=0) + meta.detector.hold_ms)
+        tail_samples = meta.samples_from_ms(max(end_lags_ms, default=0) + meta.detector.hold_ms)
 
-        self._start_s = 0
-        self._decided_floor = 0
-        snapshot = gate = None
-        self._checks = StreamChecks(audio_format)
+        state = None
         if resume is not None:
             state = self._read_resume_point(resume, {keyword.class_index for keyword in active})
-            self._start_s = state.replay_s
-            self._decided_floor = state.decided_sample
-            snapshot, gate = state.detector, state.gate
-            if self._start_s:
-                self._checks = StreamChecks(audio_format, self._start_s, state.checks)
+        self._decided_floor = 0 if state is None else state.decided_sample
         self._verifier = model.verifier if verified else None
-        self._recent = None if self._verifier is None else RecentAudio(self._start_s * self._rate_hz)
-        final_score = None if self._verifier is None else self._final_score
-        self._detector = Detector(meta, active, snapshot=snapshot, final_score=final_score)
-        self._first_new_frame = self._detector.frame if resume is not None else 0
-        start = self._start_s * self._rate_hz // self._step_samples
+        self._detector = Detector(
+            meta,
+            active,
+            snapshot=None if state is None else state.detector,
+            final_score=None if self._verifier is None else self._final_score,
+        )
+        self._first_new_frame = self._detector.frame
+        start_s = 0 if state is None else state.replay_s
+        start = start_s * self._rate_hz // self._step_samples
         self._queue: StepQueue
         if meta.gate is None or not gated:
             self._queue = StepQueue(meta, start)
         else:
             self._queue = GatedStepQueue(
-                meta, meta.gate, start, gate, self._detector.frame // meta.frames_per_step
+                meta,
+                meta.gate,
+                start,
+                None if state is None else state.gate,
+                self._detector.frame // meta.frames_per_step,
             )
         self._next_frame = start * meta.frames_per_step
-        self._meter = LevelMeter(self._rate_hz, self._start_s * self._rate_hz)
         self._noise_samples = {one.keyword: _noise_samples(meta, one.keyword) for one in active}
+        self._returns_notices = audio is None
+        if audio is None:
+            audio = StreamAudio(audio_format, start_s, NO_PROBLEMS if state is None else state.checks)
+        self.audio = audio
+        """The stream's audio: push its input there, or here if there is one model."""
+        self.push_audio, self.push_samples = audio.push_audio, audio.push_samples
+        self.push_silence, self.finish = audio.push_silence, audio.finish
+        self._reader = audio.attach(meta, self._queue, tail_samples, keeps_samples=self._verifier is not None)
+        self.steps_in = self._reader.steps_in
 
-        self._decoder = AudioDecoder(audio_format, self._rate_hz)
-        self._received_samples = 0  # in this call, at the input's rate
         self._silence_scores = model.silence_scores  # [frames_per_step, classes]
         self._silence_is_constant = bool((model.silence_scores == model.silence_scores[0]).all())
         self.skip_limit = _UNLIMITED
         """How many steps to `skip` at once at most, so that the cost and the detections are bounded."""
         if not self._silence_is_constant or self._detector.reaches_threshold(model.silence_scores):
             self.skip_limit = _MAX_SKIP_S * self._rate_hz // self._step_samples
-        self._finishing = False
-        self._end_frame: int | None = None
         self._finished = False
 
     @property
@@ -198,65 +210,26 @@ class StreamState:
         return self._detector.next_decision_frame
 
     @property
+    def earliest_decision_frame(self) -> int:
+        """The frame before which no detection is possible, whatever scores come next."""
+        return self._detector.earliest_decision_frame
+
+    @property
+    def end_sample(self) -> int | None:
+        """The sample, at the model's rate, at which the last frame ends; None before the audio has ended."""
+        end_step = self._reader.end_step
+        return None if end_step is None else end_step * self._step_samples
+
+    @property
     def received_ns(self) -> int:
         """The end of the audio received, in nanoseconds from the start of the stream's audio."""
-        return self._start_s * NANOSECONDS + offset_ns(self._received_samples, self._input_rate_hz)
-
-    def push_audio(self, data: bytes) -> None:
-        """Append bytes, split anywhere.
-
-        Raises AudioError for invalid float samples, after it has appended those before them.
-        """
-        self._check_open()
-        self._checks.add(data)
-        try:
-            self._push(self._decoder.parse(data))
-        except InvalidSamplesError as error:
-            self._push(error.samples)
-            self._checks.cut(self._start_s * self._input_rate_hz + self._received_samples)
-            raise
-        if self._checks.has_history:
-            self._checks.state_at(self._replay_offset_s(self._detector.frame))
-
-    def push_samples(self, samples: Float32Array) -> None:
-        """Append samples instead of bytes: float32 [n] or [n, channels] at the format's rate.
-
-        Raises AudioError for a wrong number of channels, invalid samples, or while a sample is split.
-        """
-        self._check_open()
-        self._push(self._decoder.accept(samples))
-
-    def push_silence(self, sample_count: int) -> None:
-        """Append `sample_count` samples, at the format's rate, of digital silence.
-
-        They take no memory until they are consumed. Raises AudioError while a sample is split.
-        """
-        self._check_open()
-        if sample_count < 0:
-            raise AudioError(f"The length of a silence must not be negative, but is {sample_count} samples.")
-        self._extend(self._decoder.resample_silence(sample_count))
-        self._received_samples += sample_count
-        self._checks.add_silence(sample_count)
-
-    def finish(self, *, discard_split: bool = False) -> None:
-        """End the audio, and append enough silence to detect a word at its very end.
-
-        At least one step is ready afterwards. Raises AudioError if a sample is split, unless
-        `discard_split`: its bytes are discarded.
-        """
-        self._check_open()
-        if discard_split:
-            self._decoder.discard_split()
-        self._extend(self._decoder.flush_pieces())
-        self._checks.finish()
-        self._finishing = True
-        self._end_frame = self._queue.finish(self._tail_samples) * self._metadata.frames_per_step
+        return self.audio.received_ns
 
     @property
     def next_notice_frame(self) -> int:
         """The end of the frames before which no notice of the audio is due; NO_FRAME if none is known."""
-        found = self._checks.found
-        while found:
+        found = self.audio.checks.found
+        while found and self._returns_notices:
             frame = self._frame_at(found[0][0])
             if frame > self._first_new_frame:
                 return frame
@@ -265,7 +238,7 @@ class StreamState:
 
     def next_notice(self) -> Notice:
         """Remove and return the next notice of a problem of the audio."""
-        return self._checks.found.popleft()[1]
+        return self.audio.checks.found.popleft()[1]
 
     def consume(self, step_count: int) -> Float32Array:
         """Remove and return the samples of the next steps, [step_count * step_samples], read-only.
@@ -305,9 +278,10 @@ class StreamState:
 
     def _advance(self, frames: int, detections: list[Detection]) -> list[Detection]:
         self._next_frame += frames
-        if self._next_frame == self._end_frame:
+        if self._next_frame * self._metadata.frame_samples == self.end_sample:
             self._finished = True
             detections += self._detector.flush()
+        self._reader.needed_s = self._replay_offset_s(self._detector.frame)
         if not detections:
             return detections
         length = self._received_at_model_rate()
@@ -316,68 +290,59 @@ class StreamState:
     def _final_score(self, candidate: Candidate, hold_end: int) -> float:
         """Return the verifier's score of a candidate whose peak hold ends at a sample."""
         assert self._verifier is not None
-        assert self._recent is not None
-        pcm = self._recent.samples(hold_end - self._window_samples, hold_end)
+        assert self._reader.recent is not None
+        pcm = self._reader.recent.samples(hold_end - self._window_samples, hold_end)
         return self._verifier.final_score(pcm, candidate.class_index, candidate.score)
 
     def _with_levels(self, detection: Detection) -> Detection:
-        level_dbfs, snr_db = self._meter.levels(
+        level_dbfs, snr_db = self._reader.meter.levels(
             detection.start_sample, detection.end_sample, self._noise_samples[detection.keyword]
         )
         return dataclasses.replace(detection, level_dbfs=level_dbfs, snr_db=snr_db)
 
     def progress(self) -> StreamProgress:
-        """Return the position of the stream, with a token to resume it from here."""
+        """Return the position of a stream with one model, with a token to resume it from here."""
+        return stream_progress([self], [self.snapshot()])
+
+    def snapshot(self) -> ResumeState:
+        """Return this part of the stream's position as a value, for `stream_progress`."""
         snapshot = self._detector.snapshot()
         # Detections are clipped to the end of the audio, which may be right here.
         decided = min(self._detector.decided_sample, self._received_at_model_rate())
         decided = max(decided, self._decided_floor)
         self._decided_floor = decided
-        replay_s, key = self._replay_offset_s(snapshot.frame), self._resume_keys[0]
+        replay_s = self._replay_offset_s(snapshot.frame)
         gate = self._queue.snapshot(snapshot.frame // self._metadata.frames_per_step)
-        state = ResumeState(replay_s, decided, snapshot, gate, self._checks.state_at(replay_s))
-        return StreamProgress(
-            received_offset_ns=self.received_ns,
-            decided_offset_ns=offset_ns(decided, self._rate_hz),
-            replay_offset_ns=replay_s * NANOSECONDS,
-            resume_token=encode_token(state, self._digest, key),
-        )
+        return ResumeState(replay_s, decided, snapshot, gate, self.audio.checks.state_at(replay_s))
+
+    def token(self, state: ResumeState) -> bytes:
+        """Return this model's part of a resume token."""
+        return encode_token(state, self._digest, self._resume_keys[0])
+
+    def decided_ns(self, state: ResumeState) -> int:
+        """Return the offset before which every detection of this model has been returned."""
+        return offset_ns(state.decided_sample, self._rate_hz)
 
     def _frame_at(self, position: int) -> int:
         """Return the first frame that begins at or after a position in samples at the input's rate."""
         sample = -(-position * self._rate_hz // self._input_rate_hz)
         return -(-sample // self._metadata.frame_samples)
 
-    def _check_open(self) -> None:
-        if self._finishing:
-            raise RuntimeError("the stream is finished: create a new one")
-
-    def _push(self, samples: Float32Array) -> None:
-        self._received_samples += samples.shape[0]
-        self._extend(self._decoder.resample_pieces(samples))
-
-    def _extend(self, pieces: list[AudioPiece]) -> None:
-        self._queue.extend(pieces)
-        self._meter.extend(pieces)
-        # A detection after this begins later than what a resumed stream replays.
-        replayed = self._replay_offset_s(self._detector.frame) * self._rate_hz
-        self._meter.discard_before(replayed)
-        if self._recent is not None:
-            self._recent.extend(pieces)
-            self._recent.discard_before(replayed)
-
     def _received_at_model_rate(self) -> int:
         """Return the end of the audio received, in samples at the model's rate, rounded up."""
-        received = -(-self._received_samples * self._rate_hz // self._input_rate_hz)
-        return self._start_s * self._rate_hz + received
+        received = -(-self.audio.received_samples * self._rate_hz // self._input_rate_hz)
+        return self.audio.start_s * self._rate_hz + received
 
     def _replay_offset_s(self, frame: int) -> int:
         """Return the latest whole second from which a replay no longer depends on its start at `frame`."""
+        return self._replayed_from(frame) // self.audio.replay_unit_s * self.audio.replay_unit_s
+
+    def _replayed_from(self, frame: int) -> int:
+        """Return the last second from which a replay no longer depends on its start at `frame`."""
         meta = self._metadata
         longest = max(meta.receptive_field_samples, self._window_samples)
         needed = longest + meta.samples_from_ms(REPLAY_MARGIN_MS)
-        start = max(0, frame * meta.frame_samples - needed)
-        return start // (self._replay_unit_s * self._rate_hz) * self._replay_unit_s
+        return max(0, frame * meta.frame_samples - needed) // self._rate_hz
 
     def _read_resume_point(self, resume: ResumePoint, active: set[int]) -> ResumeState:
         state = decode_token(resume.token, self._digest, self._resume_keys)
@@ -394,11 +359,27 @@ class StreamState:
         if (
             not classes <= active
             or state.decided_sample > processed
-            or self._replay_offset_s(snapshot.frame) != state.replay_s
+            or state.replay_s > self._replayed_from(snapshot.frame)
+            or state.replay_s % replay_unit_s(self._metadata)
             or (state.gate is None) == self._is_gated
         ):
             raise ResumeError("The content of the resume token is invalid. Start a new stream.")
         return state
+
+
+def stream_progress(parts: Sequence[StreamState], states: Sequence[ResumeState]) -> StreamProgress:
+    """Return the position of a stream, from a snapshot of the part of each of its models."""
+    earliest = min(states, key=lambda state: state.replay_s)
+    tokens = [
+        part.token(dataclasses.replace(state, replay_s=earliest.replay_s, checks=earliest.checks))
+        for part, state in zip(parts, states, strict=True)
+    ]
+    return StreamProgress(
+        received_offset_ns=parts[0].received_ns,
+        decided_offset_ns=min(part.decided_ns(state) for part, state in zip(parts, states, strict=True)),
+        replay_offset_ns=earliest.replay_s * NANOSECONDS,
+        resume_token=join_tokens(tokens),
+    )
 
 
 def _noise_samples(metadata: ModelMetadata, keyword: str) -> int:

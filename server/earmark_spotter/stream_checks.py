@@ -134,11 +134,16 @@ class StreamChecks:
             self._check_window()
 
     def state_at(self, second: int) -> ChecksState:
-        """Return the state at the beginning of a second, and forget those of the seconds before it."""
+        """Return the state at the beginning of a second."""
+        return next(
+            (state for start_s, state in reversed(self._states) if start_s <= second), self._states[0][1]
+        )
+
+    def forget_before(self, second: int) -> None:
+        """Forget the states that are not needed for `state_at` from this second on."""
         states = self._states
         while len(states) > 1 and states[1][0] <= second:
             states.popleft()
-        return states[0][1]
 
     @property
     def has_history(self) -> bool:

@@ -93,8 +93,15 @@ class FakeSession:
     def skip_quiet(self) -> list[Event]:
         raise NotImplementedError
 
-    def progress(self) -> None:
-        return None
+    @property
+    def lanes(self) -> tuple[FakeSession]:
+        return (self,)
+
+    def collect(self, events: list[Event]) -> list[Event]:
+        return events
+
+    def progress(self) -> list[Event]:
+        return []
 
 
 def samples(value: float, count: int = 1) -> np.ndarray:

@@ -25,35 +25,37 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!earmark/v1/keyword_spotting.proto\x12\nearmark.v1\x1a\x1egoogle/protobuf/duration.proto\"\xaa\x01\n\x0b\x41udioFormat\x12\x30\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x14.earmark.v1.EncodingR\x08\x65ncoding\x12*\n\x11sample_rate_hertz\x18\x02 \x01(\x05R\x0fsampleRateHertz\x12#\n\rchannel_count\x18\x03 \x01(\x05R\x0c\x63hannelCount\x12\x18\n\x07\x63hannel\x18\x04 \x01(\x05R\x07\x63hannel\"\x96\x01\n\x0eKeywordSetting\x12\x18\n\x07keyword\x18\x01 \x01(\tR\x07keyword\x12!\n\tthreshold\x18\x02 \x01(\x02H\x00R\tthreshold\x88\x01\x01\x12\x39\n\nrefractory\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrefractoryB\x0c\n\n_threshold\"\xc1\x02\n\x10KeywordDetection\x12\x18\n\x07keyword\x18\x01 \x01(\tR\x07keyword\x12\x1e\n\nconfidence\x18\x02 \x01(\x02R\nconfidence\x12<\n\x0cstart_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bstartOffset\x12\x38\n\nend_offset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\tendOffset\x12!\n\x0c\x64\x65tection_id\x18\x05 \x01(\tR\x0b\x64\x65tectionId\x12\"\n\nlevel_dbfs\x18\x06 \x01(\x02H\x00R\tlevelDbfs\x88\x01\x01\x12\x1a\n\x06snr_db\x18\x07 \x01(\x02H\x01R\x05snrDb\x88\x01\x01\x42\r\n\x0b_level_dbfsB\t\n\x07_snr_db\"8\n\nClassScore\x12\x14\n\x05label\x18\x01 \x01(\tR\x05label\x12\x14\n\x05score\x18\x02 \x01(\x02R\x05score\"o\n\nScoreFrame\x12\x31\n\x06offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06offset\x12.\n\x06scores\x18\x02 \x03(\x0b\x32\x16.earmark.v1.ClassScoreR\x06scores\"\x82\x01\n\rActiveKeyword\x12\x18\n\x07keyword\x18\x01 \x01(\tR\x07keyword\x12\x1c\n\tthreshold\x18\x02 \x01(\x02R\tthreshold\x12\x39\n\nrefractory\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrefractory\"\x81\x01\n\x0cModelKeyword\x12\x18\n\x07keyword\x18\x01 \x01(\tR\x07keyword\x12\x1c\n\tthreshold\x18\x02 \x01(\x02R\tthreshold\x12\x39\n\nrefractory\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrefractory\"Y\n\x0bModelMetric\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\"`\n\x0eTrainingSource\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07license\x18\x02 \x01(\tR\x07license\x12 \n\x0b\x61ttribution\x18\x03 \x01(\tR\x0b\x61ttribution\";\n\x07Warning\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\x84\x04\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x34\n\x08keywords\x18\x03 \x03(\x0b\x32\x18.earmark.v1.ModelKeywordR\x08keywords\x12\x16\n\x06labels\x18\x04 \x03(\tR\x06labels\x12*\n\x11sample_rate_hertz\x18\x05 \x01(\x05R\x0fsampleRateHertz\x12:\n\x0bstep_length\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\nstepLength\x12\x42\n\x0freceptive_field\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereceptiveField\x12\x31\n\x07metrics\x18\x08 \x03(\x0b\x32\x17.earmark.v1.ModelMetricR\x07metrics\x12\x45\n\x10training_sources\x18\t \x03(\x0b\x32\x1a.earmark.v1.TrainingSourceR\x0ftrainingSources\x12\'\n\x0ftraining_commit\x18\n \x01(\tR\x0etrainingCommit\x12\x16\n\x06sha256\x18\x0b \x01(\tR\x06sha256\x12\x18\n\x07\x64\x65\x66\x61ult\x18\x0c \x01(\x08R\x07\x64\x65\x66\x61ult*\xb4\x01\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_LINEAR16\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x02\x12\x12\n\x0e\x45NCODING_MULAW\x10\x03\x12\x11\n\rENCODING_ALAW\x10\x04\x12\x11\n\rENCODING_FLAC\x10\x05\x12\x15\n\x11\x45NCODING_OGG_OPUS\x10\x06\x12\x10\n\x0c\x45NCODING_WAV\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!earmark/v1/keyword_spotting.proto\x12\nearmark.v1\x1a\x1egoogle/protobuf/duration.proto\"\xaa\x01\n\x0b\x41udioFormat\x12\x30\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x14.earmark.v1.EncodingR\x08\x65ncoding\x12*\n\x11sample_rate_hertz\x18\x02 \x01(\x05R\x0fsampleRateHertz\x12#\n\rchannel_count\x18\x03 \x01(\x05R\x0c\x63hannelCount\x12\x18\n\x07\x63hannel\x18\x04 \x01(\x05R\x07\x63hannel\"\xac\x01\n\x0eKeywordSetting\x12\x18\n\x07keyword\x18\x01 \x01(\tR\x07keyword\x12!\n\tthreshold\x18\x02 \x01(\x02H\x00R\tthreshold\x88\x01\x01\x12\x39\n\nrefractory\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrefractory\x12\x14\n\x05model\x18\x04 \x01(\tR\x05modelB\x0c\n\n_threshold\"\xd7\x02\n\x10KeywordDetection\x12\x18\n\x07keyword\x18\x01 \x01(\tR\x07keyword\x12\x1e\n\nconfidence\x18\x02 \x01(\x02R\nconfidence\x12<\n\x0cstart_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bstartOffset\x12\x38\n\nend_offset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\tendOffset\x12!\n\x0c\x64\x65tection_id\x18\x05 \x01(\tR\x0b\x64\x65tectionId\x12\"\n\nlevel_dbfs\x18\x06 \x01(\x02H\x00R\tlevelDbfs\x88\x01\x01\x12\x1a\n\x06snr_db\x18\x07 \x01(\x02H\x01R\x05snrDb\x88\x01\x01\x12\x14\n\x05model\x18\x08 \x01(\tR\x05modelB\r\n\x0b_level_dbfsB\t\n\x07_snr_db\"8\n\nClassScore\x12\x14\n\x05label\x18\x01 \x01(\tR\x05label\x12\x14\n\x05score\x18\x02 \x01(\x02R\x05score\"\x85\x01\n\nScoreFrame\x12\x31\n\x06offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06offset\x12.\n\x06scores\x18\x02 \x03(\x0b\x32\x16.earmark.v1.ClassScoreR\x06scores\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\"\x98\x01\n\rActiveKeyword\x12\x18\n\x07keyword\x18\x01 \x01(\tR\x07keyword\x12\x1c\n\tthreshold\x18\x02 \x01(\x02R\tthreshold\x12\x39\n\nrefractory\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrefractory\x12\x14\n\x05model\x18\x04 \x01(\tR\x05model\"\xbb\x01\n\x0b\x41\x63tiveModel\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12:\n\x0bstep_length\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nstepLength\x12\x42\n\x0freceptive_field\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereceptiveField\"\x81\x01\n\x0cModelKeyword\x12\x18\n\x07keyword\x18\x01 \x01(\tR\x07keyword\x12\x1c\n\tthreshold\x18\x02 \x01(\x02R\tthreshold\x12\x39\n\nrefractory\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrefractory\"Y\n\x0bModelMetric\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\"`\n\x0eTrainingSource\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07license\x18\x02 \x01(\tR\x07license\x12 \n\x0b\x61ttribution\x18\x03 \x01(\tR\x0b\x61ttribution\";\n\x07Warning\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\x84\x04\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x34\n\x08keywords\x18\x03 \x03(\x0b\x32\x18.earmark.v1.ModelKeywordR\x08keywords\x12\x16\n\x06labels\x18\x04 \x03(\tR\x06labels\x12*\n\x11sample_rate_hertz\x18\x05 \x01(\x05R\x0fsampleRateHertz\x12:\n\x0bstep_length\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\nstepLength\x12\x42\n\x0freceptive_field\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereceptiveField\x12\x31\n\x07metrics\x18\x08 \x03(\x0b\x32\x17.earmark.v1.ModelMetricR\x07metrics\x12\x45\n\x10training_sources\x18\t \x03(\x0b\x32\x1a.earmark.v1.TrainingSourceR\x0ftrainingSources\x12\'\n\x0ftraining_commit\x18\n \x01(\tR\x0etrainingCommit\x12\x16\n\x06sha256\x18\x0b \x01(\tR\x06sha256\x12\x18\n\x07\x64\x65\x66\x61ult\x18\x0c \x01(\x08R\x07\x64\x65\x66\x61ult*\xb4\x01\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_LINEAR16\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x02\x12\x12\n\x0e\x45NCODING_MULAW\x10\x03\x12\x11\n\rENCODING_ALAW\x10\x04\x12\x11\n\rENCODING_FLAC\x10\x05\x12\x15\n\x11\x45NCODING_OGG_OPUS\x10\x06\x12\x10\n\x0c\x45NCODING_WAV\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'earmark.v1.keyword_spotting_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENCODING']._serialized_start=1937
-  _globals['_ENCODING']._serialized_end=2117
+  _globals['_ENCODING']._serialized_start=2216
+  _globals['_ENCODING']._serialized_end=2396
   _globals['_AUDIOFORMAT']._serialized_start=82
   _globals['_AUDIOFORMAT']._serialized_end=252
   _globals['_KEYWORDSETTING']._serialized_start=255
-  _globals['_KEYWORDSETTING']._serialized_end=405
-  _globals['_KEYWORDDETECTION']._serialized_start=408
-  _globals['_KEYWORDDETECTION']._serialized_end=729
-  _globals['_CLASSSCORE']._serialized_start=731
-  _globals['_CLASSSCORE']._serialized_end=787
-  _globals['_SCOREFRAME']._serialized_start=789
-  _globals['_SCOREFRAME']._serialized_end=900
-  _globals['_ACTIVEKEYWORD']._serialized_start=903
-  _globals['_ACTIVEKEYWORD']._serialized_end=1033
-  _globals['_MODELKEYWORD']._serialized_start=1036
-  _globals['_MODELKEYWORD']._serialized_end=1165
-  _globals['_MODELMETRIC']._serialized_start=1167
-  _globals['_MODELMETRIC']._serialized_end=1256
-  _globals['_TRAININGSOURCE']._serialized_start=1258
-  _globals['_TRAININGSOURCE']._serialized_end=1354
-  _globals['_WARNING']._serialized_start=1356
-  _globals['_WARNING']._serialized_end=1415
-  _globals['_MODEL']._serialized_start=1418
-  _globals['_MODEL']._serialized_end=1934
+  _globals['_KEYWORDSETTING']._serialized_end=427
+  _globals['_KEYWORDDETECTION']._serialized_start=430
+  _globals['_KEYWORDDETECTION']._serialized_end=773
+  _globals['_CLASSSCORE']._serialized_start=775
+  _globals['_CLASSSCORE']._serialized_end=831
+  _globals['_SCOREFRAME']._serialized_start=834
+  _globals['_SCOREFRAME']._serialized_end=967
+  _globals['_ACTIVEKEYWORD']._serialized_start=970
+  _globals['_ACTIVEKEYWORD']._serialized_end=1122
+  _globals['_ACTIVEMODEL']._serialized_start=1125
+  _globals['_ACTIVEMODEL']._serialized_end=1312
+  _globals['_MODELKEYWORD']._serialized_start=1315
+  _globals['_MODELKEYWORD']._serialized_end=1444
+  _globals['_MODELMETRIC']._serialized_start=1446
+  _globals['_MODELMETRIC']._serialized_end=1535
+  _globals['_TRAININGSOURCE']._serialized_start=1537
+  _globals['_TRAININGSOURCE']._serialized_end=1633
+  _globals['_WARNING']._serialized_start=1635
+  _globals['_WARNING']._serialized_end=1694
+  _globals['_MODEL']._serialized_start=1697
+  _globals['_MODEL']._serialized_end=2213
 # @@protoc_insertion_point(module_scope)

@@ -42,17 +42,19 @@ class AudioFormat(_message.Message):
     def __init__(self, encoding: _Optional[_Union[Encoding, str]] = ..., sample_rate_hertz: _Optional[int] = ..., channel_count: _Optional[int] = ..., channel: _Optional[int] = ...) -> None: ...
 
 class KeywordSetting(_message.Message):
-    __slots__ = ("keyword", "threshold", "refractory")
+    __slots__ = ("keyword", "threshold", "refractory", "model")
     KEYWORD_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     REFRACTORY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     keyword: str
     threshold: float
     refractory: _duration_pb2.Duration
-    def __init__(self, keyword: _Optional[str] = ..., threshold: _Optional[float] = ..., refractory: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    model: str
+    def __init__(self, keyword: _Optional[str] = ..., threshold: _Optional[float] = ..., refractory: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class KeywordDetection(_message.Message):
-    __slots__ = ("keyword", "confidence", "start_offset", "end_offset", "detection_id", "level_dbfs", "snr_db")
+    __slots__ = ("keyword", "confidence", "start_offset", "end_offset", "detection_id", "level_dbfs", "snr_db", "model")
     KEYWORD_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     START_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +62,7 @@ class KeywordDetection(_message.Message):
     DETECTION_ID_FIELD_NUMBER: _ClassVar[int]
     LEVEL_DBFS_FIELD_NUMBER: _ClassVar[int]
     SNR_DB_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     keyword: str
     confidence: float
     start_offset: _duration_pb2.Duration
@@ -67,7 +70,8 @@ class KeywordDetection(_message.Message):
     detection_id: str
     level_dbfs: float
     snr_db: float
-    def __init__(self, keyword: _Optional[str] = ..., confidence: _Optional[float] = ..., start_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., end_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., detection_id: _Optional[str] = ..., level_dbfs: _Optional[float] = ..., snr_db: _Optional[float] = ...) -> None: ...
+    model: str
+    def __init__(self, keyword: _Optional[str] = ..., confidence: _Optional[float] = ..., start_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., end_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., detection_id: _Optional[str] = ..., level_dbfs: _Optional[float] = ..., snr_db: _Optional[float] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ClassScore(_message.Message):
     __slots__ = ("label", "score")
@@ -78,22 +82,38 @@ class ClassScore(_message.Message):
     def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class ScoreFrame(_message.Message):
-    __slots__ = ("offset", "scores")
+    __slots__ = ("offset", "scores", "model")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     offset: _duration_pb2.Duration
     scores: _containers.RepeatedCompositeFieldContainer[ClassScore]
-    def __init__(self, offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ...) -> None: ...
+    model: str
+    def __init__(self, offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ActiveKeyword(_message.Message):
-    __slots__ = ("keyword", "threshold", "refractory")
+    __slots__ = ("keyword", "threshold", "refractory", "model")
     KEYWORD_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     REFRACTORY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     keyword: str
     threshold: float
     refractory: _duration_pb2.Duration
-    def __init__(self, keyword: _Optional[str] = ..., threshold: _Optional[float] = ..., refractory: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    model: str
+    def __init__(self, keyword: _Optional[str] = ..., threshold: _Optional[float] = ..., refractory: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+
+class ActiveModel(_message.Message):
+    __slots__ = ("name", "version", "step_length", "receptive_field")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STEP_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    RECEPTIVE_FIELD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    step_length: _duration_pb2.Duration
+    receptive_field: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., step_length: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., receptive_field: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ModelKeyword(_message.Message):
     __slots__ = ("keyword", "threshold", "refractory")

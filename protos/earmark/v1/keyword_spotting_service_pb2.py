@@ -26,7 +26,7 @@ from earmark.v1 import keyword_spotting_pb2 as earmark_dot_v1_dot_keyword__spott
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)earmark/v1/keyword_spotting_service.proto\x12\nearmark.v1\x1a!earmark/v1/keyword_spotting.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa7\x01\n\x14StreamingSpotRequest\x12\x35\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.earmark.v1.StreamingConfigH\x00R\x06\x63onfig\x12\x16\n\x05\x61udio\x18\x02 \x01(\x0cH\x00R\x05\x61udio\x12\x35\n\x07silence\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00R\x07silenceB\t\n\x07request\"\xf5\x02\n\x0fStreamingConfig\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12:\n\x0c\x61udio_format\x18\x02 \x01(\x0b\x32\x17.earmark.v1.AudioFormatR\x0b\x61udioFormat\x12\x36\n\x08keywords\x18\x03 \x03(\x0b\x32\x1a.earmark.v1.KeywordSettingR\x08keywords\x12@\n\x0escore_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\rscoreInterval\x12\x46\n\x11progress_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10progressInterval\x12/\n\x06resume\x18\x06 \x01(\x0b\x32\x17.earmark.v1.ResumePointR\x06resume\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\"n\n\x0bResumePoint\x12<\n\x0cstart_offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bstartOffset\x12!\n\x0cresume_token\x18\x02 \x01(\x0cR\x0bresumeToken\"\xdd\x02\n\x15StreamingSpotResponse\x12\x35\n\x07started\x18\x01 \x01(\x0b\x32\x19.earmark.v1.StreamStartedH\x00R\x07started\x12<\n\tdetection\x18\x02 \x01(\x0b\x32\x1c.earmark.v1.KeywordDetectionH\x00R\tdetection\x12\x30\n\x06scores\x18\x03 \x01(\x0b\x32\x16.earmark.v1.ScoreFrameH\x00R\x06scores\x12\x32\n\x08progress\x18\x04 \x01(\x0b\x32\x14.earmark.v1.ProgressH\x00R\x08progress\x12/\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x17.earmark.v1.StreamEndedH\x00R\x05\x65nded\x12/\n\x07warning\x18\x06 \x01(\x0b\x32\x13.earmark.v1.WarningH\x00R\x07warningB\x07\n\x05\x65vent\"\xa0\x02\n\rStreamStarted\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12#\n\rmodel_version\x18\x02 \x01(\tR\x0cmodelVersion\x12\x35\n\x08keywords\x18\x03 \x03(\x0b\x32\x19.earmark.v1.ActiveKeywordR\x08keywords\x12:\n\x0bstep_length\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nstepLength\x12\x42\n\x0freceptive_field\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereceptiveField\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\"\x8f\x02\n\x08Progress\x12\x42\n\x0freceived_offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereceivedOffset\x12@\n\x0e\x64\x65\x63ided_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\rdecidedOffset\x12>\n\rreplay_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0creplayOffset\x12!\n\x0cresume_token\x18\x04 \x01(\x0cR\x0bresumeToken\x12\x1a\n\x08\x64raining\x18\x05 \x01(\x08R\x08\x64raining\"x\n\x0bStreamEnded\x12@\n\x0e\x61udio_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\raudioDuration\x12\'\n\x0f\x64\x65tection_count\x18\x02 \x01(\x05R\x0e\x64\x65tectionCount\"\xcc\x01\n\x0bSpotRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12:\n\x0c\x61udio_format\x18\x02 \x01(\x0b\x32\x17.earmark.v1.AudioFormatR\x0b\x61udioFormat\x12\x36\n\x08keywords\x18\x03 \x03(\x0b\x32\x1a.earmark.v1.KeywordSettingR\x08keywords\x12\x14\n\x05\x61udio\x18\x04 \x01(\x0cR\x05\x61udio\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\"\xfa\x01\n\x0cSpotResponse\x12<\n\ndetections\x18\x01 \x03(\x0b\x32\x1c.earmark.v1.KeywordDetectionR\ndetections\x12@\n\x0e\x61udio_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\raudioDuration\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12#\n\rmodel_version\x18\x04 \x01(\tR\x0cmodelVersion\x12/\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.earmark.v1.WarningR\x08warnings\"\x98\x01\n\x0f\x43lassifyRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12:\n\x0c\x61udio_format\x18\x02 \x01(\x0b\x32\x17.earmark.v1.AudioFormatR\x0b\x61udioFormat\x12\x14\n\x05\x61udio\x18\x03 \x01(\x0cR\x05\x61udio\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\"\xbc\x02\n\x10\x43lassifyResponse\x12.\n\x06scores\x18\x01 \x03(\x0b\x32\x16.earmark.v1.ClassScoreR\x06scores\x12@\n\x0e\x61udio_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\raudioDuration\x12J\n\x13processing_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x12processingDuration\x12\x14\n\x05model\x18\x04 \x01(\tR\x05model\x12#\n\rmodel_version\x18\x05 \x01(\tR\x0cmodelVersion\x12/\n\x08warnings\x18\x06 \x03(\x0b\x32\x13.earmark.v1.WarningR\x08warnings\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x11.earmark.v1.ModelR\x06models\"\'\n\x0fGetModelRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\";\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x11.earmark.v1.ModelR\x05model2\x88\x03\n\x16KeywordSpottingService\x12X\n\rStreamingSpot\x12 .earmark.v1.StreamingSpotRequest\x1a!.earmark.v1.StreamingSpotResponse(\x01\x30\x01\x12\x39\n\x04Spot\x12\x17.earmark.v1.SpotRequest\x1a\x18.earmark.v1.SpotResponse\x12\x45\n\x08\x43lassify\x12\x1b.earmark.v1.ClassifyRequest\x1a\x1c.earmark.v1.ClassifyResponse\x12K\n\nListModels\x12\x1d.earmark.v1.ListModelsRequest\x1a\x1e.earmark.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.earmark.v1.GetModelRequest\x1a\x1c.earmark.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)earmark/v1/keyword_spotting_service.proto\x12\nearmark.v1\x1a!earmark/v1/keyword_spotting.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa7\x01\n\x14StreamingSpotRequest\x12\x35\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.earmark.v1.StreamingConfigH\x00R\x06\x63onfig\x12\x16\n\x05\x61udio\x18\x02 \x01(\x0cH\x00R\x05\x61udio\x12\x35\n\x07silence\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00R\x07silenceB\t\n\x07request\"\x8d\x03\n\x0fStreamingConfig\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12:\n\x0c\x61udio_format\x18\x02 \x01(\x0b\x32\x17.earmark.v1.AudioFormatR\x0b\x61udioFormat\x12\x36\n\x08keywords\x18\x03 \x03(\x0b\x32\x1a.earmark.v1.KeywordSettingR\x08keywords\x12@\n\x0escore_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\rscoreInterval\x12\x46\n\x11progress_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10progressInterval\x12/\n\x06resume\x18\x06 \x01(\x0b\x32\x17.earmark.v1.ResumePointR\x06resume\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x16\n\x06models\x18\x08 \x03(\tR\x06models\"n\n\x0bResumePoint\x12<\n\x0cstart_offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bstartOffset\x12!\n\x0cresume_token\x18\x02 \x01(\x0cR\x0bresumeToken\"\xdd\x02\n\x15StreamingSpotResponse\x12\x35\n\x07started\x18\x01 \x01(\x0b\x32\x19.earmark.v1.StreamStartedH\x00R\x07started\x12<\n\tdetection\x18\x02 \x01(\x0b\x32\x1c.earmark.v1.KeywordDetectionH\x00R\tdetection\x12\x30\n\x06scores\x18\x03 \x01(\x0b\x32\x16.earmark.v1.ScoreFrameH\x00R\x06scores\x12\x32\n\x08progress\x18\x04 \x01(\x0b\x32\x14.earmark.v1.ProgressH\x00R\x08progress\x12/\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x17.earmark.v1.StreamEndedH\x00R\x05\x65nded\x12/\n\x07warning\x18\x06 \x01(\x0b\x32\x13.earmark.v1.WarningH\x00R\x07warningB\x07\n\x05\x65vent\"\xd1\x02\n\rStreamStarted\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12#\n\rmodel_version\x18\x02 \x01(\tR\x0cmodelVersion\x12\x35\n\x08keywords\x18\x03 \x03(\x0b\x32\x19.earmark.v1.ActiveKeywordR\x08keywords\x12:\n\x0bstep_length\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nstepLength\x12\x42\n\x0freceptive_field\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereceptiveField\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\x12/\n\x06models\x18\x07 \x03(\x0b\x32\x17.earmark.v1.ActiveModelR\x06models\"\x8f\x02\n\x08Progress\x12\x42\n\x0freceived_offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereceivedOffset\x12@\n\x0e\x64\x65\x63ided_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\rdecidedOffset\x12>\n\rreplay_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0creplayOffset\x12!\n\x0cresume_token\x18\x04 \x01(\x0cR\x0bresumeToken\x12\x1a\n\x08\x64raining\x18\x05 \x01(\x08R\x08\x64raining\"x\n\x0bStreamEnded\x12@\n\x0e\x61udio_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\raudioDuration\x12\'\n\x0f\x64\x65tection_count\x18\x02 \x01(\x05R\x0e\x64\x65tectionCount\"\xe4\x01\n\x0bSpotRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12:\n\x0c\x61udio_format\x18\x02 \x01(\x0b\x32\x17.earmark.v1.AudioFormatR\x0b\x61udioFormat\x12\x36\n\x08keywords\x18\x03 \x03(\x0b\x32\x1a.earmark.v1.KeywordSettingR\x08keywords\x12\x14\n\x05\x61udio\x18\x04 \x01(\x0cR\x05\x61udio\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12\x16\n\x06models\x18\x06 \x03(\tR\x06models\"\xab\x02\n\x0cSpotResponse\x12<\n\ndetections\x18\x01 \x03(\x0b\x32\x1c.earmark.v1.KeywordDetectionR\ndetections\x12@\n\x0e\x61udio_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\raudioDuration\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12#\n\rmodel_version\x18\x04 \x01(\tR\x0cmodelVersion\x12/\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.earmark.v1.WarningR\x08warnings\x12/\n\x06models\x18\x06 \x03(\x0b\x32\x17.earmark.v1.ActiveModelR\x06models\"\x98\x01\n\x0f\x43lassifyRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12:\n\x0c\x61udio_format\x18\x02 \x01(\x0b\x32\x17.earmark.v1.AudioFormatR\x0b\x61udioFormat\x12\x14\n\x05\x61udio\x18\x03 \x01(\x0cR\x05\x61udio\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\"\xbc\x02\n\x10\x43lassifyResponse\x12.\n\x06scores\x18\x01 \x03(\x0b\x32\x16.earmark.v1.ClassScoreR\x06scores\x12@\n\x0e\x61udio_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\raudioDuration\x12J\n\x13processing_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x12processingDuration\x12\x14\n\x05model\x18\x04 \x01(\tR\x05model\x12#\n\rmodel_version\x18\x05 \x01(\tR\x0cmodelVersion\x12/\n\x08warnings\x18\x06 \x03(\x0b\x32\x13.earmark.v1.WarningR\x08warnings\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x11.earmark.v1.ModelR\x06models\"\'\n\x0fGetModelRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\";\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x11.earmark.v1.ModelR\x05model2\x88\x03\n\x16KeywordSpottingService\x12X\n\rStreamingSpot\x12 .earmark.v1.StreamingSpotRequest\x1a!.earmark.v1.StreamingSpotResponse(\x01\x30\x01\x12\x39\n\x04Spot\x12\x17.earmark.v1.SpotRequest\x1a\x18.earmark.v1.SpotResponse\x12\x45\n\x08\x43lassify\x12\x1b.earmark.v1.ClassifyRequest\x1a\x1c.earmark.v1.ClassifyResponse\x12K\n\nListModels\x12\x1d.earmark.v1.ListModelsRequest\x1a\x1e.earmark.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.earmark.v1.GetModelRequest\x1a\x1c.earmark.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMINGSPOTREQUEST']._serialized_start=125
   _globals['_STREAMINGSPOTREQUEST']._serialized_end=292
   _globals['_STREAMINGCONFIG']._serialized_start=295
-  _globals['_STREAMINGCONFIG']._serialized_end=668
-  _globals['_RESUMEPOINT']._serialized_start=670
-  _globals['_RESUMEPOINT']._serialized_end=780
-  _globals['_STREAMINGSPOTRESPONSE']._serialized_start=783
-  _globals['_STREAMINGSPOTRESPONSE']._serialized_end=1132
-  _globals['_STREAMSTARTED']._serialized_start=1135
-  _globals['_STREAMSTARTED']._serialized_end=1423
-  _globals['_PROGRESS']._serialized_start=1426
-  _globals['_PROGRESS']._serialized_end=1697
-  _globals['_STREAMENDED']._serialized_start=1699
-  _globals['_STREAMENDED']._serialized_end=1819
-  _globals['_SPOTREQUEST']._serialized_start=1822
-  _globals['_SPOTREQUEST']._serialized_end=2026
-  _globals['_SPOTRESPONSE']._serialized_start=2029
-  _globals['_SPOTRESPONSE']._serialized_end=2279
-  _globals['_CLASSIFYREQUEST']._serialized_start=2282
-  _globals['_CLASSIFYREQUEST']._serialized_end=2434
-  _globals['_CLASSIFYRESPONSE']._serialized_start=2437
-  _globals['_CLASSIFYRESPONSE']._serialized_end=2753
-  _globals['_LISTMODELSREQUEST']._serialized_start=2755
-  _globals['_LISTMODELSREQUEST']._serialized_end=2774
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2776
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2839
-  _globals['_GETMODELREQUEST']._serialized_start=2841
-  _globals['_GETMODELREQUEST']._serialized_end=2880
-  _globals['_GETMODELRESPONSE']._serialized_start=2882
-  _globals['_GETMODELRESPONSE']._serialized_end=2941
-  _globals['_KEYWORDSPOTTINGSERVICE']._serialized_start=2944
-  _globals['_KEYWORDSPOTTINGSERVICE']._serialized_end=3336
+  _globals['_STREAMINGCONFIG']._serialized_end=692
+  _globals['_RESUMEPOINT']._serialized_start=694
+  _globals['_RESUMEPOINT']._serialized_end=804
+  _globals['_STREAMINGSPOTRESPONSE']._serialized_start=807
+  _globals['_STREAMINGSPOTRESPONSE']._serialized_end=1156
+  _globals['_STREAMSTARTED']._serialized_start=1159
+  _globals['_STREAMSTARTED']._serialized_end=1496
+  _globals['_PROGRESS']._serialized_start=1499
+  _globals['_PROGRESS']._serialized_end=1770
+  _globals['_STREAMENDED']._serialized_start=1772
+  _globals['_STREAMENDED']._serialized_end=1892
+  _globals['_SPOTREQUEST']._serialized_start=1895
+  _globals['_SPOTREQUEST']._serialized_end=2123
+  _globals['_SPOTRESPONSE']._serialized_start=2126
+  _globals['_SPOTRESPONSE']._serialized_end=2425
+  _globals['_CLASSIFYREQUEST']._serialized_start=2428
+  _globals['_CLASSIFYREQUEST']._serialized_end=2580
+  _globals['_CLASSIFYRESPONSE']._serialized_start=2583
+  _globals['_CLASSIFYRESPONSE']._serialized_end=2899
+  _globals['_LISTMODELSREQUEST']._serialized_start=2901
+  _globals['_LISTMODELSREQUEST']._serialized_end=2920
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2922
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2985
+  _globals['_GETMODELREQUEST']._serialized_start=2987
+  _globals['_GETMODELREQUEST']._serialized_end=3026
+  _globals['_GETMODELRESPONSE']._serialized_start=3028
+  _globals['_GETMODELRESPONSE']._serialized_end=3087
+  _globals['_KEYWORDSPOTTINGSERVICE']._serialized_start=3090
+  _globals['_KEYWORDSPOTTINGSERVICE']._serialized_end=3482
 # @@protoc_insertion_point(module_scope)

@@ -21,7 +21,7 @@ class StreamingSpotRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[StreamingConfig, _Mapping]] = ..., audio: _Optional[bytes] = ..., silence: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class StreamingConfig(_message.Message):
-    __slots__ = ("model", "audio_format", "keywords", "score_interval", "progress_interval", "resume", "request_id")
+    __slots__ = ("model", "audio_format", "keywords", "score_interval", "progress_interval", "resume", "request_id", "models")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     KEYWORDS_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class StreamingConfig(_message.Message):
     PROGRESS_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     model: str
     audio_format: _keyword_spotting_pb2.AudioFormat
     keywords: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.KeywordSetting]
@@ -36,7 +37,8 @@ class StreamingConfig(_message.Message):
     progress_interval: _duration_pb2.Duration
     resume: ResumePoint
     request_id: str
-    def __init__(self, model: _Optional[str] = ..., audio_format: _Optional[_Union[_keyword_spotting_pb2.AudioFormat, _Mapping]] = ..., keywords: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordSetting, _Mapping]]] = ..., score_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., progress_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume: _Optional[_Union[ResumePoint, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    models: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., audio_format: _Optional[_Union[_keyword_spotting_pb2.AudioFormat, _Mapping]] = ..., keywords: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordSetting, _Mapping]]] = ..., score_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., progress_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume: _Optional[_Union[ResumePoint, _Mapping]] = ..., request_id: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ResumePoint(_message.Message):
     __slots__ = ("start_offset", "resume_token")
@@ -63,20 +65,22 @@ class StreamingSpotResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[StreamStarted, _Mapping]] = ..., detection: _Optional[_Union[_keyword_spotting_pb2.KeywordDetection, _Mapping]] = ..., scores: _Optional[_Union[_keyword_spotting_pb2.ScoreFrame, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., ended: _Optional[_Union[StreamEnded, _Mapping]] = ..., warning: _Optional[_Union[_keyword_spotting_pb2.Warning, _Mapping]] = ...) -> None: ...
 
 class StreamStarted(_message.Message):
-    __slots__ = ("model", "model_version", "keywords", "step_length", "receptive_field", "request_id")
+    __slots__ = ("model", "model_version", "keywords", "step_length", "receptive_field", "request_id", "models")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     KEYWORDS_FIELD_NUMBER: _ClassVar[int]
     STEP_LENGTH_FIELD_NUMBER: _ClassVar[int]
     RECEPTIVE_FIELD_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     keywords: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.ActiveKeyword]
     step_length: _duration_pb2.Duration
     receptive_field: _duration_pb2.Duration
     request_id: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., keywords: _Optional[_Iterable[_Union[_keyword_spotting_pb2.ActiveKeyword, _Mapping]]] = ..., step_length: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., receptive_field: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    models: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.ActiveModel]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., keywords: _Optional[_Iterable[_Union[_keyword_spotting_pb2.ActiveKeyword, _Mapping]]] = ..., step_length: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., receptive_field: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_keyword_spotting_pb2.ActiveModel, _Mapping]]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("received_offset", "decided_offset", "replay_offset", "resume_token", "draining")
@@ -101,32 +105,36 @@ class StreamEnded(_message.Message):
     def __init__(self, audio_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., detection_count: _Optional[int] = ...) -> None: ...
 
 class SpotRequest(_message.Message):
-    __slots__ = ("model", "audio_format", "keywords", "audio", "request_id")
+    __slots__ = ("model", "audio_format", "keywords", "audio", "request_id", "models")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     KEYWORDS_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     model: str
     audio_format: _keyword_spotting_pb2.AudioFormat
     keywords: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.KeywordSetting]
     audio: bytes
     request_id: str
-    def __init__(self, model: _Optional[str] = ..., audio_format: _Optional[_Union[_keyword_spotting_pb2.AudioFormat, _Mapping]] = ..., keywords: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordSetting, _Mapping]]] = ..., audio: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
+    models: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., audio_format: _Optional[_Union[_keyword_spotting_pb2.AudioFormat, _Mapping]] = ..., keywords: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordSetting, _Mapping]]] = ..., audio: _Optional[bytes] = ..., request_id: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SpotResponse(_message.Message):
-    __slots__ = ("detections", "audio_duration", "model", "model_version", "warnings")
+    __slots__ = ("detections", "audio_duration", "model", "model_version", "warnings", "models")
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     AUDIO_DURATION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     detections: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.KeywordDetection]
     audio_duration: _duration_pb2.Duration
     model: str
     model_version: str
     warnings: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.Warning]
-    def __init__(self, detections: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordDetection, _Mapping]]] = ..., audio_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., warnings: _Optional[_Iterable[_Union[_keyword_spotting_pb2.Warning, _Mapping]]] = ...) -> None: ...
+    models: _containers.RepeatedCompositeFieldContainer[_keyword_spotting_pb2.ActiveModel]
+    def __init__(self, detections: _Optional[_Iterable[_Union[_keyword_spotting_pb2.KeywordDetection, _Mapping]]] = ..., audio_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., warnings: _Optional[_Iterable[_Union[_keyword_spotting_pb2.Warning, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[_keyword_spotting_pb2.ActiveModel, _Mapping]]] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "audio_format", "audio", "request_id")

@@ -27,7 +27,7 @@ class EngineCounters:
     """
 
     processed_audio_s: float = 0.0
-    """Audio that was processed, of all streams."""
+    """Audio that was processed, of all streams, once for each of their models."""
     released_bytes: int = 0
     """Bytes of audio that streams have sent and that are not held any more."""
     open_slots: int = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from earmark_server.inference.stream_handle import StreamHandle
 
 
@@ -14,21 +16,21 @@ class EngineSlot:
     __slots__ = (
         "handle",
         "has_failed",
-        "index",
         "is_parked",
         "is_queued",
         "made_events",
         "queued_s",
         "released_bytes",
+        "rows",
         "session",
         "wants_capacity",
     )
 
-    def __init__(self, handle: StreamHandle, index: int) -> None:
+    def __init__(self, handle: StreamHandle, rows: Sequence[int]) -> None:
         self.handle = handle
         self.session = handle.session
-        self.index = index
-        """The row in the state pool; -1 once the stream is closed."""
+        self.rows = rows
+        """The row of each lane in the state pool of its model; none once the stream is closed."""
         self.is_queued = False
         self.queued_s = 0.0
         self.is_parked = False
@@ -42,7 +44,7 @@ class EngineSlot:
     @property
     def can_run(self) -> bool:
         """Whether the stream may be processed at all."""
-        return self.index >= 0 and not self.is_parked and not self.has_failed
+        return len(self.rows) > 0 and not self.is_parked and not self.has_failed
 
     @property
     def is_due(self) -> bool:

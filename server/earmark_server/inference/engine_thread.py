@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from earmark_spotter.model import Float32Array
 
     from earmark_server.inference.events import Event
+    from earmark_server.inference.session import Lane
     from earmark_server.inference.stream_handle import StreamHandle
 
 _LOGGER = logging.getLogger(__name__)
@@ -46,6 +47,15 @@ _MIN_ROUND_S = 0.2
 _LIVE_ROUND_S = 0.4
 # While all streams fit into one batch, a round includes those with this much audio, due or not.
 _JOIN_S = 0.2
+
+
+class _Work(NamedTuple):
+    """Samples of one lane of a stream, [steps * step_samples], and the row of its state."""
+
+    slot: EngineSlot
+    lane: Lane
+    row: int
+    samples: Float32Array
 
 
 class EngineThread:
@@ -163,13 +173,12 @@ class EngineThread:
                 slot.is_parked = False
                 self._queue_if_due(slot)
             case Command.REPORT_PROGRESS:
-                progress = slot.session.progress()
-                if progress is not None:
-                    self._report([(slot, [progress])])
+                self._report([(slot, slot.session.progress())])
 
     def _open(self, handle: StreamHandle) -> None:
-        slot = self._slots[handle] = EngineSlot(handle, self._pool(handle.session.model).acquire())
-        self.counters.open_slots += 1
+        rows = [self._pool(lane.model).acquire() for lane in handle.session.lanes]
+        slot = self._slots[handle] = EngineSlot(handle, rows)
+        self.counters.open_slots += len(rows)
         self._queue_if_due(slot)  # audio may have arrived before the stream had a slot
 
     def _close(self, handle: StreamHandle) -> None:
@@ -178,9 +187,10 @@ class EngineThread:
         if slot is not None:
             released_bytes = slot.released_bytes
             self._waiting.pop(slot, None)
-            self._pool(slot.session.model).release(slot.index)
-            slot.index = -1
-            self.counters.open_slots -= 1
+            for lane, row in zip(slot.session.lanes, slot.rows, strict=True):
+                self._pool(lane.model).release(row)
+            self.counters.open_slots -= len(slot.rows)
+            slot.rows = ()
         # The call may be referenced for longer, by a timer for example. Its audio is freed now.
         handle.session.pending.clear()
         self.counters.released_bytes += handle.sent_bytes - released_bytes
@@ -218,34 +228,34 @@ class EngineThread:
         for slot in due:
             slot.is_queued = False
         live_count = 0
-        # Streams of one model with equally many steps make a batch.
-        batches: dict[tuple[int, int], list[tuple[EngineSlot, Float32Array]]] = {}
-        done: list[EngineSlot] = []
+        # Lanes of one model with equally many steps make a batch.
+        batches: dict[tuple[int, int], list[_Work]] = {}
+        done: dict[EngineSlot, None] = {}
         slots = due + self._joining(due)
         for slot in slots:
             self.counters.heartbeat += 1
             if not slot.can_run:
                 continue
-            session = slot.session
             try:
                 is_live = slot.update_pace(now_s)
                 live_count += is_live
-                steps = session.prepare(max(limit_s, _LIVE_ROUND_S) if is_live else limit_s)
-                self._release_bytes(slot, session.pending.released_bytes)
-                if steps:
-                    if session.starts_from_initial_state:
-                        self._pool(session.model).reset(slot.index)
-                    batch = batches.setdefault((id(session.model), steps), [])
-                    batch.append((slot, session.consume(steps)))
-                elif session.is_quiet:
-                    self._report([(slot, self._skip_quiet(slot))])
-                    done.append(slot)
+                slot_limit_s = max(limit_s, _LIVE_ROUND_S) if is_live else limit_s
+                for lane, row in zip(slot.session.lanes, slot.rows, strict=True):
+                    if steps := lane.prepare(slot_limit_s):
+                        if lane.starts_from_initial_state:
+                            self._pool(lane.model).reset(row)
+                        batch = batches.setdefault((id(lane.model), steps), [])
+                        batch.append(_Work(slot, lane, row, lane.consume(steps)))
+                    elif lane.is_quiet:
+                        self._report([(slot, self._skip_quiet(slot, lane))])
+                        done[slot] = None
+                self._release_bytes(slot, slot.session.pending.released_bytes)
             except Exception as error:
                 self._fail(slot.handle, error)
         for batch in batches.values():
             self.counters.heartbeat += 1
             self._report(self._process(batch))
-            done += [slot for slot, _ in batch]
+            done |= dict.fromkeys(work.slot for work in batch)
         # Newly announced streams go before these, which had their turn.
         self._queue_notified()
         for slot in done:
@@ -267,11 +277,11 @@ class EngineThread:
             if slot not in due and not slot.is_queued and slot.can_run and slot.has_much_audio(_JOIN_S)
         ]
 
-    def _skip_quiet(self, slot: EngineSlot) -> list[Event]:
-        """Process a stream's quiet steps; return the events."""
+    def _skip_quiet(self, slot: EngineSlot, lane: Lane) -> list[Event]:
+        """Process a lane's quiet steps; return the events of its stream."""
         session = slot.session
         before = session.processed_samples
-        events = session.skip_quiet()
+        events = session.collect(lane.skip_quiet())
         seconds = (session.processed_samples - before) / session.audio_format.sample_rate_hz
         self.counters.processed_audio_s += seconds
         return events
@@ -286,36 +296,35 @@ class EngineThread:
         if self._waiting:
             self._report([(slot, []) for slot in self._waiting])
 
-    def _process(self, batch: list[tuple[EngineSlot, Float32Array]]) -> list[tuple[EngineSlot, list[Event]]]:
+    def _process(self, batch: list[_Work]) -> list[tuple[EngineSlot, list[Event]]]:
         """Run the model on a batch; return the events of each stream."""
-        slots = [slot for slot, _ in batch]
         try:
-            pcm = np.concatenate([samples for _, samples in batch]).reshape(len(batch), -1)
-            scores = self._infer(slots, pcm)
+            scores = self._infer(batch)
         except Exception as error:
             if len(batch) == 1:
-                return [(slots[0], [Failed(error)])]
+                return [(batch[0].slot, [Failed(error)])]
             # One of the streams is at fault: run each of them alone, so that the others are unaffected.
             return [result for each in batch for result in self._process([each])]
-        return [(slot, self._apply(slot, row)) for slot, row in zip(slots, scores, strict=True)]
+        return [(work.slot, self._apply(work, each)) for work, each in zip(batch, scores, strict=True)]
 
-    def _infer(self, slots: list[EngineSlot], pcm: Float32Array) -> Float32Array:
-        """Run the model on pcm [streams, samples]; return scores [streams, frames, classes]."""
-        counters, model = self.counters, slots[0].session.model
+    def _infer(self, batch: list[_Work]) -> Float32Array:
+        """Run the model on a batch; return scores [streams, frames, classes]."""
+        counters, model = self.counters, batch[0].lane.model
+        pcm = np.concatenate([work.samples for work in batch]).reshape(len(batch), -1)
         pool = self._pool(model)
-        indices = [slot.index for slot in slots]
+        rows = [work.row for work in batch]
         began_s = time.perf_counter()
-        scores, states = model.step(pcm, pool.gather(indices))
+        scores, states = model.step(pcm, pool.gather(rows))
         counters.inference_s.add(time.perf_counter() - began_s)
-        counters.batch_sizes.add(len(slots))
+        counters.batch_sizes.add(len(batch))
         counters.processed_audio_s += pcm.size / model.metadata.sample_rate_hz
-        pool.scatter(indices, states)
+        pool.scatter(rows, states)
         return scores
 
     @staticmethod
-    def _apply(slot: EngineSlot, scores: Float32Array) -> list[Event]:
+    def _apply(work: _Work, scores: Float32Array) -> list[Event]:
         try:
-            return slot.session.apply(scores)
+            return work.slot.session.collect(work.lane.apply(scores))
         except Exception as error:
             return [Failed(error)]
 

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The score of every class, [classes], at `offset_ns` from the start of the stream's audio."""
+    """The score of every class of a model, [classes], at `offset_ns` from the start of the stream's audio."""
 
     offset_ns: int
     values: Float32Array
+    model: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,12 @@ class ModelRegistry:
         ]
         self._folder = ModelFolder(settings.model_dir) if settings.model_dir else None
         self._of_folder: dict[str, SpotterModel] = {}
-        names = [model.metadata.name for model in self._of_settings]
-        if len(set(names)) != len(names):
-            raise ModelError(f"Two of the models have the same name: {', '.join(names)}. Remove one of them.")
+        found: dict[str, str | None] = {}
+        for path, model in zip(paths, self._of_settings, strict=True):
+            name = model.metadata.name
+            if name in found:
+                raise ModelError(_same_name(str(path), name, str(found[name])))
+            found[name] = path
         for model in self._of_settings:
             warm_up(model)
             _log_loaded(model)
@@ -329,12 +332,18 @@ class ModelRegistry:
 
     def _check_name(self, model: SpotterModel, path: str) -> None:
         """Raise ModelError if another file has a model of this name."""
-        others = [*self._of_settings, *(m for p, m in self._of_folder.items() if p != path)]
-        if model.metadata.name in {m.metadata.name for m in others}:
-            raise ModelError(
-                f"Another file has a model named {model.metadata.name} already. Remove one of them, or train "
-                "it with another --name."
-            )
+        files = zip(self._settings.model or ("the bundled model",), self._of_settings, strict=True)
+        others = [*files, *((p, m) for p, m in self._of_folder.items() if p != path)]
+        for other, other_model in others:
+            if other_model.metadata.name == model.metadata.name:
+                raise ModelError(_same_name(path, model.metadata.name, other))
+
+
+def _same_name(path: str, name: str, other: str) -> str:
+    return (
+        f"{path} has the name {name}, as {other} has. Names must differ: remove one of the files, or train "
+        "one of the models again with another --name."
+    )
 
 
 def _log_loaded(model: SpotterModel) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from earmark_spotter import AudioError
 
 if TYPE_CHECKING:
-    from earmark_spotter import AudioFormat, SpotterModel, StreamState
+    from earmark_spotter import AudioFormat
     from earmark_spotter.model import Float32Array
+    from earmark_spotter.stream_audio import StreamAudio
 
 # A long message is decoded in pieces of this length, so that it does not delay other streams. Short
 # messages are joined up to this length, because decoding costs about the same for any short piece.
@@ -46,11 +47,10 @@ class PendingAudio:
     and not a multiple of it.
     """
 
-    def __init__(self, state: StreamState, model: SpotterModel, audio_format: AudioFormat) -> None:
-        self._state = state
+    def __init__(self, audio: StreamAudio, audio_format: AudioFormat) -> None:
+        self._audio = audio
         self._piece_samples = max(1, round(audio_format.sample_rate_hz * _PIECE_S))
         self._piece_bytes = self._piece_samples * audio_format.frame_bytes
-        self._step_s = model.metadata.step_ms / 1000
         self._items: deque[Input] = deque()
         self._position = 0  # in the first item
         self.released_bytes = 0
@@ -70,41 +70,38 @@ class PendingAudio:
         """Discard all items, at the end of the stream."""
         self._items.clear()
 
-    def decode(self, limit_s: float) -> int:
-        """Decode input for about `limit_s` of audio; return for how many steps to run the model.
+    def decode(self, limit_s: float) -> None:
+        """Decode input until one of the models has about `limit_s` of audio, or there is no more input.
 
-        0 means that more input is needed, or that the next steps are quiet. Invalid audio ends the stream:
-        `error` is set, and what follows is discarded.
+        So the others cannot fall behind. Invalid audio ends the stream: `error` is set, and what follows is
+        discarded.
         """
         try:
-            return self._decode(limit_s)
+            self._decode(limit_s)
         except AudioError as error:
             self.error = error
-            self._state.finish(discard_split=True)
-            return self._decode(limit_s)
+            self._audio.finish(discard_split=True)
+            self._decode(limit_s)
 
-    def _decode(self, limit_s: float) -> int:
-        state, items = self._state, self._items
-        # The small addend keeps a limit of a whole number of steps from being rounded down by one.
-        limit = max(1, int(limit_s / self._step_s + 0.01))
-        while items and state.ready_steps < limit:
+    def _decode(self, limit_s: float) -> None:
+        audio, items = self._audio, self._items
+        while items and not audio.has_ready(limit_s):
             item = items[0]
             if self.error is not None:
                 items.popleft()
                 continue
             if isinstance(item, bytes):
-                state.push_audio(self._next_bytes(item))
+                audio.push_audio(self._next_bytes(item))
             elif isinstance(item, np.ndarray):
-                state.push_samples(item[self._next_piece(len(item), self._piece_samples)])
+                audio.push_samples(item[self._next_piece(len(item), self._piece_samples)])
                 if not self._position:
                     self.released_bytes += item.nbytes
             else:
                 items.popleft()
                 if isinstance(item, Silence):
-                    state.push_silence(item.samples)
+                    audio.push_silence(item.samples)
                 else:
-                    state.finish(discard_split=item is End.EARLY)
-        return state.steps_to_run(limit)
+                    audio.finish(discard_split=item is End.EARLY)
 
     def _next_bytes(self, first: bytes) -> bytes:
         """Remove and return one piece: a part of a long message, or several short messages joined."""

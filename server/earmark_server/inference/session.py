@@ -6,7 +6,7 @@ pending audio and receives the events.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from earmark_spotter import ClipClassifier, StreamState, offset_ns
 from earmark_spotter.sample_time import NANOSECONDS
@@ -50,24 +50,10 @@ class InputQueue(Protocol):
         """Discard all items."""
 
 
-class Session(Protocol):
-    """The operations that the engine needs of a call."""
+class Lane(Protocol):
+    """The operations that the engine needs of one model of a call."""
 
     model: SpotterModel
-    audio_format: AudioFormat
-    # Positions are sample counts at the rate of the call's audio, from the start of that audio.
-    processed_samples: int
-    """Audio that is processed; it only grows."""
-    due_samples: int
-    """Audio that must have arrived before inference can produce an event."""
-
-    @property
-    def pending(self) -> InputQueue:
-        """Input that is not decoded yet: the event loop appends to it, `prepare` removes from it."""
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether further steps may be ready without new input."""
 
     def prepare(self, limit_s: float) -> int:
         """Decode pending audio; return for how many steps to run the model now, about `limit_s` at most.
@@ -92,28 +78,76 @@ class Session(Protocol):
     def apply(self, scores: Float32Array) -> list[Event]:
         """Process the scores of the consumed steps, [frames, classes]; return the events."""
 
-    def progress(self) -> Progress | None:
-        """Return the position, for a client that is to resume elsewhere; None if the call cannot resume."""
+
+class Session(Protocol):
+    """The operations that the engine needs of a call."""
+
+    audio_format: AudioFormat
+    # Positions are sample counts at the rate of the call's audio, from the start of that audio.
+    processed_samples: int
+    """Audio that is processed; it only grows."""
+    due_samples: int
+    """Audio that must have arrived before inference can produce an event."""
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The models of the call. They always stay the same."""
+
+    @property
+    def pending(self) -> InputQueue:
+        """Input that is not decoded yet: the event loop appends to it, `prepare` removes from it."""
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether further steps may be ready without new input."""
+
+    def collect(self, events: list[Event]) -> list[Event]:
+        """Return the events for the call, after a lane has returned `events`."""
+
+    def progress(self) -> list[Event]:
+        """Return the position, for a client that is to resume elsewhere, and the events that precede it.
+
+        Nothing if the call cannot resume.
+        """
 
 
 class _AudioSession:
     """The input side that all sessions share."""
 
-    def __init__(self, model: SpotterModel, audio_format: AudioFormat, state: StreamState) -> None:
+    def __init__(
+        self,
+        model: SpotterModel,
+        audio_format: AudioFormat,
+        state: StreamState,
+        pending: PendingAudio | None = None,
+    ) -> None:
         self.model = model
         self.audio_format = audio_format
         self.processed_samples = 0
-        self.pending = PendingAudio(state, model, audio_format)
-        self.prepare = self.pending.decode
+        self.pending = PendingAudio(state.audio, audio_format) if pending is None else pending
         self.consume = state.consume
         self._state = state
         self._start_sample = state.next_sample
         self._model_rate_hz = model.metadata.sample_rate_hz
 
     @property
+    def lanes(self) -> tuple[Self]:
+        """The one model of the call, which is this session."""
+        return (self,)
+
+    def collect(self, events: list[Event]) -> list[Event]:
+        """Return the events, which need not wait for those of another model."""
+        return events
+
+    @property
     def has_pending(self) -> bool:
         """Whether further steps may be ready without new input."""
         return len(self.pending) > 0 or self._state.ready_steps > 0
+
+    def prepare(self, limit_s: float) -> int:
+        """Decode pending audio; return for how many steps to run the model now, about `limit_s` at most."""
+        self.pending.decode(limit_s)
+        return self._state.steps_to_run(self._state.steps_in(limit_s))
 
     @property
     def is_quiet(self) -> bool:
@@ -145,9 +179,16 @@ class SpottingSession(_AudioSession):
         resume_keys: Sequence[bytes] = (),
         score_interval_ns: int | None = None,
         progress_interval_ns: int | None = None,
+        first: SpottingSession | None = None,
     ) -> None:
-        """Start a stream, or resume a broken one; ResumeError for a resume point that does not fit."""
-        super().__init__(model, audio_format, StreamState(model, audio_format, active, resume, resume_keys))
+        """Start a stream, or resume a broken one; ResumeError for a resume point that does not fit.
+
+        `first`: the session of the stream's first model, whose audio this one shares.
+        """
+        audio, pending = (None, None) if first is None else (first._state.audio, first.pending)
+        state = StreamState(model, audio_format, active, resume, resume_keys, audio=audio)
+        super().__init__(model, audio_format, state, pending)
+        self.active = tuple(active)
         self.start_ns = 0 if resume is None else resume.start_offset_ns
         """The offset in the stream at which the audio of this call begins."""
         self._frame_samples = model.metadata.frame_samples
@@ -155,9 +196,9 @@ class SpottingSession(_AudioSession):
         self._score_frames = self._frames_of_interval(score_interval_ns)
         self._progress_frames = self._frames_of_interval(progress_interval_ns)
         # Reports on the replayed audio before the resume point were sent in the call that broke.
-        first = self._state.next_new_frame
-        self._next_score = self._next_multiple(first, self._score_frames)
-        self._next_progress = self._next_multiple(first, self._progress_frames)
+        frame = self._state.next_new_frame
+        self._next_score = self._next_multiple(frame, self._score_frames)
+        self._next_progress = self._next_multiple(frame, self._progress_frames)
         self.due_samples = self._find_due()
 
     @property
@@ -195,12 +236,12 @@ class SpottingSession(_AudioSession):
             is_reported = self._ns(self._next_progress) <= self._state.received_ns
             self._next_progress = self._next_multiple(frame, self._progress_frames)
             if is_reported:
-                events.append(Progress(self._state.progress()))
+                self._append_progress(events)
         return self._end_run(events)
 
-    def progress(self) -> Progress:
+    def progress(self) -> list[Event]:
         """Return the position, for a client that is to resume elsewhere."""
-        return Progress(self._state.progress(), draining=True)
+        return [Progress(self._state.progress(), draining=True)]
 
     def _end_run(self, events: list[Event]) -> list[Event]:
         self._advance()
@@ -230,11 +271,14 @@ class SpottingSession(_AudioSession):
         if frame == self._next_score:
             self._next_score += self._score_frames
             if self._ns(frame) <= self._state.received_ns:
-                events.append(Scores(self._ns(frame), scores[-1].copy()))
+                events.append(Scores(self._ns(frame), scores[-1].copy(), self.model.metadata.name))
         if frame == self._next_progress:
             self._next_progress += self._progress_frames
             if self._ns(frame) <= self._state.received_ns:
-                events.append(Progress(self._state.progress()))
+                self._append_progress(events)
+
+    def _append_progress(self, events: list[Event]) -> None:
+        events.append(Progress(self._state.progress()))
 
     def _append_notices(self, frame: int, events: list[Event]) -> None:
         """Append the notices of the audio before `frame`."""
@@ -289,5 +333,6 @@ class ClassificationSession(_AudioSession):
         """Process quiet steps without inference; return the clip's scores after the last one."""
         return self.apply(self._state.consume_silence(min(self._state.quiet_steps, _MAX_QUIET_STEPS)))
 
-    def progress(self) -> None:
-        """Return None: a clip is sent again as a whole."""
+    def progress(self) -> list[Event]:
+        """Return nothing: a clip is sent again as a whole."""
+        return []

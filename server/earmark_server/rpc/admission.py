@@ -70,12 +70,13 @@ class Admission:
         return list(self._open)
 
     def count(self, kind: CallKind) -> int:
-        """Return the number of open calls of a kind."""
+        """Return the number of open calls of a kind; a stream counts once for each of its models."""
         return self._counts[kind]
 
     def models_in_use(self) -> set[SpotterModel]:
         """Return the models that open calls use."""
-        return {call.stream.session.model for call in self._open if call.stream is not None}
+        streams = [call.stream for call in self._open if call.stream is not None]
+        return {lane.model for stream in streams for lane in stream.session.lanes}
 
     def drain(self) -> None:
         """Reject streams and recordings from now on."""
@@ -170,10 +171,11 @@ class Admission:
                     "Try again later.",
                 )
             return
-        if self._counts[CallKind.STREAM] >= self._max_streams:
+        used = self._counts[CallKind.STREAM]
+        if used + call.weight > self._max_streams:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This server has {self._max_streams} streams open, its limit. Try again later.",
+                f"This server has {_streams_open(used, self._max_streams, call.weight)}. Try again later.",
                 quota="server",
             )
         if self._awaiting_config.total() >= self._max_streams:
@@ -187,10 +189,10 @@ class Admission:
         used = max(
             self._counts_by_quota_key[CallKind.STREAM, call.quota_key], self._awaiting_config[call.quota_key]
         )
-        if limit and used >= limit:
+        if limit and used + call.weight > limit:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This client has {limit} streams open, its limit on this server. End one of them first.",
+                f"This client has {_streams_open(used, limit, call.weight)}. End one of them first.",
                 quota=call.quota_key,
             )
         load = self.load
@@ -209,8 +211,8 @@ class Admission:
 
     def _count(self, call: Call) -> None:
         call.is_counted = True
-        self._counts[call.kind] += 1
-        self._counts_by_quota_key[call.kind, call.quota_key] += 1
+        self._counts[call.kind] += call.weight
+        self._counts_by_quota_key[call.kind, call.quota_key] += call.weight
 
     def _stop_awaiting_config(self, call: Call) -> None:
         if call.awaits_config:
@@ -223,9 +225,9 @@ class Admission:
         self._open.discard(call)
         self._stop_awaiting_config(call)
         if call.is_counted:
-            self._counts[call.kind] -= 1
+            self._counts[call.kind] -= call.weight
             key = call.kind, call.quota_key
-            self._counts_by_quota_key[key] -= 1
+            self._counts_by_quota_key[key] -= call.weight
             if not self._counts_by_quota_key[key]:
                 del self._counts_by_quota_key[key]
         self._check_all_ended()
@@ -233,6 +235,13 @@ class Admission:
     def _check_all_ended(self) -> None:
         if self._draining and all(call.kind is CallKind.PROBE for call in self._open):
             self._all_ended.set()
+
+
+def _streams_open(used: int, limit: int, weight: int) -> str:
+    """Say how many streams are open, where one that counts as `weight` would be too many."""
+    if weight == 1:
+        return f"{limit} streams open, its limit"
+    return f"{used} of {limit} streams open, and the new one counts as {weight}, because of its models"
 
 
 async def _abort(call: Call, context: CallContext, error: Exception) -> NoReturn:

@@ -69,6 +69,9 @@ class Call:
         self.quota_key = quota_key(principal, peer)
         self.request_id = secrets.token_hex(8)
         self.model: str | None = None
+        """The names of the call's models, separated by commas."""
+        self.weight = 1
+        """As how many calls it counts in the limits on its kind: a stream once for each of its models."""
         self.audio_ns: int | None = None
         self.detection_count = 0
         self.awaits_config = False

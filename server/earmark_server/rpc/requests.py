@@ -32,6 +32,9 @@ SERVICE = rpcs.DESCRIPTOR.services_by_name["KeywordSpottingService"]
 MAX_DURATION_NS = 315_576_000_000 * NANOSECONDS
 """The longest google.protobuf.Duration."""
 
+MAX_MODELS = 8
+"""Models of one stream or recording."""
+
 _MAX_DURATION_S = MAX_DURATION_NS // NANOSECONDS
 _RAW_ENCODINGS = {
     messages.ENCODING_LINEAR16: Encoding.LINEAR16,
@@ -117,11 +120,12 @@ class FormatField:
 
 @dataclass(frozen=True, slots=True)
 class KeywordField:
-    """A keyword in a request; None stands for the model's own setting."""
+    """A keyword in a request; None stands for the model's own setting, and an empty model for any."""
 
     keyword: str
     threshold: float | None
     refractory: DurationField | None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ class OpenStream:
     score_interval: DurationField | None
     progress_interval: DurationField | None
     resume: ResumeField | None
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,7 @@ class SpotCall:
     audio_format: FormatField
     keywords: tuple[KeywordField, ...]
     audio: bytes
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +281,7 @@ class Deserializers:
             _duration(config.score_interval) if config.HasField("score_interval") else None,
             _duration(config.progress_interval) if config.HasField("progress_interval") else None,
             resume,
+            _models(config.models),
         )
 
     def _spot_call(self, request: rpcs.SpotRequest) -> SpotCall:
@@ -284,6 +291,7 @@ class Deserializers:
             _format(request.audio_format),
             self._keywords(request.keywords),
             request.audio,
+            _models(request.models),
         )
 
     def _keywords(self, keywords: Iterable[messages.KeywordSetting]) -> tuple[KeywordField, ...]:
@@ -292,6 +300,7 @@ class Deserializers:
                 each.keyword,
                 each.threshold if each.HasField("threshold") else None,
                 _duration(each.refractory) if each.HasField("refractory") else None,
+                each.model,
             )
             for each in islice(keywords, self._max_keywords)
         )
@@ -322,6 +331,10 @@ def _without_excess(
 
 def _classify_call(request: rpcs.ClassifyRequest) -> ClassifyCall:
     return ClassifyCall(request.request_id, request.model, _format(request.audio_format), request.audio)
+
+
+def _models(models: Iterable[str]) -> tuple[str, ...]:
+    return tuple(islice(models, MAX_MODELS + 1))
 
 
 def _duration(duration: Duration) -> DurationField:

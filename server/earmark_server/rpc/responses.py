@@ -18,46 +18,60 @@ from google.protobuf.duration_pb2 import Duration
 from earmark_server.inference.events import Finished, Progress, Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from earmark_spotter import ActiveKeyword, ModelMetadata, SpotterModel
+    from earmark_spotter import ModelMetadata, SpotterModel
 
     from earmark_server.inference.events import ClipScores
+    from earmark_server.inference.session import Session, SpottingSession
 
 
-def stream_started(model: SpotterModel, active: Sequence[ActiveKeyword], request_id: str) -> bytes:
-    """Return the first event of a stream: the model and the keyword settings that are in force."""
-    meta = model.metadata
+def metadata_by_name(session: Session) -> dict[str, ModelMetadata]:
+    """Return the metadata of a call's models."""
+    return {lane.model.metadata.name: lane.model.metadata for lane in session.lanes}
+
+
+def stream_started(lanes: Sequence[SpottingSession], request_id: str) -> bytes:
+    """Return the first event of a stream: the models and the keyword settings that are in force."""
+    metas = [lane.model.metadata for lane in lanes]
     started = rpcs.StreamStarted(
-        model=meta.name,
-        model_version=meta.version,
+        model=metas[0].name,
+        model_version=metas[0].version,
         keywords=[
             messages.ActiveKeyword(
                 keyword=each.keyword,
                 threshold=each.threshold,
                 refractory=_milliseconds(each.refractory_ms),
+                model=lane.model.metadata.name,
             )
-            for each in active
+            for lane in lanes
+            for each in lane.active
         ],
-        step_length=_milliseconds(meta.step_ms),
-        receptive_field=_milliseconds(meta.receptive_field_ms),
+        step_length=_milliseconds(max(meta.step_ms for meta in metas)),
+        receptive_field=_milliseconds(max(meta.receptive_field_ms for meta in metas)),
         request_id=request_id,
+        models=_active_models(metas),
     )
     return rpcs.StreamingSpotResponse(started=started).SerializeToString()
 
 
 def stream_event(
-    event: Detection | Notice | Scores | Progress | Finished, meta: ModelMetadata, detection_count: int
+    event: Detection | Notice | Scores | Progress | Finished,
+    metas: Mapping[str, ModelMetadata],
+    detection_count: int,
 ) -> bytes:
-    """Return an event of a stream; the last event, Finished, states `detection_count`."""
+    """Return an event of a stream; `metas`: of its models, by name.
+
+    The last event, Finished, states `detection_count`.
+    """
     match event:
         case Detection():
-            response = rpcs.StreamingSpotResponse(detection=_detection(event, meta.sample_rate_hz))
+            response = rpcs.StreamingSpotResponse(detection=_detection(event, metas[event.model]))
         case Notice():
             response = rpcs.StreamingSpotResponse(warning=_warning(event))
         case Scores():
-            scores = _class_scores(meta, event.values.tolist())
-            frame = messages.ScoreFrame(offset=_duration(event.offset_ns), scores=scores)
+            scores = _class_scores(metas[event.model], event.values.tolist())
+            frame = messages.ScoreFrame(offset=_duration(event.offset_ns), scores=scores, model=event.model)
             response = rpcs.StreamingSpotResponse(scores=frame)
         case Progress():
             progress = rpcs.Progress(
@@ -77,16 +91,20 @@ def stream_event(
 
 
 def spot_response(
-    model: SpotterModel, detections: Sequence[Detection], audio_ns: int, notices: Sequence[Notice] = ()
+    metas: Mapping[str, ModelMetadata],
+    detections: Sequence[Detection],
+    audio_ns: int,
+    notices: Sequence[Notice] = (),
 ) -> bytes:
-    """Return the detections of a recording, which is `audio_ns` long."""
-    meta = model.metadata
+    """Return the detections in a recording, which is `audio_ns` long; `metas`: of its models, by name."""
+    first = next(iter(metas.values()))
     return rpcs.SpotResponse(
-        detections=[_detection(each, meta.sample_rate_hz) for each in detections],
+        detections=[_detection(each, metas[each.model]) for each in detections],
         audio_duration=_duration(audio_ns),
-        model=meta.name,
-        model_version=meta.version,
+        model=first.name,
+        model_version=first.version,
         warnings=_warnings(notices),
+        models=_active_models(metas.values()),
     ).SerializeToString()
 
 
@@ -147,7 +165,20 @@ def _model(model: SpotterModel, *, is_default: bool) -> messages.Model:
     )
 
 
-def _detection(detection: Detection, rate_hz: int) -> messages.KeywordDetection:
+def _active_models(metas: Iterable[ModelMetadata]) -> list[messages.ActiveModel]:
+    return [
+        messages.ActiveModel(
+            name=meta.name,
+            version=meta.version,
+            step_length=_milliseconds(meta.step_ms),
+            receptive_field=_milliseconds(meta.receptive_field_ms),
+        )
+        for meta in metas
+    ]
+
+
+def _detection(detection: Detection, meta: ModelMetadata) -> messages.KeywordDetection:
+    rate_hz = meta.sample_rate_hz
     return messages.KeywordDetection(
         keyword=detection.keyword,
         confidence=detection.confidence,
@@ -156,6 +187,7 @@ def _detection(detection: Detection, rate_hz: int) -> messages.KeywordDetection:
         detection_id=detection.id,
         level_dbfs=detection.level_dbfs,
         snr_db=detection.snr_db,
+        model=detection.model,
     )
 
 

@@ -13,7 +13,7 @@ from earmark_spotter.sample_time import NANOSECONDS
 
 from earmark_server.credentials.resume_keys import read_resume_keys
 from earmark_server.inference.events import ClipScores, Failed, Finished
-from earmark_server.inference.session import ClassificationSession, SpottingSession
+from earmark_server.inference.session import ClassificationSession
 from earmark_server.rpc import recordings, responses
 from earmark_server.rpc.audio_forwarder import AudioForwarder
 from earmark_server.rpc.call import CallKind
@@ -21,16 +21,15 @@ from earmark_server.rpc.detection_log import DetectionLog
 from earmark_server.rpc.idle_timeout import end_when_idle
 from earmark_server.rpc.request_reader import RequestReader
 from earmark_server.rpc.requests import OpenStream
+from earmark_server.rpc.sessions import choose_models, open_recording, open_stream
 from earmark_server.rpc.turns import Turns
 from earmark_server.rpc.uncancelled import uncancelled
-from earmark_server.rpc.validation import active_keywords, spotting_session
 from earmark_server.status import CallError, attribute_errors_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import grpc
-    from earmark_spotter import ActiveKeyword, SpotterModel
 
     from earmark_server.inference.engine import Engine
     from earmark_server.inference.events import Event
@@ -89,6 +88,8 @@ class KeywordSpottingService:
         """Detect keywords in a live stream: this task writes events, and another one reads audio."""
         async with self._admission.admitted(context, "StreamingSpot", CallKind.STREAM) as call:
             request = await self._first_request(context, call)
+            if isinstance(request, OpenStream):
+                call.weight = max(1, len(request.models))
             self._admission.count_stream(call)
             with self._end_when_idle(call) as activity:
                 reader: RequestReader[StreamRequest] = RequestReader(context, activity)
@@ -99,15 +100,17 @@ class KeywordSpottingService:
                 call.set_request_id(request.request_id, "config.request_id")
                 loaded = await self._wait_until_loaded()
                 audio_format = request.audio_format.raw_format("config.audio_format")
-                session, active = await self._open_session(loaded.models, audio_format, request)
-                call.model = session.model.metadata.name
+                session = await open_stream(
+                    loaded.models, audio_format, request, self._resume_keys, self._settings.max_keywords
+                )
+                call.model = ", ".join(responses.metadata_by_name(session))
                 # A drain may have started while the call waited.
                 self._admission.raise_if_draining()
                 with loaded.engine.open_stream(session, self._max_pending_ns, call.quota_key) as stream:
                     call.stream = stream
                     if call.span is not None:
                         await context.send_initial_metadata(call.span.metadata)
-                    started = responses.stream_started(session.model, active, call.request_id)
+                    started = responses.stream_started(session.lanes, call.request_id)
                     await _write(context, activity, started)
                     forwarder = AudioForwarder(
                         reader, stream, audio_format, self._settings, start_ns=session.start_ns
@@ -124,25 +127,27 @@ class KeywordSpottingService:
         async with self._admission.admitted(context, "Spot", CallKind.RECORDING) as call:
             async with self._turns.turn(call.quota_key):
                 request = await self._only_request(context, call)
-                model = await self._begin_recording(call, request)
-                active = active_keywords(
-                    model.metadata, request.keywords, "keywords", self._settings.max_keywords
-                )
+                models = await self._begin_recording(call, request)
+                chosen = choose_models(models, request, self._settings.max_keywords)
+                call.model = ", ".join(model.metadata.name for model, _ in chosen)
                 async with self._decoded(request) as (audio_format, audio, notices):
-                    session = SpottingSession(model, audio_format, active)
+                    session = open_recording(chosen, audio_format)
                     events = await self._process(call, session, audio)
+            metas = responses.metadata_by_name(session)
             detections = [event for event in events if isinstance(event, Detection)]
             for detection in detections:
-                self.detections.record(call, detection, model.metadata.sample_rate_hz)
+                self.detections.record(call, detection, metas[detection.model].sample_rate_hz)
             notices += tuple(event for event in events if isinstance(event, Notice))
-            return responses.spot_response(model, detections, call.audio_ns or 0, notices)
+            return responses.spot_response(metas, detections, call.audio_ns or 0, notices)
 
     async def classify(self, _: object, context: Context[ClassifyCall]) -> bytes:
         """Score every class on a clip."""
         async with self._admission.admitted(context, "Classify", CallKind.RECORDING) as call:
             async with self._turns.turn(call.quota_key):
                 request = await self._only_request(context, call)
-                model = await self._begin_recording(call, request)
+                models = await self._begin_recording(call, request)
+                model = models.get(request.model, "model")
+                call.model = model.metadata.name
                 active = resolve_settings(model.metadata)
                 async with self._decoded(request) as (audio_format, audio, notices):
                     session = ClassificationSession(model, audio_format, active)
@@ -192,29 +197,6 @@ class KeywordSpottingService:
 
     # Streams.
 
-    async def _open_session(
-        self, models: ModelRegistry, audio_format: AudioFormat, request: OpenStream
-    ) -> tuple[SpottingSession, tuple[ActiveKeyword, ...]]:
-        """Start or resume with the current model, or resume with the one that the stream began on."""
-        try:
-            return self._session(models.get(request.model, "config.model"), audio_format, request)
-        except CallError:
-            if request.resume is None:
-                raise
-            # The model that was replaced may have other keywords, or another name.
-            async for model in models.replaced(request.model):
-                with contextlib.suppress(CallError):
-                    return self._session(model, audio_format, request)
-            raise
-
-    def _session(
-        self, model: SpotterModel, audio_format: AudioFormat, request: OpenStream
-    ) -> tuple[SpottingSession, tuple[ActiveKeyword, ...]]:
-        active = active_keywords(
-            model.metadata, request.keywords, "config.keywords", self._settings.max_keywords
-        )
-        return spotting_session(model, audio_format, active, request, self._resume_keys), active
-
     async def _write_events(
         self,
         context: Context[StreamRequest],
@@ -223,30 +205,27 @@ class KeywordSpottingService:
         stream: StreamHandle,
         forwarder: AudioForwarder,
     ) -> None:
-        meta = stream.session.model.metadata
+        metas = responses.metadata_by_name(stream.session)
         ended = False
         while not ended:
             for event in await stream.events():
                 if isinstance(event, Failed):
                     raise event.error
                 if isinstance(event, Detection):
-                    self.detections.record(call, event, meta.sample_rate_hz)
+                    self.detections.record(call, event, metas[event.model].sample_rate_hz)
                 ended = isinstance(event, Finished)
                 if ended and forwarder.error is not None:
                     raise forwarder.error
                 assert not isinstance(event, ClipScores)  # only of a ClassificationSession
-                response = responses.stream_event(event, meta, call.detection_count)
+                response = responses.stream_event(event, metas, call.detection_count)
                 await _write(context, activity, response)
 
     # Recordings.
 
-    async def _begin_recording(self, call: Call, request: SpotCall | ClassifyCall) -> SpotterModel:
-        """Set the call's request id and model; return the model."""
+    async def _begin_recording(self, call: Call, request: SpotCall | ClassifyCall) -> ModelRegistry:
+        """Set the call's request id; return the models of the server."""
         call.set_request_id(request.request_id, "request_id")
-        loaded = await self._wait_until_loaded()
-        model = loaded.models.get(request.model, "model")
-        call.model = model.metadata.name
-        return model
+        return (await self._wait_until_loaded()).models
 
     @contextlib.asynccontextmanager
     async def _decoded(

@@ -76,7 +76,11 @@ class Metrics(Collector):
         """Return all metrics, as prometheus_client requires."""
         yield from self._collect_rpcs()
         yield _gauge("earmark_serving", "1 while health reports SERVING, else 0", self._health.serving)
-        yield _gauge("earmark_streams_open", "Open streams", self._admission.count(CallKind.STREAM))
+        yield _gauge(
+            "earmark_streams_open",
+            "Open streams, once for each of their models",
+            self._admission.count(CallKind.STREAM),
+        )
         yield _gauge(
             "earmark_streams_limit", "Limit on open streams (--max-streams)", self._settings.max_streams
         )
@@ -134,7 +138,9 @@ class Metrics(Collector):
         engine = loaded.engine
         counters = engine.counters
         yield CounterMetricFamily(
-            "earmark_audio_seconds", "Audio processed, in seconds", value=counters.processed_audio_s
+            "earmark_audio_seconds",
+            "Audio processed, in seconds, once for each model",
+            value=counters.processed_audio_s,
         )
         yield _gauge(
             "earmark_lag_seconds", "Queueing delay of the live stream that has waited longest", engine.lag_s

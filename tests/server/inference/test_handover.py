@@ -70,8 +70,9 @@ class InterruptedSession(FakeSession):
         self.interrupt()
         return events
 
-    def progress(self) -> None:
+    def progress(self) -> list[Event]:
         self.interrupt()
+        return []
 
 
 def test_thousands_of_short_streams_with_a_tiny_switch_interval() -> None:

@@ -44,7 +44,7 @@ def test_a_long_message_occupies_its_own_size_only(tiny: SpotterModel) -> None:
 
 def test_released_bytes_are_those_of_the_decoded_messages(tiny: SpotterModel) -> None:
     state = StreamState(tiny, MULAW, resolve_settings(tiny.metadata))
-    pending = PendingAudio(state, tiny, MULAW)
+    pending = PendingAudio(state.audio, MULAW)
     pending.append(b"\x01" * 100)
     pending.append(b"\x01" * 4000)
     pending.append(Silence(8000))
@@ -52,7 +52,8 @@ def test_released_bytes_are_those_of_the_decoded_messages(tiny: SpotterModel) ->
     pending.append(End.OF_AUDIO)
     released = []
     for _ in range(1000):
-        steps = pending.decode(0.02)
+        pending.decode(0.02)
+        steps = state.steps_to_run(1)
         released.append(pending.released_bytes)
         if steps:
             state.consume(steps)

@@ -184,7 +184,9 @@ def test_a_resumed_call_reports_only_events_after_the_resume_point(broken_s: flo
     session = spotting(**ALL_EVENTS)
     session.pending.append(DATA[: int(broken_s * 32_000)])
     before = run_session(session)
-    progress = session.progress().progress
+    (event,) = session.progress()
+    assert isinstance(event, Progress)
+    progress = event.progress
     point = ResumePoint(progress.replay_offset_ns, progress.resume_token)
     resumed = spotting(resume=point, **ALL_EVENTS)
     resumed.pending.append(DATA[progress.replay_offset_ns * 32_000 // 10**9 :])
@@ -216,4 +218,4 @@ def test_a_clip_gets_the_same_scores_as_from_the_library(limits: list[int], seco
     (event,) = run_session(session, limits)
     assert isinstance(event, ClipScores)
     assert event.values == pytest.approx(classify(model(), samples), abs=1e-4)
-    assert session.progress() is None
+    assert not session.progress()
