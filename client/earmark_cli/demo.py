@@ -11,7 +11,7 @@ from earmark_client.recording import Recording
 
 from earmark_cli.actions.detection_actions import DetectionActions
 from earmark_cli.keyword_options import keyword_options
-from earmark_cli.options import add_command, json_option, model_option, server_options, stream_options
+from earmark_cli.options import add_command, json_option, models_option, server_options, stream_options
 from earmark_cli.output.console import notice
 from earmark_cli.stream_runner import block_length_s, stream_recordings
 
@@ -37,7 +37,7 @@ def add_parser(commands: Commands) -> None:
         run,
         server_options(),
         json_option(),
-        model_option(),
+        models_option(),
         keyword_options(),
         stream_options(),
     )

@@ -11,6 +11,8 @@ from earmark_client.audio import KeywordSetting
 from earmark_cli.options import number, probability
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from earmark_client.sync_client import SyncClient
 
 
@@ -24,8 +26,8 @@ def keyword_options() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="WORD[=THRESHOLD]",
-        help="a keyword to detect, and its threshold between 0 and 1; may be repeated (default: all keywords "
-        "of the model, with calibrated thresholds)",
+        help="a keyword to detect, and its threshold between 0 and 1; may be repeated; of one of several "
+        "models: MODEL/WORD (default: all keywords of the model, with calibrated thresholds)",
     )
     group.add_argument(
         "--threshold",
@@ -37,17 +39,29 @@ def keyword_options() -> argparse.ArgumentParser:
     return parser
 
 
-def keyword_settings(client: SyncClient, args: argparse.Namespace) -> list[KeywordSetting]:
+def keyword_settings(
+    client: SyncClient, args: argparse.Namespace, models: Sequence[str]
+) -> list[KeywordSetting]:
     """Return the settings of all chosen keywords; an empty list means all keywords, as calibrated."""
+    several = len(models) > 1
+    chosen = [_of_model(one, models) if several else one for one in args.keyword]
     if args.threshold is None:
-        return list(args.keyword)
-    chosen = args.keyword or [
-        KeywordSetting(active.keyword) for active in client.get_model(args.model).keywords
+        return chosen
+    chosen = chosen or [
+        KeywordSetting(active.keyword, model=model if several else "")
+        for model in models or [""]
+        for active in client.get_model(model).keywords
     ]
     return [
         setting if setting.threshold is not None else replace(setting, threshold=args.threshold)
         for setting in chosen
     ]
+
+
+def _of_model(setting: KeywordSetting, models: Sequence[str]) -> KeywordSetting:
+    """Return a setting whose keyword is that of one model if it is written as MODEL/WORD."""
+    model, slash, keyword = setting.keyword.partition("/")
+    return replace(setting, model=model, keyword=keyword) if slash and model in models else setting
 
 
 def _keyword_setting(text: str) -> KeywordSetting:

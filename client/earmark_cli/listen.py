@@ -17,12 +17,13 @@ from earmark_cli.options import (
     channel_option,
     device_option,
     json_option,
-    model_option,
+    models_option,
     positive_seconds,
     server_options,
     stream_options,
 )
 from earmark_cli.output.console import notice
+from earmark_cli.output.keyword_label import keyword_label
 from earmark_cli.output.labelled_recording import LabelledRecording
 from earmark_cli.output.printer import make_printer
 from earmark_cli.stream_runner import run_stream
@@ -46,7 +47,7 @@ def add_parser(commands: Commands) -> None:
         run,
         server_options(),
         json_option(),
-        model_option(),
+        models_option(),
         keyword_options(),
         stream_options(),
         device_option(),
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             microphone.stop()
 
         def announce(started: Started) -> None:
-            keywords = ", ".join(active.keyword for active in started.keywords)
+            keywords = ", ".join(keyword_label(active, started) for active in started.keywords)
             notice(
                 f"Recording from {microphone.name} ({microphone.sample_rate_hz} Hz); Ctrl-C stops. "
                 f"Keywords: {keywords}"

@@ -88,7 +88,27 @@ def model_option() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     group = parser.add_argument_group("model and keywords")
     group.add_argument(
-        "--model", default="", metavar="NAME", help="the model to use (default: the server's default model)"
+        "--model",
+        action=_Once,
+        default="",
+        metavar="NAME",
+        help="the model to use (default: the server's default model)",
+    )
+    return parser
+
+
+def models_option() -> argparse.ArgumentParser:
+    """Return a parent parser with --model, which may be repeated."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("model and keywords")
+    group.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a model to use; may be repeated, for the keywords of several models (default: the server's "
+        "default model)",
     )
     return parser
 
@@ -139,6 +159,21 @@ def stream_options() -> argparse.ArgumentParser:
         help="send silence in place of audio that is nearly silent: it saves network and the server's CPU",
     )
     return parser
+
+
+class _Once(argparse.Action):
+    """Stores the value of an option that other commands allow several times, and this one does not."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) != self.default:
+            raise argparse.ArgumentError(self, "this command has one model: give the option once")
+        setattr(namespace, self.dest, values)
 
 
 def server_address(text: str) -> str:

@@ -183,7 +183,7 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     audio: Iterable[bytes | Silence] = source
     if is_live and not isinstance(source, Microphone):
         audio = in_real_time(source)
-    keywords = keyword_settings(client, args)
+    keywords = keyword_settings(client, args, args.models)
     try:
         with _live_display(source, args, name, is_live=is_live, whole=whole) as display:
             if display:
@@ -195,7 +195,7 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
                 encoding=source.encoding,
                 channels=source.channels,
                 channel=audio_format(source).channel,
-                model=args.model,
+                models=args.models,
                 keywords=keywords,
                 score_interval_s=display.score_interval_s if display else None,
                 resume_within_s=args.resume_within,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from earmark_client.events import (
         ActiveKeyword,
+        ActiveModel,
         AudioWarning,
         Classification,
         ClassScore,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessError",
     "ActiveKeyword",
+    "ActiveModel",
     "AudioClip",
     "AudioWarning",
     "Chunk",

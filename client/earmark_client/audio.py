@@ -47,12 +47,14 @@ class KeywordSetting:
 
     `threshold`: the score at which the keyword is detected, between 0 and 1.
     `refractory_s`: refractory period, 0 to 60 s: a detection suppresses further detections of the same
-    keyword for this long.
+    keyword for this long. `model`: with several models, the one whose keyword it is; by default every model
+    that has it.
     """
 
     keyword: str
     threshold: float | None = None
     refractory_s: float | None = None
+    model: str = ""
 
 
 Samples = np.ndarray[Any, np.dtype[Any]]

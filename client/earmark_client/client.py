@@ -91,6 +91,7 @@ class Client:
         channels: int = 1,
         channel: int | None = None,
         model: str = "",
+        models: Iterable[str] = (),
         keywords: Iterable[str | KeywordSetting] = (),
         score_interval_s: float | None = None,
         progress_interval_s: float | None = None,
@@ -116,8 +117,10 @@ class Client:
         ends with the iterator; an exception of the iterator ends the stream and is raised here. A plain
         iterable is read on the event loop, so it must not block.
 
-        `channels` are averaged; `channel`: process only this one, 1 for the first. `keywords`: names or
-        KeywordSettings, by default all keywords of the model. `score_interval_s`:
+        `channels` are averaged; `channel`: process only this one, 1 for the first. `model`: its name, by
+        default the server's default model. `models`: several names instead; each Detection and Scores then
+        states its model, and the server counts the stream once for each model. `keywords`: names or
+        KeywordSettings, by default all keywords of the models. `score_interval_s`:
         interval of Scores, by default none. `progress_interval_s`: interval of Progress, 1 s by default.
         `resume`: continue a stream of another client from its latest Progress; `audio` then begins at
         its `replay_s`, and detections after that Progress come again with the same ids. `gate`: send
@@ -132,6 +135,7 @@ class Client:
         options = StreamOptions(
             audio_format=AudioFormat(sample_rate_hz, encoding, channels, channel),
             model=model,
+            models=models,
             keywords=keywords,
             score_interval_s=score_interval_s,
             progress_interval_s=progress_interval_s,
@@ -155,6 +159,7 @@ class Client:
         channels: int = 1,
         channel: int | None = None,
         model: str = "",
+        models: Iterable[str] = (),
         keywords: Iterable[str | KeywordSetting] = (),
         request_id: str = "",
     ) -> SpotResult:
@@ -162,7 +167,7 @@ class Client:
 
         `audio`: the path or the bytes of a file (as `Recording` reads), or, with `sample_rate_hz`, raw
         samples as bytes in `encoding` or as an array. `channel`: process only this channel, 1 for the first,
-        instead of the mean of all.
+        instead of the mean of all. `models`: several models instead of one, as for `stream`.
         """
         return await self._unary(
             messages.spot(
@@ -170,6 +175,7 @@ class Client:
                 None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels, channel),
                 channel=channel,
                 model=model,
+                models=models,
                 keywords=keywords,
                 request_id=request_id,
             )

@@ -15,16 +15,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ActiveKeyword:
-    """A keyword that is detected, with its effective settings."""
+    """A keyword of a model that is detected, with its effective settings."""
 
     keyword: str
     threshold: float
     refractory_s: float
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveModel:
+    """A model of a stream or of a recording."""
+
+    name: str
+    version: str
+    step_s: float
+    receptive_field_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The stream has started. The first event; it comes before any audio is needed."""
+    """The stream has started. The first event; it comes before any audio is needed.
+
+    With several `models`, `model` and `model_version` are those of the first one, `step_s` and
+    `receptive_field_s` are the longest, and `keywords` are those of all.
+    """
 
     model: str
     model_version: str
@@ -32,11 +47,12 @@ class Started:
     step_s: float
     receptive_field_s: float
     request_id: str
+    models: tuple[ActiveModel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A keyword was detected between `start_s` and `end_s`.
+    """A keyword was detected by `model` between `start_s` and `end_s`.
 
     The same audio always yields the same `id`, regardless of chunk sizes and of resumed calls.
     `level_dbfs`: the level of the word; `snr_db`: how far that is above the noise before it (the API
@@ -52,6 +68,7 @@ class Detection:
     level_dbfs: float | None = None
     snr_db: float | None = None
     audio: AudioClip | None = field(default=None, repr=False, compare=False)
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +81,11 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores of all classes for the audio up to `offset_s`, in the model's order."""
+    """The scores of all classes of `model` for the audio up to `offset_s`, in the model's order."""
 
     offset_s: float
     scores: tuple[ClassScore, ...]
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +148,17 @@ Event = Started | Detection | Scores | Progress | AudioWarning | Reconnecting | 
 
 @dataclass(frozen=True, slots=True)
 class SpotResult:
-    """All detections in a recording of `audio_s` seconds, in the order in which they were decided."""
+    """All detections in a recording of `audio_s` seconds, in the order in which they were decided.
+
+    With several `models`, `model` and `model_version` are those of the first one.
+    """
 
     detections: tuple[Detection, ...]
     audio_s: float
     model: str
     model_version: str
     warnings: tuple[AudioWarning, ...] = ()
+    models: tuple[ActiveModel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class UnaryCall(Generic[Result]):
 def stream_config(options: StreamOptions) -> service_pb.StreamingConfig:
     """Build the configuration of a stream, without what only a resumed call needs."""
     config = service_pb.StreamingConfig(
-        model=_text("model", options.model),
+        **_models(options.model, options.models),
         audio_format=_audio_format(options.audio_format),
         keywords=_keyword_settings(options.keywords),
         request_id=_text("request ID", options.request_id),
@@ -95,19 +95,12 @@ def event(response: StreamResponse) -> events.Event | None:  # noqa: PLR0911 - o
     """Parse a response of a stream; return None for a kind that this version does not know."""
     match response.WhichOneof("event"):
         case "started":
-            started = response.started
-            return events.Started(
-                model=started.model,
-                model_version=started.model_version,
-                keywords=_active_keywords(started.keywords),
-                step_s=_seconds(started.step_length),
-                receptive_field_s=_seconds(started.receptive_field),
-                request_id=started.request_id,
-            )
+            return _started(response.started)
         case "detection":
             return _detection(response.detection)
         case "scores":
-            return events.Scores(_seconds(response.scores.offset), _class_scores(response.scores.scores))
+            scores = response.scores
+            return events.Scores(_seconds(scores.offset), _class_scores(scores.scores), scores.model)
         case "progress":
             progress = response.progress
             return events.Progress(
@@ -130,19 +123,25 @@ def spot(
     *,
     channel: int | None,
     model: str,
+    models: Iterable[str],
     keywords: Iterable[str | KeywordSetting],
     request_id: str,
 ) -> UnaryCall[events.SpotResult]:
     """Build the call that detects keywords in a whole recording."""
     data, message_format = _whole_recording(audio, audio_format, channel)
     request = service_pb.SpotRequest(
-        model=_text("model", model),
+        **_models(model, models),
         audio_format=message_format,
         keywords=_keyword_settings(keywords),
         audio=data,
         request_id=_text("request ID", request_id),
     )
-    return UnaryCall("Spot", request, _spot_result)
+
+    def result(response: service_pb.SpotResponse) -> events.SpotResult:
+        check_model_count(len(response.models), len(request.models))
+        return _spot_result(response)
+
+    return UnaryCall("Spot", request, result)
 
 
 def classify(
@@ -208,6 +207,28 @@ def _text(what: str, text: str | None) -> str:
     return text
 
 
+def check_model_count(count: int, requested: int) -> None:
+    """Raise IncompatibleServerError if several models were requested of a server that ignores them."""
+    if requested > 1 and count != requested:
+        raise IncompatibleServerError(
+            "the server's version does not support several models on one stream: name one model"
+        )
+
+
+def _models(model: str, models: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of a request that name its models. Every server knows the field of a single one."""
+    if isinstance(models, str):
+        models = (models,)
+    if isinstance(models, bytes) or not hasattr(models or (), "__iter__"):
+        raise InvalidRequestError(f"models must be names of models, not {models!r}", reason="BAD_CONFIG")
+    names = [_text("model", name) for name in models or ()]
+    if model and names and names != [model]:
+        raise InvalidRequestError("give either model or models, not both", reason="BAD_CONFIG")
+    if len(names) > 1:
+        return {"models": names}
+    return {"model": names[0] if names else _text("model", model)}
+
+
 def _audio_format(audio_format: AudioFormat) -> pb.AudioFormat:
     rate_hz, channels = audio_format.sample_rate_hz, audio_format.channels
     # In the message, 0 channels mean "not stated"; from a caller of this library it is an error.
@@ -236,7 +257,9 @@ def _keyword_settings(keywords: Iterable[str | KeywordSetting]) -> list[pb.Keywo
     settings = []
     for keyword in keywords or ():
         setting = keyword if isinstance(keyword, KeywordSetting) else KeywordSetting(keyword)
-        message = pb.KeywordSetting(keyword=_text("keyword", setting.keyword))
+        message = pb.KeywordSetting(
+            keyword=_text("keyword", setting.keyword), model=_text("model", setting.model)
+        )
         if setting.threshold is not None:
             if not is_number(setting.threshold):
                 raise InvalidRequestError(
@@ -294,13 +317,42 @@ def _file_bytes(path: Path) -> bytes:
     return data
 
 
+def _started(started: service_pb.StreamStarted) -> events.Started:
+    # A server that knows one model per stream only states it once.
+    first = events.ActiveModel(
+        started.model,
+        started.model_version,
+        _seconds(started.step_length),
+        _seconds(started.receptive_field),
+    )
+    return events.Started(
+        model=started.model,
+        model_version=started.model_version,
+        keywords=tuple(_active_keyword(one, one.model or started.model) for one in started.keywords),
+        step_s=first.step_s,
+        receptive_field_s=first.receptive_field_s,
+        request_id=started.request_id,
+        models=_active_models(started.models) or (first,),
+    )
+
+
+def _active_models(models: Iterable[pb.ActiveModel]) -> tuple[events.ActiveModel, ...]:
+    return tuple(
+        events.ActiveModel(
+            model.name, model.version, _seconds(model.step_length), _seconds(model.receptive_field)
+        )
+        for model in models
+    )
+
+
 def _spot_result(response: service_pb.SpotResponse) -> events.SpotResult:
     return events.SpotResult(
-        detections=tuple(_detection(detection) for detection in response.detections),
+        detections=tuple(_detection(detection, response.model) for detection in response.detections),
         audio_s=_seconds(response.audio_duration),
         model=response.model,
         model_version=response.model_version,
         warnings=_warnings(response.warnings),
+        models=_active_models(response.models),
     )
 
 
@@ -330,7 +382,7 @@ def _model_info(model: pb.Model) -> events.ModelInfo:
         name=model.name,
         version=model.version,
         default=model.default,
-        keywords=_active_keywords(model.keywords),
+        keywords=tuple(_active_keyword(one, model.name) for one in model.keywords),
         labels=tuple(model.labels),
         sample_rate_hz=model.sample_rate_hertz,
         step_s=_seconds(model.step_length),
@@ -347,7 +399,7 @@ def _model_info(model: pb.Model) -> events.ModelInfo:
     )
 
 
-def _detection(detection: pb.KeywordDetection) -> events.Detection:
+def _detection(detection: pb.KeywordDetection, model: str = "") -> events.Detection:
     return events.Detection(
         keyword=detection.keyword,
         confidence=_score(detection.confidence),
@@ -356,16 +408,14 @@ def _detection(detection: pb.KeywordDetection) -> events.Detection:
         id=detection.detection_id,
         level_dbfs=_decibels(detection.level_dbfs) if detection.HasField("level_dbfs") else None,
         snr_db=_decibels(detection.snr_db) if detection.HasField("snr_db") else None,
+        model=detection.model or model,
     )
 
 
-def _active_keywords(
-    keywords: Iterable[pb.ActiveKeyword] | Iterable[pb.ModelKeyword],
-) -> tuple[events.ActiveKeyword, ...]:
+def _active_keyword(active: pb.ActiveKeyword | pb.ModelKeyword, model: str) -> events.ActiveKeyword:
     # The message has a 32-bit float with seven digits: 0.966, not 0.9660000205039978.
-    return tuple(
-        events.ActiveKeyword(active.keyword, round(active.threshold, 7), _seconds(active.refractory))
-        for active in keywords
+    return events.ActiveKeyword(
+        active.keyword, round(active.threshold, 7), _seconds(active.refractory), model
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from earmark_client import messages
 from earmark_client.audio_clip import RecentAudio
@@ -83,6 +83,8 @@ _RESUMABLE = (ConnectionLostError, ServerUnreachableError, ServerDrainingError, 
 
 _DEFAULT_PROGRESS_INTERVAL_S = 1.0
 
+_OfModel = TypeVar("_OfModel", Detection, Scores)
+
 
 class ResumableStream:
     """One stream over any number of calls, as its caller sees it.
@@ -122,7 +124,8 @@ class ResumableStream:
         self._ids_since_progress: set[str] = set()
         self._warnings: set[str] = set()
         self._detections = 0
-        self._scored_s = self._received_s = self._processed_s = -1.0
+        self._scored_s: dict[str, float] = {}  # by model
+        self._received_s = self._processed_s = -1.0
         self._waited_s = 0.0  # for a response that is overdue
         self._broken_since_s: float | None = None  # None once the stream has advanced again
         self._attempts = 0
@@ -209,12 +212,12 @@ class ResumableStream:
                     self._ids_since_progress.add(event.id)
                     self._detections += 1
                     self._advance(event.end_s)
-                    yield self._with_audio(event)
+                    yield self._with_audio(self._with_model(event))
             case Scores():
-                if event.offset_s > self._scored_s:
-                    self._scored_s = event.offset_s
+                if event.offset_s > self._scored_s.get(event.model, -1.0):
+                    self._scored_s[event.model] = event.offset_s
                     self._advance(event.offset_s)
-                    yield event
+                    yield self._with_model(event)
             case Progress():
                 yield from self._consume_progress(event)
             case AudioWarning():
@@ -268,6 +271,7 @@ class ResumableStream:
     def _consume_started(self, event: Started) -> Iterator[Event]:
         self.answered = True
         self._waited_s = 0.0
+        messages.check_model_count(len(event.models), len(self._config.models))
         if self._started is None:
             self._started = event
             yield event
@@ -310,6 +314,11 @@ class ResumableStream:
         # The server of a broken call may have received more than the current one.
         self._received_s = max(self._received_s, event.received_s)
         yield replace(event, received_s=self._received_s)
+
+    def _with_model(self, event: _OfModel) -> _OfModel:
+        """Return an event with the name of its model, which old servers do not send."""
+        assert self._started is not None
+        return event if event.model else replace(event, model=self._started.model)
 
     def _with_audio(self, detection: Detection) -> Detection:
         recent, keep_s = self.replay_buffer.recent, self._keep_audio_s

@@ -28,6 +28,7 @@ class StreamOptions:
 
     audio_format: AudioFormat
     model: str = ""
+    models: Iterable[str] = ()
     keywords: Iterable[str | KeywordSetting] = ()
     score_interval_s: float | None = None
     progress_interval_s: float | None = None

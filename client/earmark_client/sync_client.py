@@ -78,6 +78,7 @@ class SyncClient:
         channels: int = 1,
         channel: int | None = None,
         model: str = "",
+        models: Iterable[str] = (),
         keywords: Iterable[str | KeywordSetting] = (),
         score_interval_s: float | None = None,
         progress_interval_s: float | None = None,
@@ -95,6 +96,7 @@ class SyncClient:
         options = StreamOptions(
             audio_format=AudioFormat(sample_rate_hz, encoding, channels, channel),
             model=model,
+            models=models,
             keywords=keywords,
             score_interval_s=score_interval_s,
             progress_interval_s=progress_interval_s,
@@ -117,6 +119,7 @@ class SyncClient:
         channels: int = 1,
         channel: int | None = None,
         model: str = "",
+        models: Iterable[str] = (),
         keywords: Iterable[str | KeywordSetting] = (),
         request_id: str = "",
     ) -> SpotResult:
@@ -127,6 +130,7 @@ class SyncClient:
                 None if sample_rate_hz is None else AudioFormat(sample_rate_hz, encoding, channels, channel),
                 channel=channel,
                 model=model,
+                models=models,
                 keywords=keywords,
                 request_id=request_id,
             )

@@ -39,16 +39,18 @@ def test_the_json_output_of_a_recording(address: str, recording: Path) -> None:
         "model": "tiny",
         "model_version": "1.0.0",
         "keywords": [
-            {"keyword": word, "threshold": 0.6, "refractory_s": 0.5} for word in ("low", "mid", "high")
+            {"keyword": word, "threshold": 0.6, "refractory_s": 0.5, "model": "tiny"}
+            for word in ("low", "mid", "high")
         ],
         "step_s": 0.02,
         "receptive_field_s": 0.07,
         "request_id": "",
+        "models": [{"name": "tiny", "version": "1.0.0", "step_s": 0.02, "receptive_field_s": 0.07}],
     }
     for line, (start_s, word) in zip(detections, WORDS, strict=True):
         assert list(line) == [
             *("type", "time", "source", "keyword", "confidence", "start_s", "end_s", "id"),
-            *("level_dbfs", "snr_db"),
+            *("level_dbfs", "snr_db", "model"),
         ]
         assert (line["type"], line["source"], line["keyword"]) == ("detection", str(recording), word)
         assert line["start_s"] == pytest.approx(start_s, abs=0.1)

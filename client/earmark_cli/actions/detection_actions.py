@@ -38,8 +38,8 @@ def action_options() -> argparse.ArgumentParser:
         type=_command,
         metavar="COMMAND",
         help="run this command for each detection, without a shell: the detection is in the environment, as "
-        "EARMARK_KEYWORD, EARMARK_CONFIDENCE, EARMARK_START, EARMARK_END (seconds), EARMARK_ID, "
-        "EARMARK_LEVEL_DBFS, EARMARK_SNR_DB, "
+        "EARMARK_KEYWORD, EARMARK_MODEL, EARMARK_CONFIDENCE, EARMARK_START, EARMARK_END (seconds), "
+        "EARMARK_ID, EARMARK_LEVEL_DBFS, EARMARK_SNR_DB, "
         "EARMARK_SOURCE and, with the options below, EARMARK_CLIP and EARMARK_RECORDING",
     )
     actions.add_argument(
@@ -191,6 +191,7 @@ def _variables(source: str, detection: Detection) -> dict[str, str]:
         **{name: f"{level:.1f}" for name, level in levels.items() if level is not None},
         # A server's keyword may contain control characters, and a variable no NUL.
         "EARMARK_KEYWORD": printable(detection.keyword),
+        "EARMARK_MODEL": printable(detection.model),
         "EARMARK_CONFIDENCE": f"{detection.confidence:.4f}",
         "EARMARK_START": f"{detection.start_s:.4f}",
         "EARMARK_END": f"{detection.end_s:.4f}",

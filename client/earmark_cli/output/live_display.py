@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from earmark_cli.output.console import format_duration, is_terminal, printable
+from earmark_cli.output.keyword_label import keyword_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -67,13 +68,16 @@ class LiveDisplay:
         self._begin_s = time.monotonic()
         self._partial_frame = b""
         self._level_db = self._peak = -math.inf
-        self._audio_s = self._processed_s = self._scored_s = 0.0
+        self._audio_s = self._processed_s = 0.0
+        self._scored_s: dict[str, float] = {}  # by model
         # For each block of audio, its end in seconds and the time when it was recorded.
         self._block_times_s: deque[tuple[float, float]] = deque()
         self._lock = threading.Lock()  # the audio is read on another thread
         self._delays_s: deque[float] = deque(maxlen=25)
+        # By keyword, as it is labelled.
         self._thresholds: dict[str, float] = {}
         self._scores: dict[str, float] = {}
+        self._labels: dict[tuple[str, str], str] = {}  # by model and keyword
         self._detections = 0
         self._state, self._state_style, self._resumed_s = "connecting", "yellow", -math.inf
         self._drawing = threading.Lock()
@@ -139,7 +143,12 @@ class LiveDisplay:
         match event:
             case Started():
                 self._state, self._state_style = "connected", "green"
-                self._thresholds = {active.keyword: active.threshold for active in event.keywords}
+                self._labels = {
+                    (active.model, active.keyword): keyword_label(active, event) for active in event.keywords
+                }
+                self._thresholds = {
+                    self._labels[active.model, active.keyword]: active.threshold for active in event.keywords
+                }
                 self._scores = dict.fromkeys(self._thresholds, 0.0)
             case Scores():
                 self._update_scores(event)
@@ -155,12 +164,13 @@ class LiveDisplay:
                 self._resumed_s = time.monotonic()
 
     def _update_scores(self, event: Scores) -> None:
-        fall = math.exp((self._scored_s - event.offset_s) / _FALL_S)
-        self._scored_s = event.offset_s
+        fall = math.exp((self._scored_s.get(event.model, 0.0) - event.offset_s) / _FALL_S)
+        self._scored_s[event.model] = event.offset_s
         self._processed_s = max(self._processed_s, event.offset_s)
         for one in event.scores:
-            if one.label in self._scores:
-                self._scores[one.label] = max(one.score, fall * self._scores[one.label])
+            label = self._labels.get((event.model, one.label))
+            if label is not None:
+                self._scores[label] = max(one.score, fall * self._scores[label])
         with self._lock:
             while self._block_times_s and self._block_times_s[0][0] < event.offset_s - 1e-6:
                 self._block_times_s.popleft()
@@ -195,16 +205,14 @@ class LiveDisplay:
         if self._whole is not None and (state := self._whole()):
             rows.append(Text(f"  all: {state}"))
         if self._is_live:
-            label_width = max(len(printable(label)) for label in [*self._scores, "level"])
+            label_width = max(len(label) for label in [*self._scores, "level"])
             rows.append(self._level_row(label_width, width, ascii_only))
             best = sorted(self._scores, key=self._scores.__getitem__, reverse=True)[:_SHOWN_KEYWORDS]
             for keyword in best:
                 score, threshold = self._scores[keyword], self._thresholds[keyword]
                 style = "bold green" if score >= threshold else "cyan"
                 bar = _bar(score, width - label_width - 8, style, ascii_only, mark=threshold)
-                rows.append(
-                    Text.assemble(f"  {printable(keyword):<{label_width}} ", bar, (f" {score:.2f}", style))
-                )
+                rows.append(Text.assemble(f"  {keyword:<{label_width}} ", bar, (f" {score:.2f}", style)))
         for row in rows:
             row.no_wrap, row.overflow = True, "ellipsis"
         yield Group(*rows[: max(1, console.height - 1)])

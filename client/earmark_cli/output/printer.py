@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark_cli.output.console import is_terminal, notice, print_escaped, print_line, printable
+from earmark_cli.output.console import is_terminal, notice, print_escaped, print_line
 from earmark_cli.output.error_reasons import error_reason
+from earmark_cli.output.keyword_label import keyword_label
 
 if TYPE_CHECKING:
     import argparse
@@ -49,19 +50,24 @@ class TextPrinter:
     def __init__(self, *, with_headings: bool = False, emphasis: tuple[str, str] = ("", "")) -> None:
         self._with_headings = with_headings
         self._before, self._after = emphasis
+        self._started: Started | None = None
         self._keyword_width = 0
 
     def started(self, source: str, started: Started) -> None:
         """Print the heading of a stream."""
-        self._keyword_width = max((len(printable(active.keyword)) for active in started.keywords), default=0)
+        self._started = started
+        labels = [keyword_label(active, started) for active in started.keywords]
+        self._keyword_width = max(map(len, labels), default=0)
         if self._with_headings:
             print_line(source)
 
     def detection(self, _source: str, detection: Detection) -> None:
         """Print a detection."""
+        assert self._started is not None
+        label = keyword_label(detection, self._started)
         print_escaped(
             f"{detection.start_s:8.2f} s {_EN_DASH} {detection.end_s:.2f} s  "
-            f"{self._before}{printable(detection.keyword):<{self._keyword_width}}{self._after}  "
+            f"{self._before}{label:<{self._keyword_width}}{self._after}  "
             f"{detection.confidence:.2f}"
         )
 

@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
                 _blocks(samples, rate_hz),
                 sample_rate_hz=rate_hz,
                 model=args.model,
-                keywords=keyword_settings(client, args),
+                keywords=keyword_settings(client, args, [args.model]),
                 on_progress=phase.set,
             )
     except InvalidRequestError as error:
