@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from earmark_server.credentials.tokens import add_token
 from google.rpc.error_details_pb2 import ErrorInfo
+from support import tiny_models
 from support.certificates import Authority
 from support.deadlines import DEADLINE_S
 from support.paths import REPOSITORY
@@ -131,6 +132,33 @@ def test_keywords_in_real_speech_are_detected() -> None:
     with running_server(case) as address:
         done = curl(address, path=f"/{SERVICE}/StreamingSpot", data=requests(case, requestId="from outside"))
     assert_marked(case, done)
+
+
+def test_a_stream_can_have_several_models(case: SampleAudio, tmp_path: Path) -> None:
+    slow = tiny_models.build(tmp_path, "slow")
+    with running_server(case, f"--model={slow}") as address:
+        names = [one["name"] for one in json.loads(list_models(address))["models"]]
+        assert sorted(names) == ["slow", "tiny"]
+        path = f"/{SERVICE}/StreamingSpot"
+        done = curl(address, path=path, data=requests(case, models=["tiny", "slow"]))
+        assert done.returncode == 0, done.stderr
+        events = objects(done.stdout)
+        assert [one["name"] for one in events[0]["started"]["models"]] == ["tiny", "slow"]
+        found = [event["detection"] for event in events if "detection" in event]
+        of_tiny = [(one["keyword"], one["detectionId"]) for one in found if one["model"] == "tiny"]
+        assert of_tiny == [(keyword, f"tiny/{each}") for keyword, each in case.detections()]
+        assert [one["keyword"] for one in found if one["model"] == "slow"] == ["low", "mid", "low"]
+        for models, code in (
+            (["tiny", "nosuch"], "not_found"),
+            (["tiny", "tiny"], "invalid_argument"),
+            (["tiny"] * 9, "invalid_argument"),
+        ):
+            done = curl(address, path=path, data=requests(case, models=models).splitlines()[0])
+            assert json.loads(done.stderr)["code"] == code
+
+
+def list_models(address: str) -> str:
+    return curl(address, path=f"/{SERVICE}/ListModels", data="{}").stdout
 
 
 def test_a_rejection_names_its_reason(case: SampleAudio, address: str) -> None:

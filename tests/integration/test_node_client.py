@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support import tiny_models
 from support.deadlines import DEADLINE_S
 from support.paths import REPOSITORY
 from support.readme_commands import examples
@@ -41,11 +42,13 @@ def client() -> Path:
     return CLIENT / "index.mjs"
 
 
-def run_client(client: Path, case: SampleAudio, samples: Path) -> list[dict[str, Any]]:
+def run_client(
+    client: Path, case: SampleAudio, samples: Path, *options: str, models: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     """Run the client against a server and return its output as objects."""
     samples.write_bytes(case.samples)
-    with running_server(case) as address:
-        command = ["node", str(client), address, str(samples), str(case.rate_hz)]
+    with running_server(case, *options) as address:
+        command = ["node", str(client), address, str(samples), str(case.rate_hz), *models]
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -76,6 +79,19 @@ def test_node_receives_the_detections_of_a_stream(
     assert_detections(case, output)
     assert len(case.detections()) == 4
     assert [one["token_bytes"] > 0 for one in output if one["event"] == "progress"] == [True] * 4
+
+
+def test_node_receives_the_detections_of_several_models(
+    client: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    case = tones(tiny_model_path)
+    slow = tiny_models.build(tmp_path, "slow")
+    samples, option = tmp_path / "samples.raw", f"--model={slow}"
+    output = run_client(client, case, samples, option, models=("tiny", "slow"))
+    assert output[2]["models"] == ["tiny", "slow"]
+    found = [(one["model"], one["keyword"]) for one in output if one["event"] == "detection"]
+    assert [keyword for model, keyword in found if model == "tiny"] == ["low", "mid", "high", "low"]
+    assert [keyword for model, keyword in found if model == "slow"] == ["low", "mid", "low"]
 
 
 def test_node_receives_the_detections_of_real_speech(client: Path, tmp_path: Path) -> None:

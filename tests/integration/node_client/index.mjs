@@ -1,6 +1,6 @@
 // A client of earmark.v1, written from protos/ alone:
 //
-//   node index.mjs HOST:PORT SAMPLES.raw SAMPLE_RATE_HZ
+//   node index.mjs HOST:PORT SAMPLES.raw SAMPLE_RATE_HZ [MODEL...]
 //
 // sends 16-bit mono samples as a stream and prints what comes back, one JSON object a line. Then it
 // asks for a keyword that no model has, and prints how that is refused.
@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import protoLoader from "@grpc/proto-loader";
 
-const [address, samplesPath, sampleRateHz] = process.argv.slice(2);
+const [address, samplesPath, sampleRateHz, ...modelNames] = process.argv.slice(2);
 const definition = protoLoader.loadSync(
   ["earmark/v1/keyword_spotting_service.proto", "google_rpc.proto"],
   {
@@ -77,9 +77,11 @@ function stream(config, audio) {
       const printed = { event: response.event };
       if (response.event === "started") {
         printed.model = event.model;
+        printed.models = event.models.map((one) => one.name);
         printed.keywords = event.keywords.map((one) => one.keyword);
       } else if (response.event === "detection") {
         printed.keyword = event.keyword;
+        printed.model = event.model;
         printed.id = event.detection_id;
         printed.start_s = seconds(event.start_offset);
         printed.end_s = seconds(event.end_offset);
@@ -122,7 +124,10 @@ const audio_format = {
   encoding: "ENCODING_LINEAR16",
   sample_rate_hertz: Number(sampleRateHz),
 };
-await stream({ audio_format, request_id: "node 1" }, readFileSync(samplesPath));
+await stream(
+  { audio_format, request_id: "node 1", models: modelNames },
+  readFileSync(samplesPath),
+);
 await stream(
   { audio_format, request_id: "node 2", keywords: [{ keyword: "xyzzy" }] },
   Buffer.alloc(0),
