@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """The limit on a request body: enough for a few minutes of speech."""
 _UPLOAD_TIMEOUT_S = 60.0
+_MAX_FIELDS = 16  # more than models that a recording may have
 
 
 async def health(request: Request) -> JSONResponse:
@@ -38,11 +39,11 @@ async def info(request: Request) -> JSONResponse:
 async def spot(request: Request) -> JSONResponse:
     """Handle `POST /spot`: detect the keywords in the recording in the multipart form's `file`.
 
-    The form's optional field `model` selects another model than the page's.
+    The form's optional field `model` selects another model than the page's; repeated, several models.
     """
-    audio, model = await _uploaded(request)
+    audio, models = await _uploaded(request)
     begin_s = time.perf_counter()
-    result = await request.state.client.spot(audio, model=model)
+    result = await request.state.client.spot(audio, models=models)
     latency_ms = _elapsed_ms(begin_s)
     return JSONResponse(
         {
@@ -53,6 +54,7 @@ async def spot(request: Request) -> JSONResponse:
                     "start_s": one.start_s,
                     "end_s": one.end_s,
                     "id": one.id,
+                    "model": one.model,
                 }
                 for one in result.detections
             ],
@@ -67,9 +69,15 @@ async def spot(request: Request) -> JSONResponse:
 
 async def predict(request: Request) -> JSONResponse:
     """Handle `POST /predict`: classify the clip in the multipart form's `file`; otherwise as `spot`."""
-    audio, model = await _uploaded(request)
+    audio, models = await _uploaded(request)
+    if len(models) > 1:
+        raise InvalidRequestError(
+            "the form has the field `model` more than once: a clip is classified by one model",
+            status="INVALID_ARGUMENT",
+            reason="BAD_CONFIG",
+        )
     begin_s = time.perf_counter()
-    result = await request.state.client.classify(audio, model=model)
+    result = await request.state.client.classify(audio, model=models[0])
     return JSONResponse(
         {
             "prediction": result.label,
@@ -83,17 +91,22 @@ async def predict(request: Request) -> JSONResponse:
     )
 
 
-async def _uploaded(request: Request) -> tuple[bytes, str]:
-    """Return the recording in the form's field `file`, and the name of the model."""
+async def _uploaded(request: Request) -> tuple[bytes, list[str]]:
+    """Return the recording in the form's field `file`, and the names of the models."""
     limited = Request(request.scope, _limited(request.receive, request.headers.get("content-length")))
     try:
-        async with asyncio.timeout(_UPLOAD_TIMEOUT_S), limited.form(max_files=1, max_fields=1) as form:
-            file, model = form.get("file"), form.get("model", request.state.model)
-            if not isinstance(file, UploadFile) or isinstance(model, UploadFile):
+        async with (
+            asyncio.timeout(_UPLOAD_TIMEOUT_S),
+            limited.form(max_files=1, max_fields=_MAX_FIELDS) as form,
+        ):
+            file = form.get("file")
+            models = form.getlist("model") or [request.state.model]
+            names = [model for model in models if not isinstance(model, UploadFile)]
+            if not isinstance(file, UploadFile) or len(names) < len(models):
                 raise HTTPException(
                     400, "send a multipart/form-data form with a recording in the field `file`"
                 )
-            return await file.read(), model
+            return await file.read(), names
     except TimeoutError:
         raise TimedOutError(
             f"the upload did not finish within {_UPLOAD_TIMEOUT_S:g} s: send a shorter recording",

@@ -25,7 +25,7 @@ from earmark_client import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from earmark_client import Client, Event
 
@@ -38,7 +38,10 @@ _REPLAY_MARGIN_S = 1.0
 
 @dataclass(frozen=True)
 class ChangeThresholds:
-    """A request to use these thresholds from here on. Keywords without one keep the calibrated threshold."""
+    """A request to use these thresholds from here on. Keywords without one keep the calibrated threshold.
+
+    The keys are keywords, or `MODEL/KEYWORD` for one of several models.
+    """
 
     thresholds: Mapping[str, float]
 
@@ -60,23 +63,23 @@ class AdjustableStream:
         receive: Callable[[], Awaitable[bytes | ChangeThresholds | EndOfAudio]],
         *,
         sample_rate_hz: int,
-        model: str,
+        models: Sequence[str],
         with_scores: bool,
     ) -> None:
         self._client = client
         self._receive = receive
         self._rate_hz = sample_rate_hz
-        self._model = model
+        self._models = models
         self._score_interval_s = _SCORE_INTERVAL_S if with_scores else None
         self._replay_audio = bytearray()  # the newest audio
         self._replay_samples: int | None = None  # None: keep everything, until the model's geometry is known
         self._score_interval_samples = 1
         self._received_samples = 0
         self._next_thresholds: Mapping[str, float] | None = None
-        self._scored_until_s = 0.0
+        self._scored_until_s: dict[str, float] = {}  # by model
         self._detection_count = 0
         self._warned: set[str] = set()  # reasons of warnings
-        self._detected_until_s: dict[str, float] = {}  # by keyword
+        self._detected_until_s: dict[tuple[str, str], float] = {}  # by model and keyword
 
     async def events(self, thresholds: Mapping[str, float]) -> AsyncGenerator[Event]:
         """Yield Started for every segment, its scores and detections, and one Ended at the end; no Progress.
@@ -94,7 +97,7 @@ class AdjustableStream:
             segment = self._client.stream(
                 self._segment_audio(),
                 sample_rate_hz=self._rate_hz,
-                model=self._model,
+                models=self._models,
                 keywords=await self._keyword_settings(current),
                 score_interval_s=self._score_interval_s,
             )
@@ -110,9 +113,17 @@ class AdjustableStream:
     async def _keyword_settings(self, thresholds: Mapping[str, float]) -> list[KeywordSetting]:
         if not thresholds:
             return []
-        known = [one.keyword for one in (await self._client.get_model(self._model)).keywords]
+        several = len(self._models) > 1
+        settings, rest = [], dict(thresholds)
+        for name in self._models:
+            for one in (await self._client.get_model(name)).keywords:
+                keys = (f"{one.model}/{one.keyword}", one.keyword)
+                threshold = next((thresholds[key] for key in keys if key in thresholds), None)
+                settings.append(KeywordSetting(one.keyword, threshold, model=one.model if several else ""))
+                for key in keys:
+                    rest.pop(key, None)
         # The service rejects unknown keywords.
-        return [KeywordSetting(one, thresholds.get(one)) for one in dict.fromkeys([*known, *thresholds])]
+        return settings + [KeywordSetting(keyword, threshold) for keyword, threshold in rest.items()]
 
     async def _segment_audio(self) -> AsyncIterator[bytes]:
         if self._replay_audio:
@@ -125,28 +136,36 @@ class AdjustableStream:
             yield message
         self._next_thresholds = message.thresholds if isinstance(message, ChangeThresholds) else None
 
+    def _interval_samples(self, step_s: float) -> int:
+        """Return the interval of a model's scores, which is a whole number of its steps."""
+        return max(1, round(math.ceil(_SCORE_INTERVAL_S / step_s - 1e-6) * step_s * self._rate_hz))
+
     def _to_stream_event(self, event: Event, begin_s: float, replayed_until_s: float) -> Event | None:
         """Convert a segment's offsets to the stream's; return None for an event that was already sent."""
         match event:
             case Started():
                 replay_s = event.receptive_field_s + _REPLAY_MARGIN_S
                 self._replay_samples = math.ceil(replay_s * self._rate_hz)
-                steps = math.ceil(_SCORE_INTERVAL_S / event.step_s - 1e-6)
-                self._score_interval_samples = round(steps * event.step_s * self._rate_hz)
+                self._score_interval_samples = math.lcm(
+                    *(self._interval_samples(model.step_s) for model in event.models)
+                )
+                if self._score_interval_samples > _REPLAY_MARGIN_S * self._rate_hz:
+                    self._score_interval_samples = 1  # no position suits all models
                 return event
             case Scores():
                 event = replace(event, offset_s=begin_s + event.offset_s)
                 # The margin of half an interval absorbs rounding errors.
-                if event.offset_s > self._scored_until_s + _SCORE_INTERVAL_S / 2:
-                    self._scored_until_s = event.offset_s
+                if event.offset_s > self._scored_until_s.get(event.model, 0.0) + _SCORE_INTERVAL_S / 2:
+                    self._scored_until_s[event.model] = event.offset_s
                     return event
             case Detection():
                 event = replace(event, start_s=begin_s + event.start_s, end_s=begin_s + event.end_s)
-                until_s = self._detected_until_s.get(event.keyword, 0.0)
+                keyword = event.model, event.keyword
+                until_s = self._detected_until_s.get(keyword, 0.0)
                 # The previous segment sent every detection that ended in it. A keyword that spans the
                 # boundary may be detected by both segments.
                 if event.end_s > replayed_until_s and event.start_s >= until_s:
-                    self._detected_until_s[event.keyword] = event.end_s
+                    self._detected_until_s[keyword] = event.end_s
                     self._detection_count += 1
                     return event
             case AudioWarning():

@@ -95,7 +95,7 @@ class _StreamConfig:
     """The first message. `thresholds`: those that differ from the calibrated ones."""
 
     sample_rate_hz: int
-    model: str
+    models: list[str]
     thresholds: dict[str, float]
     with_scores: bool
 
@@ -114,7 +114,7 @@ class _PageStream:
             state.client,
             self._receive_next,
             sample_rate_hz=config.sample_rate_hz,
-            model=config.model or state.model,
+            models=config.models or [state.model],
             with_scores=config.with_scores,
         )
         async with aclosing(adjustable.events(config.thresholds)) as events:
@@ -163,10 +163,22 @@ class _PageStream:
             case Started():
                 thresholds = {one.keyword: one.threshold for one in event.keywords}
                 model = f"{event.model} {event.model_version}"
-                await _send(self._socket, "started", model=model, thresholds=thresholds)
+                models = [f"{one.name} {one.version}" for one in event.models]
+                keywords = [
+                    {"model": one.model, "keyword": one.keyword, "threshold": one.threshold}
+                    for one in event.keywords
+                ]
+                await _send(
+                    self._socket,
+                    "started",
+                    model=model,
+                    models=models,
+                    thresholds=thresholds,
+                    keywords=keywords,
+                )
             case Scores():
                 scores = {one.label: round(one.score, 4) for one in event.scores}
-                await _send(self._socket, "scores", offset_s=event.offset_s, scores=scores)
+                await _send(self._socket, "scores", offset_s=event.offset_s, scores=scores, model=event.model)
             case Detection():
                 fields = asdict(event)
                 del fields["id"], fields["audio"]  # an id is unique only within a segment
@@ -195,17 +207,22 @@ def _parse_config(message: bytes | dict[str, object]) -> _StreamConfig:
         )
     if not 8000 <= rate_hz <= 192_000:
         raise _invalid(f"the sample rate is {rate_hz:g} Hz: use 8000 to 192000 Hz", "UNSUPPORTED_SAMPLE_RATE")
-    unknown = message.keys() - {"sample_rate_hz", "model", "keywords", "scores"}
+    settings = ("sample_rate_hz", "model", "models", "keywords", "scores")
+    unknown = message.keys() - {*settings}
     if unknown:
-        raise _invalid(
-            f"{min(unknown)!a} is not a setting: use sample_rate_hz, model, keywords, scores", "BAD_CONFIG"
-        )
-    model, with_scores = message.get("model", ""), message.get("scores", True)
-    if not isinstance(model, str) or not model.isprintable():
-        raise _invalid("`model` must be a name that GET /info lists", "BAD_CONFIG")
+        raise _invalid(f"{min(unknown)!a} is not a setting: use {', '.join(settings)}", "BAD_CONFIG")
+    models, with_scores = message.get("models", []), message.get("scores", True)
+    if "model" in message:
+        if models:
+            raise _invalid("set either `model` or `models`, not both", "BAD_CONFIG")
+        models = [message["model"]]
+    if not isinstance(models, list) or not all(isinstance(one, str) and one.isprintable() for one in models):
+        raise _invalid("`model` must be a name that GET /info lists, and `models` such names", "BAD_CONFIG")
     if not isinstance(with_scores, bool):
         raise _invalid("`scores` must be true or false", "BAD_CONFIG")
-    return _StreamConfig(round(rate_hz), model, _parse_thresholds(message), with_scores)
+    return _StreamConfig(
+        round(rate_hz), [one for one in models if one], _parse_thresholds(message), with_scores
+    )
 
 
 def _parse_thresholds(message: dict[str, object]) -> dict[str, float]:
