@@ -11,7 +11,7 @@ from earmark_client.errors import NotInstalledError
 
 from earmark_cli.connection import server_for
 from earmark_cli.keyword_options import keyword_options
-from earmark_cli.options import add_command, server_options, whole_number
+from earmark_cli.options import add_command, models_option, server_options, whole_number
 from earmark_cli.output.console import notice
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def add_parser(commands: Commands) -> None:
         "serve wake words to Home Assistant and its satellites, with the Wyoming protocol",
         run,
         server_options(),
+        models_option(),
         keyword_options(),
     )
     parser.add_argument(
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     options = BridgeOptions(
         uri=args.uri,
         zeroconf=args.zeroconf,
+        models=args.models,
         settings=args.keyword,
         threshold=args.threshold,
         max_connections=args.max_connections,

@@ -21,6 +21,7 @@ from earmark_client.errors import (
     ServerDrainingError,
     ServerUnreachableError,
     TimedOutError,
+    UnknownModelError,
 )
 
 from earmark_wyoming.satellite import MAX_LINE_BYTES, Satellite
@@ -46,11 +47,12 @@ class BridgeOptions:
     """Where to serve, and which wake words.
 
     `uri`: tcp://HOST:PORT or unix://PATH. `zeroconf`: the name to announce, None for no announcement.
-    `settings`, `threshold`: as for `wake_words`. `report`: prints a line.
+    `models`, `settings`, `threshold`: as for `wake_words`. `report`: prints a line.
     """
 
     uri: str
     zeroconf: str | None
+    models: Sequence[str]
     settings: Sequence[KeywordSetting]
     threshold: float | None
     max_connections: int
@@ -117,7 +119,11 @@ class _Bridge:
             await asyncio.sleep(_RETRY_S)
 
     async def _refresh(self) -> None:
-        words = wake_words(await self._client.list_models(), self._options.settings, self._options.threshold)
+        models, names = await self._client.list_models(), self._options.models
+        for name in names:
+            if name not in {model.name for model in models}:
+                raise UnknownModelError(f"the server has no model {name!r}", reason="UNKNOWN_MODEL")
+        words = wake_words(models, names, self._options.settings, self._options.threshold)
         known = {word.setting.keyword for word in words}
         missing = [one.keyword for one in self._options.settings if one.keyword not in known]
         if missing:

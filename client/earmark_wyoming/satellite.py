@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 64 * 1024
 _MAX_DATA_BYTES = 64 * 1024
 _MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
+_MAX_MODELS = 8  # of one stream
 _SAMPLE_WIDTHS = (1, 2, 3, 4)
 # What parsing an event raises, here and in the package wyoming, if its content is invalid.
 _BAD_EVENT = (
@@ -123,33 +124,34 @@ class Satellite:
                 await self._write(NotDetected().event())
 
     async def _begin(self, rate_hz: int, width: int, channels: int, timestamp_ms: float | None) -> None:
-        """Begin a stream for each model that has some of the wake words."""
+        """Begin a stream of all models that have some of the wake words; several if the models are many."""
         if width not in _SAMPLE_WIDTHS or min(rate_hz, channels) < 1:
             raise ValueError(f"audio of {rate_hz} Hz, {channels} channels and {width} bytes per sample")
         self._format = (rate_hz, width, channels)
         self._next_ms = timestamp_ms or 0.0
         self._split = b""
         self._detections = 0
-        models: dict[str, dict[str, WakeWord]] = {}
+        models: dict[str, list[WakeWord]] = {}
         for word in await self._chosen_words():
-            models.setdefault(word.model, {})[word.setting.keyword] = word
+            models.setdefault(word.model, []).append(word)
+        of_models = list(models.values())
         self._streams = [
             WakeStream(
                 self._client,
-                words,
+                [word for words in of_models[start : start + _MAX_MODELS] for word in words],
                 sample_rate_hz=rate_hz,
                 channels=channels,
                 on_detection=self._detected,
                 on_error=self._failed,
             )
-            for words in models.values()
+            for start in range(0, len(of_models), _MAX_MODELS)
         ]
 
     async def _chosen_words(self) -> list[WakeWord]:
-        """Return the wake words that the satellite asked for, by default all of the default model."""
+        """Return the wake words that the satellite asked for."""
         words = self._words()
         if self._names is None:
-            return [word for word in words if word.model == words[0].model]
+            return [word for word in words if word.is_default]
         chosen = []
         for name in self._names:
             word = find(words, name)

@@ -11,7 +11,7 @@ from earmark_client.errors import AccessError, EarmarkError, InvalidRequestError
 from earmark_client.events import Detection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from earmark_client.client import Client
 
@@ -27,7 +27,7 @@ _PERMANENT = (InvalidRequestError, UnknownModelError, AccessError)
 
 
 class WakeStream:
-    """Streams 16-bit audio to one model, and reports its detections with the satellite's timestamps.
+    """Streams 16-bit audio, and reports the detections with the satellite's timestamps.
 
     A gRPC stream that cannot be resumed is replaced by a new one; the audio in between is dropped, because
     a wake word that was spoken then comes too late.
@@ -36,16 +36,16 @@ class WakeStream:
     def __init__(
         self,
         client: Client,
-        words: Mapping[str, WakeWord],
+        words: Sequence[WakeWord],
         *,
         sample_rate_hz: int,
         channels: int,
         on_detection: Callable[[WakeWord, Detection, int], Awaitable[None]],
         on_error: Callable[[EarmarkError, bool], Awaitable[None]],
     ) -> None:
-        """`words`: by keyword, all of the same model. `on_error`: with whether the error is permanent."""
+        """`words`: at least one. `on_error`: with whether the error is permanent."""
         self._client = client
-        self._words = words
+        self._words = {(word.model, word.setting.keyword): word for word in words}
         self._rate_hz, self._channels = sample_rate_hz, channels
         self._on_detection, self._on_error = on_detection, on_error
         self._chunks: asyncio.Queue[tuple[bytes, float] | None] = asyncio.Queue(_QUEUE_CHUNKS)
@@ -84,12 +84,12 @@ class WakeStream:
                     self._audio(),
                     sample_rate_hz=self._rate_hz,
                     channels=self._channels,
-                    model=next(iter(self._words.values())).model,
+                    models=list(dict.fromkeys(model for model, _ in self._words)),
                     keywords=[word.setting for word in self._words.values()],
                 ):
                     retry_s = _FIRST_RETRY_S
                     if isinstance(event, Detection):
-                        word = self._words[event.keyword]
+                        word = self._words[event.model, event.keyword]
                         await self._on_detection(word, event, self._timestamp_ms(event.end_s))
                 return
             except EarmarkError as error:

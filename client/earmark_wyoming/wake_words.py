@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -19,25 +19,34 @@ _ATTRIBUTION = Attribution(name="Earmark", url="")
 
 @dataclass(frozen=True, slots=True)
 class WakeWord:
-    """A keyword of a model, under the name that satellites use."""
+    """A keyword of a model, under the name that satellites use.
+
+    `is_default`: whether it is detected for a satellite that names no wake words.
+    """
 
     name: str
     model: str
     model_version: str
     setting: KeywordSetting
+    is_default: bool
 
 
 def wake_words(
-    models: Iterable[ModelInfo], settings: Sequence[KeywordSetting], threshold: float | None
+    models: Iterable[ModelInfo],
+    names: Sequence[str],
+    settings: Sequence[KeywordSetting],
+    threshold: float | None,
 ) -> list[WakeWord]:
     """Return the wake words of models, the default model's first.
 
+    `names`: the models to offer, by default all of them; those of the first one are then the default.
     `settings`: the keywords to offer, by default all of them. `threshold`: of all keywords without one of
     their own. A keyword that an earlier model has too is named with its model: `stop (noisy)`.
     """
     chosen = {setting.keyword: setting for setting in settings}
     words: dict[str, WakeWord] = {}
-    for model in models:
+    offered = [model for model in models if not names or model.name in names]
+    for model in offered:
         for active in model.keywords:
             keyword = active.keyword
             if chosen and keyword not in chosen:
@@ -46,7 +55,9 @@ def wake_words(
             if setting.threshold is None:
                 setting = KeywordSetting(keyword, threshold)
             name = f"{keyword} ({model.name})" if keyword in words else keyword
-            words[name] = WakeWord(name, model.name, model.version, setting)
+            setting = replace(setting, model=model.name)
+            is_default = bool(names) or model is offered[0]
+            words[name] = WakeWord(name, model.name, model.version, setting, is_default)
     return list(words.values())
 
 

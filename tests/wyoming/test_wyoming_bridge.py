@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import tiny_model
+from earmark_server.embedded import serve_in_thread
+from support import tiny_model, tiny_models
 from support.deadlines import DEADLINE_S
 from support.earmark_command import earmark, running
+from support.environment import ADMIT_ALWAYS
 from support.restartable_server import RestartableServer
 
 pytest.importorskip("wyoming")
@@ -244,6 +246,27 @@ def test_the_keywords_and_thresholds_of_the_command_line_apply(address: str) -> 
         assert "Wake words: mid, high" in running_bridge.until("serving satellites")
         found = detections(asyncio.run(satellite(port, SAMPLES.tobytes())))
         assert [one.name for one in found] == ["mid", "high"]
+
+
+def test_the_words_of_several_models_share_one_stream(tmp_path: Path) -> None:
+    paths = tuple(str(tiny_models.build(tmp_path, name)) for name in ("tiny", "slow", "gated"))
+    # A stream counts once for each of its models: two streams would be too many.
+    with serve_in_thread(model=paths, **{**ADMIT_ALWAYS, "max_streams": 2}) as address:
+        with bridge(address, "--model", "tiny", "--model", "slow") as (port, running_bridge):
+            line = running_bridge.until("serving satellites")
+            assert "Wake words: low, mid, high, low (slow), mid (slow)" in line
+            found = detections(asyncio.run(satellite(port, SAMPLES.tobytes())))
+            assert sorted(one.name or "" for one in found) == [
+                "high",
+                "low",
+                "low (slow)",
+                "mid",
+                "mid (slow)",
+            ]
+            found = detections(asyncio.run(satellite(port, SAMPLES.tobytes(), names=["low (slow)", "high"])))
+            assert [one.name for one in found] == ["low (slow)", "high"]
+        with bridge(address, "--model", "nosuch") as (_, running_bridge):
+            running_bridge.until("the server has no model 'nosuch'")
 
 
 def test_an_unknown_keyword_of_the_command_line_is_reported(address: str) -> None:

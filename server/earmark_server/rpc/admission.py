@@ -171,11 +171,13 @@ class Admission:
                     "Try again later.",
                 )
             return
+        as_several = f" This one counts as {call.weight}, because of its models." if call.weight > 1 else ""
         used = self._counts[CallKind.STREAM]
         if used + call.weight > self._max_streams:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This server has {_streams_open(used, self._max_streams, call.weight)}. Try again later.",
+                f"This server has {used} streams open, its limit is {self._max_streams}.{as_several} Try again "
+                "later.",
                 quota="server",
             )
         if self._awaiting_config.total() >= self._max_streams:
@@ -192,7 +194,8 @@ class Admission:
         if limit and used + call.weight > limit:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This client has {_streams_open(used, limit, call.weight)}. End one of them first.",
+                f"This client has {used} streams open, its limit on this server is {limit}.{as_several} End one "
+                "of them first.",
                 quota=call.quota_key,
             )
         load = self.load
@@ -235,13 +238,6 @@ class Admission:
     def _check_all_ended(self) -> None:
         if self._draining and all(call.kind is CallKind.PROBE for call in self._open):
             self._all_ended.set()
-
-
-def _streams_open(used: int, limit: int, weight: int) -> str:
-    """Say how many streams are open, where one that counts as `weight` would be too many."""
-    if weight == 1:
-        return f"{limit} streams open, its limit"
-    return f"{used} of {limit} streams open, and the new one counts as {weight}, because of its models"
 
 
 async def _abort(call: Call, context: CallContext, error: Exception) -> NoReturn:
