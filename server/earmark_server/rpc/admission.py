@@ -176,8 +176,8 @@ class Admission:
         if used + call.weight > self._max_streams:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This server has {used} streams open, its limit is {self._max_streams}.{as_several} Try again "
-                "later.",
+                f"This server has {used} streams open, its limit is {self._max_streams}.{as_several} "
+                "Try again later.",
                 quota="server",
             )
         if self._awaiting_config.total() >= self._max_streams:
@@ -194,8 +194,8 @@ class Admission:
         if limit and used + call.weight > limit:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This client has {used} streams open, its limit on this server is {limit}.{as_several} End one "
-                "of them first.",
+                f"This client has {used} streams open, its limit on this server is {limit}.{as_several} "
+                "End one of them first.",
                 quota=call.quota_key,
             )
         load = self.load
