@@ -57,15 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prepare the corpus and print its size."""
     from earmark_training.data.corpus import hours, prepare
+    from earmark_training.data.public_sets import SPEECH_COMMANDS, download
 
-    clips = args.clips
-    if args.download:
-        from torchaudio.datasets import SPEECHCOMMANDS
-
-        args.download.mkdir(parents=True, exist_ok=True)
-        data = SPEECHCOMMANDS(args.download, download=True)
-        clips = Path(data._path)
     with Progress() as progress:
+        clips = args.clips or download(SPEECH_COMMANDS, args.download, progress=progress)
         corpus = prepare(
             clips, args.speech, args.corpus, noise=args.noise, music=args.music, progress=progress
         )

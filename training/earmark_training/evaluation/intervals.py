@@ -21,3 +21,14 @@ def poisson_interval(events: int, hours: float) -> tuple[float, float]:
     above = events + 1
     high = above * (1 - 1 / (9 * above) + _Z / (3 * math.sqrt(above))) ** 3
     return low / hours, high / hours
+
+
+def rate_text(events: int, hours: float) -> str:
+    """Return a rate as people can judge it: its count, how long was measured, and its 95% interval."""
+    length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    low, high = poisson_interval(events, hours)
+    return f"{events} in {length}: {_plain(low)} to {_plain(high)} per hour"
+
+
+def _plain(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 or not rate else f"{rate:.1f}"

@@ -6,6 +6,7 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from earmark_training.evaluation.intervals import rate_text, wilson_interval
 from earmark_training.reporting import html
 
 if TYPE_CHECKING:
@@ -52,16 +53,16 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
     kind = "recorded" if speech["recorded"] else "<b>synthesized</b>"
     caveat = "" if speech["recorded"] else " They were not measured in people's speech, where there are more."
     left_out = [(r["file"], r["why"]) for r in document["left_out"]]
-    rates = [(condition, f"{rate:.2f}") for condition, rate in document["alarms_per_hour_in"].items()]
+    rates = [(c, rate_text(count, speech["held_out_hours"])) for c, count in document["alarms_in"].items()]
     parts = [
         *(_misses(document) if document["measured"] else ["<p>The miss rate was not measured.</p>"]),
         *_players("The worst of them", missed),
         "<h2>False alarms</h2>",
-        f"<p>At its threshold of {document['threshold']:g}, the model has "
-        f"{document['alarms_per_hour']:.2f} false alarms per hour in {speech['held_out_hours']:.1f} h of "
-        f"{kind} speech. The threshold was chosen on the same speech; another {speech['hours']:.1f} h were "
-        f"used for training.{caveat}</p>",
-        html.table(("condition", "false alarms per hour"), rates),
+        f"<p>At its threshold of {document['threshold']:g}, in {speech['held_out_hours']:.1f} h of {kind} "
+        f"speech. The threshold was chosen on the same speech; another {speech['hours']:.1f} h were used for "
+        f"training.{caveat} The range is the 95% confidence interval of the rate: the fewer hours, the "
+        "wider it is.</p>",
+        html.table(("condition", "false alarms"), rates, numbers=False),
         *_players("The highest scores in speech without the keyword", alarms),
     ]
     if left_out:
@@ -90,7 +91,12 @@ def _players(title: str, sounds: Sequence[Sound]) -> list[str]:
 def _misses(document: dict[str, Any]) -> list[str]:
     rows = [(rate, f"{100 * miss_rate:.1f}%") for rate, miss_rate in document["missed_at"].items()]
     missed = [(r["file"], f"{r['margin']:.1f}") for r in document["takes"] if r["margin"] < 0]
-    rate = f"<p>Miss rate: <b>{100 * document['missed']:.1f}%</b> of {document['measured']} "
+    count = round(document["missed"] * document["measured"])
+    low, high = wilson_interval(count, document["measured"])
+    rate = (
+        f"<p>Miss rate: <b>{100 * document['missed']:.1f}%</b> (95% interval {low:.1%} to {high:.1%}) of "
+        f"{document['measured']} "
+    )
     how = f"at thresholds for {document['fa_per_hour']:g} false alarms per hour"
     if document["measured_on"] == "recordings":
         rate += (

@@ -9,6 +9,7 @@ import numpy as np
 from earmark_spotter.metadata import Metric
 
 from earmark_training.data.corpus import hours
+from earmark_training.evaluation.intervals import rate_text, wilson_interval
 from earmark_training.evaluation.log_odds import log_odds
 from earmark_training.evaluation.operating_point import HIGHEST_THRESHOLD, fa_per_hour_at, threshold_for
 from earmark_training.keyword.held_out_conditions import CLEAN
@@ -63,6 +64,10 @@ class KeywordResults:
         peaks = self.final.peaks[condition][self.keyword]
         return fa_per_hour_at(self.threshold, peaks, self.training_set.held_out_hours)
 
+    def alarms_in(self, condition: str) -> int:
+        """Return the number of false alarms of the exported network in a condition, at its threshold."""
+        return int((self.final.peaks[condition][self.keyword] >= self.threshold).sum())
+
     def miss_rate_at(self, fa_per_hour: float) -> float | None:
         """Return the cross-validated miss rate at thresholds for `fa_per_hour`; None without folds.
 
@@ -111,7 +116,8 @@ class KeywordResults:
         false_alarms = Metric(
             f"false_alarms_per_hour{suffix}",
             round(self.fa_per_hour_in(CLEAN), 4),
-            f"false alarms per hour in {self.training_set.held_out_hours:.1f} h of held-out {kind} speech; "
+            f"false alarms per hour of held-out {kind} speech "
+            f"({rate_text(self.alarms_in(CLEAN), self.training_set.held_out_hours)}, 95% interval); "
             "the threshold was chosen on the same speech",
         )
         miss_rate = self.miss_rate_at(self.fa_per_hour)
@@ -123,7 +129,11 @@ class KeywordResults:
             else f"{self.measured} utterances of synthetic voices that were not trained on (people are "
             "missed more often)"
         )
-        description = f"miss rate on {what}, at thresholds for {self.fa_per_hour:g} false alarms per hour"
+        low, high = wilson_interval(round(miss_rate * self.measured), self.measured)
+        description = (
+            f"miss rate on {what} (95% interval {low:.1%} to {high:.1%}), at thresholds for "
+            f"{self.fa_per_hour:g} false alarms per hour"
+        )
         return Metric(f"missed{suffix}", miss_rate, description), false_alarms
 
     def document(self) -> dict[str, Any]:
@@ -141,6 +151,7 @@ class KeywordResults:
             "fa_per_hour": self.fa_per_hour,
             "alarms_per_hour": round(self.fa_per_hour_in(CLEAN), 4),
             "alarms_per_hour_in": {c: round(self.fa_per_hour_in(c), 4) for c in self.final.peaks},
+            "alarms_in": {c: self.alarms_in(c) for c in self.final.peaks},
             "missed": self.miss_rate_at(self.fa_per_hour),
             "missed_at": {f"{rate:g}": self.miss_rate_at(rate) for rate in _STATED_FA_PER_HOUR},
             "curve": [[r, self.miss_rate_at(r)] for r in np.geomspace(0.05, 20, 40).round(3).tolist()],

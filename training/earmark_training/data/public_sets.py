@@ -1,0 +1,109 @@
+"""Public data sets that a command downloads: their addresses, sizes, licences and checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from earmark_audio.progress import SILENT, Progress
+
+from earmark_training.errors import CorpusError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TIMEOUT_S = 30
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PublicSet:
+    """An archive of recordings."""
+
+    name: str
+    url: str
+    sha256: str
+    size_mb: int
+    unpacked_mb: int
+    licence: str
+    folder: str
+    """The folder of the recordings, relative to the one in which the archive is unpacked."""
+    unpack_to: str = ""
+    """The folder to unpack the archive into, if the archive has none of its own."""
+
+
+SPEECH_COMMANDS = PublicSet(
+    "Speech Commands v0.02",
+    "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+    "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+    2428,
+    3900,
+    "CC BY 4.0",
+    "speech_commands",
+    "speech_commands",
+)
+LIBRISPEECH_DEV_CLEAN = PublicSet(
+    "LibriSpeech dev-clean, 5.4 h of read English",
+    "https://www.openslr.org/resources/12/dev-clean.tar.gz",
+    "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
+    338,
+    360,
+    "CC BY 4.0",
+    "LibriSpeech/dev-clean",
+)
+
+
+def download(one: PublicSet, folder: Path, *, progress: Progress = SILENT) -> Path:
+    """Download a data set into a folder, unless it is there; return the folder of its recordings.
+
+    Raises CorpusError if there is no space, no connection, or if the archive is another one.
+    """
+    recordings = folder / one.folder
+    if recordings.is_dir():
+        return recordings
+    folder.mkdir(parents=True, exist_ok=True)
+    free_mb = shutil.disk_usage(folder).free // 1_000_000
+    if free_mb < one.size_mb + one.unpacked_mb:
+        raise CorpusError(
+            f"{folder}: {one.name} needs {one.size_mb + one.unpacked_mb} MB, "
+            f"{free_mb} MB are free on this disk"
+        )
+    archive = folder / (one.url.rsplit("/", 1)[1] + ".part")
+    unpacked = folder / (archive.name + ".unpacked")
+    try:
+        _fetch(one, archive, progress)
+        with progress.phase(f"unpacking {one.name}"), tarfile.open(archive) as tar:
+            tar.extractall(unpacked, filter="data")
+        target = folder / (one.unpack_to or one.folder.split("/")[0])
+        source = unpacked if one.unpack_to else unpacked / target.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+    except (OSError, tarfile.TarError) as error:
+        raise CorpusError(
+            f"{one.name} cannot be downloaded from {one.url}: {error}. Without a connection to it, copy the "
+            f"archive here from another machine, and unpack it as {recordings}"
+        ) from error
+    finally:
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
+    return recordings
+
+
+def _fetch(one: PublicSet, archive: Path, progress: Progress) -> None:
+    """Write the archive into a file. Raises CorpusError if its checksum is another one."""
+    digest = hashlib.sha256()
+    with (
+        urllib.request.urlopen(one.url, timeout=_TIMEOUT_S) as response,
+        archive.open("wb") as file,
+        progress.phase(f"downloading {one.name}", total=one.size_mb, unit="MB") as phase,
+    ):
+        while block := response.read(_BLOCK_BYTES):
+            file.write(block)
+            digest.update(block)
+            phase.update(len(block) / 1e6)
+    if digest.hexdigest() != one.sha256:
+        raise CorpusError(f"{one.url} is not the archive that is expected: its SHA-256 differs")
