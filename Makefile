@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The generator plugins and buf are those of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test test-all test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report dist test-sdist bench attack fuzz audit sbom clean
+.PHONY: help demo serve docs test test-all test-pipeline test-readme torch-cpu test-lowest test-examples lint format generate check-generated lock docker docker-report dist test-sdist bench attack fuzz audit sbom clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -60,6 +60,9 @@ lint: $(VENV)/.dev check-generated ## Check style, types, imports, protos, scrip
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml compose.dev.yaml
+
+docs: $(VENV)/.dev ## Write the documentation of the Python API to dist/api, from its docstrings
+	$(BIN)/python -W error scripts/build_api_docs.py dist/api
 
 format: $(VENV)/.dev ## Format the sources
 	$(BIN)/ruff check --fix --select I
