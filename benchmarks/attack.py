@@ -2,10 +2,12 @@
 
     python -m benchmarks.attack [--streams 20] [--seconds 10] [--only NAME,...]
 
-Each attack meets a new server with default settings. Where this command may limit the memory of a process (as
-root, with the memory controller of cgroups), the server has 1 GiB. The columns: the latency of the
-detections in the streams during the attack, the detections that were lost, the peak memory of the server, and
-whether it was alive and accepted a stream afterwards. Exits with 1 if a detection was lost or a server ended.
+Each attack meets a new server with default settings. Where this command may limit the memory of a process
+(as root, with the memory controller of cgroups), the server has 1 GiB. Where permitted, the clients of the
+streams have priority over the server; the server has priority over the attacker. The columns: the latency of
+the detections in the streams during the attack, the detections that were lost, the peak memory of the server,
+and whether it was alive and accepted a stream afterwards. Exits with 1 if a detection was lost or a server
+ended.
 The attacks run against servers that this command starts, and no other.
 """
 
@@ -24,7 +26,7 @@ from earmark_spotter import SpotterModel
 
 from benchmarks.loadgen import arguments, attacks
 from benchmarks.loadgen.errors import BenchmarkError
-from benchmarks.loadgen.server_process import resident_bytes, running_server
+from benchmarks.loadgen.server_process import running_server
 from benchmarks.loadgen.speech import Speech
 from benchmarks.loadgen.table import number, percentile_ms, print_header, print_row
 from benchmarks.loadgen.workload import Workload
@@ -38,7 +40,7 @@ _CGROUPS = (
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
     (Path("/sys/fs/cgroup"), "memory.max"),
 )
-_NICENESS = 10
+_NICENESS = 5
 COLUMNS = (
     "attack",
     "latency p50, ms",
@@ -52,30 +54,35 @@ COLUMNS = (
 
 
 @contextlib.contextmanager
-def limited_memory(pid: int) -> Iterator[bool]:
-    """Limit the memory of a process during the block, if possible; yield whether it is limited."""
-    with contextlib.ExitStack() as stack:
-        limited = False
-        for root, file in _CGROUPS:
-            group = root / f"earmark-attack-{os.getpid()}"
-            try:
-                group.mkdir()
-                stack.callback(_remove, group)
-                # Memory that the process has already is charged to its former group.
-                (group / file).write_text(str(MEMORY_BYTES - (resident_bytes(pid) or 0)))
-                (group / "cgroup.procs").write_text(str(pid))
-            except OSError:
-                continue
-            limited = True
-            break
-        yield limited
+def limited_memory() -> Iterator[tuple[str, ...]]:
+    """Yield a prefix of commands that limits the memory of their process; empty if that is not possible."""
+    for root, file in _CGROUPS:
+        group = root / f"earmark-attack-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / file).write_text(str(MEMORY_BYTES))
+            yield ("sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"))
+            return
+        except OSError:
+            continue
+        finally:
+            group.rmdir()  # the process has ended
+    yield ()
 
 
-def _remove(group: Path) -> None:
-    with contextlib.suppress(OSError):
-        for pid in (group / "cgroup.procs").read_text().split():
-            (group.parent / "cgroup.procs").write_text(pid)
-        group.rmdir()
+@contextlib.contextmanager
+def _priority() -> Iterator[None]:
+    """Give the processes that are started in the block priority, where that is permitted."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, before - _NICENESS)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 def peak_bytes(pid: int) -> int | None:
@@ -157,35 +164,42 @@ def _measure(options: argparse.Namespace) -> list[str]:
 def _measure_attack(name: str, options: argparse.Namespace, workload: Workload) -> list[str]:
     """Run one attack, print its row, and return the problems."""
     health_port = _free_port()
-    with running_server(options.model, None, f"--health-port={health_port}") as server:
+    with (
+        limited_memory() as prefix,
+        running_server(options.model, None, f"--health-port={health_port}", prefix=prefix) as server,
+    ):
         pid = server.pid
         assert pid is not None
         workload.warm_up(server.address)
-        with limited_memory(pid) as limited:
-            problems, latencies_s, lost = [], (), None
-            try:
-                with attacked(name, server.address, f"127.0.0.1:{health_port}", options.seconds + 5):
-                    measurement = workload.run(options.streams, server)
-            except BenchmarkError as error:
-                problems.append(str(error))
-            else:
-                outcome = measurement.outcome
-                problems += measurement.problems
-                latencies_s, lost = outcome.latencies_s, outcome.expected - outcome.received
-            peak = peak_bytes(pid)
-            alive = peak is not None
-            try:
-                workload.warm_up(server.address)
-            except (BenchmarkError, EarmarkError) as error:
-                problems.append(f"no stream afterwards: {error}")
-                alive = False
+        problems: list[str] = []
+        latencies_s: Sequence[float] = ()
+        lost = None
+        try:
+            with (
+                attacked(name, server.address, f"127.0.0.1:{health_port}", options.seconds + 5),
+                _priority(),
+            ):
+                measurement = workload.run(options.streams, server)
+        except BenchmarkError as error:
+            problems.append(str(error))
+        else:
+            outcome = measurement.outcome
+            problems += measurement.problems
+            latencies_s, lost = outcome.latencies_s, outcome.expected - outcome.received
+        peak = peak_bytes(pid)
+        alive = peak is not None
+        try:
+            workload.warm_up(server.address)
+        except (BenchmarkError, EarmarkError) as error:
+            problems.append(f"no stream afterwards: {error}")
+            alive = False
     print_row(
         (
             attacks.ATTACKS[name][0],
             *(number(percentile_ms(latencies_s, percent)) for percent in (50, 99, 100)),
             number(lost, 0),
             number(None if peak is None else peak / (1 << 20), 0),
-            "1 GiB" if limited else "none",
+            "1 GiB" if prefix else "none",
             "yes" if alive else "**no**",
         )
     )

@@ -7,11 +7,14 @@ the server counts them as another client.
 from __future__ import annotations
 
 import contextlib
+import io
 import selectors
 import socket
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+import soundfile
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 
 from benchmarks.loadgen import http2_frames as frames
@@ -29,6 +32,9 @@ SOURCE_HOST = "127.0.0.2"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 _LIST_MODELS = "/earmark.v1.KeywordSpottingService/ListModels"
+_REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+_CLASSIFY = "/earmark.v1.KeywordSpottingService/Classify"
+_UNKNOWN = "/unknown/Method"
 _SPOT = "/earmark.v1.KeywordSpottingService/Spot"
 _STREAMS_PER_CONNECTION = 10
 _FIRST_SENDS = 8  # messages of one call that are put into the output at a time
@@ -184,6 +190,14 @@ def _audio(size: int) -> bytes:
     return frames.prefixed(rpcs.StreamingSpotRequest(audio=bytes(size)).SerializeToString())
 
 
+def _classify_long_files(address: str, health_address: str, until_s: float) -> None:
+    """Have files decoded that are small, but of the longest duration that the server accepts."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((299 * 48_000, 2), np.int16), 48_000, format="FLAC")
+    request = frames.prefixed(rpcs.ClassifyRequest(audio=file.getvalue()).SerializeToString())
+    _calls(_CLASSIFY, 64, [request], [], repeats=False, per=4)(address, health_address, until_s)
+
+
 def _begin_of_message(size: int, sent: int) -> bytes:
     """Return the first bytes of a message that never ends."""
     return b"\0" + size.to_bytes(4, "big") + bytes(sent)
@@ -194,6 +208,9 @@ _HEADERS = frames.request_headers("localhost", METHOD)
 _RESET = frames.CANCEL.to_bytes(4, "big")
 _HOUR = frames.prefixed(rpcs.StreamingSpotRequest(silence={"seconds": 3600}).SerializeToString())
 _EMPTY_FIELDS = frames.prefixed(b"\x12\x00" * 32_700 + b"\x12\x82\x02" + bytes(258))
+_STREAM = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, _HEADERS)
+_NO_SETTINGS = frames.frame(frames.SETTINGS, 0, 0, b"")
+_DEPENDENCY = frames.frame(frames.PRIORITIES, 0, 1, b"\0\0\0\0\x10")
 _LITERAL_HEADER = b"\x10\x05x-abc\x7f\xe9\x06" + bytes(1000)
 
 
@@ -264,6 +281,18 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         "200 calls of the health port with a message of 16 MB",
         _calls(HEALTH_CHECK, 200, [], [_begin_of_message(16 << 20, 16_000)], repeats=False, per=10),
     ),
+    "unknown-methods": (
+        "200 calls of an unknown method at a time",
+        _calls(_UNKNOWN, 200, [frames.prefixed(b"")], [], repeats=False, per=50),
+    ),
+    "reflection": (
+        "400 reflection streams of 12,000 empty messages, sent at once",
+        _calls(_REFLECTION, 400, [], [frames.prefixed(b"") * 1200] * 10, repeats=False, per=10),
+    ),
+    "files": (
+        "64 Classify calls at a time with FLAC files of 54 KB that decode to 115 MB",
+        _classify_long_files,
+    ),
     "watches": (
         "1,000 health watches",
         _calls(_HEALTH_WATCH, 1000, [frames.prefixed(b"")], [], repeats=False, per=100),
@@ -279,6 +308,18 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "resets": (
         "4 connections that open and reset streams",
         _frames(4, _SETTINGS, _opened_and_reset),
+    ),
+    "empty-data": (
+        "4 connections that send DATA frames without data",
+        _frames(4, _SETTINGS + _STREAM, lambda _: frames.frame(frames.DATA, 0, 1, b"") * 2000),
+    ),
+    "settings": (
+        "4 connections that send SETTINGS frames",
+        _frames(4, _SETTINGS, lambda _: _NO_SETTINGS * 2000),
+    ),
+    "priorities": (
+        "4 connections that send PRIORITY frames",
+        _frames(4, _SETTINGS, lambda _: _DEPENDENCY * 2000),
     ),
     "endless-headers": (
         "65 connections that send headers without an end",

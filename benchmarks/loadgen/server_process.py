@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 from benchmarks.loadgen.errors import BenchmarkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 10
@@ -33,15 +33,21 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def running_server(
-    model_path: Path | None, max_streams: int | None, *settings: str, core: int | None = None
+    model_path: Path | None,
+    max_streams: int | None,
+    *settings: str,
+    core: int | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[ServerProcess]:
     """Run `earmark-server` on a free loopback port while the block runs.
 
     `max_streams`: the limit of all clients together; None: the server's own limits. `settings` are further
     command-line options; the server's environment variables apply too. With `core`, the server runs on that
-    core only. Raises BenchmarkError if the server does not start.
+    core only. `prefix`: a command that replaces itself by the server.
+
+    Raises BenchmarkError if the server does not start.
     """
-    command = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    command = [*prefix, *([] if core is None else ["taskset", "--cpu-list", str(core)])]
     command += [sys.executable, "-m", "earmark_server", "--host", "127.0.0.1", "--port", "0"]
     if max_streams is not None:
         command += ["--max-streams", str(max_streams), "--max-streams-per-client", "0"]
