@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from earmark_client.errors import (
     UnknownModelError,
 )
 
+from earmark_wyoming.reports import SampledReports
 from earmark_wyoming.satellite import MAX_LINE_BYTES, Satellite
 from earmark_wyoming.wake_words import wake_words
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 # How often to ask the server for its models, which may be replaced or added.
 _REFRESH_S = 30.0
 _RETRY_S = 2.0
+# A connection that has been silent for this long makes room for a new one, if there are too many.
+_SILENT_S = 10.0
 # Addresses that mean all networks. For each: its family, and an address on the route of the main network.
 _EVERYWHERE = {"0.0.0.0": (socket.AF_INET, "224.0.0.251"), "::": (socket.AF_INET6, "2001:db8::1")}
 _TEMPORARY = (ServerUnreachableError, ServerBusyError, ServerDrainingError, TimedOutError)
@@ -81,7 +85,8 @@ class _Bridge:
         self._client = client
         self._options = options
         self._words: Sequence[WakeWord] = ()
-        self._satellites: set[asyncio.Task[None]] = set()
+        self._satellites: dict[asyncio.Task[None], Satellite] = {}
+        self._report = SampledReports(options.report).report
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -181,8 +186,8 @@ class _Bridge:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
         name = peer[0] if isinstance(peer, tuple) else "satellite"
-        if len(self._satellites) >= self._options.max_connections:
-            self._options.report(f"{name}: rejected: there are {self._options.max_connections} connections")
+        if len(self._satellites) >= self._options.max_connections and not self._close_silent():
+            self._report(f"{name}: rejected: there are {self._options.max_connections} connections")
             writer.close()
             return
         connection = writer.get_extra_info("socket")
@@ -194,19 +199,40 @@ class _Bridge:
             lambda: self._words,
             reader,
             writer,
-            lambda text: self._options.report(f"{name}: {text}"),
+            lambda text: self._report(f"{name}: {text}"),
         )
         # Its own task: asyncio reports a traceback when the task of a connection is cancelled.
         task = asyncio.create_task(satellite.run())
-        self._satellites.add(task)
+        self._satellites[task] = satellite
         await asyncio.wait([task])
-        self._satellites.discard(task)
+        self._satellites.pop(task, None)
+
+    def _close_silent(self) -> bool:
+        """Close the connection that has been silent for the longest; return False if none is silent.
+
+        Connections that do nothing could otherwise keep all satellites away.
+        """
+        task, satellite = min(
+            self._satellites.items(), key=lambda item: (item[1].has_streams, item[1].last_event_s)
+        )
+        if asyncio.get_running_loop().time() - satellite.last_event_s < _SILENT_S:
+            return False
+        del self._satellites[task]
+        task.cancel()
+        return True
 
 
 def _remove_socket(path: Path) -> None:
-    """Remove the socket that an earlier run has left."""
-    if path.is_socket():
-        path.unlink()
+    """Remove the socket that an earlier run has left; OSError if another process listens on it."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def _own_address(host: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,13 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 64 * 1024
 _MAX_DATA_BYTES = 64 * 1024
-_MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
 _MAX_MODELS = 8  # of one stream
+_MAX_PAYLOAD_BYTES = 1024 * 1024
+_MAX_NAMES = 256
+# The time in which an event has to arrive after its first line.
+_EVENT_TIMEOUT_S = 10.0
+# The time that the last answers have to arrive.
+_CLOSE_TIMEOUT_S = 2.0
 _SAMPLE_WIDTHS = (1, 2, 3, 4)
 # What parsing an event raises, here and in the package wyoming, if its content is invalid.
 _BAD_EVENT = (
@@ -66,36 +72,52 @@ class Satellite:
         self._split = b""  # the first bytes of a sample that is split between two chunks
         self._detections = 0
         self._writing = asyncio.Lock()
+        self.last_event_s = asyncio.get_running_loop().time()
+        """The time of the last event, or of the connection, on the loop's clock."""
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether the satellite has begun to send audio."""
+        return bool(self._streams)
 
     async def run(self) -> None:
         """Serve until the connection ends, or sends something that is no Wyoming event."""
         try:
             while (event := await self._read()) is not None:
+                self.last_event_s = asyncio.get_running_loop().time()
                 await self._handle(event)
-        except (ConnectionError, asyncio.IncompleteReadError):
+                await asyncio.sleep(0)  # so that one satellite with many events does not delay the others
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             pass
         except _BAD_EVENT as error:
-            self._report(f"disconnected, because it sent no valid event: {error!r}")
+            self._report(f"disconnected, because it sent no valid event: {error!r:.200}")
             with suppress(ConnectionError):
                 await self._write(Error("this is no valid Wyoming event", code="bad-event").event())
         finally:
             await self._cancel_streams()
             self._writer.close()
-            with suppress(ConnectionError):
-                await self._writer.wait_closed()
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await self._writer.wait_closed()
+            except (ConnectionError, TimeoutError):
+                self._writer.transport.abort()
 
     async def _read(self) -> Event | None:
-        """Read an event of a bounded size, None at the end. Raises ValueError for anything else."""
+        """Read an event of a bounded size, None at the end. Raises ValueError for anything else.
+
+        Raises TimeoutError if the rest of an event does not follow.
+        """
         line = await self._reader.readline()  # ValueError beyond the reader's limit
         if not line:
             return None
         head = json.loads(line)
         data = dict(head.get("data") or {})
         data_bytes = _length(head.get("data_length"), _MAX_DATA_BYTES)
-        if data_bytes:
-            data |= json.loads(await self._reader.readexactly(data_bytes))
         payload_bytes = _length(head.get("payload_length"), _MAX_PAYLOAD_BYTES)
-        payload = await self._reader.readexactly(payload_bytes) if payload_bytes else None
+        async with asyncio.timeout(_EVENT_TIMEOUT_S):
+            if data_bytes:
+                data |= json.loads(await self._reader.readexactly(data_bytes))
+            payload = await self._reader.readexactly(payload_bytes) if payload_bytes else None
         return Event(str(head["type"]), data, payload)
 
     async def _handle(self, event: Event) -> None:
@@ -106,6 +128,8 @@ class Satellite:
         elif Detect.is_type(event.type):
             names = Detect.from_event(event).names
             names = None if not names else [str(name) for name in names]
+            if names is not None and len(names) > _MAX_NAMES:
+                raise ValueError(f"{len(names)} wake words, more than {_MAX_NAMES}")
             if names != self._names:
                 await self._cancel_streams()
                 self._format = None  # the next chunk begins streams for the new names
@@ -128,7 +152,7 @@ class Satellite:
         if width not in _SAMPLE_WIDTHS or min(rate_hz, channels) < 1:
             raise ValueError(f"audio of {rate_hz} Hz, {channels} channels and {width} bytes per sample")
         self._format = (rate_hz, width, channels)
-        self._next_ms = timestamp_ms or 0.0
+        self._next_ms = _finite(timestamp_ms or 0.0)
         self._split = b""
         self._detections = 0
         models: dict[str, list[WakeWord]] = {}
@@ -158,9 +182,9 @@ class Satellite:
             if word is not None:
                 chosen.append(word)
                 continue
-            self._report(f"asked for the wake word {name!r}, which no model has")
+            self._report(f"asked for the wake word {name!r:.80}, which no model has")
             known = ", ".join(one.name for one in words)
-            text = f"there is no wake word {name!r}: the wake words are {known}"
+            text = f"there is no wake word {name!r:.80}: the wake words are {known}"
             await self._write(Error(text, code="unknown-wake-word").event())
         return chosen
 
@@ -168,7 +192,7 @@ class Satellite:
         if self._format != (chunk.rate, chunk.width, chunk.channels):
             await self._cancel_streams()
             await self._begin(chunk.rate, chunk.width, chunk.channels, chunk.timestamp)
-        begin_ms = self._next_ms if chunk.timestamp is None else chunk.timestamp
+        begin_ms = self._next_ms if chunk.timestamp is None else _finite(chunk.timestamp)
         data = self._split + chunk.audio
         whole = len(data) // chunk.width * chunk.width
         self._split = data[whole:]
@@ -204,6 +228,13 @@ def _length(value: object, limit: int) -> int:
     if not isinstance(value, int) or not 0 <= value <= limit:
         raise ValueError(f"a length of {value!r} bytes is not 0 to {limit}")
     return value
+
+
+def _finite(timestamp_ms: float) -> float:
+    """Return a timestamp; ValueError if it is no finite number."""
+    if not math.isfinite(timestamp_ms):
+        raise ValueError(f"a timestamp of {timestamp_ms}")
+    return timestamp_ms
 
 
 def _to_16_bits(data: bytes, width: int) -> bytes:

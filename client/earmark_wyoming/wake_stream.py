@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from earmark_wyoming.wake_words import WakeWord
 
-# Chunks that wait to be sent. A full queue slows the satellite down.
-_QUEUE_CHUNKS = 64
+# Audio that waits to be sent. More of it slows the satellite down.
+_MAX_WAITING_BYTES = 256 * 1024
 # How long a detection may come after its audio, so that its timestamp is still known.
 _MAX_DELAY_S = 120.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 10.0
@@ -48,7 +48,9 @@ class WakeStream:
         self._words = {(word.model, word.setting.keyword): word for word in words}
         self._rate_hz, self._channels = sample_rate_hz, channels
         self._on_detection, self._on_error = on_detection, on_error
-        self._chunks: asyncio.Queue[tuple[bytes, float] | None] = asyncio.Queue(_QUEUE_CHUNKS)
+        self._chunks: asyncio.Queue[tuple[bytes, float] | None] = asyncio.Queue()
+        self._waiting_bytes = 0
+        self._consumed = asyncio.Event()  # set whenever some of the waiting audio is removed
         self._accepts_audio = True
         self._ended = False
         # Pairs of an offset in the current gRPC stream and the satellite's time, s and ms.
@@ -57,14 +59,18 @@ class WakeStream:
 
     async def put(self, data: bytes, timestamp_ms: float) -> None:
         """Append a chunk that begins at a timestamp. Waits while the server is too slow."""
+        while self._accepts_audio and self._waiting_bytes > _MAX_WAITING_BYTES:
+            self._consumed.clear()
+            await self._consumed.wait()
         if self._accepts_audio:
-            await self._chunks.put((data, timestamp_ms))
+            self._waiting_bytes += len(data)
+            self._chunks.put_nowait((data, timestamp_ms))
 
     async def end(self) -> None:
         """End the audio, and wait until all of its detections have been reported."""
         self._ended = True
         if self._accepts_audio:
-            await self._chunks.put(None)
+            self._chunks.put_nowait(None)
             await self._task
         else:
             await self.cancel()
@@ -113,6 +119,8 @@ class WakeStream:
             while self._times[0][0] < offset_s - _MAX_DELAY_S:
                 self._times.popleft()
             sent_bytes += len(data)
+            self._waiting_bytes -= len(data)
+            self._consumed.set()
             yield data
 
     def _timestamp_ms(self, offset_s: float) -> int:
@@ -124,3 +132,5 @@ class WakeStream:
         while not self._chunks.empty():
             if self._chunks.get_nowait() is None:
                 self._ended = True
+        self._waiting_bytes = 0
+        self._consumed.set()

@@ -192,6 +192,12 @@ def test_a_connection_serves_one_stream_after_another(port: int) -> None:
         b'{"type": "audio-start", "data": {"rate": "fast", "width": 2, "channels": 1}}\n',
         b'{"type": "audio-start", "data": {"rate": 16000, "width": 0, "channels": 1}}\n',
         b'{"type": "audio-chunk", "data": {"rate": 0, "width": 2, "channels": 0}, "payload_length": 2}\n\0\0',
+        b'{"type": "audio-chunk", "data": {"rate": 16000, "width": 2, "channels": 1}, '
+        b'"payload_length": 2000000}\n',
+        b'{"type": "audio-start", "data": {"rate": 16000, "width": 2, "channels": 1, "timestamp": 1e999}}\n',
+        b'{"type": "audio-chunk", "data": {"rate": 16000, "width": 2, "channels": 1, "timestamp": NaN}, '
+        b'"payload_length": 2}\n\0\0',
+        b'{"type": "detect", "data": {"names": ["no"' + b', "no"' * 256 + b"]}}\n",
         b"x" * 200_000,
         b'{"type": "' + b"[" * 60_000 + b'"}\n',
         b"[" * 60_000 + b"\n",
