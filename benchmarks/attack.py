@@ -40,7 +40,8 @@ _CGROUPS = (
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
     (Path("/sys/fs/cgroup"), "memory.max"),
 )
-_NICENESS = 5
+_NICENESS = 10  # of the attacker
+_CLIENTS_NICENESS = -5
 COLUMNS = (
     "attack",
     "latency p50, ms",
@@ -78,7 +79,7 @@ def _priority() -> Iterator[None]:
     """Give the processes that are started in the block priority, where that is permitted."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, before - _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, 0, before + _CLIENTS_NICENESS)
     try:
         yield
     finally:
