@@ -64,6 +64,7 @@ async def served(address: str, max_connections: int = 10) -> AsyncIterator[Serve
         uri="tcp://127.0.0.1:0",
         zeroconf=None,
         settings=(),
+        models=(),
         threshold=None,
         max_connections=max_connections,
         report=lines.put_nowait,
