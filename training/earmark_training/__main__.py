@@ -11,7 +11,7 @@ from earmark_audio.argument_parser import ArgumentParser
 from earmark_audio.extras import install_command
 from earmark_spotter import SpotterError
 
-from earmark_training.commands import evaluate, export, keyword, negatives, prepare, train
+from earmark_training.commands import evaluate, export, keyword, negatives, prepare, train, verifier
 from earmark_training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _COMMANDS = {
     "prepare": prepare,
     "train": train,
     "export": export,
+    "verifier": verifier,
     "evaluate": evaluate,
     "keyword": keyword,
     "negatives": negatives,

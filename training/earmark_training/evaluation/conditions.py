@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
-from earmark_spotter import score_recording
+from earmark_spotter import final_scores
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.data.rooms import draw_room, impulse_response, reverberate
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from earmark_spotter import SpotterModel
     from earmark_spotter.model import Float32Array
 
-    from earmark_training.data.corpus import Corpus, Recording
+    from earmark_training.data.corpus import Corpus, Recording, Split
 
 _TALKERS = 6
 _ROOMS, _ROOMS_SEED = 80, 977
@@ -54,14 +54,15 @@ class Condition:
 
 
 class Scene:
-    """The sounds that conditions are made of: validation noises, music, readers, and simulated rooms."""
+    """The sounds that conditions are made of: noises, music and readers of one split, and simulated rooms."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        noises = corpus.select("noise", "validation")
+    def __init__(self, corpus: Corpus, split: Split = "validation") -> None:
+        noises = corpus.select("noise", split)
         # Those with a folder of their own are other recordings than training's, not the rest of the same.
-        self._noises = [n for n in noises if n.speaker] or noises
-        self._music = corpus.select("music", "validation")
-        self._readers = corpus.select("speech", "validation")
+        of_folders = [n for n in noises if n.speaker] if split == "validation" else []
+        self._noises = of_folders or noises
+        self._music = corpus.select("music", split)
+        self._readers = corpus.select("speech", split)
         self.corpus = corpus
 
     @property
@@ -91,9 +92,9 @@ class Scene:
         """Return music of unit power, [length]; noise, where the corpus has no music."""
         return self._sequence(rng, self._music or self._noises, length)
 
-    def babble(self, rng: np.random.Generator, length: int) -> Float32Array:
+    def babble(self, rng: np.random.Generator, length: int, talkers: int = _TALKERS) -> Float32Array:
         """Return several readers who talk at once, equally loud, of unit power, [length]."""
-        total = sum(self._sequence(rng, self._readers, length) for _ in range(_TALKERS))
+        total = sum(self._sequence(rng, self._readers, length) for _ in range(talkers))
         return _unit(np.asarray(total, np.float32))
 
     def room(self, rng: np.random.Generator) -> Float32Array:
@@ -130,7 +131,7 @@ def _unit(samples: Float32Array) -> Float32Array:
     return scaled
 
 
-def _under(samples: Float32Array, power: float, other: Float32Array, snr_db: float) -> Float32Array:
+def add_under(samples: Float32Array, power: float, other: Float32Array, snr_db: float) -> Float32Array:
     """Add a sound of unit power that is `snr_db` weaker than `power`."""
     mixed = samples + other * np.float32(np.sqrt(power / 10 ** (snr_db / 10)))
     return np.clip(mixed, -1, 1)
@@ -140,30 +141,35 @@ def _clean(_: Scene, __: np.random.Generator, samples: Float32Array, ___: float)
     return samples
 
 
-def _noise(
+def add_noise(
     snr_db: float, scene: Scene, rng: np.random.Generator, samples: Float32Array, power: float
 ) -> Float32Array:
-    return _under(samples, power, scene.noise(rng, len(samples)), snr_db)
+    """Add recorded noise that is `snr_db` weaker than what is spoken."""
+    return add_under(samples, power, scene.noise(rng, len(samples)), snr_db)
 
 
-def _babble(
+def add_babble(
     snr_db: float, scene: Scene, rng: np.random.Generator, samples: Float32Array, power: float
 ) -> Float32Array:
-    return _under(samples, power, scene.babble(rng, len(samples)), snr_db)
+    """Add babble that is `snr_db` weaker than what is spoken."""
+    return add_under(samples, power, scene.babble(rng, len(samples)), snr_db)
 
 
-def _room(scene: Scene, rng: np.random.Generator, samples: Float32Array, power: float) -> Float32Array:
+def in_room(scene: Scene, rng: np.random.Generator, samples: Float32Array, power: float) -> Float32Array:
+    """Put audio into a simulated room, at its level."""
     wet = reverberate(samples, scene.room(rng))
     gain = np.sqrt(np.square(samples).mean() / (np.square(wet).mean() + 1e-12))
     louder: Float32Array = np.clip(wet * np.float32(gain), -1, 1)
     return louder
 
 
-def _room_noise(scene: Scene, rng: np.random.Generator, samples: Float32Array, power: float) -> Float32Array:
-    return _noise(10.0, scene, rng, _room(scene, rng, samples, power), power)
+def _in_noisy_room(
+    scene: Scene, rng: np.random.Generator, samples: Float32Array, power: float
+) -> Float32Array:
+    return add_noise(10.0, scene, rng, in_room(scene, rng, samples, power), power)
 
 
-def _telephone(_: Scene, __: np.random.Generator, samples: Float32Array, ___: float) -> Float32Array:
+def through_telephone(_: Scene, __: np.random.Generator, samples: Float32Array, ___: float) -> Float32Array:
     """Pass through 300 to 3400 Hz at 8 kHz with 8-bit mu-law (G.711, its continuous formula)."""
     narrow = soxr.resample(samples, SAMPLE_RATE_HZ, _TELEPHONE_HZ)
     spectrum = np.fft.rfft(narrow)
@@ -187,15 +193,17 @@ def _level(
     return rounded
 
 
-def _television(scene: Scene, rng: np.random.Generator, samples: Float32Array, power: float) -> Float32Array:
+def from_television(
+    scene: Scene, rng: np.random.Generator, samples: Float32Array, power: float
+) -> Float32Array:
     """Play speech over music through a small loudspeaker in a room."""
-    mixed = _under(samples, power, scene.music_of(rng, len(samples)), _TELEVISION_MUSIC_DB)
+    mixed = add_under(samples, power, scene.music_of(rng, len(samples)), _TELEVISION_MUSIC_DB)
     size = 1 << (2 * len(mixed) - 1).bit_length()
     hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ)
     low, high = _LOUDSPEAKER_HZ
     response = 1 / (1 + (low / np.maximum(hz, 1)) ** 4) / (1 + (hz / high) ** 8)
     played = np.fft.irfft(np.fft.rfft(mixed, size) * response, size)[: len(mixed)].astype(np.float32)
-    return _room(scene, rng, played, power)
+    return in_room(scene, rng, played, power)
 
 
 CONDITIONS: tuple[Condition, ...] = (
@@ -203,17 +211,17 @@ CONDITIONS: tuple[Condition, ...] = (
     *(
         Condition(f"{name}, {snr:g} dB", functools.partial(change, snr), equal_levels=True)
         for name, change, levels in (
-            ("noise", _noise, (20.0, 10.0, 5.0, 0.0)),
-            ("babble", _babble, (20.0, 10.0, 5.0)),
+            ("noise", add_noise, (20.0, 10.0, 5.0, 0.0)),
+            ("babble", add_babble, (20.0, 10.0, 5.0)),
         )
         for snr in levels
     ),
-    Condition("room", _room, equal_levels=True),
-    Condition("room and noise, 10 dB", _room_noise, equal_levels=True),
-    Condition("telephone", _telephone),
+    Condition("room", in_room, equal_levels=True),
+    Condition("room and noise, 10 dB", _in_noisy_room, equal_levels=True),
+    Condition("telephone", through_telephone),
     Condition("quiet, -50 dBFS", functools.partial(_level, _QUIET_DBFS), equal_levels=True),
     Condition("loud, -10 dBFS", functools.partial(_level, _LOUD_DBFS), equal_levels=True),
-    Condition("television", _television, words=False),
+    Condition("television", from_television, words=False),
 )
 """Those with speech in them."""
 
@@ -261,4 +269,4 @@ def changed_utterances(
         samples = scene.corpus.samples(recording)
         words = place_words(samples, recording.text)
         changed = condition.change(scene, rng, samples, float(np.square(samples).mean()))
-        yield ScoredUtterance(recording.text, words, recording.length, score_recording(model, changed))
+        yield ScoredUtterance(recording.text, words, recording.length, final_scores(model, changed))

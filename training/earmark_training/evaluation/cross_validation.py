@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from earmark_spotter import score_recording
+from earmark_spotter import final_scores
 from earmark_spotter.metadata import Metric
 
 from earmark_training.data.corpus import hours
@@ -46,7 +46,7 @@ def cross_validate(
         tuned = with_thresholds(meta, best_thresholds(meta, *collected[chosen_on], fa_per_hour))
         for snr_db, level in ((None, "clean"), (10.0, "10db")):
             streams = make_streams(corpus, halves[measured_on][0], snr_db=snr_db, seed=seed)
-            detections = [detect(tuned, score_recording(model, s.samples)) for s in streams]
+            detections = [detect(tuned, final_scores(model, s.samples)) for s in streams]
             matched = match_detections(streams, detections, meta.keyword_names)
             spoken[level] += matched.spoken.total()
             detected[level] += matched.detected.total()

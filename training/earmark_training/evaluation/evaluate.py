@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from earmark_audio.progress import SILENT, Progress
-from earmark_spotter import classify, score_recording
+from earmark_spotter import classify, final_scores
 from earmark_spotter.metadata import Metric
 
 from earmark_training.data.corpus import hours
@@ -173,7 +173,7 @@ def evaluate_streams(
     peaks: dict[str, Peaks] = {}
     for snr_db in STREAM_SNRS_DB:
         streams = make_streams(corpus, clips, snr_db=snr_db, seed=seed)
-        scores = [score_recording(model, s.samples) for s in streams]
+        scores = [final_scores(model, s.samples) for s in streams]
         detections = [list(detect_in_steps(meta, s)) for s in scores]
         matched = match_detections(streams, [[d for d, _ in ds] for ds in detections], meta.keyword_names)
         decided = [{d.id: sample for d, sample in ds} for ds in detections]
@@ -292,7 +292,7 @@ def evaluate_sounds(model: SpotterModel, corpus: Corpus, seed: int) -> list[dict
     def add(name: str, pieces: Sequence[Float32Array]) -> None:
         detections: Counter[str] = Counter()
         for piece in pieces:
-            detections.update(d.keyword for d in detect(meta, score_recording(model, piece)))
+            detections.update(d.keyword for d in detect(meta, final_scores(model, piece)))
         minutes = sum(map(len, pieces)) / meta.sample_rate_hz / 60
         rows.append(
             {

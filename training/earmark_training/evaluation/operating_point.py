@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from earmark_spotter import score_recording
+from earmark_spotter import final_scores
 
 from earmark_training.evaluation.conditions import (
     CALIBRATED,
@@ -92,7 +92,7 @@ def collect_validation_peaks(
     def streams() -> Iterator[tuple[tuple[SpokenWord, ...], Float32Array]]:
         for condition in (c for c in conditions if c.name in CALIBRATED_RECALL):
             for stream in changed_streams(scene, clips, condition, _SEED):
-                yield stream.words, score_recording(model, stream.samples)
+                yield stream.words, final_scores(model, stream.samples)
 
     utterances = [
         utterance

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from earmark_spotter import score_recording
+from earmark_spotter import final_scores
 
 from earmark_training.data.corpus import hours
 from earmark_training.data.transcripts import PlacedWord, is_spoken_at, place_words
@@ -60,7 +60,7 @@ def score_utterances(
         words = place_words(samples, u.text)
         if snr_db is not None:
             samples = add_recorded_noise(corpus, samples, np.square(samples).mean(), snr_db, rng)
-        scored.append(ScoredUtterance(u.text, words, u.length, score_recording(model, samples)))
+        scored.append(ScoredUtterance(u.text, words, u.length, final_scores(model, samples)))
     return scored
 
 

