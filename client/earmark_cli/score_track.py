@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,3 +77,16 @@ def collect_scores(
                 detections.append(event)
     scores = np.array(rows, np.float32).reshape(len(rows), len(started.keywords))
     return ScoreTrack(started, np.array(offsets_s, np.float32), scores, tuple(detections))
+
+
+def with_final_scores(track: ScoreTrack) -> ScoreTrack:
+    """Return the track with the confidence of each detection at its end as the only scores.
+
+    These are what the thresholds of a verified model apply to, if all of its proposals were detected.
+    """
+    scores = np.zeros_like(track.scores)
+    columns = {active.keyword: i for i, active in enumerate(track.started.keywords)}
+    for detection in track.detections:
+        frame = min(int(np.searchsorted(track.offsets_s, detection.end_s)), len(scores) - 1)
+        scores[frame, columns[detection.keyword]] = detection.confidence
+    return dataclasses.replace(track, scores=scores)

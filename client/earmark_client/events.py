@@ -212,6 +212,8 @@ class ModelInfo:
     training_sources: tuple[TrainingSource, ...]
     training_commit: str
     sha256: str
+    verified: bool
+    """Whether a second network decides which peaks are detections: the thresholds apply to its score."""
 
 
 class Health(Enum):

@@ -396,6 +396,7 @@ def _model_info(model: pb.Model) -> events.ModelInfo:
         ),
         training_commit=model.training_commit,
         sha256=model.sha256,
+        verified=model.verified,
     )
 
 

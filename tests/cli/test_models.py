@@ -36,5 +36,5 @@ def test_a_model_as_json(address: str) -> None:
     (line,) = json_lines(earmark("models", "--server", address, "--json").stdout)
     assert list(line) == [
         *("type", "time", "name", "version", "default", "keywords", "labels", "sample_rate_hz", "step_s"),
-        *("receptive_field_s", "metrics", "training_sources", "training_commit", "sha256"),
+        *("receptive_field_s", "metrics", "training_sources", "training_commit", "sha256", "verified"),
     ]

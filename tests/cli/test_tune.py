@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
+from earmark_server.embedded import serve_in_thread
 from support import tiny_model
 from support.earmark_command import RATE_HZ, earmark, earmark_process, json_lines, python_process
+from support.environment import ADMIT_ALWAYS
 from support.output_schema import check_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -38,7 +41,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_counts_equal_those_of_a_stream_with_that_threshold(address: str, folder: Path) -> None:
+@pytest.fixture(scope="module", params=["plain", "verified"])
+def served(
+    request: pytest.FixtureRequest, address: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Return the address of a server with the tiny model, or with one that has a verifier."""
+    if request.param == "plain":
+        yield address
+        return
+    path = tmp_path_factory.mktemp("verified") / "verified.onnx"
+    tiny_model.build(path, document=tiny_model.VERIFIED_METADATA, verifier=tiny_model.verifier())
+    with serve_in_thread(model=(str(path),), **ADMIT_ALWAYS) as verified_address:
+        yield verified_address
+
+
+def test_the_counts_equal_those_of_a_stream_with_that_threshold(served: str, folder: Path) -> None:
+    address = served
     done = earmark("tune", folder, "--server", address, "--json", "--fa-per-hour", "400")
     assert done.returncode == 0
     assert done.stderr == f"earmark: {folder / 'notes.txt'}: left out: it is a text file\n"

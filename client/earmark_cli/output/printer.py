@@ -105,6 +105,7 @@ class TextPrinter:
         print_line(
             f"  {model.sample_rate_hz} Hz, one score per {model.step_s * 1000:g} ms, "
             f"receptive field {model.receptive_field_s:.2f} s"
+            f"{', with a verifier' if model.verified else ''}"
         )
         for metric in model.metrics:
             print_line(f"  {metric.name} {metric.value:.4g}: {metric.description}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from earmark_audio import FORMATS_HELP, find_recordings
 from earmark_audio.extras import install_command
 from earmark_audio.progress import Progress
-from earmark_client.audio import Silence
+from earmark_client.audio import KeywordSetting, Silence
 from earmark_client.errors import InvalidRequestError, NotInstalledError, RecordingError
 from earmark_client.recording import Recording
 
@@ -28,7 +28,7 @@ from earmark_cli.options import (
 from earmark_cli.output.console import notice, print_line, printable
 from earmark_cli.output.files import check_writable
 from earmark_cli.output.printer import make_printer
-from earmark_cli.score_track import collect_scores
+from earmark_cli.score_track import collect_scores, with_final_scores
 from earmark_cli.tune.operating_point import KeywordScores, pick_peaks
 from earmark_cli.tune.report import print_points, print_points_as_json, print_table, warn
 from earmark_cli.usage_error import UsageError
@@ -54,6 +54,9 @@ DIR/...            everything else: audio without any keyword, such as other
 
 # The score of a keyword peaks after the keyword, so silence is appended to each recording.
 _PAUSE_S = 1.0
+
+_ANY_SCORE = 0.0001
+"""A threshold that the final score of every proposal reaches."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -101,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out)
     files = _find_recordings(args.folder)
     with connected(args) as (_, client):
-        active = client.get_model(args.model).keywords
+        model = client.get_model(args.model)
+        active = model.keywords
         recorded = {_keyword_of(path, args.folder) for path in files}
         all_scores = {one.keyword: KeywordScores(one) for one in active if one.keyword in recorded}
         if not all_scores:
@@ -110,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 f"({', '.join(one.keyword for one in active)}): move the recordings of a keyword to "
                 f"{args.folder / active[0].keyword}, one utterance per file"
             )
-        failed = _score_files(client, files, args, all_scores, printer)
+        failed = _score_files(client, files, args, all_scores, printer, verified=model.verified)
     for keyword in [name for name, scores in all_scores.items() if not scores.recording_scores]:
         notice(f"earmark: no recording of {keyword} could be read, so it has no thresholds")
         del all_scores[keyword]
@@ -180,8 +184,13 @@ def _score_files(
     args: argparse.Namespace,
     all_scores: dict[str, KeywordScores],
     printer: Printer,
+    *,
+    verified: bool,
 ) -> bool:
-    """Add the scores of all files to `all_scores`; return whether any file failed."""
+    """Add the scores of all files to `all_scores`; return whether any file failed.
+
+    verified: whether thresholds apply to the confidence of detections, instead of the scores.
+    """
     failed, done_bytes = False, 0
     sizes = [path.stat().st_size for path in files]
     with Progress() as progress, progress.phase(str(args.folder), total=sum(sizes)) as phase:
@@ -194,11 +203,15 @@ def _score_files(
                         _with_pause(recording),
                         sample_rate_hz=recording.sample_rate_hz,
                         model=args.model,
-                        keywords=list(all_scores),
+                        keywords=[KeywordSetting(name, _ANY_SCORE) for name in all_scores]
+                        if verified
+                        else list(all_scores),
                         on_progress=partial(_report_progress, phase, done_bytes, size, recording.duration_s),
                     )
                 for one in recording.notices:
                     printer.warning(str(path), one)
+                if verified:
+                    track = with_final_scores(track)
                 _add_scores(track, _keyword_of(path, args.folder), all_scores)
             except (RecordingError, InvalidRequestError) as error:
                 if not concerns_one_recording(error):

@@ -154,7 +154,7 @@ class Warning(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "keywords", "labels", "sample_rate_hertz", "step_length", "receptive_field", "metrics", "training_sources", "training_commit", "sha256", "default")
+    __slots__ = ("name", "version", "keywords", "labels", "sample_rate_hertz", "step_length", "receptive_field", "metrics", "training_sources", "training_commit", "sha256", "default", "verified")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KEYWORDS_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +167,7 @@ class Model(_message.Message):
     TRAINING_COMMIT_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     keywords: _containers.RepeatedCompositeFieldContainer[ModelKeyword]
@@ -179,4 +180,5 @@ class Model(_message.Message):
     training_commit: str
     sha256: str
     default: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., keywords: _Optional[_Iterable[_Union[ModelKeyword, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., sample_rate_hertz: _Optional[int] = ..., step_length: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., receptive_field: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[ModelMetric, _Mapping]]] = ..., training_sources: _Optional[_Iterable[_Union[TrainingSource, _Mapping]]] = ..., training_commit: _Optional[str] = ..., sha256: _Optional[str] = ..., default: _Optional[bool] = ...) -> None: ...
+    verified: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., keywords: _Optional[_Iterable[_Union[ModelKeyword, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., sample_rate_hertz: _Optional[int] = ..., step_length: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., receptive_field: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[ModelMetric, _Mapping]]] = ..., training_sources: _Optional[_Iterable[_Union[TrainingSource, _Mapping]]] = ..., training_commit: _Optional[str] = ..., sha256: _Optional[str] = ..., default: _Optional[bool] = ..., verified: _Optional[bool] = ...) -> None: ...

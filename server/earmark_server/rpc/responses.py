@@ -162,6 +162,7 @@ def _model(model: SpotterModel, *, is_default: bool) -> messages.Model:
         training_commit=meta.training.commit,
         sha256=model.sha256,
         default=is_default,
+        verified=meta.verifier is not None,
     )
 
 
