@@ -11,12 +11,11 @@ from earmark_spotter import Spotter, SpotterModel, final_scores, score_recording
 from earmark_training.errors import ExportError
 from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model.onnx_file import load_network
-from earmark_training.verifier import proposals, train
+from earmark_training.verifier import train
 from earmark_training.verifier.export import add_verifier
 from earmark_training.verifier.network import SpeechEmbedding, SpeechMel, load, window_samples
 from earmark_training.verifier.proposals import Source, collect
 from support.built_once import build_once
-from support.tiny_training import QuietProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 def tiny_verifier_training() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_HEAD_BATCH", 16)
-        patch.setattr(train, "trange", lambda *args, **_: range(*args))
-        patch.setattr(proposals, "tqdm", QuietProgress)
         yield
 
 

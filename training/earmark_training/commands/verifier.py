@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_audio.progress import Progress
+
 from earmark_training.commands.options import add_corpus_option, check_output_file, print_metrics
 
 if TYPE_CHECKING:
@@ -53,14 +55,16 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.verifier.export import add_verifier
 
     check_output_file(args.out)
-    model = add_verifier(
-        args.model,
-        Corpus(args.corpus),
-        args.out,
-        version=args.version,
-        examples=args.examples,
-        network_file=args.network,
-        fa_per_hour=args.fa_per_hour,
-    )
+    with Progress() as progress:
+        model = add_verifier(
+            args.model,
+            Corpus(args.corpus),
+            args.out,
+            version=args.version,
+            examples=args.examples,
+            network_file=args.network,
+            fa_per_hour=args.fa_per_hour,
+            progress=progress,
+        )
     print_metrics(model.metadata.metrics)
     print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: earmark-server --model {args.out}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 import torch
+from earmark_audio.progress import SILENT, Progress
 from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import TrainingSource, VerifierInfo
 
@@ -15,6 +16,7 @@ from earmark_training.errors import ExportError
 from earmark_training.evaluation.evaluate import evaluate
 from earmark_training.evaluation.evaluation_set import from_corpus
 from earmark_training.evaluation.operating_point import choose_thresholds
+from earmark_training.evaluation.scoring_progress import ScoringProgress, hours_to_choose_thresholds
 from earmark_training.model.onnx_file import pack
 from earmark_training.verifier.network import SAMPLE_RATE_HZ, load, to_onnx, window_samples
 from earmark_training.verifier.proposals import collect
@@ -29,6 +31,7 @@ PROPOSAL_THRESHOLD = 0.3
 """Lower thresholds have the same recall within 0.2 points, and twice as many proposals at 0.2 or 0.1."""
 
 _TRAINING_SEED, _VALIDATION_SEED = 1, 2
+_THRESHOLDS = "thresholds"
 
 _SOURCE = TrainingSource(
     "the weights of Google's speech embedding, where the verifier starts",
@@ -47,6 +50,7 @@ def add_verifier(
     examples: int,
     network_file: Path | None,
     fa_per_hour: float,
+    progress: Progress = SILENT,
 ) -> SpotterModel:
     """Write a model file with a verifier and its metrics beside it, and return the model.
 
@@ -62,9 +66,9 @@ def add_verifier(
     if network_file is not None and network_file.is_file():
         network = load(network_file)
     else:
-        found = collect(model, corpus, "training", _TRAINING_SEED)
-        network = train(found, len(meta.keywords), examples)
-        fit_fusion(network, collect(model, corpus, "validation", _VALIDATION_SEED))
+        found = collect(model, corpus, "training", _TRAINING_SEED, progress)
+        network = train(found, len(meta.keywords), examples, progress=progress)
+        fit_fusion(network, collect(model, corpus, "validation", _VALIDATION_SEED, progress))
         if network_file is not None:
             torch.save(network.state_dict(), network_file)
     verifier, state = to_onnx(network), model.initial_state
@@ -74,9 +78,12 @@ def add_verifier(
         verifier=VerifierInfo(window_samples(), PROPOSAL_THRESHOLD),
         training=replace(meta.training, sources=(*meta.training.sources, _SOURCE)),
     )
-    meta = choose_thresholds(pack(graph, state, meta, verifier=verifier), corpus, fa_per_hour=fa_per_hour)
+    unscored = pack(graph, state, meta, verifier=verifier)
+    scoring = ScoringProgress(unscored, progress, {_THRESHOLDS: hours_to_choose_thresholds(corpus)})
+    with scoring.phase(_THRESHOLDS):
+        meta = choose_thresholds(scoring.model, corpus, fa_per_hour=fa_per_hour)
     model = pack(graph, state, meta, verifier=verifier)
-    metrics, document = evaluate(model, from_corpus(corpus), fa_per_hour=fa_per_hour)
+    metrics, document = evaluate(model, from_corpus(corpus), fa_per_hour=fa_per_hour, progress=progress)
     meta = replace(meta, metrics=tuple(replace(m, value=round(m.value, 4)) for m in metrics))
     model = pack(graph, state, meta, out, verifier=verifier)
     document["sha256"] = model.sha256

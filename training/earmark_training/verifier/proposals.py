@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from earmark_audio.progress import SILENT, Progress
 from earmark_spotter import score_recording
-from tqdm import tqdm
 
 from earmark_training.data import augment, surroundings, tones
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
@@ -207,14 +207,17 @@ class _Collector:
             self._windows = []
 
 
-def collect(model: SpotterModel, corpus: Corpus, split: Split, seed: int) -> Proposals:
+def collect(
+    model: SpotterModel, corpus: Corpus, split: Split, seed: int, progress: Progress = SILENT
+) -> Proposals:
     """Return the proposals in one pass over the clips and the read speech of a split."""
     collector = _Collector(model, corpus, split, seed)
     streams = list(_choose_clips(collector.rng, model.metadata, corpus.select("clip", split)))
     speech = corpus.select("speech", split)
     speech = [speech[i] for i in collector.rng.permutation(len(speech))]
     read = 0
-    for number, clips in enumerate(tqdm(streams, desc=f"proposals ({split})", unit="stream")):
+    counted = progress(streams, desc=f"finding proposals, {split}", total=len(streams), unit="streams")
+    for number, clips in enumerate(counted):
         collector.add_words(clips)
         while read < len(speech) * _PASSES_OF_SPEECH * (number + 1) / len(streams):
             collector.add_speech(speech[read % len(speech)])

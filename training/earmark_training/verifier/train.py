@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from earmark_audio.progress import SILENT, Progress
 from torch import Tensor, nn
-from tqdm import trange
 
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.verifier.network import FRAMES, VerifierNetwork, limit_range, log_odds_of
@@ -34,7 +34,9 @@ _MASK, _MASKED_BANDS, _MASKED_FRAMES = 0.5, 6, 16
 _MOVED_FRAMES = 5
 
 
-def train(proposals: Proposals, keywords: int, examples: int, seed: int = 1) -> VerifierNetwork:
+def train(
+    proposals: Proposals, keywords: int, examples: int, *, seed: int = 1, progress: Progress = SILENT
+) -> VerifierNetwork:
     """Return a verifier that was trained on the proposals.
 
     First a head on the pretrained embedding, then head and embedding together, on `examples` examples.
@@ -44,8 +46,8 @@ def train(proposals: Proposals, keywords: int, examples: int, seed: int = 1) -> 
     network.embedding.load_pretrained()
     # Convolutions are twice as fast in this layout.
     network.embedding.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _train_head(network, proposals)
-    return _fine_tune(network, proposals, examples, seed)
+    _train_head(network, proposals, progress)
+    return _fine_tune(network, proposals, examples, seed, progress)
 
 
 def _targets(proposals: Proposals) -> NDArray[np.int64]:
@@ -53,19 +55,20 @@ def _targets(proposals: Proposals) -> NDArray[np.int64]:
     return np.maximum(proposals.label - 1, 0)
 
 
-def _train_head(network: VerifierNetwork, proposals: Proposals) -> None:
+def _train_head(network: VerifierNetwork, proposals: Proposals, progress: Progress) -> None:
     """Train the head on the embeddings of the unchanged windows, with mixup (Zhang et al. 2018)."""
     rng = np.random.default_rng(0)
+    starts = range(0, len(proposals.mel), _BATCH)
     with torch.inference_mode():
         embeddings = [
             network.embedding(torch.from_numpy(proposals.mel[i : i + _BATCH, -FRAMES:].astype(np.float32)))
-            for i in trange(0, len(proposals.mel), _BATCH, desc="embeddings", unit="batch")
+            for i in progress(starts, desc="embedding the proposals", total=len(starts), unit="batches")
         ]
     inputs, targets = torch.cat(embeddings).clone(), torch.from_numpy(_targets(proposals))
     weights = np.where(proposals.label == 0, 1.5, 1.0)
     head, steps = network.head.train(), _HEAD_EPOCHS * (len(inputs) // _HEAD_BATCH)
     optimizer = torch.optim.AdamW(head.parameters(), _HEAD_RATE, weight_decay=0.03)
-    for step in trange(steps, desc="head", unit="batch"):
+    for step in progress(range(steps), desc="training the head", total=steps, unit="batches"):
         _set_rates(optimizer, [_HEAD_RATE], step, steps)
         index = torch.from_numpy(rng.choice(len(inputs), _HEAD_BATCH, p=weights / weights.sum()))
         share = max(share := float(rng.beta(_MIXUP, _MIXUP)), 1 - share)
@@ -79,7 +82,9 @@ def _train_head(network: VerifierNetwork, proposals: Proposals) -> None:
         optimizer.step()
 
 
-def _fine_tune(network: VerifierNetwork, proposals: Proposals, examples: int, seed: int) -> VerifierNetwork:
+def _fine_tune(
+    network: VerifierNetwork, proposals: Proposals, examples: int, seed: int, progress: Progress
+) -> VerifierNetwork:
     rng = np.random.default_rng(seed)
     label, source = proposals.label, proposals.source
     weights = np.where(label == 0, _NONE_WEIGHT, 1.0)
@@ -99,7 +104,7 @@ def _fine_tune(network: VerifierNetwork, proposals: Proposals, examples: int, se
     optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
     average, steps = deepcopy(network).eval(), max(1, examples // _BATCH)
     total, began_s = 0.0, time.monotonic()
-    for step in range(steps):
+    for step in progress(range(steps), desc="training the verifier", total=steps, unit="batches"):
         _set_rates(optimizer, [_RATE, _RATE_OF_HEAD], step, steps)
         index = np.minimum(np.searchsorted(ends, rng.random(_BATCH)), len(ends) - 1)
         mel = _augment(rng, torch.from_numpy(proposals.mel[index].astype(np.float32)), noises)
