@@ -30,9 +30,15 @@ expect_stages() {
 step "synthetic words"
 PYTHONPATH=tests:$PYTHONPATH python - <<'PYTHON'
 from pathlib import Path
+import numpy as np, soundfile
 from support.synthetic_words import BANANA, COMPUTER, LEMON, write_clips, write_speech
 write_clips(Path("data/speech_commands"), {"computer": COMPUTER, "banana": BANANA, "lemon": LEMON}, people=20)
 write_speech(Path("data/LibriSpeech"), speakers=10, utterances=4)
+for kind in ("noise", "music"):
+    Path("data", kind).mkdir()
+    for i in range(8):
+        sound = np.random.default_rng(i).normal(0, 0.1, 5 * 16_000).cumsum() % 0.2 - 0.1
+        soundfile.write(f"data/{kind}/{i}.flac", sound, 16_000)
 PYTHON
 set_parameter preset quick
 set_parameter epochs 1

@@ -95,6 +95,10 @@ def test_the_parameters_are_those_of_the_bundled_model():
     assert exported, "the model card does not show the command that exported the model"
     export = PARAMETERS["export"]
     assert (export["version"], f"{export['fa-per-hour']:g}") == (exported[1], exported[2])
+    prepared = re.search(r"^earmark-train prepare (.*)$", card, re.MULTILINE)
+    assert prepared
+    assert re.findall(r"--(\w+)", prepared[1]) == list(PARAMETERS["prepare"])
+    assert f"; seed {PARAMETERS['evaluate']['seed']}. {export['name']} {export['version']}" in card
     trained = re.search(r"^earmark-train train --preset (\S+)", card, re.MULTILINE)
     assert trained
     assert PARAMETERS["train"]["preset"] == trained[1]
