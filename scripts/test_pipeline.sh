@@ -45,7 +45,7 @@ set_parameter epochs 1
 set_parameter keywords computer,banana
 
 step "all stages"
-expect_stages prepare train export evaluate
+expect_stages recordings prepare train export evaluate
 git add --all
 [ -z "$(git ls-files data runs)" ] || fail "git would commit data or a model: $(git ls-files data runs)"
 git commit --quiet --message "The model of the synthetic words"

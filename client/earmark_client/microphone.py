@@ -152,14 +152,16 @@ class Microphone:
 
     def _recorded(self) -> Iterator[bytes | Silence]:
         while True:
+            last_s = time.monotonic()
             while (block := self._next_block()) is not None:
+                last_s = time.monotonic()
                 yield block
             if self._stopped:
                 return
             if self._on_connection is None:
                 raise MicrophoneError(f"the microphone {self.name!r} has stopped: check that it is connected")
             self._on_connection(False)
-            yield from self._silence_until_reopened()
+            yield from self._silence_until_reopened(last_s)
             if not self._stopped:
                 self._on_connection(True)
 
@@ -169,9 +171,9 @@ class Microphone:
         except queue.Empty:  # some systems do not report that a device is gone
             return None
 
-    def _silence_until_reopened(self) -> Iterator[Silence]:
+    def _silence_until_reopened(self, last_s: float) -> Iterator[Silence]:
+        """Yield silence from `last_s` on, when the last audio came, until the device records again."""
         self._close_stream()
-        last_s = time.monotonic()
         while not self._stopped:
             time.sleep(_RETRY_S)
             now_s = time.monotonic()

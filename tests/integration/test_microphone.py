@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +214,50 @@ def test_an_unplugged_microphone_is_waited_for(microphone: Microphone, tiny_mode
         out, _ = process.communicate(timeout=30)
     assert json.loads(out.splitlines()[-1])["interrupted"] is True
     assert process.returncode == 130
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pactl") is None, reason="no pactl: on Debian, install pulseaudio-utils")
+def test_a_microphone_that_is_plugged_in_again_goes_on_at_the_right_offset(
+    microphone: Microphone, tiny_model_path: Path
+) -> None:
+    from earmark_server.embedded import serve_in_thread
+    from support import tiny_model
+
+    with (
+        serve_in_thread(model=(str(tiny_model_path),)) as address,
+        subprocess.Popen(
+            [sys.executable, "-m", "earmark_cli", "listen", "--json", "--server", address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=microphone.environment,
+        ) as process,
+    ):
+        deadline = threading.Timer(120, process.kill)
+        deadline.start()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "Recording" in process.stderr.readline()
+        found = []
+        for word in ("low", "high"):
+            microphone.play(tiny_model.recording([(0.5, word)], 1.0) * 32768)
+            while (line := json.loads(process.stdout.readline()))["type"] != "detection":
+                pass
+            found.append((line["keyword"], line["end_s"], time.monotonic()))
+            if word == "low":
+                microphone.unload()
+                time.sleep(8)  # longer than a device may record nothing
+                microphone.load()
+                for text in ("waiting until it is connected again", "the microphone is back"):
+                    while text not in (notice := process.stderr.readline()):
+                        assert notice
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        deadline.cancel()
+    (first, first_s, first_seen), (second, second_s, second_seen) = found
+    assert (first, second) == ("low", "high")
+    assert second_s - first_s == pytest.approx(second_seen - first_seen, abs=1.5)
 
 
 def test_the_bundled_model_detects_keywords_from_the_microphone(microphone: Microphone) -> None:

@@ -77,6 +77,23 @@ class Microphone:
                     feeding.join()
                 reading.join()
 
+    def unload(self) -> None:
+        """Pull out the microphone alone: the audio server goes on."""
+        modules = [line.split("\t") for line in self._pactl("list", "short", "modules").splitlines()]
+        (number,) = [fields[0] for fields in modules if fields[1] == "module-pipe-source"]
+        self._pactl("unload-module", number)
+
+    def load(self) -> None:
+        """Plug the microphone in again."""
+        settings = f"file={self._pipe} format=s16le rate={RATE_HZ} channels=1"
+        self._pactl("load-module", "module-pipe-source", *settings.split())
+        threading.Thread(target=self._feed, daemon=True).start()
+
+    def _pactl(self, *words: str) -> str:
+        command = ["pactl", *words]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
     def play(self, samples: np.ndarray) -> None:
         with self._lock:
             self._played = np.concatenate([self._played, samples.astype("<i2")])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,14 +9,12 @@ import pytest
 from earmark_spotter import Spotter, SpotterModel, classify
 from earmark_training.errors import ExportError
 from earmark_training.evaluation import export
-from earmark_training.evaluation.export import export_model
+from earmark_training.evaluation.export import export_model, read_sources
 from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model.checkpoint import load_trained
 from support.tiny_training import RECIPE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from earmark_training.data.corpus import Corpus
 
 
@@ -49,3 +48,13 @@ def test_a_graph_whose_streamed_scores_differ_is_rejected(
     with pytest.raises(ExportError, match="differ from torch's"):
         export_model(trained, corpus, out, name="synthetic", version="1", fa_per_hour=10)
     assert not out.exists()
+
+
+def test_the_sources_are_those_of_a_file(tmp_path: Path):
+    bundled = read_sources(Path(__file__).parents[3] / "training" / "sources.json")
+    assert "LibriSpeech" in " ".join(source.name for source in bundled)
+    wrong = tmp_path / "sources.json"
+    for text in ('{"name": "x"}', '[{"title": "x"}]', "[1]", "no json"):
+        wrong.write_text(text)
+        with pytest.raises(ExportError, match=r"sources\.json: .* must be a list of data sets"):
+            read_sources(wrong)

@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the model (default: that of the folder RUN)")
     parser.add_argument("--version", default="1.0.0", help="version of the model (default: %(default)s)")
     parser.add_argument(
+        "--sources",
+        type=Path,
+        metavar="FILE",
+        help="JSON file of the data sets that the model was trained on, each with name, license and "
+        "attribution, for the model file and its card: training/sources.json is that of the bundled model",
+    )
+    parser.add_argument(
         "--fa-per-hour",
         type=float,
         default=2.0,
@@ -41,10 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Export the run and print its metrics."""
     from earmark_training.data.corpus import Corpus
-    from earmark_training.evaluation.export import export_model
+    from earmark_training.evaluation.export import export_model, read_sources
     from earmark_training.model.checkpoint import load_trained
 
     check_output_file(args.out)
+    sources = read_sources(args.sources) if args.sources else ()
     with Progress() as progress:
         model = export_model(
             load_trained(args.run),
@@ -53,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
             name=args.name or args.run.resolve().name,
             version=args.version,
             fa_per_hour=args.fa_per_hour,
+            sources=sources,
             progress=progress,
         )
     print_metrics(model.metadata.metrics)

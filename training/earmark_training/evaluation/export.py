@@ -17,6 +17,7 @@ from earmark_spotter.metadata import (
     TrainingSource,
 )
 
+from earmark_training.errors import ExportError
 from earmark_training.evaluation.evaluate import evaluate
 from earmark_training.evaluation.evaluation_set import from_corpus
 from earmark_training.evaluation.offsets import measure_offsets
@@ -29,6 +30,7 @@ from earmark_training.evaluation.scoring_progress import (
 from earmark_training.model.onnx_file import check_streaming, pack, to_onnx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from earmark_spotter import SpotterModel
@@ -39,38 +41,17 @@ if TYPE_CHECKING:
 _SEED, _CHECKED_CLIPS = 3, 60
 _OFFSETS, _THRESHOLDS = "places of the words", "thresholds"
 
-_SOURCES = (
-    TrainingSource(
-        "Google Speech Commands v0.01 and v0.02",
-        "CC BY 4.0",
-        "Pete Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, 2018",
-    ),
-    TrainingSource(
-        "LibriSpeech dev-clean, train-clean-5, and speakers 26 and 27 of train-clean-100",
-        "CC BY 4.0",
-        "Vassil Panayotov, Guoguo Chen, Daniel Povey, Sanjeev Khudanpur, LibriSpeech, ICASSP 2015",
-    ),
-    TrainingSource(
-        "Picovoice speech-to-intent benchmark",
-        "Apache-2.0",
-        "Picovoice Inc., commands of more than 50 crowd-sourced speakers",
-    ),
-    TrainingSource(
-        "ESC-10, noises",
-        "CC BY 3.0",
-        "Karol J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015",
-    ),
-    TrainingSource(
-        "music and sounds of Debian packages of games and desktops",
-        "free licences, stated in the packages",
-        "the authors named in the packages",
-    ),
-    TrainingSource(
-        "words that resemble keywords, spoken by the voices of Kokoro-82M",
-        "Apache-2.0",
-        "hexgrad, Kokoro-82M",
-    ),
-)
+
+def read_sources(path: Path) -> tuple[TrainingSource, ...]:
+    """Return the data sets of a JSON file. Raises ExportError if it is not a list of them."""
+    try:
+        sources = json.loads(path.read_text())
+        return tuple(TrainingSource(**{k: str(v) for k, v in one.items()}) for one in sources)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ExportError(
+            f"{path}: {error}. It must be a list of data sets: "
+            '[{"name": "...", "license": "...", "attribution": "..."}]'
+        ) from error
 
 
 def export_model(
@@ -81,6 +62,7 @@ def export_model(
     name: str,
     version: str,
     fa_per_hour: float,
+    sources: Sequence[TrainingSource] = (),
     progress: Progress = SILENT,
 ) -> SpotterModel:
     """Write the model file `out` and its metrics beside it, and return the model.
@@ -92,7 +74,7 @@ def export_model(
     network = trained.network.folded()
     graph = to_onnx(network)
     state = network.silent_state().numpy()
-    metadata = _initial_metadata(trained, name, version)
+    metadata = _initial_metadata(trained, name, version, sources)
     model = pack(graph, state, metadata)
     clips = corpus.select("clip", "validation")
     chosen = np.random.default_rng(_SEED).integers(len(clips), size=_CHECKED_CLIPS)
@@ -117,7 +99,9 @@ def export_model(
     return model
 
 
-def _initial_metadata(trained: TrainedNetwork, name: str, version: str) -> ModelMetadata:
+def _initial_metadata(
+    trained: TrainedNetwork, name: str, version: str, sources: Sequence[TrainingSource]
+) -> ModelMetadata:
     """Return the metadata before thresholds, word offsets and metrics are known."""
     shape, recipe = trained.network.shape, trained.recipe
     return ModelMetadata(
@@ -133,6 +117,6 @@ def _initial_metadata(trained: TrainedNetwork, name: str, version: str) -> Model
         receptive_field_samples=shape.receptive_field_samples,
         detector=DetectorInfo(hold_ms=160, separation_ms=300, smoothing_frames=shape.smoothing_frames),
         metrics=(),
-        training=TrainingInfo(_SOURCES, trained.commit),
+        training=TrainingInfo(tuple(sources), trained.commit),
         gate=GateSettings(),
     )

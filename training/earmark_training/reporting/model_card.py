@@ -46,7 +46,8 @@ def new_card(metadata: ModelMetadata, document: dict[str, Any]) -> str:
         f"Detects {words} in PCM at {metadata.sample_rate_hz} Hz. The receptive field of a score is "
         f"{metadata.receptive_field_ms / 1000:.2f} s. A detection is sent {metadata.detector.hold_ms:.0f} ms "
         "after the peak of its score (peak hold), in case a higher peak follows.\n\n"
-        f"Trained by the code at commit `{metadata.training.commit}` on:\n\n{sources}\n\n"
+        f"Trained by the code at commit `{metadata.training.commit}` on:\n\n"
+        f"{sources or '- data that was not named: `earmark-train export --sources`'}\n\n"
         f"## Accuracy\n\n{BEGIN}\n\n{_results(document)}\n\n{END}\n"
     )
 
