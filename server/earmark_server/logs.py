@@ -24,6 +24,9 @@ _UNQUOTED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 _MAX_SAMPLED = 20
 """Lines of a LogSampler with one key in a second."""
 
+_MAX_LIBRARY_CHARACTERS = 200
+"""Of a line of a library. It may quote data of a client, such as 8 KB of a header that gRPC cannot decode."""
+
 _WRITE_TIMEOUT_S = 0.1
 """How long a line waits for its reader before it is dropped."""
 
@@ -72,6 +75,7 @@ def configure(level: str, log_format: str, descriptor: int = 2, *, worker: int |
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     handler = _Handler(descriptor)
     handler.setFormatter(_JsonFormatter(worker) if log_format == "json" else _TextFormatter(worker))
+    handler.addFilter(_LibraryLimit())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # Of libraries, only warnings and errors matter.
@@ -96,6 +100,25 @@ def log_uncaught_errors(loop: asyncio.AbstractEventLoop) -> None:
 
 def _log_uncaught(error: BaseException | None) -> None:
     log(_LOGGER, logging.ERROR, "uncaught error", exc_info=error)
+
+
+class _LibraryLimit(logging.Filter):
+    """Limits the lines of libraries: gRPC writes one for every header that is no ASCII."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sampler = LogSampler()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _is_own(record):
+            return True
+        sampled = self._sampler.admit(record.name)
+        record.earmark = sampled
+        return sampled is not None
+
+
+def _is_own(record: logging.LogRecord) -> bool:
+    return record.name.startswith("earmark_server")
 
 
 class _Handler(logging.Handler):
@@ -145,11 +168,11 @@ class _Formatter(logging.Formatter):
         fields: dict[str, Any] = {
             "time": f"{when}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": record.getMessage()[: None if _is_own(record) else _MAX_LIBRARY_CHARACTERS],
         }
         if self._worker is not None:
             fields["worker"] = self._worker
-        if not record.name.startswith("earmark_server"):
+        if not _is_own(record):
             fields["logger"] = record.name
         fields.update(getattr(record, "earmark", {}))
         return fields

@@ -219,3 +219,56 @@ def test_lines_that_repeat_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s += 1
     assert sampler.admit("OVERLOADED") == {"suppressed": 1000 - written}
     assert sampler.admit("OVERLOADED") == {}
+
+
+def test_lines_of_a_library_are_sampled_and_short(log_file: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("earmark_server.logs.time.monotonic", lambda: now_s)
+    logs.configure("info", "json", log_file.fileno())
+    library = logging.getLogger("grpc._cython.cygrpc")
+    for _ in range(100):
+        library.error("Invalid encoding on %s", b"\xff" * 8000)
+    logs.log(LOGGER, logging.INFO, "own", text="x" * 8000)
+    now_s += 1
+    library.error("later")
+    *repeated, own, later = log_file.lines()
+    assert len(repeated) == 20
+    assert max(map(len, repeated)) < 500
+    assert len(own) > 8000
+    assert json.loads(later)["suppressed"] == 80
+
+
+def test_headers_that_are_no_text_do_not_fill_the_log(tiny_model_path: Path) -> None:
+    """gRPC writes a line for each of them, also for a stranger's."""
+    from support.server_process import ServerProcess
+
+    from benchmarks.loadgen import http2_frames as frames
+
+    count, size = 100, 4000
+    header = b"\x10\x05x-abc\x7f\xa1\x1e" + b"\xff" * size
+    method = frames.request_headers("localhost", "/earmark.v1.KeywordSpottingService/ListModels")
+    with ServerProcess("--port=0", f"--model={tiny_model_path}", "--log-format=json") as server:
+        port = server.wait_until_serving()
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as connection:
+            connection.sendall(frames.connection_preface())
+            for number in range(1, 2 * count, 2):
+                connection.sendall(
+                    frames.frame(
+                        frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number, method + header
+                    )
+                )
+            server.wait_for("call ended")
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert (
+                len(
+                    detections(
+                        stubs.KeywordSpottingServiceStub(channel).StreamingSpot(
+                            iter([config(), *chunks(pcm())]), timeout=DEADLINE_S
+                        )
+                    )
+                )
+                == 4
+            )
+        server.process.terminate()
+        written = sum(len(line) for line in server.text_lines())
+    assert written < count * size / 5
