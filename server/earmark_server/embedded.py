@@ -30,12 +30,25 @@ def serve_in_thread(**overrides: Any) -> Iterator[str]:
         target=_run, args=(settings, started), name="earmark-embedded-server", daemon=True
     )
     thread.start()
-    loop, stop, port = started.result(_START_TIMEOUT_S)
+    try:
+        loop, stop, port = started.result(_START_TIMEOUT_S)
+    except TimeoutError:
+        from earmark_server.server import StartError
+
+        # It may start later.
+        started.add_done_callback(_stop)
+        raise StartError(f"it was not ready after {_START_TIMEOUT_S} s: is this machine busy?") from None
     try:
         yield settings.address(port)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(_STOP_TIMEOUT_S)
+
+
+def _stop(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]]) -> None:
+    if started.exception() is None:
+        loop, stop, _ = started.result()
+        loop.call_soon_threadsafe(stop.set)
 
 
 def _run(settings: Settings, started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]]) -> None:

@@ -26,3 +26,18 @@ def test_a_missing_server_package_is_reported_with_a_remedy(recording: Path, lac
     assert "(the extra `server`), or give" in done.stderr
     assert "--server HOST:PORT" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_server_that_is_not_ready_in_time_is_reported(recording: Path) -> None:
+    done = python_process(
+        "import sys\n"
+        "from earmark_server import embedded\n"
+        "embedded._START_TIMEOUT_S = 0\n"
+        "from earmark_cli.__main__ import main\n"
+        f"sys.exit(main({['spot', str(recording)]!r}))"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "earmark: the server inside this process did not start: it was not ready after 0 s: is this machine "
+        "busy?\n"
+    )
