@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,9 @@ _CGROUPS = (
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
     (Path("/sys/fs/cgroup"), "memory.max"),
 )
+_BEFORE_S = 2.0
+"""The attack begins this long after the first stream."""
+
 _NICENESS = 10  # of the attacker
 _CLIENTS_NICENESS = -5
 COLUMNS = (
@@ -113,6 +117,7 @@ def attacked(name: str, address: str, health_address: str, seconds: float) -> It
 def _attack(name: str, address: str, health_address: str, seconds: float) -> None:
     # The streams during the attack must not wait for the attacker's own computation.
     os.nice(_NICENESS)
+    time.sleep(_BEFORE_S)
     attacks.run(name, address, health_address, seconds)
 
 

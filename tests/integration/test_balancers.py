@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from support.ports import free_port
 from support.restartable_server import RestartableServer
 
 from benchmarks.loadgen import http2_frames as frames
+from benchmarks.loadgen.server_process import cpu_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -286,6 +288,69 @@ def test_headers_without_an_end_fill_no_memory(
                 await reach_all(client, started)
 
         asyncio.run(reach())
+
+
+FLOODS = {
+    "pings": frames.frame(frames.PING, 0, 0, bytes(8)) * 2000,
+    "window updates": frames.frame(frames.WINDOW, 0, 0, b"\0\0\0\1") * 2000,
+    "settings": frames.frame(frames.SETTINGS, 0, 0, b"") * 2000,
+    "priorities": frames.frame(frames.PRIORITIES, 0, 1, b"\0\0\0\0\x10") * 2000,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flood", FLOODS)
+def test_floods_of_frames_reach_no_server(
+    balancer: Callable[[Site], list[object]], flood: str, tmp_path: Path
+) -> None:
+    """Frames that only occupy gRPC: four connections that send them delay the streams of a server itself."""
+    site = Site(tmp_path)
+    context = ssl.create_default_context(cafile=site.authority.path)
+    context.set_alpn_protocols(["h2"])
+    chunks = demo()
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError):
+                plain = socket.create_connection(("127.0.0.1", site.front_port), DEADLINE_S)
+                with context.wrap_socket(plain, server_hostname="127.0.0.1") as attacker:
+                    attacker.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b""))
+                    while not stop.is_set():
+                        attacker.sendall(FLOODS[flood])
+
+    def used_s() -> float:
+        return sum(cpu_s(server.pid) or 0 for server in servers)
+
+    async def play(stream: Stream) -> float:
+        """Play a stream; return the CPU time of the servers meanwhile."""
+        async with site.client() as client:
+            before_s = used_s()
+            await run_on(client, [stream], sample_rate_hz=RATE_HZ)
+            return used_s() - before_s
+
+    async def reach() -> None:
+        async with site.client() as client:
+            await reach_all(client, servers)
+
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(site.server(host)) for host in HOSTS]
+        stack.enter_context(running(site, balancer))
+        expected, beside = Stream(chunks, speed=4.0), Stream(chunks, speed=4.0)
+        asyncio.run(reach())
+        alone_s = asyncio.run(play(expected))
+        attackers = [threading.Thread(target=send, daemon=True) for _ in range(4)]
+        for attacker in attackers:
+            attacker.start()
+        try:
+            beside_s = asyncio.run(play(beside))
+        finally:
+            stop.set()
+            for attacker in attackers:
+                attacker.join()
+    assert_same_events(beside, expected)
+    assert not beside.of(Resumed)
+    assert beside_s < 2 * alone_s + 0.5
 
 
 def _is_open(port: int) -> bool:

@@ -45,6 +45,12 @@ class RestartableServer:
         self._server = ServerProcess(*command, *self._arguments, *arguments, **self.environment)
         self.wait_for("serving")
 
+    @property
+    def pid(self) -> int:
+        """The id of the server's process."""
+        assert self._server is not None
+        return self._server.process.pid
+
     def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
         """Skip log lines until that of an event with these fields, and return it."""
         assert self._server is not None

@@ -61,7 +61,7 @@ _MIN_BYTES = 64 * 1024
 """A connection that has sent less than this is not closed."""
 
 _MAX_BYTES_WITHOUT_CALL = 1 << 20
-_MAX_TIME_WITHOUT_CALL_S = 1.0
+_MAX_TIME_WITHOUT_CALL_S = 0.5
 """A connection is closed if it has sent this much and, this much later, still no call of it is admitted. The
 time is for a busy event loop, because a useful client sends its call first. It shrinks to 0 as the memory is
 used up, with the square of the share that is free."""
