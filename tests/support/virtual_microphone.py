@@ -80,8 +80,9 @@ class Microphone:
     def unload(self) -> None:
         """Pull out the microphone alone: the audio server goes on."""
         modules = [line.split("\t") for line in self._pactl("list", "short", "modules").splitlines()]
-        (number,) = [fields[0] for fields in modules if fields[1] == "module-pipe-source"]
-        self._pactl("unload-module", number)
+        for number, name, *_ in modules:
+            if name in {"module-null-sink", "module-pipe-source"}:  # the sink's monitor would take its place
+                self._pactl("unload-module", number)
 
     def load(self) -> None:
         """Plug the microphone in again."""
