@@ -56,7 +56,7 @@ export class Timeline {
     word.textContent = detection.keyword;
     chip.append(word);
     this.chips.append(chip);
-    this.detections.push({ ...detection, chip, width: chip.offsetWidth + 4 });
+    this.detections.push({ ...detection, chip, width: chip.offsetWidth + 2 });
   }
 
   /** Seconds of audio so far. */
@@ -106,14 +106,14 @@ export class Timeline {
     }
   }
 
-  /** Place each chip in the first of two rows with enough space; hide it if there is none. */
+  /** Place each chip in the first of three rows with enough space; hide it if there is none. */
   arrange() {
     this.updateWindow();
-    const free = [-Infinity, -Infinity];
+    const free = [-Infinity, -Infinity, -Infinity];
     for (const one of this.detections) {
       const left = this.x(one.start_s), row = free.findIndex(end => end <= left);
       one.chip.hidden = row < 0;
-      one.chip.classList.toggle("low", row === 1);
+      one.chip.style.setProperty("--chip-row", Math.max(0, row));
       if (row >= 0) free[row] = left + one.width;
     }
     this.redraw();
