@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import soundfile
+from support import tiny_models
 from support.paths import DEMO, REPOSITORY
 from support.ports import free_port
 from support.web_page import SAID, opened, serving, wait_for_status, web, words
@@ -182,6 +183,27 @@ def test_another_model_can_be_chosen(chromium: Browser, tiny_model_path: Path) -
         wait_for_status(page, "Listening.")
         chooser.select_option(index=0)
         page.locator("#detections li", has_text="yes").wait_for()
+
+
+def test_all_models_can_be_chosen(chromium: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    slow = tiny_models.build(tmp_path, "slow")
+    with (
+        serving(port, "--model", str(BUNDLED_MODEL), "--model", str(slow)),
+        web("--server", f"127.0.0.1:{port}") as (address, _),
+        opened(chromium, address) as page,
+    ):
+        wait_for_status(page, "Ready")
+        page.get_by_label("Model").select_option("All models")
+        labels = page.locator(".keyword label").all_inner_texts()
+        assert labels[0] == "yes (earmark-en)"
+        assert labels[-2:] == ["low (slow)", "mid (slow)"]
+        page.get_by_role("button", name="Try a sample").click()
+        wait_for_status(page, "demo.flac: 22.9 s")
+        found = page.locator("#detections li b").all_inner_texts()
+        assert [one.removesuffix(" (earmark-en)") for one in found if one.endswith("(earmark-en)")] == SAID
+        page.get_by_role("slider", name="Threshold of yes (earmark-en)").fill("0.999")
+        page.wait_for_function("() => !detections.innerText.includes('yes')")
 
 
 def test_the_javascript_example_of_the_documents_prints_the_detections(page: Page) -> None:

@@ -1,10 +1,11 @@
 // A WebSocket connection to the page's server: sends audio and thresholds, receives events.
 
 /**
- * Open a stream of 16-bit samples at `rate` Hz. `thresholds`: those that differ from the calibrated ones of `model`.
+ * Open a stream of 16-bit samples at `rate` Hz. `models`: the names of the models. `thresholds`: those that
+ * differ from the calibrated ones.
  * `onEvent` is called with each event of the server. The last one is `ended`, `error` or `lost`.
  */
-export function openStream(rate, model, thresholds, onEvent) {
+export function openStream(rate, models, thresholds, onEvent) {
   const socket = new WebSocket(new URL("/stream", location.href.replace(/^http/, "ws")));
   let queued = [], closed = false; // queued: messages from before the connection opened, then null
   const send = message => {
@@ -23,7 +24,7 @@ export function openStream(rate, model, thresholds, onEvent) {
   };
   socket.onmessage = message => notify(JSON.parse(message.data));
   socket.onclose = () => notify({ event: "lost" });
-  send(JSON.stringify({ sample_rate_hz: rate, model, keywords: thresholds }));
+  send(JSON.stringify({ sample_rate_hz: rate, models, keywords: thresholds }));
   return {
     sendAudio: samples => send(samples),
     sendThresholds: changed => send(JSON.stringify({ keywords: changed })),

@@ -13,21 +13,21 @@ export class Keywords {
     };
   }
 
-  /** Show these keywords, each {keyword, threshold}, at their calibrated thresholds. */
+  /** Show these keywords, each {keyword, key, threshold}, at their calibrated thresholds. `key`: for `changed`. */
   show(keywords) {
     for (const one of this.all) one.row.remove();
-    this.all = keywords.map(({ keyword, threshold }) => {
+    this.all = keywords.map(({ keyword, key, threshold }) => {
       const row = document.createElement("div"), label = document.createElement("label");
       const slider = document.createElement("input"), value = document.createElement("output");
       row.className = "keyword";
-      label.textContent = keyword;
-      label.htmlFor = slider.id = value.htmlFor = `threshold-${keyword}`;
+      label.textContent = label.title = keyword;
+      label.htmlFor = slider.id = value.htmlFor = `threshold-${key}`;
       slider.type = "range";
       [slider.min, slider.max, slider.step] = ["0.01", "0.999", "any"];
       slider.setAttribute("aria-label", `Threshold of ${keyword}`);
       row.append(label, value, slider);
       this.rows.append(row);
-      const one = { keyword, calibrated: threshold, row, slider, value };
+      const one = { keyword, key, calibrated: threshold, row, slider, value };
       slider.oninput = () => {
         this.set(one, slider.valueAsNumber, true);
         this.onChange();
@@ -56,7 +56,7 @@ export class Keywords {
 
   /** The thresholds that differ from the calibrated ones. */
   get changed() {
-    return Object.fromEntries(this.all.filter(one => one.changed).map(one => [one.keyword, one.threshold]));
+    return Object.fromEntries(this.all.filter(one => one.changed).map(one => [one.key, one.threshold]));
   }
 
   /** Highlight a keyword that was just detected, for a moment. */

@@ -10,7 +10,7 @@ import { Timeline } from "./timeline.js";
 const $ = id => document.getElementById(id);
 const button = $("listen"), file = $("file"), sound = $("sound"), level = $("level");
 
-const RETRY_MS = 3000, THRESHOLD_DELAY_MS = 150, MAX_BACKLOG_S = 20;
+const RETRY_MS = 3000, THRESHOLD_DELAY_MS = 150, MAX_BACKLOG_S = 20, MAX_MODELS = 8;
 const CHUNK_SAMPLES = 32768, LEVEL_DECAY_DB = 1.5; // per block
 
 const keywords = new Keywords($("names"), $("reset"), onThresholdChange);
@@ -44,6 +44,7 @@ async function start() {
     if (!response.ok) throw new Error(info.error.message);
     models = info.models;
     $("model").replaceChildren(...models.map(one => new Option(`${one.name} ${one.version}`, one.name)));
+    if (models.length > 1 && models.length <= MAX_MODELS) $("model").append(new Option("All models", ""));
     $("model").value = info.model;
     showKeywords();
     await showMicrophones();
@@ -58,13 +59,36 @@ async function start() {
   else setStatus("bad", "Browsers allow the microphone only on localhost and over https. You can still open a recording.");
 }
 
-const chosenModel = () => models.find(one => one.name === $("model").value);
+const chosenModels = () => ($("model").value ? models.filter(one => one.name === $("model").value) : models);
 
-/** Show the keywords of the chosen model, at their calibrated thresholds. */
+/** The name of a keyword on the page: with its model if there are several. */
+const label = (keyword, model) => (chosenModels().length > 1 ? `${keyword} (${model})` : keyword);
+
+/** Show the keywords of the chosen models, at their calibrated thresholds. */
 function showKeywords() {
+  const chosen = chosenModels();
   timeline.scores = [];
-  keywords.show(chosenModel().keywords);
+  keywords.show(
+    chosen.flatMap(({ name, keywords }) =>
+      keywords.map(({ keyword, threshold }) => ({
+        keyword: label(keyword, name),
+        key: chosen.length > 1 ? `${name}/${keyword}` : keyword,
+        threshold,
+      })),
+    ),
+  );
   timeline.resize();
+}
+
+/** Open a stream of the chosen models, whose events name keywords as the page does. */
+function openChosen(rate, onEvent) {
+  const names = chosenModels().map(one => one.name);
+  return openStream(rate, names, keywords.changed, event => {
+    const { keyword, model, scores } = event;
+    if (keyword) event.keyword = label(keyword, model);
+    if (scores) event.scores = Object.fromEntries(Object.entries(scores).map(([one, score]) => [label(one, model), score]));
+    onEvent(event);
+  });
 }
 
 function onModelChange() {
@@ -83,7 +107,7 @@ async function showMicrophones() {
 
 /** What an export states besides the detections. */
 function describe() {
-  const { name: model, version: model_version } = chosenModel();
+  const [model, model_version] = ["name", "version"].map(key => chosenModels().map(one => one[key]).join(", "));
   if (recording) {
     const { name, length } = recording;
     return { name: name.replace(/\.[^.]*$/, ""), recording: name, audio_s: length, model, model_version };
@@ -125,7 +149,7 @@ async function listen() {
   showMicrophones(); // the browser names them now
   timeline.reset(microphone.rate, null);
   setStatus("wait", "Connecting to the server…");
-  stream = openStream(microphone.rate, $("model").value, keywords.changed, onLiveEvent);
+  stream = openChosen(microphone.rate, onLiveEvent);
   earlyBlocks.forEach(sendBlock);
 }
 
@@ -250,7 +274,7 @@ function analyse() {
   stream?.close();
   const { samples, length, name } = recording, scores = [], found = [];
   const warnings = recording.warning ? [` ${recording.warning}`] : [];
-  stream = openStream(RATE, $("model").value, keywords.changed, event => {
+  stream = openChosen(RATE, event => {
     switch (event.event) {
       case "started":
       case "resumed":

@@ -211,7 +211,10 @@ export class Timeline {
         const left = this.x(one.start_s);
         c.fillRect(left, y, Math.max(2, this.x(one.end_s) - left), height);
       }
-    const visible = this.scores.filter(one => one.offset >= this.from - 0.2 && one.offset <= this.to + 0.2);
+    // Each model has scores of its own.
+    const visible = this.scores.filter(
+      one => keyword in one.scores && one.offset >= this.from - 0.2 && one.offset <= this.to + 0.2,
+    );
     if (visible.length) {
       c.beginPath();
       for (const one of visible) c.lineTo(this.x(one.offset), at(one.scores[keyword]));
