@@ -61,8 +61,11 @@ async function start() {
 
 const chosenModels = () => ($("model").value ? models.filter(one => one.name === $("model").value) : models);
 
-/** The name of a keyword on the page: with its model if there are several. */
-const label = (keyword, model) => (chosenModels().length > 1 ? `${keyword} (${model})` : keyword);
+const has = (model, keyword) => model.keywords.some(one => one.keyword === keyword);
+
+/** The name of a keyword on the page: with its model if another one of the chosen models has it too. */
+const label = (keyword, model) =>
+  chosenModels().filter(one => has(one, keyword)).length > 1 ? `${keyword} (${model})` : keyword;
 
 /** Show the keywords of the chosen models, at their calibrated thresholds. */
 function showKeywords() {
@@ -86,7 +89,10 @@ function openChosen(rate, onEvent) {
   return openStream(rate, names, keywords.changed, event => {
     const { keyword, model, scores } = event;
     if (keyword) event.keyword = label(keyword, model);
-    if (scores) event.scores = Object.fromEntries(Object.entries(scores).map(([one, score]) => [label(one, model), score]));
+    if (scores) {
+      const { keywords } = models.find(one => one.name === model);
+      event.scores = Object.fromEntries(keywords.map(one => [label(one.keyword, model), scores[one.keyword]]));
+    }
     onEvent(event);
   });
 }
