@@ -20,6 +20,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "keywords": ("low", "mid"),
     },
     "gated": {"step_samples": 640, "gate": {"margins_db": [4.0, 5.0, 6.0], "hold_ms": 400}},
+    "verified": {"verifier": tiny_model.VERIFIED_METADATA["verifier"], "step_samples": 960},
     # At 8 kHz, its words are tones of 250, 750 and 1500 Hz.
     "narrow": {"sample_rate_hz": 8000, "step_samples": 640, "receptive_field_samples": 2000},
 }
@@ -30,4 +31,5 @@ def build(folder: Path, name: str) -> Path:
     document = tiny_model.metadata() | {"name": name} | VARIANTS[name]
     if isinstance(keywords := document["keywords"], tuple):
         document["keywords"] = {word: tiny_model.METADATA["keywords"][word] for word in keywords}
-    return tiny_model.build(folder / f"{name}.onnx", document=document)
+    verifier = tiny_model.verifier() if "verifier" in document else None
+    return tiny_model.build(folder / f"{name}.onnx", document=document, verifier=verifier)

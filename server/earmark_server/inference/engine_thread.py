@@ -224,9 +224,13 @@ class EngineThread:
     def _run_round(self, now_s: float) -> float:
         """Run inference for the first streams in the queue, batch by batch; return their live share."""
         limit_s = max(_MIN_ROUND_S, _MAX_ROUND_S / len(self._queue))
-        due = [self._queue.pop() for _ in range(min(len(self._queue), MAX_BATCH))]
-        for slot in due:
+        due: list[EngineSlot] = []
+        lane_count = 0
+        while self._queue and lane_count < MAX_BATCH:
+            slot = self._queue.pop()
             slot.is_queued = False
+            lane_count += len(slot.rows)
+            due.append(slot)
         live_count = 0
         # Lanes of one model with equally many steps make a batch.
         batches: dict[tuple[int, int], list[_Work]] = {}
