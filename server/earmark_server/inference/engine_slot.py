@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from earmark_server.inference.session import Lane
     from earmark_server.inference.stream_handle import StreamHandle
 
 
@@ -51,10 +52,22 @@ class EngineSlot:
         """Whether the stream should be queued for inference now."""
         return (self.handle.is_due or self.wants_capacity) and self.session.has_pending
 
-    def has_much_audio(self, seconds: float) -> bool:
-        """Whether the stream is live and has this much audio that is not processed."""
-        samples = seconds * self.session.audio_format.sample_rate_hz
-        return self.handle.pace.is_live and self.handle.pending_samples >= samples
+    def due_lanes(self) -> Iterator[tuple[EngineSlot, Lane, int]]:
+        """Yield the lanes to run now, each with its slot and row; the others may wait for more audio."""
+        handle, session = self.handle, self.session
+        # At 0, an event of one lane waits until the others have processed as much audio.
+        all_lanes = self.wants_capacity or not handle.may_wait or session.due_samples == 0
+        for lane, row in zip(session.lanes, self.rows, strict=True):
+            if all_lanes or len(self.rows) == 1 or handle.sent_samples >= lane.due_samples:
+                yield self, lane, row
+
+    def lanes_with(self, seconds: float) -> Iterator[tuple[EngineSlot, Lane, int]]:
+        """Yield the lanes with this much audio that is not processed, if the stream is live."""
+        sent_samples, samples = self.handle.sent_samples, seconds * self.session.audio_format.sample_rate_hz
+        if self.handle.pace.is_live:
+            for lane, row in zip(self.session.lanes, self.rows, strict=True):
+                if sent_samples - lane.processed_samples >= samples:
+                    yield self, lane, row
 
     @property
     def frees_capacity(self) -> bool:

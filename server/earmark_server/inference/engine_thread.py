@@ -231,29 +231,27 @@ class EngineThread:
             slot.is_queued = False
             lane_count += len(slot.rows)
             due.append(slot)
-        live_count = 0
+        is_live: dict[EngineSlot, bool] = {}
         # Lanes of one model with equally many steps make a batch.
         batches: dict[tuple[int, int], list[_Work]] = {}
         done: dict[EngineSlot, None] = {}
-        slots = due + self._joining(due)
-        for slot in slots:
+        for slot, lane, row in self._lanes_to_run(due):
             self.counters.heartbeat += 1
             if not slot.can_run:
                 continue
             try:
-                is_live = slot.update_pace(now_s)
-                live_count += is_live
-                slot_limit_s = max(limit_s, _LIVE_ROUND_S) if is_live else limit_s
-                for lane, row in zip(slot.session.lanes, slot.rows, strict=True):
-                    if steps := lane.prepare(slot_limit_s):
-                        if lane.starts_from_initial_state:
-                            self._pool(lane.model).reset(row)
-                        batch = batches.setdefault((id(lane.model), steps), [])
-                        batch.append(_Work(slot, lane, row, lane.consume(steps)))
-                    elif lane.is_quiet:
-                        self._report([(slot, self._skip_quiet(slot, lane))])
-                        done[slot] = None
+                if slot not in is_live:
+                    is_live[slot] = slot.update_pace(now_s)
+                steps = lane.prepare(max(limit_s, _LIVE_ROUND_S) if is_live[slot] else limit_s)
                 self._release_bytes(slot, slot.session.pending.released_bytes)
+                if steps:
+                    if lane.starts_from_initial_state:
+                        self._pool(lane.model).reset(row)
+                    batch = batches.setdefault((id(lane.model), steps), [])
+                    batch.append(_Work(slot, lane, row, lane.consume(steps)))
+                elif lane.is_quiet:
+                    self._report([(slot, self._skip_quiet(slot, lane))])
+                    done[slot] = None
             except Exception as error:
                 self._fail(slot.handle, error)
         for batch in batches.values():
@@ -265,21 +263,35 @@ class EngineThread:
         for slot in done:
             self._queue_if_due(slot)
         self._report_capacity()
-        return live_count / len(slots)
+        return sum(is_live.values()) / max(1, len(is_live))
 
-    def _joining(self, due: list[EngineSlot]) -> list[EngineSlot]:
-        """Return further streams to process in a round with those that are due.
+    def _lanes_to_run(self, due: list[EngineSlot]) -> list[tuple[EngineSlot, Lane, int]]:
+        """Return the lanes to process in a round with these streams, each with its slot and row.
 
-        A few streams would otherwise be processed one by one. In a common batch they cost a fraction, and
-        from then on they are due at about the same time.
+        Lanes of the same models that have much audio join them. A few streams would otherwise be processed
+        one by one. In a common batch they cost a fraction, and from then on they are due at about the same
+        time.
         """
+        found: list[tuple[EngineSlot, Lane, int]] = []
+        for slot in due:
+            try:
+                found += slot.due_lanes()
+            except Exception as error:
+                self._fail(slot.handle, error)
         if len(self._slots) > MAX_BATCH:
-            return []
-        return [
-            slot
-            for slot in self._slots.values()
-            if slot not in due and not slot.is_queued and slot.can_run and slot.has_much_audio(_JOIN_S)
-        ]
+            return found
+        models = {id(lane.model) for _, lane, _ in found}
+        lanes = {id(lane) for _, lane, _ in found}
+        for slot in list(self._slots.values()):
+            if not slot.can_run or slot.is_queued:
+                continue
+            try:
+                joining = list(slot.lanes_with(_JOIN_S))
+            except Exception as error:
+                self._fail(slot.handle, error)
+                continue
+            found += [one for one in joining if id(one[1].model) in models and id(one[1]) not in lanes]
+        return found
 
     def _skip_quiet(self, slot: EngineSlot, lane: Lane) -> list[Event]:
         """Process a lane's quiet steps; return the events of its stream."""

@@ -70,6 +70,11 @@ class Lane(SpottingSession):
         # A problem of the audio may be found in any audio to come.
         return min(offset_ns(sample, rate_hz), state.received_ns + 1)
 
+    @property
+    def has_events(self) -> bool:
+        """Whether events wait, and not only snapshots."""
+        return any(not isinstance(item, _Snapshot) for _, item in self.items)
+
     def snapshot(self) -> ResumeState:
         """Return the state after the last item."""
         return self._state.snapshot()
@@ -129,9 +134,10 @@ class MergedSession:
         while (lane := min(self.lanes, key=_next_ns)).items:
             self._release(lane, events)
         self.processed_samples = min(lane.processed_samples for lane in self.lanes)
-        waiting = any(lane.items for lane in self.lanes)
-        self.due_samples = 0 if waiting else min(lane.due_samples for lane in self.lanes)
-        if not waiting and all(lane.end for lane in self.lanes):
+        # A snapshot, unlike an event, has time.
+        is_urgent = any(lane.has_events for lane in self.lanes)
+        self.due_samples = 0 if is_urgent else min(lane.due_samples for lane in self.lanes)
+        if all(lane.end for lane in self.lanes):
             assert self.lanes[0].end is not None
             events.append(self.lanes[0].end)
         return events

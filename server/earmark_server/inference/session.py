@@ -54,6 +54,9 @@ class Lane(Protocol):
     """The operations that the engine needs of one model of a call."""
 
     model: SpotterModel
+    # As of a session.
+    processed_samples: int
+    due_samples: int
 
     def prepare(self, limit_s: float) -> int:
         """Decode pending audio; return for how many steps to run the model now, about `limit_s` at most.
@@ -124,6 +127,7 @@ class _AudioSession:
         self.model = model
         self.audio_format = audio_format
         self.processed_samples = 0
+        self.due_samples = 0
         self.pending = PendingAudio(state.audio, audio_format) if pending is None else pending
         self.consume = state.consume
         self._state = state

@@ -131,12 +131,12 @@ class StreamHandle:
     @property
     def is_due(self) -> bool:
         """Whether inference on the audio sent so far can produce an event, or should wait no longer."""
-        session = self.session
-        return (
-            self.sent_samples >= session.due_samples
-            or self.has_ended
-            or len(session.pending) >= _MAX_PENDING_MESSAGES
-        )
+        return self.sent_samples >= self.session.due_samples or not self.may_wait
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether more audio may be expected before that is processed which was sent so far."""
+        return not self.has_ended and len(self.session.pending) < _MAX_PENDING_MESSAGES
 
     def samples_with(self, item: Input) -> int:
         """Return the length of the audio sent in this call together with `item`, in samples."""
