@@ -109,7 +109,8 @@ class Settings:
     threads: int = setting(1, "threads of one inference", low=1, high=256)
     max_streams: int = setting(
         1000,
-        "open streams of one worker, above which new streams are rejected with TOO_MANY_STREAMS",
+        "open streams of one worker, above which new streams are rejected with TOO_MANY_STREAMS; a stream "
+        "counts once for each of its models",
         low=1,
         high=100_000,
     )
