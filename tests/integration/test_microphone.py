@@ -272,9 +272,7 @@ def test_the_bundled_model_detects_keywords_from_the_microphone(microphone: Micr
     assert [line["keyword"] for line in lines if line["type"] == "detection"] == keywords
 
 
-def test_takes_of_a_keyword_are_recorded_until_ctrl_c_and_go_on(
-    microphone: Microphone, tmp_path: Path
-) -> None:
+def test_takes_of_a_keyword_are_recorded(microphone: Microphone, tmp_path: Path) -> None:
     """People repeat a word; one take is clipped, and one is of another word."""
     samples, _ = soundfile.read(SAMPLES / "demo.flac", dtype="float32")
     said = [line for line in json.loads((SAMPLES / "demo.json").read_text())["said"] if line["keyword"]]

@@ -77,7 +77,7 @@ RUN_BY = {
     "make ": f"{README}::test_a_target_of_make_exists",
     "earmark .*--tls|umask|openssl|earmark-server --(new-token|host)": f"{README}::test_tls_and_tokens",
     "buf curl .*--cacert": f"{README}::test_tls_and_tokens",
-    "earmark record-keyword": "test_microphone.py::test_takes_of_a_keyword_are_recorded_until_ctrl_c_and_go_on",
+    "earmark record-keyword": "test_microphone.py::test_takes_of_a_keyword_are_recorded",
     "earmark-train negatives": "../training/data/test_public_sets.py",
     "earmark listen .*--model": f"{TRAINING}::test_your_own_keyword",
     "earmark listen": f"{README}::test_keywords_spoken_into_a_microphone_are_detected",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,4 +65,11 @@ def run(args: argparse.Namespace) -> None:
         corpus = prepare(
             clips, args.speech, args.corpus, noise=args.noise, music=args.music, progress=progress
         )
+    count = Counter((r.kind, r.split) for r in corpus.recordings)
+    for kind in ("clip", "speech", "noise", "music"):
+        if any(of == kind for of, _ in count):
+            splits = ", ".join(f"{count[kind, s]} for {s}" for s in ("training", "validation", "testing"))
+            print(f"{kind:8} {splits}")
     print(f"{len(corpus.recordings)} recordings, {hours(corpus.recordings):.1f} h, in {args.corpus}")
+    if not args.speech:
+        print("without --speech, false alarms in speech are neither trained on nor measured")

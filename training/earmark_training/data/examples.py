@@ -112,7 +112,10 @@ def check_keywords(keywords: Sequence[str], words_of_clips: Iterable[str]) -> No
     words = set(words_of_clips)
     missing = [keyword for keyword in keywords if keyword not in words]
     if missing:
-        raise RecipeError(f"no training clips of: {', '.join(missing)}")
+        raise RecipeError(
+            f"no training clips of: {', '.join(missing)}. "
+            f"There are clips of: {', '.join(sorted(words)[:20])}. Choose among them with --keywords A,B"
+        )
 
 
 class ExampleMaker:

@@ -84,8 +84,8 @@ def download(one: PublicSet, folder: Path, *, progress: Progress = SILENT) -> Pa
         source.rename(target)
     except (OSError, tarfile.TarError) as error:
         raise CorpusError(
-            f"{one.name} cannot be downloaded from {one.url}: {getattr(error, 'reason', error)}. Without a connection to it, copy the "
-            f"archive here from another machine, and unpack it as {recordings}"
+            f"{one.name} cannot be downloaded from {one.url}: {getattr(error, 'reason', error)}. "
+            f"Without a connection to it, copy the archive here from another machine, and unpack it as {recordings}"
         ) from error
     finally:
         archive.unlink(missing_ok=True)
