@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             ),
             ssl_certfile=args.https_certificate,
             ssl_keyfile=args.https_key,
-            log_level="warning",
+            log_level="error",  # its warnings, one for every invalid request, could fill a disk
             server_header=False,
             http=TimedHttp,
             limit_concurrency=_MAX_CONNECTIONS,

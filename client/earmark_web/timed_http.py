@@ -1,4 +1,4 @@
-"""HTTP connections that must send their request in time."""
+"""HTTP connections that must send their request, and read its response, in time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ if TYPE_CHECKING:
     import asyncio
 
 _REQUEST_TIMEOUT_S = 5.0
+_READ_TIMEOUT_S = 30.0  # in which the client has to read some of a response that waits
 
 
 class TimedHttp(H11Protocol):
-    """Closes a connection on which no complete request head arrives in time.
+    """Closes a connection on which no complete request head arrives in time, or whose client does not read.
 
     uvicorn would wait for ever, and each connection counts against its limit.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time for the first request."""
@@ -34,9 +36,20 @@ class TimedHttp(H11Protocol):
             self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the time."""
+        """Stop the times."""
         self._stop_timer()
+        self._stop_read_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the time in which the client has to read."""
+        super().pause_writing()
+        self._read_timer = self.loop.call_later(_READ_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the time: the client has read."""
+        self._stop_read_timer()
+        super().resume_writing()
 
     @property
     def _awaits_request(self) -> bool:
@@ -51,6 +64,11 @@ class TimedHttp(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
 
     def _on_timeout(self) -> None:
         self._timer = None

@@ -71,6 +71,8 @@ class StreamLimit:
             yield
         finally:
             self._count_by_address[address] -= 1
+            if not self._count_by_address[address]:
+                del self._count_by_address[address]
 
 
 async def stream(socket: WebSocket) -> None:
