@@ -274,6 +274,8 @@ class EngineThread:
         """
         found: list[tuple[EngineSlot, Lane, int]] = []
         for slot in due:
+            if not slot.can_run:
+                continue
             try:
                 found += slot.due_lanes()
             except Exception as error:

@@ -282,3 +282,37 @@ def test_all_words_are_detected_by_each_model_that_has_them(paths: tuple[Path, .
                 assert words == [word for _, word in WORDS if word in keywords]
 
     run(scenario)
+
+
+def test_a_drained_stream_moves_with_all_its_models(paths: tuple[Path, ...]) -> None:
+    names = ["tiny", "slow", "gated", "narrow"]
+    words = [(0.4 + 0.45 * i, ("low", "mid", "high")[i % 3]) for i in range(16)]
+    data = pcm(words, 8)
+
+    async def scenario() -> None:
+        async with serving(paths) as other, serving(paths, drain_grace_s=DEADLINE_S) as rig:
+            whole = detections(await collect(other.stream(config(models=names), *chunks(data))))
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(config(models=names))
+            for request in chunks(data[: int(3.13 * 32_000)]):  # in the middle of a word
+                await call.write(request)
+            seen = [await call.read()]
+            while len(detections(seen)) < 10:
+                seen.append(await call.read())
+            draining = asyncio.ensure_future(rig.server.drain())
+            while not seen[-1].progress.draining:
+                seen.append(await call.read())
+            progress = seen[-1].progress
+            call.cancel()
+            await draining
+            resume = rpcs.ResumePoint(start_offset=progress.replay_offset, resume_token=progress.resume_token)
+            start = round(seconds(progress.replay_offset)) * 32_000
+            rest = await collect(other.stream(config(models=names, resume=resume), *chunks(data[start:])))
+            moved = [*detections(seen), *detections(rest)]
+            assert len(moved) == len(whole) > 25
+            for name in names:
+                assert [one.detection_id for one in moved if one.model == name] == [
+                    one.detection_id for one in whole if one.model == name
+                ]
+
+    run(scenario)
