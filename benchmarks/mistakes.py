@@ -36,11 +36,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+from earmark_audio.endpointing import locate_word
 from earmark_cli.review.reviewed_clips import read_clips
 from earmark_spotter import SpotterModel, score_recording
 from earmark_training.data.augment import synthetic_sound
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, find_speech, read_audio, speech_split
-from earmark_training.data.endpointing import locate_word
 from earmark_training.data.rooms import draw_room, impulse_response, reverberate
 from earmark_training.data.surroundings import at_level_of, loudspeaker
 from earmark_training.evaluation.peaks import find_peaks
@@ -184,7 +184,8 @@ def _measure(word: Path, number: int, args: argparse.Namespace) -> NDArray[np.fl
         f"| {word.name} | {number}, {'television' if place.has_television else 'room'} | {hours:.2f} "
         f"| {counts[0]} | {counts[1]} | {counts[2]} "
         f"| {old.recall(threshold):.1%}, {new.recall(threshold):.1%} "
-        f"| {old.alarms(own[0])} → {new.alarms(own[1])}, {old.recall(own[0]):.1%} → {new.recall(own[1]):.1%} |",
+        f"| {old.alarms(own[0])} → {new.alarms(own[1])}, "
+        f"{old.recall(own[0]):.1%} → {new.recall(own[1]):.1%} |",
         flush=True,
     )
     return np.array([hours, *counts])
