@@ -42,7 +42,8 @@ from earmark_training.data.corpus import (
 from earmark_training.evaluation.conditions import CONDITIONS, Condition, Scene
 from earmark_training.evaluation.detections import detect
 from earmark_training.evaluation.peaks import LOWEST_PEAK, find_peaks
-from earmark_training.keyword.fine_tune import FineTuneRecipe, recipe_from_spelling
+from earmark_training.keyword.fine_tune import FineTuneRecipe
+from earmark_training.keyword.head_training import head_recipe
 from earmark_training.keyword.kokoro import Kokoro, default_cache
 from earmark_training.keyword.negatives import contains_keyword
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
@@ -110,7 +111,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--voices", type=Path, help="also train on the neural voices in this folder")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="the cache of their speech")
-    parser.add_argument("--base", type=Path, help="the model to fine-tune (default: the bundled model)")
+    parser.add_argument("--base", type=Path, help="fine-tune this model, not the speech embedding's head")
     parser.add_argument("--keep", type=Path, help="folder to keep the models in")
     return parser.parse_args()
 
@@ -153,7 +154,7 @@ def _measure(  # noqa: PLR0917
     request = KeywordRequest(
         {word.name: training if size else None}, (args.keep or folder) / f"{name}.onnx", (test.negatives,),
         voices=voices, base=args.base, fa_per_hour=TARGET_FA_PER_HOUR, folds=0,
-        recipe=FineTuneRecipe(seed=draw + 1) if size else recipe_from_spelling(draw + 1),
+        recipe=FineTuneRecipe(seed=draw + 1) if args.base else head_recipe(draw + 1),
     )  # fmt: skip
     model = create_model(request)
     minutes = (time.monotonic() - begin_s) / 60

@@ -111,7 +111,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="skip the measurement of the miss rate")
     parser.add_argument(
-        "--base", type=Path, metavar="FILE", help="model to fine-tune (default: the bundled one)"
+        "--base",
+        type=Path,
+        metavar="FILE",
+        help="fine-tune this model, body and head, instead of training a head on the speech embedding",
     )
     parser.add_argument(
         "--seed",
@@ -124,7 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the model file and print its metrics."""
-    from earmark_training.keyword.fine_tune import FineTuneRecipe, recipe_from_spelling
+    from earmark_training.keyword.fine_tune import FineTuneRecipe
+    from earmark_training.keyword.head_training import head_recipe
     from earmark_training.keyword.pipeline import KeywordRequest, create_model
     from earmark_training.keyword.recordings import RecordingsError
 
@@ -151,7 +155,7 @@ def run(args: argparse.Namespace) -> None:
         base=args.base,
         folds=0 if args.quick else 3,
         mistakes=tuple(args.mistakes),
-        recipe=FineTuneRecipe(seed=args.seed) if args.recordings else recipe_from_spelling(args.seed),
+        recipe=FineTuneRecipe(seed=args.seed) if args.base else head_recipe(args.seed),
     )
     with Progress() as progress:
         model = create_model(request, progress=progress)

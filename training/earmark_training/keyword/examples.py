@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from earmark_training.data.corpus import Recording
     from earmark_training.keyword.training_set import TrainingSet
     from earmark_training.model.network import Shape
+    from earmark_training.model.speech_embedding import EmbeddingShape
 
 _T = TypeVar("_T")
 
@@ -98,7 +99,9 @@ class _Word:
 class KeywordExampleMaker:
     """Makes batches. The same seed, step and hard negatives make the same batch."""
 
-    def __init__(self, training_set: TrainingSet, shape: Shape, mix: KeywordMix, *, seed: int) -> None:
+    def __init__(
+        self, training_set: TrainingSet, shape: Shape | EmbeddingShape, mix: KeywordMix, *, seed: int
+    ) -> None:
         self._set, self._mix, self._seed = training_set, mix, seed
         self._keywords = training_set.keywords
         self._recorded, self._synthesized = (

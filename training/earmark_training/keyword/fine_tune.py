@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from earmark_training.keyword.examples import HardNegative, KeywordBatch
     from earmark_training.keyword.training_set import TrainingSet
     from earmark_training.model.network import Network
+    from earmark_training.model.onnx_file import ServedNetwork
 
 FIRST_KEYWORD = 2
 """The class of the first keyword in a fine-tuned network, after silence and unknown."""
@@ -63,11 +64,6 @@ class FineTuneRecipe:
     """The length of the speech that is scored in each round."""
     seed: int = 1
     mix: KeywordMix = field(default_factory=KeywordMix)
-
-
-def recipe_from_spelling(seed: int) -> FineTuneRecipe:
-    """Return the recipe for keywords that nobody recorded: the body learns more than from recordings."""
-    return FineTuneRecipe(steps=400, body_rate=1.0, rounds=2, seed=seed, mix=KeywordMix(confusable=0.15))
 
 
 def with_new_head(network: Network, keywords: int = 1) -> Network:
@@ -119,7 +115,7 @@ def fine_tune(
     round_steps = math.ceil(recipe.steps / (recipe.rounds + 1))
     for step in range(recipe.steps):
         if step and step % round_steps == 0:
-            speech = _sample(training_set.speech, recipe.mined_hours, seed=recipe.seed + step)
+            speech = sample_speech(training_set.speech, recipe.mined_hours, seed=recipe.seed + step)
             new = mine_hard_negatives(
                 average, training_set, speech, recipe.hard_negatives, seed=recipe.seed + step, count=count
             )
@@ -197,14 +193,14 @@ def loss(logits: Tensor, batch: KeywordBatch, label_smoothing: float) -> Tensor:
 
 
 @torch.no_grad()
-def score(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def score(network: ServedNetwork, samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the smoothed scores of a recording, [frames, classes], as they are served."""
     padded = np.pad(samples, (0, -len(samples) % network.shape.frame_samples))
     scores, _ = network(torch.from_numpy(padded[None]), network.silent_state())
     return cast("NDArray[np.float32]", scores[0].numpy())
 
 
-def _sample(speech: Sequence[Recording], most_hours: float, seed: int) -> list[Recording]:
+def sample_speech(speech: Sequence[Recording], most_hours: float, seed: int) -> list[Recording]:
     """Return random recordings of `most_hours` together, or all of them."""
     chosen, left = [], most_hours * 3600 * SAMPLE_RATE_HZ
     for i in np.random.default_rng(seed).permutation(len(speech)):
@@ -216,7 +212,7 @@ def _sample(speech: Sequence[Recording], most_hours: float, seed: int) -> list[R
 
 
 def mine_hard_negatives(
-    network: Network,
+    network: ServedNetwork,
     training_set: TrainingSet,
     speech: Sequence[Recording],
     most: int,

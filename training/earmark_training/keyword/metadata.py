@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from earmark_training.model.network import Shape
+    from earmark_training.model.speech_embedding import EmbeddingShape
+
+_EMBEDDING_SOURCES = (
+    TrainingSource(
+        "speech embedding (arXiv 2002.01322), trained on words in public videos", "Apache-2.0", "Google"
+    ),
+)
 
 
 def initial_metadata(
@@ -28,19 +35,20 @@ def initial_metadata(
     name: str | None,
     version: str,
     base: ModelMetadata,
-    shape: Shape,
+    shape: Shape | EmbeddingShape,
+    embedding: bool,
     recorded: Sequence[str],
     real_speech: bool,
     synthesized: bool,
     neural_voices: bool = False,
 ) -> ModelMetadata:
-    """Return the metadata of a model for new keywords that is fine-tuned from `base`.
+    """Return the metadata of a model for new keywords that is fine-tuned from `base`, or from the embedding.
 
     `recorded` are the keywords with recordings; `real_speech`, `synthesized` and `neural_voices` say which
     speech is used for training. Without a `name`, the model is named after the keywords.
     """
     sources = [
-        *base.training.sources,
+        *(_EMBEDDING_SOURCES if embedding else base.training.sources),
         *(
             TrainingSource(f"recordings of {k!r}", "as granted by the speakers", "the author of this model")
             for k in recorded

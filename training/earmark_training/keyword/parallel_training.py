@@ -15,12 +15,15 @@ from earmark_audio.progress import SILENT, Progress
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, hours
 from earmark_training.evaluation.peaks import find_peaks
 from earmark_training.keyword.fine_tune import FIRST_KEYWORD, STEPS_PER_HOUR, fine_tune, score, work
+from earmark_training.keyword.head_training import train_head
 from earmark_training.keyword.held_out_conditions import CONDITIONS, Surroundings
+from earmark_training.model.speech_embedding import EmbeddingNetwork
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.sharedctypes import Synchronized
+    from pathlib import Path
 
     from earmark_spotter.metadata import ModelMetadata
     from numpy.typing import NDArray
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from earmark_training.data.corpus import Recording
     from earmark_training.keyword.fine_tune import FineTuneRecipe
     from earmark_training.keyword.training_set import TrainingSet
-    from earmark_training.model.network import Network
+    from earmark_training.model.onnx_file import ServedNetwork
 
 FINE_TUNING = "fine-tuning"
 """The phase of `run_jobs`."""
@@ -42,11 +45,13 @@ _counter: Synchronized[float] | None = None  # in a worker: the work that all wo
 class FineTuneJob:
     """Fine-tune without the examples at the indices `left_out`; then score them and the held-out speech."""
 
-    network: Network
+    network: ServedNetwork
     training_set: TrainingSet
     left_out: tuple[int, ...]
     recipe: FineTuneRecipe
     metadata: ModelMetadata
+    checkpoint: Path | None = None
+    """The file in which an interrupted training of a head is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class FineTuneResult:
     condition and keyword; `alarms` are the highest of them with their recordings, by keyword.
     """
 
-    network: Network
+    network: ServedNetwork
     left_out: tuple[int, ...]
     left_out_scores: NDArray[np.float64]
     peaks: dict[str, dict[str, NDArray[np.float64]]]
@@ -118,7 +123,14 @@ def _work(job: FineTuneJob) -> float:
 
 def _run(job: FineTuneJob) -> FineTuneResult:
     training_set, corpus = job.training_set, job.training_set.corpus
-    network = fine_tune(job.network, training_set.without(job.left_out), job.recipe, count=_count)
+    learned_from = training_set.without(job.left_out)
+    network: ServedNetwork
+    if isinstance(job.network, EmbeddingNetwork):
+        network = train_head(
+            job.network, learned_from, job.recipe, checkpoint=job.checkpoint, count=_count
+        )
+    else:
+        network = fine_tune(job.network, learned_from, job.recipe, count=_count)
     examples = training_set.measured
     left_out_scores = [_highest_score(network, training_set, examples[i]) for i in job.left_out]
     surroundings = Surroundings(corpus, training_set.speech)
@@ -141,7 +153,7 @@ def _run(job: FineTuneJob) -> FineTuneResult:
     return FineTuneResult(network, job.left_out, np.array(left_out_scores), peaks, highest)
 
 
-def _highest_score(network: Network, training_set: TrainingSet, recording: Recording) -> float:
+def _highest_score(network: ServedNetwork, training_set: TrainingSet, recording: Recording) -> float:
     """Return the highest score of its own keyword in a recording that is followed by silence."""
     samples = np.pad(training_set.corpus.samples(recording), (0, SAMPLE_RATE_HZ // 2))
     index = FIRST_KEYWORD + training_set.keywords.index(recording.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,9 @@ from earmark_spotter import SpotterModel
 
 from earmark_training.data.corpus import hours
 from earmark_training.evaluation.offsets import measure_offsets
+from earmark_training.keyword.checkpoints import checkpoint_folder, unfinished
 from earmark_training.keyword.examples_as_sound import false_alarm_sounds, missed_sounds
-from earmark_training.keyword.fine_tune import STEPS_PER_HOUR, FineTuneRecipe
+from earmark_training.keyword.fine_tune import FIRST_KEYWORD, STEPS_PER_HOUR, FineTuneRecipe
 from earmark_training.keyword.metadata import initial_metadata
 from earmark_training.keyword.mistakes import read_mistakes, write_missed_words
 from earmark_training.keyword.negatives import find_negatives
@@ -36,6 +38,7 @@ from earmark_training.keyword.results import KeywordResults
 from earmark_training.keyword.training_set import TrainingSet, collect, expected_s, folds, voice_folds
 from earmark_training.keyword.word_warnings import warn_about
 from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx
+from earmark_training.model.speech_embedding import EmbeddingNetwork, EmbeddingShape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +69,7 @@ class KeywordRequest:
     synthesize: str | None = None
     """The language of the installed synthesizers; None to use none."""
     base: Path | None = None
-    """The model to fine-tune; None for the bundled one."""
+    """The model to fine-tune; None to train a head on the speech embedding."""
     name: str | None = None
     version: str = "1.0.0"
     fa_per_hour: float = 0.5
@@ -106,7 +109,9 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
         warn_about(request.voices, base.metadata)
     for keyword in set(keywords) & set(base.metadata.keyword_names):
         log.info("%s knows %r already; this makes another model for it", base.metadata.name, keyword)
-    network = load_network(request.base or _bundled_model())
+    body = load_network(request.base or _bundled_model())
+    shape = EmbeddingShape(FIRST_KEYWORD + len(keywords))
+    network = body if request.base else EmbeddingNetwork(shape)
     if negatives.left_out:
         log.info(
             "%d utterances with %s in their transcript are left out",
@@ -128,7 +133,7 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
             progress=progress,
         )
         with progress.phase(_COMPARING):
-            training_set = _without_outliers(network, training_set, recorded, request)
+            training_set = _without_outliers(body, training_set, recorded, request)
         real_speech = bool(negatives.files)
         _log_amounts(training_set, real_speech=real_speech)
         metadata = initial_metadata(
@@ -137,14 +142,23 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
             version=request.version,
             base=base.metadata,
             shape=network.shape,
+            embedding=isinstance(network, EmbeddingNetwork),
             recorded=[k for k in keywords if recorded[k].used],
             real_speech=real_speech,
             synthesized=bool(request.synthesize) or not (real_speech or request.voices),
             neural_voices=bool(request.voices),
         )
+        checkpoints = checkpoint_folder(request.out, training_set, request.recipe)
         jobs = [
-            FineTuneJob(network, training_set, left_out, request.recipe, metadata)
-            for left_out in ((), *_folds(training_set, request))
+            FineTuneJob(
+                network,
+                training_set,
+                left_out,
+                request.recipe,
+                metadata,
+                checkpoints / f"{number}.checkpoint",
+            )
+            for number, left_out in enumerate(((), *_folds(training_set, request)))
         ]
         final, *cross_validation = run_jobs(jobs, progress=progress)
         files = [r.path for k in keywords for r in recorded[k].used] or [
@@ -189,6 +203,7 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
     }
     document = documents[0] | about if len(documents) == 1 else {"keywords": documents} | about
     write_report(document, request.out, sounds)
+    shutil.rmtree(unfinished(request.out))
     return model
 
 

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 
 from earmark_training.errors import ExportError
 from earmark_training.model.network import Network, Shape
+from earmark_training.model.speech_embedding import EmbeddingNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
+
+ServedNetwork: TypeAlias = Network | EmbeddingNetwork
+"""A network with `shape`, `forward(pcm, state)`, `state_size` and `silent_state`, as it is served."""
 
 TOLERANCE = 1e-4
 """The largest accepted difference between streamed scores and those that torch computes in one pass."""
@@ -71,8 +75,11 @@ def load_network(path: Path) -> Network:
     return network
 
 
-def to_onnx(network: Network) -> onnx.ModelProto:
-    """Export the network to an ONNX graph for any batch size and any whole number of frames."""
+def to_onnx(network: ServedNetwork) -> onnx.ModelProto:
+    """Export the network to an ONNX graph for any batch size and any whole number of frames.
+
+    The file of a `Network` can be trained further: see `load_network`.
+    """
     batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
     example = (torch.zeros(2, 3 * network.shape.frame_samples), torch.zeros(2, network.state_size))
     # torch's exporter warns about its own code, and about packages that are not needed here.
@@ -97,6 +104,8 @@ def to_onnx(network: Network) -> onnx.ModelProto:
     for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         value.ClearField("metadata_props")
     del graph.graph.metadata_props[:]
+    if not isinstance(network, Network):
+        return graph
     document = asdict(network.shape)
     if shared := _shared_weights(network, graph):
         document["shared"] = shared
@@ -172,7 +181,9 @@ def pack(
 
 
 @torch.no_grad()
-def check_streaming(network: Network, model: SpotterModel, pieces: Sequence[NDArray[np.float32]]) -> None:
+def check_streaming(
+    network: ServedNetwork, model: SpotterModel, pieces: Sequence[NDArray[np.float32]]
+) -> None:
     """Compare the scores of audio streamed in steps of random length with those of torch in one pass.
 
     Raises ExportError if they differ by more than TOLERANCE.

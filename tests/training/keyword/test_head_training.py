@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from earmark_training.keyword import head_training
+from earmark_training.keyword.fine_tune import FIRST_KEYWORD, score
+from earmark_training.keyword.head_training import train_head
+from earmark_training.keyword.mel_variation import vary_mel
+from earmark_training.model.speech_embedding import EmbeddingNetwork, EmbeddingShape
+from support.synthetic_words import BANANA, COMPUTER, say
+from support.tiny_training import FINE_TUNE_RECIPE, QuietProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from earmark_training.keyword.training_set import TrainingSet
+
+NETWORK = EmbeddingNetwork(EmbeddingShape(3))
+RECIPE = replace(FINE_TUNE_RECIPE, steps=8, learning_rate=3e-3, ema_decay=0.9, hard_negatives=20)
+
+
+@torch.no_grad()
+def test_scores_do_not_depend_on_how_the_audio_is_cut():
+    network = EmbeddingNetwork(EmbeddingShape(3)).eval()
+    frame = network.shape.frame_samples
+    pcm = torch.from_numpy(np.pad(say(COMPUTER, 3, 1), 20_000))[None]
+    pcm = pcm[:, : pcm.shape[1] // frame * frame].float()
+    whole, _ = network(pcm, network.silent_state())
+    state, pieces = network.silent_state(), []
+    for piece in torch.split(pcm, [frame, 3 * frame, 2 * frame, pcm.shape[1] - 6 * frame], dim=1):
+        scores, state = network(piece, state)
+        pieces.append(scores)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_pass_without_a_past_has_the_embeddings_of_a_stream():
+    network = EmbeddingNetwork(EmbeddingShape(3)).eval()
+    shape = network.shape
+    pcm = torch.randn(1, shape.unsmoothed_receptive_field_samples + 2 * shape.frame_samples) * 0.05
+    embeddings, _ = network.embedding(network.embedding.log_mel(pcm))
+    assert embeddings.shape == (1, shape.embeddings + 2, 96)
+    assert network.logits(embeddings).shape == (1, 3, 3)
+
+
+def test_the_head_detects_its_word_from_strangers(training_set: TrainingSet):
+    trained = train_head(NETWORK, training_set, replace(RECIPE, steps=24), progress=QuietProgress)
+    own, other = (
+        [score(trained, np.pad(say(word, 70 + i, i), 16_000))[:, FIRST_KEYWORD].max() for i in range(6)]
+        for word in (COMPUTER, BANANA)
+    )
+    assert np.median(own) > np.max(other)
+
+
+def test_an_interrupted_training_continues_with_the_same_result(
+    training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(head_training, "_CHECKPOINT_STEPS", 2)
+    whole = train_head(NETWORK, training_set, RECIPE, progress=QuietProgress)
+    started: list[int] = []
+
+    def interrupted(steps: range, **_: Any) -> Iterator[int]:
+        for step in steps:
+            if step == 7 and not started:
+                started.append(step)
+                raise KeyboardInterrupt
+            yield step
+
+    file = tmp_path / "head.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train_head(NETWORK, training_set, RECIPE, checkpoint=file, progress=interrupted)
+    embedded = count_embedded(monkeypatch)
+    resumed = train_head(NETWORK, training_set, RECIPE, checkpoint=file, progress=interrupted)
+    assert embedded == [6, 7]  # the last checkpoint was after step 5
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def count_embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which every step appends its number when it embeds its batch."""
+    steps: list[int] = []
+    embed = head_training._Training.embed
+
+    def counted(training: head_training._Training, batch: Any, step: int) -> None:
+        steps.append(step)
+        embed(training, batch, step)
+
+    monkeypatch.setattr(head_training._Training, "embed", counted)
+    return steps
+
+
+def test_variation_changes_examples_within_bounds_and_is_reproducible():
+    mel = 4 + 4 * torch.rand(6, 120, 32)
+    first, again = (vary_mel(np.random.default_rng(3), mel) for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.shape == mel.shape
+    assert not torch.equal(first, mel)
+    assert (first - mel).abs().max() < 5
+    assert first.isfinite().all()
