@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from earmark_spotter import Spotter, SpotterModel
 from earmark_training.keyword import head_training
+from earmark_training.keyword.checkpoints import unfinished
 from earmark_training.keyword.fine_tune import FIRST_KEYWORD, score
 from earmark_training.keyword.head_training import train_head
 from earmark_training.keyword.mel_variation import vary_mel
+from earmark_training.keyword.pipeline import KeywordRequest, create_model
 from earmark_training.model.speech_embedding import EmbeddingNetwork, EmbeddingShape
 from support.synthetic_words import BANANA, COMPUTER, say
 from support.tiny_training import FINE_TUNE_RECIPE, QuietProgress
@@ -102,3 +105,22 @@ def test_variation_changes_examples_within_bounds_and_is_reproducible():
     assert not torch.equal(first, mel)
     assert (first - mel).abs().max() < 5
     assert first.isfinite().all()
+
+
+def test_a_model_on_the_embedding_is_served_and_leaves_no_checkpoint(
+    recordings: Path, speech: Path, tmp_path: Path
+):
+    out = tmp_path / "computer.onnx"
+    request = KeywordRequest(
+        {"computer": recordings}, out, (speech,), fa_per_hour=120, folds=0, recipe=replace(RECIPE, steps=24)
+    )
+    model = create_model(request, progress=QuietProgress)
+    assert out.stat().st_size < 3_000_000
+    assert not unfinished(out).exists()
+    assert model.metadata.training.sources[0].license == "Apache-2.0"
+    spotter = Spotter(SpotterModel.load(out))
+    found = 0
+    for i in range(6):
+        samples = np.pad(say(COMPUTER, 80 + i, i), 16_000)
+        found += len(spotter.feed((samples * 32767).astype("<i2").tobytes()))
+    assert found + len(spotter.flush()) >= 4
