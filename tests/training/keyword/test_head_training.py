@@ -107,6 +107,7 @@ def test_variation_changes_examples_within_bounds_and_is_reproducible():
     assert first.isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_model_on_the_embedding_is_served_and_leaves_no_checkpoint(
     recordings: Path, speech: Path, tmp_path: Path
 ):
