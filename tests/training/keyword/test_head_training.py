@@ -15,10 +15,9 @@ from earmark_training.keyword.mel_variation import vary_mel
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
 from earmark_training.model.speech_embedding import EmbeddingNetwork, EmbeddingShape
 from support.synthetic_words import BANANA, COMPUTER, say
-from support.tiny_training import FINE_TUNE_RECIPE, QuietProgress
+from support.tiny_training import FINE_TUNE_RECIPE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from earmark_training.keyword.training_set import TrainingSet
@@ -52,7 +51,7 @@ def test_a_pass_without_a_past_has_the_embeddings_of_a_stream():
 
 
 def test_the_head_detects_its_word_from_strangers(training_set: TrainingSet):
-    trained = train_head(NETWORK, training_set, replace(RECIPE, steps=24), progress=QuietProgress)
+    trained = train_head(NETWORK, training_set, replace(RECIPE, steps=24))
     own, other = (
         [score(trained, np.pad(say(word, 70 + i, i), 16_000))[:, FIRST_KEYWORD].max() for i in range(6)]
         for word in (COMPUTER, BANANA)
@@ -64,37 +63,22 @@ def test_an_interrupted_training_continues_with_the_same_result(
     training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(head_training, "_CHECKPOINT_STEPS", 2)
-    whole = train_head(NETWORK, training_set, RECIPE, progress=QuietProgress)
-    started: list[int] = []
+    whole = train_head(NETWORK, training_set, RECIPE)
+    file, embed, started = tmp_path / "head.pt", head_training._Training.embed, list[int]()
 
-    def interrupted(steps: range, **_: Any) -> Iterator[int]:
-        for step in steps:
-            if step == 7 and not started:
-                started.append(step)
-                raise KeyboardInterrupt
-            yield step
-
-    file = tmp_path / "head.pt"
-    with pytest.raises(KeyboardInterrupt):
-        train_head(NETWORK, training_set, RECIPE, checkpoint=file, progress=interrupted)
-    embedded = count_embedded(monkeypatch)
-    resumed = train_head(NETWORK, training_set, RECIPE, checkpoint=file, progress=interrupted)
-    assert embedded == [6, 7]  # the last checkpoint was after step 5
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
-
-
-def count_embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list to which every step appends its number when it embeds its batch."""
-    steps: list[int] = []
-    embed = head_training._Training.embed
-
-    def counted(training: head_training._Training, batch: Any, step: int) -> None:
-        steps.append(step)
+    def interrupted_at_step_7(training: head_training._Training, batch: Any, step: int) -> None:
+        started.append(step)
+        if started.count(7) == 1 and step == 7:
+            raise KeyboardInterrupt
         embed(training, batch, step)
 
-    monkeypatch.setattr(head_training._Training, "embed", counted)
-    return steps
+    monkeypatch.setattr(head_training._Training, "embed", interrupted_at_step_7)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(NETWORK, training_set, RECIPE, checkpoint=file)
+    resumed = train_head(NETWORK, training_set, RECIPE, checkpoint=file)
+    assert started == [0, 1, 2, 3, 4, 5, 6, 7, 6, 7]  # the last checkpoint was after step 5
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_variation_changes_examples_within_bounds_and_is_reproducible():
@@ -115,7 +99,7 @@ def test_a_model_on_the_embedding_is_served_and_leaves_no_checkpoint(
     request = KeywordRequest(
         {"computer": recordings}, out, (speech,), fa_per_hour=120, folds=0, recipe=replace(RECIPE, steps=24)
     )
-    model = create_model(request, progress=QuietProgress)
+    model = create_model(request)
     assert out.stat().st_size < 3_000_000
     assert not unfinished(out).exists()
     assert model.metadata.training.sources[0].license == "Apache-2.0"

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from earmark_training.keyword.examples import KeywordBatch, KeywordExampleMaker, KeywordMix
 from earmark_training.keyword.fine_tune import (
@@ -25,7 +24,6 @@ from earmark_training.keyword.fine_tune import (
     sample_speech,
 )
 from earmark_training.keyword.mel_variation import vary_mel
-from earmark_training.keyword.mistakes import mistakes_of, with_mistakes
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.speech_embedding import EmbeddingNetwork
 
@@ -62,37 +60,43 @@ def train_head(
     recipe: FineTuneRecipe,
     *,
     checkpoint: Path | None = None,
-    progress: Callable[..., Any] = tqdm,
+    count: Callable[[float], object] = lambda _: None,
 ) -> EmbeddingNetwork:
     """Return a network with a new head for the keywords, the average of the weights.
 
-    The state of the training is kept in the file `checkpoint`, if given, and it continues from there.
+    The state of the training is kept in the file `checkpoint`, if given, and it continues from there. `count`
+    is called with the work that was done, as by `fine_tune`.
     """
     torch.manual_seed(recipe.seed)
     trained = EmbeddingNetwork(replace(network.shape, classes=FIRST_KEYWORD + len(training_set.keywords)))
     with torch.no_grad():  # a keyword starts as unlikely
         cast("Tensor", trained.head.bias)[FIRST_KEYWORD:] = -2.0
     training = _Training(trained, recipe)
-    hard_negatives = mistakes = mistakes_of(training_set)
+    hard_negatives: list[HardNegative] = []
     maker = KeywordExampleMaker(training_set, trained.shape, recipe.mix, seed=recipe.seed)
     round_steps = math.ceil(recipe.steps / (recipe.rounds + 1))
     first = 0
     if checkpoint and checkpoint.is_file():
         first, hard_negatives = training.restore(checkpoint, training_set)
-    for step in progress(range(recipe.steps), desc="fine-tuning", unit="batch"):
-        if step < first:
-            continue
+    count(first)
+    for step in range(first, recipe.steps):
         if step and step % round_steps == 0:
             speech = sample_speech(training_set.speech, recipe.mined_hours, seed=recipe.seed + step)
             new = mine_hard_negatives(
-                training.average, training_set, speech, recipe.hard_negatives, seed=recipe.seed + step
+                training.average,
+                training_set,
+                speech,
+                recipe.hard_negatives,
+                seed=recipe.seed + step,
+                count=count,
             )
-            hard_negatives = with_mistakes(new + hard_negatives[: recipe.hard_negatives // 2], mistakes)
+            hard_negatives = new + hard_negatives[: recipe.hard_negatives // 2]
         training.embed(maker.batch(step, hard_negatives), step)
         for update in range(_UPDATES):
             training.update(_UPDATES * step + update)
         if checkpoint and (step + 1) % _CHECKPOINT_STEPS == 0:
             training.save(checkpoint, step + 1, training_set, hard_negatives)
+        count(1)
     return training.average.eval()
 
 

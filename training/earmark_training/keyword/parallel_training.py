@@ -126,9 +126,7 @@ def _run(job: FineTuneJob) -> FineTuneResult:
     learned_from = training_set.without(job.left_out)
     network: ServedNetwork
     if isinstance(job.network, EmbeddingNetwork):
-        network = train_head(
-            job.network, learned_from, job.recipe, checkpoint=job.checkpoint, count=_count
-        )
+        network = train_head(job.network, learned_from, job.recipe, checkpoint=job.checkpoint, count=_count)
     else:
         network = fine_tune(job.network, learned_from, job.recipe, count=_count)
     examples = training_set.measured
