@@ -85,7 +85,8 @@ def download(one: PublicSet, folder: Path, *, progress: Progress = SILENT) -> Pa
     except (OSError, tarfile.TarError) as error:
         raise CorpusError(
             f"{one.name} cannot be downloaded from {one.url}: {getattr(error, 'reason', error)}. "
-            f"Without a connection to it, copy the archive here from another machine, and unpack it as {recordings}"
+            "Without a connection to it, copy the archive here from another machine, and unpack it as "
+            f"{recordings}"
         ) from error
     finally:
         archive.unlink(missing_ok=True)
