@@ -7,9 +7,12 @@ import shlex
 from typing import TYPE_CHECKING
 
 import pytest
+import soundfile
 import yaml
 from earmark_cli.command_line import build_parser
 from earmark_server.command_line import read_settings
+from support import tiny_model
+from support.earmark_command import RATE_HZ, WORDS, earmark, samples
 from support.paths import REPOSITORY
 
 if TYPE_CHECKING:
@@ -61,3 +64,33 @@ def test_the_command_of_a_feature_exists(
             pass  # other tests run these
         case _:
             assert (REPOSITORY / program).is_file()
+
+
+RUNS_TO_ITS_END = {"spot", "classify", "plot", "tune", "models", "health"}
+COMMANDS = [row[1] for row in ROWS if row[1].split()[0] == "earmark" and row[1].split()[1] in RUNS_TO_ITS_END]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_of_a_feature_works(
+    command: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    speech = samples()
+    for name in ("talk.mp3", "a.flac", "b.flac"):
+        soundfile.write(name, speech, RATE_HZ)
+    soundfile.write("clip.wav", speech[: 2 * RATE_HZ], RATE_HZ)
+    for number in range(3):
+        for _, keyword in WORDS:
+            folder = tmp_path / "recordings" / keyword
+            folder.mkdir(parents=True, exist_ok=True)
+            said = tiny_model.recording([(0.5, keyword)], 1.5, seed=number)
+            soundfile.write(folder / f"{number}.wav", said, RATE_HZ)
+    raw = tiny_model.recording(WORDS, 4.0, rate_hz=8000)
+    soundfile.write("raw", raw, 8000, format="RAW", subtype="ULAW")
+    done = earmark(*shlex.split(command)[1:], stdin=(tmp_path / "raw").read_bytes(), EARMARK_SERVER=address)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout + done.stderr
+    if " spot " in command and "--json" not in command:
+        assert "3 detections" in done.stdout
+    assert "timeline.html" not in command or (tmp_path / "timeline.html").stat().st_size > 10_000
+    assert "--clips" not in command or len(list((tmp_path / "clips").iterdir())) == 6
