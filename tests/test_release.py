@@ -110,6 +110,19 @@ def test_the_source_distribution_has_every_file_of_the_repository(tmp_path: Any)
     assert not [path for path in included if path.startswith((".venv", "data/", "runs/"))]
 
 
+def test_the_source_distribution_has_nothing_else_that_lies_in_a_checkout(tmp_path: Any) -> None:
+    from hatchling.builders.sdist import SdistBuilder
+
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    for stray in ("tokens", "recordings/a.wav", "inference/response.json", "docs/page.md"):
+        (tmp_path / stray).parent.mkdir(exist_ok=True)
+        (tmp_path / stray).touch()
+    included = {one.distribution_path for one in SdistBuilder(str(tmp_path)).recurse_included_files()}
+    assert {"pyproject.toml", "docs/page.md"} <= included
+    assert not included & {"tokens", "recordings/a.wav", "inference/response.json"}
+
+
 def release_notes(tag: str, folder: Any = REPOSITORY) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(folder / "scripts/release_notes.py"), tag]
     return subprocess.run(command, capture_output=True, text=True, check=False)
