@@ -1,6 +1,6 @@
 """Load a server with real-time streams of real speech, and print their cost and latency.
 
-    python -m benchmarks.streams [--streams 1,10,50,100] [--seconds 20] [--chunk-ms 100] [--plot FILE.png]
+    python -m benchmarks.streams [--streams 1,10,50,100] [--seconds 20] [--floor] [--plot FILE.png]
 
 Prints a Markdown table with one row per number of streams. benchmarks/README.md describes its columns.
 Exits with 1 if a detection was lost, repeated or unexpected, or if nothing could be measured, and with 2
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from earmark_spotter import SpotterModel
 
 from benchmarks.loadgen import arguments
+from benchmarks.loadgen.empty_server import running_empty_server
 from benchmarks.loadgen.errors import BenchmarkError
 from benchmarks.loadgen.server_process import ServerProcess, cpu_s, resident_bytes, running_server
 from benchmarks.loadgen.speech import Speech
@@ -43,6 +44,7 @@ COLUMNS = (
     "machine CPU, %",
     "share of the generators, %",
 )
+FLOOR_COLUMNS = ("empty server, ms per stream-s", "relative to it")
 
 
 def _row(measurement: Measurement) -> tuple[str, ...]:
@@ -83,7 +85,8 @@ def _measure(options: argparse.Namespace) -> list[str]:
         raise BenchmarkError(f"There is no process {options.server_pid} on this machine: check --server-pid.")
 
     description = f"{workload.seconds:g} s of {options.recording.name} in chunks of {options.chunk_ms} ms"
-    print_header(f"{model.metadata.name} {model.metadata.version}, {description}", COLUMNS)
+    columns = COLUMNS + FLOOR_COLUMNS if options.floor else COLUMNS
+    print_header(f"{model.metadata.name} {model.metadata.version}, {description}", columns)
     measurements: list[Measurement] = []
     base_bytes = None
     for stream_count in sorted(options.streams):
@@ -98,7 +101,14 @@ def _measure(options: argparse.Namespace) -> list[str]:
             if base_bytes is None:
                 base_bytes = resident_bytes(server.pid)
             measurements.append(workload.run(stream_count, server, base_bytes))
-        print_row(_row(measurements[-1]))
+        row = _row(measurements[-1])
+        if options.floor:
+            with running_empty_server() as empty:
+                floor_ms = workload.run_empty(stream_count, empty).server_ms
+            server_ms = measurements[-1].server_ms
+            ratio = server_ms / floor_ms if server_ms and floor_ms else None
+            row += (number(floor_ms, 2), number(ratio, 2))
+        print_row(row)
     if options.plot:
         from benchmarks.loadgen.plot import plot_streams
 
@@ -138,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"number of load generator processes (default: one per {STREAMS_PER_GENERATOR} streams, "
         "at most one per core)",
+    )
+    parser.add_argument(
+        "--floor",
+        action="store_true",
+        help="put each load on a grpc.aio server that does nothing, too, and compare the CPU time",
     )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="also plot cost and latency over the number of streams"

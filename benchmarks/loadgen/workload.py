@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,11 @@ class Workload:
         return run_loads(
             self.loads(self.plans(stream_count), server.address), server, self.seconds, base_bytes
         )
+
+    def run_empty(self, stream_count: int, server: ServerProcess) -> Measurement:
+        """Run this many streams on a server that detects nothing."""
+        plans = [replace(plan, expected={}) for plan in self.plans(stream_count)]
+        return run_loads(self.loads(plans, server.address), server, self.seconds)
 
 
 def run_loads(

@@ -169,7 +169,6 @@ class Detector:
         self._hold_frames = self._frames(metadata, metadata.detector.hold_ms)
         self._separation_frames = self._frames(metadata, metadata.detector.separation_ms)
         self._keywords = {keyword.class_index: keyword for keyword in active}
-        self._indices = np.array(list(self._keywords))
         self._refractory_frames = {k.class_index: self._frames(metadata, k.refractory_ms) for k in active}
         infos = {k.class_index: metadata.keywords[k.keyword] for k in active}
         self._end_lag_samples = {i: metadata.samples_from_ms(info.end_lag_ms) for i, info in infos.items()}
@@ -283,12 +282,18 @@ class Detector:
 
         A score is a mean over `smoothing_frames`, so it rises by at most one of their shares per frame.
         """
-        rising = (self._thresholds - scores)[self._indices] * self._smoothing_frames
-        rising_frames = np.ceil(rising.clip(1, self._smoothing_frames) - _ROUNDING).astype(np.int64)
-        peaks = rising_frames + (self._frame - 1)
-        if self._frame < self._blocked_frame:
-            peaks = np.maximum(peaks, [self._blocked.get(index, 0) for index in self._keywords])
-        return int(peaks.min())
+        missing = self._thresholds - scores
+        if self._frame >= self._blocked_frame:
+            return self._frame + self._rising_frames(float(missing.min()))
+        missing_by_class = missing.tolist()
+        return min(
+            max(self._frame + self._rising_frames(missing_by_class[index]), self._blocked.get(index, 0))
+            for index in self._keywords
+        )
+
+    def _rising_frames(self, missing: float) -> int:
+        """Return how many frames cannot be a peak if this much is missing to the threshold."""
+        return max(0, math.ceil(min(missing, 1) * self._smoothing_frames - _ROUNDING) - 1)
 
     def _update_candidate(self, frame: int, index: int, score: float) -> None:
         """Open a candidate, or move its peak, if a keyword that reached its threshold has a higher score."""

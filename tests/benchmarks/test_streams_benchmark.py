@@ -94,3 +94,14 @@ def test_a_load_without_keywords_is_a_failure(tiny_model_path: Path, tmp_path: P
     assert done.code == 1
     assert "nothing was checked" in done.err
     assert "0 / 0" in done.out
+
+
+def test_the_floor_is_the_cost_of_an_empty_server(tiny_model_path: Path, tmp_path: Path) -> None:
+    options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "2", "1.5")
+    done = benchmark_rig.run("streams", *options, "--floor")
+    assert done.code == 0, done.err
+    header, (row,) = done.table()
+    assert header == [*HEADER, "empty server, ms per stream-s", "relative to it"]
+    server_ms, floor_ms, ratio = (float(row[i]) for i in (1, -2, -1))
+    assert floor_ms > 0
+    assert abs(ratio - server_ms / floor_ms) < 0.02
