@@ -24,6 +24,8 @@ _LONG_PHASE_S = 5.0
 """Of several phases, those that took this long leave a line."""
 _MEASURED_S = 3.0
 """Work that has taken less time than this gives no estimate."""
+_PRIOR_S = 20.0
+"""The speed counts as measured by this much work already, so that short first phases say little about it."""
 _TRUSTED_SHARE = 0.1
 """From this share of a phase on, its estimate depends only on what was measured in it."""
 
@@ -40,7 +42,7 @@ class Estimate:
     def plan(self, expected_s: Mapping[str, float]) -> None:
         """Add phases that are ahead, in their order, with the time that each is expected to take.
 
-        Only the ratios between them count: how fast this machine is shows in the work that it has done.
+        How fast this machine is shows in the work that it has done, so the ratios count more than the times.
         """
         self._phases += [phase for phase in expected_s if phase not in self._expected_s]
         self._expected_s = {**expected_s, **self._expected_s}
@@ -74,7 +76,7 @@ class Estimate:
         done_expected_s = self._done_expected_s + share * expected_s
         if measured_s < _MEASURED_S or not (done_expected_s or share):
             return None
-        speed = measured_s / done_expected_s if done_expected_s else 0.0
+        speed = (measured_s + _PRIOR_S) / (done_expected_s + _PRIOR_S)
         ahead = self._phases[self._phases.index(self._current) + 1 :] if expected_s else []
         left_s = speed * sum(self._expected_s[phase] for phase in ahead)
         trust = min(1.0, share / _TRUSTED_SHARE) if expected_s else 1.0
@@ -131,7 +133,8 @@ class Phase:
             self._estimate.finish(elapsed_s)
         is_long = elapsed_s >= (_LONG_PHASE_S if self._estimate.position() else _FIRST_LINE_S)
         if kind is None and self._shown and is_long:
-            _print(f"{self.title}: {self._count()} in {format_duration(elapsed_s)}")
+            done = f"{self._count()} in" if self._total else "done in"
+            _print(f"{self.title}: {done} {format_duration(elapsed_s)}")
 
     def stop(self) -> None:
         """Remove the display."""
@@ -192,9 +195,9 @@ class Progress:
         self._phase: Phase | None = None
 
     def plan(self, expected_s: Mapping[str, float]) -> None:
-        """State the phases that are ahead, each with the time that it is expected to take.
+        """State the phases that are ahead, each with the time that it is expected to take on two cores.
 
-        Only the ratios between them count. Phases that are not stated are shown, and estimated by themselves.
+        Phases that are not stated are shown, and estimated by themselves.
         """
         self._estimate.plan(expected_s)
 

@@ -13,6 +13,11 @@ from earmark_audio.progress import SILENT, Estimate, Progress
 TITLE = "[1 of 2] decoding"
 
 
+@pytest.fixture(autouse=True)
+def no_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PRIOR_S", 1e-9)
+
+
 def estimate(**expected_s: float) -> Estimate:
     one = Estimate()
     one.plan(expected_s)
@@ -28,6 +33,15 @@ def test_the_estimate_of_the_whole_follows_the_measured_speed():
     assert one.remaining_s(0.0, 1.0) == pytest.approx(2.1 * 90, rel=0.01)
     # The second phase is faster: its own rate counts for it, and the mean of both for the third one.
     assert one.remaining_s(0.5, 15.0) == pytest.approx(15 + 35 / 25 * 60)
+
+
+def test_a_short_first_phase_says_little_about_the_speed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_PRIOR_S", 20.0)
+    one = estimate(first=1, second=600)
+    one.start("first", 0)
+    one.finish(20.0)
+    one.start("second", 0)
+    assert one.remaining_s(0.0, 0.1) == pytest.approx(600 * 40 / 21, rel=0.01)
 
 
 def test_there_is_no_estimate_before_anything_was_measured():

@@ -47,5 +47,7 @@ def check_output_folder(path: Path) -> None:
 
 def print_metrics(metrics: Iterable[Metric]) -> None:
     """Print one metric per line: name, value and description."""
-    for metric in metrics:
-        print(f"{metric.name:24} {metric.value:8.4f}  {metric.description}")
+    shown = list(metrics)
+    width = max((len(metric.name) for metric in shown), default=0)
+    for metric in shown:
+        print(f"{metric.name:{width}} {metric.value:9.4f}  {metric.description}")

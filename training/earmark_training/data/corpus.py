@@ -323,7 +323,7 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILEN
     position = 0
     pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
     with pool, (out / "audio.i16").open("wb") as audio:
-        decoded = pool.map(_read, files, chunksize=64)
+        decoded = pool.map(_read, files, chunksize=max(1, min(64, len(files) // 50)))
         for file, (samples, word) in progress(
             zip(files, decoded, strict=True), desc=DECODING, total=len(files), unit="files"
         ):

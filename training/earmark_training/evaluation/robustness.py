@@ -22,7 +22,7 @@ from earmark_training.evaluation.conditions import (
     conditions_for,
 )
 from earmark_training.evaluation.detections import detect, false_alarms
-from earmark_training.evaluation.intervals import poisson_interval, wilson_interval
+from earmark_training.evaluation.intervals import poisson_interval, rate_text, wilson_interval
 from earmark_training.evaluation.streams import SpokenWord, SyntheticStream, match_detections
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def measure_conditions(
         if condition.speech and speech:
             utterances = list(changed_utterances(model, scene, speech, condition, seed))
             row |= _false_alarms(model, utterances)
-        rows.append(row)
+        if len(row) > 1:  # something was measured
+            rows.append(row)
     if clips:
         rows.append({"condition": "words in a row", **_recall(model, words_in_a_row(corpus, clips, seed))})
     if speech:
@@ -78,9 +79,14 @@ def condition_metrics(document: dict[str, Any]) -> list[Metric]:
     for row in document["rows"]:
         name = re.sub(r"[^a-z0-9]+", "_", row["condition"].removesuffix(" dB").removesuffix(" dBFS"))
         if "recall" in row:
-            metrics.append(Metric(f"recall_{name}", row["recall"], f"recall, {row['condition']}"))
+            low, high = row["recall_interval"]
+            text = (
+                f"recall, {row['condition']}: {row['found']} of {row['spoken']}, "
+                f"95% interval {low:.1%} to {high:.1%}"
+            )
+            metrics.append(Metric(f"recall_{name}", row["recall"], text))
         if "per_hour" in row:
-            text = f"false alarms per hour, {row['condition']}"
+            text = f"false alarms per hour, {row['condition']}: {rate_text(row['alarms'], row['hours'])}"
             metrics.append(Metric(f"false_alarms_{name}", row["per_hour"], text))
     mean = document["operating_point"]["mean_false_alarms_per_hour"]
     if mean is not None:

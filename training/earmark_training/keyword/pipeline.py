@@ -19,9 +19,10 @@ from earmark_training.evaluation.offsets import measure_offsets
 from earmark_training.keyword.checkpoints import checkpoint_folder, unfinished
 from earmark_training.keyword.examples_as_sound import false_alarm_sounds, missed_sounds
 from earmark_training.keyword.fine_tune import FIRST_KEYWORD, STEPS_PER_HOUR, FineTuneRecipe
+from earmark_training.keyword.held_out_conditions import CONDITIONS
 from earmark_training.keyword.metadata import initial_metadata
 from earmark_training.keyword.mistakes import read_mistakes, write_missed_words
-from earmark_training.keyword.negatives import find_negatives
+from earmark_training.keyword.negatives import MAX_HOURS, find_negatives
 from earmark_training.keyword.parallel_training import FINE_TUNING, FineTuneJob, run_jobs
 from earmark_training.keyword.recording_checks import check_voices, exclude_outliers, warn_if_few
 from earmark_training.keyword.recordings import (
@@ -54,7 +55,7 @@ _MIN_HELD_OUT_HOURS = 1.0
 _STREAMED_RECORDINGS = 10
 _COMPARING, _WRITING = "comparing the recordings", "writing the model and its report"
 _COMPARING_S, _WRITING_S, _STEP_S = 15.0, 15.0, 0.6  # on two cores
-_SCORED_HOURS = 10.0  # by each network: about three held-out hours in each condition, and those mined
+_UTTERANCE_S, _SYNTHESIZED_HOURS = 12.0, 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,11 @@ def _expected_s(
     recordings = {k: [r.path for r in recorded[k].used] for k in recorded}
     expected = expected_s(recordings, negatives.files, language=request.synthesize, voices=request.voices)
     networks = 1 + (request.folds if any(recordings.values()) else min(1, request.folds))
-    held_out_and_mined = networks * _SCORED_HOURS * STEPS_PER_HOUR
+    negative_hours = min(MAX_HOURS, len(negatives.files) * _UTTERANCE_S / 3600) or _SYNTHESIZED_HOURS
+    scored_hours = 0.3 * len(CONDITIONS) * negative_hours + request.recipe.rounds * min(
+        request.recipe.mined_hours, 0.7 * negative_hours
+    )
+    held_out_and_mined = networks * scored_hours * STEPS_PER_HOUR
     return expected | {
         _COMPARING: _COMPARING_S,
         FINE_TUNING: (networks * request.recipe.steps + held_out_and_mined) * _STEP_S / min(2, networks),
