@@ -37,6 +37,10 @@ _MAX_NAMES = 256
 _EVENT_TIMEOUT_S = 10.0
 # The time that the last answers have to arrive.
 _CLOSE_TIMEOUT_S = 2.0
+# A satellite may begin this many streams at once, and then one in this time. Each costs the service, and gRPC
+# to clean up, far more than the satellite.
+_MAX_BEGUN_AT_ONCE = 5
+_BEGIN_INTERVAL_S = 1.0
 _SAMPLE_WIDTHS = (1, 2, 3, 4)
 # What parsing an event raises, here and in the package wyoming, if its content is invalid.
 _BAD_EVENT = (
@@ -72,6 +76,7 @@ class Satellite:
         self._split = b""  # the first bytes of a sample that is split between two chunks
         self._detections = 0
         self._writing = asyncio.Lock()
+        self._may_begin_s = 0.0  # on the loop's clock
         self.last_event_s = asyncio.get_running_loop().time()
         """The time of the last event, or of the connection, on the loop's clock."""
 
@@ -151,6 +156,7 @@ class Satellite:
         """Begin a stream of all models that have some of the wake words; several if the models are many."""
         if width not in _SAMPLE_WIDTHS or min(rate_hz, channels) < 1:
             raise ValueError(f"audio of {rate_hz} Hz, {channels} channels and {width} bytes per sample")
+        await self._wait_until_it_may_begin()
         self._format = (rate_hz, width, channels)
         self._next_ms = _finite(timestamp_ms or 0.0)
         self._split = b""
@@ -170,6 +176,15 @@ class Satellite:
             )
             for start in range(0, len(of_models), _MAX_MODELS)
         ]
+
+    async def _wait_until_it_may_begin(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        earliest_s = now_s - (_MAX_BEGUN_AT_ONCE - 1) * _BEGIN_INTERVAL_S
+        self._may_begin_s = max(self._may_begin_s, earliest_s)
+        early_s = self._may_begin_s - now_s
+        self._may_begin_s += _BEGIN_INTERVAL_S
+        if early_s > 0:
+            await asyncio.sleep(early_s)
 
     async def _chosen_words(self) -> list[WakeWord]:
         """Return the wake words that the satellite asked for."""

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,20 @@ def test_one_satellite_with_many_events_does_not_delay_the_others(address: str) 
             assert not reading.done()
             busy.write_eof()
             assert (await reading).count(b'"type": "info"') == 5_000
+
+    asyncio.run(scenario())
+
+
+def test_a_satellite_that_begins_stream_after_stream_is_slowed_down(address: str) -> None:
+    start = b'{"type": "audio-start", "data": {"rate": 16000, "width": 2, "channels": 1}}\n'
+
+    async def scenario() -> None:
+        async with served(address) as running, asyncio.timeout(DEADLINE_S):
+            reader, writer = await running.connect()
+            begin_s = time.monotonic()
+            writer.write(start * 7 + b'{"type": "ping"}\n')
+            assert b"pong" in await reader.readline()
+            assert time.monotonic() - begin_s > 1.9
 
     asyncio.run(scenario())
 

@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _CHECK_INTERVAL_S = 0.05
 _MAX_CHECK_INTERVAL_S = 0.5
-_FASTEST_GROWTH_BYTES_PER_S = 4 << 30
+_FASTEST_GROWTH_BYTES_PER_S = 8 << 30
 """The memory grows no faster. Until it could have reached the limit, it need not be checked, so that a server
 with one quiet stream is not woken 20 times per second."""
 
@@ -61,7 +61,7 @@ _MIN_BYTES = 64 * 1024
 """A connection that has sent less than this is not closed."""
 
 _MAX_BYTES_WITHOUT_CALL = 1 << 20
-_MAX_TIME_WITHOUT_CALL_S = 0.5
+_MAX_TIME_WITHOUT_CALL_S = 0.25
 """A connection is closed if it has sent this much and, this much later, still no call of it is admitted. The
 time is for a busy event loop, because a useful client sends its call first. It shrinks to 0 as the memory is
 used up, with the square of the share that is free."""
