@@ -282,6 +282,8 @@ class StreamState:
             self._finished = True
             detections += self._detector.flush()
         self._reader.needed_s = self._replay_offset_s(self._detector.frame)
+        processed = self._detector.frame * self._metadata.frame_samples
+        self._reader.recent_from = processed - self._window_samples
         if not detections:
             return detections
         length = self._received_at_model_rate()

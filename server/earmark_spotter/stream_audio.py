@@ -26,8 +26,8 @@ class AudioReader:
     """One model's end of the audio.
 
     `tail_samples`: silence to append at the end, so that the last word is complete. `needed_s`: the second
-    from which a resumed stream would replay now. `recent`: the samples from there on, if the model has a
-    verifier. `end_step`: the step after the last one, once it is known.
+    from which a resumed stream would replay now. `recent`: the newest samples, if the model has a verifier,
+    which needs those from `recent_from` on. `end_step`: the step after the last one, once it is known.
     """
 
     queue: StepQueue
@@ -36,6 +36,7 @@ class AudioReader:
     tail_samples: int
     needed_s: int
     recent: RecentAudio | None
+    recent_from: int = 0
     end_step: int | None = None
 
     def steps_in(self, seconds: float) -> int:
@@ -63,7 +64,9 @@ class _Rate:
         self.meter.discard_before(replayed)
         if self.recent is not None:
             self.recent.extend(pieces)
-            self.recent.discard_before(replayed)
+            self.recent.discard_before(
+                min(reader.recent_from for reader in self.readers if reader.recent is not None)
+            )
 
 
 class StreamAudio:

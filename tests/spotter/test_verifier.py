@@ -163,3 +163,13 @@ def test_an_invalid_verifier_is_rejected(
     path = tiny_model.build(tmp_path / "invalid.onnx", document=document, verifier=verifier)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=message):
         SpotterModel.load(path)
+
+
+def test_a_stream_keeps_only_the_audio_that_a_proposal_can_need(verified: SpotterModel) -> None:
+    spotter = Spotter(verified, audio_format=FORMAT)
+    for start in range(0, len(AUDIO), 1600):
+        spotter.feed(AUDIO[start : start + 1600])
+        recent = spotter._stream._reader.recent
+        assert recent is not None
+        kept = sum(piece if isinstance(piece, int) else len(piece) for piece in recent._pieces)
+        assert kept <= tiny_model.VERIFIED_SAMPLES + 3 * 1600
