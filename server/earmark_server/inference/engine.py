@@ -4,9 +4,10 @@ Dynamic batching. Inference on a batch costs less than on each stream alone: 0.6
 audio in batches of 4 streams, 0.50 ms in batches of 64. So the engine does not run the model whenever audio
 arrives. A stream is *due* when inference on its audio can produce an event (`Session.due_samples`); until
 then its audio waits, which delays no event. The engine works in rounds. Each round processes up to 64
-streams from the head of the queue of due streams, and runs the model once for all streams with equally many
-steps. Silence that follows a receptive field of silence needs no inference at all. A stream that has more
-audio is appended to the queue again, so no stream starves, however fast another one sends.
+streams from the head of the queue of due streams, and, while all streams fit into one batch, the others that
+have much audio. It runs the model once for all streams with equally many steps. Silence that follows a
+receptive field of silence needs no inference at all. A stream that has more audio is appended to the queue
+again, so no stream starves, however fast another one sends.
 
 Two threads. The event loop reads and writes messages; `StreamHandle` is its side of a stream. The engine's
 thread decodes audio, runs the models and detects keywords; `EngineSlot` is its side of a stream. Four
