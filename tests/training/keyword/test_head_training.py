@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from earmark_spotter import Spotter, SpotterModel
+from earmark_training.errors import OutputError
 from earmark_training.keyword import head_training
 from earmark_training.keyword.checkpoints import unfinished
 from earmark_training.keyword.fine_tune import FIRST_KEYWORD, score
@@ -18,8 +21,6 @@ from support.synthetic_words import BANANA, COMPUTER, say
 from support.tiny_training import FINE_TUNE_RECIPE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from earmark_training.keyword.training_set import TrainingSet
 
 NETWORK = EmbeddingNetwork(EmbeddingShape(3))
@@ -79,6 +80,20 @@ def test_an_interrupted_training_continues_with_the_same_result(
     assert started == [0, 1, 2, 3, 4, 5, 6, 7, 6, 7]  # the last checkpoint was after step 5
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_full_disk_is_reported_and_leaves_no_part_of_a_checkpoint(
+    training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(path: Path, _: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    training = head_training._Training(EmbeddingNetwork(EmbeddingShape(3)), RECIPE)
+    with pytest.raises(OutputError, match=r"head\.pt cannot be written: No space left on device"):
+        training.save(tmp_path / "head.pt", 1, training_set, [])
+    assert not list(tmp_path.iterdir())
 
 
 def test_variation_changes_examples_within_bounds_and_is_reproducible():

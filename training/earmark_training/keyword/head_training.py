@@ -6,6 +6,7 @@ training speech is scored, and the places with the highest scores become negativ
 
 from __future__ import annotations
 
+import io
 import math
 from copy import deepcopy
 from dataclasses import replace
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from earmark_training.errors import OutputError
 from earmark_training.keyword.examples import KeywordBatch, KeywordExampleMaker, KeywordMix
 from earmark_training.keyword.fine_tune import (
     FIRST_KEYWORD,
@@ -152,7 +154,7 @@ class _Training:
     ) -> None:
         """Write all that the next steps depend on."""
         places = {r: i for i, r in enumerate(training_set.speech)}
-        part = file.with_suffix(".part")
+        content, part = io.BytesIO(), file.with_suffix(".part")
         torch.save(
             {
                 "step": step,
@@ -163,9 +165,17 @@ class _Training:
                 "memory": self._memory,
                 "hard_negatives": [(places[r], end) for r, end in hard_negatives if r in places],
             },
-            part,
+            content,
         )
-        part.replace(file)
+        try:
+            part.write_bytes(content.getbuffer())
+            part.replace(file)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(
+                f"{file} cannot be written: {error.strerror}. Repeat the command when it can: it continues "
+                "from the last checkpoint"
+            ) from error
 
     def restore(self, file: Path, training_set: TrainingSet) -> tuple[int, list[HardNegative]]:
         """Read what `save` wrote; return the next step and the hard negatives."""
