@@ -101,7 +101,7 @@ def test_a_command_that_is_killed_leaves_no_processes(
     ) as process:
         assert process.stderr is not None
         output = b""
-        while not re.search(rb"fine-tuning: .*[1-9]\d*/", output):  # the workers are busy
+        while not re.search(rb"fine-tuning: [1-9]", output):  # the workers are busy
             more = os.read(process.stderr.fileno(), 1000)
             assert more, output
             output += more
