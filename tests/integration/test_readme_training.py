@@ -35,7 +35,10 @@ def test_a_command_of_earmark_train_exists(command: str, checkout: Checkout) -> 
 
 @unless_slow
 def test_your_own_keyword(checkout: Checkout) -> None:
-    training, serving, listening = shown("test_your_own_keyword")
+    # tests/cli/test_several_models.py listens to two models at once.
+    training, serving, listening = (
+        command for command in shown("test_your_own_keyword") if "--model earmark-en" not in command
+    )
     write_recordings(checkout.folder / "DIR", COMPUTER, 40)
     write_speech(checkout.folder / "SPEECH", speakers=10, utterances=6)
     checkout.run(f"{training} --quick", timeout_s=WITHIN_S)
