@@ -64,6 +64,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         metadata = replace(
             bundled,
             labels=("_silence_", "_unknown_", "yes", "no"),
+            verifier=None,
             keywords={k: bundled.keywords[k] for k in ("yes", "no")},
             step_samples=BASE_SHAPE.frame_samples,
             frame_samples=BASE_SHAPE.frame_samples,
