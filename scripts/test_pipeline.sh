@@ -43,9 +43,10 @@ PYTHON
 set_parameter preset quick
 set_parameter epochs 1
 set_parameter keywords computer,banana
+set_parameter examples 640
 
 step "all stages"
-expect_stages recordings prepare train export evaluate
+expect_stages recordings prepare train export verifier evaluate
 git add --all
 [ -z "$(git ls-files data runs)" ] || fail "git would commit data or a model: $(git ls-files data runs)"
 git commit --quiet --message "The model of the synthetic words"
@@ -55,13 +56,13 @@ expect_stages
 
 step "another operating point: no training"
 set_parameter fa-per-hour 20.0
-expect_stages export evaluate
+expect_stages export verifier evaluate
 dvc params diff
 dvc metrics diff
 [ -n "$(dvc metrics diff)" ] || fail "The metrics of both models are the same."
 
 step "a module that training does not use changed: no training"
 echo "# a change" >>training/earmark_training/reporting/report.py
-expect_stages export evaluate
+expect_stages export verifier evaluate
 
 step "done"

@@ -98,12 +98,22 @@ def test_the_parameters_are_those_of_the_bundled_model():
     prepared = re.search(r"^earmark-train prepare (.*)$", card, re.MULTILINE)
     assert prepared
     assert re.findall(r"--(\w+)", prepared[1]) == list(PARAMETERS["prepare"])
-    assert f"; seed {PARAMETERS['evaluate']['seed']}. {export['name']} {export['version']}" in card
+    added = re.search(
+        r"^earmark-train verifier .* --version (\S+) --examples (\d+) --fa-per-hour (\S+)$", card, re.MULTILINE
+    )
+    assert added, "the model card does not show the command that added the verifier"
+    verifier = PARAMETERS["verifier"]
+    assert (verifier["version"], verifier["examples"], f"{verifier['fa-per-hour']:g}") == (
+        added[1],
+        int(added[2]),
+        added[3],
+    )
+    assert f"; seed {PARAMETERS['evaluate']['seed']}. {export['name']} {verifier['version']}" in card
     trained = re.search(r"^earmark-train train --preset (\S+)", card, re.MULTILINE)
     assert trained
     assert PARAMETERS["train"]["preset"] == trained[1]
     meta = SpotterModel.load().metadata
-    assert (export["name"], export["version"]) == (meta.name, meta.version)
+    assert (export["name"], verifier["version"]) == (meta.name, meta.version)
     assert PARAMETERS["train"]["keywords"].split(",") == list(meta.keyword_names)
 
 
