@@ -44,7 +44,7 @@ class TimedHttp(H11Protocol):
     def pause_writing(self) -> None:
         """Start the time in which the client has to read."""
         super().pause_writing()
-        self._read_timer = self.loop.call_later(_READ_TIMEOUT_S, self.transport.abort)
+        self._start_read_timer()
 
     def resume_writing(self) -> None:
         """Stop the time: the client has read."""
@@ -64,6 +64,16 @@ class TimedHttp(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _start_read_timer(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._read_timer = self.loop.call_later(_READ_TIMEOUT_S, self._on_read_timeout, unread)
+
+    def _on_read_timeout(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() < unread:  # the client has read some of it
+            self._start_read_timer()
+        else:
+            self.transport.abort()
 
     def _stop_read_timer(self) -> None:
         if self._read_timer is not None:

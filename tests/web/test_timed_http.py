@@ -62,5 +62,7 @@ def test_a_client_that_reads_slowly_gets_the_whole_response(
         monkeypatch.setattr(timed_http, "_READ_TIMEOUT_S", 0.3)
         received = 0
         while received < len(BODY):
-            received += len(client.recv(1 << 20))
+            part = client.recv(1 << 20)
+            assert part, received
+            received += len(part)
             time.sleep(0.01)
