@@ -23,7 +23,7 @@ serve: $(VENV)/.server ## Set up, and start a server on 127.0.0.1:50051
 # Tests start Python hundreds of times, which is slow where it may not keep its bytecode.
 test test-all: export PYTHONDONTWRITEBYTECODE :=
 
-test: $(VENV)/.dev ## Run all tests but the slow ones, in parallel: less than four minutes on two cores
+test: $(VENV)/.dev ## Run all tests but the slow ones, in parallel
 	$(PYTEST) -m 'not slow'
 
 test-all: $(VENV)/.dev ## Run all tests, in parallel
