@@ -82,6 +82,31 @@ def to_onnx(network: ServedNetwork) -> onnx.ModelProto:
     """
     batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
     example = (torch.zeros(2, 3 * network.shape.frame_samples), torch.zeros(2, network.state_size))
+    graph = export_graph(
+        network,
+        example,
+        input_names=["pcm", "state"],
+        output_names=["scores", "next_state"],
+        dynamic_shapes={"pcm": {0: batch, 1: network.shape.frame_samples * frames}, "state": {0: batch}},
+    )
+    if not isinstance(network, Network):
+        return graph
+    document = asdict(network.shape)
+    if shared := _shared_weights(network, graph):
+        document["shared"] = shared
+    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(document)})
+    return graph
+
+
+def export_graph(
+    network: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    *,
+    input_names: list[str],
+    output_names: list[str],
+    dynamic_shapes: Any,
+) -> onnx.ModelProto:
+    """Export a network to an ONNX graph without metadata; the arguments are those of `torch.onnx.export`."""
     # torch's exporter warns about its own code, and about packages that are not needed here.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -90,9 +115,9 @@ def to_onnx(network: ServedNetwork) -> onnx.ModelProto:
             network.eval(),
             example,
             dynamo=True,
-            input_names=["pcm", "state"],
-            output_names=["scores", "next_state"],
-            dynamic_shapes={"pcm": {0: batch, 1: network.shape.frame_samples * frames}, "state": {0: batch}},
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
             verbose=False,
         )
     assert program is not None
@@ -104,12 +129,6 @@ def to_onnx(network: ServedNetwork) -> onnx.ModelProto:
     for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         value.ClearField("metadata_props")
     del graph.graph.metadata_props[:]
-    if not isinstance(network, Network):
-        return graph
-    document = asdict(network.shape)
-    if shared := _shared_weights(network, graph):
-        document["shared"] = shared
-    onnx.helper.set_model_props(graph, {NETWORK_KEY: json.dumps(document)})
     return graph
 
 

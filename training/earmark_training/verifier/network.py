@@ -8,9 +8,7 @@ score is a logistic function of the first network's log-odds and of the head's.
 from __future__ import annotations
 
 import io
-import logging
 import math
-import warnings
 from importlib import resources
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from earmark_training.errors import ExportError
+from earmark_training.model.onnx_file import export_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,26 +185,13 @@ def to_onnx(network: VerifierNetwork) -> bytes:
     """Return the network as an ONNX file for any batch size."""
     batch = torch.export.Dim("batch", min=1)
     example = (torch.zeros(2, window_samples()), torch.tensor([2, 3]), torch.tensor([0.5, 0.5]))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network.eval(),
-            example,
-            dynamo=True,
-            input_names=["pcm", "class", "score"],
-            output_names=["final_score"],
-            dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
-            verbose=False,
-        )
-    assert program is not None
-    graph = program.model_proto
-    for node in graph.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
-        value.ClearField("metadata_props")
-    del graph.graph.metadata_props[:]
+    graph = export_graph(
+        network,
+        example,
+        input_names=["pcm", "class", "score"],
+        output_names=["final_score"],
+        dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
+    )
     return graph.SerializeToString()
 
 
