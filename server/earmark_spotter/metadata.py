@@ -29,6 +29,9 @@ MAX_STEP_MS = 100
 MAX_RECEPTIVE_FIELD_S = 10
 """Upper bound on the receptive field: clients must keep a little more audio than this to resume."""
 
+CERTAIN_SCORE = 0.99
+"""Default of the score above which a peak is certain (docs/lab-notes/cost.md)."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,62}[^\s\x00-\x1f\x7f])?")
 
@@ -69,11 +72,13 @@ class VerifierInfo:
     """Settings of the verifier, the second network of a model.
 
     `window_samples`: the length of the audio that it needs. `proposal_threshold`: the first network's score,
-    0 to 1 exclusive, at which a peak is verified.
+    0 to 1 exclusive, at which a peak is verified. `certain_score`: the first network's score above which
+    a peak is certain, so that this score is final; 1 to verify every peak.
     """
 
     window_samples: int
     proposal_threshold: float
+    certain_score: float = CERTAIN_SCORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +244,7 @@ def _parse_verifier(node: _Node, sample_rate_hz: int) -> VerifierInfo:
     return VerifierInfo(
         window_samples=node["window_samples"].integer(1, sample_rate_hz * MAX_RECEPTIVE_FIELD_S),
         proposal_threshold=_parse_threshold(node["proposal_threshold"]),
+        certain_score=node["certain_score"].number(0.51, 1) if node.has("certain_score") else CERTAIN_SCORE,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,6 +118,23 @@ def test_a_resumed_stream_has_the_same_final_scores(
     spotter = Spotter(model, audio_format=FORMAT, resume=point)
     replayed = AUDIO[progress.replay_offset_ns * 16_000 // 10**9 :]
     assert found + spotter.feed(replayed) + spotter.flush() == spot(model)
+
+
+def test_a_certain_score_is_final(verified: SpotterModel, tiny: SpotterModel, tmp_path: Path) -> None:
+    document = copy.deepcopy(tiny_model.VERIFIED_METADATA)
+    document["verifier"]["certain_score"] = 0.9
+    path = tiny_model.build(tmp_path / "certain.onnx", document=document, verifier=tiny_model.verifier())
+    certain = SpotterModel.load(path)
+    assert [(d.id, d.confidence) for d in spot(certain)] == [(d.id, d.confidence) for d in spot(tiny)]
+    assert len(spot(verified)) < len(spot(certain))
+
+    assert certain.verifier is not None
+    assert verified.verifier is not None
+    pcm = np.full(tiny_model.VERIFIED_SAMPLES, 0.1, np.float32)
+    for score in (0.3, 0.9):
+        assert certain.verifier.final_score(pcm, 2, score) == verified.verifier.final_score(pcm, 2, score)
+    assert certain.verifier.final_score(pcm, 2, 0.91) == 0.91
+    assert verified.verifier.final_score(pcm, 2, 1.0) < 0.9
 
 
 @pytest.mark.parametrize("threshold", [0.35, 0.5, 0.7])

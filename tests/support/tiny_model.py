@@ -123,7 +123,7 @@ VERIFIED_SAMPLES = 12_000
 
 VERIFIED_METADATA: dict[str, Any] = {
     **METADATA,
-    "verifier": {"window_samples": VERIFIED_SAMPLES, "proposal_threshold": 0.3},
+    "verifier": {"window_samples": VERIFIED_SAMPLES, "proposal_threshold": 0.3, "certain_score": 1},
 }
 
 
