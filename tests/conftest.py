@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # ONNX Runtime reads this when it is imported first, which a test may do before the spotter does.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+# jsonschema imports this package if it is there, which takes four seconds. No schema here has an IRI.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
 # A shell starts background jobs with Ctrl-C ignored, and programs that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it

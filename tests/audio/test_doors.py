@@ -5,6 +5,7 @@ The same file gives the same words, or the same sentence, wherever it enters.
 
 from __future__ import annotations
 
+import functools
 import io
 import shutil
 import subprocess
@@ -101,6 +102,12 @@ def unfinished_wav() -> bytes:
 
 def cut(data: bytes, share: float) -> bytes:
     return data[: int(len(data) * share)]
+
+
+@functools.cache
+def data(name: str) -> bytes:
+    """Return the recording of a case, which is written once."""
+    return CASES[name].data()
 
 
 OPPOSITE = np.stack([SPEECH, -SPEECH], axis=1)
@@ -281,7 +288,7 @@ def test_a_recording_gives_its_words_or_a_sentence(
         pytest.skip("standard input holds raw samples")
     path = tmp_path / "low" / "recording.wav"
     path.parent.mkdir()
-    path.write_bytes(case.data())
+    path.write_bytes(data(name))
     result = door(address, path, web)
     said = result.messages.lower()
     assert result.failed == bool(case.error), result

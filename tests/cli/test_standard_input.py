@@ -18,7 +18,7 @@ from earmark_audio import Pipe
 from earmark_cli.audio_sources import RawInput, open_source
 from earmark_client import RecordingError
 from earmark_client.audio import AudioFormat
-from support.earmark_command import RATE_HZ, WORDS, earmark, environment, json_lines, samples
+from support.earmark_command import RATE_HZ, WORDS, Done, earmark, environment, json_lines, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,22 +52,15 @@ def written(container: str, codec: str) -> bytes:
     return file.getvalue()
 
 
-def through_pipe(*args: str | Path, data: bytes) -> subprocess.CompletedProcess[bytes]:
+def through_pipe(*args: str | Path, data: bytes) -> Done:
     """Run the command with a pipe as standard input, which cannot seek."""
-    done = subprocess.run(
-        [sys.executable, "-m", "earmark_cli", *map(str, args)],
-        input=data,
-        capture_output=True,
-        timeout=60,
-        env=environment(),
-        check=False,
-    )
-    assert b"Traceback" not in done.stderr, done.stderr
+    done = earmark(*args, stdin=data, pipe=True)
+    assert "Traceback" not in done.stderr, done.stderr
     return done
 
 
-def words(output: bytes) -> list[str]:
-    return [line["keyword"] for line in json_lines(output.decode()) if line["type"] == "detection"]
+def words(output: str) -> list[str]:
+    return [line["keyword"] for line in json_lines(output) if line["type"] == "detection"]
 
 
 @pytest.mark.parametrize(("container", "codec"), RECORDINGS, ids=IDS)
@@ -79,8 +72,8 @@ def test_every_format_is_read_from_a_pipe_as_from_a_file(
     path.write_bytes(data)
     from_file = json_lines(earmark("spot", path, "--server", address, "--json").stdout)
     done = through_pipe("spot", "-", "--server", address, "--json", data=data)
-    assert (done.returncode, done.stderr) == (0, b"")
-    piped = json_lines(done.stdout.decode())
+    assert (done.returncode, done.stderr) == (0, "")
+    piped = json_lines(done.stdout)
     assert [line["keyword"] for line in piped if line["type"] == "detection"] == KEYWORDS
     ignored = {"time", "source", "elapsed_s", "speed", "request_id"}
     assert [{k: v for k, v in line.items() if k not in ignored} for line in piped] == [
@@ -123,10 +116,10 @@ def test_other_commands_read_a_recording_from_standard_input(
 ) -> None:
     out = ["-o", str(tmp_path / "page.html")] if command == "plot" else []
     done = through_pipe(command, "-", *out, "--server", address, data=written(container, "PCM_16"))
-    assert (done.returncode, b"standard input" in done.stderr) == (0, False)
+    assert (done.returncode, "standard input" in done.stderr) == (0, False)
     done = through_pipe(command, "-", *out, "--server", address, data=samples().tobytes())
     assert done.returncode == 1
-    assert done.stderr.startswith(b"earmark: standard input: the format is unknown")
+    assert done.stderr.startswith("earmark: standard input: the format is unknown")
 
 
 @pytest.mark.parametrize("sizes", [(0, 0), (36, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFFFFF, 0x7FFFFFDB)])
@@ -152,7 +145,7 @@ def test_a_wav_whose_length_is_not_known_is_spotted_while_it_comes(
         assert [line.get("keyword") for line in seen] == [None, "low", "mid"]
         process.stdin.write(data[second_word:])
         process.stdin.close()
-        assert words(process.stdout.read()) == ["high"]
+        assert words(process.stdout.read().decode()) == ["high"]
         assert process.stderr
         notices = process.stderr.read().decode()
         assert ("header was never finished" in notices) == (sizes[1] == 0)
@@ -163,7 +156,7 @@ def test_a_truncated_wav_on_a_pipe_gives_its_words_and_then_an_error(address: st
     data = written("WAV", "PCM_16")
     done = through_pipe("spot", "-", "--server", address, "--json", data=data[: len(data) * 3 // 4])
     assert (done.returncode, words(done.stdout)) == (1, KEYWORDS)
-    assert b"standard input: the recording is truncated: its last 32011 bytes are missing" in done.stderr
+    assert "standard input: the recording is truncated: its last 32011 bytes are missing" in done.stderr
 
 
 @pytest.mark.parametrize("container", ["WAV", "RF64", "W64", "AIFF", "FLAC"])
@@ -179,15 +172,15 @@ def test_a_joined_wav_of_another_rate_on_a_pipe_is_reported(address: str) -> Non
     data = written("WAV", "PCM_16") + other.getvalue()
     done = through_pipe("spot", "-", "--server", address, "--json", data=data)
     assert (done.returncode, words(done.stdout)) == (1, KEYWORDS)
-    assert b"standard input: another recording follows in the same file, with 8000 Hz" in done.stderr
+    assert "standard input: another recording follows in the same file, with 8000 Hz" in done.stderr
 
 
 def test_chunks_after_the_samples_of_a_wav_are_no_audio(address: str) -> None:
     data = bytearray(written("WAV", "PCM_16") + b"LIST\x05\x00\x00\x00INFOx\x00")
     data[4:8] = (len(data) - 8).to_bytes(4, "little")
     done = through_pipe("spot", "-", "--server", address, "--json", data=bytes(data))
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert json_lines(done.stdout.decode())[-1]["audio_s"] == 4.0
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json_lines(done.stdout)[-1]["audio_s"] == 4.0
 
 
 TEXTS = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import InvalidRequestError, SyncClient
-from support.earmark_command import earmark_process, json_lines
+from support.earmark_command import earmark, earmark_process, json_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_a_recording_is_read(address: str, named: Path, command: str, json: list
 @pytest.mark.parametrize("suffix", ["html", "png"])
 def test_a_recording_is_plotted(address: str, named: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"{NAME}.{suffix}"
-    done = earmark_process("plot", named, "-o", out, "--server", address)
+    done = earmark("plot", named, "-o", out, "--server", address)
     assert done.returncode == 0
     assert out.stat().st_size > 1000
     if suffix == "html":
@@ -52,7 +52,7 @@ def test_a_recording_is_plotted(address: str, named: Path, tmp_path: Path, suffi
 def test_a_folder_is_tuned(address: str, named: Path, tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / f"{NAME}.{suffix}"
-    done = earmark_process("tune", named.parents[1], "-o", out, "--server", address)
+    done = earmark("tune", named.parents[1], "-o", out, "--server", address)
     assert done.returncode == 0
     assert out.stat().st_size > 1000
 
@@ -61,7 +61,7 @@ def test_a_recording_that_cannot_be_read_is_named(address: str, tmp_path: Path) 
     (tmp_path / f"{NAME}.wav").write_text("no sound")
     for command in ("spot", "classify", "plot", "check"):
         server = [] if command == "check" else ["--server", address]
-        done = earmark_process(command, tmp_path / f"{NAME}.wav", *server)
+        done = earmark(command, tmp_path / f"{NAME}.wav", *server)
         assert done.returncode == 1
         assert "caf\\udce9.wav: this is a text file" in done.stderr.lower()
 
@@ -82,7 +82,7 @@ def test_a_keyword_or_a_model_is_rejected_in_one_sentence(
     address: str, recording: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
     out = ["-o", str(tmp_path / "page.html")] if arguments[0] == "plot" else []
-    done = earmark_process(*arguments, *out, recording, "--server", address)
+    done = earmark(*arguments, *out, recording, "--server", address)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert "'caf\\udce9' is not valid UTF-8" in line
@@ -94,11 +94,11 @@ def test_other_arguments_are_rejected_in_one_sentence(address: str, named: Path,
         return done.stderr.splitlines()[-1]
 
     tune = ["tune", named.parents[1], "--model", NAME]
-    assert "is not valid UTF-8" in last(earmark_process(*tune, "--server", address))
-    assert "is not valid UTF-8" in last(earmark_process("health", "--server", f"{NAME}:1"))
-    assert "is not valid UTF-8" in last(earmark_process("health", EARMARK_SERVER=f"{NAME}:1"))
+    assert "is not valid UTF-8" in last(earmark(*tune, "--server", address))
+    assert "is not valid UTF-8" in last(earmark("health", "--server", f"{NAME}:1"))
+    assert "is not valid UTF-8" in last(earmark("health", EARMARK_SERVER=f"{NAME}:1"))
     for option in ("--token-file", "--ca"):
-        done = earmark_process("spot", recording, option, NAME, "--server", address)
+        done = earmark("spot", recording, option, NAME, "--server", address)
         assert "caf\\udce9 cannot be read" in last(done)
 
 

@@ -9,7 +9,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+import threading
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
@@ -47,12 +48,16 @@ def environment(**variables: str) -> dict[str, str]:
     return clean_environment(COLUMNS="100", **variables)
 
 
-def earmark(*args: str | Path, stdin: bytes = b"", **variables: str) -> Done:
-    """Run the command inside this process, which is fast."""
-    out, err = io.StringIO(), io.StringIO()
+def earmark(*args: str | Path, stdin: bytes = b"", pipe: bool = False, **variables: str) -> Done:
+    """Run the command inside this process, which is fast.
+
+    Its standard input is a file with the bytes `stdin`, or a pipe, which cannot seek.
+    """
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
     with (
         mock.patch.dict(os.environ, environment(**variables), clear=True),
-        _standard_input(stdin),
+        (_pipe if pipe else _file)(stdin) as descriptor,
+        _standard_input(descriptor),
         redirect_stdout(out),
         redirect_stderr(err),
     ):
@@ -60,7 +65,13 @@ def earmark(*args: str | Path, stdin: bytes = b"", **variables: str) -> Done:
             code = main([*map(str, args)])
         except SystemExit as stop:  # argparse
             code = stop.code
-    return Done(code, out.getvalue(), err.getvalue())
+    return Done(code, *(_text(one) for one in (out, err)))
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()
 
 
 def earmark_process(*args: str | Path, **variables: str) -> Done:
@@ -80,14 +91,36 @@ def earmark_process(*args: str | Path, **variables: str) -> Done:
 
 
 @contextmanager
-def _standard_input(data: bytes) -> Iterator[None]:
-    """Provide these bytes on file descriptor 0 while the block runs."""
+def _file(data: bytes) -> Iterator[int]:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        yield file.fileno()
+
+
+@contextmanager
+def _pipe(data: bytes) -> Iterator[int]:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        writer.join()
+
+
+@contextmanager
+def _standard_input(descriptor: int) -> Iterator[None]:
+    """Replace file descriptor 0 while the block runs."""
     saved = os.dup(0)
     try:
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.seek(0)
-            os.dup2(file.fileno(), 0)
+        os.dup2(descriptor, 0)
         yield
     finally:
         os.dup2(saved, 0)

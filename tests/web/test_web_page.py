@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import earmark_web
 import numpy as np
-import openapi_spec_validator
 import pytest
 import soundfile
 from earmark_cli.command_line import build_parser
@@ -64,6 +63,8 @@ def error(response: Any) -> tuple[int, str]:
 
 
 def test_the_openapi_document_is_valid_and_lists_every_path(web: TestClient) -> None:
+    import openapi_spec_validator  # which takes long
+
     document = web.get("/openapi.json").json()
     openapi_spec_validator.validate(document)
     assert {*document["paths"]} == {"/health", "/info", "/predict", "/spot"}
