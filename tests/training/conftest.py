@@ -46,11 +46,15 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def short_sounds() -> Iterator[None]:
-    """Shorten the sounds without speech from minutes to seconds."""
+def few_sounds() -> Iterator[None]:
+    """Shorten the sounds without speech from minutes to seconds, and make few rooms and noises."""
+    from earmark_training.data import surroundings
     from earmark_training.evaluation import non_speech, robustness
+    from earmark_training.keyword import examples
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surroundings, "_ROOMS", 20)
+        patch.setattr(examples, "_NOISES", 5)
         patch.setattr(non_speech, "SECONDS", 5)
         patch.setattr(robustness, "TONES_SECONDS", 20)
         yield

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from earmark_training.keyword.training_set import TrainingSet
 
 NETWORK = EmbeddingNetwork(EmbeddingShape(3))
-RECIPE = replace(FINE_TUNE_RECIPE, steps=8, learning_rate=3e-3, ema_decay=0.9, hard_negatives=20)
+RECIPE = replace(
+    FINE_TUNE_RECIPE, steps=8, learning_rate=3e-3, ema_decay=0.9, hard_negatives=20, mined_hours=0.01
+)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_training, "_BATCH", 24)
 
 
 @torch.no_grad()
@@ -52,7 +59,8 @@ def test_a_pass_without_a_past_has_the_embeddings_of_a_stream():
 
 
 def test_the_head_detects_its_word_from_strangers(training_set: TrainingSet):
-    trained = train_head(NETWORK, training_set, replace(RECIPE, steps=24))
+    recipe = replace(RECIPE, steps=24, mix=replace(RECIPE.mix, size=8))
+    trained = train_head(NETWORK, training_set, recipe)
     own, other = (
         [score(trained, np.pad(say(word, 70 + i, i), 16_000))[:, FIRST_KEYWORD].max() for i in range(6)]
         for word in (COMPUTER, BANANA)
@@ -64,7 +72,8 @@ def test_an_interrupted_training_continues_with_the_same_result(
     training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(head_training, "_CHECKPOINT_STEPS", 2)
-    whole = train_head(NETWORK, training_set, RECIPE)
+    recipe = replace(RECIPE, mix=replace(RECIPE.mix, size=5))
+    whole = train_head(NETWORK, training_set, recipe)
     file, embed, started = tmp_path / "head.pt", head_training._Training.embed, list[int]()
 
     def interrupted_at_step_7(training: head_training._Training, batch: Any, step: int) -> None:
@@ -75,8 +84,8 @@ def test_an_interrupted_training_continues_with_the_same_result(
 
     monkeypatch.setattr(head_training._Training, "embed", interrupted_at_step_7)
     with pytest.raises(KeyboardInterrupt):
-        train_head(NETWORK, training_set, RECIPE, checkpoint=file)
-    resumed = train_head(NETWORK, training_set, RECIPE, checkpoint=file)
+        train_head(NETWORK, training_set, recipe, checkpoint=file)
+    resumed = train_head(NETWORK, training_set, recipe, checkpoint=file)
     assert started == [0, 1, 2, 3, 4, 5, 6, 7, 6, 7]  # the last checkpoint was after step 5
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
