@@ -46,15 +46,11 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_sounds() -> Iterator[None]:
-    """Shorten the sounds without speech from minutes to seconds, and make few rooms and noises."""
-    from earmark_training.data import surroundings
+def short_sounds() -> Iterator[None]:
+    """Shorten the sounds without speech from minutes to seconds."""
     from earmark_training.evaluation import non_speech, robustness
-    from earmark_training.keyword import examples
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(surroundings, "_ROOMS", 20)
-        patch.setattr(examples, "_NOISES", 5)
         patch.setattr(non_speech, "SECONDS", 5)
         patch.setattr(robustness, "TONES_SECONDS", 20)
         yield

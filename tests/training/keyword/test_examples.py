@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from earmark_training.keyword.examples import KeywordExampleMaker, KeywordMix
 from earmark_training.model.network import Network
@@ -10,6 +11,8 @@ from support.tiny_training import BASE_SHAPE, FINE_TUNE_RECIPE
 
 if TYPE_CHECKING:
     from earmark_training.keyword.training_set import TrainingSet
+
+pytestmark = pytest.mark.usefixtures("few_sounds")
 
 
 def test_the_same_seed_and_step_make_the_same_batch(training_set: TrainingSet):

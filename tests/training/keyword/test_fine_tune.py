@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from earmark_training.keyword.fine_tune import fine_tune
 from earmark_training.model.onnx_file import load_network
 from support.tiny_training import FINE_TUNE_RECIPE
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from earmark_training.keyword.training_set import TrainingSet
+
+pytestmark = pytest.mark.usefixtures("few_sounds")
 
 
 def test_fine_tuning_starts_with_the_base_and_is_reproducible(training_set: TrainingSet, base: Path):

@@ -23,6 +23,7 @@ from support.tiny_training import FINE_TUNE_RECIPE
 if TYPE_CHECKING:
     from earmark_training.keyword.training_set import TrainingSet
 
+pytestmark = pytest.mark.usefixtures("few_sounds")
 NETWORK = EmbeddingNetwork(EmbeddingShape(3))
 RECIPE = replace(
     FINE_TUNE_RECIPE, steps=8, learning_rate=3e-3, ema_decay=0.9, hard_negatives=20, mined_hours=0.01

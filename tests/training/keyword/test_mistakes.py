@@ -111,6 +111,7 @@ def test_keywords_are_also_spoken_where_the_mistakes_were_made(training_set: Tra
     assert batch.target.any(1).all()
 
 
+@pytest.mark.slow
 def test_the_network_learns_from_its_mistakes(
     recordings: Path, speech: Path, base: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_the_network_learns_from_its_mistakes(
     assert highest_score(after, COMPUTER) > 0.8 * highest_score(before, COMPUTER)
 
 
+@pytest.mark.slow
 def test_missed_words_are_recordings_of_the_model(
     base: Path, recordings: Path, speech: Path, tmp_path: Path
 ) -> None:
