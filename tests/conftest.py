@@ -32,16 +32,33 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
-# The order of the folders: the slowest files first, so that the last ones, which end the run, are short.
-_SLOWEST_FIRST = ("training", "integration", "benchmarks", "faults", "fuzz", "server")
+# The order of the files: first those that take longest, so that the last ones, which end the run, are short.
+_LONGEST_FIRST = (
+    "training/model/test_train.py",  # makes the model that other files of the folder wait for
+    "client/test_misbehaving_server.py",
+    "integration/test_resume.py",
+    "server/test_supervisor.py",
+    "integration",
+    "training",
+    "benchmarks",
+    "faults",
+    "fuzz",
+    "server",
+    "audio/test_doors.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest folders first if several processes run the tests."""
+    """Run the longest files first if several processes run the tests."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = Path(__file__).parent
-        places = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
-        items.sort(key=lambda item: places.get(item.path.relative_to(root).parts[0], len(places)))
+        items.sort(key=lambda item: _place(item.path.relative_to(root)))
+
+
+def _place(file: Path) -> int:
+    """Return the place of a test file in the order."""
+    within = (place for place, path in enumerate(_LONGEST_FIRST) if file.is_relative_to(path))
+    return next(within, len(_LONGEST_FIRST))
 
 
 @pytest.fixture(scope="session")

@@ -169,10 +169,10 @@ def test_endless_output_is_read_and_only_its_end_is_kept() -> None:
 
 def test_a_background_process_that_keeps_the_output_open_does_not_occupy_a_place(tmp_path: Path) -> None:
     begin_s = time.monotonic()
-    runner = CommandRunner(["sh", "-c", "sleep 5 &"], concurrency=1, timeout_s=60)
+    runner = CommandRunner(["sh", "-c", "sleep 60 &"], concurrency=1, timeout_s=60)
     runner.run({})
     runner.wait()
-    assert time.monotonic() - begin_s < 4
+    assert time.monotonic() - begin_s < 30
 
 
 def test_a_flood_of_detections_is_bounded() -> None:

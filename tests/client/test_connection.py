@@ -107,7 +107,7 @@ def test_a_connection_without_an_answer_times_out() -> None:
             pytest.raises(ServerUnreachableError, match=address),
         ):
             sync_client.list_models()
-        assert time.monotonic() - begin_s < 4
+        assert time.monotonic() - begin_s < 9
 
 
 def test_an_unknown_host_name_is_reported() -> None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 both = pytest.mark.parametrize("client", DRIVERS, ids=["async", "sync"])
 
 RESUME_WITHIN_S = 2.0
-SLACK_S = 3.0  # a busy machine
+SLACK_S = 7.0  # a busy machine: the sum is below the default timeouts, which are 10 s
 
 
 def _stream(client: Driver, server: MisbehavingServer, audio_s: float = 3.0) -> list[Event]:
@@ -245,7 +245,7 @@ def test_events_after_the_end_are_ignored_and_the_call_is_ended(
     with misbehaving_server(behaviour) as server:
         begin_s = time.monotonic()
         events = client.events(server.address, [bytes(3200)], sample_rate_hz=16_000)
-        assert time.monotonic() - begin_s < 0.5 + SLACK_S
+        assert time.monotonic() - begin_s < 4.5  # not the default, which is 5 s
     assert [type(event) for event in events] == [Started, Ended]
 
 
@@ -376,7 +376,8 @@ def test_a_health_watch_that_is_never_answered_is_reported(client: str) -> None:
         else:
             with pytest.raises(TimedOutError, match="in time"):
                 asyncio.run(watch(server.address))
-        assert time.monotonic() - begin_s < (5.0 if client == "command" else 0.5) + SLACK_S
+        # Without a timeout it would wait forever; of the command, the start of the process takes longest.
+        assert time.monotonic() - begin_s < (30.0 if client == "command" else 4.5)
 
 
 @pytest.mark.parametrize(

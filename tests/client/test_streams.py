@@ -27,6 +27,7 @@ from earmark_client import (
 )
 from support import tiny_model
 from support.both_clients import DRIVERS, Driver
+from support.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -291,7 +292,7 @@ def test_a_detection_arrives_before_the_next_chunk_is_sent(address: str) -> None
         async def live() -> AsyncIterator[np.ndarray]:
             for chunk in _chunks(RECORDING[:RATE_HZ]):
                 yield chunk
-            await asyncio.wait_for(detected.wait(), 10)
+            await asyncio.wait_for(detected.wait(), DEADLINE_S)
             yield RECORDING[RATE_HZ:]
 
         words = []
@@ -387,7 +388,7 @@ def test_cancelling_a_task_ends_its_stream_and_its_source(address: str) -> None:
                     running.set()
 
             task = asyncio.create_task(consume())
-            await asyncio.wait_for(running.wait(), 10)
+            await asyncio.wait_for(running.wait(), DEADLINE_S)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

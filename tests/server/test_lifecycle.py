@@ -233,7 +233,7 @@ def test_a_drain_without_calls_is_immediate(tiny_model_path: Path) -> None:
         async with serving(tiny_model_path, drain_grace_s=3600) as rig:
             watch = Watch(rig.channel)
             await watch.next()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(DEADLINE_S):
                 await rig.server.drain()
 
     run(scenario)

@@ -13,6 +13,8 @@ from earmark.v1 import keyword_spotting_service_pb2 as service_pb
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
+from support.deadlines import DEADLINE_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -89,7 +91,7 @@ class MisbehavingServer:
     def wait_for_audio(self, length_bytes: int) -> None:
         """Wait until the current call has received this much audio."""
         with self._received:
-            assert self._received.wait_for(lambda: self._received_bytes >= length_bytes, 10)
+            assert self._received.wait_for(lambda: self._received_bytes >= length_bytes, DEADLINE_S)
 
     def stop(self) -> None:
         """Let all calls that wait continue."""
