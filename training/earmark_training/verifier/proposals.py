@@ -56,6 +56,7 @@ _CLIPS_PER_STREAM = 30
 _CLIPS_PER_KEYWORD, _CLIPS_PER_WORD = 1400, 700
 _PASSES_OF_SPEECH = 1.6
 _PAUSE_S = (0.2, 1.5)
+_IN_A_ROW, _ROW_PAUSE_S, _ROW_MARGIN = 0.3, (0.06, 0.3), 320  # streams without the clips' own pauses
 _MAX_GAIN = 10 ** (30 / 20)
 _BATCH = 64
 
@@ -108,9 +109,9 @@ class _Scene(Scene):
 class _Collector:
     """Puts audio into random surroundings and collects the proposals in it."""
 
-    def __init__(self, model: SpotterModel, corpus: Corpus, split: Split, seed: int) -> None:
+    def __init__(self, model: SpotterModel, corpus: Corpus, split: Split, seed: tuple[int, int]) -> None:
         self._model, self._meta, self._corpus = model, model.metadata, corpus
-        self._scene, self.rng = _Scene(corpus, split), np.random.default_rng((99, seed))
+        self._scene, self.rng = _Scene(corpus, split), np.random.default_rng((99, *seed))
         hold_samples = self._meta.samples_from_ms(self._meta.detector.hold_ms)
         self._hold_frames = -(-hold_samples // self._meta.frame_samples)
         self._log_mel = SpeechMel()
@@ -208,9 +209,26 @@ class _Collector:
 
 
 def collect(
-    model: SpotterModel, corpus: Corpus, split: Split, seed: int, progress: Progress = SILENT
+    model: SpotterModel,
+    corpus: Corpus,
+    split: Split,
+    seed: int,
+    *,
+    passes: int = 1,
+    progress: Progress = SILENT,
 ) -> Proposals:
-    """Return the proposals in one pass over the clips and the read speech of a split."""
+    """Return the proposals in some passes over the clips and the read speech of a split.
+
+    The surroundings of each pass are others.
+    """
+    found = [_collect_once(model, corpus, split, (seed, number), progress) for number in range(passes)]
+    fields = ("mel", "label", "proposed", "score", "source")
+    return Proposals(*(np.concatenate([getattr(p, f) for p in found]) for f in fields))
+
+
+def _collect_once(
+    model: SpotterModel, corpus: Corpus, split: Split, seed: tuple[int, int], progress: Progress
+) -> Proposals:
     collector = _Collector(model, corpus, split, seed)
     streams = list(_choose_clips(collector.rng, model.metadata, corpus.select("clip", split)))
     speech = corpus.select("speech", split)
@@ -247,8 +265,12 @@ def _choose_clips(
 def _stream(
     rng: np.random.Generator, corpus: Corpus, clips: Sequence[Recording]
 ) -> tuple[Samples, list[SpokenWord], float]:
-    """Return a stream of clips, half of them with their voice changed; its words; their median power."""
+    """Return a stream of clips, half of them with their voice changed; its words; their median power.
+
+    In some streams the words follow each other closely.
+    """
     sounds: list[tuple[Samples, int, int]] = []
+    in_a_row = rng.random() < _IN_A_ROW
     for clip in clips:
         samples = corpus.samples(clip)
         start, end = clip.word or (0, clip.length)
@@ -256,6 +278,9 @@ def _stream(
             vary = surroundings.place_voice if rng.random() < 0.25 else augment.vary_voice
             samples, speed = vary(rng, samples)
             start, end = int(start / speed), min(len(samples), int(end / speed))
+        if in_a_row:
+            first = max(0, start - _ROW_MARGIN)
+            samples, start, end = samples[first : end + _ROW_MARGIN], start - first, end - first
         sounds.append((samples, start, end))
     powers = [float(np.square(samples[start:end]).mean()) for samples, start, end in sounds]
     median, equal_levels = float(np.median(powers)), rng.random() < 0.7
@@ -263,7 +288,7 @@ def _stream(
     words: list[SpokenWord] = []
     position = 0
     for clip, (samples, start, end), power in zip(clips, sounds, powers, strict=True):
-        position += int(rng.uniform(*_PAUSE_S) * SAMPLE_RATE_HZ)
+        position += int(rng.uniform(*(_ROW_PAUSE_S if in_a_row else _PAUSE_S)) * SAMPLE_RATE_HZ)
         gain = min(_MAX_GAIN, np.sqrt(median / max(power, 1e-12))) if equal_levels else 1.0
         words.append(SpokenWord(clip.text, position + start, position + end))
         pieces += [np.zeros(position - sum(map(len, pieces)), np.float32), samples * np.float32(gain)]

@@ -18,6 +18,8 @@ from earmark_training.verifier.network import FRAMES, VerifierNetwork, limit_ran
 from earmark_training.verifier.proposals import CONTEXT_FRAMES, Proposals, Source
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
@@ -32,22 +34,31 @@ _NOISE, _SNR_DB = 0.35, (3.0, 28.0)
 _INTERFERENCE = 0.6
 _MASK, _MASKED_BANDS, _MASKED_FRAMES = 0.5, 6, 16
 _MOVED_FRAMES = 5
+_CHECKPOINT_STEPS = 200
 
 
 def train(
-    proposals: Proposals, keywords: int, examples: int, *, seed: int = 1, progress: Progress = SILENT
+    proposals: Proposals,
+    keywords: int,
+    examples: int,
+    *,
+    seed: int = 1,
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
 ) -> VerifierNetwork:
     """Return a verifier that was trained on the proposals.
 
-    First a head on the pretrained embedding, then head and embedding together, on `examples` examples.
+    First a head on the pretrained embedding, then head and embedding together, on `examples` examples. The
+    state of the training is kept in the file `checkpoint`, and the training continues from there.
     """
     torch.manual_seed(seed)
     network = VerifierNetwork(keywords)
     network.embedding.load_pretrained()
     # Convolutions are twice as fast in this layout.
     network.embedding.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _train_head(network, proposals, progress)
-    return _fine_tune(network, proposals, examples, seed, progress)
+    if checkpoint is None or not checkpoint.is_file():
+        _train_head(network, proposals, progress)
+    return _fine_tune(network, proposals, examples, seed, checkpoint=checkpoint, progress=progress)
 
 
 def _targets(proposals: Proposals) -> NDArray[np.int64]:
@@ -83,9 +94,14 @@ def _train_head(network: VerifierNetwork, proposals: Proposals, progress: Progre
 
 
 def _fine_tune(
-    network: VerifierNetwork, proposals: Proposals, examples: int, seed: int, progress: Progress
+    network: VerifierNetwork,
+    proposals: Proposals,
+    examples: int,
+    seed: int,
+    *,
+    checkpoint: Path | None,
+    progress: Progress,
 ) -> VerifierNetwork:
-    rng = np.random.default_rng(seed)
     label, source = proposals.label, proposals.source
     weights = np.where(label == 0, _NONE_WEIGHT, 1.0)
     weights[(label == 0) & (proposals.score > _HARD_SCORE)] = _HARD_WEIGHT
@@ -103,8 +119,19 @@ def _fine_tune(
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
     average, steps = deepcopy(network).eval(), max(1, examples // _BATCH)
-    total, began_s = 0.0, time.monotonic()
-    for step in progress(range(steps), desc="training the verifier", total=steps, unit="batches"):
+    first, total, began_s = 0, 0.0, time.monotonic()
+    if checkpoint is not None and checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        first = state["step"]
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+    for step in progress(
+        range(first, steps), desc="training the verifier", total=steps - first, unit="batches"
+    ):
+        # Each step has its own random numbers, so that a training that continues makes the same steps.
+        rng = np.random.default_rng((seed, step))
+        torch.manual_seed(int(rng.integers(2**32)))
         _set_rates(optimizer, [_RATE, _RATE_OF_HEAD], step, steps)
         index = np.minimum(np.searchsorted(ends, rng.random(_BATCH)), len(ends) - 1)
         mel = _augment(rng, torch.from_numpy(proposals.mel[index].astype(np.float32)), noises)
@@ -121,6 +148,16 @@ def _fine_tune(
         optimizer.step()
         update_average(average, network, step, max_decay=0.995)
         total += loss.item()
+        if checkpoint is not None and (step + 1) % _CHECKPOINT_STEPS == 0:
+            unfinished = checkpoint.with_suffix(".part")
+            state = {
+                "step": step + 1,
+                "network": network.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            torch.save(state, unfinished)
+            unfinished.replace(checkpoint)
         if (step + 1) % 100 == 0:
             log.info(
                 "step %d of %d loss %.4f %.0f s", step + 1, steps, total / 100, time.monotonic() - began_s
