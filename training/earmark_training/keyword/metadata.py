@@ -26,6 +26,11 @@ _EMBEDDING_SOURCES = (
     TrainingSource(
         "speech embedding (arXiv 2002.01322), trained on words in public videos", "Apache-2.0", "Google"
     ),
+    TrainingSource(
+        "LibriSpeech and Speech Commands, on which the embedding was fine-tuned for noise and rooms",
+        "CC BY 4.0",
+        "Vassil Panayotov et al.; Pete Warden",
+    ),
 )
 
 

@@ -1,8 +1,10 @@
 """A keyword network on Google's speech embedding, which was trained on the speech of very many people.
 
 Lin et al. 2020 (arXiv 2002.01322) trained the embedding to tell thousands of words apart. It turns 0.78 s of
-audio into 96 numbers, every 80 ms, and stays as it was published: only the head, two convolutions over the
-last embeddings, is trained. A head that has learned from synthetic voices alone then detects people too.
+audio into 96 numbers, every 80 ms. `scripts/train_noise_robust_embedding.py` fine-tuned it so that speech in
+noise, among talkers and in rooms is embedded nearly as without them. Nothing else of it is trained: only the
+head, two convolutions over the last embeddings. A head that has learned from synthetic voices alone then
+detects people too.
 
 `forward(pcm, state) -> (scores, next_state)` is the whole model as it is served, as in `model.network`.
 """
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WEIGHTS = "speech_embedding.npz"
-"""The published weights, in half precision, and the embedding's mean and deviation in read speech."""
+"""The weights, in half precision, and the mean and deviation of the published embedding in read speech."""
 
 _MELS, _WINDOW, _HOP = 32, 400, 160
 _EMBEDDING, _EMBEDDING_MELS, _MELS_PER_EMBEDDING = 96, 76, 8
@@ -81,7 +83,9 @@ class SpeechEmbedding(nn.Module):
         with resources.files("earmark_training.model").joinpath(WEIGHTS).open("rb") as file:
             stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in np.load(file).items()}
         for name, value in stored.items():
-            self.register_buffer(name, value)
+            # Convolutions are faster in this layout.
+            layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
+            self.register_buffer(name, value.contiguous(memory_format=layout))
 
     def _get(self, name: str) -> Tensor:
         return self.get_buffer(name)
