@@ -132,17 +132,17 @@ def test_an_interrupted_training_continues_and_makes_the_same_verifier(
     monkeypatch.setattr(train, "_CHECKPOINT_STEPS", 2)
     whole = train.train(proposals, 2, 5 * 64)
 
-    class Interrupted(Exception):
+    class InterruptedTrainingError(Exception):
         pass
 
     def stop_after_three(steps: Iterable[int], *, desc: str, **_: object) -> Iterator[int]:
         for number, step in enumerate(steps):
             if number == 3 and desc == "training the verifier":
-                raise Interrupted
+                raise InterruptedTrainingError
             yield step
 
     checkpoint = tmp_path / "verifier.checkpoint"
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedTrainingError):
         train.train(proposals, 2, 5 * 64, checkpoint=checkpoint, progress=stop_after_three)
     continued = train.train(proposals, 2, 5 * 64, checkpoint=checkpoint)
     for expected, found in zip(whole.parameters(), continued.parameters(), strict=True):
