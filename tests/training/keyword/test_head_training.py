@@ -60,7 +60,7 @@ def test_a_pass_without_a_past_has_the_embeddings_of_a_stream():
 
 
 def test_the_head_detects_its_word_from_strangers(training_set: TrainingSet):
-    recipe = replace(RECIPE, steps=24, mix=replace(RECIPE.mix, size=8))
+    recipe = replace(RECIPE, steps=60, mix=replace(RECIPE.mix, size=8))
     trained = train_head(NETWORK, training_set, recipe)
     own, other = (
         [score(trained, np.pad(say(word, 70 + i, i), 16_000))[:, FIRST_KEYWORD].max() for i in range(6)]
