@@ -312,7 +312,11 @@ class Server:
             return int((memory_limit_bytes() or sys.maxsize) * MEMORY_SHARE)
 
         guard = MemoryGuard(
-            ports, limit_bytes, lambda peer: quota_key(None, peer), self._admission.peers_with_calls
+            ports,
+            limit_bytes,
+            lambda peer: quota_key(None, peer),
+            self._admission.peers_with_calls,
+            asyncio.get_running_loop(),
         )
         guard.start()
         return guard

@@ -1,1 +1,1 @@
-"""The server's memory: its limit, and the connections that are closed before it is reached."""
+"""The guard: closes connections before the memory limit is reached, and those that flood gRPC."""

@@ -29,51 +29,71 @@ class Connection:
     received_bytes: int
 
 
-def connections(ports: Collection[int]) -> list[Connection]:
-    """Return the TCP connections that were accepted on these ports; none where the system lists none."""
-    return [Connection(peer, _received_bytes(opened)) for peer, opened in _opened(ports)]
+class Connections:
+    """The TCP connections that were accepted on some ports; none where the system lists none."""
 
+    def __init__(self, ports: Collection[int]) -> None:
+        self._ports = ports
+        self._peers: dict[str, str] = {}  # by the name of the socket, which is unique; "" for other sockets
 
-def close(ports: Collection[int], peers: Collection[str]) -> None:
-    """Shut down the connections on these ports to these peers. gRPC then notices that they have ended.
+    def opened(self, ignored_peers: Collection[str] = ()) -> list[Connection]:
+        """Return the connections that are open, except those to some peers, which cost less time."""
+        return [
+            Connection(peer, _received_bytes(opened)) for peer, opened in self._sockets(ignored=ignored_peers)
+        ]
 
-    The bytes that they have sent and gRPC has not read, up to 6 MB each, are discarded.
-    """
-    discarded = bytearray(_DISCARDED_BYTES)
-    for peer, opened in _opened(ports):
-        if peer in peers:
-            with contextlib.suppress(OSError):  # it has just ended
-                opened.shutdown(socket.SHUT_RDWR)
-                while opened.recv_into(discarded, flags=socket.MSG_TRUNC | socket.MSG_DONTWAIT):
-                    pass
+    def close(self, peers: Collection[str]) -> None:
+        """Shut down the connections to these peers. gRPC then notices that they have ended.
 
+        The bytes that they have sent and gRPC has not read, up to 6 MB each, are discarded.
+        """
+        discarded = bytearray(_DISCARDED_BYTES)
+        for peer, opened in self._sockets():
+            if peer in peers:
+                with contextlib.suppress(OSError):  # it has just ended
+                    opened.shutdown(socket.SHUT_RDWR)
+                    while opened.recv_into(discarded, flags=socket.MSG_TRUNC | socket.MSG_DONTWAIT):
+                        pass
 
-def _opened(ports: Collection[int]) -> Iterator[tuple[str, socket.socket]]:
-    """Yield the peer of each connection, and a duplicate of its socket, which is closed afterwards."""
-    try:
-        names = os.listdir(_DESCRIPTORS)
-    except OSError:
-        return
-    for name in names:
-        # A descriptor may be closed, and its number used again, at any moment, but not that of a duplicate.
-        with contextlib.suppress(OSError):
-            if not os.readlink(f"{_DESCRIPTORS}/{name}").startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(name))) as opened:
-                if opened.family not in (socket.AF_INET, socket.AF_INET6):
+    def _sockets(self, ignored: Collection[str] = ()) -> Iterator[tuple[str, socket.socket]]:
+        """Yield the peer of each connection, and a duplicate of its socket, which is closed afterwards."""
+        try:
+            descriptors = os.listdir(_DESCRIPTORS)
+        except OSError:
+            return
+        known, self._peers = self._peers, {}
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):  # it has just been closed
+                name = os.readlink(f"{_DESCRIPTORS}/{descriptor}")
+                if not name.startswith("socket:"):
                     continue
-                if opened.type == socket.SOCK_STREAM and opened.getsockname()[1] in ports:
-                    yield _peer(opened), opened
+                peer = known.get(name)
+                if peer is not None and (not peer or peer in ignored):
+                    self._peers[name] = peer
+                    continue
+                # A descriptor may be closed, and its number used again, at any moment, but not that of a
+                # duplicate.
+                with socket.socket(fileno=os.dup(int(descriptor))) as opened:
+                    name = f"socket:[{os.fstat(opened.fileno()).st_ino}]"
+                    peer = self._peers[name] = self._peer(opened)
+                    if peer and peer not in ignored:
+                        yield peer, opened
+
+    def _peer(self, opened: socket.socket) -> str:
+        """Return the peer of a connection, and "" for another socket."""
+        if opened.family not in (socket.AF_INET, socket.AF_INET6) or opened.type != socket.SOCK_STREAM:
+            return ""
+        if opened.getsockname()[1] not in self._ports or opened.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        ):
+            return ""
+        host, port = opened.getpeername()[:2]
+        # A socket that accepts both kinds shows IPv4 in this form.
+        host = host.removeprefix("::ffff:")
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def _received_bytes(opened: socket.socket) -> int:
     info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
     received_bytes: int = _BYTES_RECEIVED.unpack(info)[0]
     return received_bytes
-
-
-def _peer(opened: socket.socket) -> str:
-    host, port = opened.getpeername()[:2]
-    # A socket that accepts both kinds shows IPv4 in this form.
-    host = host.removeprefix("::ffff:")
-    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -1,10 +1,10 @@
-"""The memory guard: closes connections before the process has used up its memory.
+"""The guard: closes connections that occupy gRPC's threads, or that use up the memory of the process.
 
-gRPC buffers the half-received messages and headers of every connection before any code of this server sees
-them, and has no limit on their sum. So a thread watches the memory of the process. When it grows, the thread
-closes connections that have sent much, but no call. When it exceeds its limit, the thread closes those of
-the client that has sent the most lately. Streams can resume. Otherwise the system would kill the process,
-with the streams of all clients.
+gRPC reads the frames of every connection, and buffers half-received messages and headers, before any code of
+this server sees them. It limits neither the threads that one connection occupies nor the sum of the buffers.
+So a thread watches the process. While it is busy, the thread closes connections that send much, but no call.
+When the memory exceeds its limit, it closes those of the client that has sent the most lately. Streams can
+resume. Otherwise the system would kill the process, with the streams of all clients.
 """
 
 from __future__ import annotations
@@ -17,22 +17,29 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from earmark_server.logs import log
-from earmark_server.memory.connections import close, connections
+from earmark_server.logs import LogSampler, log
+from earmark_server.memory.connections import Connections
+from earmark_server.memory.floods import FloodDetector
 from earmark_server.memory.limit import resident_bytes
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Collection
 
     from earmark_server.memory.connections import Connection
 
 _LOGGER = logging.getLogger(__name__)
 
-_CHECK_INTERVAL_S = 0.05
-_MAX_CHECK_INTERVAL_S = 0.5
+_MIN_INTERVAL_S = 0.05
+_MAX_INTERVAL_S = 0.1
+_IDLE_INTERVAL_S = 0.5
+"""How often the process is checked: while it is busy, while it has clients, and while it has none."""
+
 _FASTEST_GROWTH_BYTES_PER_S = 8 << 30
-"""The memory grows no faster. Until it could have reached the limit, it need not be checked, so that a server
-with one quiet stream is not woken 20 times per second."""
+"""The memory grows no faster. It is checked before it could have reached the limit."""
+
+_BUSY_SHARE = 0.3
+"""A process that uses this share of a core is busy. A flood that delays streams uses at least a whole one."""
 
 _LIMIT_INTERVAL_S = 5.0
 """How often the limit is read, which takes a dozen files."""
@@ -44,7 +51,7 @@ _TRIM_INTERVAL_S = 0.5
 _TRIM_TIME_S = 3.0
 """How often, and for how long after connections were closed, free memory is returned to the system."""
 
-_IDLE_TIME_S = 0.5
+_RETRY_TIME_S = 0.5
 """Pause if the memory is short, and no connection can be closed."""
 
 _LEAST_FOR_CLIENTS_BYTES = 64 << 20
@@ -56,18 +63,11 @@ have disconnected a moment ago."""
 _WINDOW_S = 30.0
 """Bytes count as sent lately for between one and two times this long."""
 
-_LOG_INTERVAL_S = 1.0
 _MIN_BYTES = 64 * 1024
 """A connection that has sent less than this is not closed."""
 
-_MAX_BYTES_WITHOUT_CALL = 1 << 20
-_MAX_TIME_WITHOUT_CALL_S = 0.25
-"""A connection is closed if it has sent this much and, this much later, still no call of it is admitted. The
-time is for a busy event loop, because a useful client sends its call first. It shrinks to 0 as the memory is
-used up, with the square of the share that is free."""
-
-_GROWTH_BYTES = 16 << 20
-"""Growth of the memory after which connections without a call are looked for."""
+_MAX_BYTES_WITHOUT_CALL = 2 << 20
+"""What a connection without a call may have sent when the memory is short: more than the window of a call."""
 
 
 class MemoryGuard:
@@ -79,26 +79,27 @@ class MemoryGuard:
         limit_bytes: Callable[[], int],
         client_of: Callable[[str], str],
         peers_with_calls: set[str],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`limit_bytes` returns the memory above which connections are closed.
 
         `client_of` returns the client that the connections of a peer belong to. `peers_with_calls`: those
-        of which a call was admitted. The event loop adds them, and the guard removes them.
+        that may call, and have done so. The event loop `loop` adds them, and the guard removes them.
         """
         self._peers_with_calls = peers_with_calls
         self._stated_limit_bytes = limit_bytes
         self._models_bytes = 0
-        self._ports = ports
+        self._connections = Connections(ports)
         self._client_of = client_of
+        self._floods = FloodDetector(peers_with_calls, loop)
         self._before: dict[str, int] = {}  # bytes received by the begin of the window, by peer
         self._before_next: dict[str, int] = {}
         self._window_start_s = time.monotonic()
-        self._least_bytes: float = math.inf  # the memory since connections without a call were looked for
-        self._without_call_s: dict[str, float] = {}  # since when, by peer
+        self._checked_s = time.monotonic()
+        self._cpu_s = time.process_time()
         self._closed_s = -math.inf  # when connections were closed
         self._trim_s = 0.0  # when to return free memory to the system
-        self._closed = 0
-        self._logged_s = 0.0
+        self._log_sampler = LogSampler()
         self._limit_bytes = 0
         self._limit_read_s = -math.inf
         self._stopping = threading.Event()
@@ -129,69 +130,72 @@ class MemoryGuard:
             if used_bytes is None:
                 return
             is_short = used_bytes > self._limit_bytes
-            if is_short or self._without_call_s or used_bytes > self._least_bytes + _GROWTH_BYTES:
-                self._least_bytes = used_bytes
-                opened = connections(self._ports)
-                if peers := self._without_call(opened, used_bytes):
-                    # The next check must not wait for their memory: they may have connected again.
-                    self._close(peers, used_bytes)
-                elif is_short:
-                    peers = self._sent_most_lately(opened, used_bytes)
-                    self._close(peers, used_bytes)
-                    self._stopping.wait(_RELEASE_TIME_S if peers else _IDLE_TIME_S)
+            interval_s = self._interval_s(used_bytes)
+            if self._is_busy(now_s) or is_short:
+                interval_s = _MIN_INTERVAL_S
+                # The next check must not wait for the memory of floods: they may have connected again.
+                if not self._close_floods(used_bytes, is_short=is_short) and is_short:
                     self._trim_s = now_s
+                    interval_s = _RELEASE_TIME_S if self._close_greediest(used_bytes) else _RETRY_TIME_S
             if self._trim_s <= now_s < self._closed_s + _TRIM_TIME_S:
                 self._trim_s = now_s + _TRIM_INTERVAL_S
                 _return_free_memory()
-            self._least_bytes = min(self._least_bytes, used_bytes)
-            interval_s = self._interval_s(used_bytes)
 
     def _read_limit(self) -> int:
         return max(self._stated_limit_bytes(), self._models_bytes + _LEAST_FOR_CLIENTS_BYTES)
 
     def _interval_s(self, used_bytes: int) -> float:
-        """Return how long the memory need not be checked."""
-        if self._without_call_s:
-            return _CHECK_INTERVAL_S
+        """Return how long the process need not be checked, if it is not busy."""
         interval_s = (self._limit_bytes - used_bytes) / _FASTEST_GROWTH_BYTES_PER_S
-        return min(max(interval_s, _CHECK_INTERVAL_S), _MAX_CHECK_INTERVAL_S)
+        longest_s = _MAX_INTERVAL_S if self._peers_with_calls else _IDLE_INTERVAL_S
+        return min(max(interval_s, _MIN_INTERVAL_S), longest_s)
+
+    def _is_busy(self, now_s: float) -> bool:
+        """Return whether the process has been busy since the last check."""
+        passed_s, self._checked_s = now_s - self._checked_s, now_s
+        before_s, self._cpu_s = self._cpu_s, time.process_time()
+        return self._cpu_s - before_s > _BUSY_SHARE * passed_s
 
     def _begin_window(self) -> None:
         known = self._peers_with_calls.copy()
-        opened = connections(self._ports)
+        opened = self._connections.opened()
         self._window_start_s = time.monotonic()
         self._before = self._before_next
         self._before_next = {one.peer: one.received_bytes for one in opened}
         self._peers_with_calls -= known - self._before_next.keys()
 
-    def _close(self, peers: list[str], used_bytes: int) -> None:
-        close(self._ports, peers)
-        if peers:
-            self._closed_s = time.monotonic()
-        self._closed += len(peers)
-        if self._closed and time.monotonic() - self._logged_s > _LOG_INTERVAL_S:
+    def _close_floods(self, used_bytes: int, *, is_short: bool) -> bool:
+        """Close the connections that flood gRPC; return whether there are any."""
+        without_call = self._connections.opened(ignored_peers=self._peers_with_calls)
+        peers = set(self._floods.flooding(without_call))
+        if is_short:
+            peers.update(one.peer for one in without_call if one.received_bytes > _MAX_BYTES_WITHOUT_CALL)
+        self._close(peers, "flooding connections closed", used_bytes)
+        return bool(peers)
+
+    def _close_greediest(self, used_bytes: int) -> bool:
+        """Close the connections of the client that has sent the most lately; return whether there is one."""
+        peers = self._sent_most_lately(self._connections.opened(), used_bytes)
+        self._close(peers, "connections closed to save memory", used_bytes)
+        return bool(peers)
+
+    def _close(self, peers: Collection[str], event: str, used_bytes: int) -> None:
+        if not peers:
+            return
+        self._connections.close(peers)
+        self._closed_s = time.monotonic()
+        sampled = self._log_sampler.admit(event)
+        if sampled is not None:
             log(
                 _LOGGER,
                 logging.ERROR,
-                "connections closed to save memory",
-                connections=self._closed,
-                client=self._client_of(peers[0]) if peers else None,
+                event,
+                connections=len(peers),
+                client=self._client_of(next(iter(peers))),
                 used_mb=used_bytes >> 20,
                 limit_mb=self._limit_bytes >> 20,
+                **sampled,
             )
-            self._closed, self._logged_s = 0, time.monotonic()
-
-    def _without_call(self, opened: list[Connection], used_bytes: int) -> list[str]:
-        """Return the peers that have sent much, but no call that was admitted."""
-        now_s = time.monotonic()
-        self._without_call_s = {
-            one.peer: self._without_call_s.get(one.peer, now_s)
-            for one in opened
-            if one.received_bytes > _MAX_BYTES_WITHOUT_CALL and one.peer not in self._peers_with_calls
-        }
-        free_share = (self._limit_bytes - used_bytes) / (self._limit_bytes - self._models_bytes)
-        overdue_s = now_s - _MAX_TIME_WITHOUT_CALL_S * max(0.0, free_share) ** 2
-        return [peer for peer, since_s in self._without_call_s.items() if since_s <= overdue_s]
 
     def _sent_most_lately(self, opened: list[Connection], used_bytes: int) -> list[str]:
         """Return the peers of the client that has sent the most lately, except those that sent little."""

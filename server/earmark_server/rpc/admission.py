@@ -49,7 +49,7 @@ class Admission:
         """The engine's load, once the engine has started."""
         self.connection_age = ConnectionAge(settings)
         self.peers_with_calls: set[str] = set()
-        """The peers of which a call was admitted. The memory guard removes those that have disconnected."""
+        """The peers that may call, and have done so. The guard removes those that have disconnected."""
         self._tracing = tracing
         self._log_sampler = LogSampler()
         self._max_streams = settings.max_streams
@@ -119,10 +119,10 @@ class Admission:
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
             log_sampler=self._log_sampler,
         )
+        if not is_stranger:
+            self.peers_with_calls.add(call.peer)
         try:
             self._check_limits(call)
-            if not is_stranger:
-                self.peers_with_calls.add(call.peer)
             self._add(call)
             try:
                 async with call.interruptible():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -299,3 +300,35 @@ def test_contradictory_settings_are_rejected(settings: dict[str, Any], message: 
 
 def test_with_a_certificate_any_host_is_allowed() -> None:
     assert Settings(host="0.0.0.0", tls_certificate="c", tls_key="k").host == "0.0.0.0"
+
+
+def client_hello() -> bytes:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2"])
+    output = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), output, server_hostname="localhost").do_handshake()
+    return output.read()
+
+
+def test_handshakes_that_never_end_are_cut_off_and_delay_nobody(
+    authority: Authority, tiny_model_path: Path
+) -> None:
+    hello = client_hello()
+    kinds_of_begin = [b"", hello[:100], hello, b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc" + bytes(200)]
+
+    async def scenario() -> None:
+        settings = {**flags(authority.sign()), "handshake_timeout_s": 5.0}
+        async with serving(tiny_model_path, settings) as server, contextlib.AsyncExitStack() as stack:
+            readers = []
+            for i in range(200):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                stack.callback(writer.close)
+                writer.write(kinds_of_begin[i % len(kinds_of_begin)])
+                readers.append(reader)
+            assert await list_models(server, authority.path) == "OK"
+            for reader in readers:
+                with contextlib.suppress(ConnectionError):
+                    await reader.read()  # until the end of the connection
+
+    run(scenario)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import hashlib
 import logging
@@ -370,3 +371,24 @@ def test_an_invalid_model_file_is_rejected_and_the_old_model_stays(
             assert kinds(await collect(rig.stream(config())))[-1] == "ended"
 
     run(scenario)
+
+
+def test_a_full_disk_is_logged_and_leaves_nothing_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.onnx"
+    write(path)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    async def scenario() -> None:
+        async with serving(path, state_dir=str(tmp_path / "state")) as rig:
+            line = await logged(caplog, "models not kept")
+            assert "No space left on device" in line["problem"]
+            assert (await detected(rig)) == ("1.0.0", SPOKEN)
+
+    run(scenario)
+    assert not list((tmp_path / "state" / "models").iterdir())
