@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection, Iterable
+    from collections import Counter
+    from collections.abc import Iterable
 
     from earmark_server.memory.connections import Connection
 
@@ -23,7 +24,10 @@ _MIN_GROWTH_BYTES = 32 * 1024
 """What a flood sends at least from one check to the next."""
 
 _MIN_TIME_S = 0.1
-"""How long a flood goes on, while no other connection sends its first call, before it is one."""
+"""How long a flood goes on, while no other connection sends its first calls, before it is one."""
+
+_FIRST_CALLS = 32
+"""A connection that has sent more calls than this is no new one."""
 
 _MAX_TIME_S = 0.5
 """After this time a connection is no longer suspected, unless it still sends."""
@@ -43,12 +47,12 @@ class _Suspect:
 class FloodDetector:
     """Compares the connections without a call from check to check."""
 
-    def __init__(self, peers_with_calls: Collection[str], loop: asyncio.AbstractEventLoop) -> None:
-        """`peers_with_calls`: those that may call, and have done so. The event loop `loop` adds them."""
+    def __init__(self, peers_with_calls: Counter[str], loop: asyncio.AbstractEventLoop) -> None:
+        """`peers_with_calls`: the calls of peers that may call, counted by the event loop `loop`."""
         self._peers_with_calls = peers_with_calls
-        self._count_with_calls = 0
+        self._first_calls = 0
         self._loop = loop
-        self._called_s = 0.0  # when the first call of a connection arrived
+        self._called_s = 0.0  # when one of the first calls of a connection arrived
         self._received: dict[str, int] = {}  # bytes at the last check, by peer
         self._suspects: dict[str, _Suspect] = {}
         self._question = 0
@@ -57,9 +61,10 @@ class FloodDetector:
     def flooding(self, without_call: Iterable[Connection]) -> list[str]:
         """Return the peers that went on sending while the event loop had the time to see their calls."""
         now_s = time.monotonic()
-        if self._count_with_calls != len(self._peers_with_calls):
+        first_calls = sum(min(count, _FIRST_CALLS) for count in self._peers_with_calls.copy().values())
+        if first_calls != self._first_calls:
             # Many clients may have connected at once, and the loop reads one call after the other.
-            self._count_with_calls, self._called_s = len(self._peers_with_calls), now_s
+            self._first_calls, self._called_s = first_calls, now_s
         received = {one.peer: one.received_bytes for one in without_call}
         growing = {
             peer

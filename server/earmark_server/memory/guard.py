@@ -78,13 +78,13 @@ class MemoryGuard:
         ports: Collection[int],
         limit_bytes: Callable[[], int],
         client_of: Callable[[str], str],
-        peers_with_calls: set[str],
+        peers_with_calls: Counter[str],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`limit_bytes` returns the memory above which connections are closed.
 
-        `client_of` returns the client that the connections of a peer belong to. `peers_with_calls`: those
-        that may call, and have done so. The event loop `loop` adds them, and the guard removes them.
+        `client_of` returns the client that the connections of a peer belong to. `peers_with_calls`: the
+        calls of peers that may call. The event loop `loop` counts them, and the guard removes them.
         """
         self._peers_with_calls = peers_with_calls
         self._stated_limit_bytes = limit_bytes
@@ -162,7 +162,8 @@ class MemoryGuard:
         self._window_start_s = time.monotonic()
         self._before = self._before_next
         self._before_next = {one.peer: one.received_bytes for one in opened}
-        self._peers_with_calls -= known - self._before_next.keys()
+        for peer in known.keys() - self._before_next.keys():
+            del self._peers_with_calls[peer]
 
     def _close_floods(self, used_bytes: int, *, is_short: bool) -> bool:
         """Close the connections that flood gRPC; return whether there are any."""

@@ -48,8 +48,8 @@ class Admission:
         self.load: Load | None = None
         """The engine's load, once the engine has started."""
         self.connection_age = ConnectionAge(settings)
-        self.peers_with_calls: set[str] = set()
-        """The peers that may call, and have done so. The guard removes those that have disconnected."""
+        self.peers_with_calls: Counter[str] = Counter()
+        """The calls of peers that may call. The guard removes those that have disconnected."""
         self._tracing = tracing
         self._log_sampler = LogSampler()
         self._max_streams = settings.max_streams
@@ -120,7 +120,7 @@ class Admission:
             log_sampler=self._log_sampler,
         )
         if not is_stranger:
-            self.peers_with_calls.add(call.peer)
+            self.peers_with_calls[call.peer] += 1
         try:
             self._check_limits(call)
             self._add(call)
