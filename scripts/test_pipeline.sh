@@ -43,6 +43,7 @@ PYTHON
 set_parameter preset quick
 set_parameter epochs 1
 set_parameter keywords computer,banana
+set_parameter passes 1
 set_parameter examples 640
 
 step "all stages"
