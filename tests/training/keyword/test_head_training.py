@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("few_sounds")
 NETWORK = EmbeddingNetwork(EmbeddingShape(3))
-RECIPE = replace(
-    FINE_TUNE_RECIPE, steps=8, learning_rate=3e-3, ema_decay=0.9, hard_negatives=20, mined_hours=0.01
-)
+RECIPE = replace(FINE_TUNE_RECIPE, steps=8, learning_rate=3e-3, ema_decay=0.9, hard_negatives=20)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +58,7 @@ def test_a_pass_without_a_past_has_the_embeddings_of_a_stream():
 
 
 def test_the_head_detects_its_word_from_strangers(training_set: TrainingSet):
-    recipe = replace(RECIPE, steps=60, mix=replace(RECIPE.mix, size=8))
+    recipe = replace(RECIPE, steps=60, mined_hours=0.01, mix=replace(RECIPE.mix, size=8))
     trained = train_head(NETWORK, training_set, recipe)
     own, other = (
         [score(trained, np.pad(say(word, 70 + i, i), 16_000))[:, FIRST_KEYWORD].max() for i in range(6)]
@@ -73,7 +71,7 @@ def test_an_interrupted_training_continues_with_the_same_result(
     training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(head_training, "_CHECKPOINT_STEPS", 2)
-    recipe = replace(RECIPE, mix=replace(RECIPE.mix, size=5))
+    recipe = replace(RECIPE, mined_hours=0.01, mix=replace(RECIPE.mix, size=5))
     whole = train_head(NETWORK, training_set, recipe)
     file, embed, started = tmp_path / "head.pt", head_training._Training.embed, list[int]()
 
