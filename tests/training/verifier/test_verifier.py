@@ -153,7 +153,7 @@ def test_each_pass_finds_other_proposals(model: SpotterModel, corpus: Corpus) ->
     once, twice = (collect(model, corpus, "validation", 1, passes=n) for n in (1, 2))
     first = len(once.label)
     assert np.array_equal(twice.mel[:first], once.mel)
-    assert len(twice.label) > first + 20
+    assert len(twice.label) > 1.5 * first
     assert not np.array_equal(twice.score[first : first + 20], once.score[:20])
 
 
