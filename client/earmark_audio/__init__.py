@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from earmark_audio.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
-    from earmark_audio.ffmpeg import is_available as ffmpeg_is_available
     from earmark_audio.folder import LeftOut, find_recordings
     from earmark_audio.formats import (
         FFMPEG_SUFFIXES,
@@ -59,7 +59,6 @@ __all__ = [
     "UnsupportedRateError",
     "channel_problem",
     "channels_cancel",
-    "ffmpeg_is_available",
     "find_recordings",
     "identify",
     "mix_down",
@@ -69,14 +68,5 @@ __all__ = [
 _MODULES = ("errors", "folder", "formats", "levels", "limits", "notices", "pipe", "recording")
 
 
-def __getattr__(name: str) -> Any:
-    # Submodules are imported on first use: what needs only the terminal's texts does not import NumPy.
-    if name == "ffmpeg_is_available":
-        return import_module("earmark_audio.ffmpeg").is_available
-    if name in __all__:
-        for module in _MODULES:
-            names = vars(import_module(f"{__name__}.{module}"))
-            if name in names:
-                globals()[name] = names[name]
-                return names[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# What needs only the terminal's texts does not import NumPy.
+__getattr__ = lazy_names(__name__, __all__, _MODULES)

@@ -17,8 +17,9 @@ offsets count from the start of the stream's audio. All deliberate errors are su
     asyncio.run(main())
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from earmark_audio.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from earmark_client.audio import Chunk, Encoding, KeywordSetting, Silence
@@ -130,16 +131,9 @@ _MODULES = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    # Submodules are imported on first use, so that importing this package is fast. It also lets a
-    # program set gRPC's environment variables first, which gRPC reads during its import.
-    if name in __all__:
-        for module in _MODULES:
-            names = vars(import_module(f"{__name__}.{module}"))
-            if name in names:
-                globals()[name] = names[name]
-                return names[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Importing this package is fast, and a program can set gRPC's environment variables after it: gRPC reads them
+# during its import.
+__getattr__ = lazy_names(__name__, __all__, _MODULES)
 
 
 def __dir__() -> list[str]:
