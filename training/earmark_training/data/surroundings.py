@@ -35,14 +35,19 @@ def place_voice(rng: np.random.Generator, samples: Samples) -> tuple[Samples, fl
     if rng.random() < _LOUDSPEAKER:
         samples = loudspeaker(rng, samples)
     if rng.random() < _ROOM:
-        rooms = training_rooms()
-        samples = at_level_of(samples, reverberate(samples, rooms[rng.integers(len(rooms))]))
+        samples = in_training_room(rng, samples)
     if rng.random() < _CLIPPING:
         limit = np.float32(np.abs(samples).max() * rng.uniform(0.2, 0.8))
         samples = np.clip(samples, -limit, limit)
     if rng.random() < _TELEPHONE:
         samples = augment.telephone(rng, samples)
     return np.clip(samples, -1, 1), speed
+
+
+def in_training_room(rng: np.random.Generator, samples: Samples) -> Samples:
+    """Return the samples in one of the rooms that training uses, at their level."""
+    rooms = training_rooms()
+    return at_level_of(samples, reverberate(samples, rooms[rng.integers(len(rooms))]))
 
 
 @functools.cache

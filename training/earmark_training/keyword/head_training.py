@@ -6,7 +6,6 @@ training speech is scored, and the places with the highest scores become negativ
 
 from __future__ import annotations
 
-import io
 import math
 from copy import deepcopy
 from dataclasses import replace
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earmark_training.errors import OutputError
 from earmark_training.keyword.examples import KeywordBatch, KeywordExampleMaker, KeywordMix
 from earmark_training.keyword.fine_tune import (
     FIRST_KEYWORD,
@@ -26,6 +24,7 @@ from earmark_training.keyword.fine_tune import (
     sample_speech,
 )
 from earmark_training.keyword.mel_variation import vary_mel
+from earmark_training.model.checkpoint import write_state
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.speech_embedding import EmbeddingNetwork
 
@@ -154,28 +153,16 @@ class _Training:
     ) -> None:
         """Write all that the next steps depend on."""
         places = {r: i for i, r in enumerate(training_set.speech)}
-        content, part = io.BytesIO(), file.with_suffix(".part")
-        torch.save(
-            {
-                "step": step,
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "random": torch.get_rng_state(),
-                "memory": self._memory,
-                "hard_negatives": [(places[r], end) for r, end in hard_negatives if r in places],
-            },
-            content,
-        )
-        try:
-            part.write_bytes(content.getbuffer())
-            part.replace(file)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(
-                f"{file} cannot be written: {error.strerror}. Repeat the command when it can: it continues "
-                "from the last checkpoint"
-            ) from error
+        state = {
+            "step": step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "memory": self._memory,
+            "hard_negatives": [(places[r], end) for r, end in hard_negatives if r in places],
+        }
+        write_state(file, state)
 
     def restore(self, file: Path, training_set: TrainingSet) -> tuple[int, list[HardNegative]]:
         """Read what `save` wrote; return the next step and the hard negatives."""

@@ -8,8 +8,7 @@ import numpy as np
 
 from earmark_training.data.augment import add_at, synthetic_sound
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
-from earmark_training.data.rooms import reverberate
-from earmark_training.data.surroundings import at_level_of, loudspeaker, training_rooms
+from earmark_training.data.surroundings import in_training_room, loudspeaker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +44,7 @@ class Surroundings:
             music = synthetic_sound(rng, len(samples))
             samples = loudspeaker(rng, _add(samples, music, rng.uniform(*_MUSIC_DB)))
         if condition in ("room", "television"):
-            rooms = training_rooms()
-            return at_level_of(samples, reverberate(samples, rooms[rng.integers(len(rooms))]))
+            return in_training_room(rng, samples)
         return samples
 
     def _babble(self, rng: np.random.Generator, length: int) -> Samples:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from earmark_training.data.examples import Mix
-from earmark_training.errors import RecipeError
+from earmark_training.errors import OutputError, RecipeError
 from earmark_training.model.learner import Learner
 from earmark_training.model.network import Network
 from earmark_training.model.recipe import Recipe
@@ -48,9 +48,25 @@ def save(path: Path, learner: Learner, recipe: Recipe, history: History, commit:
         "history": history,
         "commit": commit,
     }
-    new = path.with_name(path.name + ".new")
-    torch.save(state, new)
-    os.replace(new, path)
+    write_state(path, state)
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write the state of a training, replacing an older one atomically.
+
+    Raises OutputError if it cannot be written.
+    """
+    content, part = io.BytesIO(), path.with_suffix(".part")
+    torch.save(state, content)
+    try:
+        part.write_bytes(content.getbuffer())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}. Repeat the command when it can: it continues "
+            "from the last checkpoint"
+        ) from error
 
 
 def resume(path: Path, recipe: Recipe) -> tuple[Learner, History]:

@@ -58,8 +58,8 @@ def add_verifier(
     The verifier is trained on the training split. On the validation split, it is fused with the first
     network, the thresholds are chosen for `fa_per_hour`, and the result is evaluated. `network_file`: where
     the trained verifier is kept; it is not trained again if the file is there, and a training that was
-    interrupted continues from the checkpoint beside it. Raises ExportError for a model
-    that has a verifier already, or another sample rate.
+    interrupted continues from the checkpoint beside it. Raises ExportError for a model that has a verifier
+    already, or another sample rate.
     """
     model, graph = SpotterModel.load(model_file), onnx.load(model_file)
     meta = model.metadata

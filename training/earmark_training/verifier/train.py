@@ -13,6 +13,7 @@ import torch
 from earmark_audio.progress import SILENT, Progress
 from torch import Tensor, nn
 
+from earmark_training.model.checkpoint import write_state
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.verifier.network import FRAMES, VerifierNetwork, limit_range, log_odds_of
 from earmark_training.verifier.proposals import CONTEXT_FRAMES, Proposals, Source
@@ -149,15 +150,13 @@ def _fine_tune(
         update_average(average, network, step, max_decay=0.995)
         total += loss.item()
         if checkpoint is not None and (step + 1) % _CHECKPOINT_STEPS == 0:
-            unfinished = checkpoint.with_suffix(".part")
             state = {
                 "step": step + 1,
                 "network": network.state_dict(),
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
             }
-            torch.save(state, unfinished)
-            unfinished.replace(checkpoint)
+            write_state(checkpoint, state)
         if (step + 1) % 100 == 0:
             log.info(
                 "step %d of %d loss %.4f %.0f s", step + 1, steps, total / 100, time.monotonic() - began_s
