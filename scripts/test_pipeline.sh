@@ -45,6 +45,7 @@ set_parameter epochs 1
 set_parameter keywords computer,banana
 set_parameter passes 1
 set_parameter examples 640
+set_parameter encoded-steps 20
 
 step "all stages"
 expect_stages recordings prepare train export verifier evaluate

@@ -29,6 +29,7 @@ from earmark_training.data.corpus import Corpus
 from earmark_training.data.surroundings import in_training_room, loudspeaker
 from earmark_training.evaluation.conditions import CONDITIONS, Scene
 from earmark_training.model.checkpoint import write_state
+from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.speech_embedding import SpeechEmbedding
 from torch import Tensor, nn
@@ -150,7 +151,7 @@ def _published() -> SpeechEmbedding:
 
 
 def _embed(embedding: SpeechEmbedding, pcm: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with matrix_precision():
         embeddings, _ = embedding.forward(embedding.log_mel(pcm))
     return embeddings
 

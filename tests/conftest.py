@@ -12,6 +12,10 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
+
+# torch and OpenBLAS start as many threads as there are cores, which wait actively, in every process.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # ONNX Runtime reads this when it is imported first, which a test may do before the spotter does.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -27,19 +31,35 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of processes that run tests: more than cores, since many tests wait."""
     return (os.cpu_count() or 1) + 2
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Return the scheduler: a process runs a whole file, or a whole folder of _TOGETHER."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return next((folder for folder in _TOGETHER if file.startswith(folder)), file)
+
+    return Scheduling(config, log)
+
+
+# Tests that share models, and the imports and the first export of torch, which take seconds in each process.
+_TOGETHER = ("tests/training/keyword/", "tests/training/")
+
 # The order of the files: first those that take longest, so that the last ones, which end the run, are short.
 _LONGEST_FIRST = (
-    "training/model/test_train.py",  # makes the model that other files of the folder wait for
+    "training",
     "client/test_misbehaving_server.py",
     "integration/test_resume.py",
     "server/test_supervisor.py",
     "integration",
-    "training",
     "benchmarks",
     "faults",
     "fuzz",

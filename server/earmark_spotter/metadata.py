@@ -69,16 +69,20 @@ class DetectorInfo:
 
 @dataclass(frozen=True, slots=True)
 class VerifierInfo:
-    """Settings of the verifier, the second network of a model.
+    """Settings of the verifier, which checks the peaks of the first network's scores.
 
     `window_samples`: the length of the audio that it needs. `proposal_threshold`: the first network's score,
-    0 to 1 exclusive, at which a peak is verified. `certain_score`: the first network's score above which
-    a peak is certain, so that this score is final; 1 to verify every peak.
+    0 to 1 exclusive, at which a peak is verified. `certain_score`: the score, of the first network or of the
+    graph before, above which a peak is certain, so that this score is final; 1 to verify every peak.
+    `encoder_sha256`: the SHA-256 of the speech encoder whose features the last graph needs; None for a model
+    without such a graph. `encoder_threshold`: the score of the graph before, at which the last one is used.
     """
 
     window_samples: int
     proposal_threshold: float
     certain_score: float = CERTAIN_SCORE
+    encoder_sha256: str | None = None
+    encoder_threshold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +249,8 @@ def _parse_verifier(node: _Node, sample_rate_hz: int) -> VerifierInfo:
         window_samples=node["window_samples"].integer(1, sample_rate_hz * MAX_RECEPTIVE_FIELD_S),
         proposal_threshold=_parse_threshold(node["proposal_threshold"]),
         certain_score=node["certain_score"].number(0.51, 1) if node.has("certain_score") else CERTAIN_SCORE,
+        encoder_sha256=node["encoder_sha256"].text() if node.has("encoder_sha256") else None,
+        encoder_threshold=node["encoder_threshold"].number(0, 1) if node.has("encoder_threshold") else 0.0,
     )
 
 

@@ -6,21 +6,22 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earmark_spotter.errors import ModelError
 from earmark_spotter.metadata import ModelMetadata, parse_metadata
-from earmark_spotter.verifier import VERIFIER_KEY, Verifier
+from earmark_spotter.onnx_session import open_session
+from earmark_spotter.speech_encoder import load_speech_encoder
+from earmark_spotter.verifier import ENCODED_VERIFIER_KEY, VERIFIER_KEY, Verifier
 
 if TYPE_CHECKING:
+    import os
     from importlib.resources.abc import Traversable
-    from types import ModuleType
 
 Float32Array: TypeAlias = NDArray[np.float32]
 """An array of 32-bit floats; its shape is stated where it is used."""
@@ -62,7 +63,7 @@ class SpotterModel:
         # Derived from the content rather than from its digest, which is public.
         self.resume_key = hmac.digest(b"earmark resume token", content, "sha256")
         """The default key for resume tokens: it can be computed only from the model file."""
-        self._session = _open_session(content, threads)
+        self._session = open_session(content, threads)
         entries: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         for key in (METADATA_KEY, INITIAL_STATE_KEY):
             if key not in entries:
@@ -135,12 +136,27 @@ class SpotterModel:
         return scores, next_state
 
     def _load_verifier(self, entries: dict[str, str], threads: int) -> Verifier | None:
-        if (self.metadata.verifier is None) != (VERIFIER_KEY not in entries):
-            raise ModelError(f"The model must have both `verifier` and `{VERIFIER_KEY}`, or neither of them.")
-        if self.metadata.verifier is None:
+        graphs = {
+            key: open_session(_parse_base64(key, entries[key]), threads)
+            for key in (VERIFIER_KEY, ENCODED_VERIFIER_KEY)
+            if key in entries
+        }
+        info = self.metadata.verifier
+        if (info is None) != (not graphs):
+            raise ModelError(
+                f"The model must have both `verifier` and `{VERIFIER_KEY}` or `{ENCODED_VERIFIER_KEY}`, "
+                "or none of them."
+            )
+        if info is None:
             return None
-        content = _parse_base64(VERIFIER_KEY, entries[VERIFIER_KEY])
-        return Verifier(_open_session(content, threads), self.metadata)
+        encoded = graphs.get(ENCODED_VERIFIER_KEY)
+        if (info.encoder_sha256 is None) != (encoded is None):
+            raise ModelError(
+                f"The model must have both `verifier.encoder_sha256` and `{ENCODED_VERIFIER_KEY}`, "
+                "or neither of them."
+            )
+        encoder = load_speech_encoder(info.encoder_sha256, threads) if info.encoder_sha256 else None
+        return Verifier(self.metadata, graphs.get(VERIFIER_KEY), encoded, encoder)
 
     def _check_signature(self) -> None:
         found = {value.name: value for value in (*self._session.get_inputs(), *self._session.get_outputs())}
@@ -272,45 +288,3 @@ def _parse_initial_state(text: str) -> Float32Array:
         raise ModelError(f"The model's `{INITIAL_STATE_KEY}` is not finite.")
     state.flags.writeable = False
     return state
-
-
-def _open_session(content: bytes, threads: int) -> Any:
-    """Create an ONNX Runtime session for short inferences: no spinning threads, no telemetry."""
-    ort = _import_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # A thread that spins while it waits for the next step occupies a core per worker.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Errors are raised as exceptions; the runtime's log lines on stderr would repeat them.
-    options.log_severity_level = 4
-    # The model is loaded from bytes, so that the hashed content is what runs. External weights would be
-    # searched for in the working directory; this path makes sure that none are found.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    try:
-        # The fallback would print to standard output and try the same again.
-        providers = ["CPUExecutionProvider"]
-        session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
-        # Text that is not UTF-8 raises an error only when it is read.
-        values = (*session.get_inputs(), *session.get_outputs())
-        _ = session.get_modelmeta().custom_metadata_map, [(value.name, value.shape) for value in values]
-        return session
-    except Exception as error:
-        raise ModelError(f"The file is not an ONNX model that this runtime can run: {error}") from error
-
-
-def _import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime with telemetry disabled: a keyword spotter must not contact anyone.
-
-    The environment variable is effective only before the first import. Without it, the import
-    alone writes a device id and a queue of events into the home directory. A program that
-    imports ONNX Runtime before it loads a model here has to set the variable itself.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-    module: ModuleType = onnxruntime
-    return module

@@ -1,11 +1,14 @@
-"""The verifier: a second network in the model file, which checks each proposal of the first one.
+"""The verifier: further networks in the model file, which check each proposal of the first one.
 
 The first network scores all audio, so it has to be small, and it cannot use later audio. A peak that reaches
 the proposal threshold is rare. The verifier computes the final score of such a peak from the audio around it,
-up to the end of the peak hold, so it adds no delay. A peak of which the first network is certain keeps its
-score, because the verifier would reject almost none of these. One proposal at a time: a batch costs as much
-for each of them (2.7 ms alone, 3.3 ms in batches of 32), and the result alone never depends on what else is
-in a batch.
+up to the end of the peak hold, so it adds no delay. A score that is certain is final, because the next graph
+would reject almost none of these peaks. One proposal at a time: a batch costs as much for each of them, and
+the result alone never depends on what else is in a batch.
+
+A model has one or both of two graphs. One computes a score from the audio (2.7 ms). The other one computes a
+score from the features of the speech encoder (11 ms), which all models of a process share; it is used if the
+score so far reaches the encoder threshold.
 """
 
 from __future__ import annotations
@@ -20,40 +23,42 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from earmark_spotter.metadata import ModelMetadata
+    from earmark_spotter.speech_encoder import SpeechEncoder
 
 VERIFIER_KEY = "earmark_verifier"
-"""The ONNX metadata entry with the verifier: an ONNX file in base64."""
+"""The ONNX metadata entry with the graph that needs audio: an ONNX file in base64."""
 
-_INPUTS = {"pcm": 2, "class": 1, "score": 1}
+ENCODED_VERIFIER_KEY = "earmark_encoded_verifier"
+"""The ONNX metadata entry with the graph that needs features of the speech encoder."""
 
 
 class Verifier:
-    """The second network of a loaded model. It can be used from any number of threads at once."""
+    """The verifier of a loaded model. It can be used from any number of threads at once."""
 
-    def __init__(self, session: Any, metadata: ModelMetadata) -> None:
-        """Use an ONNX Runtime session. Raises ModelError for a graph that does not fit the metadata."""
+    def __init__(
+        self, metadata: ModelMetadata, graph: Any, encoded: Any, encoder: SpeechEncoder | None
+    ) -> None:
+        """Use the ONNX Runtime sessions of the two graphs, one of which may be None.
+
+        Raises ModelError for a graph that does not fit the metadata.
+        """
         assert metadata.verifier is not None
-        self._session = session
+        self._graph, self._encoded, self._encoder = graph, encoded, encoder
         self._certain_score = metadata.verifier.certain_score
-        found = {value.name: len(value.shape) for value in session.get_inputs()}
-        outputs = [value.name for value in session.get_outputs()]
-        if found != _INPUTS or outputs != ["final_score"]:
-            raise ModelError(
-                "The verifier's graph must have the inputs pcm [batch, samples], class [batch], score "
-                f"[batch] and the output final_score [batch], but has {', '.join([*found, *outputs])}."
-            )
+        self._encoder_threshold = metadata.verifier.encoder_threshold
         window_samples = metadata.verifier.window_samples
+        if encoder is not None and (
+            window_samples < encoder.window_samples or metadata.sample_rate_hz != encoder.sample_rate_hz
+        ):
+            raise ModelError(
+                f"The speech encoder needs {encoder.window_samples} samples at {encoder.sample_rate_hz} Hz, "
+                f"but `verifier.window_samples` is {window_samples} at {metadata.sample_rate_hz} Hz."
+            )
         silence = np.zeros(window_samples, np.float32)
-        for index in metadata.keyword_indices:
-            try:
-                score = self.final_score(silence, index, 0.5)
-            except Exception as error:
-                raise ModelError(
-                    f"The verifier's graph does not run on a window of {window_samples} samples "
-                    f"(`verifier.window_samples`): {error}"
-                ) from error
-            if not 0 <= score <= 1:
-                raise ModelError(f"The verifier's `final_score` must be a probability, but is {score}.")
+        if graph is not None:
+            _check(graph, "pcm", "[batch, samples]", silence, metadata)
+        if encoder is not None:
+            _check(encoded, "features", "[batch, frames, width]", encoder.features(silence), metadata)
 
     def final_score(self, pcm: NDArray[np.float32], class_index: int, score: float) -> float:
         """Return the final score of a proposal, 0 to 1.
@@ -62,12 +67,43 @@ class Verifier:
         keyword among the labels. score: the first network's score at the peak, which is final if it is
         certain.
         """
-        if score > self._certain_score:
-            return score
-        inputs = {
-            "pcm": pcm[np.newaxis],
-            "class": np.array([class_index], np.int64),
-            "score": np.array([score], np.float32),
-        }
-        (final_score,) = self._session.run(("final_score",), inputs)
-        return float(final_score.item())
+        if self._graph is not None and score <= self._certain_score:
+            score = _run(self._graph, "pcm", pcm, class_index, score)
+        if self._encoder is not None and self._encoder_threshold <= score <= self._certain_score:
+            score = _run(self._encoded, "features", self._encoder.features(pcm), class_index, score)
+        return score
+
+
+def _check(session: Any, audio: str, shape: str, value: NDArray[np.float32], metadata: ModelMetadata) -> None:
+    """Check a graph's inputs and output, and run it for each keyword on a value of its input `audio`."""
+    assert metadata.verifier is not None
+    window_samples = metadata.verifier.window_samples
+    inputs = {audio: 1 + value.ndim, "class": 1, "score": 1}
+    found = {value.name: len(value.shape) for value in session.get_inputs()}
+    outputs = [value.name for value in session.get_outputs()]
+    if found != inputs or outputs != ["final_score"]:
+        raise ModelError(
+            f"The verifier's graph must have the inputs {audio} {shape}, class [batch], score "
+            f"[batch] and the output final_score [batch], but has {', '.join([*found, *outputs])}."
+        )
+    for index in metadata.keyword_indices:
+        try:
+            score = _run(session, audio, value, index, 0.5)
+        except Exception as error:
+            raise ModelError(
+                f"The verifier's graph does not run on a window of {window_samples} samples "
+                f"(`verifier.window_samples`): {error}"
+            ) from error
+        if not 0 <= score <= 1:
+            raise ModelError(f"The verifier's `final_score` must be a probability, but is {score}.")
+
+
+def _run(session: Any, audio: str, value: NDArray[np.float32], class_index: int, score: float) -> float:
+    """Run a graph on the audio or the features of one proposal."""
+    inputs = {
+        audio: value[np.newaxis],
+        "class": np.array([class_index], np.int64),
+        "score": np.array([score], np.float32),
+    }
+    (final_score,) = session.run(("final_score",), inputs)
+    return float(final_score.item())

@@ -13,7 +13,10 @@ from benchmarks.loadgen.speech import Speech
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory can be measured on Linux only")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="memory can be measured on Linux only"),
+    pytest.mark.slow,  # it runs the benchmark
+]
 
 
 def _options(tiny_model_path: Path, recording: Path) -> list[str]:

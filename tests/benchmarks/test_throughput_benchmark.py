@@ -11,7 +11,10 @@ from benchmarks import throughput
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are bound to cores on Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are bound to cores on Linux"),
+    pytest.mark.slow,  # it runs the benchmark
+]
 
 
 def _options(tiny_model_path: Path, recording: Path) -> list[str]:

@@ -22,8 +22,6 @@ from support.tls_server import serve_with_tls
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_CPU_S = 0.060
-
 
 @pytest.fixture
 def _only_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +46,8 @@ def cpu_s(*command: str, **variables: str) -> float:
 
 
 def test_a_probe_costs_little_cpu_and_imports_neither_grpc_nor_numpy(address: str) -> None:
-    assert cpu_s(sys.executable, "-m", "earmark_cli", "health", "--server", address) < MAX_CPU_S
+    imports = cpu_s(sys.executable, "-c", "import grpc, numpy")
+    assert cpu_s(sys.executable, "-m", "earmark_cli", "health", "--server", address) < imports / 3
     code = (
         "import sys; from earmark_cli.__main__ import main\n"
         f"assert main(['health', '--server', {address!r}]) == 0\n"

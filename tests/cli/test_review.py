@@ -70,6 +70,48 @@ def test_an_unknown_key_shows_the_keys(clips: Path, tmp_path: Path) -> None:
     assert verdicts(clips) == [None] * 3
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right", "line"),
+    [
+        (
+            [0.5, 0.55, 0.6, 0.7, 0.9],
+            [0.58, 0.8, 0.99],
+            "with a threshold of 0.65, 2 of 5 wrong detections remain, and 2 of 3 right ones",
+        ),
+        (
+            [0.5, 0.5, 0.5, 0.9],
+            [],
+            "with a threshold of 0.7, 1 of 4 wrong detections remain, and 0 of 0 right ones",
+        ),
+        (
+            [0.5, 0.9, 0.9, 0.9],
+            [0.95],
+            "with a threshold of 0.95, 0 of 4 wrong detections remain, and 1 of 1 right ones",
+        ),
+        ([0.9995, 0.9996, 0.9997, 0.9998], [], "with a threshold of 0.9997, 2 of 4 wrong"),
+        ([0.5, 0.6, 0.7], [0.9], None),
+        ([0.5, 0.5, 0.5, 0.5], [0.9], None),
+    ],
+)
+def test_the_review_states_a_threshold_with_half_of_the_wrong_detections(
+    clips: Path, wrong: list[float], right: list[float], line: str | None
+) -> None:
+    file = sorted(clips.glob("*.json"))[0]
+    fields = json.loads(file.read_text())
+    verdicts = [(one, "wrong") for one in wrong] + [(one, "right") for one in right]
+    for number, (confidence, verdict) in enumerate(verdicts):
+        copy = clips / f"copy-{number}.json"
+        copy.write_text(json.dumps(fields | {"confidence": confidence, "verdict": verdict}))
+        copy.with_suffix(".wav").write_bytes(file.with_suffix(".wav").read_bytes())
+    done = review(clips, "q", path=clips.parent)
+    assert done.returncode == 0
+    last = done.stdout.splitlines()[-1]
+    if line is None:
+        assert last.endswith("not reviewed")
+    else:
+        assert last.startswith(f"{fields['keyword']}: {line}")
+
+
 def test_a_folder_without_clips_is_reported(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[1")
     (tmp_path / "others.json").write_text("[1]")

@@ -203,6 +203,7 @@ def test_a_keyword_without_a_suitable_threshold_is_reported(address: str, tmp_pa
     assert "earmark: no threshold of low reaches 0.5 false alarms per hour" in done.stderr
 
 
+@pytest.mark.slow
 def test_real_speech(data_dir: Path, tmp_path: Path) -> None:
     words = data_dir / "speech_commands"
     for word in ("stop", "go", "cat"):

@@ -47,7 +47,9 @@ def cpp(folder: Path) -> list[str]:
     return built("cpp", folder, ["g++", "protoc", "grpc_cpp_plugin", "pkg-config"], GRPC_HEADERS)
 
 
-@pytest.mark.parametrize("client", [node, go, pytest.param(cpp, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "client", [node, *(pytest.param(other, marks=pytest.mark.slow) for other in (go, cpp))]
+)
 def test_the_client_prints_each_detection(client, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     command = client(tmp_path)
     case = speech()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Detection, Health, Recording, SyncClient
-from support.deadlines import DEADLINE_S
+from support.deadlines import DEADLINE_S, Deadline
 from support.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+from benchmarks.loadgen import http2_frames as frames
 
 DEMO = Path(__file__).resolve().parents[2] / "client/earmark_cli/samples/demo.flac"
 CHUNK_S = 0.1
@@ -65,3 +68,30 @@ def test_open_connections_are_served_and_new_ones_wait_without_a_busy_loop() -> 
             assert late.health() is Health.SERVING
         server.process.terminate()
         assert server.process.wait(DEADLINE_S) == 0
+
+
+def test_a_flood_is_closed_when_no_descriptor_is_left() -> None:
+    update = frames.frame(frames.WINDOW, 0, 0, b"\0\0\0\1")
+    with ServerProcess("--port=0", "--log-format=json") as server, contextlib.ExitStack() as opened:
+        port = server.wait_for("listening")["port"]
+        server.wait_for("serving")
+        pid = server.process.pid
+
+        def connect() -> socket.socket:
+            return opened.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE_S))
+
+        flooding = connect()
+        flooding.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b""))
+        flooding.recv(1)
+        count = len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (count + 8, count + 8))
+        for _ in range(40):
+            connect()
+        time.sleep(2)  # the guard checks an idle process twice in a second
+        with contextlib.suppress(ConnectionError):
+            deadline = Deadline("the end of the flood")
+            while True:
+                for _ in range(10):
+                    flooding.sendall(update * 2000)  # which the server does not answer
+                deadline.wait()
+        server.wait_for("flooding connections closed")

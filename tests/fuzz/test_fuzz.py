@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from targets import Target
 
-_SECONDS_PER_TARGET = 1.0
+_SECONDS_PER_TARGET = 0.5
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,19 @@ def nginx(site: Site) -> list[object]:
     ]
 
 
-@pytest.fixture(params=[envoy, haproxy, nginx], ids=["Envoy", "HAProxy", "nginx"])
+BALANCERS = {"Envoy": envoy, "HAProxy": haproxy, "nginx": nginx}
+
+
+def with_each_balancer(quick: str) -> pytest.MarkDecorator:
+    """Run a test with each load balancer, with the others than `quick` only among the slow tests."""
+    every = [
+        pytest.param(make, id=name, marks=[] if name == quick else pytest.mark.slow)
+        for name, make in BALANCERS.items()
+    ]
+    return pytest.mark.parametrize("balancer", every, indirect=True)
+
+
+@pytest.fixture(params=BALANCERS.values(), ids=BALANCERS.keys())
 def balancer(request: pytest.FixtureRequest) -> Callable[[Site], list[object]]:
     make: Callable[[Site], list[object]] = request.param
     if shutil.which(make.__name__) is None:
@@ -185,6 +197,7 @@ async def reach_all(client: Client, servers: list[RestartableServer]) -> None:
                 pass
 
 
+@with_each_balancer(quick="Envoy")
 def test_streams_are_spread_evenly(balancer: Callable[[Site], list[object]], tmp_path: Path) -> None:
     """The streams of one client, over one connection."""
     site, count = Site(tmp_path), 30
@@ -217,6 +230,7 @@ def test_streams_are_spread_evenly(balancer: Callable[[Site], list[object]], tmp
     assert all(abs(share - count / 3) <= 0.2 * count / 3 for share in shares), shares
 
 
+@with_each_balancer(quick="HAProxy")
 def test_added_killed_and_drained_servers_behind_a_balancer_lose_no_detection(
     balancer: Callable[[Site], list[object]], tmp_path: Path
 ) -> None:
@@ -260,6 +274,7 @@ def test_added_killed_and_drained_servers_behind_a_balancer_lose_no_detection(
         assert_same_events(stream, expected)
 
 
+@with_each_balancer(quick="nginx")
 def test_headers_without_an_end_fill_no_memory(
     balancer: Callable[[Site], list[object]], tmp_path: Path
 ) -> None:

@@ -25,10 +25,8 @@ from support.restartable_server import RestartableServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-both = pytest.mark.parametrize("flavour", ["async", "sync"])
 
-
-@both
+@pytest.mark.parametrize("flavour", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: str) -> None:
     chunks = demo()
     with (

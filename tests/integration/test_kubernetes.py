@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import kubernetes_validate
 import promql_parser
 import pytest
 import yaml
@@ -269,6 +270,7 @@ PRODUCTION = [
     "PrometheusRule",
     "Service",
 ]
+CUSTOM = {"PodMonitor", "PrometheusRule"}  # of the Prometheus operator: Kubernetes has no schema of them
 OVERLAYS = {
     "production": PRODUCTION,
     "trial": ["Deployment", "Deployment", "Service", "Service"],
@@ -277,17 +279,15 @@ OVERLAYS = {
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kustomize_builds_valid_manifests(overlay: str, tmp_path: Path) -> None:
+def test_kustomize_builds_valid_manifests(overlay: str) -> None:
     tool = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
     if shutil.which(tool[0]) is None:
         pytest.skip("neither kustomize nor kubectl is installed")
-    built = tmp_path / "all.yaml"
-    command = [*tool, str(FOLDER / overlay)]
-    built.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
-    command = [sys.executable, "-m", "kubernetes_validate", "--strict", str(built)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    manifests = list(yaml.safe_load_all(built.read_text()))
+    built = subprocess.run([*tool, str(FOLDER / overlay)], check=True, capture_output=True).stdout
+    manifests = list(yaml.safe_load_all(built))
+    for one in manifests:
+        if one["kind"] not in CUSTOM:
+            kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
     assert sorted(one["kind"] for one in manifests) == OVERLAYS[overlay]
     servers = [
         one for one in manifests if one["metadata"]["name"] == "earmark" and one["kind"] == "Deployment"

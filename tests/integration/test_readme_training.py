@@ -23,6 +23,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout.make(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_training_extra_works(checkout: Checkout) -> None:
     (command,) = shown("test_the_training_extra_works")
     checkout.run(f"{command} && python -c 'import torchaudio'", timeout_s=WITHIN_S)

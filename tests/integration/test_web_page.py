@@ -66,6 +66,7 @@ def test_a_recording_is_processed_again_with_other_thresholds(page: Page) -> Non
     assert words(page) == SAID
 
 
+@pytest.mark.slow
 def test_a_recording_can_be_dropped(page: Page) -> None:
     data = page.evaluate_handle(
         """bytes => {
@@ -79,6 +80,7 @@ def test_a_recording_can_be_dropped(page: Page) -> None:
     wait_for_status(page, f"dropped.flac: 22.9 s, {len(SAID)} detections.")
 
 
+@pytest.mark.slow
 def test_other_formats_are_opened(page: Page, tmp_path: Path) -> None:
     speech, rate_hz = soundfile.read(DEMO)
     for suffix in ("wav", "ogg", "mp3"):
@@ -106,7 +108,7 @@ def test_a_file_that_is_not_a_recording_is_reported(page: Page, tmp_path: Path) 
     ("without", "status"),
     [
         (GRANTED, "The browser blocks the microphone: allow it for this page"),
-        (DEVICE, "There is no microphone: connect one"),
+        pytest.param(DEVICE, "There is no microphone: connect one", marks=pytest.mark.slow),
     ],
 )
 def test_a_page_without_a_microphone_states_the_remedy(
@@ -122,6 +124,7 @@ def test_a_page_without_a_microphone_states_the_remedy(
         assert page.get_by_role("button", name="Listen").is_enabled()
 
 
+@pytest.mark.slow
 def test_a_page_without_tls_reports_that_there_is_no_microphone(chromium: Browser) -> None:
     led_here = {"--host-resolver-rules=MAP kws.example.org 127.0.0.1"}
     with (

@@ -54,7 +54,13 @@ def test_every_control_has_a_name_and_works_with_the_keyboard(page: Page) -> Non
     assert page.get_by_role("log", name="Detections").get_attribute("aria-live") == "off"
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((1280, 800), id="desktop", marks=pytest.mark.slow),
+        pytest.param((390, 844), id="phone"),  # the one with less room
+    ],
+)
 def test_detections_are_visible_without_scrolling(page: Page, size: tuple[int, int]) -> None:
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.get_by_role("button", name="Listen").click()
@@ -163,6 +169,7 @@ def test_a_chosen_microphone_that_is_gone_is_reported(page: Page) -> None:
     assert page.get_by_role("button", name="Listen").is_enabled()
 
 
+@pytest.mark.slow
 def test_another_model_can_be_chosen(chromium: Browser, tiny_model_path: Path) -> None:
     port = free_port()
     with (

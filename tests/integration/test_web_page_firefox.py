@@ -90,6 +90,7 @@ def page(microphone: Microphone, tmp_path: Path) -> Iterator[Page]:
             browser.kill()
 
 
+@pytest.mark.slow
 def test_firefox_shows_detections_of_speech_and_recordings(page: Page, microphone: Microphone) -> None:
     page.until("$('status').innerText.startsWith('Ready')")
     page.value("$('listen').click()")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from earmark_spotter import Detection
 
 FORMAT = AudioFormat(Encoding.FLOAT32, 16_000)
+KINDS = ("verified", "gated", "encoded")
 GATE = {"margins_db": [4, 5, 6], "hold_ms": 400}
 # Pairs of words within a window, and words alone in it.
 WORDS = [(0.3, "low"), (0.62, "mid"), (2.0, "high"), (2.9, "low"), (3.25, "high"), (4.6, "mid"), (5.5, "low")]
@@ -54,6 +55,15 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> SpotterModel:
     document = {**tiny_model.VERIFIED_METADATA, "gate": GATE}
     path = tmp_path_factory.mktemp("gated") / "gated.onnx"
     return SpotterModel.load(tiny_model.build(path, document=document, verifier=tiny_model.verifier()))
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> SpotterModel:
+    path = tmp_path_factory.mktemp("encoded") / "encoded.onnx"
+    document = copy.deepcopy(tiny_model.encoded_metadata())
+    document["keywords"]["high"]["threshold"] = 0.7  # its final scores are 0.65
+    encoded_verifier = tiny_model.encoded_verifier()
+    return SpotterModel.load(tiny_model.build(path, document=document, encoded_verifier=encoded_verifier))
 
 
 def spot(model: SpotterModel, threshold: float | None = None) -> list[Detection]:
@@ -92,7 +102,7 @@ def test_the_threshold_applies_to_the_final_score(verified: SpotterModel, tiny: 
 
 @given(
     chunks=st.lists(st.integers(501, 40_000), min_size=1, max_size=30),
-    kind=st.sampled_from(("verified", "gated")),
+    kind=st.sampled_from(KINDS),
 )
 def test_chunks_change_nothing(chunks: list[int], kind: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(kind)
@@ -106,7 +116,7 @@ def test_chunks_change_nothing(chunks: list[int], kind: str, request: pytest.Fix
     assert found + spotter.flush() == expected
 
 
-@given(cut=st.integers(0, len(AUDIO)), kind=st.sampled_from(("verified", "gated")))
+@given(cut=st.integers(0, len(AUDIO)), kind=st.sampled_from(KINDS))
 def test_a_resumed_stream_has_the_same_final_scores(
     cut: int, kind: str, request: pytest.FixtureRequest
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from earmark_spotter.speech_encoder import bundled_speech_encoder
 from onnx import TensorProto, helper, numpy_helper
 
 RATE_HZ = 16_000
@@ -96,20 +97,25 @@ def build(
     state: np.ndarray | str | None = None,
     drop: tuple[str, ...] = (),
     verifier: onnx.ModelProto | str | None = None,
+    encoded_verifier: onnx.ModelProto | None = None,
 ) -> Path:
     """Write the model file; for an invalid one, a test passes another document or state.
 
-    `drop`: ONNX metadata entries to leave out. `verifier`: the graph of a second network, or its entry.
+    `drop`: ONNX metadata entries to leave out. `verifier` and `encoded_verifier`: the verifier's graphs; the
+    first one may be the text of its entry.
     """
     model = _graph()
     text = document if isinstance(document, str) else json.dumps(METADATA if document is None else document)
-    if isinstance(verifier, onnx.ModelProto):
-        verifier = base64.b64encode(verifier.SerializeToString()).decode()
+    graphs = [
+        base64.b64encode(graph.SerializeToString()).decode() if isinstance(graph, onnx.ModelProto) else graph
+        for graph in (verifier, encoded_verifier)
+    ]
     if not isinstance(state, str):
         state = base64.b64encode(
             (initial_state() if state is None else state).astype("<f4").tobytes()
         ).decode()
-    entries = {"earmark": text, "earmark_initial_state": state, "earmark_verifier": verifier}
+    entries = {"earmark": text, "earmark_initial_state": state}
+    entries |= {"earmark_verifier": graphs[0], "earmark_encoded_verifier": graphs[1]}
     for key, value in entries.items():
         if value is not None and key not in drop:
             entry = model.metadata_props.add()
@@ -127,7 +133,7 @@ VERIFIED_METADATA: dict[str, Any] = {
 }
 
 
-def verifier(*, output: str = "final_score") -> onnx.ModelProto:
+def verifier(*, output: str = "final_score", samples: int = VERIFIED_SAMPLES) -> onnx.ModelProto:
     """Return a second network, for VERIFIED_METADATA, whose score falls with the energy of its window.
 
     A word that follows closely on another one has a lower score than the same word alone, so the score
@@ -147,7 +153,7 @@ def verifier(*, output: str = "final_score") -> onnx.ModelProto:
         nodes,
         "verifier",
         [
-            value("pcm", TensorProto.FLOAT, ["batch", VERIFIED_SAMPLES]),
+            value("pcm", TensorProto.FLOAT, ["batch", samples]),
             value("class", TensorProto.INT64, ["batch"]),
             value("score", TensorProto.FLOAT, ["batch"]),
         ],
@@ -245,6 +251,47 @@ def _graph() -> onnx.ModelProto:
             value("next_state", TensorProto.FLOAT, ["batch", STATE_SIZE]),
         ],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model
+
+
+def encoded_metadata(**verifier: Any) -> dict[str, Any]:
+    """Return the metadata of a model whose verifier needs the features of the speech encoder."""
+    encoder = bundled_speech_encoder()
+    info = {
+        "window_samples": encoder.window_samples,
+        "proposal_threshold": 0.3,
+        "certain_score": 1,
+        "encoder_sha256": encoder.sha256,
+    }
+    return {**METADATA, "verifier": {**info, **verifier}}
+
+
+def encoded_verifier(*, width: int = 288) -> onnx.ModelProto:
+    """Return a graph, for `encoded_metadata()`, whose score falls with the mean power of the features."""
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("Mul", ["features", "features"], ["power"]),
+        node("ReduceMean", ["power"], ["mean_power"], axes=[1, 2], keepdims=0),
+        node("Cast", ["class"], ["index"], to=TensorProto.FLOAT),
+        node("Add", ["mean_power", "index"], ["sum"]),
+        node("Mul", ["sum", "scale"], ["scaled"]),
+        node("Exp", ["scaled"], ["factor"]),
+        node("Mul", ["score", "factor"], ["final_score"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "encoded_verifier",
+        [
+            value("features", TensorProto.FLOAT, ["batch", 30, width]),
+            value("class", TensorProto.INT64, ["batch"]),
+            value("score", TensorProto.FLOAT, ["batch"]),
+        ],
+        [value("final_score", TensorProto.FLOAT, ["batch"])],
+        [numpy_helper.from_array(np.array(-0.1, np.float32), "scale")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8

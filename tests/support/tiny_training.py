@@ -20,8 +20,8 @@ RECIPE = Recipe(
     kernels=(5, 5, 3),
     strides=(1, 2, 1),
     late_blocks=1,
-    cycles=(4, 2),
-    steps_per_epoch=40,
+    cycles=(2, 1),
+    steps_per_epoch=80,
     learning_rate=1e-2,
     warmup_steps=10,
     ema_decay=0.95,
@@ -48,6 +48,8 @@ FINE_TUNE_RECIPE = FineTuneRecipe(
     warmup_steps=5,
     ema_decay=0.8,
     rounds=1,
+    verifier_batches=12,
+    verifier_steps=150,
     mix=KeywordMix(size=16, snr_db=(10, 30), gain_db=(-10, 5)),
 )
 

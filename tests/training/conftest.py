@@ -47,12 +47,14 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_sounds() -> Iterator[None]:
-    """Shorten the sounds without speech from minutes to seconds."""
+    """Shorten the sounds without speech from minutes to seconds, and make few of the rooms of training."""
+    from earmark_training.data import surroundings
     from earmark_training.evaluation import non_speech, robustness
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(non_speech, "SECONDS", 5)
         patch.setattr(robustness, "TONES_SECONDS", 20)
+        patch.setattr(surroundings, "_ROOMS", 20)
         yield
 
 

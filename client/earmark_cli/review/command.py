@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from earmark_cli.options import add_command, whole_number
 from earmark_cli.output.console import print_line
 from earmark_cli.review.reviewed_clips import VERDICTS, read_clips, write_missed
+from earmark_cli.review.thresholds import suggestions
 
 if TYPE_CHECKING:
     import argparse
@@ -42,12 +43,13 @@ def add_parser(commands: Commands) -> None:
     )
     parser.epilog = (
         "the verdicts are written to the JSON files beside the clips; `earmark-train keyword --mistakes DIR` "
-        "learns from them"
+        "learns from them. If four or more clips of a keyword are wrong, the last line states the threshold "
+        "that half of them would not have reached"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Review, and print how many clips have which verdict."""
+    """Review; print how many clips have which verdict, and which thresholds would have fewer wrong ones."""
     clips = read_clips(args.folder)
     chosen = [clip for clip in clips if args.all or clip.verdict is None]
     try:
@@ -65,4 +67,6 @@ def run(args: argparse.Namespace) -> int:
         counts = Counter(clip.verdict for clip in clips)
         summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
         print_line(f"{args.folder}: {len(clips)} clips, {summary}, {counts[None]} not reviewed")
+        for line in suggestions(clips):
+            print_line(line)
     return 0

@@ -4,7 +4,8 @@ gRPC reads the frames of every connection, and buffers half-received messages an
 this server sees them. It limits neither the threads that one connection occupies nor the sum of the buffers.
 So a thread watches the process. While it is busy, the thread closes connections that send much, but no call.
 When the memory exceeds its limit, it closes those of the client that has sent the most lately. Streams can
-resume. Otherwise the system would kill the process, with the streams of all clients.
+resume. Otherwise the system would kill the process, with the streams of all clients. A client that was cut
+off is kept out for a while: gRPC holds what a closed connection has sent until Python has seen its calls.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING
 
 from earmark_server.logs import LogSampler, log
 from earmark_server.memory.connections import Connections
+from earmark_server.memory.descriptor_reserve import DescriptorReserve
 from earmark_server.memory.floods import FloodDetector
 from earmark_server.memory.limit import resident_bytes
+from earmark_server.memory.refusals import Refusals
 
 if TYPE_CHECKING:
     import asyncio
@@ -45,14 +48,28 @@ _LIMIT_INTERVAL_S = 5.0
 """How often the limit is read, which takes a dozen files."""
 
 _RELEASE_TIME_S = 0.1
-"""How long gRPC needs to free the memory of most closed connections."""
+"""How long gRPC needs to free the memory of most closed connections that its calls do not hold."""
 
 _TRIM_INTERVAL_S = 0.5
 _TRIM_TIME_S = 3.0
 """How often, and for how long after connections were closed, free memory is returned to the system."""
 
 _RETRY_TIME_S = 0.5
-"""Pause if the memory is short, and no connection can be closed."""
+"""Pause if the memory is short, and no connection can be closed, or if the memory is unknown."""
+
+_REFUSED_S = 2.5
+"""How long clients that flood gRPC can open no connection, and nobody after connections were closed because
+memory was short. gRPC frees it in this time. A useful client waits for three seconds: its system repeats the
+request to connect after one and three."""
+
+_FREED_SHARE = 0.5
+_LONGEST_REFUSAL_S = 30.0
+"""Clients that flood gRPC are refused longer, up to this long, until the memory is below this share of its
+limit: a call with a million headers of one byte is only freed when Python has read it, in a second."""
+
+_SUSPECTED_S = 60.0
+"""So long after a flood, connections of the same client are closed once they have sent more than the headers
+of a call, but no call: gRPC may read some of the flooding connections later than others."""
 
 _LEAST_FOR_CLIENTS_BYTES = 64 << 20
 
@@ -66,8 +83,9 @@ _WINDOW_S = 30.0
 _MIN_BYTES = 64 * 1024
 """A connection that has sent less than this is not closed."""
 
-_MAX_BYTES_WITHOUT_CALL = 2 << 20
-"""What a connection without a call may have sent when the memory is short: more than the window of a call."""
+_MAX_BYTES_WITHOUT_CALL = 16 * 1024
+"""What a connection without a call may have sent when the memory is short: more than the headers of a call. A
+header of one byte occupies 64."""
 
 
 class MemoryGuard:
@@ -91,7 +109,10 @@ class MemoryGuard:
         self._models_bytes = 0
         self._connections = Connections(ports)
         self._client_of = client_of
-        self._floods = FloodDetector(peers_with_calls, loop)
+        self._floods = FloodDetector(peers_with_calls, loop, client_of)
+        self._refusals = Refusals(self._connections)
+        self._flooded_s: dict[str, float] = {}  # when each client has flooded gRPC last
+        self._shut_down: set[str] = set()  # the peers whose connections the last check shut down as floods
         self._before: dict[str, int] = {}  # bytes received by the begin of the window, by peer
         self._before_next: dict[str, int] = {}
         self._window_start_s = time.monotonic()
@@ -119,27 +140,38 @@ class MemoryGuard:
         self._stopping.set()
 
     def _run(self) -> None:
+        reserve = DescriptorReserve()
         interval_s = 0.0
         while not self._stopping.wait(interval_s):
-            now_s = time.monotonic()
-            if now_s - self._limit_read_s > _LIMIT_INTERVAL_S:
-                self._limit_read_s, self._limit_bytes = now_s, self._read_limit()
-            if now_s - self._window_start_s > _WINDOW_S:
-                self._begin_window()
-            used_bytes = resident_bytes()
-            if used_bytes is None:
-                return
-            is_short = used_bytes > self._limit_bytes
-            interval_s = self._interval_s(used_bytes)
-            if self._is_busy(now_s) or is_short:
-                interval_s = _MIN_INTERVAL_S
-                # The next check must not wait for the memory of floods: they may have connected again.
-                if not self._close_floods(used_bytes, is_short=is_short) and is_short:
-                    self._trim_s = now_s
-                    interval_s = _RELEASE_TIME_S if self._close_greediest(used_bytes) else _RETRY_TIME_S
-            if self._trim_s <= now_s < self._closed_s + _TRIM_TIME_S:
-                self._trim_s = now_s + _TRIM_INTERVAL_S
-                _return_free_memory()
+            with reserve.released():
+                interval_s = self._check()
+        reserve.close()
+
+    def _check(self) -> float:
+        """Check the process once, and close what has to be closed; return the time to the next check."""
+        now_s = time.monotonic()
+        if now_s - self._limit_read_s > _LIMIT_INTERVAL_S:
+            self._limit_read_s, self._limit_bytes = now_s, self._read_limit()
+        if now_s - self._window_start_s > _WINDOW_S:
+            self._begin_window()
+        used_bytes = resident_bytes()
+        if used_bytes is None:
+            return _RETRY_TIME_S
+        is_short = used_bytes > self._limit_bytes
+        interval_s = self._interval_s(used_bytes)
+        is_freed = used_bytes < _FREED_SHARE * self._limit_bytes
+        keeps_networks = not is_freed and now_s < self._closed_s + _LONGEST_REFUSAL_S
+        self._refusals.expire(now_s, keeps_networks=keeps_networks)
+        if self._is_busy(now_s) or is_short:
+            interval_s = _MIN_INTERVAL_S
+            # The next check must not wait for the memory of floods: there may be more of them.
+            if not self._close_floods(used_bytes, is_short=is_short) and is_short:
+                self._trim_s = now_s
+                interval_s = _RELEASE_TIME_S if self._close_greediest(used_bytes) else _RETRY_TIME_S
+        if self._trim_s <= now_s < self._closed_s + _TRIM_TIME_S:
+            self._trim_s = now_s + _TRIM_INTERVAL_S
+            _return_free_memory()
+        return interval_s
 
     def _read_limit(self) -> int:
         return max(self._stated_limit_bytes(), self._models_bytes + _LEAST_FOR_CLIENTS_BYTES)
@@ -166,25 +198,34 @@ class MemoryGuard:
             del self._peers_with_calls[peer]
 
     def _close_floods(self, used_bytes: int, *, is_short: bool) -> bool:
-        """Close the connections that flood gRPC; return whether there are any."""
+        """Close the connections that flood gRPC, and the like of the same clients; return whether any."""
         without_call = self._connections.opened(ignored_peers=self._peers_with_calls)
-        peers = set(self._floods.flooding(without_call))
-        if is_short:
-            peers.update(one.peer for one in without_call if one.received_bytes > _MAX_BYTES_WITHOUT_CALL)
-        self._close(peers, "flooding connections closed", used_bytes)
+        flooding = self._floods.flooding(without_call)
+        now_s = time.monotonic()
+        self._flooded_s = {c: at_s for c, at_s in self._flooded_s.items() if at_s > now_s - _SUSPECTED_S}
+        self._flooded_s.update({self._client_of(peer): now_s for peer in flooding})
+        more = {one.peer for one in without_call if one.received_bytes > _MAX_BYTES_WITHOUT_CALL}
+        of_floods = {peer for peer in more if self._client_of(peer) in self._flooded_s}.union(flooding)
+        peers = of_floods | more if is_short else of_floods
+        # gRPC may take a moment to notice that a connection was shut down.
+        self._refusals.refuse(of_floods - self._shut_down, now_s + _REFUSED_S)
+        self._shut_down = of_floods
+        self._close(peers, "flooding connections closed", used_bytes, is_short=is_short)
         return bool(peers)
 
     def _close_greediest(self, used_bytes: int) -> bool:
         """Close the connections of the client that has sent the most lately; return whether there is one."""
         peers = self._sent_most_lately(self._connections.opened(), used_bytes)
-        self._close(peers, "connections closed to save memory", used_bytes)
+        self._close(peers, "connections closed to save memory", used_bytes, is_short=True)
         return bool(peers)
 
-    def _close(self, peers: Collection[str], event: str, used_bytes: int) -> None:
+    def _close(self, peers: Collection[str], event: str, used_bytes: int, *, is_short: bool) -> None:
         if not peers:
             return
-        self._connections.close(peers)
         self._closed_s = time.monotonic()
+        if is_short:
+            self._refusals.refuse_all(self._closed_s + _REFUSED_S)
+        self._connections.close(peers)
         sampled = self._log_sampler.admit(event)
         if sampled is not None:
             log(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +83,26 @@ def test_folders_that_cannot_be_used_are_named(clips_dir: Path, tmp_path: Path):
     soundfile.write(tmp_path / "yes" / "a_nohash_0.wav", np.zeros(100), 16_000)
     with pytest.raises(CorpusError, match="transcripts"):
         prepare(clips_dir, [tmp_path], tmp_path / "out")
+
+
+def test_hidden_files_are_ignored_and_transcripts_that_are_no_text_are_named(
+    clips_dir: Path, speech_dir: Path, tmp_path: Path
+):
+    for folder in (clips_dir, speech_dir):
+        shutil.copytree(folder, tmp_path / folder.name)
+    clips, speech = tmp_path / clips_dir.name, tmp_path / speech_dir.name
+    (tmp_path / "sounds").mkdir()
+    soundfile.write(tmp_path / "sounds" / "rain.wav", np.zeros(1_600), 16_000)
+    expected = prepare(clips, [speech], tmp_path / "out", noise=[tmp_path / "sounds"]).recordings
+    # What macOS writes beside every file of an archive or a memory stick.
+    for folder in (clips, speech, tmp_path / "sounds"):
+        for path in [p for p in folder.rglob("*") if p.is_file()]:
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7\xb0")
+    found = prepare(clips, [speech], tmp_path / "again", noise=[tmp_path / "sounds"]).recordings
+    assert found == expected
+    (speech / "b.trans.txt").write_bytes(b"b-1 \xb0")
+    with pytest.raises(CorpusError, match=r"b\.trans\.txt is not a list of transcripts in UTF-8"):
+        prepare(clips, [speech], tmp_path / "out")
 
 
 def test_clips_without_noise_get_synthetic_noise(

@@ -10,23 +10,17 @@ from support.built_once import build_once
 from support.synthetic_words import COMPUTER, write_recordings, write_speech
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from earmark_training.keyword.training_set import TrainingSet
 
 
 @pytest.fixture
-def few_sounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make few of the rooms and noises that examples share."""
-    from earmark_training.data import surroundings
+def few_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make few of the noises that examples share."""
     from earmark_training.keyword import examples
 
-    monkeypatch.setattr(surroundings, "_ROOMS", 20)
     monkeypatch.setattr(examples, "_NOISES", 5)
-    surroundings.training_rooms.cache_clear()
-    yield
-    surroundings.training_rooms.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ def test_a_pass_without_a_past_has_the_embeddings_of_a_stream():
     assert network.logits(embeddings).shape == (1, 3, 3)
 
 
+@pytest.mark.slow
 def test_the_head_detects_its_word_from_strangers(training_set: TrainingSet):
     recipe = replace(RECIPE, steps=60, mined_hours=0.01, mix=replace(RECIPE.mix, size=8))
     trained = train_head(NETWORK, training_set, recipe)
@@ -71,6 +72,7 @@ def test_an_interrupted_training_continues_with_the_same_result(
     training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(head_training, "_CHECKPOINT_STEPS", 2)
+    monkeypatch.setattr(head_training, "_BATCH", 8)
     recipe = replace(RECIPE, mined_hours=0.01, mix=replace(RECIPE.mix, size=5))
     whole = train_head(NETWORK, training_set, recipe)
     file, embed, started = tmp_path / "head.pt", head_training._Training.embed, list[int]()

@@ -125,7 +125,7 @@ def test_the_network_learns_from_its_mistakes(
         mistakes=read_mistakes([tmp_path]),
         seed=1,
     )
-    recipe = replace(FINE_TUNE_RECIPE, steps=80, rounds=0)
+    recipe = replace(FINE_TUNE_RECIPE, steps=160, rounds=0)
     recipe = replace(recipe, mix=replace(recipe.mix, mistake=0.3))
     before, after = (
         fine_tune(load_network(base), examples, recipe)

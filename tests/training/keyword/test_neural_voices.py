@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from earmark_audio.progress import SILENT
-from earmark_spotter import SpotterModel, score_recording
+from earmark_spotter import SpotterModel, final_scores
 from earmark_training.errors import OutputError
 from earmark_training.keyword.alignment import find_word
 from earmark_training.keyword.kokoro import PAD_S, Kokoro, Line, padded
@@ -80,8 +80,8 @@ def test_one_model_has_all_keywords_and_tells_them_apart(two_keywords: Path):
     right = 0
     for i, word in enumerate(("kola", "bɹimɛ")):
         for person in range(8):
-            samples = np.pad(padded(say_phonemes(word, f"stranger {person}"), RATE), 8_000)
-            scores = score_recording(model, samples)[:, 2:].max(0)
+            samples = np.pad(padded(say_phonemes(word, f"stranger {person}"), RATE), 16_000)
+            scores = final_scores(model, samples)[:, 2:].max(0)
             right += int(scores[i] > scores[1 - i])
     assert right >= 14
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earmark_spotter import SpotterModel, score_recording
+from earmark_spotter import SpotterModel, final_scores
 from earmark_training.data.corpus import read_audio
 from earmark_training.keyword.fine_tune import FineTuneRecipe
 from earmark_training.keyword.outliers import (
@@ -61,7 +61,7 @@ def test_a_keyword_is_learned_from_fifty_recordings(
         base=Path(str(files("earmark_spotter") / "models" / "default.onnx")),
         fa_per_hour=5,
         folds=0,
-        recipe=FineTuneRecipe(steps=120, rounds=1),
+        recipe=FineTuneRecipe(steps=120, rounds=1, mined_hours=0.1, verifier_batches=40, verifier_steps=400),
     )
     create_model(request)
     model = SpotterModel.load(request.out)
@@ -69,7 +69,7 @@ def test_a_keyword_is_learned_from_fifty_recordings(
 
     def detected(paths: list[Path]) -> float:
         """Return the share of recordings whose score reaches the threshold."""
-        highest = [score_recording(model, np.pad(read_audio(p), 8000))[:, 2].max() for p in paths]
+        highest = [final_scores(model, np.pad(read_audio(p), 16_000))[:, 2].max() for p in paths]
         return float(np.mean(np.array(highest) >= threshold))
 
     assert detected(wake_words["jarvis"][50:150]) >= 0.9

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from earmark_training.__main__ import main
+from earmark_training.keyword import voice_files
 from earmark_training.keyword.voice_files import MODEL_FILE, RELEASE, VOICES_FILE, SynthesisError, check_files
 
 if TYPE_CHECKING:
@@ -19,6 +22,35 @@ def test_missing_and_wrong_files_are_named_with_the_place_to_get_them(tmp_path: 
     (tmp_path / MODEL_FILE).write_bytes(b"<html>404 Not Found</html>")
     with pytest.raises(SynthesisError, match="is not the file of the release: its SHA-256 is"):
         check_files(tmp_path)
+
+
+def test_the_voices_are_known_by_their_content_however_they_were_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / MODEL_FILE).write_bytes(b"a model")
+    monkeypatch.setattr(voice_files, "MODEL_SHA256", hashlib.sha256(b"a model").hexdigest())
+    voices = {"af_bella": np.ones((3, 1, 4), np.float32), "zm_yunxi": np.zeros((3, 1, 4), np.float32)}
+    content = hashlib.sha256()
+    for name, array in voices.items():
+        content.update(f"{name} <f4 (3, 1, 4)\n".encode() + array.tobytes())
+    monkeypatch.setattr(voice_files, "_VOICES_CONTENT_SHA256", content.hexdigest())
+    for save in (np.savez, np.savez_compressed):
+        with (tmp_path / VOICES_FILE).open("wb") as file:
+            save(file, **dict(reversed(voices.items())))
+        check_files(tmp_path)
+    with (tmp_path / VOICES_FILE).open("wb") as file:
+        np.savez(file, **{**voices, "zm_yunxi": np.ones((3, 1, 4), np.float32)})
+    with pytest.raises(SynthesisError, match="is not the file of the release"):
+        check_files(tmp_path)
+    for other in (
+        b"",
+        b"<html>404 Not Found</html>",
+        b"PK\x03\x04" * 9,
+        b"\x93NUMPY\x01\x00",
+    ):
+        (tmp_path / VOICES_FILE).write_bytes(other)
+        with pytest.raises(SynthesisError, match="is not the file of the release"):
+            check_files(tmp_path)
 
 
 def test_a_folder_in_the_place_of_a_file_is_reported(tmp_path: Path):

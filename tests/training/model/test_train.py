@@ -89,6 +89,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: 
         train(corpus, replace(RECIPE, seed=9), out)
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_with_more_epochs(corpus: Corpus, run: Path, tmp_path: Path):
     shutil.copytree(run, tmp_path / "longer")
     *first, last = RECIPE.cycles

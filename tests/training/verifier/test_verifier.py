@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -11,11 +13,15 @@ import onnxruntime
 import pytest
 import torch
 from earmark_spotter import Spotter, SpotterModel, final_scores, score_recording
+from earmark_spotter.metadata import VerifierInfo
+from earmark_spotter.speech_encoder import bundled_speech_encoder
+from earmark_spotter.verifier import ENCODED_VERIFIER_KEY, VERIFIER_KEY
 from earmark_training.errors import ExportError
 from earmark_training.evaluation.streams import make_streams, match_detections
-from earmark_training.model.onnx_file import load_network
+from earmark_training.model import encoded_verifier_training
+from earmark_training.model.onnx_file import load_network, pack
 from earmark_training.model.speech_embedding import SpeechEmbedding as PretrainedEmbedding
-from earmark_training.verifier import train
+from earmark_training.verifier import export, train
 from earmark_training.verifier.export import add_verifier
 from earmark_training.verifier.network import SpeechEmbedding, SpeechMel, load, window_samples
 from earmark_training.verifier.proposals import Source, collect
@@ -31,7 +37,9 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module", autouse=True)
 def tiny_verifier_training() -> object:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_BATCH", 8)
         patch.setattr(train, "_HEAD_BATCH", 16)
+        patch.setattr(encoded_verifier_training, "_BATCH", 32)
         yield
 
 
@@ -44,7 +52,8 @@ def verified_dir(model_path: Path, corpus: Corpus, tmp_path_factory: pytest.Temp
             folder / "verified.onnx",
             version="2",
             passes=1,
-            examples=256,
+            examples=16,
+            encoded_steps=60,
             network_file=folder / "verifier.pt",
             fa_per_hour=100,
         )
@@ -101,16 +110,61 @@ def test_proposals_have_the_class_of_the_word_that_was_spoken(model: SpotterMode
     assert not found.label[found.source == Source.SOUNDS].any()
 
 
-def test_the_model_file_has_the_verifier_that_was_trained(verified: SpotterModel, verified_dir: Path) -> None:
+def test_the_model_file_has_the_network_on_audio_that_was_trained(
+    verified: SpotterModel, verified_dir: Path
+) -> None:
     network = load(verified_dir / "verifier.pt")
-    assert verified.verifier is not None
     assert verified.metadata.version == "2"
+    graph = _graphs(verified_dir / "verified.onnx")[VERIFIER_KEY]
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
-    for score in (0.3, 0.9, 0.98):
-        pcm = rng.normal(0, 0.05, window_samples()).astype(np.float32)
+    for value in (0.3, 0.9, 0.98):
+        pcm = rng.normal(0, 0.05, (1, window_samples())).astype(np.float32)
+        index, score = np.array([3]), np.array([value], np.float32)
+        (found,) = session.run(None, {"pcm": pcm, "class": index, "score": score})
         with torch.no_grad():
-            expected = network(torch.from_numpy(pcm[None]), torch.tensor([3]), torch.tensor([score]))
-        assert verified.verifier.final_score(pcm, 3, score) == pytest.approx(expected.item(), abs=1e-4)
+            expected = network(*(torch.from_numpy(x) for x in (pcm, index, score)))
+        assert found == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+def test_the_network_on_features_tells_the_keywords_from_other_words(
+    model: SpotterModel, corpus: Corpus
+) -> None:
+    network = train.train_encoded(collect(model, corpus, "training", 1), 2, 100).eval()
+    found = collect(model, corpus, "validation", 2)
+    train.fit_encoded_fusion(network, found, 0.05)
+    with torch.no_grad():
+        inputs = (torch.from_numpy(found.features.astype(np.float32)), torch.from_numpy(found.proposed))
+        scores = network(*inputs, torch.from_numpy(found.verified)).numpy()
+    assert np.median(scores[(found.source == Source.WORDS) & (found.label == found.proposed)]) > 0.8
+    assert np.median(scores[found.label == 0]) < 0.2
+
+
+def test_a_model_with_a_verifier_on_audio_keeps_it_and_gets_the_one_on_features(
+    verified: SpotterModel,
+    verified_dir: Path,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graphs, graph = _graphs(verified_dir / "verified.onnx"), onnx.load(verified_dir / "verified.onnx")
+    on_audio = replace(verified.metadata, verifier=VerifierInfo(window_samples(), 0.4))
+    pack(graph, verified.initial_state, on_audio, tmp_path / "old.onnx", verifier=graphs[VERIFIER_KEY])
+    monkeypatch.setattr(export, "evaluate", lambda *_, **__: ([], {}))
+    options: Any = {"version": "3", "passes": 1, "examples": 0, "encoded_steps": 20, "fa_per_hour": 100}
+    model = add_verifier(tmp_path / "old.onnx", corpus, tmp_path / "new.onnx", network_file=None, **options)
+    assert _graphs(tmp_path / "new.onnx")[VERIFIER_KEY] == graphs[VERIFIER_KEY]
+    info = model.metadata.verifier
+    assert info is not None
+    assert (info.window_samples, info.encoder_sha256) == (window_samples(), bundled_speech_encoder().sha256)
+    with pytest.raises(ExportError, match="whose verifier needs no features"):
+        add_verifier(tmp_path / "new.onnx", corpus, tmp_path / "b.onnx", network_file=None, **options)
+
+
+def _graphs(path: Path) -> dict[str, bytes]:
+    """Return the verifier's graphs in a model file."""
+    entries = {p.key: p.value for p in onnx.load(path).metadata_props}
+    return {key: base64.b64decode(entries[key]) for key in (VERIFIER_KEY, ENCODED_VERIFIER_KEY)}
 
 
 def test_words_are_detected_with_their_final_scores(verified: SpotterModel, corpus: Corpus) -> None:
@@ -130,7 +184,7 @@ def test_an_interrupted_training_continues_and_makes_the_same_verifier(
 ) -> None:
     proposals = collect(model, corpus, "validation", 1)
     monkeypatch.setattr(train, "_CHECKPOINT_STEPS", 2)
-    whole = train.train(proposals, 2, 5 * 64)
+    whole = train.train(proposals, 2, 5 * 8)
 
     class InterruptedTrainingError(Exception):
         pass
@@ -143,8 +197,8 @@ def test_an_interrupted_training_continues_and_makes_the_same_verifier(
 
     checkpoint = tmp_path / "verifier.checkpoint"
     with pytest.raises(InterruptedTrainingError):
-        train.train(proposals, 2, 5 * 64, checkpoint=checkpoint, progress=stop_after_three)
-    continued = train.train(proposals, 2, 5 * 64, checkpoint=checkpoint)
+        train.train(proposals, 2, 5 * 8, checkpoint=checkpoint, progress=stop_after_three)
+    continued = train.train(proposals, 2, 5 * 8, checkpoint=checkpoint)
     for expected, found in zip(whole.parameters(), continued.parameters(), strict=True):
         assert torch.equal(expected, found)
 
@@ -163,20 +217,6 @@ def test_the_first_network_is_unchanged(
     samples = corpus.samples(corpus.select("clip", "validation")[0])
     assert np.array_equal(score_recording(verified, samples), score_recording(model, samples))
     assert load_network(verified_dir / "verified.onnx").shape.classes == 4
-
-
-def test_a_model_has_at_most_one_verifier(verified_dir: Path, corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="without a verifier"):
-        add_verifier(
-            verified_dir / "verified.onnx",
-            corpus,
-            tmp_path / "twice.onnx",
-            version=None,
-            passes=1,
-            examples=64,
-            network_file=None,
-            fa_per_hour=2,
-        )
 
 
 def test_a_file_that_is_no_verifier_is_rejected(tmp_path: Path) -> None:

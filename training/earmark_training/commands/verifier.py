@@ -18,7 +18,9 @@ SUMMARY = "Add a verifier to a model file: a second network that decides which p
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     add_corpus_option(parser, "folder of the prepared corpus that the model was trained on")
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model file without a verifier")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="model file, which may have a verifier on audio"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -40,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=400_000,
         metavar="N",
         help="examples of the fine-tuning (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--encoded-steps",
+        type=int,
+        default=8_000,
+        metavar="N",
+        help="batches of the training on features of the speech encoder (default: %(default)s)",
     )
     parser.add_argument(
         "--network",
@@ -70,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
             version=args.version,
             passes=args.passes,
             examples=args.examples,
+            encoded_steps=args.encoded_steps,
             network_file=args.network,
             fa_per_hour=args.fa_per_hour,
             progress=progress,

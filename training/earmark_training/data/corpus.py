@@ -172,7 +172,7 @@ def find_clips(folder: Path) -> Iterator[SourceFile]:
             lists |= dict.fromkeys(
                 (Path(x).with_suffix("").as_posix() for x in path.read_text().split()), split
             )
-    for path in sorted(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES):
+    for path in _visible(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES):
         word = path.parent.name
         if word == NOISE_FOLDER:
             yield SourceFile(path, "noise", "training", path.stem)
@@ -201,7 +201,7 @@ def find_sounds(folder: Path, kind: Literal["noise", "music"]) -> Iterator[Sourc
 
     Pieces of one recording, whose names differ by a last letter (`1-100032-A`), are in the same split.
     """
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SOUND_SUFFIXES):
+    for path in _visible(p for p in folder.rglob("*") if p.suffix.lower() in _SOUND_SUFFIXES):
         source = re.sub(r"-[A-Z]$", "", path.stem)
         percent = int(hashlib.sha1(source.encode()).hexdigest(), 16) % 100
         split: Split = "validation" if percent < _SOUND_VALIDATION_PERCENT else "training"
@@ -216,14 +216,24 @@ def synthetic_noises(out: Path) -> list[SourceFile]:
 def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
     """Yield the utterances that the `*.trans.txt` files below a folder list, in LibriSpeech's layout.
 
-    Each is (path of the audio without its suffix, speaker, transcript in lower case).
+    Each is (path of the audio without its suffix, speaker, transcript in lower case). Raises CorpusError if a
+    list is not text.
     """
-    for listing in sorted(folder.rglob("*.trans.txt")):
+    for listing in _visible(folder.rglob("*.trans.txt")):
         speaker = listing.name.split("-", 1)[0]
-        for line in listing.read_text().splitlines():
+        try:
+            lines = listing.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorpusError(f"{listing} is not a list of transcripts in UTF-8: {error}") from error
+        for line in lines:
             name, _, transcript = line.partition(" ")
             if name:
                 yield listing.with_name(name), speaker, transcript.lower()
+
+
+def _visible(paths: Iterable[Path]) -> list[Path]:
+    """Return the paths, sorted, without hidden files: macOS writes a `._name` beside every `name`."""
+    return sorted(p for p in paths if not p.name.startswith("."))
 
 
 def read_audio(path: Path, *, max_seconds: float | None = None) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
-from earmark_training.keyword.held_out_conditions import Surroundings
+from earmark_training.keyword.held_out_conditions import held_out_surroundings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +46,7 @@ def missed_sounds(training_set: TrainingSet, document: dict[str, Any]) -> list[S
 
 def false_alarm_sounds(training_set: TrainingSet, results: KeywordResults, seed: int) -> list[Sound]:
     """Return the audio around the highest peaks in the held-out speech, highest first."""
-    surroundings = Surroundings(training_set.corpus, training_set.speech)
+    surroundings = held_out_surroundings(training_set)
     sounds = []
     for alarm in results.alarms()[:_MOST]:
         samples = surroundings.place(alarm.condition, alarm.recording, seed)

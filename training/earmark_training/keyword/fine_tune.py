@@ -21,6 +21,7 @@ from earmark_training.evaluation.peaks import pick_peaks
 from earmark_training.keyword.examples import KeywordExampleMaker, KeywordMix
 from earmark_training.keyword.held_out_conditions import CLEAN, CONDITIONS, Surroundings
 from earmark_training.model.network import Pointwise
+from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class FineTuneRecipe:
     """The number of hard negatives that each round adds."""
     mined_hours: float = 2.0
     """The length of the speech that is scored in each round."""
+    verifier_batches: int = 120
+    """The batches of examples that the verifier is trained on, beside speech."""
+    verifier_steps: int = 2000
     seed: int = 1
     mix: KeywordMix = field(default_factory=KeywordMix)
 
@@ -123,7 +127,7 @@ def fine_tune(
             hard_negatives = new + hard_negatives[: recipe.hard_negatives // 2]
         batch = maker.batch(step, hard_negatives)
         mel = _masked_log_mel(tuned, batch.pcm, step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with matrix_precision():
             logits = tuned.logits(mel)
         batch_loss = loss(logits, batch, recipe.label_smoothing)
         optimizer.zero_grad()

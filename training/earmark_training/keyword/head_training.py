@@ -25,6 +25,7 @@ from earmark_training.keyword.fine_tune import (
 )
 from earmark_training.keyword.mel_variation import vary_mel
 from earmark_training.model.checkpoint import write_state
+from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.speech_embedding import EmbeddingNetwork
 
@@ -116,7 +117,7 @@ class _Training:
         """Add the embeddings of a batch, in varied voices, to the memory."""
         rng = np.random.default_rng((self._recipe.seed, step))
         mel = vary_mel(rng, self.network.embedding.log_mel(batch.pcm))
-        with torch.autocast("cpu", torch.bfloat16):
+        with matrix_precision():
             embeddings, _ = self.network.embedding(mel)
         for stored, new in zip(
             self._memory, (embeddings.half(), batch.keyword, batch.target, batch.background), strict=True

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from earmark_training.data.corpus import Corpus, Recording
+    from earmark_training.keyword.training_set import TrainingSet
 
     Samples = NDArray[np.float32]
 
@@ -56,6 +57,14 @@ class Surroundings:
                 add_at(total, voice / (np.sqrt(np.square(voice).mean()) + np.float32(1e-6)), position)
                 position += len(voice)
         return total
+
+
+def held_out_surroundings(training_set: TrainingSet) -> Surroundings:
+    """Return the surroundings in which held-out speech is scored: other held-out readers talk beside it.
+
+    The network knows the voices of the training speech, so babble of these has too few false alarms.
+    """
+    return Surroundings(training_set.corpus, training_set.held_out)
 
 
 def _add(samples: Samples, sound: Samples, snr_db: float) -> Samples:

@@ -15,6 +15,7 @@ from earmark_spotter.metadata import (
 
 from earmark_training.data.vocabulary import labels_for
 from earmark_training.model.code_commit import code_commit
+from earmark_training.model.encoded_verifier import ENCODER_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,7 @@ def initial_metadata(
             TrainingSource(f"recordings of {k!r}", "as granted by the speakers", "the author of this model")
             for k in recorded
         ),
+        ENCODER_SOURCE,
     ]
     if neural_voices:
         sources.append(TrainingSource("speech synthesized by Kokoro-82M", "Apache-2.0", "hexgrad"))
@@ -82,7 +84,8 @@ def initial_metadata(
         receptive_field_samples=shape.receptive_field_samples,
         detector=replace(base.detector, smoothing_frames=shape.smoothing_frames),
         metrics=(),
-        training=TrainingInfo(tuple(sources), code_commit()),
+        # The base may have been trained on some of them itself.
+        training=TrainingInfo(tuple(dict.fromkeys(sources)), code_commit()),
         gate=base.gate,
     )
 

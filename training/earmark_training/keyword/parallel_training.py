@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from earmark_audio.progress import SILENT, Progress
+from earmark_spotter import final_scores
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, hours
 from earmark_training.evaluation.peaks import find_peaks
-from earmark_training.keyword.fine_tune import FIRST_KEYWORD, STEPS_PER_HOUR, fine_tune, score, work
+from earmark_training.keyword.fine_tune import STEPS_PER_HOUR, fine_tune, work
 from earmark_training.keyword.head_training import train_head
-from earmark_training.keyword.held_out_conditions import CONDITIONS, Surroundings
+from earmark_training.keyword.held_out_conditions import CONDITIONS, held_out_surroundings
+from earmark_training.keyword.verifier_training import train_verifier, verifier_work, with_verifier
+from earmark_training.model import encoded_verifier
+from earmark_training.model.onnx_file import pack, to_onnx
 from earmark_training.model.speech_embedding import EmbeddingNetwork
 from earmark_training.processes import end_with_parent
 
@@ -25,8 +29,10 @@ if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
     from pathlib import Path
 
+    from earmark_spotter import SpotterModel
     from earmark_spotter.metadata import ModelMetadata
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
     from earmark_training.data.corpus import Recording
     from earmark_training.keyword.fine_tune import FineTuneRecipe
@@ -58,12 +64,15 @@ class FineTuneJob:
 class FineTuneResult:
     """The result of a job.
 
-    `left_out_scores` are the highest scores of the examples that were left out, in the order of `left_out`,
-    each of its own keyword. `peaks` are the scores of each keyword's peaks in the held-out speech, by
-    condition and keyword; `alarms` are the highest of them with their recordings, by keyword.
+    `graph` is the exported network, and `verifier` the ONNX file of the verifier. `left_out_scores` are the
+    highest final scores of the examples that were left out, in the order of `left_out`, each of its own
+    keyword. `peaks` are the final scores of each keyword's peaks in the held-out speech, by condition and
+    keyword; `alarms` are the highest of them with their recordings, by keyword.
     """
 
     network: ServedNetwork
+    graph: ModelProto
+    verifier: bytes
     left_out: tuple[int, ...]
     left_out_scores: NDArray[np.float64]
     peaks: dict[str, dict[str, NDArray[np.float64]]]
@@ -118,26 +127,32 @@ def _count(amount: float) -> None:
 def _work(job: FineTuneJob) -> float:
     """Return the work of a job, in steps of training."""
     scored_hours = len(CONDITIONS) * job.training_set.held_out_hours
-    return work(job.training_set, job.recipe) + scored_hours * STEPS_PER_HOUR
+    trained = work(job.training_set, job.recipe) + verifier_work(job.training_set, job.recipe)
+    return trained + scored_hours * STEPS_PER_HOUR
 
 
 def _run(job: FineTuneJob) -> FineTuneResult:
-    training_set, corpus = job.training_set, job.training_set.corpus
+    training_set = job.training_set
     learned_from = training_set.without(job.left_out)
     network: ServedNetwork
     if isinstance(job.network, EmbeddingNetwork):
         network = train_head(job.network, learned_from, job.recipe, checkpoint=job.checkpoint, count=_count)
     else:
         network = fine_tune(job.network, learned_from, job.recipe, count=_count)
+    graph, state = to_onnx(network), network.silent_state().numpy()
+    verifier = encoded_verifier.to_onnx(
+        train_verifier(network, pack(graph, state, job.metadata), learned_from, job.recipe, count=_count)
+    )
+    model = pack(graph, state, with_verifier(job.metadata), encoded_verifier=verifier)
     examples = training_set.measured
-    left_out_scores = [_highest_score(network, training_set, examples[i]) for i in job.left_out]
-    surroundings = Surroundings(corpus, training_set.speech)
+    left_out_scores = [_highest_score(model, training_set, examples[i]) for i in job.left_out]
+    surroundings = held_out_surroundings(training_set)
     peaks: dict[str, dict[str, NDArray[np.float64]]] = {}
     alarms: dict[str, list[Alarm]] = {k: [] for k in training_set.keywords}
     for condition in CONDITIONS:
         found: dict[str, list[NDArray[np.float64]]] = {k: [np.zeros(0)] for k in training_set.keywords}
         for recording in training_set.held_out:
-            scores = score(network, surroundings.place(condition, recording, job.recipe.seed))
+            scores = final_scores(model, surroundings.place(condition, recording, job.recipe.seed))
             for keyword in training_set.keywords:
                 middles, heights = find_peaks(job.metadata, scores, keyword)
                 found[keyword].append(heights.astype(np.float64))
@@ -148,11 +163,10 @@ def _run(job: FineTuneJob) -> FineTuneResult:
             _count(hours([recording]) * STEPS_PER_HOUR)
         peaks[condition] = {k: np.concatenate(p) for k, p in found.items()}
     highest = {k: sorted(a, key=lambda x: -x.score)[:_ALARMS] for k, a in alarms.items()}
-    return FineTuneResult(network, job.left_out, np.array(left_out_scores), peaks, highest)
+    return FineTuneResult(network, graph, verifier, job.left_out, np.array(left_out_scores), peaks, highest)
 
 
-def _highest_score(network: ServedNetwork, training_set: TrainingSet, recording: Recording) -> float:
-    """Return the highest score of its own keyword in a recording that is followed by silence."""
-    samples = np.pad(training_set.corpus.samples(recording), (0, SAMPLE_RATE_HZ // 2))
-    index = FIRST_KEYWORD + training_set.keywords.index(recording.text)
-    return float(score(network, samples)[:, index].max())
+def _highest_score(model: SpotterModel, training_set: TrainingSet, recording: Recording) -> float:
+    """Return the highest final score of its own keyword in a recording that is followed by silence."""
+    samples = np.pad(training_set.corpus.samples(recording), (0, SAMPLE_RATE_HZ))
+    return float(final_scores(model, samples)[:, model.metadata.labels.index(recording.text)].max())

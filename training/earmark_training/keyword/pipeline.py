@@ -37,8 +37,9 @@ from earmark_training.keyword.recordings import (
 from earmark_training.keyword.report import write_report
 from earmark_training.keyword.results import KeywordResults
 from earmark_training.keyword.training_set import TrainingSet, collect, expected_s, folds, voice_folds
+from earmark_training.keyword.verifier_training import VERIFIER_BATCH_WORK, with_verifier
 from earmark_training.keyword.word_warnings import warn_about
-from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx
+from earmark_training.model.onnx_file import check_streaming, load_network, pack
 from earmark_training.model.speech_embedding import EmbeddingNetwork, EmbeddingShape
 
 if TYPE_CHECKING:
@@ -179,8 +180,9 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
             for k in keywords
         }
         with progress.phase(_WRITING):
-            graph, state = to_onnx(final.network), final.network.silent_state().numpy()
-            model = pack(graph, state, metadata)
+            graph, state = final.graph, final.network.silent_state().numpy()
+            metadata = with_verifier(metadata)
+            model = pack(graph, state, metadata, encoded_verifier=final.verifier)
             streamed = training_set.measured[:_STREAMED_RECORDINGS]
             check_streaming(final.network, model, [training_set.corpus.samples(r) for r in streamed])
             metadata = measure_offsets(model, training_set.corpus, _clips_for_offsets(training_set))
@@ -189,7 +191,7 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
                 keywords={k: replace(metadata.keywords[k], threshold=results[k].threshold) for k in keywords},
                 metrics=tuple(m for k in keywords for m in results[k].metrics(alone=len(keywords) == 1)),
             )
-            model = pack(graph, state, metadata, request.out)
+            model = pack(graph, state, metadata, request.out, encoded_verifier=final.verifier)
             documents = [r.document() for r in results.values()]
             sounds = {
                 k: (missed_sounds(training_set, document), false_alarm_sounds(training_set, results[k], seed))
@@ -216,13 +218,14 @@ def _expected_s(
     expected = expected_s(recordings, negatives.files, language=request.synthesize, voices=request.voices)
     networks = 1 + (request.folds if any(recordings.values()) else min(1, request.folds))
     negative_hours = min(MAX_HOURS, len(negatives.files) * _UTTERANCE_S / 3600) or _SYNTHESIZED_HOURS
-    scored_hours = 0.3 * len(CONDITIONS) * negative_hours + request.recipe.rounds * min(
-        request.recipe.mined_hours, 0.7 * negative_hours
-    )
+    # Speech is mined in the rounds of the first network's training, and once for the verifier.
+    mined_hours = min(request.recipe.mined_hours, 0.7 * negative_hours)
+    scored_hours = 0.3 * len(CONDITIONS) * negative_hours + (request.recipe.rounds + 1) * mined_hours
     held_out_and_mined = networks * scored_hours * STEPS_PER_HOUR
+    steps = request.recipe.steps + request.recipe.verifier_batches * VERIFIER_BATCH_WORK
     return expected | {
         _COMPARING: _COMPARING_S,
-        FINE_TUNING: (networks * request.recipe.steps + held_out_and_mined) * _STEP_S / min(2, networks),
+        FINE_TUNING: (networks * steps + held_out_and_mined) * _STEP_S / min(2, networks),
         _WRITING: _WRITING_S,
     }
 

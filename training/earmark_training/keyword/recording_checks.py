@@ -39,8 +39,8 @@ def warn_if_few(count: int) -> None:
     """Log a warning if there are few recordings, or the recommended number if there are fewer."""
     if count < FEW_RECORDINGS:
         log.warning(
-            "%d recordings are few: expect a high miss rate (with 10 recordings, a third of one word was "
-            "missed, and one in forty of another). %d or more are recommended",
+            "%d recordings are few (with 10, 7%% of one word were missed): use synthetic voices too "
+            "(--voices), or %d recordings or more",
             count,
             RECOMMENDED_RECORDINGS,
         )

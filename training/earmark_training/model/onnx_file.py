@@ -17,7 +17,7 @@ import torch
 from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import SCHEMA_VERSION
 from earmark_spotter.model import INITIAL_STATE_KEY, METADATA_KEY
-from earmark_spotter.verifier import VERIFIER_KEY
+from earmark_spotter.verifier import ENCODED_VERIFIER_KEY, VERIFIER_KEY
 from google.protobuf.message import DecodeError
 
 from earmark_training.errors import ExportError
@@ -165,10 +165,11 @@ def pack(
     out: Path | None = None,
     *,
     verifier: bytes | None = None,
+    encoded_verifier: bytes | None = None,
 ) -> SpotterModel:
     """Return the model of a graph, its initial state and its metadata; write it to `out` if given.
 
-    `verifier`: the ONNX file of the second network, if the metadata has one.
+    `verifier` and `encoded_verifier`: the ONNX files of the verifier's graphs, if the metadata has one.
     The model is loaded as a server would load it, so an invalid one raises the spotter's errors.
     """
     # The keywords of a loaded model are a read-only view, which `asdict` cannot copy.
@@ -177,8 +178,9 @@ def pack(
     packed = onnx.ModelProto()
     packed.CopyFrom(graph)
     network = {p.key: p.value for p in graph.metadata_props if p.key == NETWORK_KEY}
-    if verifier is not None:
-        network[VERIFIER_KEY] = base64.b64encode(verifier).decode()
+    for key, content in ((VERIFIER_KEY, verifier), (ENCODED_VERIFIER_KEY, encoded_verifier)):
+        if content is not None:
+            network[key] = base64.b64encode(content).decode()
     del packed.metadata_props[:]
     onnx.helper.set_model_props(
         packed,

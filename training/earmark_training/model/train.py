@@ -32,6 +32,7 @@ from earmark_training.model.checkpoint import CHECKPOINT, check_recipe, history_
 from earmark_training.model.code_commit import code_commit
 from earmark_training.model.learner import Learner
 from earmark_training.model.network import Network
+from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.start import check_start, copy_network
 from earmark_training.model.validation import batch_count, check_validation, classify_clips, validation_clips
@@ -196,7 +197,7 @@ def _train(rank: int, job: _Job) -> None:
             optimizer.param_groups[0]["lr"] = recipe.learning_rate_in(cycle) * factor
             batch = maker.batch((recipe.seed, step, rank))
             mel = _mask(network.normalize(batch.mel))
-            with torch.autocast("cpu", torch.bfloat16):
+            with matrix_precision():
                 logits = network.logits(mel)
             batch_loss = loss(logits, batch, maker.target_frames)
             optimizer.zero_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from earmark_training.errors import ExportError
-from earmark_training.model.onnx_file import export_graph
+from earmark_training.model.encoded_verifier import export_verifier, fused, log_odds_of
 from earmark_training.model.speech_embedding import SpeechEmbedding as PretrainedEmbedding
 
 if TYPE_CHECKING:
@@ -156,29 +156,17 @@ class VerifierNetwork(nn.Module):
         come before the keywords; score (batch): the first network's.
         """
         odds = log_odds_of(self.logits(self.mel(pcm)), index - 1)
-        first = torch.logit(score, 1e-6)
-        return torch.sigmoid(self.fusion[0] * first + self.fusion[1] * odds + self.fusion[2])
+        return fused(self.fusion, first_log_odds(score), odds)
 
 
-def log_odds_of(logits: Tensor, index: Tensor) -> Tensor:
-    """Return the log-odds of one class of each row against all others, (batch)."""
-    chosen = torch.arange(logits.shape[1]) == index[:, None]
-    others = logits.masked_fill(chosen, -1e9).logsumexp(1)
-    return (logits * chosen).sum(1) - others
+def first_log_odds(score: Tensor) -> Tensor:
+    """Return the log-odds of the first network's scores."""
+    return torch.logit(score, 1e-6)
 
 
 def to_onnx(network: VerifierNetwork) -> bytes:
     """Return the network as an ONNX file for any batch size."""
-    batch = torch.export.Dim("batch", min=1)
-    example = (torch.zeros(2, window_samples()), torch.tensor([2, 3]), torch.tensor([0.5, 0.5]))
-    graph = export_graph(
-        network,
-        example,
-        input_names=["pcm", "class", "score"],
-        output_names=["final_score"],
-        dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
-    )
-    return graph.SerializeToString()
+    return export_verifier(network, "pcm", torch.zeros(2, window_samples()))
 
 
 def load(path: Path) -> VerifierNetwork:

@@ -7,7 +7,7 @@ spoken there, or none. Random pieces of read speech and of sounds without speech
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from earmark_training.evaluation.conditions import (
 )
 from earmark_training.evaluation.detections import detect
 from earmark_training.evaluation.streams import TOLERANCE_SAMPLES, SpokenWord
+from earmark_training.model.encoded_verifier import encode
 from earmark_training.verifier.network import SpeechMel, window_samples
 
 if TYPE_CHECKING:
@@ -77,15 +78,20 @@ class Source(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """N proposals: log-mel [N, CONTEXT_FRAMES, 32] float16, and [N] each of the rest."""
+    """N proposals, with [N] of what has no other shape."""
 
     mel: NDArray[np.float16]
+    """Log-mel, [N, CONTEXT_FRAMES, 32]."""
+    features: NDArray[np.float16]
+    """The features of the speech encoder, [N, FRAMES, WIDTH]."""
     label: NDArray[np.int64]
     """The class among the model's labels that was spoken, or 0 for none."""
     proposed: NDArray[np.int64]
     """The class that the first network proposed."""
     score: NDArray[np.float32]
     """The first network's score."""
+    verified: NDArray[np.float32]
+    """The final score, which is the first network's for a model without a verifier."""
     source: NDArray[np.int64]
 
 
@@ -117,7 +123,9 @@ class _Collector:
         self._log_mel = SpeechMel()
         self._windows: list[Samples] = []
         self._mels: list[NDArray[np.float16]] = []
+        self._features: list[NDArray[np.float16]] = []
         self._rows: list[tuple[int, int, float, Source]] = []
+        self._verified: list[float] = []
 
     def add_words(self, clips: Sequence[Recording]) -> None:
         """Add the proposals in a stream of clips."""
@@ -173,9 +181,11 @@ class _Collector:
         label, proposed, score, source = zip(*self._rows, strict=True)
         return Proposals(
             np.concatenate(self._mels),
+            np.stack(self._features),
             np.array(label, np.int64),
             np.array(proposed, np.int64),
             np.array(score, np.float32),
+            np.array(self._verified, np.float32),
             np.array(source, np.int64),
         )
 
@@ -195,10 +205,20 @@ class _Collector:
         end = (frame + 1 + self._hold_frames) * self._meta.frame_samples + moved
         window = samples[max(0, end - length) : max(0, end)]
         before = max(0, length - end)
-        self._windows.append(np.pad(window, (before, length - before - len(window))))
+        window = np.pad(window, (before, length - before - len(window)))
+        self._windows.append(window)
+        self._features.append(encode(window))
         self._rows.append(row)
+        _, proposed, score, _ = row
+        self._verified.append(self._final_score(window, proposed, score))
         if len(self._windows) == _BATCH:
             self._compute_mels()
+
+    def _final_score(self, window: Samples, proposed: int, score: float) -> float:
+        info, verifier = self._meta.verifier, self._model.verifier
+        if info is None or verifier is None:
+            return score
+        return verifier.final_score(window[-info.window_samples :], proposed, score)
 
     @torch.no_grad()
     def _compute_mels(self) -> None:
@@ -222,8 +242,7 @@ def collect(
     The surroundings of each pass are others.
     """
     found = [_collect_once(model, corpus, split, (seed, number), progress) for number in range(passes)]
-    fields = ("mel", "label", "proposed", "score", "source")
-    return Proposals(*(np.concatenate([getattr(p, f) for p in found]) for f in fields))
+    return Proposals(*(np.concatenate([getattr(p, f.name) for p in found]) for f in fields(Proposals)))
 
 
 def _collect_once(

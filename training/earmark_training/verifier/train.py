@@ -14,8 +14,11 @@ from earmark_audio.progress import SILENT, Progress
 from torch import Tensor, nn
 
 from earmark_training.model.checkpoint import write_state
+from earmark_training.model.encoded_verifier import EncodedVerifier, log_odds_of, log_odds_so_far
+from earmark_training.model.encoded_verifier_training import train_on_features
+from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
-from earmark_training.verifier.network import FRAMES, VerifierNetwork, limit_range, log_odds_of
+from earmark_training.verifier.network import FRAMES, VerifierNetwork, first_log_odds, limit_range
 from earmark_training.verifier.proposals import CONTEXT_FRAMES, Proposals, Source
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ _NOISE, _SNR_DB = 0.35, (3.0, 28.0)
 _INTERFERENCE = 0.6
 _MASK, _MASKED_BANDS, _MASKED_FRAMES = 0.5, 6, 16
 _MOVED_FRAMES = 5
+_ENCODED_CHANNELS = 160
 _CHECKPOINT_STEPS = 200
 
 
@@ -65,6 +69,27 @@ def train(
 def _targets(proposals: Proposals) -> NDArray[np.int64]:
     """Return the head's class of each proposal: 0 for none, then the keywords."""
     return np.maximum(proposals.label - 1, 0)
+
+
+def _weights(proposals: Proposals) -> NDArray[np.float64]:
+    """Return the weights in proportion to which proposals are drawn for the training."""
+    label = proposals.label
+    weights = np.where(label == 0, _NONE_WEIGHT, 1.0)
+    weights[(label == 0) & (proposals.score > _HARD_SCORE)] = _HARD_WEIGHT
+    weights[(label == 0) & (proposals.source == Source.RANDOM)] = _RANDOM_WEIGHT
+    return weights
+
+
+def train_encoded(
+    proposals: Proposals, keywords: int, steps: int, *, seed: int = 1, progress: Progress = SILENT
+) -> EncodedVerifier:
+    """Return a verifier that was trained on the proposals' features of the speech encoder."""
+    torch.manual_seed(seed)
+    network = EncodedVerifier(keywords, _ENCODED_CHANNELS)
+    targets, weights = _targets(proposals), _weights(proposals)
+    return train_on_features(
+        network, proposals.features, targets, weights, steps, seed=seed, progress=progress
+    )
 
 
 def _train_head(network: VerifierNetwork, proposals: Proposals, progress: Progress) -> None:
@@ -103,10 +128,7 @@ def _fine_tune(
     checkpoint: Path | None,
     progress: Progress,
 ) -> VerifierNetwork:
-    label, source = proposals.label, proposals.source
-    weights = np.where(label == 0, _NONE_WEIGHT, 1.0)
-    weights[(label == 0) & (proposals.score > _HARD_SCORE)] = _HARD_WEIGHT
-    weights[(label == 0) & (source == Source.RANDOM)] = _RANDOM_WEIGHT
+    source, weights = proposals.source, _weights(proposals)
     ends = np.cumsum(weights / weights.sum())
     is_noise = (source == Source.SOUNDS) | ((source == Source.RANDOM) & (np.arange(len(source)) % 3 == 0))
     noises, targets = proposals.mel[is_noise], _targets(proposals)
@@ -137,7 +159,7 @@ def _fine_tune(
         index = np.minimum(np.searchsorted(ends, rng.random(_BATCH)), len(ends) - 1)
         mel = _augment(rng, torch.from_numpy(proposals.mel[index].astype(np.float32)), noises)
         network.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with matrix_precision():
             with torch.no_grad():
                 low = frozen(mel.unsqueeze(1))
             embeddings = cast("Tensor", trained(low)).squeeze(-1).transpose(1, 2)
@@ -201,19 +223,47 @@ def _augment(rng: np.random.Generator, mel: Tensor, noises: NDArray[np.float16])
 
 
 def fit_fusion(network: VerifierNetwork, proposals: Proposals) -> None:
-    """Fit the weights of both networks' log-odds by logistic regression, on proposals of other speakers."""
+    """Fit the weights of the first network's log-odds and of these, on proposals of other speakers."""
     peaks = np.flatnonzero(proposals.source != Source.RANDOM)
+    _fit(
+        network,
+        proposals,
+        peaks,
+        first_log_odds(torch.from_numpy(proposals.score)),
+        proposals.mel[:, -FRAMES:],
+    )
+
+
+def fit_encoded_fusion(network: EncodedVerifier, proposals: Proposals, threshold: float) -> None:
+    """Fit the weights of the log-odds so far and of this network's, on proposals of other speakers.
+
+    threshold: the score so far at which this network is used.
+    """
+    peaks = np.flatnonzero((proposals.source != Source.RANDOM) & (proposals.verified >= threshold))
+    _fit(network, proposals, peaks, log_odds_so_far(torch.from_numpy(proposals.verified)), proposals.features)
+
+
+def _fit(
+    network: VerifierNetwork | EncodedVerifier,
+    proposals: Proposals,
+    peaks: NDArray[np.int64],
+    first: Tensor,
+    inputs: NDArray[np.float16],
+) -> None:
+    """Fit `network.fusion` by logistic regression on some of the proposals.
+
+    first: the log-odds of all proposals before this network, [N]. inputs: the network's inputs of all.
+    """
     correct = torch.from_numpy((proposals.label == proposals.proposed)[peaks]).float()
     with torch.inference_mode():
         logits = torch.cat(
             [
-                network.logits(torch.from_numpy(proposals.mel[i, -FRAMES:].astype(np.float32)))
+                network.logits(torch.from_numpy(inputs[i].astype(np.float32)))
                 for i in np.array_split(peaks, -(-len(peaks) // _BATCH))
             ]
         )
     second = log_odds_of(logits.clone(), torch.from_numpy(proposals.proposed[peaks] - 1))
-    first = torch.logit(torch.from_numpy(proposals.score[peaks]), 1e-6)
-    features = torch.stack((first, second, torch.ones_like(first)), 1)
+    features = torch.stack((first[peaks], second, torch.ones_like(second)), 1)
     weights = torch.tensor([1.0, 1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100)
 
