@@ -68,8 +68,15 @@ _LONGEST_FIRST = (
 )
 
 
+_SLOW_TIMEOUT_S = 1800
+"""When a slow test counts as one that hangs. A training takes two minutes, and much longer beside others."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest files first if several processes run the tests."""
+    """Give slow tests more time, and run the longest files first if several processes run the tests."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_S))
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = Path(__file__).parent
         items.sort(key=lambda item: _place(item.path.relative_to(root)))

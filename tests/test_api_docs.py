@@ -15,6 +15,7 @@ pytest.importorskip("pdoc", reason="the extra `dev` is not installed")
 SCRIPT = Path(__file__).parents[1] / "scripts" / "build_api_docs.py"
 
 
+@pytest.mark.slow
 def test_every_public_name_is_on_its_page_and_nothing_warns(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(SCRIPT), str(tmp_path)],

@@ -258,6 +258,7 @@ def test_floats_of_integer_scale_are_rejected() -> None:
         _read(_write("WAV", "FLOAT", TONE * 20_000))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     container=st.sampled_from(["WAV", "RF64", "W64"]),
@@ -287,6 +288,7 @@ def test_a_pipe_gives_the_samples_of_a_file(
 FILES = [_write(container, codec, np.tile(TONE, 2)) for container, codec, _ in WRITTEN]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(data=st.data())
 def test_damaged_files_give_samples_or_a_sentence(data: st.DataObject) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from support import benchmark_rig
 
 from benchmarks import streams
@@ -10,8 +11,6 @@ from benchmarks.loadgen.server_process import running_server
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 HEADER = [
     "streams",
@@ -35,6 +34,7 @@ def _options(tiny_model_path: Path, recording: Path, count: str, seconds: str) -
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_stream_receives_its_detections_and_the_table_shows_the_cost(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -65,6 +65,7 @@ def test_every_stream_receives_its_detections_and_the_table_shows_the_cost(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_lost_detection_is_reported(
     tiny_model_path: Path,
     tmp_path: Path,
@@ -77,6 +78,7 @@ def test_a_lost_detection_is_reported(
     assert "2 streams: a detection that no server sends was lost (2 times)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rejected_streams_are_counted_separately(tiny_model_path: Path, tmp_path: Path) -> None:
     options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "5", "2")
     with running_server(tiny_model_path, 2) as server:
@@ -88,6 +90,7 @@ def test_rejected_streams_are_counted_separately(tiny_model_path: Path, tmp_path
     assert 6 <= received == expected < 9
 
 
+@pytest.mark.slow
 def test_a_load_without_keywords_is_a_failure(tiny_model_path: Path, tmp_path: Path) -> None:
     options = _options(tiny_model_path, benchmark_rig.words(tmp_path, []), "1", "0.5")
     done = benchmark_rig.run("streams", *options)
@@ -96,6 +99,7 @@ def test_a_load_without_keywords_is_a_failure(tiny_model_path: Path, tmp_path: P
     assert "0 / 0" in done.out
 
 
+@pytest.mark.slow
 def test_the_floor_is_the_cost_of_an_empty_server(tiny_model_path: Path, tmp_path: Path) -> None:
     options = _options(tiny_model_path, benchmark_rig.words(tmp_path), "2", "1.5")
     done = benchmark_rig.run("streams", *options, "--floor")

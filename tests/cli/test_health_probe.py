@@ -74,6 +74,7 @@ def test_tls_and_tokens(tiny_model_path: Path, tmp_path: Path) -> None:
         assert done == (0, f"{server}: SERVING\n", "")
 
 
+@pytest.mark.slow
 def test_what_the_probe_does_not_answer_the_complete_command_explains(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def _server_process(model: Path, *args: str) -> Iterator[tuple[subprocess.Popen[
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [(signal.SIGKILL, "was lost"), (signal.SIGTERM, "draining|shutting down|was lost")],
@@ -86,6 +87,7 @@ def test_a_health_watch_reports_that_the_server_stopped(tiny_model_path: Path) -
         assert lines[0].startswith(f"earmark: the connection to the server at {address} was lost")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [["spot", "{recording}"], ["classify", "{recording}"], ["models"], ["health"], ["health", "--watch"]],

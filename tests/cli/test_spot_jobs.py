@@ -33,6 +33,7 @@ def without_times(done: Done) -> Done:
     return Done(done.returncode, re.sub(r"\"(detection_)?id\": \"[^\"]*\"", "", output), done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_several_processes_print_what_one_prints(
     address: str, recordings: list[Path], options: tuple[str, ...]

@@ -122,6 +122,7 @@ def test_other_commands_read_a_recording_from_standard_input(
     assert done.stderr.startswith("earmark: standard input: the format is unknown")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(0, 0), (36, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFFFFF, 0x7FFFFFDB)])
 def test_a_wav_whose_length_is_not_known_is_spotted_while_it_comes(
     address: str, sizes: tuple[int, int]

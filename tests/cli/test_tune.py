@@ -55,6 +55,7 @@ def served(
         yield verified_address
 
 
+@pytest.mark.slow
 def test_the_counts_equal_those_of_a_stream_with_that_threshold(served: str, folder: Path) -> None:
     address = served
     done = earmark("tune", folder, "--server", address, "--json", "--fa-per-hour", "400")
@@ -118,6 +119,7 @@ def test_one_table_compares_the_thresholds(address: str, folder: Path) -> None:
     assert "so no threshold is lowered" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_det_curve_is_drawn_as_an_image_or_a_page(address: str, folder: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("matplotlib.image")
     for suffix in ("png", "svg", "html"):
@@ -146,6 +148,7 @@ def test_an_unusable_image_name_is_rejected_before_any_recording_is_read(folder:
     assert "(the extra `plot`)" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_chart_is_omitted_where_the_encoding_lacks_its_characters(address: str, folder: Path) -> None:
     done = earmark_process("tune", folder, "--details", "--server", address, PYTHONIOENCODING="ascii")
     assert done.returncode == 0

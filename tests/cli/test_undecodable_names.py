@@ -27,6 +27,7 @@ def named(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("json", [[], ["--json"]])
 @pytest.mark.parametrize("command", ["spot", "classify", "check"])
 def test_a_recording_is_read(address: str, named: Path, command: str, json: list[str]) -> None:

@@ -118,6 +118,7 @@ def test_invalid_options_are_wrong_usage(arguments: list[Any]) -> None:
     assert earmark("web", *arguments).returncode == 2
 
 
+@pytest.mark.slow
 def test_silent_connections_do_not_block_the_page(address: str) -> None:
     with page("--server", address) as (url, _), ExitStack() as stack:
         host, _, port = url.removeprefix("http://").rpartition(":")

@@ -269,6 +269,7 @@ def test_a_server_that_fails_again_and_again_but_advances_is_resumed(client: Dri
     ]
 
 
+@pytest.mark.slow
 @both
 def test_a_server_without_an_answer_is_reported_also_without_resuming(
     client: Driver, monkeypatch: pytest.MonkeyPatch
@@ -278,6 +279,7 @@ def test_a_server_without_an_answer_is_reported_also_without_resuming(
         client.events(server.address, [bytes(3200)], sample_rate_hz=16_000, resume_within_s=0)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("audio", ["a recording", "live audio"])
 @pytest.mark.parametrize("resume_within_s", [0, 2.0])
@@ -319,6 +321,7 @@ def test_a_warning_is_returned_once_however_often_it_comes(client: Driver) -> No
     assert any(isinstance(event, Resumed) for event in events)
 
 
+@pytest.mark.slow
 @both
 def test_another_server_is_tried_before_the_resume_limit(
     client: Driver, monkeypatch: pytest.MonkeyPatch
@@ -338,6 +341,7 @@ def test_another_server_is_tried_before_the_resume_limit(
     assert [type(event) for event in events] == [Started, Reconnecting, Resumed, Progress, Ended]
 
 
+@pytest.mark.slow
 @both
 def test_a_source_or_a_caller_that_takes_its_time_is_no_silent_server(client: Driver, address: str) -> None:
     def audio() -> Iterator[bytes]:
@@ -357,6 +361,7 @@ def test_a_source_or_a_caller_that_takes_its_time_is_no_silent_server(client: Dr
     assert {type(event) for event in events} == {Started, Progress, Ended}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", ["async", "sync", "command"])
 def test_a_health_watch_that_is_never_answered_is_reported(client: str) -> None:
     async def watch(address: str) -> None:
@@ -380,6 +385,7 @@ def test_a_health_watch_that_is_never_answered_is_reported(client: str) -> None:
         assert time.monotonic() - begin_s < (30.0 if client == "command" else 4.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "behaviour", [_never_answers, _says_nothing_after_started, _never_ends, _repeats_the_same_progress]
 )

@@ -29,6 +29,7 @@ for line in open(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best", [0, 2])
 def test_the_device_with_the_best_signal_answers_once(address: str, tmp_path: Path, best: int) -> None:
     random = np.random.default_rng(1)

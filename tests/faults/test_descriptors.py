@@ -33,6 +33,7 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 def test_open_connections_are_served_and_new_ones_wait_without_a_busy_loop() -> None:
     all_connected = threading.Event()
 
@@ -70,6 +71,7 @@ def test_open_connections_are_served_and_new_ones_wait_without_a_busy_loop() -> 
         assert server.process.wait(DEADLINE_S) == 0
 
 
+@pytest.mark.slow
 def test_a_flood_is_closed_when_no_descriptor_is_left() -> None:
     update = frames.frame(frames.WINDOW, 0, 0, b"\0\0\0\1")
     with ServerProcess("--port=0", "--log-format=json") as server, contextlib.ExitStack() as opened:

@@ -18,6 +18,7 @@ DEMO = Path(__file__).resolve().parents[2] / "client/earmark_cli/samples/demo.fl
 FULL = Path("/dev/full")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_cannot_write_its_log_serves_and_drains(workers: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from earmark_client import Health, SyncClient
 from support import tiny_model
 from support.deadlines import DEADLINE_S
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 def test_each_worker_rejects_an_invalid_model_file_and_loads_a_valid_one(tmp_path: Path) -> None:
     path = tiny_model.build(tmp_path / "model.onnx")
     with ServerProcess("--port=0", "--log-format=json", "--workers=2", f"--model={path}") as server:

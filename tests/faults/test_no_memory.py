@@ -45,6 +45,7 @@ def stream(address: str) -> grpc.StatusCode:
         return grpc.StatusCode.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spare_mb", [0, 60, pytest.param(300, marks=pytest.mark.slow)])
 def test_all_calls_end_and_the_server_recovers_or_exits(spare_mb: int) -> None:
     buffer = io.BytesIO()

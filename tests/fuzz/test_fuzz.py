@@ -23,6 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuzzedServer]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_saved_cases_do_no_harm(target: Target, server: FuzzedServer) -> None:
     for case in target.saved_cases():
@@ -30,6 +31,7 @@ def test_saved_cases_do_no_harm(target: Target, server: FuzzedServer) -> None:
     server.assert_healthy()
 
 
+@pytest.mark.slow
 def test_the_canary_stream_loses_no_detection_while_the_fuzzer_runs(server: FuzzedServer) -> None:
     with canary(server.address) as canary_stream:
         for number, target in enumerate(TARGETS):

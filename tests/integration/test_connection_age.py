@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: str) -> None:
     chunks = demo()
@@ -54,6 +55,7 @@ def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: 
     assert calls >= most
 
 
+@pytest.mark.slow
 def test_streams_spread_over_a_server_that_was_added(tiny_model_path: Path) -> None:
     """Five clients with one stream each, all on the only server."""
     age = "--max-connection-age-s=1"

@@ -92,6 +92,7 @@ def test_keywords_from_a_microphone_are_detected_and_recorded(
     ]
 
 
+@pytest.mark.slow
 def test_a_microphone_stream_survives_its_server(microphone: Microphone, tiny_model_path: Path) -> None:
     from support import tiny_model
     from support.restartable_server import RestartableServer
@@ -260,6 +261,7 @@ def test_a_microphone_that_is_plugged_in_again_goes_on_at_the_right_offset(
     assert second_s - first_s == pytest.approx(second_seen - first_seen, abs=1.5)
 
 
+@pytest.mark.slow
 def test_the_bundled_model_detects_keywords_from_the_microphone(microphone: Microphone) -> None:
     """As a new user would run it: no server, the bundled model, real words."""
     samples, rate_hz = soundfile.read(SAMPLES / "demo.flac", dtype="int16")
@@ -272,6 +274,7 @@ def test_the_bundled_model_detects_keywords_from_the_microphone(microphone: Micr
     assert [line["keyword"] for line in lines if line["type"] == "detection"] == keywords
 
 
+@pytest.mark.slow
 def test_takes_of_a_keyword_are_recorded(microphone: Microphone, tmp_path: Path) -> None:
     """People repeat a word; one take is clipped, and one is of another word."""
     samples, _ = soundfile.read(SAMPLES / "demo.flac", dtype="float32")

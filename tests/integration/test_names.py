@@ -34,6 +34,7 @@ both = pytest.mark.parametrize("flavour", ["async", "sync"])
 any_policy = pytest.mark.parametrize("round_robin", [False, True], ids=["first", "round robin"])
 
 
+@pytest.mark.slow
 @both
 @any_policy
 @pytest.mark.parametrize("dead", ["silent", "refusing"])
@@ -62,6 +63,7 @@ async def connect_to_all(client: Client, servers: list[RestartableServer]) -> No
             pass
 
 
+@pytest.mark.slow
 def test_streams_are_spread_evenly_over_all_addresses(tiny_model_path: Path) -> None:
     hosts, port, count = ["127.0.0.1", "127.0.0.2", "127.0.0.3"], free_port(), 30
 
@@ -85,6 +87,7 @@ def test_streams_are_spread_evenly_over_all_addresses(tiny_model_path: Path) -> 
     assert all(abs(share - count / 3) <= 0.2 * count / 3 for share in shares), shares
 
 
+@pytest.mark.slow
 def test_added_killed_and_drained_servers_of_one_name_lose_no_detection() -> None:
     chunks, port = demo(), free_port()
     with contextlib.ExitStack() as stack:

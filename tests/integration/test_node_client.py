@@ -71,6 +71,7 @@ def assert_detections(case: SampleAudio, output: list[dict[str, Any]]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_node_receives_the_detections_of_a_stream(
     client: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -94,11 +95,13 @@ def test_node_receives_the_detections_of_several_models(
     assert [keyword for model, keyword in found if model == "slow"] == ["low", "mid", "low"]
 
 
+@pytest.mark.slow
 def test_node_receives_the_detections_of_real_speech(client: Path, tmp_path: Path) -> None:
     case = speech()
     assert_detections(case, run_client(client, case, tmp_path / "samples.raw"))
 
 
+@pytest.mark.slow
 def test_the_example_works(client: Path, tmp_path: Path) -> None:
     case = speech()
     (tmp_path / "samples.raw").write_bytes(case.samples)

@@ -45,6 +45,7 @@ addEventListener("load", async () => {
 </script>"""
 
 
+@pytest.mark.slow
 def test_the_page_draws_plays_and_moves_its_cursor(tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:

@@ -138,6 +138,7 @@ def test_a_target_of_make_exists(command: str, checkout: Checkout) -> None:
     checkout.run(f"{command} --dry-run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", shown("test_a_command_succeeds"))
 def test_a_command_succeeds(command: str, checkout: Checkout) -> None:
     assert re.search(prints(command), checkout.run(command), re.MULTILINE)
@@ -145,6 +146,7 @@ def test_a_command_succeeds(command: str, checkout: Checkout) -> None:
         assert (checkout.folder / command.split(" -o ")[1]).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", shown("test_a_command_runs_until_it_is_interrupted"))
 def test_a_command_runs_until_it_is_interrupted(command: str, checkout: Checkout) -> None:
     if command.startswith("make"):
@@ -158,6 +160,7 @@ def test_a_command_runs_until_it_is_interrupted(command: str, checkout: Checkout
             running.until(prints(command))
 
 
+@pytest.mark.slow
 def test_curl_spots_a_recording(checkout: Checkout) -> None:
     (command,) = shown("test_curl_spots_a_recording")
     if shutil.which("curl") is None:
@@ -168,6 +171,7 @@ def test_curl_spots_a_recording(checkout: Checkout) -> None:
     assert "stop" in {one["keyword"] for one in json.loads(output)["detections"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", shown("test_keywords_spoken_into_a_microphone_are_detected"))
 def test_keywords_spoken_into_a_microphone_are_detected(
     command: str, checkout: Checkout, microphone: Microphone
@@ -181,6 +185,7 @@ def test_keywords_spoken_into_a_microphone_are_detected(
         assert "no" in (checkout.folder / "speech.txt").read_text()
 
 
+@pytest.mark.slow
 def test_tls_and_tokens(checkout: Checkout) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 both = pytest.mark.parametrize("flavour", ["async", "sync"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flavour", "speed"),
     [
@@ -78,6 +79,7 @@ def test_servers_are_killed_and_restarted_at_random_moments(flavour: str, speed:
         assert stream.of(Resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flavour", "times"),
     [
@@ -132,6 +134,7 @@ def test_a_stream_that_breaks_before_its_first_progress_starts_over(flavour: str
     assert kinds.index(Resumed) < kinds.index(Progress)
 
 
+@pytest.mark.slow
 @both
 def test_a_stream_that_breaks_after_its_last_audio_still_ends(flavour: str) -> None:
     """The server has processed all audio, but the client never received the last events."""
@@ -162,6 +165,7 @@ def test_a_stream_that_breaks_after_its_last_audio_still_ends(flavour: str) -> N
     assert len(stream.of(Resumed)) == 1
 
 
+@pytest.mark.slow
 @both
 def test_pauses_are_replayed_too(flavour: str) -> None:
     rng = random.Random(flavour)
@@ -182,6 +186,7 @@ def test_pauses_are_replayed_too(flavour: str) -> None:
     assert_same_events(stream, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_streams_move_from_a_draining_server_to_its_successor(flavour: str) -> None:
     """SIGTERM while streams are open: they move, and the server exits long before the grace period ends."""
@@ -213,6 +218,7 @@ def test_streams_move_from_a_draining_server_to_its_successor(flavour: str) -> N
     assert name.connections == 2
 
 
+@pytest.mark.slow
 def test_streams_move_from_a_draining_server_to_the_next_address() -> None:
     chunks = demo()
     with RestartableServer() as first, RestartableServer() as second:
@@ -229,6 +235,7 @@ def test_streams_move_from_a_draining_server_to_the_next_address() -> None:
     assert_same_events(stream, expected)
 
 
+@pytest.mark.slow
 def test_streams_of_a_frozen_server_resume_on_another() -> None:
     """The client detects it within 20 s, by its keepalive."""
     chunks = demo()

@@ -51,6 +51,7 @@ def replace(path: Path) -> None:
     path.with_name("new.onnx").replace(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_streams_resume_after_their_model_was_replaced_and_the_process_killed(
     workers: int, tmp_path: Path

@@ -117,6 +117,7 @@ def test_a_system_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
     assert jumps == {0, -2, 2}
 
 
+@pytest.mark.slow
 def test_without_resuming_a_killed_server_is_a_failure() -> None:
     with (
         RestartableServer() as server,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 both = pytest.mark.parametrize("flavour", ["async", "sync"])
 
 
+@pytest.mark.slow
 @both
 def test_an_outage_does_not_block_a_live_source(flavour: str, tiny_model_path: Path) -> None:
     """The server returns only after the source has produced 40 s more."""
@@ -65,6 +66,7 @@ def test_an_outage_does_not_block_a_live_source(flavour: str, tiny_model_path: P
     assert_same_events(stream, expected)
 
 
+@pytest.mark.slow
 @both
 def test_the_replay_buffer_is_bounded(flavour: str, tiny_model_path: Path) -> None:
     """A source at full speed blocks when the replay buffer is full, and continues afterwards."""
@@ -89,6 +91,7 @@ def test_the_replay_buffer_is_bounded(flavour: str, tiny_model_path: Path) -> No
     assert stream.events[-1] == Ended(audio_s=300.0, detections=0)
 
 
+@pytest.mark.slow
 @both
 def test_the_client_gives_up_in_time_with_one_error(flavour: str, tiny_model_path: Path) -> None:
     with RestartableServer(tiny_model_path) as server:
@@ -110,6 +113,7 @@ def test_a_stream_that_never_started_does_not_retry(flavour: str) -> None:
     assert not stream.events
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_stream_does_not_resume_on_another_model(
@@ -138,6 +142,7 @@ def test_a_stream_does_not_resume_on_another_model(
         assert "1.0.1" in str(refused.value)
 
 
+@pytest.mark.slow
 @both
 def test_a_full_server_is_tried_again(flavour: str, tiny_model_path: Path) -> None:
     """RESOURCE_EXHAUSTED while reconnecting: the only stream slot is occupied for a while."""
@@ -190,6 +195,7 @@ def test_streams_that_are_closed_or_rejected_keep_their_connection(tiny_model_pa
         assert proxy.connections == 1
 
 
+@pytest.mark.slow
 @both
 def test_a_stream_without_automatic_resume_can_be_resumed_by_the_caller(flavour: str) -> None:
     chunks = demo()

@@ -6,6 +6,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
 from earmark_client import Detection, Resumed
 from support import tiny_model, tiny_models
 from support.deadlines import wait_until
@@ -29,6 +30,7 @@ def places(stream: Stream) -> list[tuple[str, float, float]]:
     return [(one.id, one.start_s, one.end_s) for one in stream.events if isinstance(one, Detection)]
 
 
+@pytest.mark.slow
 def test_servers_are_killed_and_restarted(tmp_path: Path) -> None:
     rng = random.Random(7)
     words = [(0.3 + 0.45 * i, word) for i, word in enumerate(["low", "mid", "high"] * 20)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from earmark_client import Event
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["async", "sync"])
 def test_a_stream_on_a_hanging_worker_resumes_on_another(
     flavour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

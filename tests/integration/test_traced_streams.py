@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PARENT = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True, TraceFlags(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["async", "sync"])
 def test_the_span_of_a_resumed_stream_is_linked_to_the_one_that_broke(
     flavour: str, monkeypatch: pytest.MonkeyPatch

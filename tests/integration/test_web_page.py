@@ -31,6 +31,7 @@ def test_spoken_keywords_appear_in_the_page(page: Page) -> None:
     assert page.get_by_role("button", name="Listen").is_enabled()
 
 
+@pytest.mark.slow
 def test_a_threshold_moved_during_speech_applies_at_once(page: Page) -> None:
     page.get_by_role("button", name="Listen").click()
     wait_for_status(page, "Listening.")
@@ -41,6 +42,7 @@ def test_a_threshold_moved_during_speech_applies_at_once(page: Page) -> None:
     assert "go" not in words(page)
 
 
+@pytest.mark.slow
 def test_a_recording_shows_its_detections_and_plays_from_each_of_them(page: Page) -> None:
     page.locator("#file").set_input_files(DEMO)
     wait_for_status(page, f"demo.flac: 22.9 s, {len(SAID)} detections.")
@@ -55,6 +57,7 @@ def test_a_recording_shows_its_detections_and_plays_from_each_of_them(page: Page
     page.wait_for_function("() => sound.currentTime < 8")
 
 
+@pytest.mark.slow
 def test_a_recording_is_processed_again_with_other_thresholds(page: Page) -> None:
     page.locator("#file").set_input_files(DEMO)
     wait_for_status(page, f"{len(SAID)} detections")
@@ -104,6 +107,7 @@ def test_a_file_that_is_not_a_recording_is_reported(page: Page, tmp_path: Path) 
     wait_for_status(page, "notes.txt is not a recording")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("without", "status"),
     [
@@ -141,6 +145,7 @@ def test_a_page_without_tls_reports_that_there_is_no_microphone(chromium: Browse
         wait_for_status(page, f"{len(SAID)} detections")
 
 
+@pytest.mark.slow
 def test_the_page_shows_when_its_server_stops_and_returns(chromium: Browser) -> None:
     port = free_port()
     with web("--server", f"127.0.0.1:{port}") as (address, process), opened(chromium, address) as page:

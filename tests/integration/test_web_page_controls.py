@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BUNDLED_MODEL = REPOSITORY / "server" / "earmark_spotter" / "models" / "default.onnx"
 
 
+@pytest.mark.slow
 def test_every_control_has_a_name_and_works_with_the_keyboard(page: Page) -> None:
     page.get_by_role("button", name="Try a sample").click()  # until then the export buttons are disabled
     wait_for_status(page, "13 detections")
@@ -54,6 +55,7 @@ def test_every_control_has_a_name_and_works_with_the_keyboard(page: Page) -> Non
     assert page.get_by_role("log", name="Detections").get_attribute("aria-live") == "off"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [
@@ -84,6 +86,7 @@ def visible_detections(page: Page) -> int:
     )
 
 
+@pytest.mark.slow
 def test_nothing_leaves_its_column(page: Page) -> None:
     page.get_by_role("button", name="Try a sample").click()
     wait_for_status(page, f"{len(SAID)} detections")
@@ -105,6 +108,7 @@ def test_nothing_leaves_its_column(page: Page) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_detections_are_exported_as_labels_csv_and_json(page: Page) -> None:
     assert page.get_by_role("button", name="CSV").is_disabled()
     page.get_by_role("button", name="Try a sample").click()
@@ -132,6 +136,7 @@ def exported(page: Page, button: str, name: str) -> str:
     return download.value.path().read_bytes().decode()
 
 
+@pytest.mark.slow
 def test_live_detections_are_exported_with_the_time_at_which_the_stream_began(page: Page) -> None:
     page.get_by_role("button", name="Listen").click()
     page.locator("#detections li").first.wait_for()
@@ -143,6 +148,7 @@ def test_live_detections_are_exported_with_the_time_at_which_the_stream_began(pa
     assert re.fullmatch(r"microphone-[\dT-]+-detections.json", download.value.suggested_filename)
 
 
+@pytest.mark.slow
 def test_another_microphone_can_be_chosen_while_listening(page: Page) -> None:
     chooser = page.get_by_label("Microphone", exact=True)
     level = page.get_by_role("meter", name="Level of the microphone")
@@ -192,6 +198,7 @@ def test_another_model_can_be_chosen(chromium: Browser, tiny_model_path: Path) -
         page.locator("#detections li", has_text="yes").wait_for()
 
 
+@pytest.mark.slow
 def test_all_models_can_be_chosen(chromium: Browser, tmp_path: Path) -> None:
     port = free_port()
     models = [str(tiny_models.build(tmp_path, name)) for name in ("tiny", "slow")]
@@ -217,6 +224,7 @@ def test_all_models_can_be_chosen(chromium: Browser, tmp_path: Path) -> None:
         wait_for_status(page, "demo.flac: 22.9 s")
 
 
+@pytest.mark.slow
 def test_the_javascript_example_of_the_documents_prints_the_detections(page: Page) -> None:
     text = (REPOSITORY / "docs" / "web.md").read_text()
     (example,) = re.findall(r"^```js\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

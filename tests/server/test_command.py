@@ -49,6 +49,7 @@ def test_invalid_settings_exit_with_2_and_a_message() -> None:
     assert "text or json" in output
 
 
+@pytest.mark.slow
 def test_an_invalid_model_and_a_port_in_use_exit_with_1_and_a_message(
     tmp_path: Path, tiny_model_path: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_signal_ends_a_server_whose_model_does_not_load(tmp_path: Path, tiny_m
         assert server.end()[0] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-"])
 def test_closed_standard_files_do_no_harm(tiny_model_path: Path, closed: str) -> None:
     command = f'exec "$0" -m earmark_server --port=0 --log-format=json --model="$1" {closed}'

@@ -186,6 +186,7 @@ def test_a_reader_that_does_not_read_blocks_nothing() -> None:
     assert last["event"] == "last"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["2>&-", "2>/dev/full", "2> >(exec true)"])
 def test_a_server_serves_even_if_its_log_cannot_be_written(tiny_model_path: Path, broken: str) -> None:
     port = free_port()

@@ -107,6 +107,7 @@ def test_workers_share_the_keys_of_resume_tokens(tiny_model_path: Path, tmp_path
         assert Live(to_other, resume=point).end(PCM[begin:])[-1] == stream.end(PCM[CUT:])[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "every_process", [False, True], ids=["to the supervisor", "to every process of the service"]
 )
@@ -142,6 +143,7 @@ def test_a_second_signal_stops_all_workers_at_once(tiny_model_path: Path) -> Non
         assert workers.end()[0] == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_drain_is_killed(workers: Workers) -> None:
     stuck = workers.pids[0]
     os.kill(stuck, signal.SIGSTOP)
@@ -152,6 +154,7 @@ def test_a_worker_that_does_not_drain_is_killed(workers: Workers) -> None:
     assert workers.end()[0] == 1
 
 
+@pytest.mark.slow
 def test_workers_stop_when_their_supervisor_is_gone(workers: Workers, tiny_model_path: Path) -> None:
     stream = Live(workers.connect())
     stream.until(lambda event: event.HasField("started"))
@@ -166,6 +169,7 @@ def test_workers_stop_when_their_supervisor_is_gone(workers: Workers, tiny_model
         assert next_one.wait_for("listening")["port"] == workers.port
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_restart_is_retried_with_growing_delays(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -240,6 +244,7 @@ def test_a_host_that_cannot_be_bound_is_reported() -> None:
         assert f"Cannot listen on {host}:0: {reason}" in output
 
 
+@pytest.mark.slow
 def test_workers_share_the_port_of_a_name_and_of_all_addresses(tiny_model_path: Path) -> None:
     for host in ("localhost", "0.0.0.0"):
         arguments = ("--workers=2", f"--host={host}", "--insecure", "--port=0", f"--model={tiny_model_path}")

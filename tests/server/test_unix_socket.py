@@ -35,6 +35,7 @@ def test_a_client_is_served_over_a_unix_socket(address: str, tiny_model_path: Pa
             assert [event.keyword for event in events if isinstance(event, Detection)] == ["low"]
 
 
+@pytest.mark.slow
 def test_a_socket_that_another_server_listens_on_is_not_taken_from_it(
     address: str, tiny_model_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_scores_after_the_gate_opened_are_those_of_running_everything(gated: Spo
         np.testing.assert_allclose(row, full.scores[frame], atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     words=st.lists(st.floats(0.1, 11.5), max_size=4),
@@ -143,6 +144,7 @@ def test_the_result_does_not_depend_on_the_chunks(
     assert whole.scores.keys() == pieces.scores.keys()
 
 
+@pytest.mark.slow
 def test_a_stream_resumed_anywhere_skips_and_detects_the_same(gated: SpotterModel) -> None:
     samples = np.concatenate(
         [in_noise(14, [3.1, 6.0, 6.5, 11.2]), np.zeros(5 * RATE_HZ, np.float32), in_noise(6, [2.0], seed=3)]

@@ -82,6 +82,7 @@ def test_the_recording_has_enough_detections_for_these_tests(
     assert len(uninterrupted(tiny, audio_format)) >= 9
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(audio_format=st.sampled_from(FORMATS), data=st.data())
 def test_a_stream_broken_anywhere_loses_and_repeats_no_detection(

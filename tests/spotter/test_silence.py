@@ -88,6 +88,7 @@ class Run:
                 self.detections += stream.apply(scores[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     parts=parts,

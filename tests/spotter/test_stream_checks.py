@@ -36,6 +36,7 @@ def found(checks: StreamChecks) -> list[tuple[int, str]]:
     return [(position, notice.reason) for position, notice in checks.found]
 
 
+@pytest.mark.slow
 @given(
     parts=st.lists(st.sampled_from(sorted(PARTS)), min_size=1, max_size=6),
     pause_s=st.sampled_from([None, 1.0, 0.3, 100.0]),

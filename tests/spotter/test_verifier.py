@@ -100,6 +100,7 @@ def test_the_threshold_applies_to_the_final_score(verified: SpotterModel, tiny: 
     assert len(spot(tiny, middle)) == len(WORDS)
 
 
+@pytest.mark.slow
 @given(
     chunks=st.lists(st.integers(501, 40_000), min_size=1, max_size=30),
     kind=st.sampled_from(KINDS),
@@ -116,6 +117,7 @@ def test_chunks_change_nothing(chunks: list[int], kind: str, request: pytest.Fix
     assert found + spotter.flush() == expected
 
 
+@pytest.mark.slow
 @given(cut=st.integers(0, len(AUDIO)), kind=st.sampled_from(KINDS))
 def test_a_resumed_stream_has_the_same_final_scores(
     cut: int, kind: str, request: pytest.FixtureRequest

@@ -48,8 +48,8 @@ FINE_TUNE_RECIPE = FineTuneRecipe(
     warmup_steps=5,
     ema_decay=0.8,
     rounds=1,
-    verifier_batches=12,
-    verifier_steps=150,
+    verifier_batches=8,
+    verifier_steps=80,
     mix=KeywordMix(size=16, snr_db=(10, 30), gain_db=(-10, 5)),
 )
 

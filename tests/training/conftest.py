@@ -26,6 +26,18 @@ if importlib.util.find_spec("torch") is None:  # in an environment of the client
     collect_ignore_glob = ["*test_*"]
 
 
+# A test that uses one of these waits for a training.
+_TRAININGS = {"run", "model_path", "verified_dir", "keyword_model", "two_keywords"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that wait for a training as slow."""
+    for item in items:
+        if _TRAININGS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 def _clip(word: str, rng: np.random.Generator) -> np.ndarray:
     """Return a second of faint noise with a sweep of 0.4 s, a different one for each word."""
     clip = rng.standard_normal(RATE) * 1e-3

@@ -177,6 +177,7 @@ def test_a_connection_serves_one_stream_after_another(port: int) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [
@@ -225,6 +226,7 @@ def test_the_number_of_connections_is_limited(address: str) -> None:
             running_bridge.until("rejected: there are 2 connections")
 
 
+@pytest.mark.slow
 def test_the_bridge_waits_for_its_server_and_survives_a_restart(tiny_model_path: Path) -> None:
     server = RestartableServer(tiny_model_path)
     with bridge(server.address) as (port, running_bridge):

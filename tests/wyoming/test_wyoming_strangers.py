@@ -101,6 +101,7 @@ def test_silent_connections_make_room(address: str, monkeypatch: pytest.MonkeyPa
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_connection_that_never_reads_is_closed_too(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "_SILENT_S", 0.2)
     monkeypatch.setattr(satellite, "_CLOSE_TIMEOUT_S", 0.2)
@@ -124,6 +125,7 @@ def test_a_connection_that_never_reads_is_closed_too(address: str, monkeypatch: 
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_one_satellite_with_many_events_does_not_delay_the_others(address: str) -> None:
     async def scenario() -> None:
         async with served(address) as running, asyncio.timeout(DEADLINE_S):
@@ -166,6 +168,7 @@ def test_the_rest_of_an_event_has_to_follow(address: str, monkeypatch: pytest.Mo
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_audio_that_a_stalled_server_does_not_accept_fills_no_memory(tiny_model_path: Path) -> None:
     async def scenario(server: ServerProcess) -> None:
         async with served(f"127.0.0.1:{server.wait_until_serving()}") as running:

@@ -60,6 +60,7 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
+@pytest.mark.slow
 def test_the_service_is_discovered_and_serves_where_it_says(address: str) -> None:
     name = f"Kitchen {free_port()}"
     with browser() as found, bridge(address, "--zeroconf", name) as (port, running_bridge):

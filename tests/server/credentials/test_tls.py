@@ -197,6 +197,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_invalid_certificate_files_are_logged_and_the_old_ones_stay(
     workers: int, authority: Authority, tmp_path: Path, tiny_model_path: Path
@@ -247,6 +248,7 @@ def test_a_server_with_invalid_certificate_files_does_not_start_and_states_the_r
     run(scenario)
 
 
+@pytest.mark.slow
 def test_the_command_reports_invalid_certificate_files_also_with_workers(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -311,6 +313,7 @@ def client_hello() -> bytes:
     return output.read()
 
 
+@pytest.mark.slow
 def test_handshakes_that_never_end_are_cut_off_and_delay_nobody(
     authority: Authority, tiny_model_path: Path
 ) -> None:

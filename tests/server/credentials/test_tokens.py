@@ -254,6 +254,7 @@ def test_removing_a_token_ends_its_streams_and_no_others(path: Path, tiny_model_
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_invalid_token_file_is_logged_and_the_old_tokens_stay_until_it_is_valid(
     workers: int, path: Path, tiny_model_path: Path
@@ -293,6 +294,7 @@ def test_a_server_without_any_token_does_not_start(path: Path, text: str) -> Non
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [False, True], ids=["empty", "missing"])
 def test_a_file_without_tokens_revokes_all_of_them(
     path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool

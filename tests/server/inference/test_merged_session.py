@@ -175,6 +175,7 @@ def test_each_model_detects_what_it_detects_alone(stream: tuple[tuple[str, ...],
     assert events[-1] == ("finished", SECONDS * 10**9)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     stream=STREAMS,
@@ -203,6 +204,7 @@ def progresses(events: list[Event]) -> list[tuple[int, StreamProgress]]:
     return [(i, one.progress) for i, one in enumerate(events) if isinstance(one, Progress)]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     stream=STREAMS,

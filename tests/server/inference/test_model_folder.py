@@ -107,6 +107,7 @@ def test_a_removed_model_finishes_its_streams_and_has_no_new_ones(tiny_model_pat
     run(check)
 
 
+@pytest.mark.slow
 def test_bad_files_and_names_that_are_taken_are_rejected_and_the_others_stay(
     tiny_model_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -31,6 +31,7 @@ def test_the_sha256_is_logged_and_can_be_pinned(tiny_model_path: Path) -> None:
         server.wait_for("serving")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_another_file_is_rejected_at_start_up(workers: int, tiny_model_path: Path) -> None:
     arguments = ["--port=0", f"--model={tiny_model_path}", f"--workers={workers}"]

@@ -127,6 +127,7 @@ def test_new_streams_use_the_new_model_and_open_ones_finish_with_the_old_one(
     run(scenario)
 
 
+@pytest.mark.slow
 def test_the_old_model_is_unloaded_after_its_last_stream(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -331,6 +332,7 @@ def endless_model(path: Path) -> bytes:
     return model.SerializeToString()
 
 
+@pytest.mark.slow
 def test_an_invalid_model_file_is_rejected_and_the_old_model_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_any_mix_of_silence_and_audio_has_the_events_of_the_same_samples(
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("duration_ns", "rate_hz"),
     [(10_030_000, 16_000), (20_000_000, 11_025), (62_000, 8000), (31_300, 16_000), (1, 192_000)],

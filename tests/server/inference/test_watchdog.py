@@ -243,6 +243,7 @@ def test_a_blocked_event_loop_ends_the_process(tiny_model_path: Path, hanging: H
         assert call.code() == StatusCode.UNAVAILABLE
 
 
+@pytest.mark.slow
 def test_a_suspended_process_continues_without_a_stall(tiny_model_path: Path, hanging: Hanging) -> None:
     with Stalling(tiny_model_path, hanging, "--stall-timeout-s=2", "--stall-exit-s=0") as server:
         server.connect()

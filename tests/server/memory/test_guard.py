@@ -214,6 +214,7 @@ def test_a_connection_that_floods_is_closed(guarded: Guarded) -> None:
     assert not is_closed(known)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 def test_a_flood_beside_many_new_clients_is_closed(guarded: Guarded) -> None:
     without = guarded.client("127.0.0.2", 100_000, has_call=False)
@@ -223,6 +224,7 @@ def test_a_flood_beside_many_new_clients_is_closed(guarded: Guarded) -> None:
     assert is_closed(without)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 def test_a_client_that_floods_is_cut_off_and_kept_out(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
@@ -438,6 +440,7 @@ def test_a_flood_is_cut_off(tiny_model_path: Path, name: str) -> None:
         assert len(detected(port)) == 4
 
 
+@pytest.mark.slow
 def test_headers_without_an_end_do_not_use_up_the_memory(tiny_model_path: Path) -> None:
     """gRPC holds the headers of closed connections for long: of an attack, several hundred MB a second."""
     arguments = (f"--max-memory-bytes={700 << 20}", f"--model={tiny_model_path}", "--port=0")
@@ -463,6 +466,7 @@ def test_useful_clients_at_full_speed_are_not_cut_off(tiny_model_path: Path, nam
         assert not events_until_the_end(server) & CLOSED
 
 
+@pytest.mark.slow
 def test_long_recordings_on_new_connections_are_not_cut_off(tiny_model_path: Path) -> None:
     """More than the server reads at a time. It rejects them by their length, once it has read them."""
     recording = rpcs.SpotRequest(audio=bytes(16_000_000), audio_format=LINEAR16)

@@ -188,6 +188,7 @@ def test_the_environment_sets_the_name_of_the_service(tiny_model_path: Path) -> 
         assert collector.resources[0]["service.name"] == "ours"
 
 
+@pytest.mark.slow
 def test_a_collector_that_does_not_answer_blocks_nothing(tiny_model_path: Path) -> None:
     arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", "--traces")
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -93,6 +93,7 @@ async def send_much_audio(call: Any) -> None:
         await call.write(audio(bytes(64_000)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("send", [send_nothing, send_config, send_audio, send_much_audio])
 def test_cancelled_streams_leave_nothing_behind(tiny_model_path: Path, send: Any) -> None:
     async def scenario() -> None:

@@ -105,6 +105,7 @@ def warnings(events: list[Any]) -> list[messages.Warning]:
     return [event.warning for event in events if event.WhichOneof("event") == "warning"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("audio_format", "data", "reason", "word"), CASES)
 def test_a_warning_comes_once_and_at_the_same_place_for_all_chunks(
     tiny_model_path: Path, audio_format: messages.AudioFormat, data: bytes, reason: str, word: str
@@ -124,6 +125,7 @@ def test_a_warning_comes_once_and_at_the_same_place_for_all_chunks(
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_warning_comes_for_chunks_of_single_bytes(tiny_model_path: Path, size: int) -> None:
     async def scenario() -> None:
@@ -139,6 +141,7 @@ def test_a_warning_comes_for_chunks_of_single_bytes(tiny_model_path: Path, size:
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("audio_format", "data", "reason", "word"), CASES)
 def test_a_stream_that_resumes_anywhere_gets_no_warning_twice_and_misses_none(
     tiny_model_path: Path, audio_format: messages.AudioFormat, data: bytes, reason: str, word: str

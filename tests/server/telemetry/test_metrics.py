@@ -287,6 +287,7 @@ def test_without_a_metrics_port_prometheus_client_is_not_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_each_worker_has_its_own_metrics_port_and_metrics(tiny_model_path: Path) -> None:
     port = free_port(2)
     with Workers(tiny_model_path, f"--metrics-port={port}") as workers:

@@ -48,6 +48,7 @@ def test_clips_are_classified_correctly(model: SpotterModel, corpus: Corpus):
     assert metrics[0].value >= 0.93, details["own"]["accuracy_by_class"]
 
 
+@pytest.mark.slow
 def test_keywords_are_detected_at_20_db_snr(model: SpotterModel, corpus: Corpus):
     streams = make_streams(corpus, corpus.select("clip", "validation"), snr_db=20, seed=11)
     detections = [detect(model, s.samples) for s in streams]
@@ -56,6 +57,7 @@ def test_keywords_are_detected_at_20_db_snr(model: SpotterModel, corpus: Corpus)
     assert matched.repeated.total() <= 0.02 * matched.spoken.total()
 
 
+@pytest.mark.slow
 def test_a_detection_lies_at_its_word(model: SpotterModel, corpus: Corpus):
     errors_ms = []
     for clip in corpus.select("clip", "validation"):

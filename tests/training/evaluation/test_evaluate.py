@@ -86,6 +86,7 @@ def test_the_same_seed_measures_the_same(tone_model: SpotterModel, tone_clips: P
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.slow
 def test_the_command_evaluates_folders(
     tiny_model_path: Path,
     tone_clips: Path,

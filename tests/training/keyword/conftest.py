@@ -100,7 +100,7 @@ def keyword_model(
             base=base,
             fa_per_hour=120,
             folds=2,
-            recipe=replace(FINE_TUNE_RECIPE, steps=250),
+            recipe=replace(FINE_TUNE_RECIPE, steps=160),
         )
         create_model(request)
 

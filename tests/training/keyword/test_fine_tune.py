@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("few_sounds")
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_with_the_base_and_is_reproducible(training_set: TrainingSet, base: Path):
     network = load_network(base)
     before = [p.clone() for p in network.parameters()]

@@ -41,6 +41,7 @@ def test_a_word_is_found_in_a_sentence_of_the_same_voice():
     assert abs(place[1] - place[0] - (len(word) - 2 * PAD_S * 16_000)) < 0.12 * 16_000
 
 
+@pytest.mark.slow
 def test_the_keyword_is_read_by_all_voices_alone_and_in_sentences(tmp_path: Path):
     reader = TinyReader(tmp_path)
     found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=SILENT, desc="")
@@ -97,6 +98,7 @@ def test_the_report_plays_examples_and_names_synthetic_voices(two_keywords: Path
     assert "synthetic voices" in page
 
 
+@pytest.mark.slow
 def test_voices_that_measure_are_in_no_example_of_the_training(tmp_path: Path):
     from earmark_training.data.corpus import Recording
 

@@ -74,6 +74,7 @@ def run_command(recordings: Path, *more: str) -> int:
     return main(["keyword", "computer", "--recordings", str(recordings), *more])
 
 
+@pytest.mark.slow
 def test_few_recordings_cause_a_warning(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     folder = write_recordings(tmp_path / "few", COMPUTER, 8)
     # The command fails at the missing negatives, after it has checked the recordings.

@@ -54,6 +54,7 @@ def test_similar_words_are_nearer_than_others():
     assert 0 < distance(computer, commuter) < 1 < distance(computer, banana)
 
 
+@pytest.mark.slow
 def test_the_confusables_of_a_word_do_not_sound_like_it():
     (words,) = pronounce(["jarvis"], "en")
     found = confusables("jarvis", words, "en", seed=1)

@@ -76,6 +76,7 @@ def test_a_keyword_is_learned_from_fifty_recordings(
     assert detected(wake_words["computer"][:50]) <= 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["jarvis", pytest.param("computer", marks=pytest.mark.slow)])
 def test_recordings_of_another_word_are_suspects(
     wake_words: dict[str, list[Path]], negatives: Path, tmp_path: Path, word: str

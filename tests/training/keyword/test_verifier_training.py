@@ -76,6 +76,7 @@ def test_the_verifier_is_reproducible(training_set: TrainingSet, network: Networ
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_verifier_tells_the_word_from_others(
     training_set: TrainingSet, network: Network, model: SpotterModel
 ):

@@ -22,6 +22,7 @@ def assert_same_weights(restored: Network, network: Network) -> None:
         assert torch.equal(weights[name], value), name
 
 
+@pytest.mark.slow
 def test_equal_weights_that_a_file_contains_once_are_restored(tmp_path: Path):
     untrained = Network(SHAPE).folded()  # all its biases are equal
     graph = to_onnx(untrained)

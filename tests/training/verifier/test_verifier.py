@@ -110,6 +110,7 @@ def test_proposals_have_the_class_of_the_word_that_was_spoken(model: SpotterMode
     assert not found.label[found.source == Source.SOUNDS].any()
 
 
+@pytest.mark.slow
 def test_the_model_file_has_the_network_on_audio_that_was_trained(
     verified: SpotterModel, verified_dir: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_the_model_file_has_the_network_on_audio_that_was_trained(
         assert found == pytest.approx(expected.numpy(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_network_on_features_tells_the_keywords_from_other_words(
     model: SpotterModel, corpus: Corpus
 ) -> None:
@@ -140,6 +142,7 @@ def test_the_network_on_features_tells_the_keywords_from_other_words(
     assert np.median(scores[found.label == 0]) < 0.2
 
 
+@pytest.mark.slow
 def test_a_model_with_a_verifier_on_audio_keeps_it_and_gets_the_one_on_features(
     verified: SpotterModel,
     verified_dir: Path,
@@ -179,6 +182,7 @@ def test_words_are_detected_with_their_final_scores(verified: SpotterModel, corp
     assert match_detections(streams, found, ("yes", "no")).recall >= 0.7
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_continues_and_makes_the_same_verifier(
     model: SpotterModel, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
