@@ -53,6 +53,7 @@ def test_several_processes_print_what_one_prints(
         assert without_times(several) == without_times(one)
 
 
+@pytest.mark.slow
 def test_without_a_server_each_process_has_its_own(recordings: list[Path]) -> None:
     done = earmark_process("spot", "--jobs", "2", recordings[2], recordings[3])
     assert done.returncode == 0, done.stderr

@@ -100,6 +100,7 @@ def test_channels_that_cancel_each_other_are_noticed(page: Page, tmp_path: Path)
     wait_for_status(page, re.compile("0 detections.*The channels cancel each other"))
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_a_recording_is_reported(page: Page, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no sound")

@@ -168,6 +168,7 @@ def test_another_microphone_can_be_chosen_while_listening(page: Page) -> None:
     assert level.evaluate("one => one.value") == -60
 
 
+@pytest.mark.slow
 def test_a_chosen_microphone_that_is_gone_is_reported(page: Page) -> None:
     page.evaluate("microphone.add(new Option('Unplugged', 'unplugged', true, true))")
     page.get_by_role("button", name="Listen").click()

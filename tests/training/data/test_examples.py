@@ -28,6 +28,7 @@ def maker(cache: FeatureCache) -> ExampleMaker:
     return make_examples(cache)
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_batch(maker: ExampleMaker):
     first, again, other = maker.batch((1, 3)), maker.batch((1, 3)), maker.batch((1, 4))
     assert torch.equal(first.mel, again.mel)

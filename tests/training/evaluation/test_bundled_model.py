@@ -43,6 +43,7 @@ def detect(model: SpotterModel, samples: np.ndarray) -> list[Detection]:
     return spotter.feed((samples * 32767).astype("<i2").tobytes()) + spotter.flush()
 
 
+@pytest.mark.slow
 def test_clips_are_classified_correctly(model: SpotterModel, corpus: Corpus):
     metrics, details, _ = evaluate_clips(model, corpus)
     assert metrics[0].value >= 0.93, details["own"]["accuracy_by_class"]

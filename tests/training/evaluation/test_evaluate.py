@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from earmark_spotter import SpotterModel
 
 
+@pytest.mark.slow
 def test_the_whole_testing_split_is_evaluated(document: dict[str, Any]):
     assert "20 clips in" in document["data"]["what"]
     assert "split: testing" in document["data"]["what"]

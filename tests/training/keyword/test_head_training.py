@@ -68,6 +68,7 @@ def test_the_head_detects_its_word_from_strangers(training_set: TrainingSet):
     assert np.median(own) > np.max(other)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_continues_with_the_same_result(
     training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -65,6 +65,7 @@ def test_the_confusables_of_a_word_do_not_sound_like_it():
     assert {service, harvest} <= set(texts)
 
 
+@pytest.mark.slow
 def test_the_confusables_of_a_phrase_have_its_words_alone_and_other_words_in_their_place():
     (words,) = pronounce(["hey earmark"], "en")
     texts = [spell(c) for c in confusables("hey earmark", words, "en", seed=1)]

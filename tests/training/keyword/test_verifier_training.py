@@ -50,6 +50,7 @@ def model(base: Path, network: Network) -> SpotterModel:
     return pack(onnx.load(base), network.silent_state().numpy(), metadata)
 
 
+@pytest.mark.slow
 def test_a_window_ends_with_the_peak_hold_and_lies_at_the_word(
     training_set: TrainingSet, network: Network, model: SpotterModel
 ):
@@ -70,6 +71,7 @@ def test_a_window_ends_with_the_peak_hold_and_lies_at_the_word(
     assert any(np.array_equal(windows.features[row], c) for c in candidates)
 
 
+@pytest.mark.slow
 def test_the_verifier_is_reproducible(training_set: TrainingSet, network: Network, model: SpotterModel):
     first, again = (train_verifier(network, model, training_set, TINY_RECIPE) for _ in range(2))
     for a, b in zip(first.parameters(), again.parameters(), strict=True):
@@ -94,6 +96,7 @@ def test_the_verifier_tells_the_word_from_others(
     assert scores[:5].min() > scores[5:].max()
 
 
+@pytest.mark.slow
 def test_the_metadata_name_the_encoder_and_whose_it_is(model: SpotterModel):
     verifier = with_verifier(model.metadata).verifier
     assert verifier is not None

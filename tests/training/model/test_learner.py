@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from earmark_training.model.learner import Learner
 from support.tiny_training import RECIPE
 
 
+@pytest.mark.slow
 def test_a_network_with_more_blocks_starts_with_the_output_that_it_had():
     learner = Learner(RECIPE, RECIPE.shape_in(0))
     grown = learner.grown(RECIPE, RECIPE.shape)
