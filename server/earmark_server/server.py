@@ -28,6 +28,7 @@ from earmark_server.rpc.authentication import Authentication
 from earmark_server.rpc.handlers import register_service
 from earmark_server.rpc.health import Health
 from earmark_server.rpc.lookup_requests import LookupRequests
+from earmark_server.rpc.metadata_limit import MetadataLimit
 from earmark_server.rpc.principal import quota_key
 from earmark_server.rpc.reflection import Reflection
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
@@ -127,8 +128,11 @@ class Server:
         self._bind()
         if self._owns_process and sys.platform == "linux":
             self._memory_guard = self._start_memory_guard()
+        limit = MetadataLimit(self._settings.max_metadata_bytes)
+        self._grpc.add_generic_rpc_handlers((limit,))
         self._health.register(self._grpc)
         if self._health_grpc is not None:
+            self._health_grpc.add_generic_rpc_handlers((limit,))
             self._health.register(self._health_grpc)
             await self._health_grpc.start()
         if self._settings.reflection:
