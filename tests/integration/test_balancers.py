@@ -275,15 +275,27 @@ def test_added_killed_and_drained_servers_behind_a_balancer_lose_no_detection(
         assert_same_events(stream, expected)
 
 
+_LONG = b"\x05x-abc\x7f\xe9\x06" + bytes(1000)  # the name and the value of a header of 1 KB
+_REFERENCE = b"\xbe"  # to the header that was added last
+HEADERS = {
+    "of 1 KB": (b"", b"\x10" + _LONG, 16 << 20),
+    "of one byte": (b"\x40\x01x\x00", _REFERENCE * 8000, 2 << 20),
+    "that refer to one of 1 KB": (b"\x40" + _LONG, _REFERENCE * 8000, 2 << 20),
+}
+"""What the first frame adds, what each of the others contains, and how many bytes each connection sends."""
+
+
+@pytest.mark.parametrize("headers", HEADERS)
 @with_each_balancer(quick="nginx")
 def test_headers_without_an_end_fill_no_memory(
-    balancer: Callable[[Site], list[object]], tmp_path: Path
+    balancer: Callable[[Site], list[object]], headers: str, tmp_path: Path
 ) -> None:
     """Of clients that do not acknowledge the settings; gRPC alone would buffer 16 MB for each."""
-    site, connections, sent_bytes = Site(tmp_path), 16, 16 << 20
-    block = frames.frame(frames.CONTINUATION, 0, 1, b"\x10\x05x-abc\x7f\xe9\x06" + bytes(1000))
-    first = frames.frame(frames.HEADERS, 0, 1, frames.request_headers("localhost", "/any"))
-    output = frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b"") + first + block * (sent_bytes // 1017)
+    site, connections, filled_bytes = Site(tmp_path), 16, 16 << 20
+    added, block, sent_bytes = HEADERS[headers]
+    first = frames.frame(frames.HEADERS, 0, 1, frames.request_headers("localhost", "/any") + added)
+    more = frames.frame(frames.CONTINUATION, 0, 1, block) * (sent_bytes // len(block))
+    output = frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b"") + first + more
     context = ssl.create_default_context(cafile=site.authority.path)
     context.set_alpn_protocols(["h2"])
     with contextlib.ExitStack() as servers:
@@ -297,7 +309,7 @@ def test_headers_without_an_end_fill_no_memory(
                 attacker = stack.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1"))
                 with contextlib.suppress(OSError):
                     attacker.sendall(output)
-            assert _peak_bytes(process.pid) - before < connections * sent_bytes // 4
+            assert _peak_bytes(process.pid) - before < connections * filled_bytes // 4
 
         async def reach() -> None:
             async with site.client() as client:
