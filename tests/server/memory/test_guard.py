@@ -425,6 +425,7 @@ FLOODS = [
     "endless-headers",
     pytest.param("settings", marks=SLOW),
     pytest.param("window-updates", marks=SLOW),
+    pytest.param("repeated-headers", marks=SLOW),
 ]
 
 

@@ -1,0 +1,54 @@
+"""The limit on metadata, also for clients that do not acknowledge it."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from earmark_server.rpc.metadata_limit import MetadataLimit
+from support.deadlines import DEADLINE_S
+from support.server_process import ServerProcess
+
+from benchmarks.loadgen import http2_frames as frames
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+METHOD = "/earmark.v1.KeywordSpottingService/ListModels"
+
+
+def handled(*metadata: tuple[str, str | bytes]) -> Any:
+    """Return the handler of a call with these metadata, under a limit of 100 bytes."""
+    return MetadataLimit(100).service(SimpleNamespace(method=METHOD, invocation_metadata=metadata))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metadata", [(), (("k", "v" * 67),), (("k", b"v" * 17), ("key", "v" * 15))])
+def test_metadata_within_the_limit_are_left_to_other_handlers(metadata: tuple[tuple[str, str]]) -> None:
+    assert handled(*metadata) is None
+
+
+@pytest.mark.parametrize(
+    "metadata", [(("k", "v" * 68),), (("k", b"v" * 18), ("key", "v" * 15)), (("k", ""),) * 4]
+)
+def test_metadata_above_the_limit_are_rejected(metadata: tuple[tuple[str, str]]) -> None:
+    assert handled(*metadata) is not None
+
+
+@pytest.mark.parametrize("method", [METHOD, "/grpc.health.v1.Health/Check", "/no.such/Method"])
+def test_a_client_that_has_not_acknowledged_the_limit_is_rejected(tiny_model_path: Path, method: str) -> None:
+    header = b"\x40\x01x\x7f\xe9\x06" + b"v" * 1000
+    headers = frames.request_headers("localhost", method) + header + b"\xbe" * 20
+    whole = frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, 1, headers)
+    with ServerProcess("--port=0", f"--model={tiny_model_path}", "--log-format=json") as server:
+        address = "127.0.0.1", server.wait_until_serving()
+        with socket.create_connection(address, DEADLINE_S) as connection:
+            settings = frames.frame(frames.SETTINGS, 0, 0, b"")
+            connection.sendall(frames.PREFACE + settings + whole)
+            answer = b""
+            while b"The metadata are longer than 8192 bytes" not in answer:
+                received = connection.recv(65536)
+                assert received, answer
+                answer += received
+        assert not server.pending_lines()
