@@ -212,6 +212,8 @@ _HOUR = frames.prefixed(rpcs.StreamingSpotRequest(silence={"seconds": 3600}).Ser
 _EMPTY_FIELDS = frames.prefixed(b"\x12\x00" * 32_700 + b"\x12\x82\x02" + bytes(258))
 _STREAM = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, _HEADERS)
 _NO_SETTINGS = frames.frame(frames.SETTINGS, 0, 0, b"")
+_PINGS = frames.frame(frames.PING, 0, 0, bytes(8)) * 2000
+_WINDOW_UPDATES = frames.frame(frames.WINDOW, 0, 0, b"\0\0\0\1") * 2000
 _DEPENDENCY = frames.frame(frames.PRIORITIES, 0, 1, b"\0\0\0\0\x10")
 _REFERENCE = b"\xbe"  # to the header that was last added to the dynamic table
 _ADDED_EMPTY_HEADER = b"\x40\x01x\x00"
@@ -310,13 +312,18 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         "1,000 health watches",
         _calls(_HEALTH_WATCH, 1000, [frames.prefixed(b"")], [], repeats=False, per=100),
     ),
-    "pings": (
-        "4 connections that send PING frames",
-        _frames(4, _SETTINGS, lambda _: frames.frame(frames.PING, 0, 0, bytes(8)) * 2000),
-    ),
+    "pings": ("4 connections that send PING frames", _frames(4, _SETTINGS, lambda _: _PINGS)),
     "window-updates": (
         "4 connections that send WINDOW_UPDATE frames",
-        _frames(4, _SETTINGS, lambda _: frames.frame(frames.WINDOW, 0, 0, b"\0\0\0\1") * 2000),
+        _frames(4, _SETTINGS, lambda _: _WINDOW_UPDATES),
+    ),
+    "pings-after-calls": (
+        "4 connections that call once, and then send PING frames",
+        _frames(4, _SETTINGS + _STREAM + frames.frame(frames.RESET, 0, 1, _RESET), lambda _: _PINGS),
+    ),
+    "updates-beside-calls": (
+        "65 connections with an open stream that send WINDOW_UPDATE frames",
+        _frames(65, _SETTINGS + _STREAM, lambda _: _WINDOW_UPDATES),
     ),
     "resets": (
         "4 connections that open and reset streams",

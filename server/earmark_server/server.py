@@ -319,7 +319,7 @@ class Server:
             ports,
             limit_bytes,
             lambda peer: quota_key(None, peer),
-            self._admission.peers_with_calls,
+            self._admission.peers,
             asyncio.get_running_loop(),
         )
         guard.start()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from earmark_server.logs import LogSampler, log
 from earmark_server.memory.connections import Connections
 from earmark_server.memory.descriptor_reserve import DescriptorReserve
+from earmark_server.memory.excess import ExcessDetector
 from earmark_server.memory.floods import FloodDetector
 from earmark_server.memory.limit import resident_bytes
 from earmark_server.memory.refusals import Refusals
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from earmark_server.memory.connections import Connection
+    from earmark_server.memory.peers import Peer
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -96,20 +98,21 @@ class MemoryGuard:
         ports: Collection[int],
         limit_bytes: Callable[[], int],
         client_of: Callable[[str], str],
-        peers_with_calls: Counter[str],
+        peers: dict[str, Peer],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`limit_bytes` returns the memory above which connections are closed.
 
-        `client_of` returns the client that the connections of a peer belong to. `peers_with_calls`: the
-        calls of peers that may call. The event loop `loop` counts them, and the guard removes them.
+        `client_of` returns the client that the connections of a peer belong to. `peers`: those that may call,
+        and have called. The event loop `loop` adds them, and the guard removes those that have disconnected.
         """
-        self._peers_with_calls = peers_with_calls
+        self._peers = peers
         self._stated_limit_bytes = limit_bytes
         self._models_bytes = 0
         self._connections = Connections(ports)
         self._client_of = client_of
-        self._floods = FloodDetector(peers_with_calls, loop, client_of)
+        self._floods = FloodDetector(peers, loop, client_of)
+        self._excess = ExcessDetector()
         self._refusals = Refusals(self._connections)
         self._flooded_s: dict[str, float] = {}  # when each client has flooded gRPC last
         self._shut_down: set[str] = set()  # the peers whose connections the last check shut down as floods
@@ -179,7 +182,7 @@ class MemoryGuard:
     def _interval_s(self, used_bytes: int) -> float:
         """Return how long the process need not be checked, if it is not busy."""
         interval_s = (self._limit_bytes - used_bytes) / _FASTEST_GROWTH_BYTES_PER_S
-        longest_s = _MAX_INTERVAL_S if self._peers_with_calls else _IDLE_INTERVAL_S
+        longest_s = _MAX_INTERVAL_S if self._peers else _IDLE_INTERVAL_S
         return min(max(interval_s, _MIN_INTERVAL_S), longest_s)
 
     def _is_busy(self, now_s: float) -> bool:
@@ -189,19 +192,23 @@ class MemoryGuard:
         return self._cpu_s - before_s > _BUSY_SHARE * passed_s
 
     def _begin_window(self) -> None:
-        known = self._peers_with_calls.copy()
+        known = self._peers.copy()
         opened = self._connections.opened()
         self._window_start_s = time.monotonic()
         self._before = self._before_next
         self._before_next = {one.peer: one.received_bytes for one in opened}
         for peer in known.keys() - self._before_next.keys():
-            del self._peers_with_calls[peer]
+            del self._peers[peer]
 
     def _close_floods(self, used_bytes: int, *, is_short: bool) -> bool:
         """Close the connections that flood gRPC, and the like of the same clients; return whether any."""
-        without_call = self._connections.opened(ignored_peers=self._peers_with_calls)
-        flooding = self._floods.flooding(without_call)
+        known = self._peers.copy()
+        looked_at = self._excess.next_peers(known)
+        opened = self._connections.opened(ignored_peers=known.keys() - looked_at)
+        without_call = [one for one in opened if one.peer not in known]
+        with_calls = [one for one in opened if one.peer in known]
         now_s = time.monotonic()
+        flooding = self._floods.flooding(without_call) + self._excess.flooding(with_calls, known, now_s)
         self._flooded_s = {c: at_s for c, at_s in self._flooded_s.items() if at_s > now_s - _SUSPECTED_S}
         self._flooded_s.update({self._client_of(peer): now_s for peer in flooding})
         more = {one.peer for one in without_call if one.received_bytes > _MAX_BYTES_WITHOUT_CALL}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
@@ -14,6 +14,7 @@ import grpc
 from earmark_spotter import SpotterError
 
 from earmark_server.logs import LogSampler, log
+from earmark_server.memory.peers import Peer
 from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
 from earmark_server.rpc.principal import (
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
+_UNREAD_BYTES = 1 << 20
+"""What gRPC reads of a call at most, besides the message that is arriving."""
+
 REQUEST_ID_KEY = "earmark-request-id"
 """The key of a call's request id in the trailing metadata."""
 
@@ -48,10 +52,17 @@ class Admission:
         self.load: Load | None = None
         """The engine's load, once the engine has started."""
         self.connection_age = ConnectionAge(settings)
-        self.peers_with_calls: Counter[str] = Counter()
-        """The calls of peers that may call. The guard removes those that have disconnected."""
+        self.peers: defaultdict[str, Peer] = defaultdict(Peer)
+        """The peers that may call, and have called. The guard removes those that have disconnected."""
         self._tracing = tracing
         self._log_sampler = LogSampler()
+        stream_bytes = min(settings.max_message_bytes, settings.max_stream_message_bytes)
+        self._pending_bytes = {
+            CallKind.STREAM: stream_bytes + _UNREAD_BYTES,
+            CallKind.RECORDING: settings.max_message_bytes + _UNREAD_BYTES,
+            CallKind.LOOKUP: _UNREAD_BYTES,
+            CallKind.PROBE: _UNREAD_BYTES,
+        }
         self._max_streams = settings.max_streams
         self._max_recordings = settings.max_calls
         self._max_streams_per_quota_key = settings.max_streams_per_client
@@ -110,17 +121,18 @@ class Admission:
         states. Any other exception becomes INTERNAL with an incident id, under which the log has it.
         """
         set_principal_from_certificate(context)
+        peer = unquote(context.peer())
         call = Call(
             rpc,
             kind,
-            unquote(context.peer()),
+            peer,
             principal=current_principal.get(),
             token_digest=current_token_digest.get(),
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
             log_sampler=self._log_sampler,
+            origin=None if is_stranger else self.peers[peer],
         )
-        if not is_stranger:
-            self.peers_with_calls[call.peer] += 1
+        call.origin.begin_call(self._pending_bytes[kind])
         try:
             self._check_limits(call)
             self._add(call)
@@ -139,6 +151,8 @@ class Admission:
             raise asyncio.CancelledError from None
         except Exception as error:
             await _abort(call, context, error)
+        finally:
+            call.origin.end_call(self._pending_bytes[kind])
         call.log_end("OK")
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
 

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from earmark_server.logs import log
+from earmark_server.memory.peers import Peer
 from earmark_server.rpc.principal import quota_key
 from earmark_server.status import CallError
 
@@ -57,11 +58,14 @@ class Call:
         token_digest: bytes | None = None,
         span: CallSpan | None = None,
         log_sampler: LogSampler | None = None,
+        origin: Peer | None = None,
     ) -> None:
         self.rpc = rpc
         self.kind = kind
         self.peer = peer
         """The client's address, in gRPC's notation."""
+        self.origin = origin or Peer()
+        """The connection that the call came on, if its client may call."""
         self.principal = principal
         """The name of the call's credential; None without one."""
         self.token_digest = token_digest

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 class Activity:
     """The times since which a call waits for its client, on the loop's clock; None while it does not wait."""
 
-    def __init__(self, on_idle: Callable[[CallError], None]) -> None:
+    def __init__(self, on_idle: Callable[[CallError], None], count_message: Callable[[int], None]) -> None:
         self.now = asyncio.get_running_loop().time
         self.on_idle = on_idle
         """Ends the call with an error because it is idle."""
+        self.count_message = count_message
+        """Counts a message with so many bytes of audio."""
         self.reading_since: float | None = None
         self.writing_since: float | None = None
 
@@ -33,7 +35,7 @@ def end_when_idle(call: Call, idle_timeout_s: float, slow_reader_timeout_s: floa
     server reads gets IDLE_STREAM, by `Activity.on_idle`. One that has read nothing for
     `slow_reader_timeout_s` while the server writes gets SLOW_READER, also after IDLE_STREAM.
     """
-    activity = Activity(call.end)
+    activity = Activity(call.end, call.origin.count_message)
     is_idle = False
     timer: asyncio.TimerHandle
 

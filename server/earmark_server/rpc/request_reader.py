@@ -45,4 +45,5 @@ class RequestReader(Generic[Request]):
             return None
         if isinstance(request, CallError):
             raise request
+        self._activity.count_message(len(getattr(request, "audio", b"")))
         return request

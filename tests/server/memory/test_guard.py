@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from earmark_server.memory import floods, guard
 from earmark_server.memory.connections import Connection, Connections
 from earmark_server.memory.floods import FloodDetector
 from earmark_server.memory.guard import MemoryGuard
+from earmark_server.memory.peers import Peer
 from support.deadlines import DEADLINE_S, Deadline, wait_until
 from support.server_process import ServerProcess
 from support.server_rig import LINEAR16, chunks, config, detections, pcm
@@ -85,6 +86,9 @@ def test_connections_are_listed_with_their_bytes_and_closed(listening: socket.so
             each.close()
 
 
+_UNLIMITED = 1 << 40
+
+
 class Guarded:
     """A guard of a listening socket, with memory that the test sets."""
 
@@ -94,12 +98,12 @@ class Guarded:
         self._listening = listening
         monkeypatch.setattr(guard, "resident_bytes", lambda: self.used_bytes)
         monkeypatch.setattr(guard, "_LEAST_SHARE", 0.0)
-        self.peers_with_calls: Counter[str] = Counter()
+        self.peers: defaultdict[str, Peer] = defaultdict(Peer)
         self.opened = contextlib.ExitStack()
         self.loop = asyncio.new_event_loop()
         self._accepted: dict[socket.socket, socket.socket] = {}
         self.guard = MemoryGuard(
-            {self.port}, lambda: 1 << 30, lambda peer: peer.split(":")[1], self.peers_with_calls, self.loop
+            {self.port}, lambda: 1 << 30, lambda peer: peer.split(":")[1], self.peers, self.loop
         )
 
     @contextlib.contextmanager
@@ -115,7 +119,7 @@ class Guarded:
     def client(self, source: str, sent_bytes: int, *, has_call: bool = True) -> socket.socket:
         client = self.opened.enter_context(connect(self.port, source))
         if has_call:
-            self.peers_with_calls[peer_of(client)] += 1
+            self.peers[peer_of(client)].begin_call(_UNLIMITED)
         self._accepted[client] = self.opened.enter_context(self._listening.accept()[0])
         self.send(client, sent_bytes)
         return client
@@ -149,7 +153,7 @@ class Guarded:
                 self.send(client, 1 << 16)
                 time.sleep(0.001)
                 if beside_new_clients:
-                    self.peers_with_calls[f"ipv4:127.0.0.3:{number}"] += 1
+                    self.peers[f"ipv4:127.0.0.3:{number}"].begin_call(0)
 
 
 def peer_of(client: socket.socket) -> str:
@@ -184,16 +188,16 @@ def test_above_the_limit_the_client_that_sent_the_most_is_closed(guarded: Guarde
 def test_bytes_of_long_ago_do_not_count(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "_WINDOW_S", 0.2)
     old = guarded.client("127.0.0.2", 5_000_000)
-    guarded.peers_with_calls["ipv4:127.0.0.2:1"] += 1
+    guarded.peers["ipv4:127.0.0.2:1"].begin_call(0)
     guarded.guard.start()
     # The peers of connections that have ended are forgotten, those of open ones are not.
-    wait_until(lambda: len(guarded.peers_with_calls) == 1, "the next window")
+    wait_until(lambda: len(guarded.peers) == 1, "the next window")
     time.sleep(0.5)
     new = guarded.client("127.0.0.3", 1_000_000, has_call=False)
     guarded.used_bytes = (1 << 30) + 1
     wait_until(lambda: is_closed(new), "the end of the new connection")
     assert not is_closed(old)
-    assert guarded.peers_with_calls.keys() == {peer_of(old)}
+    assert guarded.peers.keys() == {peer_of(old)}
 
 
 @pytest.fixture
@@ -279,7 +283,7 @@ def test_no_connection_is_closed_before_the_loop_could_admit_its_call(guarded: G
         early = guarded.client("127.0.0.2", 100_000, has_call=False)
         guarded.flood(early, 10 * guard._MIN_INTERVAL_S)
         assert not is_closed(early)
-        guarded.peers_with_calls[peer_of(early)] += 1
+        guarded.peers[peer_of(early)].begin_call(_UNLIMITED)
         blocked.set()
         guarded.flood(early, 10 * guard._MIN_INTERVAL_S)
         assert not is_closed(early)
@@ -291,8 +295,8 @@ class Rounds:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(floods, "_ROUND_S", -1.0)
         self._loop = asyncio.new_event_loop()
-        self.calls: Counter[str] = Counter()
-        self._detector = FloodDetector(self.calls, self._loop, lambda _: "proxy")
+        self.peers: defaultdict[str, Peer] = defaultdict(Peer)
+        self._detector = FloodDetector(self.peers, self._loop, lambda _: "proxy")
         self.read: Counter[str] = Counter()
 
     def flooding(self) -> list[str]:
@@ -331,7 +335,8 @@ def test_many_clients_of_a_proxy_may_connect_in_each_round(rounds: Rounds) -> No
     # With client certificates and long metadata they send more, and their calls arrive.
     for number in range(20):
         rounds.read.update({f"long {number} {i}": 12_000 for i in range(100)})
-        rounds.calls.update({f"call {number} {i}": 1 for i in range(100)})
+        for i in range(100):
+            rounds.peers[f"call {number} {i}"].begin_call(0)
         assert rounds.flooding() == []
 
 
@@ -423,6 +428,8 @@ SLOW = pytest.mark.slow
 FLOODS = [
     "pings",
     "endless-headers",
+    "pings-after-calls",
+    pytest.param("updates-beside-calls", marks=SLOW),
     pytest.param("settings", marks=SLOW),
     pytest.param("window-updates", marks=SLOW),
     pytest.param("repeated-headers", marks=SLOW),

@@ -1,0 +1,41 @@
+"""The peers that may call, and what their calls account for of the bytes that their connections send."""
+
+from __future__ import annotations
+
+_CALL_BYTES = 80 * 1024
+"""The headers of a call, and the fields of its first message."""
+
+_MESSAGE_BYTES = 256
+"""A message besides its audio: fields, frames, its part of TLS, and answers to what the server sends."""
+
+_FRAMED = 1.02
+"""The bytes of long audio with the headers of its frames and of TLS, for each byte."""
+
+
+class Peer:
+    """A peer with calls. The event loop keeps it up to date, and the guard reads it."""
+
+    __slots__ = ("accounted_bytes", "calls", "pending_bytes")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        """The calls so far."""
+        self.accounted_bytes = 0.0
+        """At least what the calls, the messages that were read and the ended calls have occupied."""
+        self.pending_bytes = 0
+        """The most that the open calls may have sent besides: messages that have not been read."""
+
+    def begin_call(self, pending_bytes: int) -> None:
+        """Count a call, of which this much may arrive before it is read."""
+        self.calls += 1
+        self.accounted_bytes += _CALL_BYTES
+        self.pending_bytes += pending_bytes
+
+    def end_call(self, pending_bytes: int) -> None:
+        """Count the end of a call. What has arrived of it is not read any more, and accounted for."""
+        self.pending_bytes -= pending_bytes
+        self.accounted_bytes += pending_bytes
+
+    def count_message(self, audio_bytes: int) -> None:
+        """Count a message that was read."""
+        self.accounted_bytes += _FRAMED * audio_bytes + _MESSAGE_BYTES
