@@ -15,7 +15,7 @@ _SAMPLED_AT_ONCE = 32
 """Connections are looked at in turns: hundreds of them, all at once, would take several percent of a core."""
 
 _MAX_EXCESS_BYTES = 256 * 1024
-"""More than the window of a connection whose calls the server does not know yet, and their headers."""
+"""More than the window of a connection."""
 
 _USUAL_BYTES_PER_S = 256 * 1024
 """What a connection may send for ever without a call: a flood that delays other streams sends far more."""
@@ -24,6 +24,7 @@ _USUAL_BYTES_PER_S = 256 * 1024
 @dataclass(frozen=True, slots=True)
 class _Sample:
     time_s: float
+    calls: int
     read_bytes: int
     accounted_bytes: float
     excess_bytes: float
@@ -48,15 +49,15 @@ class ExcessDetector:
         """Return the peers of these connections that have sent far more than their calls account for."""
         found = []
         for one in opened:
-            # Read first: a message that is read meanwhile can only make the excess smaller.
             peer, before = peers[one.peer], self._samples.get(one.peer)
-            accounted_bytes = peer.accounted_bytes
+            accounted_bytes, calls = peer.accounted_bytes, peer.calls
             excess_bytes = 0.0
-            if before is not None:
+            # While its calls arrive, others may wait for a busy event loop, with what they have sent.
+            if before is not None and calls == before.calls:
                 sent = one.read_bytes - before.read_bytes - (accounted_bytes - before.accounted_bytes)
                 usual = _USUAL_BYTES_PER_S * (now_s - before.time_s)
                 excess_bytes = max(0.0, before.excess_bytes + sent - usual)
-            self._samples[one.peer] = _Sample(now_s, one.read_bytes, accounted_bytes, excess_bytes)
+            self._samples[one.peer] = _Sample(now_s, calls, one.read_bytes, accounted_bytes, excess_bytes)
             if excess_bytes > _MAX_EXCESS_BYTES + peer.pending_bytes:
                 found.append(one.peer)
         return found

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-_CALL_BYTES = 80 * 1024
-"""The headers of a call, and the fields of its first message."""
-
 _MESSAGE_BYTES = 256
 """A message besides its audio: fields, frames, its part of TLS, and answers to what the server sends."""
 
@@ -21,14 +18,13 @@ class Peer:
         self.calls = 0
         """The calls so far."""
         self.accounted_bytes = 0.0
-        """At least what the calls, the messages that were read and the ended calls have occupied."""
+        """At least what the messages that were read and the ended calls have occupied."""
         self.pending_bytes = 0
         """The most that the open calls may have sent besides: messages that have not been read."""
 
     def begin_call(self, pending_bytes: int) -> None:
         """Count a call, of which this much may arrive before it is read."""
         self.calls += 1
-        self.accounted_bytes += _CALL_BYTES
         self.pending_bytes += pending_bytes
 
     def end_call(self, pending_bytes: int) -> None:

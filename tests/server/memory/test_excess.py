@@ -57,6 +57,7 @@ def test_small_messages_are_none(traffic: Traffic) -> None:
 
 def test_a_message_may_arrive_in_many_pieces(traffic: Traffic) -> None:
     traffic.peer.begin_call(16 * MB)
+    traffic.floods()
     for _ in range(16):
         assert not traffic.floods(MB)
     traffic.peer.count_message(16 * MB)
@@ -76,6 +77,7 @@ def test_what_was_not_read_of_a_cancelled_call_is_no_flood(traffic: Traffic) -> 
 
 def test_beside_an_open_call_a_flood_is_found_too(traffic: Traffic) -> None:
     traffic.peer.begin_call(2 * MB)
+    traffic.floods()
     found = [traffic.floods(MB) for _ in range(4)]
     assert found == [False, False, True, True]
 
@@ -87,12 +89,11 @@ def test_messages_of_long_ago_do_not_allow_a_flood(traffic: Traffic) -> None:
     assert [traffic.floods(120_000) for _ in range(3)] == [False, False, True]
 
 
-def test_calls_account_for_their_headers(traffic: Traffic) -> None:
-    for _ in range(1000):
-        for _ in range(5):
-            traffic.peer.begin_call(0)
-            traffic.peer.end_call(0)
-        assert not traffic.floods(5 * 8192)
+def test_while_calls_arrive_others_may_wait_for_a_busy_loop(traffic: Traffic) -> None:
+    for _ in range(10):
+        traffic.peer.begin_call(0)
+        assert not traffic.floods(MB)
+    assert [traffic.floods(120_000) for _ in range(3)] == [False, False, True]
 
 
 def test_little_may_be_sent_for_ever(traffic: Traffic) -> None:
