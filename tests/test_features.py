@@ -70,6 +70,7 @@ RUNS_TO_ITS_END = {"spot", "classify", "plot", "tune", "models", "health"}
 COMMANDS = [row[1] for row in ROWS if row[1].split()[0] == "earmark" and row[1].split()[1] in RUNS_TO_ITS_END]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_of_a_feature_works(
     command: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

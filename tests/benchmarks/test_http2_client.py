@@ -201,6 +201,7 @@ def _frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
 def test_frames_may_be_padded_and_split_anywhere(piece: int) -> None:
     """The real server sends no such frames, but HTTP/2 allows them."""

@@ -90,6 +90,7 @@ def test_a_mistyped_name_is_corrected(args: list[str], suggestion: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_every_failure_is_a_json_line_with_a_reason(address: str, recording: Path) -> None:
     for args, reason in {
         ("spot", recording, "--keyword", "hgih", "--server", address): "UNKNOWN_KEYWORD",

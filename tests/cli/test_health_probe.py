@@ -45,6 +45,7 @@ def cpu_s(*command: str, **variables: str) -> float:
     return min(times)
 
 
+@pytest.mark.slow
 def test_a_probe_costs_little_cpu_and_imports_neither_grpc_nor_numpy(address: str) -> None:
     imports = cpu_s(sys.executable, "-c", "import grpc, numpy")
     assert cpu_s(sys.executable, "-m", "earmark_cli", "health", "--server", address) < imports / 3

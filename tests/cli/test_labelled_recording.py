@@ -56,6 +56,7 @@ def test_the_files_are_valid_before_they_are_closed(tmp_path: Path) -> None:
     recording.__exit__()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free_bytes", [0, 43, 44, 5000, 44 + 2 * RATE_HZ + 60])
 def test_a_full_disk_is_reported_once_and_the_stream_continues(tmp_path: Path, free_bytes: int) -> None:
     """A limit on the size of files behaves like a full disk: one write is partial, the next one fails."""

@@ -71,6 +71,7 @@ def test_a_server_that_stops_during_a_stream_is_reported(
         assert re.search(sentence, lines[0])
 
 
+@pytest.mark.slow
 def test_a_health_watch_reports_that_the_server_stopped(tiny_model_path: Path) -> None:
     with (
         _server_process(tiny_model_path, "--drain-grace-s", "0") as (server, address),

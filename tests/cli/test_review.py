@@ -54,6 +54,7 @@ def test_one_key_is_the_verdict_of_a_clip(clips: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == f"{clips}: 3 clips, 1 right, 1 wrong, 1 missed, 0 not reviewed"
 
 
+@pytest.mark.slow
 def test_a_review_continues_where_it_ended(clips: Path, tmp_path: Path) -> None:
     assert review(clips, "w\nq", path=tmp_path).returncode == 0
     assert verdicts(clips) == ["wrong", None, None]
@@ -70,6 +71,7 @@ def test_an_unknown_key_shows_the_keys(clips: Path, tmp_path: Path) -> None:
     assert verdicts(clips) == [None] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "right", "line"),
     [

@@ -85,6 +85,7 @@ def test_the_counts_equal_those_of_a_stream_with_that_threshold(served: str, fol
             assert len(detected(*others)) == point["alarms"]
 
 
+@pytest.mark.slow
 def test_the_det_curve_and_the_options_are_printed(address: str, folder: Path) -> None:
     done = earmark("tune", folder, "--server", address, "--details")
     assert done.returncode == 0
@@ -106,6 +107,7 @@ def test_the_det_curve_and_the_options_are_printed(address: str, folder: Path) -
     assert earmark("spot", wav, "--server", address, *options).returncode == 0
 
 
+@pytest.mark.slow
 def test_one_table_compares_the_thresholds(address: str, folder: Path) -> None:
     done = earmark("tune", folder, "--server", address)
     assert done.returncode == 0

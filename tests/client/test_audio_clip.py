@@ -41,7 +41,7 @@ def expected(detection: Detection, keep_s: float) -> bytes:
 
 
 @both
-@pytest.mark.parametrize("length", [700, 16_000, 400_000])
+@pytest.mark.parametrize("length", [pytest.param(700, marks=pytest.mark.slow), 16_000, 400_000])
 @pytest.mark.parametrize("resume_within_s", [60, 0])
 def test_a_detection_has_the_audio_around_it(
     client: Driver, address: str, length: int, resume_within_s: float

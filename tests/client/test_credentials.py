@@ -75,6 +75,7 @@ def test_a_missing_or_wrong_token_is_reported_without_the_token(
             client.events(address, [samples()], sample_rate_hz=16_000, security={"token": "SECRET"})
 
 
+@pytest.mark.slow
 @both
 def test_a_stream_whose_token_is_revoked_ends_and_does_not_resume(
     client: Driver, tmp_path: Path, tiny_model_path: Path

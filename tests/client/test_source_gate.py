@@ -50,6 +50,7 @@ def sent(audio: bytes, sizes: list[int], audio_format: AudioFormat) -> tuple[byt
     return bytes(received), audio_bytes, messages
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 50_000), min_size=1, max_size=5),

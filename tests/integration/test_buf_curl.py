@@ -134,6 +134,7 @@ def test_keywords_in_real_speech_are_detected() -> None:
     assert_marked(case, done)
 
 
+@pytest.mark.slow
 def test_a_stream_can_have_several_models(case: SampleAudio, tmp_path: Path) -> None:
     slow = tiny_models.build(tmp_path, "slow")
     with running_server(case, f"--model={slow}") as address:
@@ -181,6 +182,7 @@ def reason(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     return error["code"], ErrorInfo.FromString(base64.b64decode(value + "==")).reason
 
 
+@pytest.mark.slow
 def test_every_call_needs_tls_and_a_token_where_the_server_does(case: SampleAudio, tmp_path: Path) -> None:
     authority, tokens = Authority(tmp_path), tmp_path / "tokens"
     own, token = authority.sign(), add_token("alice", str(tokens))

@@ -278,6 +278,7 @@ OVERLAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kustomize_builds_valid_manifests(overlay: str) -> None:
     tool = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]

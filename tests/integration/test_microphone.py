@@ -141,6 +141,7 @@ def test_a_microphone_stream_survives_its_server(microphone: Microphone, tiny_mo
     assert "nothing was lost" in notices[1]
 
 
+@pytest.mark.slow
 def test_a_microphone_stream_is_displayed_on_a_terminal(
     microphone: Microphone, tiny_model_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_microphone_stream_is_displayed_on_a_terminal(
     assert terminal.text.endswith("interrupted")
 
 
+@pytest.mark.slow
 def test_it_stops_after_the_duration(microphone: Microphone, tiny_model_path: Path) -> None:
     from earmark_server.embedded import serve_in_thread
 
@@ -190,6 +192,7 @@ def test_it_stops_after_the_duration(microphone: Microphone, tiny_model_path: Pa
     assert ended["interrupted"] is False
 
 
+@pytest.mark.slow
 def test_an_unplugged_microphone_is_waited_for(microphone: Microphone, tiny_model_path: Path) -> None:
     from earmark_server.embedded import serve_in_thread
 

@@ -82,6 +82,7 @@ def test_node_receives_the_detections_of_a_stream(
     assert [one["token_bytes"] > 0 for one in output if one["event"] == "progress"] == [True] * 4
 
 
+@pytest.mark.slow
 def test_node_receives_the_detections_of_several_models(
     client: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ def test_the_training_extra_works(checkout: Checkout) -> None:
     checkout.run(f"{command} && python -c 'import torchaudio'", timeout_s=WITHIN_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", shown("test_a_command_of_earmark_train_exists"))
 def test_a_command_of_earmark_train_exists(command: str, checkout: Checkout) -> None:
     assert f"usage: {command}" in checkout.run(f"{command} --help")

@@ -74,6 +74,7 @@ def test_a_recording_shows_its_progress_and_only_its_lines_remain(address: str, 
     assert DETECTION.findall("\n".join(last[:-1])) == ["go"] * (len(last) - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "live"),
     [({"NO_COLOR": "1"}, True), ({"PYTHONIOENCODING": "ascii"}, True), ({"TERM": "dumb"}, False)],

@@ -130,6 +130,7 @@ def test_a_signal_drains_all_workers(workers: Workers, every_process: bool) -> N
     assert workers.end()[0] == 0
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_all_workers_at_once(tiny_model_path: Path) -> None:
     with Workers(tiny_model_path, "--drain-grace-s=3600") as workers:
         workers.serve()
@@ -191,6 +192,7 @@ def test_a_worker_that_cannot_restart_is_retried_with_growing_delays(
         workers.connect_to(workers.wait_for("worker serving")["worker"])
 
 
+@pytest.mark.slow
 def test_an_invalid_model_is_reported_once_for_all_workers(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a model")

@@ -80,6 +80,7 @@ def test_recall_on_real_speech_is_high(
     assert len(reference) > 0.85 * word_count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoding", "rate_hz", "share"),
     [
@@ -115,6 +116,7 @@ def test_detections_in_real_speech_do_not_depend_on_the_audio_format(
     assert np.mean(again) >= share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "audio_format",
     [AudioFormat(Encoding.LINEAR16, 16_000), AudioFormat(Encoding.MULAW, 8000)],

@@ -275,6 +275,7 @@ def test_progress_reports_the_position_of_the_stream(begin: Callable[..., Stream
     assert progress.replay_offset_ns == 1_000_000_000  # 2.42 s minus 70 ms and the margin, in whole seconds
 
 
+@pytest.mark.slow
 @given(sizes=st.lists(st.integers(100, 20_000), min_size=1, max_size=6))
 def test_progress_never_decreases_and_no_detection_ends_before_it(
     begin: Callable[..., StreamDriver], sizes: list[int]

@@ -256,6 +256,7 @@ def test_the_keywords_and_thresholds_of_the_command_line_apply(address: str) -> 
         assert [one.name for one in found] == ["mid", "high"]
 
 
+@pytest.mark.slow
 def test_the_words_of_several_models_share_one_stream(tmp_path: Path) -> None:
     paths = tuple(str(tiny_models.build(tmp_path, name)) for name in ("tiny", "slow", "gated"))
     # A stream counts once for each of its models: two streams would be too many.
@@ -283,6 +284,7 @@ def test_an_unknown_keyword_of_the_command_line_is_reported(address: str) -> Non
         assert running_bridge.process.wait(DEADLINE_S) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_also_with_open_connections(address: str, number: signal.Signals) -> None:
     with bridge(address) as (port, running_bridge):
@@ -312,6 +314,7 @@ def test_an_address_that_is_none_is_wrong_usage(uri: str) -> None:
     assert "is neither tcp://HOST:PORT nor unix://PATH" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_unix_socket_is_served(address: str, tmp_path: Path) -> None:
     path = tmp_path / "wake.sock"
     with running("wyoming", "--server", address, "--uri", f"unix://{path}") as process:

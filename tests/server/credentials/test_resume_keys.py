@@ -59,6 +59,7 @@ def test_another_server_resumes_a_stream_if_and_only_if_it_has_the_key(
     run(scenario)
 
 
+@pytest.mark.slow
 def test_the_log_states_the_origin_of_the_signing_key(tiny_model_path: Path, tmp_path: Path) -> None:
     for options, expected in (([], "model"), ([f"--resume-key-file={key_file(tmp_path, ONE)}"], "file")):
         arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json", *options)

@@ -28,7 +28,7 @@ from support.server_rig import (
 DEMO = Path(__file__).parents[3] / "client/earmark_cli/samples/demo.flac"
 
 
-@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("count", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_the_server_detects_the_same_as_the_library(count: int) -> None:
     samples, rate_hz = soundfile.read(DEMO, dtype="float32")
     data = linear16(samples)

@@ -186,6 +186,7 @@ async def resumed(rig: Rig, resume: rpcs.ResumePoint, audio: list[Any]) -> tuple
 FEWER = {name: one for name, one in tiny_model.metadata()["keywords"].items() if name != "high"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"keywords": FEWER}, {"name": "other"}])
 @pytest.mark.parametrize("has_state_dir", [False, True])
 def test_a_stream_resumes_after_its_model_was_replaced_and_the_server_restarted(

@@ -164,6 +164,7 @@ def test_silences_of_a_fraction_of_a_sample_never_stop_a_stream(duration_ns: int
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duration_ns", [31_300, 62_500, 93_700])
 def test_silences_delay_no_later_event(duration_ns: int) -> None:
     async def scenario() -> None:

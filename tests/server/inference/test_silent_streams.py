@@ -86,6 +86,7 @@ def test_scores_of_silence_are_reported_without_inference(
     run(scenario)
 
 
+@pytest.mark.slow
 def test_streams_of_silence_do_not_count_as_load(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:

@@ -22,6 +22,7 @@ WORDS = [(0.3, "low"), (0.62, "mid"), (2.0, "high"), (2.9, "low"), (3.25, "high"
 AUDIO = tiny_model.recording(WORDS, 6, noise=0.001)
 
 
+@pytest.mark.slow
 def test_many_streams_have_the_final_scores_of_the_library(tmp_path: Path) -> None:
     path = tiny_model.build(
         tmp_path / "verified.onnx",

@@ -464,6 +464,7 @@ def events_until_the_end(server: ServerProcess) -> set[str]:
     return {line["event"] for line in server.lines()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["full-speed", pytest.param("short-messages", marks=SLOW), pytest.param("lookups", marks=SLOW)],

@@ -300,6 +300,7 @@ def test_recordings_above_the_limit_are_rejected_and_streams_continue(tiny_model
     run(scenario)
 
 
+@pytest.mark.slow
 def test_long_recordings_do_not_delay_a_stream(tiny_model_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:

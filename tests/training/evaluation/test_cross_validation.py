@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from earmark_spotter import SpotterModel
 
 
+@pytest.mark.slow
 def test_thresholds_are_measured_on_the_speakers_on_which_they_were_not_chosen(
     tone_model: SpotterModel, tone_clips: Path, tone_speech: Path, tmp_path: Path
 ):

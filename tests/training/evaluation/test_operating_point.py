@@ -55,6 +55,7 @@ def test_a_warning_is_logged_if_no_thresholds_keep_to_the_limit(
     assert "no thresholds keep to 2 false alarms per hour" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "hours"), [(0.5, 2.3), (0.5, 0.5), (5.0, 3.0)])
 def test_an_extrapolated_threshold_keeps_to_the_rate_on_other_speech(rate: float, hours: float):
     rng = np.random.default_rng(0)

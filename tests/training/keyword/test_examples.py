@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("few_sounds")
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_step_make_the_same_batch(training_set: TrainingSet):
     maker = KeywordExampleMaker(training_set, BASE_SHAPE, FINE_TUNE_RECIPE.mix, seed=1)
     first, again, other = maker.batch(3), maker.batch(3), maker.batch(4)

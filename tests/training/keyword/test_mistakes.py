@@ -77,6 +77,7 @@ def with_mistake(training_set: TrainingSet) -> TrainingSet:
     return replace(training_set, mistakes=(replace(longest, word=(RATE, 2 * RATE)),))
 
 
+@pytest.mark.slow
 def test_mistakes_have_a_share_of_each_batch_beside_the_mined_negatives(training_set: TrainingSet) -> None:
     mix = KeywordMix(
         size=50, keyword=0.2, part=0.0, confusable=0.0, hard_negative=0.2, mistake=0.4, noise=0.2, add_noise=0

@@ -10,6 +10,7 @@ from support.tiny_voices import TinyReader
 pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keyword", "expected"),
     [
