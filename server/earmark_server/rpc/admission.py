@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _UNREAD_BYTES = 1 << 20
-"""What gRPC reads of a call at most, besides the message that is arriving."""
+"""What gRPC reads of a call at most, besides the message that is arriving. It may be longer than its method
+allows: the client then gets an error that says so.
+"""
 
 REQUEST_ID_KEY = "earmark-request-id"
 """The key of a call's request id in the trailing metadata."""
@@ -56,13 +58,7 @@ class Admission:
         """The peers that may call, and have called. The guard removes those that have disconnected."""
         self._tracing = tracing
         self._log_sampler = LogSampler()
-        stream_bytes = min(settings.max_message_bytes, settings.max_stream_message_bytes)
-        self._pending_bytes = {
-            CallKind.STREAM: stream_bytes + _UNREAD_BYTES,
-            CallKind.RECORDING: settings.max_message_bytes + _UNREAD_BYTES,
-            CallKind.LOOKUP: _UNREAD_BYTES,
-            CallKind.PROBE: _UNREAD_BYTES,
-        }
+        self._pending_bytes = settings.max_message_bytes + _UNREAD_BYTES
         self._max_streams = settings.max_streams
         self._max_recordings = settings.max_calls
         self._max_streams_per_quota_key = settings.max_streams_per_client
@@ -132,7 +128,7 @@ class Admission:
             log_sampler=self._log_sampler,
             origin=None if is_stranger else self.peers[peer],
         )
-        call.origin.begin_call(self._pending_bytes[kind])
+        call.origin.begin_call(self._pending_bytes)
         try:
             self._check_limits(call)
             self._add(call)
@@ -152,7 +148,7 @@ class Admission:
         except Exception as error:
             await _abort(call, context, error)
         finally:
-            call.origin.end_call(self._pending_bytes[kind])
+            call.origin.end_call(self._pending_bytes)
         call.log_end("OK")
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
 

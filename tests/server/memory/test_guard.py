@@ -429,7 +429,6 @@ FLOODS = [
     "pings",
     "endless-headers",
     "pings-after-calls",
-    pytest.param("updates-beside-calls", marks=SLOW),
     pytest.param("settings", marks=SLOW),
     pytest.param("window-updates", marks=SLOW),
     pytest.param("repeated-headers", marks=SLOW),
