@@ -46,7 +46,7 @@ def stream(address: str) -> grpc.StatusCode:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spare_mb", [0, 60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("spare_mb", [0, 60, 300])
 def test_all_calls_end_and_the_server_recovers_or_exits(spare_mb: int) -> None:
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros((200 * 48_000, 2), np.int16), 48_000, format="FLAC")

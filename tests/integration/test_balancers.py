@@ -198,7 +198,6 @@ async def reach_all(client: Client, servers: list[RestartableServer]) -> None:
 
 
 @pytest.mark.slow
-@with_each_balancer(quick="Envoy")
 def test_streams_are_spread_evenly(balancer: Callable[[Site], list[object]], tmp_path: Path) -> None:
     """The streams of one client, over one connection."""
     site, count = Site(tmp_path), 30

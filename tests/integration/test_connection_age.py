@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flavour", ["sync", pytest.param("async", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flavour", ["sync", "async"])
 def test_a_stream_of_several_ages_moves_from_server_to_server_and_back(flavour: str) -> None:
     chunks = demo()
     with (

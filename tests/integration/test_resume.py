@@ -40,13 +40,7 @@ both = pytest.mark.parametrize("flavour", ["async", "sync"])
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("flavour", "speed"),
-    [
-        ("async", None),
-        pytest.param("sync", 12.0, marks=pytest.mark.slow),
-        pytest.param("async", 12.0, marks=pytest.mark.slow),
-        pytest.param("sync", None, marks=pytest.mark.slow),
-    ],
+    ("flavour", "speed"), [("async", None), ("sync", 12.0), ("async", 12.0), ("sync", None)]
 )
 def test_servers_are_killed_and_restarted_at_random_moments(flavour: str, speed: float | None) -> None:
     rng = random.Random(f"{flavour} {speed}")
@@ -80,14 +74,7 @@ def test_servers_are_killed_and_restarted_at_random_moments(flavour: str, speed:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flavour", "times"),
-    [
-        ("async", 3),
-        pytest.param("async", 10, marks=pytest.mark.slow),
-        pytest.param("sync", 10, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("flavour", "times"), [("async", 3), ("async", 10), ("sync", 10)])
 def test_connections_are_cut_in_the_middle_of_messages(flavour: str, times: int) -> None:
     """Of each of four streams `times` connections or more are cut, at any byte of a request or a response."""
     chunks = demo()
@@ -187,7 +174,7 @@ def test_pauses_are_replayed_too(flavour: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flavour", ["sync", pytest.param("async", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flavour", ["sync", "async"])
 def test_streams_move_from_a_draining_server_to_its_successor(flavour: str) -> None:
     """SIGTERM while streams are open: they move, and the server exits long before the grace period ends."""
     chunks = demo()

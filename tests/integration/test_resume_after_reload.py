@@ -52,7 +52,7 @@ def replace(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_streams_resume_after_their_model_was_replaced_and_the_process_killed(
     workers: int, tmp_path: Path
 ) -> None:

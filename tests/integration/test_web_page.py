@@ -113,7 +113,7 @@ def test_a_file_that_is_not_a_recording_is_reported(page: Page, tmp_path: Path) 
     ("without", "status"),
     [
         (GRANTED, "The browser blocks the microphone: allow it for this page"),
-        pytest.param(DEVICE, "There is no microphone: connect one", marks=pytest.mark.slow),
+        (DEVICE, "There is no microphone: connect one"),
     ],
 )
 def test_a_page_without_a_microphone_states_the_remedy(

@@ -57,11 +57,7 @@ def test_every_control_has_a_name_and_works_with_the_keyboard(page: Page) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "size",
-    [
-        pytest.param((1280, 800), id="desktop", marks=pytest.mark.slow),
-        pytest.param((390, 844), id="phone"),  # the one with less room
-    ],
+    "size", [pytest.param((1280, 800), id="desktop"), pytest.param((390, 844), id="phone")]
 )
 def test_detections_are_visible_without_scrolling(page: Page, size: tuple[int, int]) -> None:
     page.set_viewport_size({"width": size[0], "height": size[1]})

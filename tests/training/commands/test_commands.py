@@ -23,7 +23,6 @@ TABLES = (
 )
 
 
-@pytest.mark.slow
 def test_evaluate_measures_on_the_prepared_corpus(
     model_path: Path,
     model: SpotterModel,

@@ -74,7 +74,6 @@ def two_keywords(base: Path, speech: Path, tmp_path_factory: pytest.TempPathFact
     return request.out
 
 
-@pytest.mark.slow
 def test_one_model_has_all_keywords_and_tells_them_apart(two_keywords: Path):
     model = SpotterModel.load(two_keywords)
     assert model.metadata.labels == ("_silence_", "_unknown_", "kola", "brime")
@@ -87,7 +86,6 @@ def test_one_model_has_all_keywords_and_tells_them_apart(two_keywords: Path):
     assert right >= 14
 
 
-@pytest.mark.slow
 def test_the_report_plays_examples_and_names_synthetic_voices(two_keywords: Path):
     document = json.loads(two_keywords.with_suffix(".metrics.json").read_text())
     assert [k["keyword"] for k in document["keywords"]] == ["kola", "brime"]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.slow
 def test_the_model_detects_its_keyword_from_other_people_and_no_other_word(keyword_model: Path):
     model = SpotterModel.load(keyword_model)
     meta = model.metadata
@@ -39,7 +38,6 @@ def test_the_model_detects_its_keyword_from_other_people_and_no_other_word(keywo
         assert 0.35 < length_s < 0.7
 
 
-@pytest.mark.slow
 def test_the_metadata_name_the_training_data(keyword_model: Path):
     meta = SpotterModel.load(keyword_model).metadata
     names = [s.name for s in meta.training.sources]
@@ -48,7 +46,6 @@ def test_the_metadata_name_the_training_data(keyword_model: Path):
     assert {m.name for m in meta.metrics} == {"missed", "false_alarms_per_hour"}
 
 
-@pytest.mark.slow
 def test_the_report_is_self_contained_and_has_the_metrics(keyword_model: Path):
     document = json.loads(keyword_model.with_suffix(".metrics.json").read_text())
     assert document["recordings"] == len(document["takes"]) == 24
@@ -62,7 +59,6 @@ def test_the_report_is_self_contained_and_has_the_metrics(keyword_model: Path):
     assert document["sha256"] in page
 
 
-@pytest.mark.slow
 def test_a_fine_tuned_model_can_be_fine_tuned_again(keyword_model: Path):
     network = load_network(keyword_model)
     samples = say(COMPUTER, 60, 1)

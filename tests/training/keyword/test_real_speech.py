@@ -77,7 +77,7 @@ def test_a_keyword_is_learned_from_fifty_recordings(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", ["jarvis", pytest.param("computer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("word", ["jarvis", "computer"])
 def test_recordings_of_another_word_are_suspects(
     wake_words: dict[str, list[Path]], negatives: Path, tmp_path: Path, word: str
 ):

@@ -63,7 +63,6 @@ def test_a_run_writes_its_log_its_metrics_and_its_curves(run: Path):
     assert f"epoch {RECIPE.epochs} of" in (run / "train.log").read_text()
 
 
-@pytest.mark.slow
 def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: Path, tmp_path: Path):
     script, out = tmp_path / "training.py", tmp_path / "killed"
     script.write_text(PROGRAM)
@@ -89,7 +88,6 @@ def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: 
         train(corpus, replace(RECIPE, seed=9), out)
 
 
-@pytest.mark.slow
 def test_a_finished_run_goes_on_with_more_epochs(corpus: Corpus, run: Path, tmp_path: Path):
     shutil.copytree(run, tmp_path / "longer")
     *first, last = RECIPE.cycles

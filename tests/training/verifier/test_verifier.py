@@ -110,7 +110,6 @@ def test_proposals_have_the_class_of_the_word_that_was_spoken(model: SpotterMode
     assert not found.label[found.source == Source.SOUNDS].any()
 
 
-@pytest.mark.slow
 def test_the_model_file_has_the_network_on_audio_that_was_trained(
     verified: SpotterModel, verified_dir: Path
 ) -> None:
@@ -142,7 +141,6 @@ def test_the_network_on_features_tells_the_keywords_from_other_words(
     assert np.median(scores[found.label == 0]) < 0.2
 
 
-@pytest.mark.slow
 def test_a_model_with_a_verifier_on_audio_keeps_it_and_gets_the_one_on_features(
     verified: SpotterModel,
     verified_dir: Path,
