@@ -42,9 +42,9 @@ _ENOUGH_EVIDENCE = 3.0
 """A connection or client with this evidence floods: 1 for each round in which it sends enough."""
 
 _QUEUE_S = 2.0
-"""The event loop reads one call after the other, and many clients may have connected at once. So a round in
-which first calls of other connections arrived is evidence against those only that are older, by this much,
-than one of the others."""
+"""The event loop reads one call after the other, and many clients may have connected at once. A round
+in which first calls of other connections arrived is therefore evidence only against connections that are
+older than one of those, by at least this much."""
 
 _SILENT_ROUND = -0.2
 """The evidence of a round in which the connection sends little: beside others, gRPC may not read it."""

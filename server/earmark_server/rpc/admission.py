@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _UNREAD_BYTES = 1 << 20
-"""What gRPC reads of a call at most, besides the message that is arriving. It may be longer than its method
-allows: the client then gets an error that says so.
+"""What gRPC reads of a call at most, besides the message that is arriving. That message may be longer than
+its method allows: the client must get the error that says so.
 """
 
 REQUEST_ID_KEY = "earmark-request-id"
