@@ -1,12 +1,18 @@
-"""Detects floods on connections with calls: bytes that neither a call nor a message accounts for."""
+"""Detects floods on connections with calls: bytes that neither a call nor a message accounts for.
+
+An open call may have sent most of a message, up to the limit on its size. Such bytes occupy memory until the
+message is complete, and frames do not. So all connections together cannot have begun messages of more bytes
+than the process occupies.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Callable, Collection, Mapping, Set
 
     from earmark_server.memory.connections import Connection
     from earmark_server.memory.peers import Peer
@@ -19,6 +25,12 @@ _MAX_EXCESS_BYTES = 256 * 1024
 
 _USUAL_BYTES_PER_S = 256 * 1024
 """What a connection may send for ever without a call: a flood that delays other streams sends far more."""
+
+_CALL_BYTES = 64 * 1024
+"""More than the headers of a call, and what its connection may send before the call is read."""
+
+_SUSPECTED_PENDING_BYTES = 1 << 20
+"""The part of a message that connections of a client may have begun which has flooded gRPC lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +45,12 @@ class _Sample:
 class ExcessDetector:
     """Compares what gRPC has read of a connection with what its calls account for."""
 
-    def __init__(self) -> None:
+    def __init__(self, client_of: Callable[[str], str]) -> None:
+        """`client_of` returns the client that the connections of a peer belong to."""
+        self._client_of = client_of
         self._turn: list[str] = []  # the peers whose turn has yet to come
+        self._chosen: Set[str] = frozenset()  # those whose turn it is
+        self._was_more_than_held = False  # when all had had their turn the last time
         self._samples: dict[str, _Sample] = {}  # the last one of each peer
 
     def next_peers(self, peers: Mapping[str, Peer]) -> Set[str]:
@@ -43,21 +59,50 @@ class ExcessDetector:
             self._turn = list(peers)
             self._samples = {peer: self._samples[peer] for peer in self._turn if peer in self._samples}
         chosen, self._turn = self._turn[:_SAMPLED_AT_ONCE], self._turn[_SAMPLED_AT_ONCE:]
-        return set(chosen)
+        self._chosen = frozenset(chosen)
+        return self._chosen
 
-    def flooding(self, opened: list[Connection], peers: Mapping[str, Peer], now_s: float) -> list[str]:
-        """Return the peers of these connections that have sent far more than their calls account for."""
+    def flooding(
+        self,
+        opened: list[Connection],
+        peers: Mapping[str, Peer],
+        now_s: float,
+        *,
+        used_bytes: int,
+        suspected: Collection[str],
+    ) -> list[str]:
+        """Return the peers of these connections that have sent far more than their calls account for.
+
+        used_bytes: the memory of the process. suspected: the clients that have flooded gRPC lately.
+        """
         found = []
         for one in opened:
             peer, before = peers[one.peer], self._samples.get(one.peer)
             accounted_bytes, calls = peer.accounted_bytes, peer.calls
             excess_bytes = 0.0
-            # While its calls arrive, others may wait for a busy event loop, with what they have sent.
-            if before is not None and calls == before.calls:
+            if before is not None:
                 sent = one.read_bytes - before.read_bytes - (accounted_bytes - before.accounted_bytes)
-                usual = _USUAL_BYTES_PER_S * (now_s - before.time_s)
+                usual = _USUAL_BYTES_PER_S * (now_s - before.time_s) + _CALL_BYTES * (calls - before.calls)
                 excess_bytes = max(0.0, before.excess_bytes + sent - usual)
             self._samples[one.peer] = _Sample(now_s, calls, one.read_bytes, accounted_bytes, excess_bytes)
-            if excess_bytes > _MAX_EXCESS_BYTES + peer.pending_bytes:
+            pending_bytes = peer.pending_bytes
+            if self._client_of(one.peer) in suspected:
+                pending_bytes = min(pending_bytes, _SUSPECTED_PENDING_BYTES)
+            if excess_bytes > _MAX_EXCESS_BYTES + pending_bytes:
                 found.append(one.peer)
-        return found
+        for peer in self._chosen - {one.peer for one in opened}:
+            self._samples.pop(peer, None)  # it has disconnected
+        return found if found or self._turn else self._more_than_held(used_bytes)
+
+    def _more_than_held(self, used_bytes: int) -> list[str]:
+        """Return the peers of one client if all together have sent more than the process holds, twice."""
+        begun = {peer: sample.excess_bytes - _MAX_EXCESS_BYTES for peer, sample in self._samples.items()}
+        begun = {peer: sent_bytes for peer, sent_bytes in begun.items() if sent_bytes > 0}
+        was_more, self._was_more_than_held = self._was_more_than_held, sum(begun.values()) > used_bytes
+        if not (was_more and self._was_more_than_held):
+            return []
+        by_client: Counter[str] = Counter()
+        for peer, sent_bytes in begun.items():
+            by_client[self._client_of(peer)] += int(sent_bytes)
+        client = by_client.most_common(1)[0][0]
+        return [peer for peer in begun if self._client_of(peer) == client]

@@ -112,7 +112,7 @@ class MemoryGuard:
         self._connections = Connections(ports)
         self._client_of = client_of
         self._floods = FloodDetector(peers, loop, client_of)
-        self._excess = ExcessDetector()
+        self._excess = ExcessDetector(client_of)
         self._refusals = Refusals(self._connections)
         self._flooded_s: dict[str, float] = {}  # when each client has flooded gRPC last
         self._shut_down: set[str] = set()  # the peers whose connections the last check shut down as floods
@@ -208,8 +208,10 @@ class MemoryGuard:
         without_call = [one for one in opened if one.peer not in known]
         with_calls = [one for one in opened if one.peer in known]
         now_s = time.monotonic()
-        flooding = self._floods.flooding(without_call) + self._excess.flooding(with_calls, known, now_s)
         self._flooded_s = {c: at_s for c, at_s in self._flooded_s.items() if at_s > now_s - _SUSPECTED_S}
+        flooding = self._floods.flooding(without_call) + self._excess.flooding(
+            with_calls, known, now_s, used_bytes=used_bytes, suspected=self._flooded_s
+        )
         self._flooded_s.update({self._client_of(peer): now_s for peer in flooding})
         more = {one.peer for one in without_call if one.received_bytes > _MAX_BYTES_WITHOUT_CALL}
         of_floods = {peer for peer in more if self._client_of(peer) in self._flooded_s}.union(flooding)

@@ -12,12 +12,17 @@ STEP_S = 0.05
 MB = 1 << 20
 
 
+def client_of(peer: str) -> str:
+    return peer.split(":", maxsplit=1)[0]
+
+
 class Traffic:
     """What a peer has sent, in steps of STEP_S."""
 
     def __init__(self) -> None:
         self.peer = Peer()
-        self._detector = ExcessDetector()
+        self.suspected: set[str] = set()
+        self._detector = ExcessDetector(client_of)
         self._read_bytes = 0
         self._now_s = 100.0
         self.floods()
@@ -27,7 +32,10 @@ class Traffic:
         self._read_bytes += read_bytes
         self._now_s += step_s
         opened = [Connection("peer", self._read_bytes, self._read_bytes)]
-        return self._detector.flooding(opened, {"peer": self.peer}, self._now_s) == ["peer"]
+        found = self._detector.flooding(
+            opened, {"peer": self.peer}, self._now_s, used_bytes=1 << 40, suspected=self.suspected
+        )
+        return found == ["peer"]
 
 
 @pytest.fixture
@@ -90,10 +98,18 @@ def test_messages_of_long_ago_do_not_allow_a_flood(traffic: Traffic) -> None:
 
 
 def test_while_calls_arrive_others_may_wait_for_a_busy_loop(traffic: Traffic) -> None:
-    for _ in range(10):
+    for _ in range(1000):
         traffic.peer.begin_call(0)
-        assert not traffic.floods(MB)
+        assert not traffic.floods(64 * 1024)
     assert [traffic.floods(120_000) for _ in range(3)] == [False, False, True]
+
+
+def test_calls_now_and_then_hide_no_flood(traffic: Traffic) -> None:
+    found = []
+    for _ in range(8):
+        traffic.peer.begin_call(MB)
+        found.append(traffic.floods(4 * MB))
+    assert found[-1]
 
 
 def test_little_may_be_sent_for_ever(traffic: Traffic) -> None:
@@ -101,8 +117,83 @@ def test_little_may_be_sent_for_ever(traffic: Traffic) -> None:
     assert not traffic.floods(50 * MB, step_s=3600.0)
 
 
+def test_a_client_that_has_flooded_lately_may_have_begun_less(traffic: Traffic) -> None:
+    traffic.peer.begin_call(17 * MB)
+    assert not traffic.floods()
+    assert not traffic.floods(2 * MB)
+    traffic.suspected.add("peer")
+    assert traffic.floods()
+
+
+class Many:
+    """Peers that have all begun calls: ten of client a, one of client b, looked at in turns."""
+
+    def __init__(self) -> None:
+        self.peers = {name: Peer() for name in ("b:0", *(f"a:{number}" for number in range(10)))}
+        for peer in self.peers.values():
+            peer.begin_call(17 * MB)
+        self._detector = ExcessDetector(client_of)
+        self._read_bytes = dict.fromkeys(self.peers, 0)
+        self._now_s = 100.0
+        self.floods({}, 0)
+
+    def floods(self, read_bytes: dict[str, int], used_bytes: int) -> set[str]:
+        """Return the peers that flood once gRPC has read this much more, and all had their turn."""
+        found: list[str] = []
+        for peer, more_bytes in read_bytes.items():
+            self._read_bytes[peer] += more_bytes
+        for _ in range(-(-len(self.peers) // excess._SAMPLED_AT_ONCE)):
+            self._now_s += STEP_S
+            chosen = self._detector.next_peers(self.peers)
+            opened = [
+                Connection(peer, *[self._read_bytes[peer]] * 2) for peer in chosen if peer in self._read_bytes
+            ]
+            found += self._detector.flooding(
+                opened, self.peers, self._now_s, used_bytes=used_bytes, suspected=()
+            )
+        return set(found)
+
+    def disconnect(self) -> None:
+        """Disconnect all, which the guard notices later."""
+        self._read_bytes.clear()
+
+
+@pytest.fixture(params=[excess._SAMPLED_AT_ONCE, 4])
+def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Many:
+    monkeypatch.setattr(excess, "_SAMPLED_AT_ONCE", request.param)
+    return Many()
+
+
+def test_the_messages_that_have_begun_are_in_memory(many: Many) -> None:
+    sent = dict.fromkeys(many.peers, 15 * MB)
+    assert many.floods(sent, 200 * MB) == set()
+    assert [many.floods({}, 200 * MB) for _ in range(10)] == [set()] * 10
+
+
+def test_what_all_have_sent_but_is_not_in_memory_was_a_flood(many: Many) -> None:
+    sent = {peer: 9 * MB if peer.startswith("a:") else 15 * MB for peer in many.peers}
+    assert many.floods(sent, 90 * MB) == set()
+    assert many.floods({}, 90 * MB) == {f"a:{number}" for number in range(10)}
+
+
+def test_memory_of_messages_that_were_read_meanwhile_is_no_flood(many: Many) -> None:
+    sent = dict.fromkeys(many.peers, 15 * MB)
+    assert many.floods(sent, 200 * MB) == set()
+    assert many.floods({}, 100 * MB) == set()  # some were read after their turn
+    for peer in many.peers.values():
+        peer.count_message(15 * MB)
+    assert many.floods({}, 10 * MB) == set()
+
+
+def test_memory_of_clients_that_have_disconnected_is_no_flood(many: Many) -> None:
+    sent = dict.fromkeys(many.peers, 15 * MB)
+    assert many.floods(sent, 200 * MB) == set()
+    many.disconnect()
+    assert [many.floods({}, 10 * MB) for _ in range(3)] == [set()] * 3
+
+
 def test_all_connections_are_looked_at_in_turns() -> None:
-    detector = ExcessDetector()
+    detector = ExcessDetector(client_of)
     peers = {f"{number}": Peer() for number in range(excess._SAMPLED_AT_ONCE * 2 + 1)}
     turns = [detector.next_peers(peers) for _ in range(4)]
     assert [len(turn) for turn in turns[:3]] == [excess._SAMPLED_AT_ONCE, excess._SAMPLED_AT_ONCE, 1]
@@ -111,11 +202,12 @@ def test_all_connections_are_looked_at_in_turns() -> None:
 
 
 def test_a_peer_that_has_disconnected_is_forgotten() -> None:
-    detector = ExcessDetector()
+    detector = ExcessDetector(client_of)
     peers = {"gone": Peer(), "here": Peer()}
     for _ in range(2):
         detector.next_peers(peers)
-        detector.flooding([Connection(peer, 0, 0) for peer in peers], peers, 1.0)
+        opened = [Connection(peer, 0, 0) for peer in peers]
+        detector.flooding(opened, peers, 1.0, used_bytes=0, suspected=())
     del peers["gone"]
     detector.next_peers(peers)
     assert detector._samples.keys() == {"here"}

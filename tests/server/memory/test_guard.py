@@ -431,6 +431,7 @@ FLOODS = [
     "pings-after-calls",
     pytest.param("settings", marks=SLOW),
     pytest.param("window-updates", marks=SLOW),
+    pytest.param("updates-beside-calls", marks=SLOW),
     pytest.param("repeated-headers", marks=SLOW),
 ]
 
