@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Set
+    from collections.abc import Callable, Collection, Mapping
 
     from earmark_server.memory.connections import Connection
     from earmark_server.memory.peers import Peer
@@ -49,11 +49,11 @@ class ExcessDetector:
         """`client_of` returns the client that the connections of a peer belong to."""
         self._client_of = client_of
         self._turn: list[str] = []  # the peers whose turn has yet to come
-        self._chosen: Set[str] = frozenset()  # those whose turn it is
+        self._chosen: frozenset[str] = frozenset()  # those whose turn it is
         self._was_more_than_held = False  # when all had had their turn the last time
         self._samples: dict[str, _Sample] = {}  # the last one of each peer
 
-    def next_peers(self, peers: Mapping[str, Peer]) -> Set[str]:
+    def next_peers(self, peers: Mapping[str, Peer]) -> frozenset[str]:
         """Return the peers to look at now."""
         if not self._turn:
             self._turn = list(peers)
@@ -77,22 +77,26 @@ class ExcessDetector:
         """
         found = []
         for one in opened:
-            peer, before = peers[one.peer], self._samples.get(one.peer)
-            accounted_bytes, calls = peer.accounted_bytes, peer.calls
-            excess_bytes = 0.0
-            if before is not None:
-                sent = one.read_bytes - before.read_bytes - (accounted_bytes - before.accounted_bytes)
-                usual = _USUAL_BYTES_PER_S * (now_s - before.time_s) + _CALL_BYTES * (calls - before.calls)
-                excess_bytes = max(0.0, before.excess_bytes + sent - usual)
-            self._samples[one.peer] = _Sample(now_s, calls, one.read_bytes, accounted_bytes, excess_bytes)
+            peer = peers[one.peer]
             pending_bytes = peer.pending_bytes
             if self._client_of(one.peer) in suspected:
                 pending_bytes = min(pending_bytes, _SUSPECTED_PENDING_BYTES)
-            if excess_bytes > _MAX_EXCESS_BYTES + pending_bytes:
+            if self._excess_bytes(one, peer, now_s) > _MAX_EXCESS_BYTES + pending_bytes:
                 found.append(one.peer)
-        for peer in self._chosen - {one.peer for one in opened}:
-            self._samples.pop(peer, None)  # it has disconnected
+        for disconnected in self._chosen.difference(one.peer for one in opened):
+            self._samples.pop(disconnected, None)
         return found if found or self._turn else self._more_than_held(used_bytes)
+
+    def _excess_bytes(self, one: Connection, peer: Peer, now_s: float) -> float:
+        """Return what gRPC has read of a connection, and its calls do not account for."""
+        before, accounted_bytes, calls = self._samples.get(one.peer), peer.accounted_bytes, peer.calls
+        excess_bytes = 0.0
+        if before is not None:
+            sent = one.read_bytes - before.read_bytes - (accounted_bytes - before.accounted_bytes)
+            usual = _USUAL_BYTES_PER_S * (now_s - before.time_s) + _CALL_BYTES * (calls - before.calls)
+            excess_bytes = max(0.0, before.excess_bytes + sent - usual)
+        self._samples[one.peer] = _Sample(now_s, calls, one.read_bytes, accounted_bytes, excess_bytes)
+        return excess_bytes
 
     def _more_than_held(self, used_bytes: int) -> list[str]:
         """Return the peers of one client if all together have sent more than the process holds, twice."""
