@@ -93,7 +93,7 @@ class Guarded:
     """A guard of a listening socket, with memory that the test sets."""
 
     def __init__(self, listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.used_bytes = 0
+        self.used_bytes = 200 << 20
         self.port = listening.getsockname()[1]
         self._listening = listening
         monkeypatch.setattr(guard, "resident_bytes", lambda: self.used_bytes)
