@@ -60,14 +60,18 @@ class CallError(Exception):
 
     `reason`: a reason of earmark.v1. `field`: the field that causes the error, as a path in the request such
     as `config.keywords[0].threshold`; empty if no field does. `quota`: the quota key whose limit is reached.
+    `message_bytes`: the size of the message that was rejected, if it is too large.
     """
 
-    def __init__(self, reason: str, message: str, *, field: str = "", quota: str = "") -> None:
+    def __init__(
+        self, reason: str, message: str, *, field: str = "", quota: str = "", message_bytes: int = 0
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = _shortened(message)
         self.field = field
         self.quota = quota
+        self.message_bytes = message_bytes
 
     @property
     def code(self) -> grpc.StatusCode:

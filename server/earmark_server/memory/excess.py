@@ -7,6 +7,7 @@ than the process occupies.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,11 @@ _USUAL_BYTES_PER_S = 256 * 1024
 _CALL_BYTES = 64 * 1024
 """More than the headers of a call, and what its connection may send before the call is read."""
 
+_FORGIVEN_BYTES = 8 * 16 << 20
+_FORGIVEN_BYTES_PER_S = 16 << 20
+"""What ended calls of a client may have sent that was not read, at once and all the time: as many messages as
+are read at a time. A flood opens and resets many calls."""
+
 _SUSPECTED_PENDING_BYTES = 1 << 20
 """The part of a message that connections of a client may have begun which has flooded gRPC lately."""
 
@@ -39,7 +45,25 @@ class _Sample:
     calls: int
     read_bytes: int
     accounted_bytes: float
+    ended_bytes: int
     excess_bytes: float
+
+
+@dataclass(slots=True)
+class _Forgiveness:
+    """What the ended calls of a client may have sent from now on that was not read."""
+
+    time_s: float
+    left_bytes: float = _FORGIVEN_BYTES
+
+    def take(self, wanted_bytes: float, now_s: float) -> float:
+        """Return as much of these bytes as there is left, and take it."""
+        self.left_bytes += _FORGIVEN_BYTES_PER_S * (now_s - self.time_s)
+        self.left_bytes = min(self.left_bytes, _FORGIVEN_BYTES)
+        self.time_s = now_s
+        taken_bytes = min(wanted_bytes, self.left_bytes)
+        self.left_bytes -= taken_bytes
+        return taken_bytes
 
 
 class ExcessDetector:
@@ -52,12 +76,15 @@ class ExcessDetector:
         self._chosen: frozenset[str] = frozenset()  # those whose turn it is
         self._was_more_than_held = False  # when all had had their turn the last time
         self._samples: dict[str, _Sample] = {}  # the last one of each peer
+        self._forgiveness: dict[str, _Forgiveness] = {}  # by client
 
     def next_peers(self, peers: Mapping[str, Peer]) -> frozenset[str]:
         """Return the peers to look at now."""
         if not self._turn:
             self._turn = list(peers)
             self._samples = {peer: self._samples[peer] for peer in self._turn if peer in self._samples}
+            clients = {self._client_of(peer) for peer in self._turn}
+            self._forgiveness = {c: left for c, left in self._forgiveness.items() if c in clients}
         chosen, self._turn = self._turn[:_SAMPLED_AT_ONCE], self._turn[_SAMPLED_AT_ONCE:]
         self._chosen = frozenset(chosen)
         return self._chosen
@@ -77,25 +104,32 @@ class ExcessDetector:
         """
         found = []
         for one in opened:
-            peer = peers[one.peer]
-            pending_bytes = peer.pending_bytes
-            if self._client_of(one.peer) in suspected:
-                pending_bytes = min(pending_bytes, _SUSPECTED_PENDING_BYTES)
-            if self._excess_bytes(one, peer, now_s) > _MAX_EXCESS_BYTES + pending_bytes:
+            peer, client = peers[one.peer], self._client_of(one.peer)
+            is_suspected = client in suspected
+            forgiveness = None if is_suspected else self._forgiveness.setdefault(client, _Forgiveness(now_s))
+            pending_bytes = min(peer.pending_bytes, _SUSPECTED_PENDING_BYTES if is_suspected else math.inf)
+            if self._excess_bytes(one, peer, forgiveness, now_s) > _MAX_EXCESS_BYTES + pending_bytes:
                 found.append(one.peer)
         for disconnected in self._chosen.difference(one.peer for one in opened):
             self._samples.pop(disconnected, None)
         return found if found or self._turn else self._more_than_held(used_bytes)
 
-    def _excess_bytes(self, one: Connection, peer: Peer, now_s: float) -> float:
+    def _excess_bytes(
+        self, one: Connection, peer: Peer, forgiveness: _Forgiveness | None, now_s: float
+    ) -> float:
         """Return what gRPC has read of a connection, and its calls do not account for."""
-        before, accounted_bytes, calls = self._samples.get(one.peer), peer.accounted_bytes, peer.calls
+        before = self._samples.get(one.peer)
+        accounted_bytes, ended_bytes, calls = peer.accounted_bytes, peer.ended_bytes, peer.calls
         excess_bytes = 0.0
         if before is not None:
             sent = one.read_bytes - before.read_bytes - (accounted_bytes - before.accounted_bytes)
             usual = _USUAL_BYTES_PER_S * (now_s - before.time_s) + _CALL_BYTES * (calls - before.calls)
             excess_bytes = max(0.0, before.excess_bytes + sent - usual)
-        self._samples[one.peer] = _Sample(now_s, calls, one.read_bytes, accounted_bytes, excess_bytes)
+            if forgiveness is not None:
+                excess_bytes -= forgiveness.take(min(excess_bytes, ended_bytes - before.ended_bytes), now_s)
+        self._samples[one.peer] = _Sample(
+            now_s, calls, one.read_bytes, accounted_bytes, ended_bytes, excess_bytes
+        )
         return excess_bytes
 
     def _more_than_held(self, used_bytes: int) -> list[str]:

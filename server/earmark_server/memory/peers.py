@@ -12,15 +12,17 @@ _FRAMED = 1.02
 class Peer:
     """A peer with calls. The event loop keeps it up to date, and the guard reads it."""
 
-    __slots__ = ("accounted_bytes", "calls", "pending_bytes")
+    __slots__ = ("accounted_bytes", "calls", "ended_bytes", "pending_bytes")
 
     def __init__(self) -> None:
         self.calls = 0
         """The calls so far."""
         self.accounted_bytes = 0.0
-        """At least what the messages that were read and the ended calls have occupied."""
+        """At least what the messages that were read have occupied."""
         self.pending_bytes = 0
         """The most that the open calls may have sent besides: messages that have not been read."""
+        self.ended_bytes = 0
+        """The most that the ended calls may have sent besides."""
 
     def begin_call(self, pending_bytes: int) -> None:
         """Count a call, of which this much may arrive before it is read."""
@@ -28,9 +30,9 @@ class Peer:
         self.pending_bytes += pending_bytes
 
     def end_call(self, pending_bytes: int) -> None:
-        """Count the end of a call. What has arrived of it is not read any more, and accounted for."""
+        """Count the end of a call. What has arrived of it is not read any more."""
         self.pending_bytes -= pending_bytes
-        self.accounted_bytes += pending_bytes
+        self.ended_bytes += pending_bytes
 
     def count_message(self, audio_bytes: int) -> None:
         """Count a message that was read."""

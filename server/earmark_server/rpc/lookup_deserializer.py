@@ -27,6 +27,7 @@ def lookup_deserializer(
             return CallError(
                 "MESSAGE_TOO_LARGE",
                 f"A {kind.DESCRIPTOR.name} may have at most {_MAX_BYTES} bytes, but has {len(serialized)}.",
+                message_bytes=len(serialized),
             )
         try:
             return convert(kind.FromString(serialized))

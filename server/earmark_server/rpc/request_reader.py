@@ -44,6 +44,7 @@ class RequestReader(Generic[Request]):
         if request is grpc.aio.EOF:
             return None
         if isinstance(request, CallError):
+            self._activity.count_message(request.message_bytes)
             raise request
         self._activity.count_message(len(getattr(request, "audio", b"")))
         return request

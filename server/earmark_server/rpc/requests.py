@@ -245,6 +245,7 @@ class Deserializers:
                     "MESSAGE_TOO_LARGE",
                     f"A message may have at most {limit} bytes on this server, but has {len(serialized)}. "
                     "Send shorter pieces.",
+                    message_bytes=len(serialized),
                 )
             if len(serialized) > _MAX_FIELDS_BYTES and _has_too_many_fields(
                 serialized, audio_field, max_fields
@@ -253,6 +254,7 @@ class Deserializers:
                     "MESSAGE_TOO_LARGE",
                     f"A message may have at most {_MAX_FIELDS_BYTES} bytes besides its audio, but has more. "
                     "Name fewer keywords.",
+                    message_bytes=len(serialized),
                 )
             try:
                 return convert(decode(serialized))
@@ -324,6 +326,7 @@ def _without_excess(
         return CallError(
             "MESSAGE_TOO_LARGE",
             f"A message may have at most {_MAX_EXTRA_BYTES} bytes besides its audio, but has {excess}.",
+            message_bytes=len(serialized),
         )
 
     return deserialize_without_excess

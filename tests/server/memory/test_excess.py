@@ -104,6 +104,25 @@ def test_while_calls_arrive_others_may_wait_for_a_busy_loop(traffic: Traffic) ->
     assert [traffic.floods(120_000) for _ in range(3)] == [False, False, True]
 
 
+def test_calls_that_are_opened_and_reset_hide_no_flood(traffic: Traffic) -> None:
+    found = []
+    for _ in range(100):
+        for _ in range(10):
+            traffic.peer.begin_call(17 * MB)
+            traffic.peer.end_call(17 * MB)
+        found.append(traffic.floods(4 * MB))
+    assert not any(found[:30])
+    assert any(found)
+
+
+def test_large_messages_may_be_cancelled_all_the_time(traffic: Traffic) -> None:
+    for _ in range(100):
+        traffic.peer.begin_call(17 * MB)
+        assert not traffic.floods(15 * MB)
+        traffic.peer.end_call(17 * MB)
+        assert not traffic.floods(step_s=1.0)
+
+
 def test_calls_now_and_then_hide_no_flood(traffic: Traffic) -> None:
     found = []
     for _ in range(8):
