@@ -7,13 +7,12 @@ than the process occupies.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from earmark_server.memory.connections import Connection
     from earmark_server.memory.peers import Peer
@@ -34,9 +33,6 @@ _FORGIVEN_BYTES = 8 * 16 << 20
 _FORGIVEN_BYTES_PER_S = 16 << 20
 """What ended calls of a client may have sent that was not read, at once and all the time: as many messages as
 are read at a time. A flood opens and resets many calls."""
-
-_SUSPECTED_PENDING_BYTES = 1 << 20
-"""The part of a message that connections of a client may have begun which has flooded gRPC lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,27 +92,22 @@ class ExcessDetector:
         now_s: float,
         *,
         used_bytes: int,
-        suspected: Collection[str],
     ) -> list[str]:
         """Return the peers of these connections that have sent far more than their calls account for.
 
-        used_bytes: the memory of the process. suspected: the clients that have flooded gRPC lately.
+        used_bytes: the memory of the process.
         """
         found = []
         for one in opened:
-            peer, client = peers[one.peer], self._client_of(one.peer)
-            is_suspected = client in suspected
-            forgiveness = None if is_suspected else self._forgiveness.setdefault(client, _Forgiveness(now_s))
-            pending_bytes = min(peer.pending_bytes, _SUSPECTED_PENDING_BYTES if is_suspected else math.inf)
-            if self._excess_bytes(one, peer, forgiveness, now_s) > _MAX_EXCESS_BYTES + pending_bytes:
+            peer = peers[one.peer]
+            pending_bytes = peer.pending_bytes
+            if self._excess_bytes(one, peer, now_s) > _MAX_EXCESS_BYTES + pending_bytes:
                 found.append(one.peer)
         for disconnected in self._chosen.difference(one.peer for one in opened):
             self._samples.pop(disconnected, None)
         return found if found or self._turn else self._more_than_held(used_bytes)
 
-    def _excess_bytes(
-        self, one: Connection, peer: Peer, forgiveness: _Forgiveness | None, now_s: float
-    ) -> float:
+    def _excess_bytes(self, one: Connection, peer: Peer, now_s: float) -> float:
         """Return what gRPC has read of a connection, and its calls do not account for."""
         before = self._samples.get(one.peer)
         accounted_bytes, ended_bytes, calls = peer.accounted_bytes, peer.ended_bytes, peer.calls
@@ -125,8 +116,8 @@ class ExcessDetector:
             sent = one.read_bytes - before.read_bytes - (accounted_bytes - before.accounted_bytes)
             usual = _USUAL_BYTES_PER_S * (now_s - before.time_s) + _CALL_BYTES * (calls - before.calls)
             excess_bytes = max(0.0, before.excess_bytes + sent - usual)
-            if forgiveness is not None:
-                excess_bytes -= forgiveness.take(min(excess_bytes, ended_bytes - before.ended_bytes), now_s)
+            forgiveness = self._forgiveness.setdefault(self._client_of(one.peer), _Forgiveness(now_s))
+            excess_bytes -= forgiveness.take(min(excess_bytes, ended_bytes - before.ended_bytes), now_s)
         self._samples[one.peer] = _Sample(
             now_s, calls, one.read_bytes, accounted_bytes, ended_bytes, excess_bytes
         )

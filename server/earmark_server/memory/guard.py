@@ -210,7 +210,7 @@ class MemoryGuard:
         now_s = time.monotonic()
         self._flooded_s = {c: at_s for c, at_s in self._flooded_s.items() if at_s > now_s - _SUSPECTED_S}
         flooding = self._floods.flooding(without_call) + self._excess.flooding(
-            with_calls, known, now_s, used_bytes=used_bytes, suspected=self._flooded_s
+            with_calls, known, now_s, used_bytes=used_bytes
         )
         self._flooded_s.update({self._client_of(peer): now_s for peer in flooding})
         more = {one.peer for one in without_call if one.received_bytes > _MAX_BYTES_WITHOUT_CALL}

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
+_SCOPE = re.compile(r"%[^\]]*")
+
 _MESSAGE_BYTES = 256
 """A message besides its audio: fields, frames, its part of TLS, and answers to what the server sends."""
 
+_UNREAD_BYTES = (1 << 20) + 64 * 1024
+"""What gRPC reads at most of a call that the server does not read: its headers, and a window."""
+
 _FRAMED = 1.02
 """The bytes of long audio with the headers of its frames and of TLS, for each byte."""
+
+
+def connection_of(peer: str) -> str:
+    """Return the connection of a peer in gRPC's notation, as the kernel names it: without an IPv6 scope."""
+    return _SCOPE.sub("", peer)
 
 
 class Peer:
@@ -33,6 +45,11 @@ class Peer:
         """Count the end of a call. What has arrived of it is not read any more."""
         self.pending_bytes -= pending_bytes
         self.ended_bytes += pending_bytes
+
+    def count_rejected_call(self) -> None:
+        """Count a call that its client may not make, and that is not read: clients of a proxy share connections."""
+        self.calls += 1
+        self.accounted_bytes += _UNREAD_BYTES
 
     def count_message(self, audio_bytes: int) -> None:
         """Count a message that was read."""

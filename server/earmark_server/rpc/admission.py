@@ -14,7 +14,7 @@ import grpc
 from earmark_spotter import SpotterError
 
 from earmark_server.logs import LogSampler, log
-from earmark_server.memory.peers import Peer
+from earmark_server.memory.peers import Peer, connection_of
 from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
 from earmark_server.rpc.principal import (
@@ -118,6 +118,9 @@ class Admission:
         """
         set_principal_from_certificate(context)
         peer = unquote(context.peer())
+        connection = connection_of(peer)
+        if is_stranger and connection in self.peers:
+            self.peers[connection].count_rejected_call()
         call = Call(
             rpc,
             kind,
@@ -126,7 +129,7 @@ class Admission:
             token_digest=current_token_digest.get(),
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
             log_sampler=self._log_sampler,
-            origin=None if is_stranger else self.peers[peer],
+            origin=None if is_stranger else self.peers[connection],
         )
         call.origin.begin_call(self._pending_bytes)
         try:
