@@ -12,7 +12,7 @@ from earmark_client import async_stream, messages
 from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.audio import AudioFormat, Encoding, as_chunks
 from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
-from earmark_client.errors import EarmarkError, error_from_rpc, timed_out
+from earmark_client.errors import EarmarkError, error_from_rpc, no_message, timed_out
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
@@ -217,11 +217,14 @@ class Client:
             async with self._channel() as channel:
                 check = HealthStub(channel).Check
                 request = messages.health_request(service)
-                return messages.health(
-                    await check(request, timeout=self._connect_timeout_s, metadata=self._pool.call_metadata)
+                response = await check(
+                    request, timeout=self._connect_timeout_s, metadata=self._pool.call_metadata
                 )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
+        if response is None:  # what grpc.aio returns for bytes that are no message
+            raise no_message(self.address)
+        return messages.health(response)
 
     async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
         """Yield the current health, and again at each change.
@@ -280,10 +283,11 @@ class Client:
         try:
             async with self._channel() as channel:
                 method = getattr(SpottingStub(channel), call.method)
-                return call.parse(
-                    await method(
-                        call.request, timeout=self._call_timeout_s, metadata=self._pool.call_metadata
-                    )
+                response = await method(
+                    call.request, timeout=self._call_timeout_s, metadata=self._pool.call_metadata
                 )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
+        if response is None:  # what grpc.aio returns for bytes that are no message
+            raise no_message(self.address)
+        return call.parse(response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,13 @@ def not_answered(address: str, *, answered: bool) -> EarmarkError:
     return ServerUnreachableError(f"the server at {address} did not answer the stream in time")
 
 
+def no_message(address: str) -> IncompatibleServerError:
+    """Return the error of a call whose response is no message of earmark.v1."""
+    return IncompatibleServerError(
+        f"the server at {address} sent a response that is no message of {_DOMAIN}: check the address"
+    )
+
+
 def stream_incomplete(address: str) -> ConnectionLostError:
     """Return the error of a call that the server ended without an error before the stream was complete."""
     return ConnectionLostError(f"the server at {address} ended the call before the stream was complete")
@@ -185,16 +193,13 @@ def _details(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, float | 
     for key, value in metadata:
         if key != _DETAILS_KEY or not isinstance(value, bytes):
             continue
-        try:
-            details = status_pb2.Status.FromString(value).details
-        except DecodeError:
-            continue
-        for detail in details:
-            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-            if detail.Unpack(info) and info.domain == _DOMAIN:
-                reason = info.reason
-            elif detail.Unpack(retry):
-                retry_after_s = max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+        with contextlib.suppress(DecodeError):
+            for detail in status_pb2.Status.FromString(value).details:
+                info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+                if detail.Unpack(info) and info.domain == _DOMAIN:
+                    reason = info.reason
+                elif detail.Unpack(retry):
+                    retry_after_s = max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
     return reason, retry_after_s
 
 

@@ -82,3 +82,14 @@ def test_unknown_or_malformed_details_are_ignored() -> None:
     failed = AioRpcError(grpc.StatusCode.INTERNAL, Metadata(), trailers, "it broke")
     error = error_from_rpc(failed, "kws:50051")
     assert (str(error), error.reason, error.retry_after_s) == ("it broke", "", None)
+
+
+def test_details_that_are_cut_off_are_ignored() -> None:
+    status = status_pb2.Status(code=3)
+    info = status.details.add()
+    info.Pack(error_details_pb2.ErrorInfo(domain="earmark.v1", reason="BAD_CONFIG"))
+    info.value = info.value[:-3]
+    trailers = Metadata(("grpc-status-details-bin", status.SerializeToString()))
+    failed = AioRpcError(grpc.StatusCode.INVALID_ARGUMENT, Metadata(), trailers, "it is wrong")
+    error = error_from_rpc(failed, "kws:50051")
+    assert (type(error), str(error), error.reason) == (earmark_client.InvalidRequestError, "it is wrong", "")
