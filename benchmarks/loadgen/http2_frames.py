@@ -67,7 +67,7 @@ def prefixed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def request_headers(address: str, method: str) -> bytes:
+def request_headers(address: str, method: str | bytes) -> bytes:
     """Encode the headers of a call without the dynamic table, so that all calls can use the same bytes."""
     headers = {
         ":method": "POST",
