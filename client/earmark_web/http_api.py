@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from earmark_client import Health, InvalidRequestError, TimedOutError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
@@ -107,6 +107,10 @@ async def _uploaded(request: Request) -> tuple[bytes, list[str]]:
                     400, "send a multipart/form-data form with a recording in the field `file`"
                 )
             return await file.read(), names
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload ended before it was complete") from None
+    except UnicodeError:
+        raise HTTPException(400, "the form's texts must be UTF-8") from None
     except TimeoutError:
         raise TimedOutError(
             f"the upload did not finish within {_UPLOAD_TIMEOUT_S:g} s: send a shorter recording",

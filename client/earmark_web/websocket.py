@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MAX_STREAMS = 16
 MAX_STREAMS_PER_ADDRESS = 4
 MAX_MESSAGE_BYTES = 256 * 1024
+_MAX_MODELS = 8
 IDLE_TIMEOUT_S = 30.0
 """The connection closes if the page sends nothing, or reads nothing, for this long."""
 
@@ -220,6 +221,8 @@ def _parse_config(message: bytes | dict[str, object]) -> _StreamConfig:
         models = [message["model"]]
     if not isinstance(models, list) or not all(isinstance(one, str) and one.isprintable() for one in models):
         raise _invalid("`model` must be a name that GET /info lists, and `models` such names", "BAD_CONFIG")
+    if len(models) > _MAX_MODELS:
+        raise _invalid(f"a stream may have at most {_MAX_MODELS} models, but has {len(models)}", "BAD_CONFIG")
     if not isinstance(with_scores, bool):
         raise _invalid("`scores` must be true or false", "BAD_CONFIG")
     return _StreamConfig(

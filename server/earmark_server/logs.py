@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -25,7 +26,10 @@ _MAX_SAMPLED = 20
 """Lines of a LogSampler with one key in a second."""
 
 _MAX_LIBRARY_CHARACTERS = 200
-"""Of a line of a library. It may quote data of a client, such as 8 KB of a header that gRPC cannot decode."""
+"""Of a line of a library."""
+
+_BYTES = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*\1""")
+"""Bytes as Python writes them. gRPC quotes headers that it cannot decode: 8 KB, or a token."""
 
 _WRITE_TIMEOUT_S = 0.1
 """How long a line waits for its reader before it is dropped."""
@@ -117,6 +121,12 @@ class _LibraryLimit(logging.Filter):
         return sampled is not None
 
 
+def _event(record: logging.LogRecord) -> str:
+    """Return the text of a line; of a library without bytes, which may be data of a client: its token."""
+    text = record.getMessage()
+    return text if _is_own(record) else _BYTES.sub("b'...'", text)[:_MAX_LIBRARY_CHARACTERS]
+
+
 def _is_own(record: logging.LogRecord) -> bool:
     return record.name.startswith("earmark_server")
 
@@ -168,7 +178,7 @@ class _Formatter(logging.Formatter):
         fields: dict[str, Any] = {
             "time": f"{when}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "event": record.getMessage()[: None if _is_own(record) else _MAX_LIBRARY_CHARACTERS],
+            "event": _event(record),
         }
         if self._worker is not None:
             fields["worker"] = self._worker

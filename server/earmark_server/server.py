@@ -323,6 +323,7 @@ class Server:
             asyncio.get_running_loop(),
         )
         guard.start()
+        self._admission.is_guarded = True
         return guard
 
     def _stop_memory_guard(self) -> None:

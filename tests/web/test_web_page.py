@@ -23,7 +23,7 @@ from support.earmark_command import RATE_HZ, SECONDS, WORDS, samples
 from support.paths import DEMO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 PACKAGE = Path(earmark_web.__file__).parent
 ORIGIN = "http://localhost"
@@ -144,6 +144,14 @@ def test_an_invalid_request_gets_a_code_and_a_reason(web: TestClient, clip: byte
     assert error(web.get("/static/../app.py"))[0] == 404
 
 
+def test_a_form_with_an_unusable_charset_is_invalid(web: TestClient, clip: bytes) -> None:
+    part = b'--XX\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    form = part % (b"file", b'; filename="a.wav"', clip) + part % (b"model", b"", b"a") + b"--XX--\r\n"
+    for charset in ("undefined", "nope", "idna"):
+        headers = {"content-type": f"multipart/form-data; boundary=XX; charset={charset}"}
+        assert error(web.post("/spot", content=form, headers=headers))[0] in (400, 404)
+
+
 @pytest.mark.parametrize("path", ["/predict", "/spot"])
 def test_a_form_over_the_limit_is_rejected_before_it_is_read(web: TestClient, path: str) -> None:
     def endless() -> Iterator[bytes]:
@@ -157,12 +165,27 @@ def test_a_form_over_the_limit_is_rejected_before_it_is_read(web: TestClient, pa
     assert error(web.post(path, content=endless(), headers=form)) == (413, "MESSAGE_TOO_LARGE")
 
 
-def test_a_form_that_never_arrives_times_out(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def never_arrives() -> dict[str, Any]:
+    return await asyncio.Future()
+
+
+async def disconnects() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize(
+    ("receive", "status", "reason"),
+    [(never_arrives, 504, "IDLE_STREAM"), (disconnects, 400, "BAD_REQUEST")],
+)
+def test_a_form_that_is_not_complete_ends(
+    address: str,
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    status: int,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(http_api, "_UPLOAD_TIMEOUT_S", 0.1)
     app, sent = make_app(address, sample=DEMO), []
-
-    async def receive() -> dict[str, Any]:
-        return await asyncio.Future()
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
@@ -181,8 +204,8 @@ def test_a_form_that_never_arrives_times_out(address: str, monkeypatch: pytest.M
                 await app({**scope, "headers": headers, "scheme": "http", "state": state}, receive, send)
 
     asyncio.run(scenario())
-    assert sent[0]["status"] == 504
-    assert json.loads(sent[1]["body"])["error"]["reason"] == "IDLE_STREAM"
+    assert sent[0]["status"] == status
+    assert json.loads(sent[1]["body"])["error"]["reason"] == reason
 
 
 def test_without_a_grpc_server_every_path_returns_503() -> None:

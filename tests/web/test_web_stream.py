@@ -123,6 +123,7 @@ def test_a_changed_threshold_applies_from_then_on(web: TestClient) -> None:
         ([{"sample_rate_hz": 16000, "model": "none", "keywords": {"low": 0.5}}], "UNKNOWN_MODEL"),
         ([{"sample_rate_hz": 16000, "model": ["tiny"]}], "BAD_CONFIG"),
         ([{"sample_rate_hz": 16000, "model": "\ud800"}], "BAD_CONFIG"),
+        ([{"sample_rate_hz": 16000, "models": ["tiny"] * 9, "keywords": {"low": 0.5}}], "BAD_CONFIG"),
         ([{"sample_rate_hz": 16000, "scores": "no"}], "BAD_CONFIG"),
         ([{"sample_rate_hz": 16000, "keyword": {"low": 0.5}}], "BAD_CONFIG"),
         ([{"sample_rate_hz": 16000, "\ud800": 1}], "BAD_CONFIG"),

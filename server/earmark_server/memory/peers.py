@@ -47,7 +47,7 @@ class Peer:
         self.ended_bytes += pending_bytes
 
     def count_rejected_call(self) -> None:
-        """Count a call that its client may not make, and that is not read: clients of a proxy share connections."""
+        """Count a call that its client may not make, and that is not read: a proxy shares its connections."""
         self.calls += 1
         self.accounted_bytes += _UNREAD_BYTES
 

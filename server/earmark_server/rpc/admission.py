@@ -56,6 +56,8 @@ class Admission:
         self.connection_age = ConnectionAge(settings)
         self.peers: defaultdict[str, Peer] = defaultdict(Peer)
         """The peers that may call, and have called. The guard removes those that have disconnected."""
+        self.is_guarded = False
+        """Whether there is a guard."""
         self._tracing = tracing
         self._log_sampler = LogSampler()
         self._pending_bytes = settings.max_message_bytes + _UNREAD_BYTES
@@ -129,7 +131,7 @@ class Admission:
             token_digest=current_token_digest.get(),
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
             log_sampler=self._log_sampler,
-            origin=None if is_stranger else self.peers[connection],
+            origin=self.peers[connection] if self.is_guarded and not is_stranger else None,
         )
         call.origin.begin_call(self._pending_bytes)
         try:
