@@ -32,6 +32,7 @@ from earmark_server.rpc.metadata_limit import MetadataLimit
 from earmark_server.rpc.principal import quota_key
 from earmark_server.rpc.reflection import Reflection
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
+from earmark_server.rpc.unknown_methods import UnknownMethods
 from earmark_server.setting_declaration import SettingsError
 from earmark_server.settings import is_unix_socket
 from earmark_server.status import CallError
@@ -138,6 +139,7 @@ class Server:
         if self._settings.reflection:
             Reflection(self._settings, self._admission).register(self._grpc)
         register_service(self._grpc, self._service, self._settings)
+        self._grpc.add_generic_rpc_handlers((UnknownMethods(self._admission),))
         await self._grpc.start()
         log(
             _LOGGER,

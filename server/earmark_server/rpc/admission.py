@@ -107,6 +107,12 @@ class Admission:
         self._check_limits(call)
         self._count(call)
 
+    def count_rejected_call(self, context: CallContext) -> None:
+        """Count a call that is not read, on a connection on which other clients may call."""
+        origin = self.peers.get(connection_of(unquote(context.peer())))
+        if origin is not None:
+            origin.count_rejected_call()
+
     @contextlib.asynccontextmanager
     async def admitted(
         self, context: CallContext, rpc: str, kind: CallKind, *, is_stranger: bool = False
@@ -120,9 +126,8 @@ class Admission:
         """
         set_principal_from_certificate(context)
         peer = unquote(context.peer())
-        connection = connection_of(peer)
-        if is_stranger and connection in self.peers:
-            self.peers[connection].count_rejected_call()
+        if is_stranger:
+            self.count_rejected_call(context)
         call = Call(
             rpc,
             kind,
@@ -131,7 +136,7 @@ class Admission:
             token_digest=current_token_digest.get(),
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
             log_sampler=self._log_sampler,
-            origin=self.peers[connection] if self.is_guarded and not is_stranger else None,
+            origin=self.peers[connection_of(peer)] if self.is_guarded and not is_stranger else None,
         )
         call.origin.begin_call(self._pending_bytes)
         try:

@@ -8,6 +8,7 @@ import grpc
 
 from earmark_server.credentials.tokens import AcceptedTokens
 from earmark_server.reload import ReloadedFiles
+from earmark_server.rpc.handlers import all_rpcs
 from earmark_server.rpc.principal import current_principal, current_token_digest
 from earmark_server.status import CallError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HEALTH = "/grpc.health.v1.Health/"
 _BEARER = "bearer "
+_METHODS = {f"/{rpc.service}/{rpc.method}" for rpc in all_rpcs(reflection_enabled=True)}
 
 
 class Authentication(grpc.aio.ServerInterceptor):
@@ -60,7 +62,7 @@ class Authentication(grpc.aio.ServerInterceptor):
             digest = self._authenticate(handler_call_details.invocation_metadata)
         except CallError as error:
             # The answer is the same whether the method exists. The log gets no name that a stranger chose.
-            rpc = method.rpartition("/")[2] if handler is not None else "unknown"
+            rpc = method.rpartition("/")[2] if method in _METHODS else "unknown"
             return self._admission.rejecting_handler(rpc, error)
         current_principal.set(self._tokens.value.principal(digest))
         current_token_digest.set(digest)

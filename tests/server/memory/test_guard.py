@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import sys
 import threading
@@ -422,6 +423,7 @@ def test_an_attack_on_the_memory_is_cut_off(tiny_model_path: Path) -> None:
         assert len(detected(port)) == 4
 
 
+SERVICE = "earmark.v1.KeywordSpottingService"
 CLOSED_FLOODS = "flooding connections closed"
 CLOSED = {CLOSED_FLOODS, "connections closed to save memory"}
 SLOW = pytest.mark.slow
@@ -491,4 +493,38 @@ def test_long_recordings_on_new_connections_are_not_cut_off(tiny_model_path: Pat
     ):
         statuses = set(clients.map(status, [server.wait_until_serving()] * 30))
         assert statuses == {grpc.StatusCode.INVALID_ARGUMENT}
+        assert not events_until_the_end(server) & CLOSED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "token", "status"),
+    [
+        ("Spot", "another", grpc.StatusCode.UNAUTHENTICATED),
+        ("Unknown", "right", grpc.StatusCode.UNIMPLEMENTED),
+        ("Unknown", "another", grpc.StatusCode.UNAUTHENTICATED),
+    ],
+)
+def test_rejected_calls_on_a_connection_that_others_use_are_no_flood(
+    tiny_model_path: Path, tmp_path: Path, method: str, token: str, status: grpc.StatusCode
+) -> None:
+    """Behind a proxy, clients share connections."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"someone {hashlib.sha256(b'right').hexdigest()}\n")
+    tokens.chmod(0o600)
+    recording = rpcs.SpotRequest(audio=bytes(4_000_000), audio_format=LINEAR16)
+    arguments = (f"--token-file={tokens}", f"--model={tiny_model_path}", "--port=0", "--log-format=json")
+    with ServerProcess(*arguments, "--insecure") as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.wait_until_serving()}") as channel:
+
+            def call(name: str, bearer: str) -> grpc.Future:
+                metadata = [("authorization", f"Bearer {bearer}")]
+                serialize = rpcs.SpotRequest.SerializeToString
+                upload = channel.unary_unary(f"/{SERVICE}/{name}", serialize)
+                return upload.future(recording, timeout=DEADLINE_S, metadata=metadata)
+
+            for _ in range(25):
+                rejected = [call(method, token) for _ in range(8)]
+                call("Spot", "right").result()
+                assert {each.code() for each in rejected if each.exception()} == {status}
         assert not events_until_the_end(server) & CLOSED
