@@ -7,6 +7,7 @@ than the process occupies.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,13 +27,18 @@ _MAX_EXCESS_BYTES = (1 << 20) + 256 * 1024
 _USUAL_BYTES_PER_S = 256 * 1024
 """What a connection may send for ever without a call: a flood that delays other streams sends far more."""
 
-_CALL_BYTES = 64 * 1024
-"""More than the headers of a call."""
+_CALL_BYTES = (1 << 20) + 64 * 1024
+"""The headers of a call, and a window: what gRPC reads at most of a call that the server does not read."""
 
-_FORGIVEN_BYTES = 8 * 16 << 20
-_FORGIVEN_BYTES_PER_S = 16 << 20
-"""What ended calls of a client may have sent that was not read, at once and all the time: as many messages as
-are read at a time. A flood opens and resets many calls."""
+_QUEUED_CALLS = 8
+_QUEUE_S = 0.5
+"""For each call that has arrived in about this time, so many more may wait for a busy event loop. Those that
+were cancelled meanwhile have made room in the window of the connection."""
+
+_FORGIVEN_BYTES = 512 << 20
+_FORGIVEN_BYTES_PER_S = 32 << 20
+"""What ended calls of a client may have sent that was not read, at once and all the time: recordings that
+were cancelled, behind a proxy those of many clients. A flood that opens and resets calls sends more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,12 @@ class _Sample:
     accounted_bytes: float
     ended_bytes: int
     excess_bytes: float
+    recent_calls: float
+
+    @property
+    def begun_bytes(self) -> float:
+        """What the messages that have begun account for, of a useful connection."""
+        return self.excess_bytes - _MAX_EXCESS_BYTES - _QUEUED_CALLS * _CALL_BYTES * self.recent_calls
 
 
 @dataclass(slots=True)
@@ -101,32 +113,31 @@ class ExcessDetector:
         for one in opened:
             peer = peers[one.peer]
             pending_bytes = peer.pending_bytes
-            if self._excess_bytes(one, peer, now_s) > _MAX_EXCESS_BYTES + pending_bytes:
+            sample = self._samples[one.peer] = self._sample(one, peer, now_s)
+            if sample.begun_bytes > pending_bytes:
                 found.append(one.peer)
         for disconnected in self._chosen.difference(one.peer for one in opened):
             self._samples.pop(disconnected, None)
         return found if found or self._turn else self._more_than_held(used_bytes)
 
-    def _excess_bytes(self, one: Connection, peer: Peer, now_s: float) -> float:
-        """Return what gRPC has read of a connection, and its calls do not account for."""
+    def _sample(self, one: Connection, peer: Peer, now_s: float) -> _Sample:
+        """Return what gRPC has read of a connection by now, and what of it the calls do not account for."""
         before = self._samples.get(one.peer)
         accounted_bytes, ended_bytes, calls = peer.accounted_bytes, peer.ended_bytes, peer.calls
-        excess_bytes = 0.0
+        excess_bytes, recent_calls = 0.0, float(calls)
         if before is not None:
             sent = one.read_bytes - before.read_bytes - (accounted_bytes - before.accounted_bytes)
-            usual = _USUAL_BYTES_PER_S * (now_s - before.time_s) + _CALL_BYTES * (calls - before.calls)
+            passed_s, new_calls = now_s - before.time_s, calls - before.calls
+            usual = _USUAL_BYTES_PER_S * passed_s + _CALL_BYTES * new_calls
+            recent_calls = before.recent_calls * math.exp(-passed_s / _QUEUE_S) + new_calls
             excess_bytes = max(0.0, before.excess_bytes + sent - usual)
             forgiveness = self._forgiveness.setdefault(self._client_of(one.peer), _Forgiveness(now_s))
             excess_bytes -= forgiveness.take(min(excess_bytes, ended_bytes - before.ended_bytes), now_s)
-        self._samples[one.peer] = _Sample(
-            now_s, calls, one.read_bytes, accounted_bytes, ended_bytes, excess_bytes
-        )
-        return excess_bytes
+        return _Sample(now_s, calls, one.read_bytes, accounted_bytes, ended_bytes, excess_bytes, recent_calls)
 
     def _more_than_held(self, used_bytes: int) -> list[str]:
         """Return the peers of one client if all together have sent more than the process holds, twice."""
-        begun = {peer: sample.excess_bytes - _MAX_EXCESS_BYTES for peer, sample in self._samples.items()}
-        begun = {peer: sent_bytes for peer, sent_bytes in begun.items() if sent_bytes > 0}
+        begun = {peer: one.begun_bytes for peer, one in self._samples.items() if one.begun_bytes > 0}
         was_more, self._was_more_than_held = self._was_more_than_held, sum(begun.values()) > used_bytes
         if not (was_more and self._was_more_than_held):
             return []

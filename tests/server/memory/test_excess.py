@@ -26,6 +26,10 @@ class Traffic:
         self._now_s = 100.0
         self.floods()
 
+    def wait(self) -> None:
+        """Let the time pass in which calls may wait for the event loop."""
+        assert not self.floods(step_s=10.0)
+
     def floods(self, read_bytes: int = 0, step_s: float = STEP_S) -> bool:
         """Return whether the peer floods once gRPC has read this much more."""
         self._read_bytes += read_bytes
@@ -40,6 +44,7 @@ def traffic() -> Traffic:
     traffic = Traffic()
     traffic.peer.begin_call(0)
     traffic.floods()
+    traffic.wait()
     return traffic
 
 
@@ -76,13 +81,14 @@ def test_what_was_not_read_of_a_cancelled_call_is_no_flood(traffic: Traffic) -> 
     assert not traffic.floods(15 * MB)
     for _ in range(10):
         traffic.peer.end_call(2 * MB)
-    assert not traffic.floods()
+    traffic.wait()
     assert [traffic.floods(600_000) for _ in range(3)] == [False, False, True]
 
 
 def test_beside_an_open_call_a_flood_is_found_too(traffic: Traffic) -> None:
     traffic.peer.begin_call(2 * MB)
-    traffic.floods()
+    assert not traffic.floods()
+    traffic.wait()
     found = [traffic.floods(3 * MB // 2) for _ in range(4)]
     assert found == [False, False, True, True]
 
@@ -90,7 +96,7 @@ def test_beside_an_open_call_a_flood_is_found_too(traffic: Traffic) -> None:
 def test_messages_of_long_ago_do_not_allow_a_flood(traffic: Traffic) -> None:
     for _ in range(100_000):
         traffic.peer.count_message(1)
-    assert not traffic.floods()
+    traffic.wait()
     assert [traffic.floods(600_000) for _ in range(3)] == [False, False, True]
 
 
@@ -98,17 +104,17 @@ def test_while_calls_arrive_others_may_wait_for_a_busy_loop(traffic: Traffic) ->
     for _ in range(1000):
         traffic.peer.begin_call(0)
         assert not traffic.floods(64 * 1024)
+    traffic.wait()
     assert [traffic.floods(600_000) for _ in range(3)] == [False, False, True]
 
 
 def test_calls_that_are_opened_and_reset_hide_no_flood(traffic: Traffic) -> None:
     found = []
-    for _ in range(100):
-        for _ in range(10):
-            traffic.peer.begin_call(17 * MB)
-            traffic.peer.end_call(17 * MB)
-        found.append(traffic.floods(4 * MB))
-    assert not any(found[:30])
+    for _ in range(300):
+        traffic.peer.begin_call(17 * MB)
+        traffic.peer.end_call(17 * MB)
+        found.append(traffic.floods(8 * MB))
+    assert not any(found[:50])
     assert any(found)
 
 
@@ -122,10 +128,23 @@ def test_large_messages_may_be_cancelled_all_the_time(traffic: Traffic) -> None:
 
 def test_calls_now_and_then_hide_no_flood(traffic: Traffic) -> None:
     found = []
-    for _ in range(8):
+    for _ in range(100):
         traffic.peer.begin_call(MB)
         found.append(traffic.floods(4 * MB))
     assert found[-1]
+
+
+def test_calls_that_were_cancelled_may_wait_for_a_busy_loop(traffic: Traffic) -> None:
+    """They have made room in the window of the connection, each up to 1 MB."""
+    for _ in range(100):
+        for _ in range(10):
+            traffic.peer.begin_call(17 * MB)
+            traffic.peer.end_call(17 * MB)
+        assert not traffic.floods(10 * MB)
+        assert not traffic.floods(40 * MB)  # the loop is busy
+        for _ in range(40):
+            traffic.peer.begin_call(17 * MB)
+            traffic.peer.end_call(17 * MB)
 
 
 def test_a_call_may_wait_for_a_busy_loop_with_what_it_has_sent(traffic: Traffic) -> None:
@@ -158,7 +177,9 @@ class Many:
         self._detector = ExcessDetector(client_of)
         self._read_bytes = dict.fromkeys(self.peers, 0)
         self._now_s = 100.0
-        self.floods({}, 0)
+        self.floods({}, 1 << 40)
+        self._now_s += 10.0  # the time in which calls may wait for the event loop
+        self.floods({}, 1 << 40)
 
     def floods(self, read_bytes: dict[str, int], used_bytes: int) -> set[str]:
         """Return the peers that flood once gRPC has read this much more, and all had their turn."""
