@@ -27,13 +27,14 @@ _MAX_EXCESS_BYTES = (1 << 20) + 256 * 1024
 _USUAL_BYTES_PER_S = 256 * 1024
 """What a connection may send for ever without a call: a flood that delays other streams sends far more."""
 
-_CALL_BYTES = (1 << 20) + 64 * 1024
-"""The headers of a call, and a window: what gRPC reads at most of a call that the server does not read."""
+_CALL_BYTES = 64 * 1024
+"""More than the headers of a call."""
 
-_QUEUED_CALLS = 8
 _QUEUE_S = 0.5
-"""For each call that has arrived in about this time, so many more may wait for a busy event loop. Those that
-were cancelled meanwhile have made room in the window of the connection."""
+_MAX_QUEUED_CALLS = 8
+_QUEUED_CALL_BYTES = 1 << 20
+"""As many calls as have arrived in about this time, but no more than these, may wait for a busy event loop.
+If they are cancelled meanwhile, each makes room for another in the window of the connection."""
 
 _FORGIVEN_BYTES = 512 << 20
 _FORGIVEN_BYTES_PER_S = 32 << 20
@@ -54,7 +55,8 @@ class _Sample:
     @property
     def begun_bytes(self) -> float:
         """What the messages that have begun account for, of a useful connection."""
-        return self.excess_bytes - _MAX_EXCESS_BYTES - _QUEUED_CALLS * _CALL_BYTES * self.recent_calls
+        queued_bytes = _QUEUED_CALL_BYTES * min(self.recent_calls, _MAX_QUEUED_CALLS)
+        return self.excess_bytes - _MAX_EXCESS_BYTES - queued_bytes
 
 
 @dataclass(slots=True)

@@ -136,15 +136,12 @@ def test_calls_now_and_then_hide_no_flood(traffic: Traffic) -> None:
 
 def test_calls_that_were_cancelled_may_wait_for_a_busy_loop(traffic: Traffic) -> None:
     """They have made room in the window of the connection, each up to 1 MB."""
-    for _ in range(100):
-        for _ in range(10):
+    for _ in range(50):
+        for _ in range(8):
             traffic.peer.begin_call(17 * MB)
             traffic.peer.end_call(17 * MB)
-        assert not traffic.floods(10 * MB)
-        assert not traffic.floods(40 * MB)  # the loop is busy
-        for _ in range(40):
-            traffic.peer.begin_call(17 * MB)
-            traffic.peer.end_call(17 * MB)
+        assert not traffic.floods(MB, step_s=0.1)
+        assert not traffic.floods(6 * MB, step_s=0.1)  # six more, while the loop is busy
 
 
 def test_a_call_may_wait_for_a_busy_loop_with_what_it_has_sent(traffic: Traffic) -> None:
