@@ -14,6 +14,6 @@ for requirement in (*project["dependencies"], *extras["server"], *extras["mic"],
 PYTHON
 python -m venv "$scratch/env"
 "$scratch/env/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$scratch/lowest.txt" \
-  '.[mic,otel,server,web]' 'grpcio-status>=1.83.2,<1.84' cryptography onnx pytest pytest-timeout hypothesis jsonschema promql-parser pyyaml \
+  '.[mic,otel,server,web]' 'grpcio-status>=1.85.1' cryptography onnx pytest pytest-timeout hypothesis jsonschema promql-parser pyyaml \
   httpx2 openapi-spec-validator
 "$scratch/env/bin/python" -m pytest -q -p no:cacheprovider tests/spotter tests/server tests/client tests/cli tests/web

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from earmark_server.server import Server
     from earmark_server.settings import Settings
 
+_ACCEPTING_INTERVAL_S = 0.25
+_EXIT_NOT_ACCEPTING = 70
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal arrives; return the exit code.
 
     The exit code is 0 after a drain, and 1 if the server could not start or was ended early. Invalid settings
-    exit with 2, and a stalled server with 70.
+    exit with 2, and a server that is stalled or accepts no calls with 70.
     """
     _open_standard_files()
     all_arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -107,7 +110,9 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
         return 1
     if link is not None:
         link.report_serving()
+    watching = asyncio.create_task(_exit_when_not_accepting(server))
     await drain_requested.wait()
+    watching.cancel()
     draining = asyncio.create_task(server.drain())
     stopping = asyncio.create_task(stop_requested.wait())
     await asyncio.wait((draining, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -119,6 +124,14 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
     await asyncio.wait((draining,))
     await server.stop()
     return 1
+
+
+async def _exit_when_not_accepting(server: Server) -> None:
+    """End the process once it accepts no calls: what started it starts it again, and streams resume."""
+    while server.is_accepting:  # noqa: ASYNC110 - gRPC announces it nowhere
+        await asyncio.sleep(_ACCEPTING_INTERVAL_S)
+    logs.log(logging.getLogger(__name__), logging.CRITICAL, "gRPC has stopped accepting calls: exiting")
+    os._exit(_EXIT_NOT_ACCEPTING)
 
 
 async def _started(server: Server, drain_requested: asyncio.Event) -> bool:

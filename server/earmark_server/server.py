@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -220,6 +220,12 @@ class Server:
             await asyncio.to_thread(self._tracing.close)
         log(_LOGGER, logging.INFO, "stopped")
         self._stopped.set()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether gRPC accepts calls. From grpcio 1.84 on, one whose path is not UTF-8 ends that."""
+        servers: tuple[Any, ...] = (self._grpc, self._health_grpc)
+        return all(each._server.is_running() for each in servers if each is not None)
 
     async def wait(self) -> None:
         """Wait until the server has stopped."""

@@ -10,9 +10,7 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.deadlines import DEADLINE_S
-from support.ports import free_port
 from support.raw_connection import connected
 from support.server_rig import Rig, beside, chunks, collect, config, kinds, pcm, run, serving
 
@@ -113,30 +111,6 @@ def test_a_flood_of_opened_and_reset_streams_leaves_nothing_behind(tiny_model_pa
                     ]
                     await raw.send(b"".join(pairs))
             await wait_for_open_calls(1, rig)
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("port", ["port", "health_port"])
-@pytest.mark.parametrize("path", [b"/a/\xff", b"\xff", b"/", b"", b"/a", b"/a/" + b"b" * 7000], ids=ascii)
-def test_a_path_of_any_bytes_ends_nothing(tiny_model_path: Path, path: bytes, port: str) -> None:
-    """From 1.84 on, grpc.aio stops accepting calls after one whose path is not UTF-8."""
-    headers = http2_frames.request_headers("localhost", path)
-
-    async def scenario() -> None:
-        health_port = free_port()
-        async with serving(tiny_model_path, health_port=health_port) as rig, beside(rig):
-            address = rig.address if port == "port" else f"127.0.0.1:{health_port}"
-            async with connected(address) as raw:
-                await raw.send(http2_frames.connection_preface())
-                end = http2_frames.END_HEADERS | http2_frames.END_STREAM
-                await raw.send(http2_frames.frame(http2_frames.HEADERS, end, 1, headers))
-                async with asyncio.timeout(DEADLINE_S):
-                    await anext(raw.frames())
-            for each in (address, rig.address):
-                async with grpc.aio.insecure_channel(each) as channel:
-                    check = health_pb2_grpc.HealthStub(channel).Check
-                    await check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
 
     run(scenario)
 
