@@ -210,10 +210,18 @@ _HEADERS = frames.request_headers("localhost", METHOD)
 _RESET = frames.CANCEL.to_bytes(4, "big")
 _HOUR = frames.prefixed(rpcs.StreamingSpotRequest(silence={"seconds": 3600}).SerializeToString())
 _EMPTY_FIELDS = frames.prefixed(b"\x12\x00" * 32_700 + b"\x12\x82\x02" + bytes(258))
-_STREAM = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, _HEADERS)
-_THIRTY_STREAMS = b"".join(
-    frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEADERS) for stream in range(1, 60, 2)
-)
+
+
+def _opened(stream: int) -> bytes:
+    return frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEADERS)
+
+
+def _opened_and_reset(stream: int) -> bytes:
+    return _opened(stream) + frames.frame(frames.RESET, 0, stream, _RESET)
+
+
+_STREAM = _opened(1)
+_THIRTY_STREAMS = b"".join(_opened(stream) for stream in range(1, 60, 2))
 _NO_SETTINGS = frames.frame(frames.SETTINGS, 0, 0, b"")
 _PINGS = frames.frame(frames.PING, 0, 0, bytes(8)) * 2000
 _WINDOW_UPDATES = frames.frame(frames.WINDOW, 0, 0, b"\0\0\0\1") * 2000
@@ -224,20 +232,12 @@ _ADDED_LONG_HEADER = b"\x40\x01x\x7f\xe9\x06" + bytes(1000)
 _LITERAL_HEADER = b"\x10\x05x-abc\x7f\xe9\x06" + bytes(1000)
 
 
-def _opened_and_reset(number: int) -> bytes:
-    return b"".join(
-        frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEADERS)
-        + frames.frame(frames.RESET, 0, stream, _RESET)
-        for stream in range(number * 200 + 1, number * 200 + 201, 2)
-    )
+def _resets(number: int) -> bytes:
+    return b"".join(_opened_and_reset(stream) for stream in range(number * 200 + 1, number * 200 + 201, 2))
 
 
 def _reset_among_updates(number: int) -> bytes:
-    stream = 2 * number + 1
-    opened = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEADERS)
-    return (
-        opened + frames.frame(frames.RESET, 0, stream, _RESET) + _WINDOW_UPDATES[: len(_WINDOW_UPDATES) // 10]
-    )
+    return _opened_and_reset(2 * number + 1) + _WINDOW_UPDATES[: len(_WINDOW_UPDATES) // 10]
 
 
 def _endless_headers(number: int) -> bytes:
@@ -330,7 +330,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     ),
     "pings-after-calls": (
         "4 connections that call once, and then send PING frames",
-        _frames(4, _SETTINGS + _STREAM + frames.frame(frames.RESET, 0, 1, _RESET), lambda _: _PINGS),
+        _frames(4, _SETTINGS + _opened_and_reset(1), lambda _: _PINGS),
     ),
     "updates-beside-calls": (
         "65 connections with 30 open streams that send WINDOW_UPDATE frames",
@@ -342,7 +342,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     ),
     "resets": (
         "4 connections that open and reset streams",
-        _frames(4, _SETTINGS, _opened_and_reset),
+        _frames(4, _SETTINGS, _resets),
     ),
     "empty-data": (
         "4 connections that send DATA frames without data",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc.aio
 
@@ -17,8 +17,10 @@ from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
     from os import PathLike
+
+    from google.protobuf.message import Message
 
     from earmark_client.audio import Chunk, KeywordSetting, Samples
     from earmark_client.credentials import Tls
@@ -213,18 +215,8 @@ class Client:
 
     async def health(self, service: str = "") -> Health:
         """Return the health of the server, or of one of its services."""
-        try:
-            async with self._channel() as channel:
-                check = HealthStub(channel).Check
-                request = messages.health_request(service)
-                response = await check(
-                    request, timeout=self._connect_timeout_s, metadata=self._pool.call_metadata
-                )
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self.address) from error
-        if response is None:  # what grpc.aio returns for bytes that are no message
-            raise no_message(self.address)
-        return messages.health(response)
+        request = messages.health_request(service)
+        return messages.health(await self._response(HealthStub, "Check", request, self._connect_timeout_s))
 
     async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
         """Yield the current health, and again at each change.
@@ -280,14 +272,18 @@ class Client:
                 await unused.close()
 
     async def _unary(self, call: messages.UnaryCall[Result]) -> Result:
+        return call.parse(await self._response(SpottingStub, call.method, call.request, self._call_timeout_s))
+
+    async def _response(
+        self, stub: Callable[[grpc.aio.Channel], Any], method: str, request: Message, timeout_s: float
+    ) -> Any:
+        """Return the response to a unary call."""
         try:
             async with self._channel() as channel:
-                method = getattr(SpottingStub(channel), call.method)
-                response = await method(
-                    call.request, timeout=self._call_timeout_s, metadata=self._pool.call_metadata
-                )
+                call = getattr(stub(channel), method)
+                response = await call(request, timeout=timeout_s, metadata=self._pool.call_metadata)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
         if response is None:  # what grpc.aio returns for bytes that are no message
             raise no_message(self.address)
-        return call.parse(response)
+        return response

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from earmark_server.settings import Settings
 
 _ACCEPTING_INTERVAL_S = 0.25
-_EXIT_NOT_ACCEPTING = 70
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,10 +127,11 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
 
 async def _exit_when_not_accepting(server: Server) -> None:
     """End the process once it accepts no calls: what started it starts it again, and streams resume."""
+    from earmark_server.inference.watchdog import exit_process
+
     while server.is_accepting:  # noqa: ASYNC110 - gRPC announces it nowhere
         await asyncio.sleep(_ACCEPTING_INTERVAL_S)
-    logs.log(logging.getLogger(__name__), logging.CRITICAL, "gRPC has stopped accepting calls: exiting")
-    os._exit(_EXIT_NOT_ACCEPTING)
+    exit_process("gRPC has stopped accepting calls")
 
 
 async def _started(server: Server, drain_requested: asyncio.Event) -> bool:

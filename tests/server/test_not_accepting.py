@@ -24,4 +24,5 @@ def test_a_server_that_accepts_no_calls_ends(tiny_model_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as connection:
             connection.sendall(call)
             assert server.process.wait(DEADLINE_S) == 70
-        assert "gRPC has stopped accepting calls: exiting" in {line["event"] for line in server.lines()}
+        reasons = [line["because"] for line in server.lines() if line["event"] == "exiting"]
+        assert reasons == ["gRPC has stopped accepting calls"]

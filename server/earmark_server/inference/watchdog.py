@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from earmark_server.logs import log
 
@@ -134,9 +134,14 @@ class Watchdog:
 
     def _exit(self, reason: str) -> None:
         if self._exits:
-            log(_LOGGER, logging.CRITICAL, "exiting", because=reason, exit_code=EXIT_CODE)
-            # A regular exit would wait for the stuck thread.
-            os._exit(EXIT_CODE)
+            exit_process(reason)
+
+
+def exit_process(reason: str) -> NoReturn:
+    """End the process at once, so that a supervisor starts another one."""
+    log(_LOGGER, logging.CRITICAL, "exiting", because=reason, exit_code=EXIT_CODE)
+    # A regular exit would wait for a stuck thread.
+    os._exit(EXIT_CODE)
 
 
 class _Watch:

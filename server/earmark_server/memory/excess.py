@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from earmark_server.memory.peers import WINDOW_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 _SAMPLED_AT_ONCE = 32
 """Connections are looked at in turns: hundreds of them, all at once, would take several percent of a core."""
 
-_MAX_EXCESS_BYTES = (1 << 20) + 256 * 1024
+_MAX_EXCESS_BYTES = WINDOW_BYTES + 256 * 1024
 """More than the window of a connection: a call may wait for a busy event loop, with what it has sent."""
 
 _USUAL_BYTES_PER_S = 256 * 1024
@@ -32,7 +34,6 @@ _CALL_BYTES = 64 * 1024
 
 _QUEUE_S = 0.5
 _MAX_QUEUED_CALLS = 8
-_QUEUED_CALL_BYTES = 1 << 20
 """As many calls as have arrived in about this time, but no more than these, may wait for a busy event loop.
 If they are cancelled meanwhile, each makes room for another in the window of the connection."""
 
@@ -55,7 +56,7 @@ class _Sample:
     @property
     def begun_bytes(self) -> float:
         """What the messages that have begun account for, of a useful connection."""
-        queued_bytes = _QUEUED_CALL_BYTES * min(self.recent_calls, _MAX_QUEUED_CALLS)
+        queued_bytes = WINDOW_BYTES * min(self.recent_calls, _MAX_QUEUED_CALLS)
         return self.excess_bytes - _MAX_EXCESS_BYTES - queued_bytes
 
 
@@ -100,12 +101,7 @@ class ExcessDetector:
         return self._chosen
 
     def flooding(
-        self,
-        opened: list[Connection],
-        peers: Mapping[str, Peer],
-        now_s: float,
-        *,
-        used_bytes: int,
+        self, opened: list[Connection], peers: Mapping[str, Peer], now_s: float, *, used_bytes: int
     ) -> list[str]:
         """Return the peers of these connections that have sent far more than their calls account for.
 
@@ -114,6 +110,7 @@ class ExcessDetector:
         found = []
         for one in opened:
             peer = peers[one.peer]
+            # Read before the sample is taken: a call that ends meanwhile must not be left out of both.
             pending_bytes = peer.pending_bytes
             sample = self._samples[one.peer] = self._sample(one, peer, now_s)
             if sample.begun_bytes > pending_bytes:

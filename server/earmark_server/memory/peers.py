@@ -9,8 +9,9 @@ _SCOPE = re.compile(r"%[^\]]*")
 _MESSAGE_BYTES = 256
 """A message besides its audio: fields, frames, its part of TLS, and answers to what the server sends."""
 
-_UNREAD_BYTES = 1 << 20
-"""What gRPC reads at most of a call that the server does not read: a window."""
+WINDOW_BYTES = 1 << 20
+"""What a client may send on a connection, or on one stream of it, before the server reads it, besides a
+message that is being read: the window of HTTP/2."""
 
 _FRAMED = 1.02
 """The bytes of long audio with the headers of its frames and of TLS, for each byte."""
@@ -49,7 +50,7 @@ class Peer:
     def count_rejected_call(self) -> None:
         """Count a call that its client may not make, and that is not read: a proxy shares its connections."""
         self.calls += 1
-        self.accounted_bytes += _UNREAD_BYTES
+        self.accounted_bytes += WINDOW_BYTES
 
     def count_message(self, audio_bytes: int) -> None:
         """Count a message that was read."""

@@ -14,7 +14,7 @@ import grpc
 from earmark_spotter import SpotterError
 
 from earmark_server.logs import LogSampler, log
-from earmark_server.memory.peers import Peer, connection_of
+from earmark_server.memory.peers import WINDOW_BYTES, Peer, connection_of
 from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
 from earmark_server.rpc.principal import (
@@ -36,11 +36,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-_UNREAD_BYTES = 1 << 20
-"""What gRPC reads of a call at most, besides the message that is arriving. That message may be longer than
-its method allows: the client must get the error that says so.
-"""
-
 REQUEST_ID_KEY = "earmark-request-id"
 """The key of a call's request id in the trailing metadata."""
 
@@ -60,7 +55,8 @@ class Admission:
         """Whether there is a guard."""
         self._tracing = tracing
         self._log_sampler = LogSampler()
-        self._pending_bytes = settings.max_message_bytes + _UNREAD_BYTES
+        # A message may be longer than its method allows: the client must get the error that says so.
+        self._pending_bytes = settings.max_message_bytes + WINDOW_BYTES
         self._max_streams = settings.max_streams
         self._max_recordings = settings.max_calls
         self._max_streams_per_quota_key = settings.max_streams_per_client

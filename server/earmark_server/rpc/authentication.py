@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HEALTH = "/grpc.health.v1.Health/"
 _BEARER = "bearer "
-_METHODS = {f"/{rpc.service}/{rpc.method}" for rpc in all_rpcs(reflection_enabled=True)}
+_METHODS = {rpc.path for rpc in all_rpcs(reflection_enabled=True)}
 
 
 class Authentication(grpc.aio.ServerInterceptor):

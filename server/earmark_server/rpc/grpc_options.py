@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from earmark_server.memory.peers import WINDOW_BYTES
+
 if TYPE_CHECKING:
     from earmark_server.settings import Settings
 
@@ -13,11 +15,6 @@ _EXCESS_BYTES = 64 * 1024
 
 # A health check states the name of a service, and a client that probes has nothing else to send.
 _MAX_HEALTH_MESSAGE_BYTES = 512
-
-# The bytes of one stream that a client may send before the server reads them, besides a message that is being
-# read. gRPC would otherwise adapt this window to the line: up to 19 MB for one fast stream. Over a line with
-# a round-trip time of 100 ms, a stream with this window transfers about 2 MB/s (docs/lab-notes/cost.md).
-_WINDOW_BYTES = 1 << 20
 
 
 def options(settings: Settings, *, shares_port: bool) -> tuple[tuple[str, int], ...]:
@@ -33,7 +30,9 @@ def health_port_options(settings: Settings) -> tuple[tuple[str, int], ...]:
 def _options(settings: Settings, max_message_bytes: int, *, shares_port: bool) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+        # gRPC would otherwise adapt this window to the line: up to 19 MB for one fast stream. Over a line
+        # with a round-trip time of 100 ms, it allows about 2 MB/s (docs/lab-notes/cost.md).
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
         ("grpc.http2.bdp_probe", 0),
         # Otherwise two servers on one port would silently share it, each with half of the calls. Only workers
         # of one supervisor may.

@@ -30,6 +30,11 @@ class Rpc:
     streams_requests: bool
     streams_responses: bool
 
+    @property
+    def path(self) -> str:
+        """Its name in HTTP/2."""
+        return f"/{self.service}/{self.method}"
+
 
 def all_rpcs(*, reflection_enabled: bool) -> Iterator[Rpc]:
     """Yield every RPC on the port."""

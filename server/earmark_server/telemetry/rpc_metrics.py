@@ -85,7 +85,7 @@ class RpcMetrics(grpc.aio.ServerInterceptor):
 
     def __init__(self, rpcs: Iterable[Rpc]) -> None:
         """`rpcs`: the RPCs to count. Others are not counted, so that invented names need no memory."""
-        self.methods = {f"/{rpc.service}/{rpc.method}": Method(rpc) for rpc in rpcs}
+        self.methods = {rpc.path: Method(rpc) for rpc in rpcs}
         self.refusals = Counter(dict.fromkeys(REASONS, 0))
         """Calls that ended with an error of earmark.v1, by its reason."""
 
