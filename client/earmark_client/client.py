@@ -284,6 +284,6 @@ class Client:
                 response = await call(request, timeout=timeout_s, metadata=self._pool.call_metadata)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
-        if response is None:  # what grpc.aio returns for bytes that are no message
+        if response is None:  # what grpc.aio returns for bytes that are not a message
             raise no_message(self.address)
         return response

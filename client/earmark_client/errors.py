@@ -176,9 +176,9 @@ def not_answered(address: str, *, answered: bool) -> EarmarkError:
 
 
 def no_message(address: str) -> IncompatibleServerError:
-    """Return the error of a call whose response is no message of earmark.v1."""
+    """Return the error of a call whose response is not a message of earmark.v1."""
     return IncompatibleServerError(
-        f"the server at {address} sent a response that is no message of {_DOMAIN}: check the address"
+        f"the server at {address} sent a response that is not a message of {_DOMAIN}: check the address"
     )
 
 

@@ -110,7 +110,7 @@ async def _uploaded(request: Request) -> tuple[bytes, list[str]]:
     except ClientDisconnect:
         raise HTTPException(400, "the upload ended before it was complete") from None
     except UnicodeError:
-        raise HTTPException(400, "the form's texts must be UTF-8") from None
+        raise HTTPException(400, "the text in the form must be UTF-8") from None
     except TimeoutError:
         raise TimedOutError(
             f"the upload did not finish within {_UPLOAD_TIMEOUT_S:g} s: send a shorter recording",

@@ -122,7 +122,7 @@ class _LibraryLimit(logging.Filter):
 
 
 def _event(record: logging.LogRecord) -> str:
-    """Return the text of a line; of a library without bytes, which may be data of a client: its token."""
+    """Return the text of a line. Bytes are left out of lines of libraries: they may be a client's token."""
     text = record.getMessage()
     return text if _is_own(record) else _BYTES.sub("b'...'", text)[:_MAX_LIBRARY_CHARACTERS]
 

@@ -223,7 +223,7 @@ class Server:
 
     @property
     def is_accepting(self) -> bool:
-        """Whether gRPC accepts calls. From grpcio 1.84 on, one whose path is not UTF-8 ends that."""
+        """Whether gRPC still accepts calls: from grpcio 1.84 on, one whose path is not UTF-8 stops it."""
         servers: tuple[Any, ...] = (self._grpc, self._health_grpc)
         return all(each._server.is_running() for each in servers if each is not None)
 

@@ -55,7 +55,7 @@ class _Sample:
 
     @property
     def begun_bytes(self) -> float:
-        """What the messages that have begun account for, of a useful connection."""
+        """What only messages that have begun can account for."""
         queued_bytes = WINDOW_BYTES * min(self.recent_calls, _MAX_QUEUED_CALLS)
         return self.excess_bytes - _MAX_EXCESS_BYTES - queued_bytes
 
@@ -135,7 +135,7 @@ class ExcessDetector:
         return _Sample(now_s, calls, one.read_bytes, accounted_bytes, ended_bytes, excess_bytes, recent_calls)
 
     def _more_than_held(self, used_bytes: int) -> list[str]:
-        """Return the peers of one client if all together have sent more than the process holds, twice."""
+        """Return the peers of one client if twice in a row all have begun more than the process holds."""
         begun = {peer: one.begun_bytes for peer, one in self._samples.items() if one.begun_bytes > 0}
         was_more, self._was_more_than_held = self._was_more_than_held, sum(begun.values()) > used_bytes
         if not (was_more and self._was_more_than_held):

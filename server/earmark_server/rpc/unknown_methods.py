@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class UnknownMethods(grpc.GenericRpcHandler):
     """Handles the calls of methods that no other handler serves; add it after those.
 
-    gRPC would answer the same, but what these calls have sent would count as a flood on the connections that
-    the clients of a proxy share.
+    gRPC would give the same answer, but what these calls have sent would count as a flood on connections that
+    clients share behind a proxy.
     """
 
     def __init__(self, admission: Admission) -> None:
