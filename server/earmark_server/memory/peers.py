@@ -48,7 +48,7 @@ class Peer:
         self.ended_bytes += pending_bytes
 
     def count_rejected_call(self) -> None:
-        """Count a call that its client may not make. It is not read. Behind a proxy, clients share connections."""
+        """Count an unread call of a client that may not call: behind a proxy, clients share connections."""
         self.calls += 1
         self.accounted_bytes += WINDOW_BYTES
 
