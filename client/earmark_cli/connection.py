@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from earmark_client.errors import InvalidRequestError
 
 from earmark_cli import embedded_server
+from earmark_cli.interrupts import Interrupts
 from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def connected(args: argparse.Namespace, *, default: str | None = None) -> Iterat
     with (
         server_for(args, default=default) as (address, credentials),
         SyncClient(address, **credentials) as client,
+        Interrupts(client.close),
     ):
         yield address, client
 

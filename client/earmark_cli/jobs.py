@@ -66,9 +66,10 @@ def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jo
     except BrokenProcessPool:
         raise EarmarkError("a process of --jobs was killed. If memory ran out, use fewer --jobs") from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+        # Wait: if the pool's own thread ended while Python exits, it could write an error to the terminal.
+        pool.shutdown(cancel_futures=True)
     return 1 if failed else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +73,6 @@ def run(args: argparse.Namespace) -> int:
     """Stream the microphone; return 130 after Ctrl-C."""
     if args.list_devices:
         return _list_devices(args)
-    interrupted = False
     # The microphone comes first: without one no server is needed, and it records while a server starts.
     with (
         Microphone(
@@ -90,13 +88,6 @@ def run(args: argparse.Namespace) -> int:
         connected(args) as (_, client),
     ):
 
-        def interrupt(_signal: int, _frame: object) -> None:
-            # Wait for the detections in the recorded audio; a second Ctrl-C exits at once.
-            nonlocal interrupted
-            interrupted = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            microphone.stop()
-
         def announce(started: Started) -> None:
             keywords = ", ".join(keyword_label(active, started) for active in started.keywords)
             notice(
@@ -104,20 +95,17 @@ def run(args: argparse.Namespace) -> int:
                 f"Keywords: {keywords}"
             )
 
-        previous_handler = signal.signal(signal.SIGINT, interrupt)
-        try:
-            run_stream(
-                client,
-                microphone,
-                args,
-                make_printer(args),
-                name=microphone.name,
-                actions=actions,
-                on_started=announce,
-                was_interrupted=lambda: interrupted,
-            )
-        finally:
-            signal.signal(signal.SIGINT, previous_handler)
+        # The first Ctrl-C waits for the detections in the recorded audio.
+        interrupted = run_stream(
+            client,
+            microphone,
+            args,
+            make_printer(args),
+            name=microphone.name,
+            actions=actions,
+            on_started=announce,
+            stop=microphone.stop,
+        )
         if microphone.lost_s:
             notice(
                 f"earmark: the server was too slow for the microphone: {microphone.lost_s:.1f} s of audio "

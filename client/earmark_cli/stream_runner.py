@@ -17,6 +17,7 @@ from earmark_client.recording import Recording
 
 from earmark_cli.audio_sources import audio_format, concerns_one_recording, in_real_time
 from earmark_cli.connection import connected
+from earmark_cli.interrupts import Interrupts
 from earmark_cli.keyword_options import keyword_settings
 from earmark_cli.output.console import is_terminal, notice
 from earmark_cli.output.printer import Printer, Summary, make_printer
@@ -169,14 +170,15 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     actions: DetectionActions,
     is_live: bool = True,
     on_started: Callable[[Started], None] = lambda _: None,
-    was_interrupted: Callable[[], bool] = lambda: False,
+    stop: Callable[[], None] | None = None,
     warned: set[str] | None = None,
     whole: RecordingProgress | None = None,
-) -> None:
+) -> bool:
     """Stream one source; print its events, and a summary also after an interrupt.
 
-    `is_live`: send the audio in real time, as a microphone does by itself. `warned`: the reasons of the
-    warnings that were printed are added to it.
+    `is_live`: send the audio in real time, as a microphone does by itself. `stop` ends the source at the
+    first Ctrl-C; the return value is whether there was one. `warned`: the reasons of the warnings that were
+    printed are added to it.
     """
     begin_s = time.monotonic()
     audio_s, detections, broken = 0.0, 0, False
@@ -184,8 +186,9 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     if is_live and not isinstance(source, Microphone):
         audio = in_real_time(source)
     keywords = keyword_settings(client, args, args.models)
+    interrupts = Interrupts(client.close, stop=stop)
     try:
-        with _live_display(source, args, name, is_live=is_live, whole=whole) as display:
+        with interrupts, _live_display(source, args, name, is_live=is_live, whole=whole) as display:
             if display:
                 audio = display.measure(audio)
             audio = actions.begin(name, audio_format(source), audio)
@@ -233,8 +236,9 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
     finally:
         actions.end()
     printer.summary(
-        name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=was_interrupted())
+        name, Summary(audio_s, detections, time.monotonic() - begin_s, interrupted=interrupts.happened)
     )
+    return interrupts.happened
 
 
 def _has_live_display(args: argparse.Namespace) -> bool:

@@ -12,8 +12,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from earmark_server.credentials.tls import Certificates
 from earmark_server.inference.engine import Engine
 from earmark_server.inference.model_registry import ModelRegistry
@@ -32,12 +30,14 @@ from earmark_server.rpc.metadata_limit import MetadataLimit
 from earmark_server.rpc.principal import quota_key
 from earmark_server.rpc.reflection import Reflection
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
-from earmark_server.rpc.unknown_methods import UnknownMethods
+from earmark_server.rpc.unknown_methods import grpc_server
 from earmark_server.setting_declaration import SettingsError
 from earmark_server.settings import is_unix_socket
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
+    import grpc
+
     from earmark_server.rpc.tracing import Tracing
     from earmark_server.settings import Settings
     from earmark_server.telemetry.metrics import Metrics
@@ -104,18 +104,19 @@ class Server:
                 self._running,
                 unusable_files=self._unusable_files,
             )
+        limit = MetadataLimit(settings.max_metadata_bytes)
         # The metrics come first, so that they count the calls that authentication rejects.
-        interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication)
+        interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication, limit)
         options = grpc_options.options(settings, shares_port=shares_port)
-        self._grpc = grpc.aio.server(
+        self._grpc = grpc_server(
+            self._admission,
             interceptors=[each for each in interceptors if each is not None],
             options=(*options, *self._admission.connection_age.grpc_options),
         )
-        self._health_grpc = (
-            grpc.aio.server(options=grpc_options.health_port_options(settings))
-            if settings.health_port
-            else None
-        )
+        self._health_grpc: grpc.aio.Server | None = None
+        if settings.health_port:
+            options = grpc_options.health_port_options(settings)
+            self._health_grpc = grpc_server(self._admission, interceptors=[limit], options=options)
         self.port = 0
         """The port that the server listens on, once `start` has bound it."""
 
@@ -129,17 +130,13 @@ class Server:
         self._bind()
         if self._owns_process and sys.platform == "linux":
             self._memory_guard = self._start_memory_guard()
-        limit = MetadataLimit(self._settings.max_metadata_bytes)
-        self._grpc.add_generic_rpc_handlers((limit,))
         self._health.register(self._grpc)
         if self._health_grpc is not None:
-            self._health_grpc.add_generic_rpc_handlers((limit,))
             self._health.register(self._health_grpc)
             await self._health_grpc.start()
         if self._settings.reflection:
             Reflection(self._settings, self._admission).register(self._grpc)
         register_service(self._grpc, self._service, self._settings)
-        self._grpc.add_generic_rpc_handlers((UnknownMethods(self._admission),))
         await self._grpc.start()
         log(
             _LOGGER,
@@ -223,7 +220,7 @@ class Server:
 
     @property
     def is_accepting(self) -> bool:
-        """Whether gRPC still accepts calls: from grpcio 1.84 on, one whose path is not UTF-8 stops it."""
+        """Whether gRPC still accepts calls: an exception in its own code stops it."""
         servers: tuple[Any, ...] = (self._grpc, self._health_grpc)
         return all(each._server.is_running() for each in servers if each is not None)
 

@@ -67,4 +67,4 @@ def register_service(server: grpc.aio.Server, service: KeywordSpottingService, s
         "ListModels": grpc.stream_unary_rpc_method_handler(service.list_models, deserializers.list_models),
         "GetModel": grpc.stream_unary_rpc_method_handler(service.get_model, deserializers.get_model),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
+    server.add_registered_method_handlers(SERVICE.full_name, handlers)

@@ -53,7 +53,7 @@ class Health:
             "Check": grpc.stream_unary_rpc_method_handler(self._check, deserialize),
             "Watch": grpc.stream_stream_rpc_method_handler(self._watch, deserialize),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_HEALTH.full_name, handlers),))
+        server.add_registered_method_handlers(_HEALTH.full_name, handlers)
 
     def set_serving(self, serving: bool) -> None:
         """Set the status for all checks and watches; without effect after `drain`."""

@@ -6,12 +6,12 @@ hundreds of thousands of entries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from earmark_server.status import CallContext
 
@@ -19,8 +19,8 @@ _ENTRY_BYTES = 32
 """What an entry counts besides its key and its value (RFC 9113, section 6.5.2)."""
 
 
-class MetadataLimit(grpc.GenericRpcHandler):
-    """Handles the calls whose metadata are too large, whatever their method; add it before other handlers.
+class MetadataLimit(grpc.aio.ServerInterceptor):
+    """Rejects the calls whose metadata are too large, whatever their method; it must be the last interceptor.
 
     Such a call does not count as one that its client may make, so the guard may close its connection.
     """
@@ -28,15 +28,17 @@ class MetadataLimit(grpc.GenericRpcHandler):
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
 
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[object, object] | None:
-        """Return a handler that rejects the call, or None for the handlers that follow."""
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the handler of a call, or one that rejects the call."""
         metadata: Sequence[tuple[str, str | bytes]] = handler_call_details.invocation_metadata
         # The number comes first: to add up the sizes of an attacker's half a million entries takes too long.
         if len(metadata) * _ENTRY_BYTES > self._max_bytes or _size(metadata) > self._max_bytes:
             return grpc.stream_stream_rpc_method_handler(self._reject)
-        return None
+        return await continuation(handler_call_details)
 
     async def _reject(self, _: object, context: CallContext) -> None:
         await context.abort(

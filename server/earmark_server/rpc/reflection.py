@@ -54,12 +54,8 @@ class Reflection:
             self._reflect, deserialize
         )
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"ServerReflectionInfo": handler}
-        server.add_generic_rpc_handlers(
-            tuple(
-                grpc.method_handlers_generic_handler(name, handlers)
-                for name in (REFLECTION_V1, REFLECTION_V1ALPHA)
-            )
-        )
+        for name in (REFLECTION_V1, REFLECTION_V1ALPHA):
+            server.add_registered_method_handlers(name, handlers)
 
     async def _reflect(self, _: object, context: CallContext) -> None:
         async with self._admission.admitted(context, "ServerReflectionInfo", CallKind.PROBE) as call:

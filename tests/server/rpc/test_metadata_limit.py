@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,21 +20,29 @@ if TYPE_CHECKING:
 METHOD = "/earmark.v1.KeywordSpottingService/ListModels"
 
 
+ACCEPTED = object()
+
+
 def handled(*metadata: tuple[str, str | bytes]) -> Any:
     """Return the handler of a call with these metadata, under a limit of 100 bytes."""
-    return MetadataLimit(100).service(SimpleNamespace(method=METHOD, invocation_metadata=metadata))  # type: ignore[arg-type]
+
+    async def accept(_: object) -> object:
+        return ACCEPTED
+
+    details: Any = SimpleNamespace(method=METHOD, invocation_metadata=metadata)
+    return asyncio.run(MetadataLimit(100).intercept_service(accept, details))
 
 
 @pytest.mark.parametrize("metadata", [(), (("k", "v" * 67),), (("k", b"v" * 17), ("key", "v" * 15))])
-def test_metadata_within_the_limit_are_left_to_other_handlers(metadata: tuple[tuple[str, str]]) -> None:
-    assert handled(*metadata) is None
+def test_metadata_within_the_limit_are_accepted(metadata: tuple[tuple[str, str]]) -> None:
+    assert handled(*metadata) is ACCEPTED
 
 
 @pytest.mark.parametrize(
     "metadata", [(("k", "v" * 68),), (("k", b"v" * 18), ("key", "v" * 15)), (("k", ""),) * 4]
 )
 def test_metadata_above_the_limit_are_rejected(metadata: tuple[tuple[str, str]]) -> None:
-    assert handled(*metadata) is not None
+    assert handled(*metadata) is not ACCEPTED
 
 
 @pytest.mark.parametrize("method", [METHOD, "/grpc.health.v1.Health/Check", "/no.such/Method"])

@@ -1,0 +1,77 @@
+"""Ctrl-C while a command uses a server."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+_CLOSE_TIME_S = 1.0
+"""How long the block has to end after `close`. It waits for something other than the server then."""
+
+
+class Interrupts:
+    """A context in which Ctrl-C closes the client, and becomes KeyboardInterrupt at the end of the block.
+
+    Python would raise KeyboardInterrupt between any two instructions, in gRPC's code too. If that has just
+    acquired a lock, closing its channel waits for ever.
+
+    Within the block it is raised only if the block does not end after `close`, or at another Ctrl-C.
+    """
+
+    def __init__(self, close: Callable[[], None], *, stop: Callable[[], None] | None = None) -> None:
+        """`close` ends the client's calls; it is called on a thread of its own.
+
+        `stop`: what the first Ctrl-C calls instead, so that the block ends by itself, without an exception.
+        """
+        self.happened = False
+        """Whether there was a Ctrl-C."""
+        self._close, self._stop = close, stop
+        self._closing: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        # Only the main thread is interrupted. What a shell runs in the background may ignore it.
+        self._is_installed = threading.current_thread() is threading.main_thread() and (
+            self._stop is not None or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        )
+        if self._is_installed:
+            self._previous = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._is_installed:
+            signal.signal(signal.SIGINT, self._previous)
+        if self._closing is not None:
+            self._closing.join(_CLOSE_TIME_S)
+        if self._closing is not None and (error is None or isinstance(error, Exception)):
+            raise KeyboardInterrupt from error
+
+    def _interrupt(self, _signal: int, _frame: object) -> None:
+        if self._closing is not None:
+            raise KeyboardInterrupt
+        if self._stop is not None and not self.happened:
+            self._stop()
+        else:
+            self._closing = threading.Thread(target=self._end, daemon=True)
+            self._closing.start()
+        self.happened = True
+
+    def _end(self) -> None:
+        self._close()
+        if self._ended.wait(_CLOSE_TIME_S):
+            return
+        if sys.platform == "win32":
+            _thread.interrupt_main()
+        else:
+            # Unlike the other function, this also interrupts a read that blocks.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
