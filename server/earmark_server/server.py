@@ -21,6 +21,7 @@ from earmark_server.memory.guard import MemoryGuard
 from earmark_server.memory.limit import MEMORY_SHARE, memory_limit_bytes
 from earmark_server.reload import BadFileError
 from earmark_server.rpc import grpc_options
+from earmark_server.rpc.acceptor import grpc_server
 from earmark_server.rpc.admission import Admission
 from earmark_server.rpc.authentication import Authentication
 from earmark_server.rpc.handlers import register_service
@@ -30,7 +31,6 @@ from earmark_server.rpc.metadata_limit import MetadataLimit
 from earmark_server.rpc.principal import quota_key
 from earmark_server.rpc.reflection import Reflection
 from earmark_server.rpc.service import KeywordSpottingService, Loaded
-from earmark_server.rpc.unknown_methods import grpc_server
 from earmark_server.setting_declaration import SettingsError
 from earmark_server.settings import is_unix_socket
 from earmark_server.status import CallError
@@ -325,6 +325,7 @@ class Server:
             limit_bytes,
             lambda peer: quota_key(None, peer),
             self._admission.peers,
+            self._admission.closed_peers,
             asyncio.get_running_loop(),
         )
         guard.start()

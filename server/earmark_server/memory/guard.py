@@ -99,14 +99,17 @@ class MemoryGuard:
         limit_bytes: Callable[[], int],
         client_of: Callable[[str], str],
         peers: dict[str, Peer],
+        closed_peers: set[str],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`limit_bytes` returns the memory above which connections are closed.
 
         `client_of` returns the client that the connections of a peer belong to. `peers`: those that may call,
         and have called. The event loop `loop` adds them, and the guard removes those that have disconnected.
+        `closed_peers`: those whose connections the guard has closed, as long as they cannot connect again.
         """
         self._peers = peers
+        self._closed_peers = closed_peers
         self._stated_limit_bytes = limit_bytes
         self._models_bytes = 0
         self._connections = Connections(ports)
@@ -165,6 +168,8 @@ class MemoryGuard:
         is_freed = used_bytes < _FREED_SHARE * self._limit_bytes
         keeps_networks = not is_freed and now_s < self._closed_s + _LONGEST_REFUSAL_S
         self._refusals.expire(now_s, keeps_networks=keeps_networks)
+        may_return = [peer for peer in self._closed_peers if not self._refusals.refuses(peer)]
+        self._closed_peers.difference_update(may_return)
         if self._is_busy(now_s) or is_short:
             interval_s = _MIN_INTERVAL_S
             # The next check must not wait for the memory of floods: there may be more of them.
@@ -234,6 +239,7 @@ class MemoryGuard:
         self._closed_s = time.monotonic()
         if is_short:
             self._refusals.refuse_all(self._closed_s + _REFUSED_S)
+        self._closed_peers.update(peers)
         self._connections.close(peers)
         sampled = self._log_sampler.admit(event)
         if sampled is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 _SCOPE = re.compile(r"%[^\]]*")
 
@@ -18,8 +19,8 @@ _FRAMED = 1.02
 
 
 def connection_of(peer: str) -> str:
-    """Return the connection of a peer in gRPC's notation, as the kernel names it: without an IPv6 scope."""
-    return _SCOPE.sub("", peer)
+    """Return the connection of a peer that gRPC states, as the guard names it: without an IPv6 scope."""
+    return _SCOPE.sub("", unquote(peer))
 
 
 class Peer:

@@ -57,6 +57,10 @@ class Refusals:
         self._until_s[None] = until_s
         self._apply()
 
+    def refuses(self, peer: str) -> bool:
+        """Return whether a peer is refused."""
+        return None in self._until_s or _network(peer) in self._until_s
+
     def expire(self, now_s: float, *, keeps_networks: bool) -> None:
         """End the refusals whose time is over; `keeps_networks`: only those of everybody."""
         over = {

@@ -51,6 +51,8 @@ class Admission:
         self.connection_age = ConnectionAge(settings)
         self.peers: defaultdict[str, Peer] = defaultdict(Peer)
         """The peers that may call, and have called. The guard removes those that have disconnected."""
+        self.closed_peers: set[str] = set()
+        """The peers whose connections the guard has closed lately. gRPC still reports their calls."""
         self.is_guarded = False
         """Whether there is a guard."""
         self._tracing = tracing
@@ -105,7 +107,7 @@ class Admission:
 
     def count_rejected_call(self, context: CallContext) -> None:
         """Count a call that is not read, on a connection on which other clients may call."""
-        origin = self.peers.get(connection_of(unquote(context.peer())))
+        origin = self.peers.get(connection_of(context.peer()))
         if origin is not None:
             origin.count_rejected_call()
 
@@ -132,7 +134,7 @@ class Admission:
             token_digest=current_token_digest.get(),
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
             log_sampler=self._log_sampler,
-            origin=self.peers[connection_of(peer)] if self.is_guarded and not is_stranger else None,
+            origin=self.peers[connection_of(context.peer())] if self.is_guarded and not is_stranger else None,
         )
         call.origin.begin_call(self._pending_bytes)
         try:
