@@ -325,7 +325,6 @@ class Server:
             limit_bytes,
             lambda peer: quota_key(None, peer),
             self._admission.peers,
-            self._admission.closed_peers,
             asyncio.get_running_loop(),
         )
         guard.start()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from earmark_server.memory.connections import Connection
-    from earmark_server.memory.peers import Peer
+    from earmark_server.memory.peers import Peers
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -98,18 +98,15 @@ class MemoryGuard:
         ports: Collection[int],
         limit_bytes: Callable[[], int],
         client_of: Callable[[str], str],
-        peers: dict[str, Peer],
-        closed_peers: set[str],
+        peers: Peers,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`limit_bytes` returns the memory above which connections are closed.
 
-        `client_of` returns the client that the connections of a peer belong to. `peers`: those that may call,
-        and have called. The event loop `loop` adds them, and the guard removes those that have disconnected.
-        `closed_peers`: those whose connections the guard has closed, as long as they cannot connect again.
+        `client_of` returns the client that the connections of a peer belong to. The event loop `loop` adds to
+        `peers`.
         """
         self._peers = peers
-        self._closed_peers = closed_peers
         self._stated_limit_bytes = limit_bytes
         self._models_bytes = 0
         self._connections = Connections(ports)
@@ -168,8 +165,8 @@ class MemoryGuard:
         is_freed = used_bytes < _FREED_SHARE * self._limit_bytes
         keeps_networks = not is_freed and now_s < self._closed_s + _LONGEST_REFUSAL_S
         self._refusals.expire(now_s, keeps_networks=keeps_networks)
-        may_return = [peer for peer in self._closed_peers if not self._refusals.refuses(peer)]
-        self._closed_peers.difference_update(may_return)
+        may_return = [peer for peer in self._peers.closed if not self._refusals.refuses(peer)]
+        self._peers.closed.difference_update(may_return)
         if self._is_busy(now_s) or is_short:
             interval_s = _MIN_INTERVAL_S
             # The next check must not wait for the memory of floods: there may be more of them.
@@ -197,7 +194,7 @@ class MemoryGuard:
         return self._cpu_s - before_s > _BUSY_SHARE * passed_s
 
     def _begin_window(self) -> None:
-        known = self._peers.copy()
+        known = dict(self._peers)
         opened = self._connections.opened()
         self._window_start_s = time.monotonic()
         self._before = self._before_next
@@ -207,7 +204,7 @@ class MemoryGuard:
 
     def _close_floods(self, used_bytes: int, *, is_short: bool) -> bool:
         """Close the connections that flood gRPC, and the like of the same clients; return whether any."""
-        known = self._peers.copy()
+        known = dict(self._peers)
         looked_at = self._excess.next_peers(known)
         opened = self._connections.opened(ignored_peers=known.keys() - looked_at)
         without_call = [one for one in opened if one.peer not in known]
@@ -239,7 +236,7 @@ class MemoryGuard:
         self._closed_s = time.monotonic()
         if is_short:
             self._refusals.refuse_all(self._closed_s + _REFUSED_S)
-        self._closed_peers.update(peers)
+        self._peers.closed.update(peers)
         self._connections.close(peers)
         sampled = self._log_sampler.admit(event)
         if sampled is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from urllib.parse import unquote
 
 _SCOPE = re.compile(r"%[^\]]*")
@@ -56,3 +57,18 @@ class Peer:
     def count_message(self, audio_bytes: int) -> None:
         """Count a message that was read."""
         self.accounted_bytes += _FRAMED * audio_bytes + _MESSAGE_BYTES
+
+
+class Peers(defaultdict[str, Peer]):
+    """The peers that may call, and have called, by connection.
+
+    The event loop adds them, and the guard removes those that have disconnected.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Peer)
+        self.closed: set[str] = set()
+        """Those whose connections the guard has closed, as long as they cannot connect again.
+
+        gRPC still reports their calls.
+        """

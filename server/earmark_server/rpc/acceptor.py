@@ -67,7 +67,7 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]
         return asyncio.create_task(self._accept(method))
 
     async def _accept(self, method: bytes | None) -> None:
-        """Accept the calls of a method, None for all unknown ones, until gRPC raises an exception at its end."""
+        """Accept the calls of a method, None for all unknown ones. Ends with an exception of gRPC."""
         if method is None:
             while True:
                 self._handle(await self._request_call(), _UNKNOWN)
@@ -78,7 +78,7 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]
     def _handle(self, call: Any, name: str) -> None:
         """Start handling a call, or forget it, which makes gRPC free what it holds of it."""
         loop = asyncio.get_running_loop()
-        closed = self.admission.closed_peers
+        closed = self.admission.peers.closed
         if closed and connection_of(cygrpc._ServicerContext(call, None, None, loop).peer()) in closed:
             return
         handling = cygrpc._handle_rpc(name, self, self.interceptors, call, loop, False)

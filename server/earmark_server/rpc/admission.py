@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
@@ -14,7 +14,7 @@ import grpc
 from earmark_spotter import SpotterError
 
 from earmark_server.logs import LogSampler, log
-from earmark_server.memory.peers import WINDOW_BYTES, Peer, connection_of
+from earmark_server.memory.peers import WINDOW_BYTES, Peers, connection_of
 from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
 from earmark_server.rpc.principal import (
@@ -49,10 +49,7 @@ class Admission:
         self.load: Load | None = None
         """The engine's load, once the engine has started."""
         self.connection_age = ConnectionAge(settings)
-        self.peers: defaultdict[str, Peer] = defaultdict(Peer)
-        """The peers that may call, and have called. The guard removes those that have disconnected."""
-        self.closed_peers: set[str] = set()
-        """The peers whose connections the guard has closed lately. gRPC still reports their calls."""
+        self.peers = Peers()
         self.is_guarded = False
         """Whether there is a guard."""
         self._tracing = tracing

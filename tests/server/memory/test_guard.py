@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from earmark_server.memory import floods, guard
 from earmark_server.memory.connections import Connection, Connections
 from earmark_server.memory.floods import FloodDetector
 from earmark_server.memory.guard import MemoryGuard
-from earmark_server.memory.peers import Peer
+from earmark_server.memory.peers import Peers
 from support.deadlines import DEADLINE_S, Deadline, wait_until
 from support.server_process import ServerProcess
 from support.server_rig import LINEAR16, chunks, config, detections, pcm
@@ -99,12 +99,16 @@ class Guarded:
         self._listening = listening
         monkeypatch.setattr(guard, "resident_bytes", lambda: self.used_bytes)
         monkeypatch.setattr(guard, "_LEAST_SHARE", 0.0)
-        self.peers: defaultdict[str, Peer] = defaultdict(Peer)
+        self.peers = Peers()
         self.opened = contextlib.ExitStack()
         self.loop = asyncio.new_event_loop()
         self._accepted: dict[socket.socket, socket.socket] = {}
         self.guard = MemoryGuard(
-            {self.port}, lambda: 1 << 30, lambda peer: peer.split(":")[1], self.peers, self.loop
+            {self.port},
+            lambda: 1 << 30,
+            lambda peer: peer.split(":")[1],
+            self.peers,
+            self.loop,
         )
 
     @contextlib.contextmanager
@@ -296,7 +300,7 @@ class Rounds:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(floods, "_ROUND_S", -1.0)
         self._loop = asyncio.new_event_loop()
-        self.peers: defaultdict[str, Peer] = defaultdict(Peer)
+        self.peers = Peers()
         self._detector = FloodDetector(self.peers, self._loop, lambda _: "proxy")
         self.read: Counter[str] = Counter()
 
@@ -404,6 +408,19 @@ def test_a_client_that_cannot_hold_the_memory_is_not_closed(
     assert not is_closed(modest)
 
 
+def test_a_closed_peer_is_known_as_long_as_it_cannot_connect_again(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_REFUSED_S", 0.5)
+    greedy = guarded.client("127.0.0.2", 500_000)
+    peer = peer_of(greedy)
+    guarded.used_bytes = 2 << 30
+    guarded.guard.start()
+    wait_until(lambda: peer in guarded.peers.closed, "the end of the connection")
+    guarded.used_bytes = 200 << 20
+    wait_until(lambda: not guarded.peers.closed, "the end of the refusal")
+
+
 def detected(port: int) -> list[Any]:
     """Spot the words of a recording.
 
@@ -466,11 +483,12 @@ def test_a_flood_is_cut_off(tiny_model_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_headers_without_an_end_do_not_use_up_the_memory(tiny_model_path: Path) -> None:
+@pytest.mark.parametrize("name", ["endless-headers", "short-headers"])
+def test_headers_without_an_end_do_not_use_up_the_memory(tiny_model_path: Path, name: str) -> None:
     """gRPC holds the headers of closed connections for long: of an attack, several hundred MB a second."""
     arguments = (f"--max-memory-bytes={700 << 20}", f"--model={tiny_model_path}", "--port=0")
     with ServerProcess(*arguments, "--log-format=json") as server:
-        attacks.run("endless-headers", f"127.0.0.1:{server.wait_until_serving()}", "", 8.0)
+        attacks.run(name, f"127.0.0.1:{server.wait_until_serving()}", "", 8.0)
         peak = peak_bytes(server.process.pid)
     assert peak is not None
     assert peak < 1 << 30

@@ -14,9 +14,9 @@ from earmark_server.memory.peers import connection_of
     ("peer", "connection"),
     [
         ("ipv4:127.0.0.1:50051", "ipv4:127.0.0.1:50051"),
-        ("ipv6:[fd00::2]:50051", "ipv6:[fd00::2]:50051"),
-        ("ipv6:[fe80::1%eth0]:50051", "ipv6:[fe80::1]:50051"),
-        ("ipv6:[fe80::1%4]:50051", "ipv6:[fe80::1]:50051"),
+        ("ipv6:%5Bfd00::2%5D:50051", "ipv6:[fd00::2]:50051"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:50051", "ipv6:[fe80::1]:50051"),
+        ("ipv6:%5Bfe80::1%2512%5D:50051", "ipv6:[fe80::1]:50051"),
     ],
 )
 def test_a_link_local_address_has_no_scope(peer: str, connection: str) -> None:
@@ -34,7 +34,7 @@ def test_the_kernel_names_link_local_connections_alike() -> None:
         with accepted:
             (connection,) = Connections({listener.getsockname()[1]}).opened()
             host, port, _, scope = client.getsockname()
-            assert connection.peer == connection_of(f"ipv6:[{host}%{scope}]:{port}")
+            assert connection.peer == connection_of(f"ipv6:%5B{host}%25{scope}%5D:{port}")
 
 
 def link_local_address() -> tuple[str, int, int, int]:

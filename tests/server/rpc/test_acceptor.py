@@ -1,4 +1,4 @@
-"""Calls of methods that do not exist: their paths may be of any bytes."""
+"""Calls that strangers could end or occupy the server with."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
+import grpc
+import pytest
+from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_server import __main__ as command
 from earmark_server.inference import watchdog
+from earmark_server.memory.connections import Connections
 from grpc._cython import cygrpc
 from support.deadlines import DEADLINE_S
 from support.ports import free_port
@@ -17,8 +21,6 @@ from benchmarks.loadgen import http2_frames as frames
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 PATHS = [
     b"",
@@ -57,6 +59,25 @@ def test_a_path_of_any_bytes_is_answered_and_disturbs_nobody(tiny_model_path: Pa
                 for path in PATHS:
                     assert b"grpc-status\x0212" in await asyncio.to_thread(answer, port, path)
             assert rig.server.is_accepting
+            assert kinds(await collect(rig.stream(config()))) == ["started", "ended"]
+
+    run(scenario)
+
+
+def test_calls_of_closed_connections_are_dropped(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            closed = rig.server._admission.peers.closed
+            assert kinds(await collect(rig.stream(config()))) == ["started", "ended"]
+            (connection,) = Connections({rig.server.port}).opened()
+            closed.add(connection.peer)
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await rig.stub.ListModels(rpcs.ListModelsRequest())
+            assert raised.value.code() == grpc.StatusCode.CANCELLED
+            # Those of other connections are not.
+            async with beside(rig):
+                pass
+            closed.clear()
             assert kinds(await collect(rig.stream(config()))) == ["started", "ended"]
 
     run(scenario)
