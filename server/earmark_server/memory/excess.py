@@ -1,4 +1,4 @@
-"""Detects floods on connections with calls: bytes that neither a call nor a message accounts for.
+"""Detects floods on connections with calls: bytes that no call accounts for, or calls that are all cancelled.
 
 An open call may have sent most of a message, up to the limit on its size. Such bytes occupy memory until the
 message is complete, and frames do not. So all connections together cannot have begun messages of more bytes
@@ -103,7 +103,7 @@ class ExcessDetector:
     def flooding(
         self, opened: list[Connection], peers: Mapping[str, Peer], now_s: float, *, used_bytes: int
     ) -> list[str]:
-        """Return the peers of these connections that have sent far more than their calls account for.
+        """Return the peers of these connections that flood gRPC.
 
         used_bytes: the memory of the process.
         """
@@ -113,7 +113,7 @@ class ExcessDetector:
             # Read before the sample is taken: a call that ends meanwhile must not be left out of both.
             pending_bytes = peer.pending_bytes
             sample = self._samples[one.peer] = self._sample(one, peer, now_s)
-            if sample.begun_bytes > pending_bytes:
+            if sample.begun_bytes > pending_bytes or peer.only_cancels(now_s):
                 found.append(one.peer)
         for disconnected in self._chosen.difference(one.peer for one in opened):
             self._samples.pop(disconnected, None)

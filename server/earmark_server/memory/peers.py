@@ -15,6 +15,10 @@ WINDOW_BYTES = 1 << 20
 """What a client may send on a connection, or on one stream of it, before the server reads it, besides a
 message that is being read: the window of HTTP/2."""
 
+_MAX_CANCELLED_CALLS, _CANCELLED_TIME_S = 64, 1.0
+"""A client that cancels so many calls in this time, and sends no message between them, floods gRPC, which
+handles hundreds of calls in the time in which Python sees one."""
+
 _FRAMED = 1.02
 """The bytes of long audio with the headers of its frames and of TLS, for each byte."""
 
@@ -27,7 +31,14 @@ def connection_of(peer: str) -> str:
 class Peer:
     """A peer with calls. The event loop keeps it up to date, and the guard reads it."""
 
-    __slots__ = ("accounted_bytes", "calls", "ended_bytes", "pending_bytes")
+    __slots__ = (
+        "_cancelled_calls",
+        "_cancelled_since_s",
+        "accounted_bytes",
+        "calls",
+        "ended_bytes",
+        "pending_bytes",
+    )
 
     def __init__(self) -> None:
         self.calls = 0
@@ -38,6 +49,8 @@ class Peer:
         """The most that the open calls may have sent besides: messages that have not been read."""
         self.ended_bytes = 0
         """The most that the ended calls may have sent besides."""
+        self._cancelled_calls = 0
+        self._cancelled_since_s = 0.0
 
     def begin_call(self, pending_bytes: int) -> None:
         """Count a call, of which this much may arrive before it is read."""
@@ -49,6 +62,17 @@ class Peer:
         self.pending_bytes -= pending_bytes
         self.ended_bytes += pending_bytes
 
+    def count_cancelled_call(self, now_s: float) -> None:
+        """Count a call that its client has cancelled."""
+        if now_s > self._cancelled_since_s + _CANCELLED_TIME_S:
+            self._cancelled_calls, self._cancelled_since_s = 0, now_s
+        self._cancelled_calls += 1
+
+    def only_cancels(self, now_s: float) -> bool:
+        """Return whether the client cancels calls, and does nothing else, as no useful client does."""
+        is_recent = now_s < self._cancelled_since_s + 2 * _CANCELLED_TIME_S
+        return is_recent and self._cancelled_calls >= _MAX_CANCELLED_CALLS
+
     def count_rejected_call(self) -> None:
         """Count an unread call of a client that may not call: behind a proxy, clients share connections."""
         self.calls += 1
@@ -56,6 +80,7 @@ class Peer:
 
     def count_message(self, audio_bytes: int) -> None:
         """Count a message that was read."""
+        self._cancelled_calls = 0
         self.accounted_bytes += _FRAMED * audio_bytes + _MESSAGE_BYTES
 
 

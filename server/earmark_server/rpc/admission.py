@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
@@ -143,12 +144,12 @@ class Admission:
                         yield call
             finally:
                 self._remove(call)
-        except asyncio.CancelledError:
-            call.log_end(broken_call_code(context).name)
-            raise
-        except grpc.aio.BaseError:
+        except (asyncio.CancelledError, grpc.aio.BaseError):
             # A read or a write fails only when the call has already ended.
-            call.log_end(broken_call_code(context).name)
+            code = broken_call_code(context)
+            if code is grpc.StatusCode.CANCELLED:
+                call.origin.count_cancelled_call(time.monotonic())
+            call.log_end(code.name)
             raise asyncio.CancelledError from None
         except Exception as error:
             await _abort(call, context, error)

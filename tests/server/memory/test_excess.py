@@ -23,7 +23,7 @@ class Traffic:
         self.peer = Peer()
         self._detector = ExcessDetector(client_of)
         self._read_bytes = 0
-        self._now_s = 100.0
+        self.now_s = 100.0
         self.floods()
 
     def wait(self) -> None:
@@ -33,9 +33,9 @@ class Traffic:
     def floods(self, read_bytes: int = 0, step_s: float = STEP_S) -> bool:
         """Return whether the peer floods once gRPC has read this much more."""
         self._read_bytes += read_bytes
-        self._now_s += step_s
+        self.now_s += step_s
         opened = [Connection("peer", self._read_bytes, self._read_bytes)]
-        found = self._detector.flooding(opened, {"peer": self.peer}, self._now_s, used_bytes=1 << 40)
+        found = self._detector.flooding(opened, {"peer": self.peer}, self.now_s, used_bytes=1 << 40)
         return found == ["peer"]
 
 
@@ -164,6 +164,39 @@ def test_calls_with_a_wrong_token_may_share_a_connection(traffic: Traffic) -> No
         assert not traffic.floods(MB)
 
 
+def cancel(traffic: Traffic, count: int) -> None:
+    for _ in range(count):
+        traffic.peer.begin_call(2 * MB)
+        traffic.peer.count_cancelled_call(traffic.now_s)
+        traffic.peer.end_call(2 * MB)
+
+
+def test_calls_that_are_all_cancelled_at_once_are_a_flood(traffic: Traffic) -> None:
+    cancel(traffic, 63)
+    assert not traffic.floods()
+    cancel(traffic, 1)
+    assert traffic.floods()
+
+
+def test_calls_may_be_cancelled_now_and_then(traffic: Traffic) -> None:
+    for _ in range(100):
+        cancel(traffic, 30)
+        assert not traffic.floods(step_s=0.6)
+
+
+def test_calls_may_be_cancelled_among_messages(traffic: Traffic) -> None:
+    """Behind a proxy, they may be of other clients."""
+    for _ in range(100):
+        cancel(traffic, 30)
+        traffic.peer.count_message(640)
+        assert not traffic.floods()
+
+
+def test_calls_that_were_cancelled_a_while_ago_are_forgotten(traffic: Traffic) -> None:
+    cancel(traffic, 100)
+    assert not traffic.floods(step_s=5.0)
+
+
 class Many:
     """Peers that have all begun calls: ten of client a, one of client b, looked at in turns."""
 
@@ -173,9 +206,9 @@ class Many:
             peer.begin_call(17 * MB)
         self._detector = ExcessDetector(client_of)
         self._read_bytes = dict.fromkeys(self.peers, 0)
-        self._now_s = 100.0
+        self.now_s = 100.0
         self.floods({}, 1 << 40)
-        self._now_s += 10.0  # the time in which calls may wait for the event loop
+        self.now_s += 10.0  # the time in which calls may wait for the event loop
         self.floods({}, 1 << 40)
 
     def floods(self, read_bytes: dict[str, int], used_bytes: int) -> set[str]:
@@ -184,12 +217,12 @@ class Many:
         for peer, more_bytes in read_bytes.items():
             self._read_bytes[peer] += more_bytes
         for _ in range(-(-len(self.peers) // excess._SAMPLED_AT_ONCE)):
-            self._now_s += STEP_S
+            self.now_s += STEP_S
             chosen = self._detector.next_peers(self.peers)
             opened = [
                 Connection(peer, *[self._read_bytes[peer]] * 2) for peer in chosen if peer in self._read_bytes
             ]
-            found += self._detector.flooding(opened, self.peers, self._now_s, used_bytes=used_bytes)
+            found += self._detector.flooding(opened, self.peers, self.now_s, used_bytes=used_bytes)
         return set(found)
 
     def disconnect(self) -> None:

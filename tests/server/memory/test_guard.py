@@ -467,6 +467,7 @@ FLOODS = [
     pytest.param("window-updates", marks=SLOW),
     pytest.param("updates-beside-calls", marks=SLOW),
     pytest.param("repeated-headers", marks=SLOW),
+    pytest.param("resets", marks=SLOW),
 ]
 
 
