@@ -104,7 +104,7 @@ class Server:
                 self._running,
                 unusable_files=self._unusable_files,
             )
-        limit = MetadataLimit(settings.max_metadata_bytes)
+        limit = MetadataLimit(settings.max_metadata_bytes, self._admission)
         # The metrics come first, so that they count the calls that authentication rejects.
         interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication, limit)
         options = grpc_options.options(settings, shares_port=shares_port)

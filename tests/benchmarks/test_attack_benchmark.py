@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # These fill the memory of a server up to its limit: tests/server/memory/test_guard.py.
 
 pytestmark = pytest.mark.slow  # it runs the benchmark
-FILL_THE_MEMORY = {"begun-messages"}
+FILL_THE_MEMORY = {"begun-messages", "short-headers"}
 
 
 def attack(tiny_model_path: Path, tmp_path: Path, names: str) -> None:

@@ -167,7 +167,7 @@ class MemoryGuard:
         self._refusals.expire(now_s, keeps_networks=keeps_networks)
         may_return = [peer for peer in self._peers.closed if not self._refusals.refuses(peer)]
         self._peers.closed.difference_update(may_return)
-        if self._is_busy(now_s) or is_short:
+        if self._is_busy(now_s) or is_short or self._peers.flooding:
             interval_s = _MIN_INTERVAL_S
             # The next check must not wait for the memory of floods: there may be more of them.
             if not self._close_floods(used_bytes, is_short=is_short) and is_short:
@@ -211,9 +211,12 @@ class MemoryGuard:
         with_calls = [one for one in opened if one.peer in known]
         now_s = time.monotonic()
         self._flooded_s = {c: at_s for c, at_s in self._flooded_s.items() if at_s > now_s - _SUSPECTED_S}
-        flooding = self._floods.flooding(without_call) + self._excess.flooding(
-            with_calls, known, now_s, used_bytes=used_bytes
-        )
+        reported = self._peers.flooding.copy()
+        flooding = [
+            *self._floods.flooding(without_call),
+            *self._excess.flooding(with_calls, known, now_s, used_bytes=used_bytes),
+            *reported,
+        ]
         self._flooded_s.update({self._client_of(peer): now_s for peer in flooding})
         more = {one.peer for one in without_call if one.received_bytes > _MAX_BYTES_WITHOUT_CALL}
         of_floods = {peer for peer in more if self._client_of(peer) in self._flooded_s}.union(flooding)
@@ -222,6 +225,7 @@ class MemoryGuard:
         self._refusals.refuse(of_floods - self._shut_down, now_s + _REFUSED_S)
         self._shut_down = of_floods
         self._close(peers, "flooding connections closed", used_bytes, is_short=is_short)
+        self._peers.flooding -= reported
         return bool(peers)
 
     def _close_greediest(self, used_bytes: int) -> bool:

@@ -97,3 +97,5 @@ class Peers(defaultdict[str, Peer]):
 
         gRPC still reports their calls.
         """
+        self.flooding: set[str] = set()
+        """Those that the event loop wants closed, with the like of their clients, until the guard has done it."""

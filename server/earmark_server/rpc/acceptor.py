@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from earmark_server.rpc.admission import Admission
     from earmark_server.status import CallContext
 
+_GUARD_INTERVALS, _GUARD_INTERVAL_S = 50, 0.02
+
 _UNKNOWN = "unknown"
 """The name that interceptors are given for every method that does not exist."""
 
@@ -70,14 +72,19 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]
         """Accept the calls of a method, None for all unknown ones. Ends with an exception of gRPC."""
         if method is None:
             while True:
-                self._handle(await self._request_call(), _UNKNOWN)
+                await self._handle(await self._request_call(), _UNKNOWN)
         name = method.decode()
         while True:
-            self._handle(await self._request_registered_call(method), name)
+            await self._handle(await self._request_registered_call(method), name)
 
-    def _handle(self, call: Any, name: str) -> None:
+    async def _handle(self, call: Any, name: str) -> None:
         """Start handling a call, or forget it, which makes gRPC free what it holds of it."""
         loop = asyncio.get_running_loop()
+        for _ in range(_GUARD_INTERVALS):
+            if not self.admission.peers.flooding:
+                break
+            # The guard is about to close connections whose calls would occupy Python, and so delay it.
+            await asyncio.sleep(_GUARD_INTERVAL_S)
         closed = self.admission.peers.closed
         if closed and connection_of(cygrpc._ServicerContext(call, None, None, loop).peer()) in closed:
             return

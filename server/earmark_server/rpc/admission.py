@@ -109,6 +109,11 @@ class Admission:
         if origin is not None:
             origin.count_rejected_call()
 
+    def report_flood(self, context: CallContext) -> None:
+        """Let the guard close the connection of a call, and others of its client that have sent as much."""
+        if self.is_guarded:
+            self.peers.flooding.add(connection_of(context.peer()))
+
     @contextlib.asynccontextmanager
     async def admitted(
         self, context: CallContext, rpc: str, kind: CallKind, *, is_stranger: bool = False

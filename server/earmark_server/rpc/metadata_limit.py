@@ -13,10 +13,14 @@ import grpc
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from earmark_server.rpc.admission import Admission
     from earmark_server.status import CallContext
 
 _ENTRY_BYTES = 32
 """What an entry counts besides its key and its value (RFC 9113, section 6.5.2)."""
+
+_MAX_ENTRIES = 32_768
+"""Metadata with more entries are an attack: Python needs 10 to 100 ms to read them."""
 
 
 class MetadataLimit(grpc.aio.ServerInterceptor):
@@ -25,8 +29,9 @@ class MetadataLimit(grpc.aio.ServerInterceptor):
     Such a call does not count as one that its client may make, so the guard may close its connection.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, admission: Admission) -> None:
         self._max_bytes = max_bytes
+        self._admission = admission
 
     async def intercept_service(
         self,
@@ -35,10 +40,16 @@ class MetadataLimit(grpc.aio.ServerInterceptor):
     ) -> Any:
         """Return the handler of a call, or one that rejects the call."""
         metadata: Sequence[tuple[str, str | bytes]] = handler_call_details.invocation_metadata
+        if len(metadata) > _MAX_ENTRIES:
+            return grpc.stream_stream_rpc_method_handler(self._cut_off)
         # The number comes first: to add up the sizes of an attacker's half a million entries takes too long.
         if len(metadata) * _ENTRY_BYTES > self._max_bytes or _size(metadata) > self._max_bytes:
             return grpc.stream_stream_rpc_method_handler(self._reject)
         return await continuation(handler_call_details)
+
+    async def _cut_off(self, _: object, context: CallContext) -> None:
+        self._admission.report_flood(context)
+        await self._reject(_, context)
 
     async def _reject(self, _: object, context: CallContext) -> None:
         await context.abort(

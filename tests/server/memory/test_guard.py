@@ -408,6 +408,20 @@ def test_a_client_that_cannot_hold_the_memory_is_not_closed(
     assert not is_closed(modest)
 
 
+def test_connections_that_the_event_loop_reports_are_closed_with_the_like(guarded: Guarded) -> None:
+    useful = guarded.client("127.0.0.2", 500_000)
+    idle = guarded.client("127.0.0.2", 1000, has_call=False)
+    alike = guarded.client("127.0.0.2", 50_000, has_call=False)
+    reported = guarded.client("127.0.0.2", 50_000, has_call=False)
+    guarded.peers.flooding.add(peer_of(reported))
+    guarded.guard.start()
+    for flooding in (reported, alike):
+        wait_until(lambda one=flooding: is_closed(one), "the end of the connection")  # type: ignore[misc]
+    wait_until(lambda: not guarded.peers.flooding, "the answer of the guard")
+    assert not is_closed(useful)
+    assert not is_closed(idle)
+
+
 def test_a_closed_peer_is_known_as_long_as_it_cannot_connect_again(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from earmark_server.rpc.admission import Admission
 from earmark_server.rpc.metadata_limit import MetadataLimit
+from earmark_server.settings import Settings
 from support.deadlines import DEADLINE_S
 from support.server_process import ServerProcess
 
@@ -30,7 +33,7 @@ def handled(*metadata: tuple[str, str | bytes]) -> Any:
         return ACCEPTED
 
     details: Any = SimpleNamespace(method=METHOD, invocation_metadata=metadata)
-    return asyncio.run(MetadataLimit(100).intercept_service(accept, details))
+    return asyncio.run(MetadataLimit(100, Admission(Settings())).intercept_service(accept, details))
 
 
 @pytest.mark.parametrize("metadata", [(), (("k", "v" * 67),), (("k", b"v" * 17), ("key", "v" * 15))])
@@ -43,6 +46,25 @@ def test_metadata_within_the_limit_are_accepted(metadata: tuple[tuple[str, str]]
 )
 def test_metadata_above_the_limit_are_rejected(metadata: tuple[tuple[str, str]]) -> None:
     assert handled(*metadata) is not ACCEPTED
+
+
+def test_metadata_of_very_many_entries_are_reported_as_a_flood(tiny_model_path: Path) -> None:
+    header = b"\x40\x01x\x00" + b"\xbe" * 40_000
+    headers = frames.request_headers("localhost", METHOD) + header
+    continued = b"".join(
+        frames.frame(frames.CONTINUATION, 0, 1, headers[i : i + 16_384])
+        for i in range(8, len(headers), 16_384)
+    )
+    whole = frames.frame(frames.HEADERS, frames.END_STREAM, 1, headers[:8]) + continued
+    last = frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, b"")
+    with ServerProcess("--port=0", f"--model={tiny_model_path}", "--log-format=json") as server:
+        address = "127.0.0.1", server.wait_until_serving()
+        with socket.create_connection(address, DEADLINE_S) as connection:
+            connection.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b"") + whole + last)
+            assert server.wait_for("flooding connections closed")["connections"] == 1
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(65536):
+                    pass
 
 
 @pytest.mark.parametrize("method", [METHOD, "/grpc.health.v1.Health/Check", "/no.such/Method"])
