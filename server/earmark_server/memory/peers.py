@@ -98,4 +98,4 @@ class Peers(defaultdict[str, Peer]):
         gRPC still reports their calls.
         """
         self.flooding: set[str] = set()
-        """Those that the event loop wants closed, with the like of their clients, until the guard has done it."""
+        """Those that the event loop wants closed, with the like of their clients. The guard clears it."""
