@@ -105,8 +105,8 @@ class Server:
                 unusable_files=self._unusable_files,
             )
         limit = MetadataLimit(settings.max_metadata_bytes, self._admission)
-        # The metrics come first, so that they count the calls that authentication rejects.
-        interceptors = (self._metrics.rpcs if self._metrics else None, self._authentication, limit)
+        # The metrics come first, so that they count the calls that the others reject.
+        interceptors = (self._metrics.rpcs if self._metrics else None, limit, self._authentication)
         options = grpc_options.options(settings, shares_port=shares_port)
         self._grpc = grpc_server(
             self._admission,

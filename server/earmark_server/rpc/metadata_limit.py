@@ -24,7 +24,7 @@ _MAX_ENTRIES = 32_768
 
 
 class MetadataLimit(grpc.aio.ServerInterceptor):
-    """Rejects the calls whose metadata are too large, whatever their method; it must be the last interceptor.
+    """Rejects the calls whose metadata are too large, whatever their method, before the token is looked for in them.
 
     Such a call does not count as one that its client may make, so the guard may close its connection.
     """

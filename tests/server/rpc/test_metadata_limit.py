@@ -48,7 +48,13 @@ def test_metadata_above_the_limit_are_rejected(metadata: tuple[tuple[str, str]])
     assert handled(*metadata) is not ACCEPTED
 
 
-def test_metadata_of_very_many_entries_are_reported_as_a_flood(tiny_model_path: Path) -> None:
+@pytest.mark.parametrize("needs_token", [False, True])
+def test_metadata_of_very_many_entries_are_reported_as_a_flood(
+    tiny_model_path: Path, tmp_path: Path, needs_token: bool
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"useful {'0' * 64}\n")
+    arguments = [f"--token-file={tokens}"] if needs_token else []
     header = b"\x40\x01x\x00" + b"\xbe" * 40_000
     headers = frames.request_headers("localhost", METHOD) + header
     continued = b"".join(
@@ -57,7 +63,8 @@ def test_metadata_of_very_many_entries_are_reported_as_a_flood(tiny_model_path: 
     )
     whole = frames.frame(frames.HEADERS, frames.END_STREAM, 1, headers[:8]) + continued
     last = frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, b"")
-    with ServerProcess("--port=0", f"--model={tiny_model_path}", "--log-format=json") as server:
+    arguments += ["--port=0", f"--model={tiny_model_path}", "--log-format=json"]
+    with ServerProcess(*arguments) as server:
         address = "127.0.0.1", server.wait_until_serving()
         with socket.create_connection(address, DEADLINE_S) as connection:
             connection.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b"") + whole + last)
