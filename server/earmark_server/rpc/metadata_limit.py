@@ -24,9 +24,10 @@ _MAX_ENTRIES = 32_768
 
 
 class MetadataLimit(grpc.aio.ServerInterceptor):
-    """Rejects the calls whose metadata are too large, whatever their method, before the token is looked for in them.
+    """Rejects the calls whose metadata are too large, whatever their method.
 
-    Such a call does not count as one that its client may make, so the guard may close its connection.
+    It comes before the authentication, which looks for a token in all of them. Such a call does not count as
+    one that its client may make, so the guard may close its connection.
     """
 
     def __init__(self, max_bytes: int, admission: Admission) -> None:
