@@ -34,7 +34,8 @@ class Interrupts:
         """Whether there was a Ctrl-C."""
         self._close, self._stop = close, stop
         self._closing: threading.Thread | None = None
-        self._ended = threading.Event()
+        self._late = threading.Timer(_CLOSE_TIME_S, _interrupt_main_thread)
+        self._late.daemon = True
 
     def __enter__(self) -> Self:
         # Only the main thread is interrupted. What a shell runs in the background may ignore it.
@@ -48,7 +49,7 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._late.cancel()
         if self._is_installed:
             signal.signal(signal.SIGINT, self._previous)
         if self._closing is not None:
@@ -62,16 +63,15 @@ class Interrupts:
         if self._stop is not None and not self.happened:
             self._stop()
         else:
-            self._closing = threading.Thread(target=self._end, daemon=True)
+            self._closing = threading.Thread(target=self._close, daemon=True)
             self._closing.start()
+            self._late.start()
         self.happened = True
 
-    def _end(self) -> None:
-        self._close()
-        if self._ended.wait(_CLOSE_TIME_S):
-            return
-        if sys.platform == "win32":
-            _thread.interrupt_main()
-        else:
-            # Unlike the other function, this also interrupts a read that blocks.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+def _interrupt_main_thread() -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:
+        # Unlike the other function, this also interrupts a read that blocks.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -146,8 +146,13 @@ class MemoryGuard:
         reserve = DescriptorReserve()
         interval_s = 0.0
         while not self._stopping.wait(interval_s):
-            with reserve.released():
-                interval_s = self._check()
+            try:
+                with reserve.released():
+                    interval_s = self._check()
+            except Exception:
+                # A check that is left out is better than none from now on.
+                _LOGGER.exception("the memory guard has failed")
+                interval_s = _RETRY_TIME_S
         reserve.close()
 
     def _check(self) -> float:

@@ -15,9 +15,11 @@ WINDOW_BYTES = 1 << 20
 """What a client may send on a connection, or on one stream of it, before the server reads it, besides a
 message that is being read: the window of HTTP/2."""
 
-_MAX_CANCELLED_CALLS, _CANCELLED_TIME_S = 64, 1.0
-"""A client that cancels so many calls in this time, and sends no message between them, floods gRPC, which
-handles hundreds of calls in the time in which Python sees one."""
+_MAX_CANCELLED_CALLS = 64
+_CANCELLED_TIME_S, _QUIET_S = 1.0, 0.2
+"""A client that cancels so many calls in the first time, before a message of theirs is read, floods gRPC,
+which handles hundreds of calls while Python handles one. Behind a proxy, clients share a connection: so no
+message of any call may be read for the second time. Live streams send one every tenth of a second."""
 
 _FRAMED = 1.02
 """The bytes of long audio with the headers of its frames and of TLS, for each byte."""
@@ -63,14 +65,14 @@ class Peer:
         self.ended_bytes += pending_bytes
 
     def count_cancelled_call(self, now_s: float) -> None:
-        """Count a call that its client has cancelled."""
-        if now_s > self._cancelled_since_s + _CANCELLED_TIME_S:
+        """Count a call that its client has cancelled before a message was read."""
+        if not self._cancelled_calls or now_s > self._cancelled_since_s + _CANCELLED_TIME_S:
             self._cancelled_calls, self._cancelled_since_s = 0, now_s
         self._cancelled_calls += 1
 
     def only_cancels(self, now_s: float) -> bool:
         """Return whether the client cancels calls, and does nothing else, as no useful client does."""
-        is_recent = now_s < self._cancelled_since_s + 2 * _CANCELLED_TIME_S
+        is_recent = _QUIET_S <= now_s - self._cancelled_since_s < 2 * _CANCELLED_TIME_S
         return is_recent and self._cancelled_calls >= _MAX_CANCELLED_CALLS
 
     def count_rejected_call(self) -> None:

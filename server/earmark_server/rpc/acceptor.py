@@ -8,12 +8,14 @@ metadata of each call, of connections too that the guard has closed, up to half 
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from earmark_server.memory.peers import connection_of
+from earmark_server.rpc.principal import current_peer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,9 +24,16 @@ if TYPE_CHECKING:
     from earmark_server.status import CallContext
 
 _GUARD_INTERVALS, _GUARD_INTERVAL_S = 50, 0.02
+"""How often, and after what time, a call that waits for the guard asks again: for at most a second."""
+
+_CANCELLED_PEERS = ("", "unknown")
+"""What gRPC states as the peer of a call that was cancelled before it was accepted."""
 
 _UNKNOWN = "unknown"
 """The name that interceptors are given for every method that does not exist."""
+
+_AIO_SERVER = cygrpc.AioServer
+_REPLACING = threading.Lock()
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -36,11 +45,12 @@ def grpc_server(
     options: Sequence[tuple[str, Any]],
 ) -> grpc.aio.Server:
     """Return a server of gRPC. Its methods must be registered by name."""
-    original, cygrpc.AioServer = cygrpc.AioServer, _Acceptor
-    try:
-        server = grpc.aio.server(interceptors=interceptors, options=options)
-    finally:
-        cygrpc.AioServer = original
+    with _REPLACING:
+        cygrpc.AioServer = _Acceptor
+        try:
+            server = grpc.aio.server(interceptors=interceptors, options=options)
+        finally:
+            cygrpc.AioServer = _AIO_SERVER
     acceptor: _Acceptor = server._server  # type: ignore[attr-defined]
     acceptor.admission, acceptor.interceptors = admission, tuple(interceptors)
     return server
@@ -80,14 +90,18 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]
     async def _handle(self, call: Any, name: str) -> None:
         """Start handling a call, or forget it, which makes gRPC free what it holds of it."""
         loop = asyncio.get_running_loop()
+        peers = self.admission.peers
         for _ in range(_GUARD_INTERVALS):
-            if not self.admission.peers.flooding:
+            if not peers.flooding:
                 break
             # The guard is about to close connections whose calls would occupy Python, and so delay it.
             await asyncio.sleep(_GUARD_INTERVAL_S)
-        closed = self.admission.peers.closed
-        if closed and connection_of(cygrpc._ServicerContext(call, None, None, loop).peer()) in closed:
+        else:
+            peers.flooding.clear()
+        peer = cygrpc._ServicerContext(call, None, None, loop).peer()
+        if peer in _CANCELLED_PEERS or connection_of(peer) in peers.closed:
             return
+        current_peer.set(peer)
         handling = cygrpc._handle_rpc(name, self, self.interceptors, call, loop, False)
         task = loop.create_task(cygrpc._schedule_rpc_coro(handling, call, loop, name))
         self._tasks.add(task)
@@ -99,5 +113,5 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]
         It is counted: what such calls have sent would otherwise count as a flood on connections that clients
         share behind a proxy.
         """
-        self.admission.count_rejected_call(context)
+        self.admission.count_rejected_call()
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")

@@ -19,6 +19,7 @@ from earmark_server.memory.peers import WINDOW_BYTES, Peers, connection_of
 from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
 from earmark_server.rpc.principal import (
+    current_peer,
     current_principal,
     current_token_digest,
     set_principal_from_certificate,
@@ -103,16 +104,17 @@ class Admission:
         self._check_limits(call)
         self._count(call)
 
-    def count_rejected_call(self, context: CallContext) -> None:
-        """Count a call that is not read, on a connection on which other clients may call."""
-        origin = self.peers.get(connection_of(context.peer()))
+    def count_rejected_call(self) -> None:
+        """Count the current call, which is not read, on a connection on which other clients may call."""
+        origin = self.peers.get(connection_of(current_peer.get()))
         if origin is not None:
             origin.count_rejected_call()
 
-    def report_flood(self, context: CallContext) -> None:
-        """Let the guard close the connection of a call, and others of its client that have sent as much."""
-        if self.is_guarded:
-            self.peers.flooding.add(connection_of(context.peer()))
+    def report_flood(self) -> None:
+        """Let the guard close the connection of the current call, and others of its client without a call."""
+        connection = connection_of(current_peer.get())
+        if self.is_guarded and connection.startswith(("ipv4:", "ipv6:")):
+            self.peers.flooding.add(connection)
 
     @contextlib.asynccontextmanager
     async def admitted(
@@ -126,18 +128,18 @@ class Admission:
         states. Any other exception becomes INTERNAL with an incident id, under which the log has it.
         """
         set_principal_from_certificate(context)
-        peer = unquote(context.peer())
+        peer = current_peer.get()
         if is_stranger:
-            self.count_rejected_call(context)
+            self.count_rejected_call()
         call = Call(
             rpc,
             kind,
-            peer,
+            unquote(peer),
             principal=current_principal.get(),
             token_digest=current_token_digest.get(),
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
             log_sampler=self._log_sampler,
-            origin=self.peers[connection_of(context.peer())] if self.is_guarded and not is_stranger else None,
+            origin=self.peers[connection_of(peer)] if self.is_guarded and not is_stranger else None,
         )
         call.origin.begin_call(self._pending_bytes)
         try:
@@ -152,7 +154,7 @@ class Admission:
         except (asyncio.CancelledError, grpc.aio.BaseError):
             # A read or a write fails only when the call has already ended.
             code = broken_call_code(context)
-            if code is grpc.StatusCode.CANCELLED:
+            if code is grpc.StatusCode.CANCELLED and not call.is_read:
                 call.origin.count_cancelled_call(time.monotonic())
             call.log_end(code.name)
             raise asyncio.CancelledError from None

@@ -78,6 +78,8 @@ class Call:
         """As how many calls it counts in the limits on its kind: a stream once for each of its models."""
         self.audio_ns: int | None = None
         self.detection_count = 0
+        self.is_read = False
+        """Whether a message of the client has been read."""
         self.awaits_config = False
         """Whether the call is a stream whose config has not arrived."""
         self.is_counted = False
@@ -110,6 +112,11 @@ class Call:
                 field=field,
             )
         self.request_id = request_id
+
+    def count_message(self, audio_bytes: int) -> None:
+        """Count a message that was read, with so many bytes of audio."""
+        self.is_read = True
+        self.origin.count_message(audio_bytes)
 
     def notify_draining(self) -> None:
         """Send the client of a stream a Progress with `draining` set, so that it resumes elsewhere."""

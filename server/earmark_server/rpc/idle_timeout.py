@@ -35,7 +35,7 @@ def end_when_idle(call: Call, idle_timeout_s: float, slow_reader_timeout_s: floa
     server reads gets IDLE_STREAM, by `Activity.on_idle`. One that has read nothing for
     `slow_reader_timeout_s` while the server writes gets SLOW_READER, also after IDLE_STREAM.
     """
-    activity = Activity(call.end, call.origin.count_message)
+    activity = Activity(call.end, call.count_message)
     is_idle = False
     timer: asyncio.TimerHandle
 

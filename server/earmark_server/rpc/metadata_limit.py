@@ -49,7 +49,7 @@ class MetadataLimit(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
     async def _cut_off(self, _: object, context: CallContext) -> None:
-        self._admission.report_flood(context)
+        self._admission.report_flood()
         await self._reject(_, context)
 
     async def _reject(self, _: object, context: CallContext) -> None:

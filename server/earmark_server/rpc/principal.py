@@ -1,4 +1,4 @@
-"""The principal of a call (the name of its credential), and the key that its quota is counted under."""
+"""Who calls: the peer, the principal (the name of its credential), and the key of its quota."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from earmark_server.status import CallContext
+
+current_peer: ContextVar[str] = ContextVar("current_peer")
+"""The client's address of the call that runs in this context, as gRPC states it. Later, when the call is
+cancelled, gRPC forgets it."""
 
 current_principal: ContextVar[str | None] = ContextVar("current_principal", default=None)
 """The name of the credential of the call that runs in this context: that of its token, else the subject of

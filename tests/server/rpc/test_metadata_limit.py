@@ -8,7 +8,9 @@ import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import hpack
 import pytest
+from earmark_client import SyncClient
 from earmark_server.rpc.admission import Admission
 from earmark_server.rpc.metadata_limit import MetadataLimit
 from earmark_server.settings import Settings
@@ -48,6 +50,26 @@ def test_metadata_above_the_limit_are_rejected(metadata: tuple[tuple[str, str]])
     assert handled(*metadata) is not ACCEPTED
 
 
+def connect(port: int, source: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), DEADLINE_S, (source, 0))
+
+
+def call_with_very_many_headers(*more: tuple[str, str]) -> bytes:
+    block = hpack.Encoder().encode([(name, value, True) for name, value in more])
+    block = frames.request_headers("localhost", METHOD) + block + b"\x40\x01x\x00" + b"\xbe" * 40_000
+    first, rest = block[:8], block[8:]
+    continued = [rest[i : i + 16_384] for i in range(0, len(rest), 16_384)]
+    return b"".join(
+        (
+            frames.PREFACE,
+            frames.frame(frames.SETTINGS, 0, 0, b""),
+            frames.frame(frames.HEADERS, frames.END_STREAM, 1, first),
+            *(frames.frame(frames.CONTINUATION, 0, 1, each) for each in continued),
+            frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, b""),
+        )
+    )
+
+
 @pytest.mark.parametrize("needs_token", [False, True])
 def test_metadata_of_very_many_entries_are_reported_as_a_flood(
     tiny_model_path: Path, tmp_path: Path, needs_token: bool
@@ -55,23 +77,50 @@ def test_metadata_of_very_many_entries_are_reported_as_a_flood(
     tokens = tmp_path / "tokens"
     tokens.write_text(f"useful {'0' * 64}\n")
     arguments = [f"--token-file={tokens}"] if needs_token else []
-    header = b"\x40\x01x\x00" + b"\xbe" * 40_000
-    headers = frames.request_headers("localhost", METHOD) + header
-    continued = b"".join(
-        frames.frame(frames.CONTINUATION, 0, 1, headers[i : i + 16_384])
-        for i in range(8, len(headers), 16_384)
-    )
-    whole = frames.frame(frames.HEADERS, frames.END_STREAM, 1, headers[:8]) + continued
-    last = frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, b"")
     arguments += ["--port=0", f"--model={tiny_model_path}", "--log-format=json"]
     with ServerProcess(*arguments) as server:
         address = "127.0.0.1", server.wait_until_serving()
         with socket.create_connection(address, DEADLINE_S) as connection:
-            connection.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, b"") + whole + last)
+            connection.sendall(call_with_very_many_headers())
             assert server.wait_for("flooding connections closed")["connections"] == 1
-            with contextlib.suppress(ConnectionResetError):
-                while connection.recv(65536):
-                    pass
+
+
+@pytest.mark.parametrize("deadline", ["1n", "5m", "20m"])
+def test_they_are_cut_off_also_if_the_call_is_cancelled_meanwhile(
+    tiny_model_path: Path, deadline: str
+) -> None:
+    """gRPC forgets the peer of a cancelled call. The guard must go on, and so must other calls."""
+    with ServerProcess("--port=0", f"--model={tiny_model_path}", "--log-format=json") as server:
+        port = server.wait_until_serving()
+        for number in range(2, 5):
+            with connect(port, f"127.0.0.{number}") as connection:
+                connection.sendall(call_with_very_many_headers(("grpc-timeout", deadline)))
+                with contextlib.suppress(ConnectionResetError):
+                    connection.recv(65536)
+        with SyncClient(f"127.0.0.1:{port}") as client:
+            for _ in range(3):
+                assert client.list_models()
+        with connect(port, "127.0.0.5") as connection:
+            connection.sendall(call_with_very_many_headers())
+            while server.wait_for("flooding connections closed")["client"] != "clientip:127.0.0.5":
+                pass
+
+
+def test_they_are_rejected_on_a_unix_socket(tiny_model_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with ServerProcess(f"--host=unix:{path}", f"--model={tiny_model_path}", "--log-format=json") as server:
+        server.wait_for("serving")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(DEADLINE_S)
+            connection.connect(str(path))
+            connection.sendall(call_with_very_many_headers())
+            answer = b""
+            while b"The metadata are longer" not in answer:
+                received = connection.recv(65536)
+                assert received, answer
+                answer += received
+        with SyncClient(f"unix:{path}") as client:
+            assert client.list_models()
 
 
 @pytest.mark.parametrize("method", [METHOD, "/grpc.health.v1.Health/Check", "/no.such/Method"])
