@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark_client import EarmarkError, ServerBusyError
+from earmark_client import ConnectionLostError, EarmarkError, ServerBusyError
 from earmark_spotter import SpotterModel
 
 from benchmarks.loadgen import arguments, attacks
@@ -45,7 +45,7 @@ _BEFORE_S = 2.0
 """The attack begins this long after the first stream."""
 
 _BUSY_TIME_S = 5.0
-"""How long a server may refuse streams after an attack, because it is busy."""
+"""How long a server may refuse streams after an attack."""
 
 _NICENESS = 10  # of the attacker
 _CLIENTS_NICENESS = -5
@@ -216,12 +216,12 @@ def _measure_attack(name: str, options: argparse.Namespace, workload: Workload) 
 
 
 def _run_stream_afterwards(workload: Workload, address: str) -> None:
-    """Run a stream. A server may still be busy for a moment, and say so."""
+    """Run a stream. For a moment, the server may still be busy, or gRPC's queue of calls full."""
     end_s = time.monotonic() + _BUSY_TIME_S
     while True:
         try:
             workload.warm_up(address)
-        except ServerBusyError:
+        except (ConnectionLostError, ServerBusyError):
             if time.monotonic() > end_s:
                 raise
             time.sleep(0.1)
