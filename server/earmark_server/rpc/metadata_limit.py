@@ -48,9 +48,9 @@ class MetadataLimit(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(self._reject)
         return await continuation(handler_call_details)
 
-    async def _cut_off(self, _: object, context: CallContext) -> None:
+    async def _cut_off(self, request: object, context: CallContext) -> None:
         self._admission.report_flood()
-        await self._reject(_, context)
+        await self._reject(request, context)
 
     async def _reject(self, _: object, context: CallContext) -> None:
         await context.abort(

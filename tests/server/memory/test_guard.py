@@ -367,8 +367,10 @@ def test_after_a_shortage_nobody_can_connect_for_a_while(
     guarded.guard.start()
     wait_until(lambda: is_closed(greedy), "the end of the greedy client")
     guarded.used_bytes = 0
+    assert peer_of(greedy) in guarded.peers.closed
     assert not guarded.answers("127.0.0.3")
     wait_until(lambda: guarded.answers("127.0.0.3"), "the end of the refusal")
+    wait_until(lambda: not guarded.peers.closed, "the end of what is known of closed connections")
 
 
 def test_what_a_closed_connection_has_sent_is_discarded(listening: socket.socket) -> None:
@@ -415,24 +417,11 @@ def test_connections_that_the_event_loop_reports_are_closed_with_the_like(guarde
     reported = guarded.client("127.0.0.2", 50_000, has_call=False)
     guarded.peers.flooding.add(peer_of(reported))
     guarded.guard.start()
-    for flooding in (reported, alike):
-        wait_until(lambda one=flooding: is_closed(one), "the end of the connection")  # type: ignore[misc]
+    wait_until(lambda: is_closed(reported), "the end of the connection")
+    wait_until(lambda: is_closed(alike), "the end of the other connection")
     wait_until(lambda: not guarded.peers.flooding, "the answer of the guard")
     assert not is_closed(useful)
     assert not is_closed(idle)
-
-
-def test_a_closed_peer_is_known_as_long_as_it_cannot_connect_again(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(guard, "_REFUSED_S", 0.5)
-    greedy = guarded.client("127.0.0.2", 500_000)
-    peer = peer_of(greedy)
-    guarded.used_bytes = 2 << 30
-    guarded.guard.start()
-    wait_until(lambda: peer in guarded.peers.closed, "the end of the connection")
-    guarded.used_bytes = 200 << 20
-    wait_until(lambda: not guarded.peers.closed, "the end of the refusal")
 
 
 def detected(port: int) -> list[Any]:
