@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from earmark_server import logs
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
 _ACCEPTING_INTERVAL_S = 0.25
 
+# How long a server may take to stop, after the grace period of a drain. Each step of it takes less.
+_STOP_TIME_S = 10.0
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal arrives; return the exit code.
 
     The exit code is 0 after a drain, and 1 if the server could not start or was ended early. Invalid settings
-    exit with 2, and a server that is stalled or accepts no calls with 70.
+    exit with 2, and a server that is stalled, accepts no calls or does not stop with 70.
     """
     _open_standard_files()
     all_arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -112,6 +116,7 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
     watching = asyncio.create_task(_exit_when_not_accepting(server))
     await drain_requested.wait()
     watching.cancel()
+    _exit_unless_ended_within(settings.drain_grace_s + _STOP_TIME_S)
     draining = asyncio.create_task(server.drain())
     stopping = asyncio.create_task(stop_requested.wait())
     await asyncio.wait((draining, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -119,6 +124,7 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
         stopping.cancel()
         draining.result()
         return 0
+    _exit_unless_ended_within(_STOP_TIME_S)
     draining.cancel()
     await asyncio.wait((draining,))
     await server.stop()
@@ -132,6 +138,18 @@ async def _exit_when_not_accepting(server: Server) -> None:
     while server.is_accepting:  # noqa: ASYNC110 - gRPC announces it nowhere
         await asyncio.sleep(_ACCEPTING_INTERVAL_S)
     exit_process("gRPC has stopped accepting calls")
+
+
+def _exit_unless_ended_within(limit_s: float) -> None:
+    """End the process if it is still there after a time, whatever it waits for."""
+    from earmark_server.inference.watchdog import exit_process, stack
+
+    def exit_now() -> None:
+        exit_process("the server did not stop", stack=stack(threading.main_thread()))
+
+    timer = threading.Timer(limit_s, exit_now)
+    timer.daemon = True  # the process does not wait for it
+    timer.start()
 
 
 async def _started(server: Server, drain_requested: asyncio.Event) -> bool:

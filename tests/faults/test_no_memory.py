@@ -15,6 +15,7 @@ import soundfile
 from earmark.v1 import keyword_spotting_pb2 as messages
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server.inference.watchdog import EXIT_CODE
 from support.deadlines import DEADLINE_S
 from support.server_process import ServerProcess
 
@@ -76,4 +77,5 @@ def test_all_calls_end_and_the_server_recovers_or_exits(spare_mb: int) -> None:
             assert stream(address) is grpc.StatusCode.OK
             assert spot(address, large[0]) is grpc.StatusCode.OK
             server.process.terminate()
-            assert server.process.wait(DEADLINE_S) == 0
+            # Whatever the shortage may have broken, the server ends, if need be by its own deadline.
+            assert server.process.wait(DEADLINE_S) in (0, EXIT_CODE)

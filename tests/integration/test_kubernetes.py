@@ -159,7 +159,7 @@ def test_a_pod_has_time_to_leave_the_service_and_to_drain(environment: dict[str,
     settings = read_settings([], environment)
     leaves_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert leaves_s > CONTAINER["readinessProbe"]["periodSeconds"]
-    assert POD["terminationGracePeriodSeconds"] >= leaves_s + settings.drain_grace_s + 5
+    assert POD["terminationGracePeriodSeconds"] >= leaves_s + settings.drain_grace_s + 10
 
 
 def test_the_watchdog_comes_before_the_liveness_probe(environment: dict[str, str]) -> None:

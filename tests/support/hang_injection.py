@@ -2,7 +2,7 @@
 
 Python imports `sitecustomize` from PYTHONPATH at the start, so that the product needs no code for it. The
 commands for a process are in a file named by its id: "step" blocks its engine, "die" ends it, "lookup" blocks
-its event loop.
+its event loop, and "stop" lets it wait for ever for gRPC to stop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SITECUSTOMIZE = """
-import os, pathlib, sys, time
+import asyncio, os, pathlib, sys, time
 
 def requested(word):
     file = pathlib.Path(__file__).with_name(str(os.getpid()))
@@ -27,8 +27,10 @@ def hang_while_said(word):
 if "earmark_server" in sys.orig_argv:
     from earmark_spotter import SpotterModel
     from earmark_server.rpc import responses
+    from earmark_server.server import Server
 
     whole_step, whole_lookup = SpotterModel.step, responses.list_models_response
+    whole_stop = Server._stop_grpc
 
     def step(self, pcm, state):
         hang_while_said("step")
@@ -40,7 +42,13 @@ if "earmark_server" in sys.orig_argv:
         hang_while_said("lookup")
         return whole_lookup(models)
 
+    async def stop(self, grace_s):
+        while requested("stop"):
+            await asyncio.sleep(0.01)
+        await whole_stop(self, grace_s)
+
     SpotterModel.step, responses.list_models_response = step, lookup
+    Server._stop_grpc = stop
 """
 
 

@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from earmark_server.logs import log
 
@@ -137,9 +137,9 @@ class Watchdog:
             exit_process(reason)
 
 
-def exit_process(reason: str) -> NoReturn:
-    """End the process at once, so that a supervisor starts another one."""
-    log(_LOGGER, logging.CRITICAL, "exiting", because=reason, exit_code=EXIT_CODE)
+def exit_process(reason: str, **details: Any) -> NoReturn:
+    """End the process at once, so that a supervisor starts another one; `details`: more fields of the log."""
+    log(_LOGGER, logging.CRITICAL, "exiting", because=reason, exit_code=EXIT_CODE, **details)
     # A regular exit would wait for a stuck thread.
     os._exit(EXIT_CODE)
 

@@ -244,6 +244,25 @@ def test_a_blocked_event_loop_ends_the_process(tiny_model_path: Path, hanging: H
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_server_that_does_not_stop_ends_the_process(
+    signals: int, tiny_model_path: Path, hanging: Hanging
+) -> None:
+    grace_s = 0 if signals == 1 else 600
+    with Stalling(tiny_model_path, hanging, f"--drain-grace-s={grace_s}") as server:
+        server.connect()
+        server.say("stop")
+        with server.stream():
+            server.process.terminate()
+            server.wait_for("draining")
+            if signals == 2:
+                server.process.terminate()
+            exiting = server.wait_for("exiting")
+        assert (exiting["because"], exiting["exit_code"]) == ("the server did not stop", EXIT_CODE)
+        assert server.end()[0] == EXIT_CODE
+
+
+@pytest.mark.slow
 def test_a_suspended_process_continues_without_a_stall(tiny_model_path: Path, hanging: Hanging) -> None:
     with Stalling(tiny_model_path, hanging, "--stall-timeout-s=2", "--stall-exit-s=0") as server:
         server.connect()
