@@ -33,7 +33,7 @@ class FileView(io.RawIOBase):
         self._starts = [0]
         for _, length in runs:
             self._starts.append(self._starts[-1] + length)
-        self._patches = patches or {}
+        self.patches = patches or {}
         self.is_unbounded = unbounded
         self._position = 0
 
@@ -87,7 +87,7 @@ class FileView(io.RawIOBase):
         length = min(end, self._starts[index + 1]) - self._position
         self._file.seek(self._offsets[index] + self._position - start)
         piece = self._file.read(length)
-        for offset, replacement in self._patches.items():
+        for offset, replacement in self.patches.items():
             at = offset - self._position
             if -len(replacement) < at < len(piece):
                 patched = bytearray(piece)

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from earmark_audio.file_view import FileView
 from earmark_audio.formats import id3_bytes
-from earmark_audio.recording_parts import Layout, Part
+from earmark_audio.recording_parts import Layout, Part, check_parts
 
 _BLOCK_BYTES = 1 << 20
 
@@ -46,6 +46,7 @@ def _beginnings(file: BinaryIO, position: int, size: int) -> list[int]:
             at = block.find(beginning)
             while 0 <= at < _BLOCK_BYTES:
                 found.append(position + at)
+                check_parts(len(found) + 1)
                 at = block.find(beginning, at + 1)
         position += _BLOCK_BYTES
     return sorted(found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from earmark_audio.errors import IncompleteError, other_form
 from earmark_audio.notices import Notice, trailing_bytes
-from earmark_audio.wav import PLACEHOLDER, UNFINISHED, W64_GUID
+from earmark_audio.wav import UNFINISHED, W64_GUID, is_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,10 +193,11 @@ def _header(
     if tag == _EXTENSIBLE and fmt[26:40] == _WAVE_GUID_TAIL:
         tag = int.from_bytes(fmt[24:26], order)
     subtype = _SUBTYPES.get((tag, bits))
-    if subtype is None or not channels or frame_bytes != channels * bits // 8:
+    if subtype is None or not channels or not rate_hz or frame_bytes != channels * bits // 8:
         return None
     is_unfinished = data_bytes <= 0 and form_bytes <= length
-    is_known = 0 <= data_bytes < (1 << 62) and (is_wide or data_bytes < PLACEHOLDER) and not is_unfinished
+    is_stated = 0 <= data_bytes < (1 << 62) if is_wide else not is_placeholder(data_bytes)
+    is_known = is_stated and not is_unfinished
     return _Header(
         sample_rate_hz=rate_hz,
         channels=channels,

@@ -7,18 +7,29 @@ description of the Xing header.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from earmark_audio.errors import AudioFileError
 from earmark_audio.file_view import FileView
 from earmark_audio.formats import id3_bytes
 from earmark_audio.mpeg import frame_bytes, frame_kind, is_layer_3
 from earmark_audio.notices import Notice, damaged_bytes
-from earmark_audio.recording_parts import Layout, Part
+from earmark_audio.recording_parts import Layout, Part, check_parts
 
 _BLOCK_BYTES = 1 << 20
 _APE_HEADER_BYTES = 32
 _ID3V1_BYTES = 128
+
+_BEGINNING = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]|ID3|TAG|APETAGEX")
+"""What a frame of layer III or a tag begins with."""
+_BEGINNING_BYTES = 8
+_INFO = re.compile(rb"Xing|Info|VBRI")
+
+# Tags and damaged places between the frames: those of a long recording from the radio, and of a small file.
+_BYTES_PER_BREAK = 1000
+_MAX_BREAKS = 10_000
 
 _LAST_FRAME = Notice("LAST_FRAME_INCOMPLETE", "The last MP3 frame is incomplete; it was left out.")
 
@@ -51,6 +62,11 @@ class _Reader:
         self._start = 0
         self._block = b""
 
+    def block(self, offset: int, least: int) -> memoryview:
+        """Return bytes from an offset on: at least so many, if the file has them."""
+        self.at(offset, least)
+        return memoryview(self._block)[offset - self._start :]
+
     def at(self, offset: int, size: int) -> bytes:
         begin = offset - self._start
         if begin < 0 or begin + size > len(self._block):
@@ -64,7 +80,7 @@ def mp3_layout(file: BinaryIO, size: int) -> Layout:
     """Return the layout of an MP3 file of `size` bytes, with tags and damaged bytes left out of its parts."""
     reader = _Reader(file)
     streams: list[_Stream] = []
-    position, skipped, incomplete = 0, 0, 0
+    position, skipped, incomplete, breaks = 0, 0, 0, 0
     while position < size:
         head = reader.at(position, 4)
         length = _frame_bytes(head)
@@ -75,12 +91,14 @@ def mp3_layout(file: BinaryIO, size: int) -> Layout:
             _append_frame(streams, reader, position, length, head)
             position += length
             continue
+        breaks += 1
+        if breaks > _MAX_BREAKS + size // _BYTES_PER_BREAK:
+            raise AudioFileError("The MP3 file is damaged in too many places to be read.")
         if tag := _tag_bytes(reader.at(position, _APE_HEADER_BYTES)):
             position += tag
             continue
-        step = _next_sync(reader, position + 1, size) - position
-        skipped += 0 if not reader.at(position, min(step, _BLOCK_BYTES)).strip(b"\0") else step
-        position += step
+        position, damaged = _skip(reader, position, size)
+        skipped += damaged
     layout = Layout([])
     for stream in streams:
         if stream.frames > 1:  # the decoder needs two to recognize an MP3 file
@@ -131,15 +149,21 @@ def _tag_bytes(head: bytes) -> int:
     return id3_bytes(head)
 
 
-def _next_sync(reader: _Reader, position: int, size: int) -> int:
-    """Return where the next frame or tag may begin, or the end."""
+def _skip(reader: _Reader, position: int, size: int) -> tuple[int, int]:
+    """Return where the next frame or tag may begin, or the end, and how many bytes before it are not padding."""
+    damaged, first = 0, 1
     while position < size:
-        block = reader.at(position, min(_BLOCK_BYTES, size - position))
-        found = [at for at in (block.find(b"\xff"), block.find(b"ID3"), block.find(b"TAG")) if at >= 0]
+        block = reader.block(position, _BEGINNING_BYTES)
+        if not block:
+            return size, damaged  # the file has become shorter
+        found = _BEGINNING.search(block, first)
+        is_last = len(block) < _BEGINNING_BYTES or position + len(block) >= size
+        end = found.start() if found else len(block) if is_last else len(block) - _BEGINNING_BYTES + 1
+        damaged += len(bytes(block[:end]).strip(b"\0"))
+        position, first = position + end, 0
         if found:
-            return position + min(found)
-        position += max(1, len(block))
-    return size
+            break
+    return position, damaged
 
 
 def _append_frame(streams: list[_Stream], reader: _Reader, offset: int, length: int, head: bytes) -> None:
@@ -147,6 +171,7 @@ def _append_frame(streams: list[_Stream], reader: _Reader, offset: int, length: 
     info = _info(frame, head)
     if not streams or info is not None or streams[-1].kind != frame_kind(head):
         streams.append(_Stream(frame_kind(head)))
+        check_parts(len(streams))
     stream = streams[-1]
     stream.append(offset, length)
     if info is None:
@@ -157,6 +182,8 @@ def _append_frame(streams: list[_Stream], reader: _Reader, offset: int, length: 
 
 def _info(frame: bytes, head: bytes) -> int | None:
     """Return the number of frames that a Xing, Info or VBRI header in this frame states (0: none stated)."""
+    if not _INFO.search(frame):
+        return None
     is_mpeg1, is_mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
     side_bytes = (17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17)
     for at in (4 + side_bytes, 6 + side_bytes):  # with a checksum (2 bytes) or without

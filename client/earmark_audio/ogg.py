@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from earmark_audio.file_view import FileView
 from earmark_audio.notices import Notice, damaged_bytes, trailing_bytes
-from earmark_audio.recording_parts import Layout, Part
+from earmark_audio.recording_parts import Layout, Part, check_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HEADER_BYTES = 27
 _BEGIN, _END = 0x02, 0x04
+_LEAST_BLOCK_BYTES, _BLOCK_BYTES = 1 << 10, 1 << 20
 
 _UNMARKED = Notice(
     "END_UNMARKED", "The last page is not marked as the end of the recording: it may be truncated."
@@ -29,6 +30,7 @@ def ogg_layout(file: BinaryIO, size: int) -> Layout:
         # Several streams may begin together; a link begins where pages that begin follow others.
         if is_begin and not was_begin:
             starts.append(offset)
+            check_parts(len(starts))
         end, flags, was_begin = offset + length, page_flags, is_begin
         whole_end = end if end <= size else whole_end
     if not starts:
@@ -75,12 +77,14 @@ def _pages(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
 
 def _find(file: BinaryIO, start: int, size: int) -> int | None:
     """Return where the next page begins, if there is one."""
+    block_bytes = _LEAST_BLOCK_BYTES  # at first: there may be a damaged byte in front of every page
     while start < size:
         file.seek(start)
-        block = file.read(1 << 20)
+        block = file.read(block_bytes)
         if (at := block.find(b"OggS")) >= 0:
             return start + at
-        if len(block) < 1 << 20:
+        if len(block) < block_bytes:
             return None
         start += len(block) - 3
+        block_bytes = min(2 * block_bytes, _BLOCK_BYTES)
     return None

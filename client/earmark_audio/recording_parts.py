@@ -9,9 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from earmark_audio.errors import AudioFileError
+
 if TYPE_CHECKING:
     from earmark_audio.file_view import FileView
     from earmark_audio.notices import Notice
+
+MAX_PARTS = 1000
+"""Far more than anybody joins: a file of nothing but beginnings must not fill the memory."""
 
 
 @dataclass
@@ -33,3 +38,9 @@ class Layout:
     """A sentence about what is missing at the end, if anything is."""
     stated_share: float = 1.0
     """The length that the header states, over that of the parts."""
+
+
+def check_parts(count: int) -> None:
+    """Raise AudioFileError if a file has too many parts."""
+    if count > MAX_PARTS:
+        raise AudioFileError(f"The file consists of more than {MAX_PARTS} joined recordings: split it.")

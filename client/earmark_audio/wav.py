@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from earmark_audio.file_view import FileView
 from earmark_audio.notices import Notice, trailing_bytes
-from earmark_audio.recording_parts import Layout, Part
+from earmark_audio.recording_parts import Layout, Part, check_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLACEHOLDER = 0x7F00_0000
+_PLACEHOLDERS = (range(0x7F00_0000, 0x8100_0000), range(0xFF00_0000, 0x1_0000_0000))
 """Programs that cannot return to the header write a number near 2 or 4 GiB for the length."""
+_WRAPPED_BYTES = 1 << 32
+"""Other programs write the length modulo 4 GiB."""
+_BEYOND_4_GIB = (
+    "Only the first 4 GiB were read: a header with lengths of 32 bits cannot state more. Convert the recording, "
+    "for example with `ffmpeg -i INPUT out.flac`."
+)
 
 _MAX_CHUNKS = 1000
 """Far more than any program writes: a file of nothing but chunks must not keep a server busy."""
@@ -32,6 +38,11 @@ UNFINISHED = Notice(
     "HEADER_UNFINISHED",
     "The header was never finished, so its length is not known: everything that follows it is read.",
 )
+
+
+def is_placeholder(length: int) -> bool:
+    """Return whether a length of 32 bits stands for one that was not known."""
+    return any(length in numbers for numbers in _PLACEHOLDERS)
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ def au_layout(file: BinaryIO, size: int) -> Layout:
         patches = dict([stated.patch(available)])
         if stated.value == 0 and available:
             layout.notices.append(UNFINISHED)
-        elif available < stated.value < PLACEHOLDER:
+        elif available < stated.value and not is_placeholder(stated.value):
             _cut_off(layout, stated.value, available)
     layout.parts = [Part(FileView(file, [(0, size)], patches=patches))]
     return layout
@@ -102,6 +113,7 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
     order: Literal["little", "big"] = "big" if is_caf else "little"
     name_bytes, position = (4, start + 8) if is_caf else (16, start + 40)
     layout.parts.append(Part(FileView(file, [(start, size - start)])))
+    check_parts(len(layout.parts))
     for _ in range(_MAX_CHUNKS):
         if position + name_bytes + 8 > size:
             return None
@@ -155,12 +167,15 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
         available = size - body
         form_end = start + 8 + form.value
         # A file that is cut off has lengths that agree with each other. Placeholders do not, or are huge.
-        is_plausible = wide is not None or form.value < PLACEHOLDER
+        is_plausible = wide is not None or not is_placeholder(form.value)
         agree = is_plausible and data.value < form.value and form_end != size
         is_unfinished = data.value > available and not agree
         is_unfinished = is_unfinished or (data.value == 0 and available > 0 and form_end != size)
+        extra = size - max(body + data.value, form_end)
+        if wide is None and (extra >= _WRAPPED_BYTES or (extra > 1 and is_placeholder(data.value))):
+            is_unfinished = is_unfinished or _next_form(file, body + data.value, form_end, size) is None
         if is_unfinished:
-            if data.value == 0 or data.value < PLACEHOLDER:
+            if not is_placeholder(data.value):
                 layout.notices.append(UNFINISHED)
         elif data.value > available:
             _cut_off(layout, data.value, available)
@@ -168,12 +183,15 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
             patches = dict([data.patch(available), form.patch(body - start + available - 8)])
             if name == b"SSND":
                 patches |= _aiff_frames(file, start, available - 8)
+            if wide is None and available >= _WRAPPED_BYTES:
+                layout.missing = _BEYOND_4_GIB
         else:
             end = min(size, max(body + data.value + data.value % 2, form_end + form.value % 2))
             following = _next_form(file, body + data.value + data.value % 2, end, size)
             end = following if following is not None else end
         break
     layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches)))
+    check_parts(len(layout.parts))
     return end
 
 
