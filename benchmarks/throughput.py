@@ -133,7 +133,7 @@ def _measure(options: argparse.Namespace) -> list[str]:
         for rpc, recording in (("StreamingSpot", long), ("Spot", short)):
             problems += _send(server, "one recording", rpc, recording)
     concurrency, count = options.at_once, options.recordings
-    limits = ("--max-calls", str(concurrency), "--workers", str(options.workers))
+    limits = ("--max-calls", str(concurrency), "--max-calls-per-client=0", "--workers", str(options.workers))
     with running_server(options.model, concurrency + 1, *limits) as server:
         warm_up(server.address)
         for rpc in ("StreamingSpot", "Spot"):

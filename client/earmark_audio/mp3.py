@@ -150,7 +150,7 @@ def _tag_bytes(head: bytes) -> int:
 
 
 def _skip(reader: _Reader, position: int, size: int) -> tuple[int, int]:
-    """Return where the next frame or tag may begin, or the end, and how many bytes before it are not padding."""
+    """Return where the next frame or tag may begin, or the end, and how many bytes before it are damaged."""
     damaged, first = 0, 1
     while position < size:
         block = reader.block(position, _BEGINNING_BYTES)

@@ -24,8 +24,8 @@ _PLACEHOLDERS = (range(0x7F00_0000, 0x8100_0000), range(0xFF00_0000, 0x1_0000_00
 _WRAPPED_BYTES = 1 << 32
 """Other programs write the length modulo 4 GiB."""
 _BEYOND_4_GIB = (
-    "Only the first 4 GiB were read: a header with lengths of 32 bits cannot state more. Convert the recording, "
-    "for example with `ffmpeg -i INPUT out.flac`."
+    "Only the first 4 GiB were read: a header with lengths of 32 bits cannot state more. Convert the "
+    "recording, for example with `ffmpeg -i INPUT out.flac`."
 )
 
 _MAX_CHUNKS = 1000

@@ -26,7 +26,7 @@ from earmark_server.rpc.admission import Admission
 from earmark_server.rpc.authentication import Authentication
 from earmark_server.rpc.handlers import register_service
 from earmark_server.rpc.health import Health
-from earmark_server.rpc.lookup_requests import LookupRequests
+from earmark_server.rpc.lookup_requests import HEALTH, HEALTH_PORT, LOOKUPS, LookupRequests
 from earmark_server.rpc.metadata_limit import MetadataLimit
 from earmark_server.rpc.principal import quota_key
 from earmark_server.rpc.reflection import Reflection
@@ -77,9 +77,8 @@ class Server:
         self._shares_port = shares_port
         self._tracing = _tracing() if settings.traces else None
         self._admission = Admission(settings, self._tracing)
-        lookups = LookupRequests(settings)
-        self._health = Health(self._admission, lookups)
-        self._service = KeywordSpottingService(settings, self._admission, lookups)
+        self._health = Health(self._admission)
+        self._service = KeywordSpottingService(settings, self._admission, LookupRequests(settings, LOOKUPS))
         self._engine: Engine | None = None
         self._owns_process = owns_process
         self._watchdog: Watchdog | None = None
@@ -130,9 +129,9 @@ class Server:
         self._bind()
         if self._owns_process and sys.platform == "linux":
             self._memory_guard = self._start_memory_guard()
-        self._health.register(self._grpc)
+        self._health.register(self._grpc, LookupRequests(self._settings, HEALTH))
         if self._health_grpc is not None:
-            self._health.register(self._health_grpc)
+            self._health.register(self._health_grpc, LookupRequests(self._settings, HEALTH_PORT))
             await self._health_grpc.start()
         if self._settings.reflection:
             Reflection(self._settings, self._admission).register(self._grpc)

@@ -143,6 +143,12 @@ class Settings:
         low=1,
         high=100_000,
     )
+    max_calls_per_client: int = setting(
+        32,
+        "the same, of one client, as for --max-streams-per-client. 0: no limit",
+        low=0,
+        high=100_000,
+    )
     max_memory_bytes: int = setting(
         0,
         "memory of a worker, above which it closes the connections of the client that has sent the most "

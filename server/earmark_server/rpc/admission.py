@@ -60,6 +60,7 @@ class Admission:
         self._pending_bytes = settings.max_message_bytes + WINDOW_BYTES
         self._max_streams = settings.max_streams
         self._max_recordings = settings.max_calls
+        self._max_recordings_per_quota_key = settings.max_calls_per_client
         self._max_streams_per_quota_key = settings.max_streams_per_client
         self._max_load = settings.max_load
         self._max_lag_s = settings.max_lag_s
@@ -192,6 +193,14 @@ class Admission:
                     "OVERLOADED",
                     f"This server is processing {self._max_recordings} recordings, its limit. "
                     "Try again later.",
+                )
+            limit = self._max_recordings_per_quota_key
+            if limit and self._counts_by_quota_key[CallKind.RECORDING, call.quota_key] >= limit:
+                raise CallError(
+                    "OVERLOADED",
+                    f"This server is processing {limit} recordings of this client, its limit. "
+                    "Try again later.",
+                    quota=call.quota_key,
                 )
             return
         as_several = f" This one counts as {call.weight}, because of its models." if call.weight > 1 else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -36,22 +37,21 @@ _MAX_WATCH_S = 3600.0
 class Health:
     """The health of the whole server (the name "") and of the service; both always have the same status."""
 
-    def __init__(self, admission: Admission, requests: LookupRequests) -> None:
+    def __init__(self, admission: Admission) -> None:
         self.serving = False
         """Whether the status is SERVING."""
         self._admission = admission
-        self._requests = requests
         self._watches = OpenStreams("health watch", _MAX_WATCHES, _MAX_WATCHES_PER_CLIENT)
         self._draining = False
         self._change = asyncio.Event()  # set, and replaced, when the status changes
 
-    def register(self, server: grpc.aio.Server) -> None:
-        """Add the health service to a server."""
+    def register(self, server: grpc.aio.Server, requests: LookupRequests) -> None:
+        """Add the health service to a server, whose `requests` of this service are read so."""
         deserialize = lookup_deserializer(health_pb2.HealthCheckRequest, lambda request: request.service)
         # The requests of unary calls are streams here, as in `register_service`.
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Check": grpc.stream_unary_rpc_method_handler(self._check, deserialize),
-            "Watch": grpc.stream_stream_rpc_method_handler(self._watch, deserialize),
+            "Check": grpc.stream_unary_rpc_method_handler(partial(self._check, requests), deserialize),
+            "Watch": grpc.stream_stream_rpc_method_handler(partial(self._watch, requests), deserialize),
         }
         server.add_registered_method_handlers(_HEALTH.full_name, handlers)
 
@@ -66,17 +66,17 @@ class Health:
         self._draining = True
         self.set_serving(False)
 
-    async def _check(self, _: object, context: CallContext) -> bytes:
+    async def _check(self, requests: LookupRequests, _: object, context: CallContext) -> bytes:
         async with self._admission.admitted(context, "Check", CallKind.PROBE) as call:
-            service: str = await self._requests.only(context, call)
+            service: str = await requests.only(context, call)
         if not self._is_known(service):
             await context.abort(grpc.StatusCode.NOT_FOUND, "This server has no service of that name.")
         return self._response(service)
 
-    async def _watch(self, _: object, context: CallContext) -> None:
+    async def _watch(self, requests: LookupRequests, _: object, context: CallContext) -> None:
         with contextlib.ExitStack() as stack:
             async with self._admission.admitted(context, "Watch", CallKind.PROBE) as call:
-                service: str = await self._requests.only(context, call)
+                service: str = await requests.only(context, call)
                 stack.enter_context(self._watches.counted(call.quota_key))
             # From here, the call is not among those that the server keeps.
             try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from earmark_server.rpc.idle_timeout import end_when_idle
@@ -25,23 +26,35 @@ if TYPE_CHECKING:
     from earmark_server.rpc.call import Call
     from earmark_server.settings import Settings
 
-_MAX_READ_AT_ONCE = 16
-_MAX_READ_AT_ONCE_PER_CLIENT = 4
-
-# The time in which the request of a lookup has to arrive, and in which its turn has to come.
-_REQUEST_TIMEOUT_S = 5.0
+# The time in which the turn of a lookup has to come.
 _TURN_TIMEOUT_S = 5.0
 
 Request = TypeVar("Request")
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How many requests are read at once, in total and of one client, and how long each may take."""
+
+    at_once: int
+    at_once_per_client: int
+    timeout_s: float
+
+
+LOOKUPS = ReadLimits(at_once=16, at_once_per_client=4, timeout_s=5.0)
+HEALTH = ReadLimits(at_once=16, at_once_per_client=8, timeout_s=1.0)
+"""Of health checks, apart from the lookups: behind a proxy, its own checks count as those of its clients."""
+HEALTH_PORT = ReadLimits(at_once=1024, at_once_per_client=256, timeout_s=1.0)
+"""Of the health port, whose messages are so short that they need no turns."""
+
+
 class LookupRequests:
     """Reads the requests of lookups, a bounded number at a time."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._idle_timeout_s = min(settings.idle_timeout_s, _REQUEST_TIMEOUT_S)
+    def __init__(self, settings: Settings, limits: ReadLimits) -> None:
+        self._idle_timeout_s = min(settings.idle_timeout_s, limits.timeout_s)
         self._slow_reader_timeout_s = settings.slow_reader_timeout_s
-        self._turns = Turns(_MAX_READ_AT_ONCE, _MAX_READ_AT_ONCE_PER_CLIENT, _TURN_TIMEOUT_S)
+        self._turns = Turns(limits.at_once, limits.at_once_per_client, _TURN_TIMEOUT_S)
 
     async def only(
         self, context: grpc.aio.ServicerContext[Request | CallError, bytes], call: Call

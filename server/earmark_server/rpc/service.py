@@ -60,6 +60,7 @@ _MAX_RECORDINGS_PER_CLIENT = 8
 
 # Recordings that are in memory in decoded form at the same time. They may be far longer than their messages.
 _MAX_DECODED_RECORDINGS = 4
+_MAX_DECODED_RECORDINGS_PER_CLIENT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,9 @@ class KeywordSpottingService:
         self._resume_keys = read_resume_keys(settings.resume_key_file)
         self._max_pending_ns = round(settings.max_pending_s * NANOSECONDS)
         self._turns = Turns(_MAX_RECORDINGS, _MAX_RECORDINGS_PER_CLIENT, settings.idle_timeout_s)
-        self._decoding = asyncio.Semaphore(_MAX_DECODED_RECORDINGS)
+        self._decoding = Turns(
+            _MAX_DECODED_RECORDINGS, _MAX_DECODED_RECORDINGS_PER_CLIENT, settings.idle_timeout_s
+        )
 
     async def streaming_spot(self, _: object, context: Context[StreamRequest]) -> None:
         """Detect keywords in a live stream: this task writes events, and another one reads audio."""
@@ -130,7 +133,7 @@ class KeywordSpottingService:
                 models = await self._begin_recording(call, request)
                 chosen = choose_models(models, request, self._settings.max_keywords)
                 call.model = ", ".join(model.metadata.name for model, _ in chosen)
-                async with self._decoded(request) as (audio_format, audio, notices):
+                async with self._decoded(request, call) as (audio_format, audio, notices):
                     session = open_recording(chosen, audio_format)
                     events = await self._process(call, session, audio)
             metas = responses.metadata_by_name(session)
@@ -149,7 +152,7 @@ class KeywordSpottingService:
                 model = models.get(request.model, "model")
                 call.model = model.metadata.name
                 active = resolve_settings(model.metadata)
-                async with self._decoded(request) as (audio_format, audio, notices):
+                async with self._decoded(request, call) as (audio_format, audio, notices):
                     session = ClassificationSession(model, audio_format, active)
                     events = await self._process(call, session, audio)
             (clip,) = [event for event in events if isinstance(event, ClipScores)]
@@ -229,7 +232,7 @@ class KeywordSpottingService:
 
     @contextlib.asynccontextmanager
     async def _decoded(
-        self, request: SpotCall | ClassifyCall
+        self, request: SpotCall | ClassifyCall, call: Call
     ) -> AsyncIterator[tuple[AudioFormat, Input, tuple[Notice, ...]]]:
         """Yield the format and audio of a request; only a few blocks at a time may have a decoded file."""
         max_seconds, stated = self._settings.max_recording_s, request.audio_format
@@ -240,10 +243,9 @@ class KeywordSpottingService:
             yield audio_format, request.audio, ()
             return
         container = stated.container("audio_format")
-        async with self._decoding:
+        async with self._decoding.turn(call.quota_key):
             with attribute_errors_to("audio"):
-                decoded = await asyncio.to_thread(
-                    recordings.decode,
+                decoded = await recordings.decode(
                     request.audio,
                     container,
                     max_seconds,

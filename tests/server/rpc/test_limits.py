@@ -57,6 +57,34 @@ def test_a_client_above_its_limit_of_streams_is_rejected(tiny_model_path: Path) 
     run(scenario)
 
 
+def test_a_client_above_its_limit_of_recordings_is_rejected_and_others_are_not(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    secrets = {"one": "a" * 40, "other": "b" * 40}
+    lines = [f"{name} {hashlib.sha256(secret.encode()).hexdigest()}" for name, secret in secrets.items()]
+    path = tmp_path / "tokens"
+    path.write_text("\n".join(lines))
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path, max_calls_per_client=3, token_file=str(path)) as rig:
+            one, other = ((("authorization", f"Bearer {secret}"),) for secret in secrets.values())
+            spot = "/earmark.v1.KeywordSpottingService/Spot"
+            silent = [rig.channel.stream_unary(spot)(timeout=DEADLINE_S, metadata=one) for _ in range(4)]
+            await asyncio.wait(
+                [asyncio.ensure_future(call.code()) for call in silent], return_when="FIRST_COMPLETED"
+            )
+            (ended,) = [call for call in silent if call.done()]
+            failed = await failure(ended)
+            assert (failed.code, failed.reason) == (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+            assert "3 recordings of this client" in failed.message
+            assert failed.quotas == ["client:one"]
+            request = rpcs.SpotRequest(audio=pcm(), audio_format=LINEAR16)
+            response = await rig.stub.Spot(request, timeout=DEADLINE_S, metadata=other)
+            assert [one.keyword for one in response.detections] == [word for _, word in WORDS]
+
+    run(scenario)
+
+
 def test_streams_are_counted_by_the_names_of_their_tokens(tiny_model_path: Path, tmp_path: Path) -> None:
     secrets = {"anna": "a" * 40, "otto": "o" * 40}
     path = tmp_path / "tokens"

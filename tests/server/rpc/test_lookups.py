@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from earmark_server.rpc import health, lookup_requests, reflection
+from earmark_server import server as server_module
+from earmark_server.rpc import health, reflection
+from earmark_server.rpc.lookup_requests import HEALTH
 from earmark_server.rpc.turns import Turns
 from earmark_server.status import CallError
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.deadlines import DEADLINE_S
-from support.server_rig import failure, run, serving
+from support.ports import free_port
+from support.server_rig import Rig, failure, open_channel, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from support.server_rig import Rig
 
 CHECK = "/grpc.health.v1.Health/Check"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -39,7 +41,7 @@ async def silent_calls(rig: Rig, method: str, count: int) -> list[Any]:
 def test_a_health_check_that_sends_nothing_ends(
     tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup_requests, "_REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(server_module, "HEALTH", replace(HEALTH, timeout_s=0.3))
 
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
@@ -47,6 +49,42 @@ def test_a_health_check_that_sends_nothing_ends(
                 failed = await failure(call)
                 assert (failed.code, failed.reason) == (StatusCode.DEADLINE_EXCEEDED, "IDLE_STREAM")
             assert await check(rig) == SERVING
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("method", ["ListModels", "GetModel"])
+def test_silent_lookups_do_not_delay_a_health_check(tiny_model_path: Path, method: str) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            calls = await silent_calls(rig, f"/earmark.v1.KeywordSpottingService/{method}", 12)
+            assert await check(rig) == SERVING
+            assert not any(call.done() for call in calls)
+
+    run(scenario)
+
+
+def test_silent_health_checks_do_not_keep_others_waiting_for_long(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            await silent_calls(rig, CHECK, 12)
+            assert await check(rig) == SERVING
+
+    run(scenario)
+
+
+def test_silent_health_checks_do_not_delay_those_of_the_health_port(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        async with (
+            serving(tiny_model_path, health_port=port) as rig,
+            open_channel(f"127.0.0.1:{port}") as probe,
+        ):
+            of_health_port = Rig(rig.server, f"127.0.0.1:{port}", probe, None)
+            calls = await silent_calls(rig, CHECK, 20)
+            calls += await silent_calls(of_health_port, CHECK, 20)
+            assert await check(of_health_port) == SERVING
+            assert not any(call.done() for call in calls)
 
     run(scenario)
 
