@@ -41,6 +41,9 @@ _STREAMS_PER_CONNECTION = 10
 _FIRST_SENDS = 8  # messages of one call that are put into the output at a time
 _TICK_S = 0.01
 _OUTPUT_BYTES = 1 << 16
+_LONGEST_FILE_BYTES = (16 << 20) - 1000
+_SHORTEST_MP3_FRAME = b"\xff\xf3\x14\xc0" + bytes(20)
+_FLAC_BEGINNING = b"fLaC\0\0\0\x22"
 _MAX_CONNECT_S = 0.2  # then an attacker tries again, from another port
 
 Attack: TypeAlias = "Callable[[str, str, float], None]"
@@ -200,6 +203,17 @@ def _classify_long_files(address: str, health_address: str, until_s: float) -> N
     _calls(_CLASSIFY, 64, [request], [], repeats=False, per=4)(address, health_address, until_s)
 
 
+def _spot_files(count: int, content: bytes) -> Attack:
+    """Return an attack by Spot calls with a file of nearly 16 MB that repeats `content`."""
+
+    def run(address: str, health_address: str, until_s: float) -> None:
+        file = content * (_LONGEST_FILE_BYTES // len(content))
+        request = frames.prefixed(rpcs.SpotRequest(audio=file).SerializeToString())
+        _calls(_SPOT, count, [request], [], repeats=False, per=4)(address, health_address, until_s)
+
+    return run
+
+
 def _begin_of_message(size: int, sent: int) -> bytes:
     """Return the first bytes of a message that never ends."""
     return b"\0" + size.to_bytes(4, "big") + bytes(sent)
@@ -318,6 +332,14 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "files": (
         "64 Classify calls at a time with FLAC files of 54 KB that decode to 115 MB",
         _classify_long_files,
+    ),
+    "mp3-files": (
+        "32 Spot calls at a time with MP3 files of 700,000 frames",
+        _spot_files(32, _SHORTEST_MP3_FRAME),
+    ),
+    "joined-files": (
+        "32 Spot calls at a time with FLAC files of two million beginnings",
+        _spot_files(32, _FLAC_BEGINNING),
     ),
     "watches": (
         "1,000 health watches",

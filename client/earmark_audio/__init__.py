@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from earmark_audio.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError
+    from earmark_audio.errors import AudioFileError, IncompleteError, TooLongFileError, UnsupportedRateError
     from earmark_audio.folder import LeftOut, find_recordings
     from earmark_audio.formats import (
         FFMPEG_SUFFIXES,
@@ -56,6 +56,7 @@ __all__ = [
     "Pipe",
     "Readable",
     "RecordingFile",
+    "TooLongFileError",
     "UnsupportedRateError",
     "channel_problem",
     "channels_cancel",

@@ -15,6 +15,14 @@ class UnsupportedRateError(AudioFileError):
     reason = "UNSUPPORTED_SAMPLE_RATE"
 
 
+class TooLongFileError(AudioFileError):
+    """A recording that is longer than the caller wants to read; it has at least `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The recording is at least {seconds:.1f} s long, which is more than is read.")
+        self.seconds = seconds
+
+
 class IncompleteError(AudioFileError):
     """A recording that is cut off or damaged.
 

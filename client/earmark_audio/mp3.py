@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from earmark_audio.errors import AudioFileError
+from earmark_audio.errors import AudioFileError, TooLongFileError
 from earmark_audio.file_view import FileView
 from earmark_audio.formats import id3_bytes
-from earmark_audio.mpeg import frame_bytes, frame_kind, is_layer_3
+from earmark_audio.mpeg import frame_bytes, frame_kind, frame_seconds, is_layer_3
 from earmark_audio.notices import Notice, damaged_bytes
 from earmark_audio.recording_parts import Layout, Part, check_parts
 
@@ -39,6 +39,7 @@ class _Stream:
     """Frames of one sample rate that belong together."""
 
     kind: int
+    frame_s: float
     runs: list[tuple[int, int]] = field(default_factory=list)
     frames: int = 0
     """Frames with audio: the one that holds the Xing header is not counted."""
@@ -46,6 +47,11 @@ class _Stream:
     """Length of the frame with the Xing header; 0 if there is none."""
     info_frames: int | None = None
     """How many frames the Xing header states."""
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the frames with audio."""
+        return self.frames * self.frame_s
 
     def append(self, offset: int, length: int) -> None:
         if self.runs and sum(self.runs[-1]) == offset:
@@ -76,8 +82,11 @@ class _Reader:
         return self._block[begin : begin + size]
 
 
-def mp3_layout(file: BinaryIO, size: int) -> Layout:
-    """Return the layout of an MP3 file of `size` bytes, with tags and damaged bytes left out of its parts."""
+def mp3_layout(file: BinaryIO, size: int, longest_s: float | None = None) -> Layout:
+    """Return the layout of an MP3 file of `size` bytes, with tags and damaged bytes left out of its parts.
+
+    Raises TooLongFileError as soon as the frames of one part are longer than `longest_s`.
+    """
     reader = _Reader(file)
     streams: list[_Stream] = []
     position, skipped, incomplete, breaks = 0, 0, 0, 0
@@ -89,6 +98,8 @@ def mp3_layout(file: BinaryIO, size: int) -> Layout:
             break
         if length and _is_followed(reader, position + length, size, head):
             _append_frame(streams, reader, position, length, head)
+            if longest_s is not None and streams[-1].seconds > longest_s:
+                raise TooLongFileError(streams[-1].seconds)
             position += length
             continue
         breaks += 1
@@ -170,7 +181,7 @@ def _append_frame(streams: list[_Stream], reader: _Reader, offset: int, length: 
     frame = reader.at(offset, min(length, 200))
     info = _info(frame, head)
     if not streams or info is not None or streams[-1].kind != frame_kind(head):
-        streams.append(_Stream(frame_kind(head)))
+        streams.append(_Stream(frame_kind(head), frame_seconds(head)))
         check_parts(len(streams))
     stream = streams[-1]
     stream.append(offset, length)

@@ -43,6 +43,11 @@ def sample_rate_hz(head: bytes) -> int:
     return _HZ[head[2] >> 2 & 3] // divisor
 
 
+def frame_seconds(head: bytes) -> float:
+    """Return the duration of the frame of layer III with this header."""
+    return (1152 if head[1] >> 3 & 3 == 3 else 576) / sample_rate_hz(head)
+
+
 def frame_kind(head: bytes) -> int:
     """Return version, layer, sample rate and whether it is mono, of a frame, as one number."""
     return (head[1] & 0x1E) << 8 | head[2] & 0x0C | (head[3] >> 6 == 3)

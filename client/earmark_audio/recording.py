@@ -63,6 +63,8 @@ class RecordingFile:
         RF64 and Wave64 are decoded as they come. Other formats need to be read in more than one place, so
         they are copied to a temporary file first, of up to 1 GiB.
     programs: whether the program `ffmpeg` may decode what nothing else does.
+    longest_s: the length beyond which a recording is not wanted. Where opening it takes time in proportion to
+        its length, one that is longer raises TooLongFileError early.
 
     `format`, `codec`, `sample_rate_hz` and `channels` are known once it is open; `levels` and `notices` are
     complete when everything has been read. `declared_s` is the length in seconds that the file states, None
@@ -72,8 +74,13 @@ class RecordingFile:
     """
 
     def __init__(
-        self, source: str | os.PathLike[str] | bytes | BinaryIO | Pipe, *, programs: bool = True
+        self,
+        source: str | os.PathLike[str] | bytes | BinaryIO | Pipe,
+        *,
+        programs: bool = True,
+        longest_s: float | None = None,
     ) -> None:
+        self._longest_s = longest_s
         self._owned = ExitStack()
         self._source: Any = None
         self._layout = Layout([])
@@ -177,7 +184,7 @@ class RecordingFile:
         if self.format.decoder is Decoder.FFMPEG:
             self._use(ffmpeg.open_source(self._file, self.format, programs=programs))
         else:
-            self._layout = _layout(self._file, self.format)
+            self._layout = _layout(self._file, self.format, self._longest_s)
             self.notices += self._layout.notices
             self._open_sndfile()
 
@@ -271,11 +278,11 @@ def _format(head: bytes) -> Format:
     return kind
 
 
-def _layout(file: BinaryIO, kind: Format) -> Layout:
+def _layout(file: BinaryIO, kind: Format, longest_s: float | None) -> Layout:
     """Return the parts of a file of a format that libsndfile decodes."""
     size = file.seek(0, os.SEEK_END)
     if kind is MP3:
-        return mp3_layout(file, size)
+        return mp3_layout(file, size, longest_s)
     if kind is FLAC:
         return flac_layout(file, size)
     if kind.container == "Ogg":

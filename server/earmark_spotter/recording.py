@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from earmark_audio import AudioFileError, IncompleteError, Notice, RecordingFile, UnsupportedRateError
+from earmark_audio import (
+    AudioFileError,
+    IncompleteError,
+    Notice,
+    RecordingFile,
+    TooLongFileError,
+    UnsupportedRateError,
+)
 
 from earmark_spotter.errors import AudioError, IncompleteRecordingError, SampleRateError, TooLongError
 
@@ -61,13 +68,15 @@ def decode_recording(
     SampleRateError for a sample rate that is not supported.
     """
     try:
-        with RecordingFile(source, programs=programs) as file:
+        with RecordingFile(source, programs=programs, longest_s=max_seconds) as file:
             if container is not None and file.format.container != container.value:
                 raise AudioError(
                     f"The request declares a {container.value} recording, but the file is {file.format}. "
                     "Declare the right encoding, or leave it unspecified."
                 )
             return _decode(file, max_seconds, channel)
+    except TooLongFileError as error:
+        raise _too_long(error.seconds, max_seconds) from error
     except UnsupportedRateError as error:
         raise SampleRateError(str(error)) from error
     except AudioFileError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from earmark_audio import AudioFileError
+from earmark_audio.errors import TooLongFileError
 from earmark_audio.flac import flac_layout
 from earmark_audio.mp3 import mp3_layout
 from earmark_audio.mpeg import frame_bytes
@@ -90,6 +91,22 @@ def test_very_many_joined_recordings_are_rejected_and_many_are_read(
     assert len(layout(io.BytesIO(many), len(many)).parts) == MAX_PARTS
     with pytest.raises(AudioFileError, match="more than 1000 joined recordings"):
         layout(io.BytesIO(many + one), len(many + one))
+
+
+def test_an_mp3_is_read_no_further_than_it_may_be_long() -> None:
+    class Counted(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            self.count += len(data)
+            return data
+
+    file = Counted(FRAME * 700_000)  # of 24 ms
+    with pytest.raises(TooLongFileError) as caught:
+        mp3_layout(file, len(file.getbuffer()), longest_s=300.0)
+    assert 300 < caught.value.seconds < 300.1
+    assert file.count < 2 << 20
 
 
 def test_a_file_that_becomes_shorter_while_it_is_read_ends_there() -> None:
