@@ -17,9 +17,7 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import re
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -32,7 +30,7 @@ from earmark_spotter import SpotterError, read_recording
 
 from earmark_training.data.coloured_noise import write_noises
 from earmark_training.errors import CorpusError
-from earmark_training.processes import end_with_parent
+from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -331,8 +329,7 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILEN
     out.mkdir(parents=True, exist_ok=True)
     recordings: list[Recording] = []
     position = 0
-    pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
-    with pool, (out / "audio.i16").open("wb") as audio:
+    with worker_pool(None) as pool, (out / "audio.i16").open("wb") as audio:
         decoded = pool.map(_read, files, chunksize=max(1, min(64, len(files) // 50)))
         for file, (samples, word) in progress(
             zip(files, decoded, strict=True), desc=DECODING, total=len(files), unit="files"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from earmark_training.keyword.verifier_training import train_verifier, verifier_
 from earmark_training.model import encoded_verifier
 from earmark_training.model.onnx_file import pack, to_onnx
 from earmark_training.model.speech_embedding import EmbeddingNetwork
-from earmark_training.processes import end_with_parent
+from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,13 +91,10 @@ class Alarm:
 
 def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Progress = SILENT) -> list[FineTuneResult]:
     """Run the jobs on all cores; return their results in order."""
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("d", 0.0)
+    counter = multiprocessing.get_context("spawn").Value("d", 0.0)
     workers = min(len(jobs), os.cpu_count() or 1)
     with (
-        ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
-        ) as pool,
+        worker_pool(workers, method="spawn", initializer=_start_worker, initargs=(counter,)) as pool,
         progress.phase(FINE_TUNING, total=sum(map(_work, jobs))) as phase,
     ):
         futures = [pool.submit(_run, job) for job in jobs]
@@ -113,7 +110,6 @@ def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Progress = SILENT) -> lis
 def _start_worker(counter: Synchronized[float]) -> None:
     global _counter  # noqa: PLW0603  (the only way to pass a shared value to the workers of a pool)
     _counter = counter
-    end_with_parent()
     torch.set_num_threads(1)
 
 
