@@ -74,7 +74,7 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
         *parts,
         "<h2>Training</h2>",
         f"<p>{document['recordings']} recordings, {synthesized['keyword']} synthesized keywords, "
-        f"{synthesized['lookalikes']} synthesized confusables.</p>",
+        f"{synthesized['confusables']} synthesized confusables.</p>",
     ]
 
 
@@ -97,17 +97,25 @@ def _misses(document: dict[str, Any]) -> list[str]:
         f"<p>Miss rate: <b>{100 * document['missed']:.1f}%</b> (95% interval {low:.1%} to {high:.1%}) of "
         f"{document['measured']} "
     )
-    how = f"at thresholds for {document['fa_per_hour']:g} false alarms per hour"
+    if document["threshold_was_raised"]:
+        how = (
+            "at the threshold of the model, which was raised until few recordings are missed, because "
+            "false alarms in people's speech could not be counted"
+        )
+    else:
+        how = f"at thresholds for {document['fa_per_hour']:g} false alarms per hour"
     if document["measured_on"] == "recordings":
+        s = "" if document["measured"] == 1 else "s"
+        folds = f", in {document['checks']}-fold cross-validation" if document["checks"] > 1 else ""
         rate += (
-            f"recordings, {how}, in {document['checks']}-fold cross-validation: each recording was scored by "
-            "a model that was trained without it. The model file was trained on all of them.</p>"
+            f"recording{s}, {how}{folds}. Each recording was scored by a model that was trained without it, but "
+            "perhaps with others of the same person. The model file was trained on all of them.</p>"
         )
     else:
         rate += (
-            f"utterances of <b>synthetic voices</b>, {how}, by a model trained without these voices. "
-            "The model file was trained on all of them. People are missed more often: record some, and name "
-            "them with --recordings.</p>"
+            f"utterances of <b>synthetic voices</b>, {how}, by a model that was trained on other words in "
+            "these voices, but not on the keyword. The model file was trained on all of them. People are "
+            "missed more often: to measure how often, make recordings and add --recordings.</p>"
         )
     return [
         rate,
