@@ -32,6 +32,11 @@ def test_a_transcript_contains_a_phrase_as_a_whole():
     assert not contains_keyword("a smart and new mirror", "smart mirror")
 
 
+def test_vowel_signs_are_parts_of_words():
+    assert contains_keyword("वह किताब है", "किताब")
+    assert not contains_keyword("वह कताब है", "किताब")
+
+
 def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
     folder = write_speech(tmp_path / "speech", 3, 4)
     soundfile.write(folder / "radio.wav", say(BANANA, 1, 1), RATE)

@@ -169,18 +169,21 @@ def _keywords(words: Sequence[str], *, read: bool) -> list[str]:
 
     Those that voices `read` consist of letters alone.
     """
+    from earmark_training.keyword.letters import is_letter
     from earmark_training.keyword.recordings import RecordingsError
 
     keywords = [" ".join(unicodedata.normalize("NFC", word).split()) for word in words]
     for keyword in keywords:
-        strange = sorted(
-            {c for c in keyword if not (c.isalpha() or unicodedata.combining(c) or c in " '’-.")}
-        )
+        strange = [repr(c) for c in sorted(set(keyword)) if not is_letter(c) and c not in " '’-."]
         if not any(c.isalpha() for c in keyword) or (read and strange):
-            problem = f", {' '.join(strange)} is not a letter" if keyword and strange else ""
+            problem = "is not a word"
+            if len(strange) == 1:
+                problem += f", because {strange[0]} is not a letter"
+            elif strange:
+                problem += f", because {', '.join(strange[:-1])} and {strange[-1]} are not letters"
             raise RecordingsError(
-                f"{keyword!r} is not a word{problem}: give the keyword as it is spoken, in letters ('route "
-                "sixty six', not 'route 66')"
+                f"{keyword!r} {problem}: give the keyword as it is spoken, in letters ('route sixty six', "
+                "not 'route 66')"
             )
         if len(keyword) > _MAX_LETTERS:
             raise RecordingsError(

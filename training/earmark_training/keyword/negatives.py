@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from earmark_training.data.corpus import SourceFile, audio_seconds, read_transcripts
 from earmark_training.errors import CorpusError
+from earmark_training.keyword.letters import is_letter
 from earmark_training.keyword.recordings import RecordingsError, find_audio
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def contains_keyword(text: str, keyword: str) -> bool:
 
 def _normalize(text: str) -> str:
     """Return the words of a text in lower case, without punctuation."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower().replace("'", "")))
+    text = unicodedata.normalize("NFC", text).lower().replace("'", "")
+    return " ".join("".join(c if c.isalnum() or is_letter(c) else " " for c in text).split())
 
 
 def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[SourceFile]:

@@ -108,8 +108,8 @@ def _misses(document: dict[str, Any]) -> list[str]:
         s = "" if document["measured"] == 1 else "s"
         folds = f", in {document['checks']}-fold cross-validation" if document["checks"] > 1 else ""
         rate += (
-            f"recording{s}, {how}{folds}. Each recording was scored by a model that was trained without it, but "
-            "perhaps with others of the same person. The model file was trained on all of them.</p>"
+            f"recording{s}, {how}{folds}. Each recording was scored by a model that was trained without it, "
+            "but perhaps with others of the same person. The model file was trained on all of them.</p>"
         )
     else:
         rate += (
