@@ -99,10 +99,10 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
     base model that cannot be fine-tuned.
     """
     started = time.monotonic()
-    mistakes = read_mistakes(request.mistakes)
+    keywords, seed = tuple(request.recordings), request.recipe.seed
+    mistakes = read_mistakes(request.mistakes, keywords)
     if not request.negatives and not all(clip.is_missed for clip in mistakes):
         raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
-    keywords, seed = tuple(request.recordings), request.recipe.seed
     with progress.phase("reading the recordings"):
         recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
         negatives = find_negatives(request.negatives, keywords, seed=seed)
