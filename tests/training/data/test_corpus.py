@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
-from earmark_training.data.corpus import Corpus, prepare, speaker_split
+from earmark_training.data.corpus import Corpus, SourceFile, decode, prepare, speaker_split
 from earmark_training.errors import CorpusError
 from earmark_training.evaluation.evaluation_set import from_corpus
 
@@ -74,6 +74,17 @@ def test_other_sample_rates_are_resampled(tmp_path: Path):
         soundfile.write(tmp_path / "in" / word / "a_nohash_0.flac", np.zeros((44_100, 2)), 44_100)
     corpus = prepare(tmp_path / "in", [], tmp_path / "out")
     assert [r.length for r in corpus.recordings if r.kind == "clip"] == [16_000]
+
+
+def test_a_preparation_that_fails_leaves_no_older_index(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    (tmp_path / "b.wav").write_text("no audio")
+    good, bad = (SourceFile(tmp_path / f"{name}.wav", "clip", "training", "a") for name in "ab")
+    assert len(decode([good], tmp_path / "corpus").recordings) == 1
+    with pytest.raises(CorpusError, match=r"b\.wav cannot be read"):
+        decode([good, bad], tmp_path / "corpus")
+    with pytest.raises(CorpusError, match="contains no prepared corpus"):
+        Corpus(tmp_path / "corpus")
 
 
 def test_folders_that_cannot_be_used_are_named(clips_dir: Path, tmp_path: Path):

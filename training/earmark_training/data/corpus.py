@@ -327,6 +327,8 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILEN
     The last quarter of each noise of the clips is for validation, regardless of the file's split.
     """
     out.mkdir(parents=True, exist_ok=True)
+    # The index of older audio must not remain beside new audio, if this is interrupted.
+    (out / "index.json").unlink(missing_ok=True)
     recordings: list[Recording] = []
     position = 0
     with worker_pool(None) as pool, (out / "audio.i16").open("wb") as audio:
