@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from earmark_training.errors import TrainingError
+from earmark_training.errors import WorkerError
 from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path):
 @pytest.mark.timeout(60)
 def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
     with (
-        pytest.raises(TrainingError, match="a worker process was ended, probably because the memory"),
+        pytest.raises(WorkerError, match="a worker process was ended, probably because the memory"),
         worker_pool(2, method="spawn") as pool,
     ):
         list(pool.map(signal.raise_signal, [signal.SIGKILL, signal.SIGKILL]))

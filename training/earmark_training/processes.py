@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from earmark_training.errors import TrainingError
+from earmark_training.errors import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def worker_pool(
     """Start a pool of worker processes, one per core if `workers` is None.
 
     After an error or Ctrl-C within this context, its workers end at once, and no waiting job starts. `method`
-    is how multiprocessing starts a process. Raises TrainingError if a worker was killed.
+    is how multiprocessing starts a process. Raises WorkerError if a worker was killed.
     """
     pool = ProcessPoolExecutor(
         workers or os.cpu_count(),
@@ -42,10 +42,7 @@ def worker_pool(
         for process in multiprocessing.active_children():
             process.terminate()
         if isinstance(error, BrokenProcessPool):
-            raise TrainingError(
-                "a worker process was ended, probably because the memory was short: close other programs, or "
-                "use a machine with more memory, and run the command again"
-            ) from None
+            raise WorkerError from None
         raise
     finally:
         # Wait: if the pool's own thread ended while Python exits, it could write an error to the terminal.

@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.verifier.export import add_verifier
 
     check_output_file(args.out)
+    if args.network is not None and not args.network.is_file():
+        check_output_file(args.network)
     with Progress() as progress:
         model = add_verifier(
             args.model,
