@@ -1,4 +1,4 @@
-"""`earmark-train keyword`: fine-tune the bundled model to new keywords."""
+"""`earmark-train keyword`: make a model for new keywords."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from earmark_training.keyword.training_set import NeuralVoices
 
-SUMMARY = "Fine-tune the bundled model to new keywords, from recordings of them or from their spelling."
+SUMMARY = "Make a model for new keywords, from recordings of them or from their spelling."
 
 _MAX_LETTERS = 64
 _LANGUAGE = "en"

@@ -66,9 +66,9 @@ def read_mistakes(folders: Sequence[Path], keywords: Sequence[str]) -> list[Revi
         )
     if others:
         log.info(
-            "%d clips of --mistakes are ignored: they are of other keywords (%s)",
-            len(found) - len(own),
+            "clips of --mistakes that are ignored, since they are of other keywords (%s): %d",
             ", ".join(map(repr, others)),
+            len(found) - len(own),
         )
     return own
 

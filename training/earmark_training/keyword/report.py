@@ -73,8 +73,8 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
     return [
         *parts,
         "<h2>Training</h2>",
-        f"<p>{document['recordings']} recordings, {synthesized['keyword']} synthesized keywords, "
-        f"{synthesized['confusables']} synthesized confusables.</p>",
+        f"<p>Recordings: {document['recordings']}. Synthesized keywords: {synthesized['keyword']}. "
+        f"Synthesized confusables: {synthesized['confusables']}.</p>",
     ]
 
 
