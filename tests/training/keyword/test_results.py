@@ -57,7 +57,8 @@ def test_the_miss_rate_at_a_raised_threshold_is_that_of_this_threshold():
     scores = np.linspace(0.8, 0.98, 100)
     one = results("computer", ["computer"] * 100, [dict(enumerate(scores))])
     assert one.threshold == pytest.approx(np.quantile(scores, 0.03), abs=1e-4)
-    (missed, _) = one.metrics()
+    missed, false_alarms = one.metrics()
+    assert "; the threshold was raised" in false_alarms.description
     assert missed.value == np.mean(scores < one.threshold) == 0.03
     assert "the threshold of the model, which was raised" in missed.description
     document = one.document()

@@ -52,6 +52,9 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
     speech, synthesized = document["speech"], document["synthesized"]
     kind = "recorded" if speech["recorded"] else "<b>synthesized</b>"
     caveat = "" if speech["recorded"] else " They were not measured in people's speech, where there are more."
+    chosen = "The threshold was chosen on the same speech"
+    if document["threshold_was_raised"]:
+        chosen = "The threshold was raised above the one that this speech needs"
     left_out = [(r["file"], r["why"]) for r in document["left_out"]]
     rates = [(c, rate_text(count, speech["held_out_hours"])) for c, count in document["alarms_in"].items()]
     parts = [
@@ -59,9 +62,8 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
         *_players("The worst of them", missed),
         "<h2>False alarms</h2>",
         f"<p>At its threshold of {document['threshold']:g}, in {speech['held_out_hours']:.1f} h of {kind} "
-        f"speech. The threshold was chosen on the same speech; another {speech['hours']:.1f} h were used for "
-        f"training.{caveat} The range is the 95% confidence interval of the rate: the fewer hours, the "
-        "wider it is.</p>",
+        f"speech. {chosen}; another {speech['hours']:.1f} h were used for training.{caveat} The range is the "
+        "95% confidence interval of the rate: the fewer hours, the wider it is.</p>",
         html.table(("condition", "false alarms"), rates, numbers=False),
         *_players("The highest scores in speech without the keyword", alarms),
     ]

@@ -132,7 +132,11 @@ class KeywordResults:
             round(self.fa_per_hour_in(CLEAN), 4),
             f"false alarms per hour of held-out {kind} speech "
             f"({rate_text(self.alarms_in(CLEAN), self.training_set.held_out_hours)}, 95% interval); "
-            "the threshold was chosen on the same speech",
+            + (
+                "the threshold was chosen on the same speech"
+                if self.raised_threshold is None
+                else "the threshold was raised, because false alarms in people's speech could not be counted"
+            ),
         )
         miss_rate = self.miss_rate
         if miss_rate is None:
