@@ -71,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate the model, print the tables, and write the report with `--out`."""
+    if args.split is not None and args.clips is None:
+        args.usage_error("--split has no effect without --clips DIR: add it, or leave --split out")
+    if args.fa_per_hour is not None and (args.clips or args.speech):
+        args.usage_error(
+            "--fa-per-hour has no effect with --clips or --speech: it is for the cross-validation of the "
+            "prepared corpus, so leave it out"
+        )
     from earmark_spotter import SpotterModel
 
     from earmark_training.data.corpus import Corpus
@@ -80,13 +87,6 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.reporting.report import write_report
     from earmark_training.reporting.tables import tables_of
 
-    if args.split is not None and args.clips is None:
-        args.usage_error("--split has no effect without --clips DIR: add it, or leave --split out")
-    if args.fa_per_hour is not None and (args.clips or args.speech):
-        args.usage_error(
-            "--fa-per-hour has no effect with --clips or --speech: it is for the cross-validation of the "
-            "prepared corpus, so leave it out"
-        )
     if args.out:
         check_output_folder(args.out)
     model = SpotterModel.load(args.model)
