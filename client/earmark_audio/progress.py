@@ -56,8 +56,12 @@ class Estimate:
     def start(self, phase: str, done_before: float) -> None:
         """Note that a phase has started, of which a share was done before, 0 to 1."""
         self._current = phase
-        if phase in self._expected_s:
-            self._expected_s[phase] *= 1 - done_before
+        self.skip(done_before)
+
+    def skip(self, share: float) -> None:
+        """Note that a share of the rest of the current phase was done before, 0 to 1."""
+        if self._current in self._expected_s:
+            self._expected_s[self._current] *= 1 - share
 
     def finish(self, measured_s: float) -> None:
         """Note how long the current phase took."""
@@ -109,6 +113,13 @@ class Phase:
 
     def update(self, amount: float = 1) -> None:
         """Count what was done."""
+        self.n += amount
+
+    def skip(self, amount: float) -> None:
+        """Count what was done before, such as in an interrupted run: it says nothing about the speed."""
+        if self._total and amount:
+            self._estimate.skip(min(1.0, amount / max(1e-9, self._total - self._initial)))
+        self._initial += amount
         self.n += amount
 
     def set(self, n: float) -> None:

@@ -11,7 +11,7 @@ import re
 import sys
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from earmark_audio.energy_gate import GateSettings
 
@@ -32,8 +32,25 @@ MAX_RECEPTIVE_FIELD_S = 10
 CERTAIN_SCORE = 0.99
 """Default of the score above which a peak is certain (docs/lab-notes/cost.md)."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LABEL = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,62}[^\s\x00-\x1f\x7f])?")
+
+class TextRule(NamedTuple):
+    """The pattern of a text in the metadata, and its meaning in words."""
+
+    pattern: re.Pattern[str]
+    meaning: str
+
+
+NAME_RULE = TextRule(
+    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
+    "1 to 64 letters (A to Z), digits, '.', '_' or '-', beginning with a letter or a digit",
+)
+"""The rule of a model's name and of its version."""
+
+LABEL_RULE = TextRule(
+    re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,62}[^\s\x00-\x1f\x7f])?"),
+    "1 to 64 printable characters that neither begin nor end with a space",
+)
+"""The rule of a label, such as a keyword."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +206,13 @@ def parse_metadata(document: str) -> ModelMetadata:
     if step_samples % frame_samples:
         root["step_samples"].reject(f"is {step_samples}, not a multiple of frame_samples ({frame_samples})")
 
-    labels = tuple(node.text(_LABEL) for node in root["labels"].items(2))
+    labels = tuple(node.text(LABEL_RULE) for node in root["labels"].items(2))
     if len(set(labels)) != len(labels):
         root["labels"].reject("contains a label twice")
 
     return ModelMetadata(
-        name=root["name"].text(_NAME),
-        version=root["version"].text(_NAME),
+        name=root["name"].text(NAME_RULE),
+        version=root["version"].text(NAME_RULE),
         labels=labels,
         keywords=_parse_keywords(root["keywords"], labels),
         sample_rate_hz=sample_rate_hz,
@@ -312,15 +329,12 @@ class _Node:
         for i, value in enumerate(values):
             yield self._child(str(i), value)
 
-    def text(self, pattern: re.Pattern[str] | None = None) -> str:
+    def text(self, rule: TextRule | None = None) -> str:
         value: str = self._typed(str, "a string")
         if any("\ud800" <= character <= "\udfff" for character in value):
             self.reject("contains an unpaired surrogate, which is not a character")
-        if pattern is not None and not pattern.fullmatch(value):
-            self.reject(
-                f"is {value!r}, but must be a name of 1 to 64 printable characters that neither begins nor "
-                "ends with a space"
-            )
+        if rule is not None and not rule.pattern.fullmatch(value):
+            self.reject(f"is {value!r}, but must be {rule.meaning}")
         return value
 
     def integer(self, low: int, high: int | None = None) -> int:

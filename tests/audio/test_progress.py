@@ -59,6 +59,24 @@ def test_what_was_done_before_the_start_is_no_measurement():
     assert one.remaining_s(0.1, 10.0) == pytest.approx(90, rel=0.01)
 
 
+def test_what_turns_out_to_be_done_before_is_no_measurement_either(monkeypatch: pytest.MonkeyPatch):
+    now_s = 100.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now_s)
+    progress = Progress(shown=False)
+    progress.plan({"training": 100, "writing": 10})
+    with progress.phase("training", total=200) as phase:
+        now_s += 5.0  # the start of the workers
+        phase.skip(80)
+        phase.skip(20)
+        assert phase.state() == "50%, 0:05, estimating"
+        phase.update(50)
+        now_s += 20.0
+        # 25 s for half of the rest: as much for the other half, and as fast for the next phase.
+        assert phase.state() == "75%, 0:25, about 35 s left in all"
+        phase.set(200)
+        assert phase.share == 1.0
+
+
 def test_a_phase_outside_the_plan_is_estimated_by_itself():
     one = estimate(first=10)
     one.start("other", 0)

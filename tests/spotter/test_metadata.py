@@ -141,6 +141,22 @@ def test_an_invalid_field_is_named(path: str, value: Any) -> None:
     assert caught.value.reason == "BAD_MODEL"
 
 
+@pytest.mark.parametrize(
+    ("path", "meaning"),
+    [
+        ("name", "1 to 64 letters (A to Z), digits, '.', '_' or '-', beginning with a letter or a digit"),
+        ("version", "1 to 64 letters (A to Z), digits, '.', '_' or '-', beginning with a letter or a digit"),
+        ("labels.0", "1 to 64 printable characters that neither begin nor end with a space"),
+    ],
+)
+def test_an_invalid_name_is_rejected_with_its_rule(path: str, meaning: str) -> None:
+    document = tiny_model.metadata()
+    place(document, path, " a ")
+    with pytest.raises(ModelError) as caught:
+        parse_metadata(json.dumps(document))
+    assert f"is ' a ', but must be {meaning}." in str(caught.value)
+
+
 @pytest.mark.parametrize("path", [path for path in paths(tiny_model.METADATA) if not path[-1].isdigit()])
 def test_a_missing_field_is_named(path: str) -> None:
     document = tiny_model.metadata()

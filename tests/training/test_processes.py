@@ -4,26 +4,28 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from earmark_training.errors import WorkerError
+from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
 PROGRAM = """
-import multiprocessing, os, sys, time
-from concurrent.futures import ProcessPoolExecutor
-from earmark_training.processes import end_with_parent
+import os, sys, time
+from earmark_training.processes import worker_pool
 
 def work(number):
     os.write(1, b"working\\n")
     time.sleep(600)
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context(sys.argv[1])
-    with ProcessPoolExecutor(2, mp_context=context, initializer=end_with_parent) as pool:
+    with worker_pool(2, method=sys.argv[1]) as pool:
         list(pool.map(work, range(2)))
 """
 
@@ -44,3 +46,44 @@ def test_workers_end_when_their_parent_is_killed(method: str, tmp_path: Path):
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.timeout(60)  # a job takes ten minutes
+def test_an_error_ends_the_jobs_and_those_that_wait(error: type[BaseException]):
+    futures: list[Future[object]] = []
+
+    def fail() -> None:
+        with worker_pool(1, method="spawn") as pool:
+            futures.extend(pool.submit(time.sleep, 600) for _ in range(3))
+            futures.append(pool.submit(len, bytes(1_000_000)))  # more than the pipe to a worker holds
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert not any(future.running() for future in futures)
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path):
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    command = [sys.executable, str(script), "spawn"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(2):
+            assert process.stdout.readline() == "working\n"
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        errors = process.communicate()[1]
+    assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1  # that of the program itself
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
+    with (
+        pytest.raises(WorkerError, match="a worker process was ended, probably because the memory"),
+        worker_pool(2, method="spawn") as pool,
+    ):
+        list(pool.map(signal.raise_signal, [signal.SIGKILL, signal.SIGKILL]))

@@ -29,7 +29,7 @@ _COMMANDS = {
 
 _AFTER_INTERRUPT = {
     "train": "; run it again to resume after the last completed epoch",
-    "keyword": "; run it again: what the neural voices have read is kept",
+    "keyword": "; run it again to continue: the last checkpoint and the speech of neural voices are kept",
 }
 
 

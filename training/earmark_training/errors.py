@@ -21,3 +21,13 @@ class OutputError(TrainingError):
 
 class ExportError(TrainingError):
     """The network cannot be exported or imported, or the exported model differs from it."""
+
+
+class WorkerError(TrainingError):
+    """A worker process was killed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a worker process was ended, probably because the memory was short: close other programs, or use "
+            "a machine with more memory, and run the command again"
+        )

@@ -1,17 +1,67 @@
-"""Worker processes that end with the process that started them."""
+"""Worker processes that end with the process that started them, and with the work that they are for."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from earmark_training.errors import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def worker_pool(
+    workers: int | None,
+    *,
+    method: str | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[object, ...] = (),
+) -> Iterator[ProcessPoolExecutor]:
+    """Start a pool of worker processes, one per core if `workers` is None.
+
+    After an error or Ctrl-C within this context, its workers end at once, and no waiting job starts. `method`
+    is how multiprocessing starts a process. Raises WorkerError if a worker was killed.
+    """
+    pool = ProcessPoolExecutor(
+        workers or os.cpu_count(),
+        multiprocessing.get_context(method),
+        _start_worker,
+        (initializer, initargs),
+    )
+    try:
+        yield pool
+    except BaseException as error:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise WorkerError from None
+        raise
+    finally:
+        # Wait: if the pool's own thread ended while Python exits, it could write an error to the terminal.
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(initializer: Callable[..., object] | None, initargs: tuple[object, ...]) -> None:
+    # Ctrl-C reaches the workers too, which would write a traceback each: their parent ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def end_with_parent() -> None:
     """End this process, which multiprocessing started, as soon as its parent has ended.
 
-    A parent that is killed cannot stop its workers, which would wait for more work forever. Call this in the
-    initializer of a pool, or at the start of a process.
+    A parent that is killed cannot stop its workers, which would wait for more work forever. Call this at the
+    start of a process; the workers of `worker_pool` do.
     """
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 

@@ -61,6 +61,8 @@ def test_evaluate_measures_on_the_prepared_corpus(
         (["keyword", "computer", "--recordings", "{tmp}"], "contains no recordings"),
         (["keyword", "", "--recordings", "{tmp}"], "is not a word"),
         (["keyword", "123", "--recordings", "{tmp}"], "is not a word"),
+        (["keyword", "_silence_", "--recordings", "{tmp}"], "is the label of a class that every model has"),
+        (["keyword", "a\x1b", "--recordings", "{tmp}"], r"because '\x1b' is not a letter"),
         (
             ["keyword", "a", "--recordings", "{tmp}", "--out", "{tmp}/no/a.onnx"],
             "a.onnx cannot be written",
@@ -68,6 +70,7 @@ def test_evaluate_measures_on_the_prepared_corpus(
         (["keyword", "a", "--recordings", "{tmp}", "--out", "{tmp}"], "it is a folder"),
         (["export", "{tmp}/none", "--out", "/proc/a.onnx"], "/proc/a.onnx cannot be written"),
         (["evaluate", "{tmp}/none.onnx", "--out", "/proc/report"], "/proc/report cannot be written"),
+        (["verifier", "a.onnx", "--out", "{tmp}/a", "--network", "{tmp}/no/n.pt"], "n.pt cannot be written"),
         (["train", "--corpus", "{tmp}", "--out", "/proc/run"], "/proc/run cannot be written"),
     ],
 )
@@ -114,9 +117,64 @@ def test_evaluate_names_recordings_that_cannot_be_used(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["prepare"], ["train", "--epochs", "many"], ["keyword", "computer"]]
+    ("arguments", "message"),
+    [
+        ([], "required"),
+        (["prepare"], "required"),
+        (["train", "--epochs", "many"], "expected whole numbers"),
+        (["train", "--seed", "-1"], "'-1' is not a whole number from 0"),
+        (["train", "--keywords", "yes,no,yes"], "'yes' is a label twice"),
+        (["train", "--keywords", "yes,_unknown_"], "'_unknown_' is a label twice"),
+        (["train", "--keywords", "yes, no"], "the keyword ' no' must be 1 to 64 printable characters"),
+        (["train", "--keywords", ""], "the keyword '' must be"),
+        (["export", "run", "--name", "my model"], "'my model' must be 1 to 64 letters"),
+        (["export", "run", "--version", "1 beta"], "'1 beta' must be 1 to 64 letters"),
+        (["export", "run", "--fa-per-hour", "0"], "'0' is not a number above 0"),
+        (["verifier", "m.onnx", "--version", "-"], "'-' must be 1 to 64 letters"),
+        (["verifier", "m.onnx", "--passes", "0"], "'0' is not a whole number from 1"),
+        (["verifier", "m.onnx", "--examples", "-5"], "'-5' is not a whole number from 1"),
+        (["verifier", "m.onnx", "--encoded-steps", "1.5"], "'1.5' is not a whole number from 1"),
+        (["verifier", "m.onnx", "--fa-per-hour", "nan"], "'nan' is not a number above 0"),
+        (["evaluate", "m.onnx", "--seed", "-1"], "'-1' is not a whole number from 0"),
+        (["evaluate", "m.onnx", "--fa-per-hour", "-1"], "'-1' is not a number above 0"),
+        (["evaluate", "m.onnx", "--split", "testing"], "--split has no effect without --clips"),
+        (
+            ["evaluate", "m.onnx", "--clips", "c", "--fa-per-hour", "1"],
+            "--fa-per-hour has no effect with --clips",
+        ),
+        (["evaluate", "m.onnx", "--speech", "s", "--fa-per-hour", "1"], "--fa-per-hour has no effect with"),
+        (["keyword", "computer"], "use --recordings DIR, or --voices DIR"),
+        (["keyword", "a", "--recordings", "r", "--seed", "-1"], "'-1' is not a whole number from 0"),
+        (["keyword", "a", "--recordings", "r", "--fa-per-hour", "inf"], "'inf' is not a number above 0"),
+        (["keyword", "a", "--recordings", "r", "--name", "Ä"], "'Ä' must be 1 to 64 letters"),
+        (["keyword", "a", "--recordings", "r", "--version", ""], "'' must be 1 to 64 letters"),
+        (["keyword", "a", "--recordings", "r", "--cache", "c"], "--cache has no effect without --voices"),
+        (["keyword", "a", "--recordings", "r", "--pronunciation", "a"], "--pronunciation has no effect"),
+        (["keyword", "a", "--recordings", "r", "--language", "de"], "without --voices DIR or --synthesize"),
+        (["keyword", "a", "--voices", "v", "--one-voice"], "--one-voice has no effect without --recordings"),
+    ],
 )
-def test_wrong_usage_has_exit_code_2(arguments: list[str]):
+def test_wrong_usage_has_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
     assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_whose_name_no_model_can_have_needs_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "my run").mkdir()
+    assert main(["export", str(tmp_path / "my run"), "--out", str(tmp_path / "a.onnx")]) == 1
+    assert "the model cannot have the name of the folder, 'my run': use --name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["typo", "words"])
+def test_recordings_of_none_of_several_keywords_are_missed(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "words").mkdir()
+    command = ["keyword", "computer", "jarvis", "--voices", str(tmp_path), "--out", str(tmp_path / "a.onnx")]
+    assert main([*command, "--recordings", str(tmp_path / folder)]) == 1
+    message = "typo is not a folder" if folder == "typo" else "words/computer is missing"
+    assert message in capsys.readouterr().err

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
-from earmark_training.data.corpus import Corpus, prepare, speaker_split
+import soxr
+from earmark_training.data.corpus import Corpus, SourceFile, decode, prepare, read_audio, speaker_split
 from earmark_training.errors import CorpusError
 from earmark_training.evaluation.evaluation_set import from_corpus
 
@@ -74,6 +76,45 @@ def test_other_sample_rates_are_resampled(tmp_path: Path):
         soundfile.write(tmp_path / "in" / word / "a_nohash_0.flac", np.zeros((44_100, 2)), 44_100)
     corpus = prepare(tmp_path / "in", [], tmp_path / "out")
     assert [r.length for r in corpus.recordings if r.kind == "clip"] == [16_000]
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_long_files_are_read_in_blocks_with_the_same_samples(rate: int, tmp_path: Path):
+    samples = np.random.default_rng(0).normal(0, 0.1, 3 * rate + 77)
+    soundfile.write(tmp_path / "a.wav", samples, rate)
+    corpus = decode([SourceFile(tmp_path / "a.wav", "speech", "training", "", "s")], tmp_path / "corpus")
+    whole = read_audio(tmp_path / "a.wav")
+    np.testing.assert_array_equal(corpus.audio, np.rint(whole * 32768).astype(np.int16))
+
+
+def test_of_a_long_file_only_the_seconds_that_are_needed_are_read(tmp_path: Path):
+    samples = np.random.default_rng(0).normal(0, 0.1, 120 * 8_000)
+    soundfile.write(tmp_path / "a.wav", samples, 8_000)
+    for name in ("speech", "music"):
+        shutil.copy(tmp_path / "a.wav", tmp_path / f"{name}.wav")
+    with (tmp_path / "speech.wav").open("r+b") as file:  # after the part that is used, it is cut off
+        file.truncate(110 * 16_000)
+    speech = SourceFile(tmp_path / "speech.wav", "speech", "training", "", "s", max_s=50.5)
+    music = SourceFile(tmp_path / "music.wav", "music", "training", "", "s")
+    beginning, middle = decode([speech, music], tmp_path / "corpus").recordings
+    assert (beginning.length, middle.length) == (50.5 * 16_000, 60 * 16_000)
+    corpus = Corpus(tmp_path / "corpus")
+    for recording, start in ((beginning, 0), (middle, 30)):
+        expected = soxr.resample(samples[start * 8_000 :][: recording.length // 2], 8_000, 16_000)
+        np.testing.assert_allclose(corpus.samples(recording), expected, atol=1e-3)
+    with pytest.raises(CorpusError, match="truncated"):
+        decode([replace(speech, max_s=None)], tmp_path / "whole")
+
+
+def test_a_preparation_that_fails_leaves_no_older_index(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    (tmp_path / "b.wav").write_text("no audio")
+    good, bad = (SourceFile(tmp_path / f"{name}.wav", "clip", "training", "a") for name in "ab")
+    assert len(decode([good], tmp_path / "corpus").recordings) == 1
+    with pytest.raises(CorpusError, match=r"b\.wav cannot be read"):
+        decode([good, bad], tmp_path / "corpus")
+    with pytest.raises(CorpusError, match="contains no prepared corpus"):
+        Corpus(tmp_path / "corpus")
 
 
 def test_folders_that_cannot_be_used_are_named(clips_dir: Path, tmp_path: Path):

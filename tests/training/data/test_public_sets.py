@@ -54,8 +54,15 @@ def test_a_set_is_downloaded_once_and_leaves_only_its_recordings(served: PublicS
     assert download(replace(served, url="http://127.0.0.1:9/none"), tmp_path / "data") == folder
 
 
+def test_other_sets_in_the_same_folder_are_kept(served: PublicSet, tmp_path: Path):
+    other = tmp_path / "data" / "LibriSpeech" / "train-clean-5"
+    other.mkdir(parents=True)
+    assert (download(served, tmp_path / "data") / "84" / "1" / "84-1.trans.txt").is_file()
+    assert sorted(path.name for path in other.parent.iterdir()) == ["dev-clean", "train-clean-5"]
+
+
 def test_a_set_without_a_folder_of_its_own_gets_one(served: PublicSet, tmp_path: Path):
-    one = replace(served, folder=SPEECH_COMMANDS.folder, unpack_to=SPEECH_COMMANDS.unpack_to)
+    one = replace(served, folder=SPEECH_COMMANDS.folder, in_archive=SPEECH_COMMANDS.in_archive)
     assert (download(one, tmp_path / "data") / "LibriSpeech").is_dir()
 
 

@@ -31,7 +31,7 @@ def test_thresholds_are_measured_on_the_speakers_on_which_they_were_not_chosen(
     assert conditions == len(CALIBRATED)
     assert details["alarms"] == 2 * conditions
     assert details["hours"] == pytest.approx(conditions / 60, abs=1e-3)
-    assert details["found_clean"] == 1.0
+    assert details["recall_clean"] == 1.0
     assert {m.name for m in metrics} == {
         f"crossvalidated_{name}" for name in ("found_clean", "found_10db", "false_alarms_per_hour")
     }

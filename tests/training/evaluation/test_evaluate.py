@@ -28,7 +28,7 @@ def test_the_whole_testing_split_is_evaluated(document: dict[str, Any]):
     assert own["clips"] == 20 + 20 // 5  # and noise, in proportion
     assert all(own["accuracy_by_class"][k] == 1.0 for k in TONES_HZ)
     clean = document["streams"]["clean"]
-    assert (clean["spoken"], clean["found"], clean["repeated"]) == (15, 15, 0)
+    assert (clean["spoken"], clean["detected"], clean["repeated"]) == (15, 15, 0)
     assert list(document["streams"]) == ["clean", "20db", "10db", "5db", "0db"]
 
 
@@ -70,10 +70,10 @@ def test_thresholds_that_were_chosen_elsewhere_are_not_cross_validated(document:
 
 
 def test_the_miss_rate_falls_to_zero_along_the_curve(document: dict[str, Any]):
-    overall = document["tradeoff"]["overall"]["clean"]
+    overall = document["det_curve"]["overall"]["clean"]
     assert overall[-1][1] == 0.0  # the tiny model detects every tone
     assert all(a[1] >= b[1] and a[0] < b[0] for a, b in pairwise(overall))
-    assert document["tradeoff"]["found_at"] == {}  # half a minute of speech is too short for hourly rates
+    assert document["det_curve"]["recall_at"] == {}  # half a minute of speech is too short for hourly rates
 
 
 def test_the_same_seed_measures_the_same(tone_model: SpotterModel, tone_clips: Path, tmp_path: Path):

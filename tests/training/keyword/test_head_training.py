@@ -12,7 +12,7 @@ from earmark_spotter import Spotter, SpotterModel
 from earmark_training.errors import OutputError
 from earmark_training.keyword import head_training
 from earmark_training.keyword.checkpoints import unfinished
-from earmark_training.keyword.fine_tune import FIRST_KEYWORD, score
+from earmark_training.keyword.fine_tune import FIRST_KEYWORD, score, work
 from earmark_training.keyword.head_training import train_head
 from earmark_training.keyword.mel_variation import vary_mel
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
@@ -75,7 +75,9 @@ def test_an_interrupted_training_continues_with_the_same_result(
     monkeypatch.setattr(head_training, "_CHECKPOINT_STEPS", 2)
     monkeypatch.setattr(head_training, "_BATCH", 8)
     recipe = replace(RECIPE, mined_hours=0.01, mix=replace(RECIPE.mix, size=5))
-    whole = train_head(NETWORK, training_set, recipe)
+    work_done, done, done_before = list[float](), list[float](), list[float]()
+    whole = train_head(NETWORK, training_set, recipe, count=work_done.append, skip=done_before.append)
+    assert not done_before
     file, embed, started = tmp_path / "head.pt", head_training._Training.embed, list[int]()
 
     def interrupted_at_step_7(training: head_training._Training, batch: Any, step: int) -> None:
@@ -87,7 +89,14 @@ def test_an_interrupted_training_continues_with_the_same_result(
     monkeypatch.setattr(head_training._Training, "embed", interrupted_at_step_7)
     with pytest.raises(KeyboardInterrupt):
         train_head(NETWORK, training_set, recipe, checkpoint=file)
-    resumed = train_head(NETWORK, training_set, recipe, checkpoint=file)
+    resumed = train_head(
+        NETWORK, training_set, recipe, checkpoint=file, count=done.append, skip=done_before.append
+    )
+    assert len(done_before) == 1
+    # Two steps were left. The mining before step 4 was done; its last recording exceeds the hours a little.
+    assert done == [1, 1]
+    assert sum(done) + sum(done_before) == pytest.approx(work(training_set, recipe))
+    assert sum(work_done) == pytest.approx(work(training_set, recipe), rel=0.02)
     assert started == [0, 1, 2, 3, 4, 5, 6, 7, 6, 7]  # the last checkpoint was after step 5
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)

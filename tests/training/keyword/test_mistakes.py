@@ -51,7 +51,7 @@ def test_wrong_and_missed_clips_are_read(tmp_path: Path) -> None:
     (tmp_path / "h.wav").unlink()
     for name, text in (("i", "{"), ("j", "[1]"), ("k", "[" * 100_000)):
         (tmp_path / f"{name}.json").write_text(text)
-    found = read_mistakes([tmp_path])
+    found = read_mistakes([tmp_path], ["computer"])
     assert [(one.path.name, one.is_missed) for one in found] == [("a.wav", False), ("d.wav", True)]
     assert {one.word for one in found} == {(1.5 * RATE, 2 * RATE)}
 
@@ -61,9 +61,9 @@ def test_false_alarms_are_neither_trained_on_as_speech_nor_measured(tmp_path: Pa
         clip(tmp_path / "clips", name, verdict)
     paths = [tmp_path / f"{i}.wav" for i in range(11)]
     for i, path in enumerate(paths):
-        soundfile.write(path, say(COMPUTER, i, i), RATE)
+        soundfile.write(path, np.tile(say(COMPUTER, i, i), 1 if i < 3 else 6), RATE)
     speech = [SourceFile(path, "speech", "training", "", path.stem) for path in paths[3:]]
-    mistakes = read_mistakes([tmp_path / "clips"])
+    mistakes = read_mistakes([tmp_path / "clips"], ["computer"])
     found = collect({"computer": paths[:3]}, speech, tmp_path / "scratch", mistakes=mistakes, seed=1)
     assert [(one.length, one.word) for one in found.mistakes] == [(3 * RATE, (1.5 * RATE, 2 * RATE))] * 2
     assert len(found.recordings) == 3
@@ -123,7 +123,7 @@ def test_the_network_learns_from_its_mistakes(
         {"computer": sorted(recordings.glob("*.wav"))},
         [SourceFile(p, "speech", "training", "", p.parts[-3]) for p in sorted(speech.rglob("*.flac"))],
         tmp_path / "scratch",
-        mistakes=read_mistakes([tmp_path]),
+        mistakes=read_mistakes([tmp_path], ["computer"]),
         seed=1,
     )
     recipe = replace(FINE_TUNE_RECIPE, steps=160, rounds=0)
@@ -150,7 +150,7 @@ def test_missed_words_are_recordings_of_the_model(
         samples = np.pad(say(COMPUTER, person, person), RATE)
         clip(tmp_path, f"missed-{person}", "missed", samples, start_s=11.3, end_s=12.2)
     # One that is among the recordings already, and one that cannot be used.
-    known = write_missed_words(read_mistakes([tmp_path]), "computer", tmp_path / "known")[0]
+    known = write_missed_words(read_mistakes([tmp_path], ["computer"]), "computer", tmp_path / "known")[0]
     both = tmp_path / "recordings"
     shutil.copytree(recordings, both)
     shutil.copy(known, both)
@@ -171,16 +171,40 @@ def test_the_words_that_were_missed_are_cut_out_with_a_margin(tmp_path: Path) ->
     clip(tmp_path / "clips", "b", "wrong")
     clip(tmp_path / "clips", "c", "missed", keyword="jarvis")
     clip(tmp_path / "clips", "d", "missed")
-    mistakes = read_mistakes([tmp_path / "clips"])
+    mistakes = read_mistakes([tmp_path / "clips"], ["computer", "other"])
     paths = write_missed_words(mistakes, "computer", tmp_path / "words")
     assert [soundfile.info(path).frames / RATE for path in paths] == pytest.approx([2.4, 0.5 + 0.8])
     assert write_missed_words(mistakes, "other", tmp_path / "none") == []
 
 
+def test_a_missed_word_in_floating_point_keeps_its_samples(tmp_path: Path) -> None:
+    clip(tmp_path / "clips", "a", "missed")
+    samples = np.random.default_rng(2).normal(0, 0.5, 3 * RATE)
+    soundfile.write(tmp_path / "clips" / "a.wav", samples, RATE, subtype="FLOAT")
+    (path,) = write_missed_words(
+        read_mistakes([tmp_path / "clips"], ["computer"]), "computer", tmp_path / "w"
+    )
+    cut, _ = soundfile.read(path)
+    assert soundfile.info(path).subtype == "PCM_16"
+    np.testing.assert_allclose(cut, samples[int(1.1 * RATE) : int(2.4 * RATE)].clip(-1, 1), atol=1e-4)
+
+
+def test_clips_of_other_keywords_are_ignored_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for name, keyword in (("a", "computer"), ("b", "jarvis"), ("c", "alexa"), ("d", "alexa")):
+        clip(tmp_path, name, "wrong", keyword=keyword)
+    assert [one.path.name for one in read_mistakes([tmp_path], ["computer"])] == ["a.wav"]
+    assert "ignored, since they are of other keywords ('alexa', 'jarvis'): 3" in caplog.text
+    with pytest.raises(RecordingsError, match=r"other keywords \('alexa', 'computer', 'jarvis'\)"):
+        read_mistakes([tmp_path], ["banana"])
+
+
 def test_a_folder_without_mistakes_is_reported(tmp_path: Path) -> None:
     clip(tmp_path / "clips", "a", "right")
     with pytest.raises(RecordingsError, match="no clips that are marked as wrong or missed"):
-        read_mistakes([tmp_path / "clips"])
+        read_mistakes([tmp_path / "clips"], ["computer"])
 
 
 def test_false_alarms_require_other_speech(recordings: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import soundfile
+from earmark_training.keyword import negatives
 from earmark_training.keyword.negatives import contains_keyword, find_negatives
 from earmark_training.keyword.recordings import RecordingsError
 from support.synthetic_words import BANANA, RATE, say, write_speech
@@ -32,15 +34,33 @@ def test_a_transcript_contains_a_phrase_as_a_whole():
     assert not contains_keyword("a smart and new mirror", "smart mirror")
 
 
+def test_vowel_signs_are_parts_of_words():
+    assert contains_keyword("वह किताब है", "किताब")
+    assert not contains_keyword("वह कताब है", "किताब")
+
+
 def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
     folder = write_speech(tmp_path / "speech", 3, 4)
     soundfile.write(folder / "radio.wav", say(BANANA, 1, 1), RATE)
     listing = folder / "2" / "1" / "2-1.trans.txt"
     listing.write_text("\n" + listing.read_text() + "\n\n")  # empty lines are not utterances
-    negatives = find_negatives([folder], ["computer"], seed=1)
-    assert negatives.left_out == 3
-    assert len(negatives.files) == 3 * 3 + 1
-    assert {f.speaker for f in negatives.files if f.text} == {"0", "1", "2"}
+    found = find_negatives([folder], ["computer"], seed=1)
+    assert found.left_out == 3
+    assert len(found.files) == 3 * 3 + 1
+    assert {f.speaker for f in found.files if f.text} == {"0", "1", "2"}
+
+
+def test_no_more_than_the_hours_are_used_also_of_one_long_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(negatives, "MAX_HOURS", 30 / 3600)
+    soundfile.write(tmp_path / "long.wav", np.zeros(40 * RATE), RATE)
+    assert [one.max_s for one in find_negatives([tmp_path], ["computer"], seed=1).files] == [30]
+    (tmp_path / "long.wav").unlink()
+    for i in range(5):
+        soundfile.write(tmp_path / f"{i}.wav", np.zeros(12 * RATE), RATE)
+    limits = [one.max_s for one in find_negatives([tmp_path], ["computer"], seed=1).files]
+    assert sorted(limits, key=str) == [6, None, None]
 
 
 def test_a_folder_without_audio_is_rejected(tmp_path: Path):
@@ -51,5 +71,7 @@ def test_a_folder_without_audio_is_rejected(tmp_path: Path):
 
 def test_a_damaged_file_is_named(tmp_path: Path):
     (tmp_path / "bad.wav").write_text("no audio")
-    with pytest.raises(RecordingsError, match=r"bad.wav cannot be read: This is a text file"):
+    with pytest.raises(
+        RecordingsError, match=r"bad.wav cannot be read: This is a text file.* Correct or remove"
+    ):
         find_negatives([tmp_path], ["computer"], seed=1)

@@ -9,7 +9,7 @@ from earmark_training.keyword.pronunciation import (
     pronounce,
     spell,
 )
-from earmark_training.keyword.similar_words import bare, confusables, containing
+from earmark_training.keyword.similar_words import bare, common_words, confusables, containing
 from earmark_training.keyword.voice_files import SynthesisError
 
 pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
@@ -52,6 +52,11 @@ def test_similar_words_are_nearer_than_others():
     )
     assert distance(computer, same) == 0
     assert 0 < distance(computer, commuter) < 1 < distance(computer, banana)
+
+
+def test_common_words_have_vowel_signs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("wordfreq.top_n_list", lambda *_: ["समय", "किताब", "2", "a2"])
+    assert [w.text for w in common_words.__wrapped__("hi")] == ["समय", "किताब"]
 
 
 @pytest.mark.slow

@@ -65,10 +65,14 @@ def test_a_folder_in_the_place_of_a_file_is_reported(tmp_path: Path):
     [
         ("", "is not a word"),
         ("  ", "is not a word"),
-        ("123", "is not a word, 1 2 3 is not a letter"),
+        ("123", "is not a word, because '1', '2' and '3' are not letters: give the keyword"),
+        ("r2d2!", "is not a word, because '!' and '2' are not letters"),
+        ("a\u200bb", r"'a\u200bb' is not a word, because '\u200b' is not a letter"),
         ("route 66", "route sixty six"),
         ("🦊", "is not a letter"),
         ("fox 🦊", "is not a letter"),
+        ("शुरू", f"{MODEL_FILE} is missing"),  # a word with vowel signs
+        ("क्‍ष", f"{MODEL_FILE} is missing"),  # and one with a joiner
         ("a" * 200, "has 200 letters: a keyword has at most 64"),
         ("computer", f"{MODEL_FILE} is missing"),
     ],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from earmark_training.errors import RecipeError
-from earmark_training.model.checkpoint import CHECKPOINT, check_recipe, load_trained
+from earmark_training.model.checkpoint import CHECKPOINT, check_inputs, check_recipe, load_trained
 from support.tiny_training import RECIPE
 
 if TYPE_CHECKING:
@@ -48,3 +48,15 @@ def test_only_the_last_number_of_epochs_can_be_raised(run: Path):
     ):
         with pytest.raises(RecipeError, match=r"another recipe \(.*cycles.*--epochs 2,1\).*can be raised"):
             check_recipe(run / CHECKPOINT, other)
+
+
+def test_a_checkpoint_of_another_corpus_or_start_is_rejected_but_an_older_one_is_not(tmp_path: Path):
+    path, inputs = tmp_path / CHECKPOINT, {"corpus": "1", "--start": "2"}
+    torch.save({"inputs": inputs}, path)
+    check_inputs(path, inputs)
+    with pytest.raises(RecipeError, match="trained with another corpus: use the same as before"):
+        check_inputs(path, inputs | {"corpus": "3"})
+    with pytest.raises(RecipeError, match="trained with another corpus and another --start"):
+        check_inputs(path, {"corpus": "3", "--start": ""})
+    torch.save({}, path)
+    check_inputs(path, inputs)

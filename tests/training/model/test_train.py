@@ -8,18 +8,16 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from earmark_training.errors import RecipeError
+from earmark_training.data.corpus import Corpus
+from earmark_training.errors import RecipeError, WorkerError
 from earmark_training.model import train as training
 from earmark_training.model.checkpoint import load_trained
 from earmark_training.model.train import train
 from support.tiny_training import RECIPE
-
-if TYPE_CHECKING:
-    from earmark_training.data.corpus import Corpus
+from torch.multiprocessing.spawn import ProcessExitedException
 
 TESTS = Path(__file__).parents[2]
 PROGRAM = """
@@ -86,6 +84,11 @@ def test_a_run_that_was_killed_resumes_to_the_same_weights(corpus: Corpus, run: 
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-6, rtol=1e-5, msg=name)
     with pytest.raises(RecipeError, match="another recipe"):
         train(corpus, replace(RECIPE, seed=9), out)
+    shutil.copytree(corpus.folder, tmp_path / "other", ignore=shutil.ignore_patterns("mel-*"))
+    with (tmp_path / "other" / "index.json").open("a") as index:
+        index.write("\n")
+    with pytest.raises(RecipeError, match="another corpus"):
+        train(Corpus(tmp_path / "other"), RECIPE, out)
 
 
 def test_a_finished_run_goes_on_with_more_epochs(corpus: Corpus, run: Path, tmp_path: Path):
@@ -95,3 +98,16 @@ def test_a_finished_run_goes_on_with_more_epochs(corpus: Corpus, run: Path, tmp_
     longer = json.loads((tmp_path / "longer" / "metrics.json").read_text())["history"]
     assert longer[:-1] == json.loads((run / "metrics.json").read_text())["history"]
     assert load_trained(tmp_path / "longer").recipe.epochs == RECIPE.epochs + 1
+
+
+@pytest.mark.usefixtures("caches")
+def test_a_process_that_is_killed_is_an_error_that_says_what_to_do(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Killed:
+        def join(self, timeout: float) -> bool:
+            raise ProcessExitedException("process 0 terminated with signal SIGKILL", 0, 1, -9, "SIGKILL")
+
+    monkeypatch.setattr(training, "start_processes", lambda *_, **__: Killed())
+    with pytest.raises(WorkerError, match="a worker process was ended"):
+        train(corpus, RECIPE, tmp_path)

@@ -16,7 +16,7 @@ from earmark_spotter import Spotter, SpotterModel, final_scores, score_recording
 from earmark_spotter.metadata import VerifierInfo
 from earmark_spotter.speech_encoder import bundled_speech_encoder
 from earmark_spotter.verifier import ENCODED_VERIFIER_KEY, VERIFIER_KEY
-from earmark_training.errors import ExportError
+from earmark_training.errors import ExportError, RecipeError
 from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model import encoded_verifier_training
 from earmark_training.model.onnx_file import load_network, pack
@@ -203,6 +203,10 @@ def test_an_interrupted_training_continues_and_makes_the_same_verifier(
     continued = train.train(proposals, 2, 5 * 8, checkpoint=checkpoint)
     for expected, found in zip(whole.parameters(), continued.parameters(), strict=True):
         assert torch.equal(expected, found)
+    others = collect(model, corpus, "validation", 2)
+    for proposed, examples in ((proposals, 6 * 8), (others, 5 * 8)):
+        with pytest.raises(RecipeError, match="is of a training with another model, corpus or options"):
+            train.train(proposed, 2, examples, checkpoint=checkpoint)
 
 
 def test_each_pass_finds_other_proposals(model: SpotterModel, corpus: Corpus) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from earmark_audio.progress import Progress
 
-from earmark_training.commands.options import add_corpus_option, check_output_folder
+from earmark_training.commands.options import add_corpus_option, check_output_folder, fa_per_hour, seed
 
 if TYPE_CHECKING:
     import argparse
@@ -17,9 +17,12 @@ SUMMARY = (
     "Measure a model file as it is served: classification accuracy, recall at several SNRs, false alarms."
 )
 
+_FA_PER_HOUR = 2.0
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
+    parser.set_defaults(usage_error=parser.error)
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file to measure")
     add_corpus_option(
         parser, "prepared corpus; without --clips and --speech, its validation speakers are used"
@@ -46,18 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=seed,
         default=7,
         metavar="N",
         help="random seed of the streams made from the clips (default: %(default)s)",
     )
     parser.add_argument(
         "--fa-per-hour",
-        type=float,
-        default=2.0,
+        type=fa_per_hour,
         metavar="N",
         help="operating point, in false alarms per hour, of the cross-validation between speakers "
-        "(default: %(default)s)",
+        f"of the prepared corpus (default: {_FA_PER_HOUR:g})",
     )
     parser.add_argument(
         "--out",
@@ -69,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate the model, print the tables, and write the report with `--out`."""
+    if args.split is not None and args.clips is None:
+        args.usage_error("--split has no effect without --clips DIR: add it, or leave --split out")
+    if args.fa_per_hour is not None and (args.clips or args.speech):
+        args.usage_error(
+            "--fa-per-hour has no effect with --clips or --speech: it is for the cross-validation of the "
+            "prepared corpus, so leave it out"
+        )
     from earmark_spotter import SpotterModel
 
     from earmark_training.data.corpus import Corpus
@@ -89,7 +98,11 @@ def run(args: argparse.Namespace) -> None:
         else:
             evaluation_set = from_corpus(Corpus(args.corpus))
         _, document = evaluate(
-            model, evaluation_set, seed=args.seed, fa_per_hour=args.fa_per_hour, progress=progress
+            model,
+            evaluation_set,
+            seed=args.seed,
+            fa_per_hour=args.fa_per_hour or _FA_PER_HOUR,
+            progress=progress,
         )
     print(f"{document['model']} {document['version']}, measured on {evaluation_set.description}\n")
     for table in tables_of(document):

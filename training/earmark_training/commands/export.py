@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_audio.progress import Progress
+from earmark_spotter.metadata import NAME_RULE
 
-from earmark_training.commands.options import add_corpus_option, check_output_file, print_metrics
+from earmark_training.commands.options import (
+    add_corpus_option,
+    check_output_file,
+    fa_per_hour,
+    model_name,
+    print_metrics,
+)
+from earmark_training.errors import OutputError
 
 if TYPE_CHECKING:
     import argparse
@@ -26,8 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="model file to write (default: %(default)s)",
     )
-    parser.add_argument("--name", help="name of the model (default: that of the folder RUN)")
-    parser.add_argument("--version", default="1.0.0", help="version of the model (default: %(default)s)")
+    parser.add_argument("--name", type=model_name, help="name of the model (default: that of the folder RUN)")
+    parser.add_argument(
+        "--version", type=model_name, default="1.0.0", help="version of the model (default: %(default)s)"
+    )
     parser.add_argument(
         "--sources",
         type=Path,
@@ -37,11 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fa-per-hour",
-        type=float,
+        type=fa_per_hour,
         default=2.0,
         metavar="N",
         help="maximum false alarms per hour of read speech, all keywords together, used to choose the "
-        "thresholds: the mean over clean, noisy, reverberant and band-limited speech (default: %(default)s)",
+        "thresholds: the mean over clean speech, noise, babble, a room, a telephone and a television "
+        "(default: %(default)s)",
     )
 
 
@@ -52,13 +63,18 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.model.checkpoint import load_trained
 
     check_output_file(args.out)
+    name = args.name or args.run.resolve().name
+    if not NAME_RULE.pattern.fullmatch(name):
+        raise OutputError(
+            f"the model cannot have the name of the folder, {name!r}: use --name, with {NAME_RULE.meaning}"
+        )
     sources = read_sources(args.sources) if args.sources else ()
     with Progress() as progress:
         model = export_model(
             load_trained(args.run),
             Corpus(args.corpus),
             args.out,
-            name=args.name or args.run.resolve().name,
+            name=name,
             version=args.version,
             fa_per_hour=args.fa_per_hour,
             sources=sources,

@@ -1,4 +1,4 @@
-"""`earmark-train keyword`: fine-tune the bundled model to new keywords."""
+"""`earmark-train keyword`: make a model for new keywords."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_audio.progress import Progress
+from earmark_spotter.metadata import LABEL_RULE
 
-from earmark_training.commands.options import check_output_file, print_metrics
+from earmark_training.commands.options import (
+    check_output_file,
+    fa_per_hour,
+    model_name,
+    print_metrics,
+    seed,
+)
 from earmark_training.keyword.voice_files import MODEL_FILE, RELEASE, VOICES_FILE
 
 if TYPE_CHECKING:
@@ -17,9 +24,10 @@ if TYPE_CHECKING:
 
     from earmark_training.keyword.training_set import NeuralVoices
 
-SUMMARY = "Fine-tune the bundled model to new keywords, from recordings of them or from their spelling."
+SUMMARY = "Make a model for new keywords, from recordings of them or from their spelling."
 
 _MAX_LETTERS = 64
+_LANGUAGE = "en"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,17 +87,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--language",
-        default="en",
         metavar="CODE",
         help="language of the synthesizers, such as en, de, fr-fr; the neural voices read en, en-gb, es, fr, "
-        "hi, it and pt (default: %(default)s)",
+        "hi, it and pt (default: en)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="model file to write (default: WORD.onnx)")
-    parser.add_argument("--name", help="name of the model (default: the keyword)")
-    parser.add_argument("--version", default="1.0.0", help="version of the model (default: %(default)s)")
+    parser.add_argument("--name", type=model_name, help="name of the model (default: the keyword)")
+    parser.add_argument(
+        "--version",
+        type=model_name,
+        default="1.0.0",
+        help="version of the model (default: %(default)s)",
+    )
     parser.add_argument(
         "--fa-per-hour",
-        type=float,
+        type=fa_per_hour,
         default=0.5,
         metavar="N",
         help="false alarms per hour of speech that the threshold of each keyword is chosen for; in noise, in "
@@ -118,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=seed,
         default=1,
         metavar="N",
         help="random seed; the same seed makes the same model (default: %(default)s)",
@@ -132,9 +144,8 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.keyword.pipeline import KeywordRequest, create_model
     from earmark_training.keyword.recordings import RecordingsError
 
-    if args.recordings is None and args.voices is None:
-        args.usage_error("use --recordings DIR, or --voices DIR to make the model from the spelling, or both")
-    for text in (*args.keyword, args.name or ""):
+    _check_usage(args)
+    for text in args.keyword:
         if any("\ud800" <= character <= "\udfff" for character in text):  # bytes that are not UTF-8
             raise RecordingsError(
                 f"{text!r} is not valid UTF-8: correct it, or set the locale of the terminal"
@@ -146,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
         recordings=_recordings(keywords, args.recordings, needed=args.voices is None),
         negatives=tuple(args.negatives),
         voices=_voices(keywords, args) if args.voices else None,
-        synthesize=args.language if args.synthesize else None,
+        synthesize=(args.language or _LANGUAGE) if args.synthesize else None,
         out=out,
         name=args.name,
         version=args.version,
@@ -164,27 +175,51 @@ def run(args: argparse.Namespace) -> None:
     print(f"serve it: earmark-server --model {request.out}")
 
 
+def _check_usage(args: argparse.Namespace) -> None:
+    """Exit with code 2 if the recordings are missing, or an option would have no effect."""
+    voices, recordings = args.voices is not None, args.recordings is not None
+    if not voices and not recordings:
+        args.usage_error("use --recordings DIR, or --voices DIR to make the model from the spelling, or both")
+    for option, is_given, is_used, needed in (
+        ("--pronunciation", bool(args.pronunciation), voices, "--voices DIR"),
+        ("--cache", args.cache is not None, voices, "--voices DIR"),
+        ("--language", args.language is not None, voices or args.synthesize, "--voices DIR or --synthesize"),
+        ("--one-voice", args.one_voice, recordings, "--recordings DIR"),
+    ):
+        if is_given and not is_used:
+            args.usage_error(f"{option} has no effect without {needed}: add it, or leave {option} out")
+
+
 def _keywords(words: Sequence[str], *, read: bool) -> list[str]:
     """Return the keywords with single spaces. Raises RecordingsError for one that is not a word.
 
     Those that voices `read` consist of letters alone.
     """
+    from earmark_training.data.vocabulary import labels_for
+    from earmark_training.keyword.letters import is_letter
     from earmark_training.keyword.recordings import RecordingsError
 
     keywords = [" ".join(unicodedata.normalize("NFC", word).split()) for word in words]
     for keyword in keywords:
-        strange = sorted(
-            {c for c in keyword if not (c.isalpha() or unicodedata.combining(c) or c in " '’-.")}
-        )
-        if not any(c.isalpha() for c in keyword) or (read and strange):
-            problem = f", {' '.join(strange)} is not a letter" if keyword and strange else ""
+        strange = [repr(c) for c in sorted(set(keyword)) if not is_letter(c) and c not in " '’-."]
+        is_label = LABEL_RULE.pattern.fullmatch(keyword[:_MAX_LETTERS].strip())
+        if not any(c.isalpha() for c in keyword) or ((read or not is_label) and strange):
+            problem = "is not a word"
+            if len(strange) == 1:
+                problem += f", because {strange[0]} is not a letter"
+            elif strange:
+                problem += f", because {', '.join(strange[:-1])} and {strange[-1]} are not letters"
             raise RecordingsError(
-                f"{keyword!r} is not a word{problem}: give the keyword as it is spoken, in letters ('route "
-                "sixty six', not 'route 66')"
+                f"{keyword!r} {problem}: give the keyword as it is spoken, in letters ('route sixty six', "
+                "not 'route 66')"
             )
         if len(keyword) > _MAX_LETTERS:
             raise RecordingsError(
                 f"{keyword[:20]!r}… has {len(keyword)} letters: a keyword has at most {_MAX_LETTERS}"
+            )
+        if keyword in labels_for(()):
+            raise RecordingsError(
+                f"{keyword!r} is the label of a class that every model has: choose another word"
             )
     if len(set(map(str.lower, keywords))) < len(keywords):
         raise RecordingsError(f"a keyword is named twice: {', '.join(keywords)}")
@@ -199,12 +234,14 @@ def _recordings(keywords: Sequence[str], folder: Path | None, *, needed: bool) -
         return dict.fromkeys(keywords)
     if len(keywords) == 1:
         return {keywords[0]: folder}
-    folders: dict[str, Path | None] = {}
-    for keyword in keywords:
-        own = folder / keyword
-        if needed and not own.is_dir():
-            raise RecordingsError(f"{own} is missing: for several keywords, each has a folder in {folder}")
-        folders[keyword] = own if own.is_dir() else None
+    if not folder.is_dir():
+        raise RecordingsError(f"{folder} is not a folder: name the folder of the keywords' folders")
+    folders = {k: folder / k if (folder / k).is_dir() else None for k in keywords}
+    missing = [k for k in keywords if folders[k] is None]
+    if missing and (needed or len(missing) == len(keywords)):
+        raise RecordingsError(
+            f"{folder / missing[0]} is missing: for several keywords, each has a folder in {folder}"
+        )
     return folders
 
 
@@ -215,8 +252,9 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
     from earmark_training.keyword.training_set import NeuralVoices
     from earmark_training.keyword.voice_files import SynthesisError
 
-    spoken = dict(zip(keywords, pronounce(keywords, args.language), strict=True))
-    other = {k: accents(k, args.language) for k in keywords}
+    language = args.language or _LANGUAGE
+    spoken = dict(zip(keywords, pronounce(keywords, language), strict=True))
+    other = {k: accents(k, language) for k in keywords}
     for given in args.pronunciation:
         keyword, _, ipa = given.rpartition("=") if "=" in given else (keywords[0], "", given)
         if keyword not in spoken or ("=" not in given and len(keywords) > 1):
@@ -229,4 +267,4 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
     reader = Kokoro(args.voices, args.cache or default_cache())
     for keyword, words in spoken.items():
         check_pronunciation(keyword, words, reader.unknown_symbols)
-    return NeuralVoices(reader, args.language, spoken, other)
+    return NeuralVoices(reader, language, spoken, other)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_spotter.metadata import NAME_RULE
+
 from earmark_training.errors import OutputError
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from earmark_spotter.metadata import Metric
+
+
+_MAX_FA_PER_HOUR = 3600.0
 
 
 def add_corpus_option(parser: argparse.ArgumentParser, help_text: str) -> None:
@@ -24,6 +30,43 @@ def add_corpus_option(parser: argparse.ArgumentParser, help_text: str) -> None:
         metavar="DIR",
         help=f"{help_text} (default: %(default)s)",
     )
+
+
+def whole_number(lowest: int, highest: int = 1_000_000_000) -> Callable[[str], int]:
+    """Return a parser of whole numbers between two bounds, both included."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} to {highest}")
+        return value
+
+    return parse
+
+
+seed = whole_number(0, 2**32 - 1)
+"""The parser of a random seed."""
+
+
+def fa_per_hour(text: str) -> float:
+    """Parse a number of false alarms per hour."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _MAX_FA_PER_HOUR:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to {_MAX_FA_PER_HOUR:g}")
+    return value
+
+
+def model_name(text: str) -> str:
+    """Parse the name or the version of a model."""
+    if not NAME_RULE.pattern.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be {NAME_RULE.meaning}")
+    return text
 
 
 def check_output_file(path: Path) -> None:

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from earmark_audio.progress import Progress
+from earmark_spotter.metadata import LABEL_RULE
 
-from earmark_training.commands.options import add_corpus_option, check_output_folder
+from earmark_training.commands.options import add_corpus_option, check_output_folder, seed
+from earmark_training.data.vocabulary import SILENCE, UNKNOWN, labels_for
 
 SUMMARY = "Train a network. Run the same command again to resume a run that was interrupted."
 
@@ -43,9 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="start with the network of this model file, as the preset `continue` (the last cycle) needs it",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="random seed; overrides the preset")
+    parser.add_argument("--seed", type=seed, metavar="N", help="random seed; overrides the preset")
     parser.add_argument(
         "--keywords",
+        type=_keywords,
         metavar="A,B,..",
         help="words to train as keywords, all others become unknown; overrides the preset",
     )
@@ -62,8 +65,8 @@ def run(args: argparse.Namespace) -> None:
         recipe = replace(recipe, cycles=args.epochs)
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
-    if args.keywords:
-        recipe = replace(recipe, keywords=tuple(args.keywords.split(",")))
+    if args.keywords is not None:
+        recipe = replace(recipe, keywords=args.keywords)
     check_output_folder(args.out)
     with Progress() as progress:
         train(Corpus(args.corpus), recipe, args.out, args.start, progress=progress)
@@ -76,3 +79,17 @@ def _epochs_per_cycle(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and int(part) for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers of 1 or more, such as 36,36,30")
     return tuple(map(int, parts))
+
+
+def _keywords(text: str) -> tuple[str, ...]:
+    keywords = tuple(text.split(","))
+    for keyword in keywords:
+        if not LABEL_RULE.pattern.fullmatch(keyword):
+            raise argparse.ArgumentTypeError(f"the keyword {keyword!r} must be {LABEL_RULE.meaning}")
+    labels = labels_for(keywords)
+    repeated = [label for label in keywords if labels.count(label) > 1]
+    if repeated:
+        raise argparse.ArgumentTypeError(
+            f"{repeated[0]!r} is a label twice: name each keyword once, and neither {SILENCE} nor {UNKNOWN}"
+        )
+    return keywords

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from earmark_audio.progress import Progress
 
-from earmark_training.commands.options import add_corpus_option, check_output_file, print_metrics
+from earmark_training.commands.options import (
+    add_corpus_option,
+    check_output_file,
+    fa_per_hour,
+    model_name,
+    print_metrics,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -28,24 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="model file to write (default: %(default)s)",
     )
-    parser.add_argument("--version", help="version of the model (default: that of MODEL)")
+    parser.add_argument("--version", type=model_name, help="version of the model (default: that of MODEL)")
     parser.add_argument(
         "--passes",
-        type=int,
+        type=whole_number(1),
         default=4,
         metavar="N",
         help="passes over the training speech, each in other surroundings (default: %(default)s)",
     )
     parser.add_argument(
         "--examples",
-        type=int,
+        type=whole_number(1),
         default=400_000,
         metavar="N",
         help="examples of the fine-tuning (default: %(default)s)",
     )
     parser.add_argument(
         "--encoded-steps",
-        type=int,
+        type=whole_number(1),
         default=8_000,
         metavar="N",
         help="batches of the training on features of the speech encoder (default: %(default)s)",
@@ -58,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fa-per-hour",
-        type=float,
+        type=fa_per_hour,
         default=2.0,
         metavar="N",
         help="maximum false alarms per hour, as for `earmark-train export` (default: %(default)s)",
@@ -71,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.verifier.export import add_verifier
 
     check_output_file(args.out)
+    if args.network is not None and not args.network.is_file():
+        check_output_file(args.network)
     with Progress() as progress:
         model = add_verifier(
             args.model,

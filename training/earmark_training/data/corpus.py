@@ -17,12 +17,11 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import re
-from concurrent.futures import ProcessPoolExecutor
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 from earmark_audio import AudioFileError, RecordingFile
@@ -32,7 +31,7 @@ from earmark_spotter import SpotterError, read_recording
 
 from earmark_training.data.coloured_noise import write_noises
 from earmark_training.errors import CorpusError
-from earmark_training.processes import end_with_parent
+from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -153,13 +152,15 @@ def speaker_split(file_name: str) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to be decoded into a Recording; the fields are those of the recording."""
+    """A file to be decoded into a Recording; most fields are those of the recording."""
 
     path: Path
     kind: Kind
     split: Split
     text: str
     speaker: str = ""
+    max_s: float | None = None
+    """Of speech that is longer, the beginning of this many seconds is used."""
 
 
 def find_clips(folder: Path) -> Iterator[SourceFile]:
@@ -236,18 +237,12 @@ def _visible(paths: Iterable[Path]) -> list[Path]:
     return sorted(p for p in paths if not p.name.startswith("."))
 
 
-def read_audio(path: Path, *, max_seconds: float | None = None) -> NDArray[np.float32]:
-    """Read an audio file, or the middle `max_seconds` of it, as mono float32 [n] at 16 kHz.
-
-    Raises CorpusError if it cannot be decoded.
-    """
+def read_audio(path: Path) -> NDArray[np.float32]:
+    """Read a whole audio file, as mono float32 [n] at 16 kHz. Raises CorpusError if it cannot be decoded."""
     try:
         mono, rate = read_recording(path, programs=True)
     except SpotterError as error:
         raise CorpusError(f"{path} cannot be read: {error}") from error
-    if max_seconds is not None and len(mono) > max_seconds * rate:
-        length = int(max_seconds * rate)
-        mono = mono[(len(mono) - length) // 2 :][:length]
     if rate != SAMPLE_RATE_HZ:
         import soxr
 
@@ -270,10 +265,53 @@ def audio_seconds(path: Path) -> float:
 
 
 def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
-    of_clips = file.kind in ("clip", "speech") or not file.speaker
-    mono = read_audio(file.path, max_seconds=None if of_clips else _LONGEST_SOUND_S)
-    word = locate_word(mono, SAMPLE_RATE_HZ) if file.kind == "clip" else None
-    return np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16), word
+    if file.kind == "clip":
+        mono = read_audio(file.path)
+        return _to_int16(mono), locate_word(mono, SAMPLE_RATE_HZ)
+    if file.kind == "speech" or not file.speaker:
+        return _read_long(file.path, file.max_s), None
+    return _read_long(file.path, _LONGEST_SOUND_S, middle=True), None
+
+
+def _read_long(path: Path, max_s: float | None, *, middle: bool = False) -> NDArray[np.int16]:
+    """Read an audio file block by block, as mono int16 [n] at 16 kHz: it may be as long as a day.
+
+    Of a file of more than `max_s` seconds, this length is read: the beginning, or the `middle`. Raises
+    CorpusError if it cannot be decoded.
+    """
+    total_s = audio_seconds(path) if middle else 0.0
+    pcm = bytearray()
+    try:
+        with RecordingFile(path) as file:
+            rate = file.sample_rate_hz
+            length = sys.maxsize if max_s is None else int(max_s * rate)
+            start = max(0, round(total_s * rate) - length) // 2
+            resample = _resampler(rate)
+            position = 0
+            for block in file.mono():
+                piece = block[max(0, start - position) : max(0, start + length - position)]
+                pcm += _to_int16(resample(piece, last=False)).tobytes()
+                position += len(block)
+                if position >= start + length:
+                    break
+            pcm += _to_int16(resample(np.zeros(0, np.float32), last=True)).tobytes()
+    except (AudioFileError, OSError) as error:
+        raise CorpusError(f"{path} cannot be read: {error}") from error
+    return np.frombuffer(pcm, np.int16)
+
+
+def _resampler(rate: int) -> Callable[..., NDArray[np.float32]]:
+    """Return a function of float32 samples and whether they are the `last`, which returns them at 16 kHz."""
+    if rate == SAMPLE_RATE_HZ:
+        return lambda samples, last: samples
+    import soxr
+
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1, dtype="float32")
+    return cast("Callable[..., NDArray[np.float32]]", stream.resample_chunk)
+
+
+def _to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
 def prepare(
@@ -329,10 +367,11 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILEN
     The last quarter of each noise of the clips is for validation, regardless of the file's split.
     """
     out.mkdir(parents=True, exist_ok=True)
+    # The index of older audio must not remain beside new audio, if this is interrupted.
+    (out / "index.json").unlink(missing_ok=True)
     recordings: list[Recording] = []
     position = 0
-    pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
-    with pool, (out / "audio.i16").open("wb") as audio:
+    with worker_pool(None) as pool, (out / "audio.i16").open("wb") as audio:
         decoded = pool.map(_read, files, chunksize=max(1, min(64, len(files) // 50)))
         for file, (samples, word) in progress(
             zip(files, decoded, strict=True), desc=DECODING, total=len(files), unit="files"

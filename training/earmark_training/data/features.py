@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,7 +21,7 @@ from earmark_training.data import augment, surroundings, tones
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording, hours
 from earmark_training.data.front_end import LOG_FLOOR, LogMel
 from earmark_training.data.transcripts import place_words
-from earmark_training.processes import end_with_parent
+from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,8 +177,7 @@ def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, cycle: int, phas
     jobs = [(corpus, front_end, 1 + cycle, variety.rooms, part) for part in parts]
     items: list[Item] = []
     position = 0
-    pool = ProcessPoolExecutor(os.cpu_count(), initializer=end_with_parent)
-    with pool, (folder / "mel.f16").open("wb") as file:
+    with worker_pool(None) as pool, (folder / "mel.f16").open("wb") as file:
         computed = pool.map(_features, jobs)  # before there is a display, whose thread must not be forked
         with phase:
             for part, chunk in zip(parts, computed, strict=True):

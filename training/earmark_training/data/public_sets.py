@@ -32,8 +32,8 @@ class PublicSet:
     licence: str
     folder: str
     """The folder of the recordings, relative to the one in which the archive is unpacked."""
-    unpack_to: str = ""
-    """The folder to unpack the archive into, if the archive has none of its own."""
+    in_archive: bool = True
+    """Whether the archive has this folder, or only what is in it."""
 
 
 SPEECH_COMMANDS = PublicSet(
@@ -44,7 +44,7 @@ SPEECH_COMMANDS = PublicSet(
     3900,
     "CC BY 4.0",
     "speech_commands",
-    "speech_commands",
+    in_archive=False,
 )
 LIBRISPEECH_DEV_CLEAN = PublicSet(
     "LibriSpeech dev-clean, 5.4 h of read English",
@@ -82,10 +82,9 @@ def download(one: PublicSet, folder: Path, *, progress: Progress = SILENT) -> Pa
                 tar.extractall(unpacked, filter="data")
             else:
                 tar.extractall(unpacked)
-        target = folder / (one.unpack_to or one.folder.split("/")[0])
-        source = unpacked if one.unpack_to else unpacked / target.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)
+        # Only this folder: the one around it may be there already, with other sets.
+        recordings.parent.mkdir(parents=True, exist_ok=True)
+        (unpacked / one.folder if one.in_archive else unpacked).rename(recordings)
     except (OSError, tarfile.TarError) as error:
         raise CorpusError(
             f"{one.name} cannot be downloaded from {one.url}: {getattr(error, 'reason', error)}. "

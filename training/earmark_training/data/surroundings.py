@@ -1,6 +1,6 @@
 """Surroundings of a voice: rooms, loudspeakers and telephones, in most of the recordings.
 
-`augment.vary_voice` is what the first cycles of a training use; this is for those that follow.
+The first cycles of a training use `augment.vary_voice`; those that follow use this.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _time(seconds: float) -> Wave:
 
 
 def _faded(sound: Wave, seconds: float) -> Wave:
-    """Fade in and out, that a note neither begins nor ends with a click."""
+    """Fade in and out, so that a note neither begins nor ends with a click."""
     ramp = np.minimum(np.arange(len(sound)), np.arange(len(sound))[::-1]) / (seconds * SAMPLE_RATE_HZ)
     return sound * np.minimum(1, ramp)
 

@@ -53,11 +53,11 @@ def cross_validate(
         utterances = collected[measured_on][1]
         alarms += false_alarms(tuned, utterances).total()
         length += hours(utterances)
-    recall = {f"found_{level}": round(detected[level] / max(1, spoken[level]), 4) for level in spoken}
+    recall = {level: round(detected[level] / max(1, spoken[level]), 4) for level in spoken}
     condition = f"with thresholds for {fa_per_hour:g} false alarms per hour, chosen on other speakers"
     metrics = [
-        Metric(f"crossvalidated_{name}", value, f"stream_{name} {condition}")
-        for name, value in recall.items()
+        Metric(f"crossvalidated_found_{level}", value, f"stream_found_{level} {condition}")
+        for level, value in recall.items()
     ]
     metrics.append(
         Metric(
@@ -71,7 +71,7 @@ def cross_validate(
         "alarms": alarms,
         "hours": round(length, 3),
         "per_hour": round(alarms / length, 3),
-        **recall,
+        **{f"recall_{level}": value for level, value in recall.items()},
     }
 
 

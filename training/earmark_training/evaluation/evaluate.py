@@ -100,7 +100,7 @@ def evaluate(
                 new, document["speech"]["noisy"] = evaluate_noisy_speech(meta, noisy)
                 metrics += new
             if words:
-                document["tradeoff"] = compute_det_curves(meta, words, collect_peaks(meta, [], utterances))
+                document["det_curve"] = compute_det_curves(meta, words, collect_peaks(meta, [], utterances))
     with scoring.phase("conditions"):
         document["conditions"] = measure_conditions(model, corpus, stream_clips, speech, seed)
     metrics += condition_metrics(document["conditions"])
@@ -198,11 +198,11 @@ def evaluate_streams(
         details[level] = {
             "hours": round(hours(streams), 3),
             "spoken": spoken,
-            "found": matched.detected.total(),
+            "detected": matched.detected.total(),
             "wrong": matched.wrong.total(),
             "repeated": matched.repeated.total(),
             "delay_ms": _delay_statistics(delays_ms),
-            "found_by_keyword": {
+            "recall_by_keyword": {
                 k: round(matched.detected[k] / matched.spoken[k], 4)
                 for k in meta.keyword_names
                 if matched.spoken[k]
@@ -276,7 +276,7 @@ def compute_det_curves(meta: ModelMetadata, words: dict[str, Peaks], speech: Pea
             k: {level: det_curve(meta, peaks, speech, [k]).points(25) for level, peaks in words.items()}
             for k in meta.keyword_names
         },
-        "found_at": {
+        "recall_at": {
             f"{rate:g}": {level: round(1 - c.miss_rate_at(rate), 4) for level, c in overall.items()}
             for rate in STATED_FA_PER_HOUR
             if rate * speech.hours >= 1  # less than one false alarm cannot be distinguished from none

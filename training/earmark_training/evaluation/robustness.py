@@ -81,7 +81,7 @@ def condition_metrics(document: dict[str, Any]) -> list[Metric]:
         if "recall" in row:
             low, high = row["recall_interval"]
             text = (
-                f"recall, {row['condition']}: {row['found']} of {row['spoken']}, "
+                f"recall, {row['condition']}: {row['detected']} of {row['spoken']}, "
                 f"95% interval {low:.1%} to {high:.1%}"
             )
             metrics.append(Metric(f"recall_{name}", row["recall"], text))
@@ -100,18 +100,18 @@ def _recall(model: SpotterModel, streams: Sequence[SyntheticStream]) -> dict[str
     matched = match_detections(
         streams, [detect(meta, final_scores(model, s.samples)) for s in streams], meta.keyword_names
     )
-    spoken, found = matched.spoken.total(), matched.detected.total()
-    return {**_share(found, spoken), "wrong": matched.wrong.total(), "repeated": matched.repeated.total()}
+    spoken, detected = matched.spoken.total(), matched.detected.total()
+    return {**_share(detected, spoken), "wrong": matched.wrong.total(), "repeated": matched.repeated.total()}
 
 
-def _share(found: int, spoken: int) -> dict[str, Any]:
+def _share(detected: int, spoken: int) -> dict[str, Any]:
     if not spoken:
         return {}
     return {
         "spoken": spoken,
-        "found": found,
-        "recall": round(found / spoken, 4),
-        "recall_interval": [round(x, 4) for x in wilson_interval(found, spoken)],
+        "detected": detected,
+        "recall": round(detected / spoken, 4),
+        "recall_interval": [round(x, 4) for x in wilson_interval(detected, spoken)],
     }
 
 
@@ -159,7 +159,7 @@ def words_in_a_row(corpus: Corpus, clips: Sequence[Recording], seed: int) -> lis
 def _recall_in_sentences(model: SpotterModel, corpus: Corpus, speech: Sequence[Recording]) -> dict[str, Any]:
     """Count the keywords of the transcripts that are detected about where they are expected."""
     meta = model.metadata
-    spoken = found = 0
+    spoken = detected = 0
     for recording in speech:
         said = Counter(w for w in recording.text.split() if w in meta.keywords)
         if not said:
@@ -174,8 +174,8 @@ def _recall_in_sentences(model: SpotterModel, corpus: Corpus, speech: Sequence[R
                 for d in detections
             )
             spoken += times
-            found += min(times, right)
-    return _share(found, spoken)
+            detected += min(times, right)
+    return _share(detected, spoken)
 
 
 def _without_speech(scene: Scene, seed: int) -> Iterator[tuple[str, Iterator[Float32Array]]]:

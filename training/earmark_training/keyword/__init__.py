@@ -1,1 +1,1 @@
-"""A model for a new keyword: fine-tuned from the bundled model with some tens of recordings."""
+"""A model for new keywords: a head on a speech embedding, trained with recordings or synthetic voices."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
+from earmark_training.keyword.band_spectrum import HOP, band_power
 from earmark_training.keyword.kokoro import PAD_S
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SIZE, _HOP = 512, 160
-_EDGES = np.rint(np.geomspace(100, 7000, 25) * _SIZE / SAMPLE_RATE_HZ).astype(int)
 _MAX_STRETCH = 1.8
 
 
@@ -36,17 +34,14 @@ def find_word(word: NDArray[np.float32], sentence: NDArray[np.float32]) -> tuple
             best = min(choices, key=lambda c: float(total[c]))
             total[i, j], starts[i, j] = total[best] + costs[i, j], starts[best]
     end = int(total[-1].argmin())
-    start, end = int(starts[-1, end]) * _HOP, (end + 1) * _HOP
+    start, end = int(starts[-1, end]) * HOP, (end + 1) * HOP
     stretch = (end - start) / (len(word) - 2 * pad)
     return (start, end) if 1 / _MAX_STRETCH < stretch < _MAX_STRETCH else None
 
 
 def _spectrum(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the log spectrum in bands, [frames, bands], each of norm 1."""
-    padded = np.pad(samples, (0, max(0, _SIZE - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _SIZE)[::_HOP] * np.hanning(_SIZE)
-    power = np.square(np.abs(np.fft.rfft(frames)))
-    level = np.log(np.stack([power[:, a : max(a + 1, b)].sum(1) for a, b in pairwise(_EDGES)], 1) + 1e-4)
+    level = np.log(band_power(samples) + 1e-4)
     level -= level.mean(0)
     normalized: NDArray[np.float64] = level / (np.linalg.norm(level, axis=1, keepdims=True) + 1e-6)
     return normalized

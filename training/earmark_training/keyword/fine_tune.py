@@ -69,6 +69,11 @@ class FineTuneRecipe:
     seed: int = 1
     mix: KeywordMix = field(default_factory=KeywordMix)
 
+    @property
+    def round_steps(self) -> int:
+        """The number of steps after which each round of mining begins."""
+        return math.ceil(self.steps / (self.rounds + 1))
+
 
 def with_new_head(network: Network, keywords: int = 1) -> Network:
     """Return a copy of the network whose classes are silence, unknown and new keywords.
@@ -116,9 +121,8 @@ def fine_tune(
         optimizer, partial(learning_rate_factor, warmup_steps=recipe.warmup_steps, steps=recipe.steps)
     )
     hard_negatives: list[HardNegative] = []
-    round_steps = math.ceil(recipe.steps / (recipe.rounds + 1))
     for step in range(recipe.steps):
-        if step and step % round_steps == 0:
+        if step and step % recipe.round_steps == 0:
             speech = sample_speech(training_set.speech, recipe.mined_hours, seed=recipe.seed + step)
             new = mine_hard_negatives(
                 average, training_set, speech, recipe.hard_negatives, seed=recipe.seed + step, count=count
@@ -140,10 +144,11 @@ def fine_tune(
     return average
 
 
-def work(training_set: TrainingSet, recipe: FineTuneRecipe) -> float:
-    """Return the work of `fine_tune`, in steps of training."""
-    mined = min(recipe.mined_hours, hours(training_set.speech)) * recipe.rounds
-    return recipe.steps + mined * STEPS_PER_HOUR
+def work(training_set: TrainingSet, recipe: FineTuneRecipe, *, before: int | None = None) -> float:
+    """Return the work of `fine_tune`, in steps of training: all of it, or that `before` a step."""
+    steps = recipe.steps if before is None else before
+    rounds = max(0, steps - 1) // recipe.round_steps
+    return steps + rounds * min(recipe.mined_hours, hours(training_set.speech)) * STEPS_PER_HOUR
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ training speech is scored, and the places with the highest scores become negativ
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -22,6 +21,7 @@ from earmark_training.keyword.fine_tune import (
     loss,
     mine_hard_negatives,
     sample_speech,
+    work,
 )
 from earmark_training.keyword.mel_variation import vary_mel
 from earmark_training.model.checkpoint import write_state
@@ -63,11 +63,12 @@ def train_head(
     *,
     checkpoint: Path | None = None,
     count: Callable[[float], object] = lambda _: None,
+    skip: Callable[[float], object] = lambda _: None,
 ) -> EmbeddingNetwork:
     """Return a network with a new head for the keywords, the average of the weights.
 
     The state of the training is kept in the file `checkpoint`, if given, and it continues from there. `count`
-    is called with the work that was done, as by `fine_tune`.
+    is called with the work that was done, as by `fine_tune`, and `skip` with that before the checkpoint.
     """
     torch.manual_seed(recipe.seed)
     trained = EmbeddingNetwork(replace(network.shape, classes=FIRST_KEYWORD + len(training_set.keywords)))
@@ -76,13 +77,12 @@ def train_head(
     training = _Training(trained, recipe)
     hard_negatives: list[HardNegative] = []
     maker = KeywordExampleMaker(training_set, trained.shape, recipe.mix, seed=recipe.seed)
-    round_steps = math.ceil(recipe.steps / (recipe.rounds + 1))
     first = 0
     if checkpoint and checkpoint.is_file():
         first, hard_negatives = training.restore(checkpoint, training_set)
-    count(first)
+        skip(work(training_set, recipe, before=first))
     for step in range(first, recipe.steps):
-        if step and step % round_steps == 0:
+        if step and step % recipe.round_steps == 0:
             speech = sample_speech(training_set.speech, recipe.mined_hours, seed=recipe.seed + step)
             new = mine_hard_negatives(
                 training.average,

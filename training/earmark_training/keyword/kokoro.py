@@ -1,7 +1,6 @@
 """Kokoro-82M, a neural speech synthesizer of 54 voices, reads phonemes.
 
-What is read
-is kept in a folder (the cache), one file per line, so an interrupted or repeated command reads it only once.
+A folder, the cache, keeps one file per line, so an interrupted or repeated command reads each line only once.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _FREE_BYTES = 500_000_000
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is read, in phonemes (IPA), by which voice or blend of two, and how fast."""
+    """A line in phonemes (IPA), the voice that reads it or a blend of two, and the speed."""
 
     phonemes: str
     voice: str
@@ -152,7 +151,7 @@ class Kokoro:
 
 
 def padded(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """Return what was read at 16 kHz and at one level, with exactly PAD_S of silence around it."""
+    """Return speech at 16 kHz and at one level, float32 [n], with exactly PAD_S of silence around it."""
     import soxr
 
     mono = soxr.resample(samples.astype(np.float32), rate, SAMPLE_RATE_HZ)

@@ -10,7 +10,7 @@ from earmark_training.model.speech_embedding import MEL_FLOOR
 
 _SHARE = 0.7  # of the examples, for each kind of variation
 _VOCAL_TRACT, _SHIFT = (0.86, 1.16), 0.8  # mel bands: their scale, and their shift
-_RHYTHM_FRAMES, _RHYTHM_KNOTS = 6.0, 20  # largest displacement, one in so many frames
+_RHYTHM_FRAMES, _RHYTHM_KNOTS = 6.0, 20  # largest displacement; frames for each one
 _TONE_DB, _TONE_KNOTS = 8.0, 6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from earmark_training.keyword.recordings import RecordingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _MISSED_MARGIN_S = 0.4
 
@@ -40,10 +43,10 @@ class ReviewedClip:
         return round(self.start_s * SAMPLE_RATE_HZ), round(self.end_s * SAMPLE_RATE_HZ)
 
 
-def read_mistakes(folders: Sequence[Path]) -> list[ReviewedClip]:
-    """Return the clips of the folders that are marked as wrong or as missed.
+def read_mistakes(folders: Sequence[Path], keywords: Sequence[str]) -> list[ReviewedClip]:
+    """Return the clips of the keywords in the folders that are marked as wrong or as missed.
 
-    Raises RecordingsError for a folder without such clips.
+    Raises RecordingsError for a folder without such clips, or if all of them are of other keywords.
     """
     found: list[ReviewedClip] = []
     for folder in folders:
@@ -54,7 +57,20 @@ def read_mistakes(folders: Sequence[Path]) -> list[ReviewedClip]:
                 "marks them"
             )
         found += mistakes
-    return found
+    own = [clip for clip in found if clip.keyword in keywords]
+    others = sorted({clip.keyword for clip in found} - set(keywords))
+    if found and not own:
+        raise RecordingsError(
+            f"the clips of --mistakes are of other keywords ({', '.join(map(repr, others))}): name "
+            f"folders with clips of {' or '.join(map(repr, keywords))}"
+        )
+    if others:
+        log.info(
+            "clips of --mistakes that are ignored, since they are of other keywords (%s): %d",
+            ", ".join(map(repr, others)),
+            len(found) - len(own),
+        )
+    return own
 
 
 def _mistakes_in(folder: Path) -> Iterator[ReviewedClip]:
@@ -84,11 +100,12 @@ def write_missed_words(mistakes: Sequence[ReviewedClip], keyword: str, folder: P
     for clip in mistakes:
         if clip.is_missed and clip.keyword == keyword:
             try:
-                samples, rate_hz = soundfile.read(clip.path, dtype="int16", always_2d=True)
+                # As float32: samples of a file in floating point are cut off when they are read as int16.
+                samples, rate_hz = soundfile.read(clip.path, dtype="float32", always_2d=True)
             except (OSError, soundfile.LibsndfileError) as error:
                 raise CorpusError(f"{clip.path} cannot be read: {error}") from error
             first = max(0, round((clip.start_s - _MISSED_MARGIN_S) * rate_hz))
             last = round((clip.end_s + _MISSED_MARGIN_S) * rate_hz)
             paths.append(folder / f"{len(paths):05d}-{clip.path.name}")
-            soundfile.write(paths[-1], samples[first:last], rate_hz)
+            soundfile.write(paths[-1], samples[first:last].clip(-1, 1), rate_hz, subtype="PCM_16")
     return paths

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earmark_training.data.corpus import SourceFile, audio_seconds, read_transcripts
 from earmark_training.errors import CorpusError
+from earmark_training.keyword.letters import is_letter
 from earmark_training.keyword.recordings import RecordingsError, find_audio
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_HOURS = 10.0
-"""Of more speech than this, a random part is used."""
+"""Of more speech than this, random files are used, and the beginning of the last one."""
+_LEAST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +63,21 @@ def contains_keyword(text: str, keyword: str) -> bool:
 
 def _normalize(text: str) -> str:
     """Return the words of a text in lower case, without punctuation."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower().replace("'", "")))
+    text = unicodedata.normalize("NFC", text).lower().replace("'", "")
+    return " ".join("".join(c if c.isalnum() or is_letter(c) else " " for c in text).split())
 
 
 def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[SourceFile]:
-    """Return random files of `hours` hours together, or all of them."""
+    """Return random files of `hours` hours together, the last one limited; or all of them."""
     chosen: list[SourceFile] = []
-    total = 0.0
+    left_s = hours * 3600
     for i in np.random.default_rng(seed).permutation(len(files)):
-        if total > hours:
+        if left_s < _LEAST_S:
             break
         try:
-            total += audio_seconds(files[i].path) / 3600
+            seconds = audio_seconds(files[i].path)
         except CorpusError as error:
-            raise RecordingsError(f"{error} Or remove the file.") from error
-        chosen.append(files[i])
+            raise RecordingsError(f"{error} Correct or remove the file.") from error
+        chosen.append(files[i] if seconds <= left_s else replace(files[i], max_s=left_s))
+        left_s -= seconds
     return sorted(chosen, key=lambda f: f.path)

@@ -1,4 +1,4 @@
-"""What neural voices read: a keyword alone and in sentences, its confusables, and other sentences."""
+"""The lines of neural voices: a keyword alone and in sentences, its confusables, and other sentences."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from earmark_training.keyword.verifier_training import train_verifier, verifier_
 from earmark_training.model import encoded_verifier
 from earmark_training.model.onnx_file import pack, to_onnx
 from earmark_training.model.speech_embedding import EmbeddingNetwork
-from earmark_training.processes import end_with_parent
+from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,9 @@ FINE_TUNING = "fine-tuning"
 
 _POLL_S = 0.2
 _ALARMS = 12
-_counter: Synchronized[float] | None = None  # in a worker: the work that all workers have done
+# In a worker: the work that all workers have done, and that of an interrupted run before.
+_done: Synchronized[float] | None = None
+_done_before: Synchronized[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +94,45 @@ class Alarm:
 def run_jobs(jobs: Sequence[FineTuneJob], *, progress: Progress = SILENT) -> list[FineTuneResult]:
     """Run the jobs on all cores; return their results in order."""
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("d", 0.0)
+    done, done_before = context.Value("d", 0.0), context.Value("d", 0.0)
     workers = min(len(jobs), os.cpu_count() or 1)
     with (
-        ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
-        ) as pool,
+        worker_pool(workers, method="spawn", initializer=_start_worker, initargs=(done, done_before)) as pool,
         progress.phase(FINE_TUNING, total=sum(map(_work, jobs))) as phase,
     ):
         futures = [pool.submit(_run, job) for job in jobs]
-        waiting = set(futures)
+        waiting, skipped = set(futures), 0.0
         while waiting:
-            done, waiting = wait(waiting, timeout=_POLL_S)
-            for future in done:
+            ended, waiting = wait(waiting, timeout=_POLL_S)
+            for future in ended:
                 future.result()
-            phase.update(counter.value - phase.n)
+            before = done_before.value
+            phase.skip(before - skipped)
+            skipped = before
+            phase.set(before + done.value)
         return [future.result() for future in futures]
 
 
-def _start_worker(counter: Synchronized[float]) -> None:
-    global _counter  # noqa: PLW0603  (the only way to pass a shared value to the workers of a pool)
-    _counter = counter
-    end_with_parent()
+def _start_worker(done: Synchronized[float], done_before: Synchronized[float]) -> None:
+    global _done, _done_before
+    _done, _done_before = done, done_before
     torch.set_num_threads(1)
 
 
 def _count(amount: float) -> None:
-    """Count work that was done in the shared counter."""
-    if _counter is not None:
-        with _counter.get_lock():
-            _counter.value += amount
+    """Count work that was done."""
+    _add(_done, amount)
+
+
+def _skip(amount: float) -> None:
+    """Count work that an interrupted run had done before."""
+    _add(_done_before, amount)
+
+
+def _add(counter: Synchronized[float] | None, amount: float) -> None:
+    if counter is not None:
+        with counter.get_lock():
+            counter.value += amount
 
 
 def _work(job: FineTuneJob) -> float:
@@ -136,7 +147,9 @@ def _run(job: FineTuneJob) -> FineTuneResult:
     learned_from = training_set.without(job.left_out)
     network: ServedNetwork
     if isinstance(job.network, EmbeddingNetwork):
-        network = train_head(job.network, learned_from, job.recipe, checkpoint=job.checkpoint, count=_count)
+        network = train_head(
+            job.network, learned_from, job.recipe, checkpoint=job.checkpoint, count=_count, skip=_skip
+        )
     else:
         network = fine_tune(job.network, learned_from, job.recipe, count=_count)
     graph, state = to_onnx(network), network.silent_state().numpy()

@@ -99,10 +99,10 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
     base model that cannot be fine-tuned.
     """
     started = time.monotonic()
-    mistakes = read_mistakes(request.mistakes)
+    keywords, seed = tuple(request.recordings), request.recipe.seed
+    mistakes = read_mistakes(request.mistakes, keywords)
     if not request.negatives and not all(clip.is_missed for clip in mistakes):
         raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
-    keywords, seed = tuple(request.recordings), request.recipe.seed
     with progress.phase("reading the recordings"):
         recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
         negatives = find_negatives(request.negatives, keywords, seed=seed)
@@ -116,9 +116,9 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
     network = body if request.base else EmbeddingNetwork(shape)
     if negatives.left_out:
         log.info(
-            "%d utterances with %s in their transcript are left out",
-            negatives.left_out,
+            "utterances that are left out, with %s in their transcript: %d",
             " or ".join(map(repr, keywords)),
+            negatives.left_out,
         )
     with tempfile.TemporaryDirectory(prefix="earmark-keyword-") as scratch:
         for keyword, of_keyword in recorded.items():
@@ -236,7 +236,7 @@ def _read(folder: Path | None, request: KeywordRequest) -> _Recorded:
         return _Recorded([], [])
     used, rejected = read_recordings(folder, least=1 if request.voices else MIN_RECORDINGS)
     if rejected:
-        log.warning("%d recordings are left out:\n%s", len(rejected), list_rejected(rejected))
+        log.warning("recordings that are left out: %d\n%s", len(rejected), list_rejected(rejected))
     if not request.voices:
         if not request.one_voice:
             check_voices(used, folder)
@@ -297,8 +297,8 @@ def _bundled_model() -> Path:
 def _log_amounts(training_set: TrainingSet, *, real_speech: bool) -> None:
     """Log the amount of training data, with a warning if there is too little speech."""
     log.info(
-        "%d recordings, %d synthesized keywords, %d synthesized confusables; "
-        "%.1f h of speech for training, %.1f h held out",
+        "recordings: %d; synthesized keywords: %d; synthesized confusables: %d; "
+        "speech: %.1f h for training, %.1f h held out",
         len(training_set.recordings),
         len(training_set.synthesized),
         len(training_set.confusables),

@@ -94,7 +94,7 @@ def parse(pronunciation: str) -> list[Phonemes]:
     Raises SynthesisError for a symbol that is none of IPA's.
     """
     texts = pronunciation.strip().strip("/[]").split()
-    strange = _SYMBOL.sub("", "".join(texts))
+    strange = [c if c.isprintable() else repr(c) for c in _SYMBOL.sub("", "".join(texts))]
     if strange:
         raise SynthesisError(
             f"the pronunciation {pronunciation!r} has symbols that are not IPA: {' '.join(strange)}. Use IPA "

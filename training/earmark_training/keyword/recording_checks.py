@@ -91,13 +91,13 @@ def exclude_outliers(
         )
     if outliers:
         log.warning(
-            "%d recordings do not sound like the others and are left out:\n%s",
+            "recordings that do not sound like the others, and are left out: %d\n%s",
             len(outliers),
             list_rejected(outliers.values()),
         )
     if suspects:
         log.info(
-            "%d recordings sound less like the others; listen to them:\n%s",
+            "recordings that sound less like the others: %d; listen to them:\n%s",
             len(suspects),
             list_rejected(suspects),
         )

@@ -52,6 +52,9 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
     speech, synthesized = document["speech"], document["synthesized"]
     kind = "recorded" if speech["recorded"] else "<b>synthesized</b>"
     caveat = "" if speech["recorded"] else " They were not measured in people's speech, where there are more."
+    chosen = "The threshold was chosen on the same speech"
+    if document["threshold_was_raised"]:
+        chosen = "The threshold was raised above the one that this speech needs"
     left_out = [(r["file"], r["why"]) for r in document["left_out"]]
     rates = [(c, rate_text(count, speech["held_out_hours"])) for c, count in document["alarms_in"].items()]
     parts = [
@@ -59,9 +62,8 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
         *_players("The worst of them", missed),
         "<h2>False alarms</h2>",
         f"<p>At its threshold of {document['threshold']:g}, in {speech['held_out_hours']:.1f} h of {kind} "
-        f"speech. The threshold was chosen on the same speech; another {speech['hours']:.1f} h were used for "
-        f"training.{caveat} The range is the 95% confidence interval of the rate: the fewer hours, the "
-        "wider it is.</p>",
+        f"speech. {chosen}; another {speech['hours']:.1f} h were used for training.{caveat} The range is the "
+        "95% confidence interval of the rate: the fewer hours, the wider it is.</p>",
         html.table(("condition", "false alarms"), rates, numbers=False),
         *_players("The highest scores in speech without the keyword", alarms),
     ]
@@ -73,8 +75,8 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
     return [
         *parts,
         "<h2>Training</h2>",
-        f"<p>{document['recordings']} recordings, {synthesized['keyword']} synthesized keywords, "
-        f"{synthesized['lookalikes']} synthesized confusables.</p>",
+        f"<p>Recordings: {document['recordings']}. Synthesized keywords: {synthesized['keyword']}. "
+        f"Synthesized confusables: {synthesized['confusables']}.</p>",
     ]
 
 
@@ -97,17 +99,25 @@ def _misses(document: dict[str, Any]) -> list[str]:
         f"<p>Miss rate: <b>{100 * document['missed']:.1f}%</b> (95% interval {low:.1%} to {high:.1%}) of "
         f"{document['measured']} "
     )
-    how = f"at thresholds for {document['fa_per_hour']:g} false alarms per hour"
+    if document["threshold_was_raised"]:
+        how = (
+            "at the threshold of the model, which was raised until few recordings are missed, because "
+            "false alarms in people's speech could not be counted"
+        )
+    else:
+        how = f"at thresholds for {document['fa_per_hour']:g} false alarms per hour"
     if document["measured_on"] == "recordings":
+        s = "" if document["measured"] == 1 else "s"
+        folds = f", in {document['checks']}-fold cross-validation" if document["checks"] > 1 else ""
         rate += (
-            f"recordings, {how}, in {document['checks']}-fold cross-validation: each recording was scored by "
-            "a model that was trained without it. The model file was trained on all of them.</p>"
+            f"recording{s}, {how}{folds}. Each recording was scored by a model that was trained without it, "
+            "but perhaps with others of the same person. The model file was trained on all of them.</p>"
         )
     else:
         rate += (
-            f"utterances of <b>synthetic voices</b>, {how}, by a model trained without these voices. "
-            "The model file was trained on all of them. People are missed more often: record some, and name "
-            "them with --recordings.</p>"
+            f"utterances of <b>synthetic voices</b>, {how}, by a model that was trained on other words in "
+            "these voices, but not on the keyword. The model file was trained on all of them. People are "
+            "missed more often: to measure how often, make recordings and add --recordings.</p>"
         )
     return [
         rate,

@@ -15,7 +15,7 @@ from earmark_training.evaluation.operating_point import HIGHEST_THRESHOLD, fa_pe
 from earmark_training.keyword.held_out_conditions import CLEAN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,16 +48,22 @@ class KeywordResults:
 
     @property
     def threshold(self) -> float:
-        """The threshold for `fa_per_hour`; higher if the speech is synthesized.
+        """The threshold for `fa_per_hour`, or the `raised_threshold`."""
+        threshold = self.raised_threshold or self._threshold_for(self.final, self.fa_per_hour)
+        return round(min(threshold, HIGHEST_THRESHOLD), 4)
+
+    @property
+    def raised_threshold(self) -> float | None:
+        """A threshold above the one for `fa_per_hour`, None if it is not raised.
 
         Synthesized speech has too few false alarms. So the threshold is raised, if possible, until 3% of the
         recordings are missed by the networks that were trained without them.
         """
-        threshold = self._threshold_for(self.final, self.fa_per_hour)
-        if self.folds and not self.real_speech and self.training_set.recordings:
-            scores = np.concatenate([scores for _, scores in map(self._left_out, self.folds)])
-            threshold = max(threshold, float(np.quantile(scores, _MISSES_WITHOUT_REAL_SPEECH)))
-        return round(min(threshold, HIGHEST_THRESHOLD), 4)
+        if self.real_speech or not self.training_set.recordings or not self.measured:
+            return None
+        scores = np.concatenate([scores for _, scores in map(self._left_out, self.folds)])
+        threshold = float(np.quantile(scores, _MISSES_WITHOUT_REAL_SPEECH))
+        return threshold if threshold > self._threshold_for(self.final, self.fa_per_hour) else None
 
     def fa_per_hour_in(self, condition: str) -> float:
         """Return the false alarms per hour of the exported network in a condition, at its threshold."""
@@ -74,12 +80,20 @@ class KeywordResults:
         Each network's threshold is chosen on the held-out speech, and applied to the examples that the
         network was trained without.
         """
-        missed = measured = 0
-        for fold in self.folds:
-            _, scores = self._left_out(fold)
-            missed += int((scores < self._threshold_for(fold, fa_per_hour)).sum())
-            measured += len(scores)
-        return round(missed / measured, 4) if measured else None
+        return self._miss_rate(lambda fold: self._threshold_for(fold, fa_per_hour))
+
+    @property
+    def miss_rate(self) -> float | None:
+        """The cross-validated miss rate for `fa_per_hour`, or at the raised threshold; None without folds."""
+        return self._miss_rate(self._own_threshold)
+
+    def _own_threshold(self, fold: FineTuneResult) -> float:
+        raised = self.raised_threshold is not None
+        return self.threshold if raised else self._threshold_for(fold, self.fa_per_hour)
+
+    def _miss_rate(self, threshold_of: Callable[[FineTuneResult], float]) -> float | None:
+        missed = sum(int((self._left_out(f)[1] < threshold_of(f)).sum()) for f in self.folds)
+        return round(missed / self.measured, 4) if self.measured else None
 
     @property
     def measured(self) -> int:
@@ -118,22 +132,35 @@ class KeywordResults:
             round(self.fa_per_hour_in(CLEAN), 4),
             f"false alarms per hour of held-out {kind} speech "
             f"({rate_text(self.alarms_in(CLEAN), self.training_set.held_out_hours)}, 95% interval); "
-            "the threshold was chosen on the same speech",
+            + (
+                "the threshold was chosen on the same speech"
+                if self.raised_threshold is None
+                else "the threshold was raised, because false alarms in people's speech could not be counted"
+            ),
         )
-        miss_rate = self.miss_rate_at(self.fa_per_hour)
+        miss_rate = self.miss_rate
         if miss_rate is None:
             return (false_alarms,)
+        count, s = self.measured, "" if self.measured == 1 else "s"
+        left_out = (
+            f"in {len(self.folds)}-fold cross-validation"
+            if len(self.folds) > 1
+            else "that the measured network was trained without"
+        )
         what = (
-            f"{self.measured} recordings in {len(self.folds)}-fold cross-validation"
+            f"{count} recording{s} {left_out} (other recordings of the same people may be in the training)"
             if self.training_set.recordings
-            else f"{self.measured} utterances of synthetic voices that were not trained on (people are "
-            "missed more often)"
+            else f"{count} utterance{s} of the keyword in synthetic voices that were trained on with other "
+            "words only (people are missed more often)"
         )
-        low, high = wilson_interval(round(miss_rate * self.measured), self.measured)
-        description = (
-            f"miss rate on {what} (95% interval {low:.1%} to {high:.1%}), at thresholds for "
-            f"{self.fa_per_hour:g} false alarms per hour"
+        at = (
+            f"thresholds for {self.fa_per_hour:g} false alarms per hour"
+            if self.raised_threshold is None
+            else "the threshold of the model, which was raised for want of recorded speech until "
+            f"{_MISSES_WITHOUT_REAL_SPEECH:.0%} of them are missed"
         )
+        low, high = wilson_interval(round(miss_rate * count), count)
+        description = f"miss rate on {what} (95% interval {low:.1%} to {high:.1%}), at {at}"
         return Metric(f"missed{suffix}", miss_rate, description), false_alarms
 
     def document(self) -> dict[str, Any]:
@@ -141,7 +168,7 @@ class KeywordResults:
         # The networks of the folds have different thresholds, so examples are compared by their margins.
         margins: list[tuple[float, int]] = []
         for fold in self.folds:
-            threshold = log_odds(self._threshold_for(fold, self.fa_per_hour))
+            threshold = log_odds(self._own_threshold(fold))
             indices, scores = self._left_out(fold)
             margins += zip((log_odds(scores) - threshold).tolist(), indices.tolist(), strict=True)
         training_set = self.training_set
@@ -152,7 +179,8 @@ class KeywordResults:
             "alarms_per_hour": round(self.fa_per_hour_in(CLEAN), 4),
             "alarms_per_hour_in": {c: round(self.fa_per_hour_in(c), 4) for c in self.final.peaks},
             "alarms_in": {c: self.alarms_in(c) for c in self.final.peaks},
-            "missed": self.miss_rate_at(self.fa_per_hour),
+            "threshold_was_raised": self.raised_threshold is not None,
+            "missed": self.miss_rate,
             "missed_at": {f"{rate:g}": self.miss_rate_at(rate) for rate in _STATED_FA_PER_HOUR},
             "curve": [[r, self.miss_rate_at(r)] for r in np.geomspace(0.05, 20, 40).round(3).tolist()],
             "checks": len(self.folds),
@@ -167,7 +195,7 @@ class KeywordResults:
             },
             "synthesized": {
                 "keyword": sum(r.text == self.keyword for r in training_set.synthesized),
-                "lookalikes": len(training_set.confusables),
+                "confusables": len(training_set.confusables),
             },
             "takes": [
                 {"file": self.files[i].name, "index": i, "margin": round(margin, 2)}

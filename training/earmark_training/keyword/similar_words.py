@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earmark_training.keyword.letters import is_letter
 from earmark_training.keyword.pronunciation import STRESS, Phonemes, distance, is_vowel, pronounce
 
 if TYPE_CHECKING:
@@ -38,9 +39,8 @@ def common_words(language: str) -> tuple[CommonWord, ...]:
     """Return the most frequent words of a language with their pronunciation."""
     from wordfreq import top_n_list
 
-    texts = [
-        w for w in top_n_list(language.split("-", maxsplit=1)[0], _COMMON_WORDS) if w.isalpha() and len(w) > 1
-    ]
+    frequent = top_n_list(language.split("-", maxsplit=1)[0], _COMMON_WORDS)
+    texts = [w for w in frequent if len(w) > 1 and all(map(is_letter, w))]
     spoken = pronounce(texts, language)
     return tuple(
         CommonWord(text, words[0], rank)

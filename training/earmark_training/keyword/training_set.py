@@ -22,10 +22,11 @@ from earmark_training.keyword.neural_speech import (
     read_other_words,
     read_sentences,
 )
+from earmark_training.keyword.recordings import RecordingsError
 from earmark_training.keyword.synthesis import available_voices, is_available, phonemes, synthesize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from earmark_training.data.corpus import Corpus, Recording
@@ -43,7 +44,7 @@ _READING_OTHER_WORDS, _READING_SENTENCES = "reading other words", "reading sente
 _SYNTHESIZING_SENTENCES = "synthesizing sentences"
 _READ_LINE_S, _SYNTHESIZED_LINE_S, _DECODED_FILE_S = 0.8, 0.03, 0.02  # on two cores
 _HELD_OUT_SHARE = 0.3
-_MIN_SPEAKERS = 6
+_MIN_SPEECH_S = 60
 _PIECE_S = 30
 _VOICE_PARTS = 6
 
@@ -113,7 +114,8 @@ def collect(
     With a `language`, installed synthesizers speak the keywords and their confusables in it, with `voices`
     neural ones do. Without negatives, synthesizers read English text as speech without the keywords.
 
-    Raises SynthesisError if no synthesizer speaks the language, and CorpusError for a damaged negative.
+    Raises SynthesisError if no synthesizer speaks the language, CorpusError for a damaged negative, and
+    RecordingsError if there is too little speech.
     """
     files = [SourceFile(path, "clip", "training", k) for k, paths in recordings.items() for path in paths]
     spoken: list[SourceFile] = []
@@ -175,7 +177,7 @@ def collect(
     false_alarms = tuple(replace(r, word=c.word) for r, c in zip(decoded[4], wrong, strict=True))
     # A word that energy does not locate cannot be learned from.
     words_of = [tuple(r for r in part if r.word is not None) for part in decoded[:3]]
-    speech, held_out = hold_out(cut_into_pieces(decoded[3]), seed)
+    speech, held_out = hold_out(decoded[3], seed)
     return TrainingSet(
         corpus,
         tuple(recordings),
@@ -289,29 +291,48 @@ def cut_into_pieces(recordings: Iterable[Recording]) -> list[Recording]:
 
 
 def hold_out(recordings: Sequence[Recording], seed: int) -> tuple[list[Recording], list[Recording]]:
-    """Split recordings at random into a training part and a held-out part of three tenths.
+    """Split speech at random into a training part and a held-out part of about three tenths, in pieces.
 
-    If there are several speakers, all recordings of a speaker are in the same part. Speakers that the bundled
-    model was validated on (`speech_split`) are held out first: it was not trained on them either.
+    All speech of a speaker is in the same part; all speech of a file, if one speaker has more than half of
+    the speech; and if one file has, each piece is split by itself. Speakers that the bundled model was
+    validated on (`speech_split`) are held out first: it was not trained on them either. At most half of the
+    speech is held out. Raises RecordingsError if there is less than a minute of speech.
     """
-    groups: dict[str, list[Recording]] = defaultdict(list)
-    for recording in recordings:
-        groups[recording.speaker].append(recording)
-    if len(groups) < _MIN_SPEAKERS:
-        groups = {f"{r.start:015d}": [r] for r in recordings}
+    total = hours(recordings)
+    if total * 3600 < _MIN_SPEECH_S:
+        raise RecordingsError(
+            f"the speech without the keyword is only {total * 3600:.0f} s long: at least {_MIN_SPEECH_S} s "
+            "are needed, and hours are better, so add folders with --negatives"
+        )
+    groups = _groups(recordings, lambda r: r.speaker)
+    if max(map(hours, groups.values())) > total / 2:
+        groups = _groups(recordings, lambda r: f"{r.start:015d}")
+    if max(map(hours, groups.values())) > total / 2:
+        groups = _groups(cut_into_pieces(recordings), lambda r: f"{r.start:015d}")
     names = sorted(groups)
-    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    order.sort(key=lambda name: speech_split(name) != "validation")
+    order = [groups[names[i]] for i in np.random.default_rng(seed).permutation(len(names))]
+    order.sort(key=lambda group: speech_split(group[0].speaker) != "validation")
     training: list[Recording] = []
     held_out: list[Recording] = []
-    for name in order:
-        enough = hours(held_out) >= _HELD_OUT_SHARE * hours(recordings)
-        (training if enough else held_out).extend(groups[name])
-    return training, held_out
+    for group in order:
+        enough = hours(held_out) >= _HELD_OUT_SHARE * total
+        too_much = hours(held_out) + hours(group) > total / 2
+        (training if enough or too_much else held_out).extend(group)
+    return cut_into_pieces(training), cut_into_pieces(held_out)
+
+
+def _groups(recordings: Iterable[Recording], name: Callable[[Recording], str]) -> dict[str, list[Recording]]:
+    groups: dict[str, list[Recording]] = defaultdict(list)
+    for recording in recordings:
+        groups[name(recording)].append(recording)
+    return groups
 
 
 def folds(count: int, parts: int, seed: int) -> list[tuple[int, ...]]:
-    """Split the indices 0 to count - 1 at random into `parts` of nearly equal size."""
+    """Split the indices 0 to count - 1 at random into `parts` of nearly equal size.
+
+    Recordings of the same person can be in several parts, because nothing names the person.
+    """
     order = np.random.default_rng(seed).permutation(count)
     return [tuple(sorted(order[i::parts].tolist())) for i in range(parts)]
 
@@ -319,7 +340,8 @@ def folds(count: int, parts: int, seed: int) -> list[tuple[int, ...]]:
 def voice_folds(synthesized: Sequence[Recording], parts: int, seed: int) -> list[tuple[int, ...]]:
     """Return the indices of the words of one in six voices, for each of `parts` disjoint sets of voices.
 
-    A blend belongs to both its voices, so that a voice that is left out is in no other example.
+    A blend belongs to both its voices, so that a voice that is left out says the keyword in no other example.
+    It still reads confusables and other speech, which are trained on.
     """
     names = sorted({v for r in synthesized for v in r.speaker.split("+")})
     order = np.random.default_rng(seed).permutation(len(names))

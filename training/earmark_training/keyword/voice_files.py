@@ -20,7 +20,7 @@ MODEL_FILE, VOICES_FILE = "kokoro-v1.0.int8.onnx", "voices-v1.0.bin"
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 _VOICES_SHA256 = "bca610b8308e8d99f32e6fe4197e7ec01679264efed0cac9140fe9c29f1fbf7d"
 _VOICES_CONTENT_SHA256 = "b67f0e6710f8e8a8d9a2ccd34387569b06df584b1ede9a916aa48703a6d6f7d4"
-"""Of the names and arrays: who packs the same voices again gets another file, since it has the time in it."""
+"""Of the names and arrays: the file itself differs each time it is packed, because it contains the time."""
 
 
 class SynthesisError(TrainingError):

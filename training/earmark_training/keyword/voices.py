@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earmark_training.data.corpus import SAMPLE_RATE_HZ
+from earmark_training.keyword.band_spectrum import band_power
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 ONE_VOICE_DB = 6.0
 """Recordings whose `voice_spread_db` is lower are of one voice."""
-
-_BANDS_HZ = np.geomspace(100, 7000, 25)
 
 
 def voice_spread_db(recordings: Sequence[KeywordRecording]) -> float:
@@ -34,13 +31,7 @@ def voice_spread_db(recordings: Sequence[KeywordRecording]) -> float:
 
 def _mean_spectrum_db(word: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the mean level of each band over the louder half of a word, in dB, with mean 0, [bands]."""
-    size, hop = 512, 160
-    padded = np.pad(word, (0, max(0, size - len(word))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(size)
-    power = np.square(np.abs(np.fft.rfft(frames)))
-    edges = np.rint(_BANDS_HZ * size / SAMPLE_RATE_HZ).astype(int)
-    bands = np.stack([power[:, a : max(a + 1, b)].sum(1) for a, b in pairwise(edges)], axis=1)
-    level: NDArray[np.float64] = 10 * np.log10(bands + 1e-9)
+    level: NDArray[np.float64] = 10 * np.log10(band_power(word) + 1e-9)
     loud = level.mean(1) >= np.median(level.mean(1))
     spectrum: NDArray[np.float64] = level[loud].mean(0)
     spectrum -= spectrum.mean()

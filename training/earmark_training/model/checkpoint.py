@@ -37,8 +37,19 @@ class TrainedNetwork:
     commit: str
 
 
-def save(path: Path, learner: Learner, recipe: Recipe, history: History, commit: str) -> None:
-    """Write a checkpoint, replacing an older one atomically."""
+def save(
+    path: Path,
+    learner: Learner,
+    recipe: Recipe,
+    history: History,
+    commit: str,
+    *,
+    inputs: dict[str, str],
+) -> None:
+    """Write a checkpoint, replacing an older one atomically.
+
+    `inputs` are the digests of the files that the training depends on, by the name that messages use.
+    """
     state = {
         "recipe": asdict(recipe),
         "network": learner.network.state_dict(),
@@ -47,6 +58,7 @@ def save(path: Path, learner: Learner, recipe: Recipe, history: History, commit:
         "before": learner.before,
         "history": history,
         "commit": commit,
+        "inputs": inputs,
     }
     write_state(path, state)
 
@@ -101,6 +113,17 @@ def check_recipe(path: Path, recipe: Recipe) -> None:
         raise RecipeError(
             f"{path} was trained with another recipe ({', '.join(different)}; --epochs {epochs}): choose "
             "another --out, or delete it to start over. Only the last number of --epochs can be raised"
+        )
+
+
+def check_inputs(path: Path, inputs: dict[str, str]) -> None:
+    """Raise RecipeError if a checkpoint was trained with other files; older checkpoints do not say so."""
+    old = torch.load(path, weights_only=True).get("inputs", inputs)
+    different = [name for name in inputs if old[name] != inputs[name]]
+    if different:
+        raise RecipeError(
+            f"{path} was trained with another {' and another '.join(different)}: use the same as before, "
+            "choose another --out, or delete it to start over"
         )
 
 

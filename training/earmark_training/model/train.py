@@ -6,6 +6,7 @@ command again does so. `train.log`, `metrics.json` and `curves.png` are beside i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -23,12 +24,20 @@ import torch
 import torch.distributed as dist
 from earmark_audio.progress import SILENT, Progress
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 
 from earmark_training.data.examples import Batch, ExampleMaker, check_keywords
 from earmark_training.data.features import feature_cache, hours_to_compute, phase_of
-from earmark_training.model.checkpoint import CHECKPOINT, check_recipe, history_length, resume, save
+from earmark_training.errors import WorkerError
+from earmark_training.model.checkpoint import (
+    CHECKPOINT,
+    check_inputs,
+    check_recipe,
+    history_length,
+    resume,
+    save,
+)
 from earmark_training.model.code_commit import code_commit
 from earmark_training.model.learner import Learner
 from earmark_training.model.network import Network
@@ -86,8 +95,8 @@ def train(
     """Train by `recipe` into the folder `out`, or resume from its checkpoint.
 
     `start` is a model file whose network the training starts with, instead of a random one.
-    Raises RecipeError if the checkpoint is of another recipe, there are no clips of a keyword, or `start` has
-    a network of another shape.
+    Raises RecipeError if the checkpoint is of another recipe, corpus or `start`, there are no clips of a
+    keyword, or `start` has a network of another shape; WorkerError if one of its processes was killed.
     """
     out.mkdir(parents=True, exist_ok=True)
     clips = corpus.select("clip", "training")
@@ -95,8 +104,10 @@ def train(
     # Reject what cannot be trained before the features are computed, which takes minutes.
     check_keywords(recipe.keywords, (clip.text for clip in clips))
     check_validation(recipe.keywords, (clip.text for clip in corpus.select("clip", "validation")))
+    inputs = {"corpus": _digest(corpus.folder / "index.json"), "--start": _digest(start) if start else ""}
     if (out / CHECKPOINT).is_file():
         check_recipe(out / CHECKPOINT, recipe)
+        check_inputs(out / CHECKPOINT, inputs)
     if start is not None:
         check_start(start, recipe.shape_in(0))
     front_end = recipe.shape.front_end
@@ -109,7 +120,9 @@ def train(
     caches = [feature_cache(corpus, front_end, cycle, progress=progress) for cycle in cycles]
     with tempfile.TemporaryDirectory() as folder:
         reader, writer = multiprocessing.get_context("spawn").Pipe(duplex=False)
-        job = _Job(corpus, caches, recipe, out, Path(folder) / "rendezvous", code_commit(), writer, start)
+        job = _Job(
+            corpus, caches, recipe, out, Path(folder) / "rendezvous", code_commit(), writer, inputs, start
+        )
         spawn = cast("Callable[..., ProcessContext]", start_processes)
         completed = history_length(out / CHECKPOINT) if (out / CHECKPOINT).is_file() else 0
         batches = recipe.steps_per_epoch + batch_count(corpus, recipe.labels)
@@ -119,9 +132,16 @@ def train(
             processes = spawn(
                 _train, (job,), nprocs=recipe.processes, join=False, daemon=True, start_method="spawn"
             )
-            while not processes.join(timeout=_POLL_S):
-                _show(reader, phase)
+            try:
+                while not processes.join(timeout=_POLL_S):
+                    _show(reader, phase)
+            except ProcessExitedException:
+                raise WorkerError from None
             _show(reader, phase)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _show(reader: Connection, phase: Phase) -> None:
@@ -154,6 +174,8 @@ class _Job:
     """The commit of the code when the run started, whatever is committed while it runs."""
     reports: Connection
     """Where the first process reports its progress: the number of batches, and lines about epochs."""
+    inputs: dict[str, str]
+    """The digests of the files that the training depends on, by name."""
     start: Path | None = None
     """The model file whose network the training starts with."""
 
@@ -213,7 +235,7 @@ def _train(rank: int, job: _Job) -> None:
             accuracy = float(np.mean(classify_clips(average, clips, job.reports.send) == classes))
             history.append({"loss": total_loss / recipe.steps_per_epoch, "validation_accuracy": accuracy})
             _report(f"epoch {epoch + 1} of {recipe.epochs}", history[-1], started, job.reports)
-            save(out / CHECKPOINT, learner, recipe, history, job.commit)
+            save(out / CHECKPOINT, learner, recipe, history, job.commit, inputs=job.inputs)
             _write_metrics(out, history)
     dist.destroy_process_group()
     # Exit without cleaning up: a thread of the group that frees a tensor during shutdown aborts the process.

@@ -35,13 +35,13 @@ def page(document: dict[str, Any]) -> str:
         f"seed {data['seed']}. Model file: SHA-256 <code>{document['sha256']}</code></p>",
         *(table.html() for table in tables_of(document)),
     ]
-    if "tradeoff" in document:
+    if "det_curve" in document:
         parts += [
             "<h2>DET curve</h2><p>Miss rate against false alarms, with all thresholds moved together. The "
             "dots are the operating points of the model's own thresholds.</p>",
             html.svg(_plot_curves(document)),
             "<h2>DET curves by keyword</h2><p>Solid: no noise added. Dashed: SNR 10 dB.</p>",
-            html.svg(_plot_keyword_curves(document["tradeoff"]["by_keyword"])),
+            html.svg(_plot_keyword_curves(document["det_curve"]["by_keyword"])),
         ]
     for name, protocol in document.get("clips", {}).items():
         if name in _CONFUSION_TITLES:
@@ -73,11 +73,11 @@ def _draw_curves(axes: Axes, levels: dict[str, list[list[float]]]) -> None:
 def _plot_curves(document: dict[str, Any]) -> Figure:
     figure = _figure(7, 4)
     axes = figure.subplots()
-    _draw_curves(axes, document["tradeoff"]["overall"])
+    _draw_curves(axes, document["det_curve"]["overall"])
     per_hour = document["speech"]["per_hour"] or 0.5 / document["speech"]["hours"]
-    for level in document["tradeoff"]["overall"]:
+    for level in document["det_curve"]["overall"]:
         s = document["streams"][level]
-        axes.plot(per_hour, 100 * (1 - s["found"] / s["spoken"]), "o", color="C1")
+        axes.plot(per_hour, 100 * (1 - s["detected"] / s["spoken"]), "o", color="C1")
     axes.set(xlabel="false alarms per hour of read speech", ylabel="miss rate, %")
     axes.legend()
     return figure

@@ -73,7 +73,7 @@ def _tables(document: dict[str, Any]) -> Iterator[Table]:
         yield _streams(document["streams"], document["data"]["noise"])
     if "speech" in document:
         yield _speech(document["speech"])
-    if recall_at := document.get("tradeoff", {}).get("found_at"):
+    if recall_at := document.get("det_curve", {}).get("recall_at"):
         yield _det_curve(recall_at)
     if cross_validation := document.get("cross_validation"):
         yield _cross_validation(cross_validation)
@@ -105,7 +105,7 @@ def _conditions(measured: dict[str, Any]) -> Table:
     rows = tuple(
         (
             r["condition"],
-            f"{r['found']} of {r['spoken']}" if "recall" in r else "",
+            f"{r['detected']} of {r['spoken']}" if "recall" in r else "",
             _percent(r.get("recall")),
             "{:.1%} to {:.1%}".format(*r["recall_interval"]) if "recall" in r else "",
             f"{r['alarms']} in {r['hours']:.2f} h" if "per_hour" in r else "",
@@ -133,8 +133,8 @@ def _streams(levels: dict[str, Any], noise: str) -> Table:
             (
                 "no noise added" if name == "clean" else name.replace("db", " dB"),
                 str(s["spoken"]),
-                str(s["found"]),
-                _percent(s["found"] / max(1, s["spoken"])),
+                str(s["detected"]),
+                _percent(s["detected"] / max(1, s["spoken"])),
                 str(s["wrong"]),
                 str(s["repeated"]),
                 f"{delay['median']} ms" if delay else "",
@@ -190,8 +190,8 @@ def _cross_validation(result: dict[str, Any]) -> Table:
     row = (
         f"{result['fa_per_hour_asked']:g}",
         f"{result['per_hour']:.2f}",
-        _percent(result["found_clean"]),
-        _percent(result["found_10db"]),
+        _percent(result["recall_clean"]),
+        _percent(result["recall_10db"]),
     )
     return Table(
         "Thresholds chosen on half of the speakers, measured on the other half",
@@ -204,7 +204,7 @@ def _cross_validation(result: dict[str, Any]) -> Table:
 def _keywords(document: dict[str, Any]) -> Table:
     accuracy = document.get("clips", {}).get("own", {}).get("accuracy_by_class", {})
     streams = document.get("streams", {})
-    recall = [streams.get(level, {}).get("found_by_keyword", {}) for level in ("clean", "10db")]
+    recall = [streams.get(level, {}).get("recall_by_keyword", {}) for level in ("clean", "10db")]
     alarms = document.get("speech", {}).get("by_keyword", {}) if "speech" in document else None
     rows = tuple(
         (

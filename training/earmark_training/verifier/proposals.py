@@ -67,7 +67,7 @@ _SPEECH_SHARES = (0.2, 0.22, 0.24, 0.1, 0.06, 0.06, 0.09, 0.03)
 
 
 class Source(IntEnum):
-    """What a proposal was found in."""
+    """The kind of audio in which a proposal was found."""
 
     WORDS = 0
     SPEECH = 1

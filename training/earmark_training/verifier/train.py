@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -13,6 +14,7 @@ import torch
 from earmark_audio.progress import SILENT, Progress
 from torch import Tensor, nn
 
+from earmark_training.errors import RecipeError
 from earmark_training.model.checkpoint import write_state
 from earmark_training.model.encoded_verifier import EncodedVerifier, log_odds_of, log_odds_so_far
 from earmark_training.model.encoded_verifier_training import train_on_features
@@ -32,7 +34,7 @@ _BATCH, _HEAD_BATCH = 64, 256
 _HEAD_EPOCHS, _HEAD_RATE, _MIXUP = 12, 2e-3, 0.3
 _RATE, _RATE_OF_HEAD, _WARMUP = 5e-4, 1.2e-3, 100
 _FROZEN_POOLS = 2
-"""The layers before this many poolings keep their weights: they cost most of the time, and hear no words."""
+"""The layers before this many poolings keep their weights: they cost most of the time, and suit all words."""
 _NONE_WEIGHT, _HARD_WEIGHT, _RANDOM_WEIGHT, _HARD_SCORE = 1.0, 2.5, 0.7, 0.2
 _NOISE, _SNR_DB = 0.35, (3.0, 28.0)
 _INTERFERENCE = 0.6
@@ -54,7 +56,8 @@ def train(
     """Return a verifier that was trained on the proposals.
 
     First a head on the pretrained embedding, then head and embedding together, on `examples` examples. The
-    state of the training is kept in the file `checkpoint`, and the training continues from there.
+    state of the training is kept in the file `checkpoint`, and the training continues from there. Raises
+    RecipeError if it is the state of another training.
     """
     torch.manual_seed(seed)
     network = VerifierNetwork(keywords)
@@ -143,8 +146,15 @@ def _fine_tune(
     optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
     average, steps = deepcopy(network).eval(), max(1, examples // _BATCH)
     first, total, began_s = 0, 0.0, time.monotonic()
+    content = f"{examples} {seed}".encode() + proposals.score.tobytes() + proposals.label.tobytes()
+    digest = hashlib.sha256(content).hexdigest()
     if checkpoint is not None and checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
+        if state.get("digest") != digest:
+            raise RecipeError(
+                f"{checkpoint} is of a training with another model, corpus or options: repeat the command "
+                "that began it, choose another --network, or delete it to start over"
+            )
         first = state["step"]
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
@@ -173,6 +183,7 @@ def _fine_tune(
         total += loss.item()
         if checkpoint is not None and (step + 1) % _CHECKPOINT_STEPS == 0:
             state = {
+                "digest": digest,
                 "step": step + 1,
                 "network": network.state_dict(),
                 "average": average.state_dict(),
