@@ -222,6 +222,7 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
                                 warned.add(event.reason)
                         case Progress():
                             audio_s = event.received_s
+                            actions.discard_before(event.decided_s)
                             if whole and isinstance(source, Recording) and source.duration_s:
                                 whole.update(audio_s / source.duration_s)
                         case Reconnecting() | Resumed():

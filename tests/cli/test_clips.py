@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
+from earmark_cli.actions.after_detection import AfterDetection
+from earmark_cli.actions.clip_folder import ClipFolder
+from earmark_client import Detection
+from earmark_client.audio import AudioFormat
 from support.earmark_command import RATE_HZ, earmark, json_lines, samples
 
 if TYPE_CHECKING:
@@ -71,6 +76,21 @@ def test_then_record_has_exactly_the_audio_after_each_detection(
         assert clip["clip_start_s"] == pytest.approx(detection["end_s"], abs=1e-4)
         assert len(read) == min(round(0.75 * RATE_HZ), len(samples()) - first)
         assert (read == samples()[first : first + len(read)]).all()
+
+
+def test_the_audio_after_a_detection_is_kept_however_far_the_source_is_read_ahead(tmp_path: Path) -> None:
+    """With `--resume-within 3600` an hour is read while the stream is broken."""
+    recorder = AfterDetection(ClipFolder(tmp_path), 5.0, "source", AudioFormat(RATE_HZ))
+    block = np.arange(RATE_HZ, dtype="<i2").tobytes()
+    for _ in recorder.record(itertools.repeat(block, 400)):
+        pass
+    recorder.discard_before(9.5)
+    path = recorder.add(Detection("word", 1.0, 9.5, 10.0, "id"))
+    assert soundfile.read(path, dtype="int16")[0].tobytes() == 5 * block
+    # What is decided is not kept.
+    recorder.discard_before(300.0)
+    late = recorder.add(Detection("word", 1.0, 200.0, 201.0, "id"))
+    assert soundfile.info(late).frames == 0
 
 
 def test_the_command_gets_both_paths(address: str, recording: Path, tmp_path: Path) -> None:

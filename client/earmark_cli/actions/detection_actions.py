@@ -128,6 +128,11 @@ class DetectionActions:
         if self._runner is not None:
             self._runner.run(variables)
 
+    def discard_before(self, decided_s: float) -> None:
+        """Discard the audio before an offset, after which all further detections end."""
+        if self._recorder is not None:
+            self._recorder.discard_before(decided_s)
+
     def end(self) -> None:
         """End the audio of a source."""
         if self._recorder is not None:
