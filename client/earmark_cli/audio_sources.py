@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Self
 
@@ -79,13 +80,21 @@ def open_recording(
     shown = STANDARD_INPUT if is_standard_input else name
     timer = Timer(_COPY_NOTICE_S, notice, [f"earmark: {shown}: {_COPY_NOTICE}"])
     timer.daemon = True
-    if is_standard_input or Path(name).is_fifo():
+    if is_standard_input or _is_fifo(name):
         timer.start()
     try:
         source = (pipe or standard_input()) if is_standard_input else name
         return Recording(source, block_s=block_s, channel=channel, name=shown)
     finally:
         timer.cancel()
+
+
+def _is_fifo(name: str) -> bool:
+    """Return whether a file is a named pipe; False also if it cannot be examined: opening it says why."""
+    try:
+        return stat.S_ISFIFO(os.stat(name).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def open_source(

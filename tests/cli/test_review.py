@@ -120,6 +120,9 @@ def test_a_folder_without_clips_is_reported(tmp_path: Path) -> None:
     done = earmark("review", tmp_path)
     assert done.returncode == 1
     assert "contains no clips" in done.stderr
+    done = earmark("review", tmp_path / ("x" * 300))
+    assert done.returncode == 1
+    assert "x cannot be read: File name too long" in done.stderr
 
 
 def request(url: str, body: Any = None, **headers: str) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from earmark_client.errors import RecordingError
@@ -12,12 +13,20 @@ if TYPE_CHECKING:
 
 def check_writable(path: Path) -> None:
     """Raise RecordingError if a file cannot be written. Commands call it before work that takes long."""
-    if path.is_fifo():
-        return  # opening it would wait for its reader
     try:
+        if path.is_fifo():
+            return  # opening it would wait for its reader
         is_new = not path.exists()
         path.open("ab").close()
         if is_new:
             path.unlink()
     except OSError as error:
         raise RecordingError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def file_size(path: str | Path) -> int:
+    """Return the size of a file in bytes; 0 if there is none, as of standard input and of a channel."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

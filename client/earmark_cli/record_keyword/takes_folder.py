@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class TakesFolder:
         self._stem = re.sub(r"[^\w-]+", "-", keyword).strip("-") or "take"
         self._words: list[Spectra] = []
         self._doubted: Take | None = None
-        if folder.exists() and not folder.is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):
             raise RecordingError(f"{folder} is not a folder: choose another one with --out")
         files, _ = find_recordings(folder)
         self.count = len(files)

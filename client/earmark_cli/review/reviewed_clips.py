@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -108,13 +109,17 @@ def _is_clip(fields: dict[str, Any]) -> bool:
 def read_clips(folder: Path) -> list[Clip]:
     """Return the clips of a folder in the order of their names. Raises RecordingError if there are none."""
     clips = []
-    for file in sorted(folder.glob("*.json")):
+    try:
+        files = sorted(folder.glob("*.json"))
+    except OSError as error:
+        raise RecordingError(f"{folder} cannot be read: {error.strerror}") from error
+    for file in files:
         path = file.with_suffix(".wav")
         try:
             fields = json.loads(file.read_bytes())
         except (OSError, ValueError, RecursionError):
             continue
-        if path.is_file() and isinstance(fields, dict) and _is_clip(fields):
+        if os.path.isfile(path) and isinstance(fields, dict) and _is_clip(fields):
             clips.append(Clip(path, fields))
     if not clips:
         raise RecordingError(f"{folder}: contains no clips: `earmark listen --clips {folder}` writes them")
