@@ -45,10 +45,14 @@ class AfterDetection:
                 self._write_complete()
             yield block
 
-    def add(self, detection: Detection) -> Path:
-        """Record the audio after a detection; return the path at which the file will appear."""
+    def add(self, detection: Detection) -> Path | None:
+        """Record the audio after a detection; return where the file will appear, None if it cannot."""
         with self._lock:
-            path = self._folder.path(self._source, detection)
+            try:
+                path = self._folder.path(self._source, detection)
+            except OSError as error:
+                self._report(error)
+                return None
             self._pending.append((path, detection))
             self._write_complete()
         return path
@@ -83,8 +87,11 @@ class AfterDetection:
             try:
                 self._folder.write(path, self._source, detection, self._recent.clip(detection.end_s, end_s))
             except OSError as error:
-                self._messages.append(f"{path} cannot be written: {error.strerror}")
+                self._report(error)
         self._discard()
+
+    def _report(self, error: OSError) -> None:
+        self._messages.append(f"{self._folder.folder}: a file cannot be written: {error.strerror}")
 
     def _discard(self) -> None:
         needed_s = (detection.end_s for _, detection in self._pending)

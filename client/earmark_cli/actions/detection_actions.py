@@ -124,14 +124,16 @@ class DetectionActions:
             self._recording.add_label(detection)
         variables = _variables(source, detection)
         if self._clips is not None and detection.audio is not None:
-            path = self._clips.path(source, detection)
             try:
+                path = self._clips.path(source, detection)
                 self._clips.write(path, source, detection, detection.audio)
                 variables["EARMARK_CLIP"] = str(path)
             except OSError as error:
-                self._messages.append(f"--clips: {path} cannot be written: {error.strerror}")
-        if self._recorder is not None:
-            variables["EARMARK_RECORDING"] = str(self._recorder.add(detection))
+                self._messages.append(
+                    f"--clips: {self._clips.folder}: a file cannot be written: {error.strerror}"
+                )
+        if self._recorder is not None and (recorded := self._recorder.add(detection)) is not None:
+            variables["EARMARK_RECORDING"] = str(recorded)
         if self._runner is not None:
             self._runner.run(variables)
 
@@ -144,6 +146,7 @@ class DetectionActions:
         """End the audio of a source."""
         if self._recorder is not None:
             self._recorder.end()
+            self.print_messages()  # the next source has a recorder of its own
 
     def print_messages(self) -> None:
         """Print what the actions have to report. Called where nothing else is printed at the same time."""

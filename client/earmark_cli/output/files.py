@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from earmark_client.errors import RecordingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -30,3 +31,24 @@ def file_size(path: str | Path) -> int:
         return os.path.getsize(path)
     except OSError:
         return 0
+
+
+def reserve(path_of: Callable[[int], Path]) -> Path:
+    """Return the path of the first number, from 1, at which there is no file. Raises OSError.
+
+    The file with the suffix `.part` beside it is created, so that no other process reserves the path: write
+    that one, and rename it.
+    """
+    number = 1
+    while True:
+        path = path_of(number)
+        part = path.with_suffix(".part")
+        number += 1
+        try:
+            part.open("xb").close()
+        except FileExistsError:
+            continue
+        # Only now: another process may have renamed its file just before.
+        if not path.exists():
+            return path
+        part.unlink()
