@@ -10,8 +10,8 @@ from dataclasses import replace
 from threading import Timer
 from typing import TYPE_CHECKING, Self
 
-from earmark_audio import HEAD_BYTES, Pipe, identify
-from earmark_client.audio import AudioFormat
+from earmark_audio import HEAD_BYTES, Pipe, identify, identify_binary
+from earmark_client.audio import AudioFormat, Encoding
 from earmark_client.errors import RecordingError
 from earmark_client.microphone import Microphone
 from earmark_client.recording import Recording
@@ -102,8 +102,9 @@ def open_source(
 ) -> Recording | RawInput:
     """Open a recording, or raw samples from standard input, whose name is `-`.
 
-    Standard input holds raw samples if it does not begin like a recording. `raw_format`: their format, None
-    if the command line states none. Raises RecordingError if it cannot be read, or holds something else.
+    Standard input holds raw samples if it does not begin like a recording or a text; with an encoding of 8
+    bits, a text may be samples. `raw_format`: their format, None if the command line states none. Raises
+    RecordingError if it cannot be read, or holds something else.
     """
     if name != "-":
         return open_recording(name, block_s=block_s, channel=channel)
@@ -115,7 +116,8 @@ def open_source(
         )
     with _named_errors():
         head = pipe.peek(HEAD_BYTES)
-    kind = identify(head)
+    is_8_bit = raw_format is not None and raw_format.encoding in {Encoding.MULAW, Encoding.ALAW}
+    kind = identify_binary(head) if is_8_bit else identify(head)
     if kind is not None:
         recording = open_recording(name, block_s=block_s, channel=channel, pipe=pipe)
         if raw_format is not None:
