@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(
-        commands, "review", "say of each clip of a folder whether its detection is right", run
+        commands, "review", "mark the detection of each clip in a folder as right or wrong", run
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that --clips has written")
     parser.add_argument("--all", action="store_true", help="also clips that were reviewed before")
