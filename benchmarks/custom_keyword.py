@@ -11,7 +11,7 @@ whose validation noises, music and talkers make the conditions. Prints one Markd
 
 | column | meaning |
 |---|---|
-| missed at 0.5, 2/h | of the test recordings, at the thresholds with so many false alarms in each condition |
+| missed at 0.5, 2/h | of the test recordings, at 0.5 and at 2 false alarms per hour in each condition |
 | missed | of the test recordings in each condition, at the model's calibrated threshold |
 | false alarms | per hour of the readers in each condition, at the model's calibrated threshold |
 | minutes | the training time, without the checks that only the command's report needs |

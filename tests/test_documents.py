@@ -205,10 +205,16 @@ def test_the_tree_in_the_readme_has_the_folders_of_the_project() -> None:
     for folder, another, about in rows:
         assert (ROOT / folder).is_dir(), folder
         assert (ROOT / another).is_dir(), another
-        for inner in re.findall(r"\b(\w+/)", about):
-            assert (ROOT / folder / inner).is_dir(), folder + inner
+        if inner := set(re.findall(r"\b(\w+)/", about)):
+            assert inner == {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
     packages = {path.parent for path in ROOT.glob("*/*/__init__.py")}
     assert packages - {ROOT / "tests/support", ROOT / "benchmarks/loadgen"} <= {ROOT / row[0] for row in rows}
+
+
+@pytest.mark.parametrize("package", ["server/earmark_server", "training/earmark_training"])
+def test_the_table_of_folders_is_complete(package: str) -> None:
+    rows = set(re.findall(rf"^\| `{package}/(\w+)/` \|", PAGES["docs/architecture.md"], re.MULTILINE))
+    assert rows == {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
 
 
 def test_the_readme_names_every_extra() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Format,
         Readable,
         identify,
+        identify_binary,
     )
     from earmark_audio.levels import Levels, channels_cancel, mix_down
     from earmark_audio.limits import (
@@ -62,6 +63,7 @@ __all__ = [
     "channels_cancel",
     "find_recordings",
     "identify",
+    "identify_binary",
     "mix_down",
     "rate_problem",
     "sample_problem",

@@ -50,9 +50,9 @@ def _reason_to_leave_out(path: Path) -> LeftOut | None:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return None  # its reader says what is wrong with it
-    if not path.is_file():
-        return LeftOut(path, "it is not a regular file", is_recording=False)
     try:
+        if not path.is_file():
+            return LeftOut(path, "it is not a regular file", is_recording=False)
         with path.open("rb") as file:
             kind = identify(file.read(HEAD_BYTES))
     except OSError as error:

@@ -197,8 +197,16 @@ _MIN_TEXT_CHARACTERS = 4
 """How many different characters a text has at least. A-law silence is one letter, repeated."""
 
 
-def identify(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for each kind of beginning
+def identify(head: bytes) -> Format | None:
     """Return the format of a file that begins with `head` (up to HEAD_BYTES of it); None if it is unknown."""
+    return identify_binary(head) or _text(head)
+
+
+def identify_binary(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for each kind of beginning
+    """Return the format of a file that begins with `head`, as `identify`; None also if it is a text.
+
+    Quiet samples of 8 bits, such as G.711, may be the characters of a text.
+    """
     if head[:3] == b"ID3" and len(head) >= _ID3_HEADER_BYTES:
         return _after_id3(head)
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
@@ -212,7 +220,7 @@ def identify(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for ea
     for magic, found in _MAGIC:
         if head.startswith(magic):
             return found
-    return _frames(head) or _text(head)
+    return _frames(head)
 
 
 def id3_bytes(head: bytes) -> int:

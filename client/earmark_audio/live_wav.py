@@ -1,7 +1,7 @@
 """WAV, RF64 and Wave64 from a pipe, decoded while they are recorded: nothing waits for the end of the file.
 
 Programs that write into a pipe do not know the length of what they will write. They leave zero or a
-placeholder, and then everything that follows is audio. Sources as of `wav`, and RFC 2361 (WAVE formats).
+placeholder, and then everything that follows is audio. Sources as for `wav`, and RFC 2361 (WAVE formats).
 """
 
 from __future__ import annotations

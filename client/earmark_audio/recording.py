@@ -152,7 +152,7 @@ class RecordingFile:
         self.notices += self.levels.notices()
 
     def mono(self, channel: int | None = None) -> Iterator[NDArray[np.float32]]:
-        """Iterate over one channel (1: the first), or the mean of all, float32 [n]; errors as of `blocks`."""
+        """Iterate over a channel (1: the first), or the mean of all, float32 [n]; errors as for `blocks`."""
         if channel is not None and not 1 <= channel <= self.channels:
             raise AudioFileError(f"There is no channel {channel}: the recording has {self.channels}.")
         for block in self.blocks():

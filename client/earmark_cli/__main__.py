@@ -15,6 +15,10 @@ _EXIT_FAILURE, _EXIT_WRONG_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed_descriptors()
+    if sys.stdout is None:  # its descriptor was closed
+        print("earmark: the results cannot be written: standard output is closed", file=sys.stderr)
+        return _EXIT_FAILURE
     if words[:1] == ["health"]:
         from earmark_cli.health_probe import probe
 
@@ -54,6 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_FAILURE
     return code
+
+
+def _open_closed_descriptors() -> None:
+    """Open standard input and standard error if they were closed.
+
+    Their descriptors would become those of files and connections, to which libraries write errors.
+    """
+    for descriptor in (0, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Only for writing, so that standard input still cannot be read.
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Self
 
-from earmark_audio import HEAD_BYTES, Pipe, identify
-from earmark_client.audio import AudioFormat
+from earmark_audio import HEAD_BYTES, Pipe, identify, identify_binary
+from earmark_client.audio import AudioFormat, Encoding
 from earmark_client.errors import RecordingError
 from earmark_client.microphone import Microphone
 from earmark_client.recording import Recording
@@ -79,7 +80,7 @@ def open_recording(
     shown = STANDARD_INPUT if is_standard_input else name
     timer = Timer(_COPY_NOTICE_S, notice, [f"earmark: {shown}: {_COPY_NOTICE}"])
     timer.daemon = True
-    if is_standard_input or Path(name).is_fifo():
+    if is_standard_input or _is_fifo(name):
         timer.start()
     try:
         source = (pipe or standard_input()) if is_standard_input else name
@@ -88,13 +89,22 @@ def open_recording(
         timer.cancel()
 
 
+def _is_fifo(name: str) -> bool:
+    """Return whether a file is a named pipe; False also if it cannot be examined: opening it says why."""
+    try:
+        return stat.S_ISFIFO(os.stat(name).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def open_source(
     name: str, raw_format: AudioFormat | None, *, block_s: float, channel: int | None
 ) -> Recording | RawInput:
     """Open a recording, or raw samples from standard input, whose name is `-`.
 
-    Standard input holds raw samples if it does not begin like a recording. `raw_format`: their format, None
-    if the command line states none. Raises RecordingError if it cannot be read, or holds something else.
+    Standard input holds raw samples if it does not begin like a recording or a text; with an encoding of 8
+    bits, a text may be samples. `raw_format`: their format, None if the command line states none. Raises
+    RecordingError if it cannot be read, or holds something else.
     """
     if name != "-":
         return open_recording(name, block_s=block_s, channel=channel)
@@ -106,7 +116,8 @@ def open_source(
         )
     with _named_errors():
         head = pipe.peek(HEAD_BYTES)
-    kind = identify(head)
+    is_8_bit = raw_format is not None and raw_format.encoding in {Encoding.MULAW, Encoding.ALAW}
+    kind = identify_binary(head) if is_8_bit else identify(head)
     if kind is not None:
         recording = open_recording(name, block_s=block_s, channel=channel, pipe=pipe)
         if raw_format is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from earmark_audio import FORMATS_HELP, HEAD_BYTES, Decoder, identify
@@ -103,7 +103,7 @@ def _classify(client: SyncClient, name: str, args: argparse.Namespace, printer: 
 
 def _is_decoded_by_servers(name: str) -> bool:
     """Return whether a file can be sent as it is, because every server decodes it, or finds the error."""
-    if not name or not Path(name).is_file():
+    if not name or not os.path.isfile(name):
         return False
     try:
         with open(name, "rb") as file:

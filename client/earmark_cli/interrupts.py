@@ -1,4 +1,4 @@
-"""Ctrl-C while a command uses a server."""
+"""Ctrl-C while a command uses a server, and signals that end the process at once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import _thread
 import signal
 import sys
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 _CLOSE_TIME_S = 1.0
@@ -67,6 +68,40 @@ class Interrupts:
             self._closing.start()
             self._late.start()
         self.happened = True
+
+
+@contextmanager
+def before_termination(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` before a signal other than Ctrl-C ends the process within the block.
+
+    These are SIGTERM, as of a service manager, and SIGHUP, when the terminal is closed. One that is ignored,
+    as by `nohup`, stays ignored. If `action` raises an exception, the block ends before the process does.
+    """
+    received: list[int] = []
+
+    def terminate(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        received.append(number)
+        action()
+        signal.raise_signal(number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = [
+        number
+        for name in ("SIGTERM", "SIGHUP")
+        if in_main_thread
+        and (number := getattr(signal, name, None)) is not None
+        and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in numbers:
+        signal.signal(number, terminate)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _interrupt_main_thread() -> None:

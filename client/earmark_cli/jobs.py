@@ -22,6 +22,7 @@ from earmark_client.errors import EarmarkError
 
 from earmark_cli.actions.detection_actions import detection_actions
 from earmark_cli.connection import connected
+from earmark_cli.interrupts import before_termination
 from earmark_cli.output.printer import make_printer
 from earmark_cli.stream_runner import RecordingProgress, recordings_phase, stream_recording
 
@@ -50,27 +51,37 @@ def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jo
     failed = False
     args.exec_at_once = max(1, args.exec_at_once // jobs)  # in each process
     pool = ProcessPoolExecutor(min(jobs, len(sources)), multiprocessing.get_context("spawn"))
-    try:
-        with _interrupts_deferred():
-            results = pool.map(partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True))
-        with Progress() as progress, recordings_phase(progress, sources) as phase:
-            for number, (name, result) in enumerate(zip(sources, results, strict=True), 1):
-                sys.stderr.write(result.errors)
-                sys.stderr.flush()
-                sys.stdout.write(result.output)
-                sys.stdout.flush()
-                if result.fatal is not None:
-                    raise result.fatal
-                failed = failed or not result.succeeded
-                RecordingProgress(phase, name, number, len(sources)).finish()
-    except BrokenProcessPool:
-        raise EarmarkError("a process of --jobs was killed. If memory ran out, use fewer --jobs") from None
-    finally:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        # Wait: if the pool's own thread ended while Python exits, it could write an error to the terminal.
-        pool.shutdown(cancel_futures=True)
+    with before_termination(_interrupt):
+        try:
+            with _interrupts_deferred():
+                results = pool.map(
+                    partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True)
+                )
+            with Progress() as progress, recordings_phase(progress, sources) as phase:
+                for number, (name, result) in enumerate(zip(sources, results, strict=True), 1):
+                    sys.stderr.write(result.errors)
+                    sys.stderr.flush()
+                    sys.stdout.write(result.output)
+                    sys.stdout.flush()
+                    if result.fatal is not None:
+                        raise result.fatal
+                    failed = failed or not result.succeeded
+                    RecordingProgress(phase, name, number, len(sources)).finish()
+        except BrokenProcessPool:
+            raise EarmarkError(
+                "a process of --jobs was killed. If memory ran out, use fewer --jobs"
+            ) from None
+        finally:
+            for process in multiprocessing.active_children():
+                process.terminate()  # it kills its commands of --exec first
+            # Wait: if the pool's own thread ended while Python exits, it could write an error to the
+            # terminal.
+            pool.shutdown(cancel_futures=True)
     return 1 if failed else 0
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager

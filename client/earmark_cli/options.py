@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+# As samples and as nanoseconds, this still fits 64 bits.
+_MAX_SECONDS = 1_000_000_000
+
+
 def add_command(
     commands: Commands,
     name: str,
@@ -207,16 +211,16 @@ def probability(text: str) -> float:
 def positive_seconds(text: str) -> float:
     """Parse a length of time above 0."""
     value = number(text)
-    if value is None or value <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    if value is None or not 0 < value <= _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, up to {_MAX_SECONDS}")
     return value
 
 
 def offset_seconds(text: str) -> float:
     """Parse an offset of at least 0."""
     value = number(text)
-    if value is None or value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0")
+    if value is None or not 0 <= value <= _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {_MAX_SECONDS}")
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import ExitStack, nullcontext
@@ -20,6 +19,7 @@ from earmark_cli.connection import connected
 from earmark_cli.interrupts import Interrupts
 from earmark_cli.keyword_options import keyword_settings
 from earmark_cli.output.console import is_terminal, notice
+from earmark_cli.output.files import file_size
 from earmark_cli.output.printer import Printer, Summary, make_printer
 
 if TYPE_CHECKING:
@@ -83,22 +83,14 @@ def stream_recordings(
 
 def recordings_phase(progress: WorkProgress, sources: Iterable[str]) -> Phase:
     """Return the phase of streaming recordings: files by name, with their sizes as the work."""
-    return progress.phase("recordings", total=sum(map(_size, sources)) or None)
-
-
-def _size(name: str) -> float:
-    """Return the size of a file in bytes; 0 if it is none, as standard input and a channel are."""
-    try:
-        return os.path.getsize(name)
-    except OSError:
-        return 0
+    return progress.phase("recordings", total=sum(map(file_size, sources)) or None)
 
 
 class RecordingProgress:
     """One recording's part in the progress of all of them."""
 
     def __init__(self, phase: Phase, name: str, number: int, count: int) -> None:
-        self._phase, self._size, self._before = phase, _size(name), phase.n
+        self._phase, self._size, self._before = phase, file_size(name), phase.n
         self._count = count
         phase.note = f"recording {number:,} of {count:,}"
 
@@ -222,6 +214,7 @@ def run_stream(  # noqa: PLR0912 - one branch for each kind of event
                                 warned.add(event.reason)
                         case Progress():
                             audio_s = event.received_s
+                            actions.discard_before(event.decided_s)
                             if whole and isinstance(source, Recording) and source.duration_s:
                                 whole.update(audio_s / source.duration_s)
                         case Reconnecting() | Resumed():

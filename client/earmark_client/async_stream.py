@@ -111,7 +111,7 @@ class _AudioQueue:
 async def _read_source(queue: _AudioQueue, audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> None:
     """Read the caller's audio into the queue, also while there is no connection."""
     try:
-        async for chunk in _aiter(audio):
+        async for chunk in async_chunks(audio):
             await queue.append(chunk)
     except Exception as error:
         queue.end(error)
@@ -119,7 +119,8 @@ async def _read_source(queue: _AudioQueue, audio: AsyncIterable[Chunk] | Iterabl
         queue.end()
 
 
-async def _aiter(audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> AsyncIterator[Chunk]:
+async def async_chunks(audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> AsyncIterator[Chunk]:
+    """Iterate over chunks; between those of an iterable that is not asynchronous, other tasks run."""
     if hasattr(audio, "__aiter__"):
         async for chunk in audio:
             yield chunk

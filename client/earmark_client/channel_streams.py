@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earmark_client.async_stream import async_chunks
 from earmark_client.audio import AudioFormat, Encoding, Silence, as_chunks, pcm_bytes
 from earmark_client.errors import InvalidRequestError
 
@@ -47,7 +48,7 @@ async def stream_channels(
 
     async def split() -> None:
         rest = b""
-        async for chunk in _aiter(as_chunks(audio)):
+        async for chunk in async_chunks(as_chunks(audio)):
             if isinstance(chunk, Silence):
                 parts: list[bytes | Silence] = [chunk] * channels
             else:
@@ -97,13 +98,3 @@ async def stream_channels(
 async def _drain(queue: asyncio.Queue[bytes | Silence | None]) -> AsyncIterator[bytes | Silence]:
     while (chunk := await queue.get()) is not None:
         yield chunk
-
-
-async def _aiter(audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> AsyncIterator[Chunk]:
-    if hasattr(audio, "__aiter__"):
-        async for chunk in audio:
-            yield chunk
-    else:
-        for chunk in audio:
-            yield chunk
-            await asyncio.sleep(0)

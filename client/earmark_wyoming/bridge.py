@@ -130,6 +130,7 @@ class _Bridge:
                 raise UnknownModelError(f"the server has no model {name!r}", reason="UNKNOWN_MODEL")
         words = wake_words(models, names, self._options.settings, self._options.threshold)
         known = {word.setting.keyword for word in words}
+        known |= {f"{word.model}/{word.setting.keyword}" for word in words}
         missing = [one.keyword for one in self._options.settings if one.keyword not in known]
         if missing:
             raise InvalidRequestError(

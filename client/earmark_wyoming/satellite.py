@@ -92,11 +92,11 @@ class Satellite:
                 self.last_event_s = asyncio.get_running_loop().time()
                 await self._handle(event)
                 await asyncio.sleep(0)  # so that one satellite with many events does not delay the others
-        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the connection is lost, as that of a satellite without power, or too slow
         except _BAD_EVENT as error:
             self._report(f"disconnected, because it sent no valid event: {error!r:.200}")
-            with suppress(ConnectionError):
+            with suppress(OSError):
                 await self._write(Error("this is no valid Wyoming event", code="bad-event").event())
         finally:
             await self._cancel_streams()
@@ -104,7 +104,7 @@ class Satellite:
             try:
                 async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                     await self._writer.wait_closed()
-            except (ConnectionError, TimeoutError):
+            except OSError:
                 self._writer.transport.abort()
 
     async def _read(self) -> Event | None:
@@ -219,13 +219,13 @@ class Satellite:
     async def _detected(self, word: WakeWord, detection: ClientDetection, timestamp_ms: int) -> None:
         self._detections += 1
         self._report(f"{word.name}  {detection.confidence:.2f}")
-        with suppress(ConnectionError):  # the reader of the connection notices it
+        with suppress(OSError):  # the reader of the connection notices it
             await self._write(Detection(name=word.name, timestamp=timestamp_ms).event())
 
     async def _failed(self, error: EarmarkError, is_permanent: bool) -> None:
         self._report(str(error))
         if is_permanent:
-            with suppress(ConnectionError):
+            with suppress(OSError):
                 await self._write(Error(str(error), code=error.reason or None).event())
 
     async def _cancel_streams(self) -> None:

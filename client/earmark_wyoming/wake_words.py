@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from earmark_client.audio import KeywordSetting
+from earmark_client.errors import InvalidRequestError
 from wyoming.info import Attribution, Info, WakeModel, WakeProgram
 
 if TYPE_CHECKING:
@@ -40,23 +41,30 @@ def wake_words(
     """Return the wake words of models, the default model's first.
 
     `names`: the models to offer, by default all of them; those of the first one are then the default.
-    `settings`: the keywords to offer, by default all of them. `threshold`: of all keywords without one of
-    their own. A keyword that an earlier model has too is named with its model: `stop (noisy)`.
+    `settings`: the keywords to offer, by default all of them; the keyword of one model is written MODEL/WORD,
+    and is a default too. `threshold`: of all keywords without one of their own. A keyword that an earlier
+    model has too is named with its model: `stop (noisy)`. Raises InvalidRequestError for two settings of one
+    keyword.
     """
-    chosen = {setting.keyword: setting for setting in settings}
     words: dict[str, WakeWord] = {}
     offered = [model for model in models if not names or model.name in names]
     for model in offered:
         for active in model.keywords:
-            keyword = active.keyword
-            if chosen and keyword not in chosen:
+            keyword, written = active.keyword, f"{model.name}/{active.keyword}"
+            chosen = [one for one in settings if one.keyword in {keyword, written}]
+            if settings and not chosen:
                 continue
-            setting = chosen.get(keyword) or KeywordSetting(keyword)
+            if len(chosen) > 1:
+                raise InvalidRequestError(
+                    f"the keyword {keyword!r} of the model {model.name!r} is given twice: give it once",
+                    reason="UNKNOWN_KEYWORD",
+                )
+            setting = chosen[0] if chosen else KeywordSetting(keyword)
+            setting = replace(setting, keyword=keyword, model=model.name)
             if setting.threshold is None:
-                setting = KeywordSetting(keyword, threshold)
+                setting = replace(setting, threshold=threshold)
             name = f"{keyword} ({model.name})" if keyword in words else keyword
-            setting = replace(setting, model=model.name)
-            is_default = bool(names) or model is offered[0]
+            is_default = bool(names) or model is offered[0] or written in {one.keyword for one in chosen}
             words[name] = WakeWord(name, model.name, model.version, setting, is_default)
     return list(words.values())
 

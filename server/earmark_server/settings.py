@@ -77,7 +77,8 @@ class Settings:
     model_dir: str = setting(
         "",
         "folder of model files. Every *.onnx file in it is served beside the default model; new and changed "
-        "files are picked up within seconds, and the model of a removed file goes after its last stream",
+        "files are picked up within seconds, and the model of a removed file is unloaded after its last "
+        "stream",
     )
     keep_replaced_s: float = setting(
         120.0,

@@ -94,7 +94,7 @@ def read_recording(
 ) -> tuple[Float32Array, int]:
     """Decode a whole recording; return float32 mono samples [n] and the sample rate in Hz.
 
-    Arguments and errors as of `decode_recording`, but a recording that is cut off or damaged raises
+    Arguments and errors as for `decode_recording`, but a recording that is cut off or damaged raises
     IncompleteRecordingError, which carries what could be decoded.
     """
     decoded = decode_recording(source, max_seconds=max_seconds, container=container, programs=programs)

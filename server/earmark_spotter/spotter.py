@@ -136,7 +136,7 @@ def score_recording(model: SpotterModel, samples: Float32Array) -> Float32Array:
 def final_scores(model: SpotterModel, samples: Float32Array) -> Float32Array:
     """Return the scores that decide the detections of a whole recording, at whatever thresholds.
 
-    Arguments and shape as of `score_recording`, whose result this is for a model without a verifier. With
+    Arguments and shape as for `score_recording`, whose result this is for a model without a verifier. With
     one, only the peaks that reach the proposal threshold have a score: the final one. All others are 0.
     """
     scores = score_recording(model, samples)

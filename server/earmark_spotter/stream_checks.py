@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from earmark_audio import MAX_PEAK, Notice, channels_cancel, identify
+from earmark_audio import MAX_PEAK, Notice, channels_cancel, identify, identify_binary
 
 from earmark_spotter.audio import Encoding, interleaved_samples
 from earmark_spotter.format_check import other_format
@@ -23,6 +23,9 @@ _HEAD_BYTES = 4096
 """The beginning of a stream, which shows whether it is a recording or text."""
 
 _MIN_HEAD_BYTES = 64
+
+_TEXT_PEAK = 0.03
+"""A text that is read as samples of 8 bits is louder. Quiet samples may be the bytes of letters."""
 
 _WINDOW_FRAMES = 4096
 """Part of a second, from its beginning, that is checked."""
@@ -178,7 +181,9 @@ class StreamChecks:
     def _check_head(self) -> None:
         assert self._head is not None
         head, self._head = bytes(self._head), None
-        found = identify(head) if len(head) >= _MIN_HEAD_BYTES else None
+        found = None
+        if len(head) >= _MIN_HEAD_BYTES:
+            found = identify_binary(head) if self._is_quiet_8_bit(head) else identify(head)
         if found is not None:
             self._report(
                 NOT_RAW_SAMPLES,
@@ -186,6 +191,12 @@ class StreamChecks:
                 f"({self._format.encoding.name}): decode it first, or send it in one Spot call.",
                 self._position if len(head) < _HEAD_BYTES else len(head),
             )
+
+    def _is_quiet_8_bit(self, data: bytes) -> bool:
+        if self._format.encoding not in {Encoding.MULAW, Encoding.ALAW}:
+            return False
+        whole = data[: len(data) // self._format.frame_bytes * self._format.frame_bytes]
+        return float(np.abs(interleaved_samples(whole, self._format)).max()) < _TEXT_PEAK
 
     def _count_silence(self, part: bytes) -> None:
         if DIGITAL_SILENCE in self._state.reasons:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
+from earmark_cli.actions.after_detection import AfterDetection
+from earmark_cli.actions.clip_folder import ClipFolder
+from earmark_client import AudioClip, Detection
+from earmark_client.audio import AudioFormat
 from support.earmark_command import RATE_HZ, earmark, json_lines, samples
 
 if TYPE_CHECKING:
@@ -73,6 +78,21 @@ def test_then_record_has_exactly_the_audio_after_each_detection(
         assert (read == samples()[first : first + len(read)]).all()
 
 
+def test_the_audio_after_a_detection_is_kept_however_far_the_source_is_read_ahead(tmp_path: Path) -> None:
+    """With `--resume-within 3600` an hour is read while the stream is broken."""
+    recorder = AfterDetection(ClipFolder(tmp_path), 5.0, "source", AudioFormat(RATE_HZ))
+    block = np.arange(RATE_HZ, dtype="<i2").tobytes()
+    for _ in recorder.record(itertools.repeat(block, 400)):
+        pass
+    recorder.discard_before(9.5)
+    path = recorder.add(Detection("word", 1.0, 9.5, 10.0, "id"))
+    assert soundfile.read(path, dtype="int16")[0].tobytes() == 5 * block
+    # What is decided is not kept.
+    recorder.discard_before(300.0)
+    late = recorder.add(Detection("word", 1.0, 200.0, 201.0, "id"))
+    assert soundfile.info(late).frames == 0
+
+
 def test_the_command_gets_both_paths(address: str, recording: Path, tmp_path: Path) -> None:
     action = tmp_path / "action"
     action.write_text(
@@ -97,10 +117,31 @@ def test_a_raw_stream_keeps_its_encoding_and_channels(address: str, tmp_path: Pa
     assert [soundfile.info(path).channels for path in wavs(tmp_path / "clips")] == [2, 2, 2]
 
 
-def test_a_keyword_cannot_leave_the_folder(tmp_path: Path) -> None:
-    from earmark_cli.actions.clip_folder import ClipFolder
-    from earmark_client import AudioClip, Detection
+def test_each_channel_has_its_clips(address: str, tmp_path: Path) -> None:
+    stereo = tmp_path / "stereo.wav"
+    soundfile.write(stereo, np.stack([samples(), samples()], axis=1), RATE_HZ)
+    options = ["--channel", "each", "--server", address, "--clips", tmp_path / "clips", "--jobs", "2"]
+    assert earmark("spot", stereo, *options).returncode == 0
+    names = [path.name.split("-")[1] for path in wavs(tmp_path / "clips")]
+    assert sorted(names) == ["stereo_channel_1"] * 3 + ["stereo_channel_2"] * 3
 
+
+def test_processes_do_not_overwrite_each_others_clips(tmp_path: Path) -> None:
+    """A process of `--jobs` has a folder of its own for each recording."""
+    folders = [ClipFolder(tmp_path) for _ in range(3)]
+    for folder in folders:
+        folder._begin = "20260101T000000Z"
+    detection = Detection("word", 1.0, 0.5, 1.0, "id")
+    paths = [folder.path("a/words.wav", detection) for folder in folders]
+    folders[0].write(paths[0], "words.wav", detection, AudioClip(0.0, b"", RATE_HZ))
+    paths.append(folders[1].path("b/words.wav", detection))
+    assert len(set(paths)) == 4
+    for folder, path in zip(folders[1:] + folders[:1], paths[1:], strict=True):
+        folder.write(path, "words.wav", detection, AudioClip(0.0, b"", RATE_HZ))
+    assert len(wavs(tmp_path)) == 4
+
+
+def test_a_keyword_cannot_leave_the_folder(tmp_path: Path) -> None:
     folder = ClipFolder(tmp_path / "clips")
     detection = Detection("../../x\n" + "long" * 100, 1.0, 0.5, 1.0, "id")
     path = folder.path("/etc/\x1b[2J..", detection)
@@ -124,15 +165,33 @@ def test_a_clip_that_cannot_be_written_does_not_stop_the_stream(
 ) -> None:
     from pathlib import Path as AnyPath
 
+    recording_too = tmp_path / "too.wav"
+    recording_too.write_bytes(recording.read_bytes())
+
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(AnyPath, "write_bytes", fail)
+    options = ["--clips", tmp_path / "clips", "--then-record", "10", tmp_path / "next"]
+    done = earmark("spot", recording, recording_too, "--server", address, *options)
+    assert done.returncode == 0
+    assert done.stdout.count("3 detections") == 2
+    # Those of --then-record are written at the end of each recording.
+    assert done.stderr.count("a file cannot be written: No space left on device") == 12
+    assert wavs(tmp_path / "clips") == wavs(tmp_path / "next") == []
+
+
+def test_a_folder_that_disappears_does_not_stop_the_stream(
+    address: str, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(ClipFolder, "path", fail)
     options = ["--clips", tmp_path / "clips", "--then-record", "0.5", tmp_path / "next"]
     done = earmark("spot", recording, "--server", address, *options)
     assert done.returncode == 0
-    assert "3 detections" in done.stdout
-    assert done.stderr.count("cannot be written: No space left on device") == 6
+    assert done.stderr.count("a file cannot be written: No such file or directory") == 6
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "five", "4000"])

@@ -185,15 +185,29 @@ def test_a_flood_of_detections_is_bounded() -> None:
     runner.wait()
 
 
-def test_an_interrupt_kills_the_commands(address: str, recording: Path, tmp_path: Path) -> None:
-    pid_file = tmp_path / "pid"
-    action = script(tmp_path, f"echo $$ > {pid_file}.$$; mv {pid_file}.$$ {pid_file}; exec sleep 600")
-    with running("spot", recording, "--server", address, "--exec", action) as process:
-        wait_for(pid_file)
-        pid = int(pid_file.read_text())
-        process.send_signal(signal.SIGINT)
-        assert process.wait(DEADLINE_S) == 130
-    assert not is_running(pid)
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_a_signal_that_ends_the_command_kills_the_commands(
+    address: str, recording: Path, tmp_path: Path, jobs: str, number: signal.Signals
+) -> None:
+    action = script(
+        tmp_path, f"echo $$ > {tmp_path}/$$.part; mv {tmp_path}/$$.part {tmp_path}/$$.pid; exec sleep 600"
+    )
+    options = ["--server", address, "--exec", action, "--jobs", jobs]
+    with running("spot", recording, recording, *options) as process:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not list(tmp_path.glob("*.pid")):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(DEADLINE_S) == (130 if number == signal.SIGINT else -number)
+        assert process.stderr is not None
+        assert {line.rpartition(b": ")[2] for line in process.stderr} <= {b"failed with signal 9\n"}
+    while any(is_running(int(file.stem)) for file in tmp_path.glob("*.pid")):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("command", ["", "  ", "say 'hello"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,19 @@ def test_the_files_are_valid_before_they_are_closed(tmp_path: Path) -> None:
     assert soundfile.info(path).frames == 1.5 * RATE_HZ
     assert path.with_suffix(".txt").read_text() == "0.500\t0.900\tno 0.98\n"
     recording.__exit__()
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(1e6, 1e6 + 1), (-2.0, -1.0), (0.5, 1e9), (2.0, 1.0)])
+def test_offsets_outside_of_the_audio_become_cue_points_inside(
+    tmp_path: Path, start_s: float, end_s: float
+) -> None:
+    path = tmp_path / "audio.wav"
+    with LabelledRecording(path, sample_rate_hz=RATE_HZ) as recording:
+        list(recording.record([bytes(6 * RATE_HZ)]))
+        recording.add_label(replace(NO, start_s=start_s, end_s=end_s))
+    ((offset, label),) = _cues(path)
+    assert 0 <= offset <= 3 * RATE_HZ
+    assert label == "no 0.98"
 
 
 @pytest.mark.slow

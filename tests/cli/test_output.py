@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.deadlines import DEADLINE_S
 from support.earmark_command import RATE_HZ, environment, json_lines, running, samples
 
 
@@ -52,3 +53,36 @@ def test_an_interrupt_prints_a_summary_and_exits_with_130(address: str, recordin
         assert (ended["type"], ended["interrupted"]) == ("ended", True)
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    "arguments", ["completion bash", "spot RECORDING", "spot --json absent.wav", "--help"]
+)
+def test_a_closed_standard_output_is_reported(recording: Path, arguments: str) -> None:
+    done = with_closed(">&-", arguments.replace("RECORDING", str(recording)))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "earmark: the results cannot be written: standard output is closed\n"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_other_closed_streams_change_nothing(recording: Path, closed: str) -> None:
+    done = with_closed(closed, f"spot --json {recording} absent.wav -")
+    assert done.returncode == 1
+    lines = json_lines(done.stdout)
+    assert [line["type"] for line in lines if line["source"] == str(recording)][-1] == "ended"
+    messages = [line["message"] for line in lines if line["type"] == "error"]
+    assert messages[0] == "absent.wav: No such file or directory"
+    assert messages[1:] == ["standard input cannot be read: Bad file descriptor"] or closed == "2>&-"
+
+
+def with_closed(closed: str, arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with some of its standard streams closed."""
+    return subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m earmark_cli {arguments} {closed}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        env=environment(),
+        check=False,
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import soundfile
 from support.deadlines import DEADLINE_S
-from support.earmark_command import earmark, environment, running
+from support.earmark_command import RATE_HZ, earmark, environment, running, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +120,9 @@ def test_a_folder_without_clips_is_reported(tmp_path: Path) -> None:
     done = earmark("review", tmp_path)
     assert done.returncode == 1
     assert "contains no clips" in done.stderr
+    done = earmark("review", tmp_path / ("x" * 300))
+    assert done.returncode == 1
+    assert "x cannot be read: File name too long" in done.stderr
 
 
 def request(url: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
@@ -168,3 +171,46 @@ def test_the_words_that_were_missed_become_recordings(clips: Path, tmp_path: Pat
         fields = json.loads((clips / file.name).with_suffix(".json").read_text())
         word_s = fields["end_s"] - fields["start_s"]
         assert word_s < soundfile.info(file).duration <= word_s + 0.81
+
+
+def test_words_of_float32_clips_are_scaled(address: str, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    stdin = (samples() / 32768).astype("<f4").tobytes()
+    options = ["--encoding", "float32", "--server", address, "--clips", clips]
+    assert earmark("spot", "-", *options, stdin=stdin).returncode == 0
+    review(clips, "mmm", "--missed-to", str(tmp_path / "recordings"), path=tmp_path)
+    for file in (tmp_path / "recordings").iterdir():
+        fields = json.loads((clips / file.name).with_suffix(".json").read_text())
+        word, _ = soundfile.read(file, dtype="int16")
+        first = round(max(fields["clip_start_s"], fields["start_s"] - 0.4) * RATE_HZ)
+        assert (word == samples()[first : first + len(word)]).all()
+
+
+def test_words_do_not_overwrite_the_clips(clips: Path, tmp_path: Path) -> None:
+    review(clips, "mmm", path=tmp_path)
+    before = {file: file.read_bytes() for file in clips.iterdir()}
+    (tmp_path / "link").symlink_to(clips)
+    for folder in (clips, clips / "../clips", tmp_path / "link"):
+        done = earmark("review", clips, "--missed-to", folder)
+        assert done.returncode == 2
+        assert "contains the clips: give another folder" in done.stderr
+    assert before == {file: file.read_bytes() for file in clips.iterdir()}
+
+
+def test_words_do_not_overwrite_other_files(clips: Path, tmp_path: Path) -> None:
+    review(clips, "mmm", path=tmp_path)
+    words = tmp_path / "words"
+    assert earmark("review", clips, "--missed-to", words).returncode == 0
+    first, second, third = sorted(words.iterdir())
+    first.write_bytes(b"another word")
+    content = second.read_bytes()
+    third.unlink()
+    done = earmark("review", clips, "--missed-to", words)
+    assert done.returncode == 1
+    assert (
+        f"{words}: files with another content were not overwritten: 1, the first is {first.name}"
+        in done.stderr
+    )
+    assert first.read_bytes() == b"another word"
+    assert second.read_bytes() == content
+    assert third.exists()

@@ -129,6 +129,19 @@ def test_a_bad_recording_does_not_stop_the_others(address: str, recording: Path,
 
 
 @pytest.mark.parametrize("command", ["spot", "classify"])
+def test_a_file_that_cannot_be_examined_does_not_stop_the_others(
+    address: str, recording: Path, tmp_path: Path, command: str
+) -> None:
+    name = tmp_path / f"{'x' * 300}.wav"
+    done = earmark(command, name, recording, "--server", address, "--json")
+    assert done.returncode == 1
+    assert "x.wav: File name too long" in done.stderr
+    first, *others = json_lines(done.stdout)
+    assert (first["type"], first["source"]) == ("error", str(name))
+    assert others[-1]["source"] == str(recording)
+
+
+@pytest.mark.parametrize("command", ["spot", "classify"])
 def test_a_file_that_is_not_a_recording_is_reported(address: str, tmp_path: Path, command: str) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("no sound\n" * 1000)

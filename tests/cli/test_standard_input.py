@@ -204,9 +204,13 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("name", TEXTS)
-@pytest.mark.parametrize("form", [[], ["--encoding", "mulaw", "--rate", "8000"]])
-def test_what_is_no_audio_is_named_and_not_spotted(address: str, name: str, form: list[str]) -> None:
+MULAW = ("--encoding", "mulaw", "--rate", "8000")
+# With an encoding of 8 bits, a text may be samples.
+NO_AUDIO = [(name, ()) for name in TEXTS] + [(name, MULAW) for name in ("ZIP", "gzip", "WebP", "RIFF", "IFF")]
+
+
+@pytest.mark.parametrize(("name", "form"), NO_AUDIO)
+def test_what_is_no_audio_is_named_and_not_spotted(address: str, name: str, form: tuple[str, ...]) -> None:
     entry = TEXTS[name]
     data, sentence = entry if isinstance(entry, tuple) else (entry, "this is a text file")
     done = earmark("spot", "-", *form, "--server", address, stdin=data)
@@ -230,6 +234,15 @@ def test_raw_samples_that_begin_like_something_else_are_raw_samples(address: str
     done = earmark("spot", "-", "--server", address, "--json", stdin=RAW[name])
     assert done.returncode == 0, done.stderr
     assert json_lines(done.stdout)[-1]["audio_s"] == pytest.approx(len(RAW[name]) / 2 / RATE_HZ, abs=1e-4)
+
+
+@pytest.mark.parametrize(("encoding", "codes"), [("mulaw", b"vwxyz{|}~"), ("alaw", b"PQTUVWX")])
+def test_quiet_samples_of_8_bits_are_no_text(address: str, encoding: str, codes: bytes) -> None:
+    """Without a sound, and with an offset, all samples are negative and small: bytes of letters."""
+    noise = np.random.default_rng(1).choice(np.frombuffer(codes, np.uint8), 8000).tobytes()
+    done = earmark("spot", "-", "--encoding", encoding, "--rate", "8000", "--server", address, stdin=noise)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1.00 s of audio, 0 detections" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["spot", "classify", "plot", "check"])

@@ -162,9 +162,13 @@ def test_an_unreadable_file_is_reported_and_the_others_count(address: str, tmp_p
     (tmp_path / "low").mkdir()
     soundfile.write(tmp_path / "low" / "a.wav", tiny_model.recording([(0.3, "low")], 0.8), RATE_HZ)
     (tmp_path / "low" / "b.wav").write_text("no sound")
+    (tmp_path / "low" / "c.wav").symlink_to("absent.wav")
+    (tmp_path / "low" / "d").symlink_to("x" * 300)
     done = earmark("tune", tmp_path, "--server", address)
     assert done.returncode == 1
     assert "b.wav: this is a text file" in done.stderr
+    assert "c.wav: No such file or directory" in done.stderr
+    assert "d: left out: File name too long" in done.stderr
     assert "no audio without the keyword, so the false alarms are unknown" in done.stderr
     # Without false alarms to measure, the calibrated threshold is proposed.
     assert done.stdout.splitlines()[-1] == "earmark listen --keyword low=0.6"

@@ -90,3 +90,19 @@ def test_the_states_that_are_kept_are_few(state: ChecksState) -> None:
         checks.add(PARTS["speech" if second % 2 else "zeros"])
         checks.forget_before(second - 3)
     assert len(checks._states) <= 5
+
+
+TEXT = b"the quick brown fox\n" * 500
+QUIET = {Encoding.MULAW: b"vwxyz{|}~", Encoding.ALAW: b"PQTUVWX"}
+
+
+@pytest.mark.parametrize("encoding", QUIET)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_text_in_place_of_8_bit_samples_is_found_and_quiet_samples_are_none(
+    encoding: Encoding, channels: int
+) -> None:
+    noise = RNG.choice(np.frombuffer(QUIET[encoding], np.uint8), 8001).tobytes()
+    for data, reasons in [(TEXT, ["NOT_RAW_SAMPLES"]), (noise, [])]:
+        checks = StreamChecks(AudioFormat(encoding, 8000, channels))
+        checks.add(data)
+        assert [reason for _, reason in found(checks) if reason == "NOT_RAW_SAMPLES"] == reasons

@@ -249,8 +249,9 @@ def test_the_bridge_waits_for_its_server_and_survives_a_restart(tiny_model_path:
             asyncio.run(run())
 
 
-def test_the_keywords_and_thresholds_of_the_command_line_apply(address: str) -> None:
-    with bridge(address, "--keyword", "mid=0.5", "--keyword", "high") as (port, running_bridge):
+@pytest.mark.parametrize("mid", ["mid=0.5", "tiny/mid=0.5"])
+def test_the_keywords_and_thresholds_of_the_command_line_apply(address: str, mid: str) -> None:
+    with bridge(address, "--keyword", mid, "--keyword", "high") as (port, running_bridge):
         assert "Wake words: mid, high" in running_bridge.until("serving satellites")
         found = detections(asyncio.run(satellite(port, SAMPLES.tobytes())))
         assert [one.name for one in found] == ["mid", "high"]
@@ -274,13 +275,29 @@ def test_the_words_of_several_models_share_one_stream(tmp_path: Path) -> None:
             ]
             found = detections(asyncio.run(satellite(port, SAMPLES.tobytes(), names=["low (slow)", "high"])))
             assert [one.name for one in found] == ["low (slow)", "high"]
+        options = ["--keyword", "tiny/high", "--keyword", "slow/low=0.7"]
+        with bridge(address, *options) as (port, running_bridge):
+            assert "Wake words: high, low\n" in running_bridge.until("serving satellites")
+            found = detections(asyncio.run(satellite(port, SAMPLES.tobytes())))
+            assert sorted(one.name or "" for one in found) == ["high", "low"]
         with bridge(address, "--model", "nosuch") as (_, running_bridge):
             running_bridge.until("the server has no model 'nosuch'")
 
 
-def test_an_unknown_keyword_of_the_command_line_is_reported(address: str) -> None:
-    with bridge(address, "--keyword", "xylophone") as (_, running_bridge):
-        running_bridge.until("no model of the server has the keyword 'xylophone'")
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        (["xylophone"], "no model of the server has the keyword 'xylophone'"),
+        (["tiny/xylophone"], "no model of the server has the keyword 'tiny/xylophone'"),
+        (["mid=0.5", "mid=0.7"], "the keyword 'mid' of the model 'tiny' is given twice"),
+        (["mid=0.5", "tiny/mid"], "the keyword 'mid' of the model 'tiny' is given twice"),
+    ],
+)
+def test_wrong_keywords_of_the_command_line_are_reported(
+    address: str, keywords: list[str], message: str
+) -> None:
+    with bridge(address, *(f"--keyword={keyword}" for keyword in keywords)) as (_, running_bridge):
+        running_bridge.until(message)
         assert running_bridge.process.wait(DEADLINE_S) == 1
 
 

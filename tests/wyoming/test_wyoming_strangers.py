@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 from earmark_client.client import Client
@@ -166,6 +168,26 @@ def test_the_rest_of_an_event_has_to_follow(address: str, monkeypatch: pytest.Mo
             assert await reader.read() == b""
 
     asyncio.run(scenario())
+
+
+def test_a_satellite_that_loses_power_ends_without_a_message(address: str) -> None:
+    """Its connection ends with EHOSTUNREACH, which is no ConnectionError, for readers and writers alike."""
+
+    async def scenario() -> list[str]:
+        lost = OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+        reader, writer = asyncio.StreamReader(), mock.Mock()
+        writer.drain = writer.wait_closed = mock.AsyncMock(side_effect=lost)
+        lines: list[str] = []
+        async with Client(address) as client:
+            one = satellite.Satellite(client, list, reader, writer, lines.append)
+            reader.feed_data(DESCRIBE)  # its answer cannot be written
+            await one.run()
+            one = satellite.Satellite(client, list, reader, writer, lines.append)
+            reader.set_exception(lost)
+            await one.run()
+        return lines
+
+    assert asyncio.run(scenario()) == []
 
 
 @pytest.mark.slow

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from earmark_cli.actions.clip_folder import ClipFolder
 
-# How long after its audio a detection may arrive: a stream that is broken for longer does not resume.
-_MAX_DELAY_S = 120.0
-
 
 class AfterDetection:
     """Writes `length_s` of audio from the end of each detection on, as soon as the source has yielded it.
@@ -33,29 +30,41 @@ class AfterDetection:
         self._source = source
         self._format = audio_format
         self._recent = RecentAudio(audio_format)
+        self._decided_s = 0.0
         self._pending: list[tuple[Path, Detection]] = []
         self._messages: list[str] = []
         self._lock = threading.Lock()
 
     def record(self, blocks: Iterable[bytes | Silence]) -> Iterator[bytes | Silence]:
-        """Keep the newest blocks, and yield them unchanged."""
+        """Keep the blocks that a detection may still need, and yield them unchanged."""
         for block in blocks:
             with self._lock:
                 self._recent.append(
                     self._format.byte_offset(block.seconds) if isinstance(block, Silence) else block
                 )
                 self._write_complete()
-                needed_s = (detection.end_s for _, detection in self._pending)
-                self._recent.discard_before(min([self._recent.end_s - _MAX_DELAY_S, *needed_s]))
             yield block
 
-    def add(self, detection: Detection) -> Path:
-        """Record the audio after a detection; return the path at which the file will appear."""
+    def add(self, detection: Detection) -> Path | None:
+        """Record the audio after a detection; return where the file will appear, None if it cannot."""
         with self._lock:
-            path = self._folder.path(self._source, detection)
+            try:
+                path = self._folder.path(self._source, detection)
+            except OSError as error:
+                self._report(error)
+                return None
             self._pending.append((path, detection))
             self._write_complete()
         return path
+
+    def discard_before(self, decided_s: float) -> None:
+        """Discard the audio before an offset, after which all further detections end.
+
+        The source may be read minutes ahead of that: its audio is kept until a broken stream has resumed.
+        """
+        with self._lock:
+            self._decided_s = decided_s
+            self._discard()
 
     def end(self) -> None:
         """Write all recordings, as far as there is audio for them."""
@@ -78,4 +87,12 @@ class AfterDetection:
             try:
                 self._folder.write(path, self._source, detection, self._recent.clip(detection.end_s, end_s))
             except OSError as error:
-                self._messages.append(f"{path} cannot be written: {error.strerror}")
+                self._report(error)
+        self._discard()
+
+    def _report(self, error: OSError) -> None:
+        self._messages.append(f"{self._folder.folder}: a file cannot be written: {error.strerror}")
+
+    def _discard(self) -> None:
+        needed_s = (detection.end_s for _, detection in self._pending)
+        self._recent.discard_before(min([self._decided_s, *needed_s]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from earmark_cli.actions.after_detection import AfterDetection
 from earmark_cli.actions.clip_folder import ClipFolder
 from earmark_cli.actions.command_runner import CommandRunner
+from earmark_cli.interrupts import before_termination
 from earmark_cli.options import number, positive_seconds, whole_number
 from earmark_cli.output.console import notice, printable
 from earmark_cli.usage_error import UsageError
@@ -95,6 +96,12 @@ class DetectionActions:
         self._recorder: AfterDetection | None = None
         self._messages: list[str] = []
 
+    def kill_commands(self) -> None:
+        """Kill all commands, and wait until they have ended."""
+        if self._runner is not None:
+            self._runner.kill()
+            self._runner.wait()
+
     @property
     def keep_audio_s(self) -> float | None:
         """The audio around a detection that a stream must return."""
@@ -117,21 +124,29 @@ class DetectionActions:
             self._recording.add_label(detection)
         variables = _variables(source, detection)
         if self._clips is not None and detection.audio is not None:
-            path = self._clips.path(source, detection)
             try:
+                path = self._clips.path(source, detection)
                 self._clips.write(path, source, detection, detection.audio)
                 variables["EARMARK_CLIP"] = str(path)
             except OSError as error:
-                self._messages.append(f"--clips: {path} cannot be written: {error.strerror}")
-        if self._recorder is not None:
-            variables["EARMARK_RECORDING"] = str(self._recorder.add(detection))
+                self._messages.append(
+                    f"--clips: {self._clips.folder}: a file cannot be written: {error.strerror}"
+                )
+        if self._recorder is not None and (recorded := self._recorder.add(detection)) is not None:
+            variables["EARMARK_RECORDING"] = str(recorded)
         if self._runner is not None:
             self._runner.run(variables)
+
+    def discard_before(self, decided_s: float) -> None:
+        """Discard the audio before an offset, after which all further detections end."""
+        if self._recorder is not None:
+            self._recorder.discard_before(decided_s)
 
     def end(self) -> None:
         """End the audio of a source."""
         if self._recorder is not None:
             self._recorder.end()
+            self.print_messages()  # the next source has a recorder of its own
 
     def print_messages(self) -> None:
         """Print what the actions have to report. Called where nothing else is printed at the same time."""
@@ -155,8 +170,7 @@ class DetectionActions:
                     notice(f"earmark: --exec: waiting for commands to end: {count}; Ctrl-C kills them")
                 self._runner.wait()
         finally:
-            self._runner.kill()
-            self._runner.wait()
+            self.kill_commands()
             self.print_messages()
 
 
@@ -176,12 +190,13 @@ def detection_actions(
         recordings = ClipFolder(Path(folder)), length_s
     clips = None if args.clips is None else ClipFolder(args.clips)
     actions = DetectionActions(runner=runner, clips=clips, recordings=recordings, recording=recording)
-    try:
-        yield actions
-    except BaseException as error:
-        actions.close(interrupted=isinstance(error, KeyboardInterrupt))
-        raise
-    actions.close(interrupted=False)
+    with before_termination(actions.kill_commands):
+        try:
+            yield actions
+        except BaseException as error:
+            actions.close(interrupted=isinstance(error, KeyboardInterrupt))
+            raise
+        actions.close(interrupted=False)
 
 
 def _variables(source: str, detection: Detection) -> dict[str, str]:

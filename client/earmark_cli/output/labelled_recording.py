@@ -121,7 +121,8 @@ class LabelledRecording:
         self._open = False
         try:
             self._audio.truncate(_HEADER_BYTES + self._written)
-            chunks = _cue_chunks(self._detections, self._rate_hz) if self._detections else b""
+            samples = self._written // _SAMPLE_BYTES
+            chunks = _cue_chunks(self._detections, self._rate_hz, samples) if self._detections else b""
             self._audio.seek(_HEADER_BYTES + self._written)
             _write_all(self._audio, chunks)
             self._write_header(len(chunks))
@@ -160,11 +161,17 @@ def _header(rate_hz: int, data_bytes: int, more_bytes: int) -> bytes:
     )
 
 
-def _cue_chunks(detections: list[Detection], rate_hz: int) -> bytes:
-    """Return the chunks with a cue point at the start of each detection, its label and its length."""
+def _cue_chunks(detections: list[Detection], rate_hz: int, samples: int) -> bytes:
+    """Return the chunks with a cue point at the start of each detection, its label and its length.
+
+    None of them lies outside of the `samples` of the file, wherever a faulty server says that it is.
+    """
     points, labels, lengths = b"", b"", b""
     for number, detection in enumerate(detections, start=1):
-        start, end = round(detection.start_s * rate_hz), round(detection.end_s * rate_hz)
+        start, end = sorted(
+            min(max(0, round(offset_s * rate_hz)), samples)
+            for offset_s in (detection.start_s, detection.end_s)
+        )
         points += struct.pack("<II4sIII", number, start, b"data", 0, 0, start)
         labels += _chunk(b"labl", struct.pack("<I", number) + _label(detection).encode() + b"\0")
         lengths += _chunk(b"ltxt", struct.pack("<II4sHHHH", number, end - start, b"rgn ", 0, 0, 0, 0))

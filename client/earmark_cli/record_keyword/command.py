@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands,
         "record-keyword",
-        "record takes of a word of yours, to train a model for it",
+        "record takes of a keyword, to train a model for it",
         run,
         device_option(),
         channel_option(),

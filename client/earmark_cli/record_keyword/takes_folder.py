@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from earmark_audio.utterance import UtteranceError, find_word
 from earmark_client.errors import RecordingError
 from earmark_client.recording import Recording
 
+from earmark_cli.output.files import reserve
 from earmark_cli.record_keyword.likeness import distance, is_unlike, spectra
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class TakesFolder:
         self._stem = re.sub(r"[^\w-]+", "-", keyword).strip("-") or "take"
         self._words: list[Spectra] = []
         self._doubted: Take | None = None
-        if folder.exists() and not folder.is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):
             raise RecordingError(f"{folder} is not a folder: choose another one with --out")
         files, _ = find_recordings(folder)
         self.count = len(files)
@@ -59,17 +61,18 @@ class TakesFolder:
 
     def _write(self, take: Take) -> Path:
         """Write a take into a new file, at 16 bits."""
-        number = self.count + 1
-        while (path := self.folder / f"{self._stem}-{number:03d}.wav").exists():
-            number += 1
-        part = path.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            soundfile.write(part, take.samples, take.sample_rate_hz, subtype="PCM_16", format="WAV")
-            part.replace(path)
+            path = reserve(lambda number: self.folder / f"{self._stem}-{self.count + number:03d}.wav")
+            part = path.with_suffix(".part")
+            try:
+                soundfile.write(part, take.samples, take.sample_rate_hz, subtype="PCM_16", format="WAV")
+                part.rename(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
         except (OSError, soundfile.LibsndfileError) as error:
-            part.unlink(missing_ok=True)
-            raise RecordingError(f"{path} cannot be written: {error}") from error
+            raise RecordingError(f"{self.folder}: a take cannot be written: {error}") from error
         self.count += 1
         self._words = [*self._words, spectra(take.spoken, take.sample_rate_hz)][-_COMPARED:]
         return path

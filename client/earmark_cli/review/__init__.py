@@ -1,1 +1,1 @@
-"""`earmark review`: say of each clip whether its detection is right."""
+"""`earmark review`: mark the detection of each clip as right or wrong."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from earmark_cli.options import add_command, whole_number
 from earmark_cli.output.console import print_line
 from earmark_cli.review.reviewed_clips import VERDICTS, read_clips, write_missed
 from earmark_cli.review.thresholds import suggestions
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(
-        commands, "review", "say of each clip of a folder whether its detection is right", run
+        commands, "review", "mark the detection of each clip in a folder as right or wrong", run
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that --clips has written")
     parser.add_argument("--all", action="store_true", help="also clips that were reviewed before")
@@ -32,7 +34,7 @@ def add_parser(commands: Commands) -> None:
         type=Path,
         metavar="FOLDER",
         help="afterwards write the words of all clips marked as missed to this folder, one file each, as "
-        "recordings of the keyword for `earmark-train keyword --recordings`",
+        "recordings of the keyword for `earmark-train keyword --recordings`; existing files stay as they are",
     )
     parser.add_argument(
         "--port",
@@ -51,6 +53,9 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Review; print how many clips have which verdict, and which thresholds would have fewer wrong ones."""
     clips = read_clips(args.folder)
+    missed_to = args.missed_to
+    if missed_to is not None and os.path.exists(missed_to) and os.path.samefile(missed_to, args.folder):
+        raise UsageError(f"--missed-to: {missed_to} contains the clips: give another folder for the words")
     chosen = [clip for clip in clips if args.all or clip.verdict is None]
     try:
         if args.page:
@@ -62,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
 
             review_in_terminal(chosen)
     finally:
-        if args.missed_to is not None:
-            write_missed(clips, args.missed_to)
         counts = Counter(clip.verdict for clip in clips)
         summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
         print_line(f"{args.folder}: {len(clips)} clips, {summary}, {counts[None]} not reviewed")
         for line in suggestions(clips):
             print_line(line)
+        if missed_to is not None:
+            write_missed(clips, missed_to)
     return 0

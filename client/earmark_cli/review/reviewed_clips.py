@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import soundfile
-from earmark_client.errors import RecordingError
+from earmark_client.audio import Encoding, pcm_bytes
+from earmark_client.audio_clip import AudioClip
+from earmark_client.errors import InvalidRequestError, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,18 +49,56 @@ class Clip:
 
 
 def write_missed(clips: Iterable[Clip], folder: Path) -> None:
-    """Write the words of the clips that are marked as missed, each with a margin. Raises RecordingError."""
+    """Write the words of the clips that are marked as missed, each with a margin, at 16 bits.
+
+    A file that exists stays as it is. Raises RecordingError if its content is not that of the word, after all
+    other files are written, and if a clip cannot be read or a file cannot be written.
+    """
+    others = []
+    for clip in clips:
+        if clip.verdict == "missed":
+            path, data = folder / clip.path.name, _word(clip).wav()
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if not _write_new(path, data) and path.read_bytes() != data:
+                    others.append(path)
+            except OSError as error:
+                raise RecordingError(f"{path} cannot be written: {error.strerror}") from error
+    if others:
+        raise RecordingError(
+            f"{folder}: files with another content were not overwritten: {len(others)}, the first is "
+            f"{others[0].name}: delete them, or give another folder"
+        )
+
+
+def _word(clip: Clip) -> AudioClip:
+    """Return the word of a clip with its margin."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for clip in clips:
-            if clip.verdict == "missed":
-                samples, rate_hz = soundfile.read(clip.path, dtype="int16", always_2d=True)
-                offset_s = clip.fields.get("clip_start_s", 0.0)
-                first = max(0, round((clip.fields["start_s"] - offset_s - _MARGIN_S) * rate_hz))
-                last = round((clip.fields["end_s"] - offset_s + _MARGIN_S) * rate_hz)
-                soundfile.write(folder / clip.path.name, samples[first:last], rate_hz)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise RecordingError(f"{folder} cannot be written: {error}") from error
+        # Not as int16: libsndfile would not scale the samples of a float file.
+        samples, rate_hz = soundfile.read(clip.path, dtype="float64", always_2d=True)
+        offset_s = clip.fields.get("clip_start_s", 0.0)
+        first = max(0, round((clip.fields["start_s"] - offset_s - _MARGIN_S) * rate_hz))
+        last = round((clip.fields["end_s"] - offset_s + _MARGIN_S) * rate_hz)
+        channels = samples.shape[1]
+        data = pcm_bytes(samples[first:last], Encoding.LINEAR16, channels)
+    except (OSError, soundfile.LibsndfileError, InvalidRequestError) as error:
+        raise RecordingError(f"{clip.path} cannot be read: {error}") from error
+    return AudioClip(0.0, data, rate_hz, channels=channels)
+
+
+def _write_new(path: Path, data: bytes) -> bool:
+    """Write a file, and return True, unless there is one of that name."""
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(data)
+    except OSError:
+        path.unlink()
+        raise
+    return True
 
 
 def _is_clip(fields: dict[str, Any]) -> bool:
@@ -68,13 +109,17 @@ def _is_clip(fields: dict[str, Any]) -> bool:
 def read_clips(folder: Path) -> list[Clip]:
     """Return the clips of a folder in the order of their names. Raises RecordingError if there are none."""
     clips = []
-    for file in sorted(folder.glob("*.json")):
+    try:
+        files = sorted(folder.glob("*.json"))
+    except OSError as error:
+        raise RecordingError(f"{folder} cannot be read: {error.strerror}") from error
+    for file in files:
         path = file.with_suffix(".wav")
         try:
             fields = json.loads(file.read_bytes())
         except (OSError, ValueError, RecursionError):
             continue
-        if path.is_file() and isinstance(fields, dict) and _is_clip(fields):
+        if os.path.isfile(path) and isinstance(fields, dict) and _is_clip(fields):
             clips.append(Clip(path, fields))
     if not clips:
         raise RecordingError(f"{folder}: contains no clips: `earmark listen --clips {folder}` writes them")

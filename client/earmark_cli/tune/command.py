@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from earmark_cli.options import (
     server_options,
 )
 from earmark_cli.output.console import notice, print_line, printable
-from earmark_cli.output.files import check_writable
+from earmark_cli.output.files import check_writable, file_size
 from earmark_cli.output.printer import make_printer
 from earmark_cli.score_track import collect_scores, with_final_scores
 from earmark_cli.tune.operating_point import KeywordScores, pick_peaks
@@ -162,7 +163,7 @@ def _plot_writer(
 
 
 def _find_recordings(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise RecordingError(f"{folder} is not a folder: give the folder with your recordings")
     files, left_out = find_recordings(folder)
     for one in left_out:
@@ -192,7 +193,7 @@ def _score_files(
     verified: whether thresholds apply to the confidence of detections, instead of the scores.
     """
     failed, done_bytes = False, 0
-    sizes = [path.stat().st_size for path in files]
+    sizes = [file_size(path) for path in files]
     with Progress() as progress, progress.phase(str(args.folder), total=sum(sizes)) as phase:
         for number, (path, size) in enumerate(zip(files, sizes, strict=True), 1):
             phase.note = f"recording {number:,} of {len(files):,}"

@@ -17,7 +17,7 @@ message that is being read: the window of HTTP/2."""
 
 _MAX_CANCELLED_CALLS = 64
 _CANCELLED_TIME_S, _QUIET_S = 1.0, 0.2
-"""A client that cancels so many calls in the first time, before a message of theirs is read, floods gRPC,
+"""A client that cancels this many calls in the first time, before a message of theirs is read, floods gRPC,
 which handles hundreds of calls while Python handles one. Behind a proxy, clients share a connection: so no
 message of any call may be read for the second time. Live streams send one every tenth of a second."""
 

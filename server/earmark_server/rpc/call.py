@@ -114,7 +114,7 @@ class Call:
         self.request_id = request_id
 
     def count_message(self, audio_bytes: int) -> None:
-        """Count a message that was read, with so many bytes of audio."""
+        """Count a message that was read, with this many bytes of audio."""
         self.is_read = True
         self.origin.count_message(audio_bytes)
 

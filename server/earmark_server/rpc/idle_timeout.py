@@ -22,7 +22,7 @@ class Activity:
         self.on_idle = on_idle
         """Ends the call with an error because it is idle."""
         self.count_message = count_message
-        """Counts a message with so many bytes of audio."""
+        """Counts a message with this many bytes of audio."""
         self.reading_since: float | None = None
         self.writing_since: float | None = None
 
