@@ -145,6 +145,7 @@ def test_the_old_model_is_unloaded_after_its_last_stream(
             )
             loaded = rig.server._service.loaded.result()
             old = weakref.ref(loaded.models.current[0])
+            assert loaded.models.file_bytes == path.stat().st_size
             session = weakref.ref(old()._session)
             write(path, version="2.0.0")
             await logged(caplog, "model replaced")
@@ -159,6 +160,7 @@ def test_the_old_model_is_unloaded_after_its_last_stream(
                     gc.collect()
                     await asyncio.sleep(0.01)
             assert old() is None
+            assert loaded.models.file_bytes == path.stat().st_size
             failed = await failure(rig.stream(config(resume=resume)))
             assert failed.reason == "BAD_RESUME_TOKEN"
             assert await detected(rig) == ("3.0.0", SPOKEN)
