@@ -85,7 +85,7 @@ class ModelRegistry:
         self._settings = settings
         # In the order of the models of the settings. The bundled model changes only with the package.
         self._files = [ModelFile(path) for path in settings.model]
-        self._memory = ModelMemory()
+        self._memory = ModelMemory(settings.threads)
         self._kept = _open_kept(settings)
         self._replaced: list[_ReplacedModel] = []
         self._not_kept: dict[str | None, str] = {}  # the problems by path
@@ -212,7 +212,7 @@ class ModelRegistry:
                     continue
                 try:
                     # A server has run this model, so it needs no sandbox.
-                    model = self._memory.load(kept.read(sha256), self._settings.threads)
+                    model = self._memory.load(kept.read(sha256))
                     warm_up(model)
                 except UNUSABLE as error:
                     # The content of a copy that can be read never changes.
@@ -299,7 +299,7 @@ class ModelRegistry:
         # Before any process parses the content.
         check_sha256(content, pin)
         await validate_model(content)
-        new = await asyncio.to_thread(self._memory.load, content, self._settings.threads)
+        new = await asyncio.to_thread(self._memory.load, content)
         if new.sha256 == old.sha256:
             return None
         if new.metadata.name != old.metadata.name:
@@ -331,7 +331,7 @@ class ModelRegistry:
         for file in files:
             try:
                 content = read_file(file.path, "model")
-                model = self._memory.load(content, self._settings.threads)
+                model = self._memory.load(content)
                 self._check_name(model, file.path)
                 warm_up(model)
             except UNUSABLE as error:
@@ -377,7 +377,7 @@ class ModelRegistry:
         try:
             content = await asyncio.to_thread(read_file, path, "model")
             await validate_model(content)
-            model = await asyncio.to_thread(self._memory.load, content, self._settings.threads)
+            model = await asyncio.to_thread(self._memory.load, content)
             self._check_name(model, path)
             await asyncio.to_thread(warm_up, model)
             await asyncio.to_thread(self._keep, content, path)
