@@ -139,8 +139,8 @@ class _Handler(logging.Handler):
 
     A line is dropped if it cannot be written, because the disk is full or the reader of the log does not
     read. The server continues without it. The next line that can be written states how many were lost. A line
-    that is longer than what a pipe has free is written in parts, or dropped after a part: the next line then
-    begins with the end of that line.
+    that is longer than the free space of a pipe is written in parts. If it is dropped after a part, the next
+    line ends it first.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -184,7 +184,7 @@ def _sender(descriptor: int) -> Callable[[bytes], int]:
     """Return a function that writes bytes, or some of them, to a descriptor, and does not wait for a reader.
 
     Others may write to the same pipe or terminal, so that its flags stay as they are, and it is opened again.
-    That is impossible if it belongs to another user. Then each call writes only what a pipe accepts at once.
+    If it belongs to another user, that is impossible, and each call writes no more than a pipe accepts at once.
     """
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind) or sys.platform == "win32":

@@ -39,7 +39,7 @@ _MAX_STEPS_AHEAD = 1000  # a round has fewer
 MAX_OFFSET_S = 1_000_000_000
 """The longest stream: thirty years, so that every offset fits a Duration."""
 
-# The longest texts of what a token contains, generously.
+# Upper bounds on the lengths of the parts of a token.
 _FIXED_BYTES = 512
 _KEYWORD_BYTES = 32
 _GATE_STEP_BYTES = 80

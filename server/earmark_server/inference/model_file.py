@@ -19,7 +19,7 @@ class ModelFile:
         """Create it before the file is read, so that a write meanwhile counts as a change."""
         self.path = path
         self.is_outdated = True
-        """Whether the file is to be loaded. Whoever has loaded it sets this to False."""
+        """Whether the file is to be loaded; to be set to False once it is."""
         self._changes = ChangeDetector(path)
         self._problem = ""
 

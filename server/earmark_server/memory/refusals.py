@@ -65,7 +65,7 @@ class Refusals:
     def expire(self, now_s: float, *, keeps_networks: bool) -> None:
         """End the refusals whose time is over; `keeps_networks`: only those of everybody.
 
-        To be called again and again: it also applies what could not be applied before.
+        To be called at every check: it also repeats a change that failed.
         """
         over = {
             network
