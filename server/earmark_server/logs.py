@@ -184,7 +184,7 @@ def _sender(descriptor: int) -> Callable[[bytes], int]:
     """Return a function that writes bytes, or some of them, to a descriptor, and does not wait for a reader.
 
     Others may write to the same pipe or terminal, so that its flags stay as they are, and it is opened again.
-    If it belongs to another user, that is impossible, and each call writes no more than a pipe accepts at once.
+    If it belongs to another user, that is impossible, and each call writes one page at most.
     """
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind) or sys.platform == "win32":
