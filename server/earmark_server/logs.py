@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import select
+import socket
+import stat
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -135,12 +138,15 @@ class _Handler(logging.Handler):
     """Writes each line with one system call, so that the lines of several processes do not mix, or drops it.
 
     A line is dropped if it cannot be written, because the disk is full or the reader of the log does not
-    read. The server continues without it. The next line that can be written states how many were lost.
+    read. The server continues without it. The next line that can be written states how many were lost. A line
+    that is longer than the free space of a pipe is written in parts. If it is dropped after a part, the next
+    line ends it first.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
+        self._send = _sender(descriptor)
         self._lost = 0
         self._torn = False  # whether the last line was written only in part
 
@@ -159,13 +165,45 @@ class _Handler(logging.Handler):
 
     def _write(self, lines: bytes) -> None:
         # The reader may be slow for a moment, but the event loop must not wait for it at every line.
-        timeout_s = 0 if self._lost else _WRITE_TIMEOUT_S
-        if sys.platform != "win32" and not select.select((), (self._descriptor,), (), timeout_s)[1]:
-            raise BlockingIOError
-        written = os.write(self._descriptor, lines)
-        self._torn = written < len(lines)
-        if self._torn:
-            raise OSError("the disk is full")
+        end_s = time.monotonic() + (0 if self._lost else _WRITE_TIMEOUT_S)
+        while lines:
+            rest_s = max(0.0, end_s - time.monotonic())
+            if sys.platform != "win32" and not select.select((), (self._descriptor,), (), rest_s)[1]:
+                raise BlockingIOError
+            try:
+                written = self._send(lines)
+            except BlockingIOError:
+                if not rest_s:
+                    raise
+                continue  # another worker was faster
+            self._torn = not lines[:written].endswith(b"\n")
+            lines = lines[written:]
+
+
+def _sender(descriptor: int) -> Callable[[bytes], int]:
+    """Return a function that writes bytes, or some of them, to a descriptor, and does not wait for a reader.
+
+    Others may write to the same pipe or terminal, so that its flags stay as they are, and it is opened again.
+    If it belongs to another user, that is impossible, and each call writes one page at most.
+    """
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind) or sys.platform == "win32":
+        return lambda lines: os.write(descriptor, lines)
+    if stat.S_ISSOCK(kind):
+        return lambda lines: _send_to_socket(descriptor, lines)
+    try:
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return lambda lines: os.write(descriptor, lines[: select.PIPE_BUF])
+    return lambda lines: os.write(own, lines)
+
+
+def _send_to_socket(descriptor: int, lines: bytes) -> int:
+    connection = socket.socket(fileno=descriptor)
+    try:
+        return connection.send(lines, socket.MSG_DONTWAIT)
+    finally:
+        connection.detach()
 
 
 class _Formatter(logging.Formatter):

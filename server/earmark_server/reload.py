@@ -66,7 +66,8 @@ class ReloadedFiles(Generic[Value]):
     """A value that is read from some files, and read again when one of them changes.
 
     `read` raises BadFileError for files that cannot be used. At the start, the error is raised here. Later
-    it is logged, and the last usable value stays. If a file is missing for long, `value_if_missing` applies.
+    it is logged, the last usable value stays, and the files are read again at every check until they can be
+    used. If a file is missing for long, `value_if_missing` applies.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class ReloadedFiles(Generic[Value]):
         self._value_if_missing = value_if_missing
         self._missing_since_s: float | None = None
         self._missing_is_applied = False
+        self._is_outdated = False
+        self._logged_problem = ""
         self.is_usable = True
         """Whether the value is that of the files as they are now."""
         self.value = read()
@@ -91,20 +94,27 @@ class ReloadedFiles(Generic[Value]):
         """Read the files again if one of them has changed; return whether there is a new value."""
         # All of them are checked, because a detector reports each change once.
         changes = [detector.has_changed() for detector in self._detectors]
+        if any(changes):
+            self._is_outdated = True
+            self._logged_problem = ""
         if self._is_missing_for_long():
             assert self._value_if_missing is not None
             self.value = self._value_if_missing()
             log(_LOGGER, logging.ERROR, "files missing", files=",".join(self._paths), after_s=MISSING_GRACE_S)
             return True
-        if not any(changes):
+        if not self._is_outdated:
             return False
-        paths = ",".join(str(detector.path) for detector in self._detectors)
+        paths = ",".join(self._paths)
         try:
             self.value = self._read()
-        except BadFileError as error:
+        except (BadFileError, OSError, MemoryError) as error:
             self.is_usable = False
-            log(_LOGGER, logging.ERROR, "files rejected", files=paths, problem=str(error))
+            problem = str(error) or type(error).__name__
+            if problem != self._logged_problem:
+                self._logged_problem = problem
+                log(_LOGGER, logging.ERROR, "files rejected", files=paths, problem=problem)
             return False
+        self._is_outdated = False
         self.is_usable = True
         log(_LOGGER, logging.INFO, "files reloaded", files=paths)
         return True
@@ -113,7 +123,7 @@ class ReloadedFiles(Generic[Value]):
         """Return once, after the grace, that a file is missing, if there is a value for that."""
         if self._value_if_missing is None:
             return False
-        if all(os.path.exists(path) for path in self._paths):
+        if not any(_is_missing(path) for path in self._paths):
             self._missing_since_s = None
             self._missing_is_applied = False
             return False
@@ -126,10 +136,28 @@ class ReloadedFiles(Generic[Value]):
 
     async def reload_forever(self, on_reload: Callable[[], None] | None = None) -> None:
         """Reload the files whenever they change, and call a function after each reload; never returns."""
+        is_reloaded = False
         while True:
             await asyncio.sleep(_CHECK_INTERVAL_S)
-            if self.reload_if_changed() and on_reload is not None:
-                on_reload()
+            try:
+                is_reloaded |= self.reload_if_changed()
+                if is_reloaded and on_reload is not None:
+                    on_reload()
+                is_reloaded = False
+            except Exception:
+                # The next check may work.
+                _LOGGER.exception("a check of files for changes has failed")
+
+
+def _is_missing(path: str) -> bool:
+    """Return whether there is no file; False if that is unknown, because the folder cannot be read."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read_file(path: str, name: str) -> bytes:

@@ -156,7 +156,7 @@ class Server:
                 raise StartError(str(error)) from error
             raise
         if self._memory_guard is not None:
-            self._memory_guard.allow_for_models()
+            self._memory_guard.allow_for_models(lambda: models.file_bytes)
         self._engine = Engine()
         self._engine.start()
         self._admission.load = self._engine.load

@@ -210,7 +210,9 @@ class _Worker:
         code = await self._process.wait()
         self._writer.close()
         if code < 0:
-            return _Ending(self.pid, signal=signal.Signals(-code).name, problem=self._problem)
+            # Most real-time signals have no name.
+            name = next((each.name for each in signal.Signals if each == -code), str(-code))
+            return _Ending(self.pid, signal=name, problem=self._problem)
         return _Ending(self.pid, exit_code=code, problem=self._problem)
 
     def drain(self) -> None:

@@ -277,6 +277,21 @@ class Detector:
         blocked = {i: frame for i, frame in self._blocked.items() if frame > self._frame}
         return DetectorSnapshot(self._frame, self._candidate, tuple(sorted(blocked.items())))
 
+    def can_reach(self, snapshot: DetectorSnapshot) -> bool:
+        """Return whether a detector of these keywords can be in a state."""
+        frame, candidate = snapshot.frame, snapshot.candidate
+        if candidate is not None and (
+            candidate.class_index not in self._keywords
+            or not frame - self._hold_frames <= candidate.frame < frame
+        ):
+            return False
+        classes = [index for index, _ in snapshot.blocked]
+        return len(set(classes)) == len(classes) and all(
+            index in self._keywords
+            and frame < until < frame + max(self._refractory_frames[index], self._separation_frames)
+            for index, until in snapshot.blocked
+        )
+
     def _find_next_peak(self, scores: Float32Array) -> int:
         """Return the first frame that could be a peak, after one with these scores, [classes].
 

@@ -34,6 +34,8 @@ def open_session(content: bytes, threads: int) -> Any:
         values = (*session.get_inputs(), *session.get_outputs())
         _ = session.get_modelmeta().custom_metadata_map, [(value.name, value.shape) for value in values]
         return session
+    except MemoryError:
+        raise  # the file may be right
     except Exception as error:
         raise ModelError(f"The file is not an ONNX model that this runtime can run: {error}") from error
 

@@ -30,14 +30,19 @@ if TYPE_CHECKING:
     from earmark_spotter.detector import ActiveKeyword
     from earmark_spotter.model import SpotterModel
 
-MAX_TOKEN_BYTES = 65_536
-
 _VERSION = b"e2"
 _JOINED = b"m1"
 _TAG_BYTES = 16
 _MAX_COUNT = 1 << 53
 _MAX_STEPS_AHEAD = 1000  # a round has fewer
-_MAX_REPLAY_S = 1_000_000_000  # thirty years, so that every offset fits a Duration
+
+MAX_OFFSET_S = 1_000_000_000
+"""The longest stream: thirty years, so that every offset fits a Duration."""
+
+# Upper bounds on the lengths of the parts of a token.
+_FIXED_BYTES = 512
+_KEYWORD_BYTES = 32
+_GATE_STEP_BYTES = 80
 
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -133,9 +138,7 @@ def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeStat
     Raises ResumeError for any other token, and for one of a different stream.
     """
     payload = token[len(_VERSION) + _TAG_BYTES :]
-    if len(token) > MAX_TOKEN_BYTES or not any(
-        hmac.compare_digest(token, _sealed(payload, key)) for key in keys
-    ):
+    if not any(hmac.compare_digest(token, _sealed(payload, key)) for key in keys):
         raise ResumeError(
             "The resume token is damaged, or it comes from another version or from a server with another "
             "key or model file. Send the token of the newest Progress unchanged, or start a new stream."
@@ -146,6 +149,11 @@ def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeStat
     except (ValueError, TypeError, RecursionError) as error:
         raise ResumeError("The content of the resume token is invalid. Start a new stream.") from error
     return state
+
+
+def max_token_bytes(keyword_count: int, gate_steps: int) -> int:
+    """Return the length that no token exceeds, for so many keywords and steps in a block of the gate."""
+    return _FIXED_BYTES + keyword_count * _KEYWORD_BYTES + gate_steps * _GATE_STEP_BYTES
 
 
 def join_tokens(tokens: Sequence[bytes]) -> bytes:
@@ -160,15 +168,15 @@ def split_token(token: bytes, count: int) -> list[bytes]:
     if count == 1:
         return [token]
     tokens, position = [], len(_JOINED)
-    while token.startswith(_JOINED) and position < len(token):
+    for _ in range(count):
         start = position + 4
         position = start + int.from_bytes(token[position:start])
         tokens.append(token[start:position])
-    return tokens if len(tokens) == count and position == len(token) else [b""] * count
+    return tokens if token.startswith(_JOINED) and position == len(token) else [b""] * count
 
 
 def _read_fields(fields: Any, digest: str) -> ResumeState:
-    found, replay_s, decided_sample, frame, candidate, blocked, *more = fields
+    found, replay_s, decided_sample, frame, candidate, blocked, *more = _list(fields)
     if found != digest:
         raise ResumeError(
             "The resume token belongs to another model, audio format or keyword selection. "
@@ -178,35 +186,51 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
     frame = _count(frame)
     peak = None
     if candidate is not None:
-        class_index, score, peak_frame = candidate
+        class_index, score, peak_frame = _list(candidate)
         peak = Candidate(_count(class_index), _score(score), _count(peak_frame, frame))
     return ResumeState(
-        replay_s=_count(replay_s, _MAX_REPLAY_S),
+        replay_s=_count(replay_s, MAX_OFFSET_S),
         decided_sample=_count(decided_sample),
-        detector=DetectorSnapshot(frame, peak, tuple((_count(i), _count(until)) for i, until in blocked)),
+        detector=DetectorSnapshot(frame, peak, tuple(_read_blocked(pair) for pair in _list(blocked))),
         gate=None if gate is None else _read_gate(gate),
         checks=NO_PROBLEMS if checks is None else _read_checks(checks),
     )
 
 
+def _read_blocked(fields: Any) -> tuple[int, int]:
+    class_index, until = _list(fields)
+    return _count(class_index), _count(until)
+
+
 def _read_checks(fields: Any) -> ChecksState:
-    first_sound_s, silent_bytes, reasons = fields
-    if not all(reason in REASONS for reason in reasons):
+    first_sound_s, silent_bytes, reasons = _list(fields)
+    # Each reason at most once.
+    if sorted(_list(reasons)) != [reason for reason in sorted(REASONS) if reason in reasons]:
         raise ValueError(f"{reasons!r:.40} are no reasons of notices")
     first_sound_s = None if first_sound_s is None else _count(first_sound_s)
     return ChecksState(first_sound_s, _count(silent_bytes), tuple(reasons))
 
 
 def _read_gate(fields: Any) -> GateSnapshot:
-    floors, open_blocks, powers, run_steps, gated_steps = fields
-    state = GateState(_powers(floors), _count(open_blocks), tuple(_powers(step) for step in powers))
+    floors, open_blocks, powers, run_steps, gated_steps = _list(fields)
+    state = GateState(
+        _powers(floors) if floors != [] else (),
+        _count(open_blocks),
+        tuple(_powers(step) for step in _list(powers)),
+    )
     return GateSnapshot(state, _count(run_steps, _MAX_STEPS_AHEAD), _count(gated_steps, _MAX_STEPS_AHEAD))
 
 
 def _powers(values: Any) -> tuple[float, ...]:
-    if len(values) not in (0, 3) or not all(type(value) is float and 0 <= value < 1e12 for value in values):
+    if len(_list(values)) != 3 or not all(type(value) is float and 0 <= value < 1e12 for value in values):
         raise ValueError(f"{values!r:.40} are not the powers of the gate's bands")
     return tuple(values)
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise ValueError(f"{value!r:.40} is not a list")
+    return value
 
 
 def _count(value: Any, limit: int = _MAX_COUNT) -> int:

@@ -30,6 +30,8 @@ class SpeechEncoder:
         """Load the content of an ONNX file."""
         self.sha256 = hashlib.sha256(content).hexdigest()
         """The SHA-256 of the file, by which a model names the encoder that it needs."""
+        self.file_bytes = len(content)
+        """The length of the file."""
         self._session: Any = open_session(content, threads)
         self.window_samples: int = self._session.get_inputs()[0].shape[1]
         """The samples that the features depend on, at 16 kHz: 24,000."""

@@ -137,15 +137,20 @@ class GatedStepQueue(StepQueue):
         self._has_skipped = False  # in the last run or skip
         if resume is not None and not self._gate.can_reach(resume.state):
             raise ResumeError("The content of the resume token is invalid. Start a new stream.")
+        replayed = resume_position - position
         if resume is not None and (self._gate.is_open or resume.run_steps):
-            self._observed_steps = resume_position - position + resume.run_steps
+            # The state of the model depends on no earlier audio, whatever the token claims.
+            needed = min(replayed, self._settling_steps)
+            self._gated_steps = replayed - needed
+            self._observed_steps = needed + resume.run_steps
         elif resume is not None:
-            self._gated_steps = resume_position - position + resume.gated_steps
+            self._gated_steps = replayed + resume.gated_steps
 
     @property
     def quiet_steps(self) -> int:
-        """The next steps that need no inference."""
-        return min(self._gated_steps, self.ready_steps)
+        """The next steps that need no inference. Only silence may be long: other steps take memory."""
+        silent_steps = self._samples.leading_silence // self._step_samples
+        return min(self._gated_steps, self.ready_steps, silent_steps or self._gate.steps_per_block)
 
     @property
     def may_wait(self) -> bool:
@@ -161,9 +166,11 @@ class GatedStepQueue(StepQueue):
         """Return the state of the gate at the detector's next step, `position`."""
         # After a run or a skip, the detector may have processed a part of it only.
         ahead = self.position - position
+        if self._observed_steps:
+            return GateSnapshot(self._gate.state, max(0, self._gated_steps + self._observed_steps + ahead), 0)
         if self._has_skipped:
             return GateSnapshot(self._gate.state, 0, max(0, ahead))
-        return GateSnapshot(self._gate.state, max(0, self._observed_steps + ahead), 0)
+        return GateSnapshot(self._gate.state, max(0, ahead), 0)
 
     def steps_to_run(self, limit: int) -> int:
         """Return how many steps to run the model on now, at most `limit`: none that can be skipped."""

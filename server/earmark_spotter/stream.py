@@ -11,11 +11,13 @@ import numpy as np
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector
 from earmark_spotter.errors import ResumeError
 from earmark_spotter.resume import (
+    MAX_OFFSET_S,
     ResumePoint,
     ResumeState,
     decode_token,
     encode_token,
     join_tokens,
+    max_token_bytes,
     stream_digest,
 )
 from earmark_spotter.sample_time import NANOSECONDS, offset_ns
@@ -119,7 +121,7 @@ class StreamState:
 
         state = None
         if resume is not None:
-            state = self._read_resume_point(resume, {keyword.class_index for keyword in active})
+            state = self._read_resume_point(resume, len(active))
         self._decided_floor = 0 if state is None else state.decided_sample
         self._verifier = model.verifier if verified else None
         self._detector = Detector(
@@ -128,6 +130,8 @@ class StreamState:
             snapshot=None if state is None else state.detector,
             final_score=None if self._verifier is None else self._final_score,
         )
+        if state is not None and not self._can_reach(state, audio_format):
+            raise ResumeError("The content of the resume token is invalid. Start a new stream.")
         self._first_new_frame = self._detector.frame
         start_s = 0 if state is None else state.replay_s
         start = start_s * self._rate_hz // self._step_samples
@@ -346,27 +350,31 @@ class StreamState:
         needed = longest + meta.samples_from_ms(REPLAY_MARGIN_MS)
         return max(0, frame * meta.frame_samples - needed) // self._rate_hz
 
-    def _read_resume_point(self, resume: ResumePoint, active: set[int]) -> ResumeState:
-        state = decode_token(resume.token, self._digest, self._resume_keys)
+    def _read_resume_point(self, resume: ResumePoint, keyword_count: int) -> ResumeState:
+        # A block of the gate is shorter than a second.
+        longest = max_token_bytes(keyword_count, self._rate_hz // self._step_samples)
+        token = resume.token if len(resume.token) <= longest else b""
+        state = decode_token(token, self._digest, self._resume_keys)
         if resume.start_offset_ns != state.replay_s * NANOSECONDS:
             raise ResumeError(
                 f"The resumed audio must start at {state.replay_s} s, the replay offset of the token, but "
                 f"starts at {resume.start_offset_ns / NANOSECONDS:g} s."
             )
-        snapshot = state.detector
-        classes = {index for index, _ in snapshot.blocked}
-        if snapshot.candidate is not None:
-            classes.add(snapshot.candidate.class_index)
-        processed = (snapshot.frame + 1) * self._metadata.frame_samples
-        if (
-            not classes <= active
-            or state.decided_sample > processed
-            or state.replay_s > self._replayed_from(snapshot.frame)
-            or state.replay_s % replay_unit_s(self._metadata)
-            or (state.gate is None) == self._is_gated
-        ):
-            raise ResumeError("The content of the resume token is invalid. Start a new stream.")
         return state
+
+    def _can_reach(self, state: ResumeState, audio_format: AudioFormat) -> bool:
+        """Return whether a stream with these settings can be in a state, except for its gate's."""
+        frame = state.detector.frame
+        processed = (frame + 1) * self._metadata.frame_samples
+        return (
+            self._detector.can_reach(state.detector)
+            and processed <= MAX_OFFSET_S * self._rate_hz
+            and state.decided_sample <= processed
+            and state.replay_s <= self._replayed_from(frame)
+            and state.replay_s % replay_unit_s(self._metadata) == 0
+            and (state.gate is not None) == self._is_gated
+            and state.checks.is_possible_at(state.replay_s, audio_format)
+        )
 
 
 def stream_progress(parts: Sequence[StreamState], states: Sequence[ResumeState]) -> StreamProgress:

@@ -70,6 +70,11 @@ class ChecksState:
     silent_bytes: int = 0
     reasons: tuple[str, ...] = ()
 
+    def is_possible_at(self, second: int, audio_format: AudioFormat) -> bool:
+        """Return whether the checks of a stream can be in this state at the beginning of a second."""
+        second_bytes = audio_format.sample_rate_hz * audio_format.frame_bytes
+        return (self.first_sound_s or 0) <= second and self.silent_bytes < _SILENCE_S * second_bytes
+
 
 NO_PROBLEMS = ChecksState()
 """The state of most streams after their beginning."""

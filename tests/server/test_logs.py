@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import grpc
@@ -184,6 +186,85 @@ def test_a_reader_that_does_not_read_blocks_nothing() -> None:
         lost, last = map(json.loads, reader.read1(1 << 20).splitlines())
     assert lost["lines"] == 5000 - len(buffered)
     assert last["event"] == "last"
+
+
+class FullPipe:
+    """A pipe, or another channel, whose reader has read a little of what filled it, and then stopped."""
+
+    def __init__(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_pipe = kind != "socket"
+        if self.is_pipe:
+            self.reading, self.writing = os.pipe()
+        else:
+            self.reading, self.writing = (each.detach() for each in socket.socketpair())
+        if kind == "foreign pipe":
+            # As in a container, where the pipe belongs to another user.
+            monkeypatch.setattr(logs.os, "open", self._deny)
+
+    @staticmethod
+    def _deny(*_: object) -> int:
+        raise PermissionError
+
+    def fill(self) -> None:
+        os.set_blocking(self.writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.writing, b"x" * 4095 + b"\n")
+        os.set_blocking(self.writing, True)
+        os.read(self.reading, 4096)
+        if not self.is_pipe:  # a socket is ready only when half of its buffer is free
+            os.read(self.reading, 150_000)
+
+    def read_all(self) -> bytes:
+        os.set_blocking(self.reading, False)
+        content = b""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                content += os.read(self.reading, 1 << 20)
+        return content
+
+    def close(self) -> None:
+        os.close(self.reading)
+        os.close(self.writing)
+
+
+@pytest.fixture(params=["pipe", "foreign pipe", "socket"])
+def full_pipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FullPipe]:
+    pipe = FullPipe(request.param, monkeypatch)
+    yield pipe
+    pipe.close()
+
+
+def test_a_long_line_does_not_wait_for_a_reader_that_has_stopped(full_pipe: FullPipe) -> None:
+    logs.configure("info", "json", full_pipe.writing)
+    full_pipe.fill()
+    writer = threading.Thread(
+        target=logs.log, args=(LOGGER, logging.INFO, "long"), kwargs={"value": "x" * 1_000_000}, daemon=True
+    )
+    writer.start()
+    writer.join(DEADLINE_S)
+    is_blocked = writer.is_alive()
+    content = full_pipe.read_all()
+    assert not is_blocked
+    logs.log(LOGGER, logging.INFO, "next")
+    content += full_pipe.read_all()
+    lost, following = map(json.loads, content.splitlines()[-2:])
+    assert (lost["event"], lost["lines"]) == ("log lines lost", 1)
+    assert following["event"] == "next"
+    assert os.get_blocking(full_pipe.writing)  # others may write there too
+
+
+def test_a_long_line_is_completed_if_its_reader_reads(full_pipe: FullPipe) -> None:
+    logs.configure("info", "json", full_pipe.writing)
+    # It waits for the reader as long as necessary, on a busy machine too.
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(os.dup(full_pipe.reading), "rb") as reader:
+        patch.setattr(logs, "_WRITE_TIMEOUT_S", DEADLINE_S)
+        lines: list[bytes] = []
+        thread = threading.Thread(target=lambda: lines.append(reader.readline()))
+        thread.start()
+        logs.log(LOGGER, logging.INFO, "long", value="x" * 500_000)
+        thread.join()
+    assert len(json.loads(lines[0])["value"]) == 500_000
 
 
 @pytest.mark.slow

@@ -92,6 +92,14 @@ def test_only_the_streams_of_a_killed_worker_break_and_they_resume_on_another(wo
     assert workers.end()[0] == 0
 
 
+def test_a_worker_that_ends_with_a_signal_without_a_name_is_replaced(workers: Workers) -> None:
+    number = signal.SIGRTMIN + 6
+    os.kill(workers.pids[0], number)
+    ended = workers.wait_for("worker ended")
+    assert (ended["worker"], ended["signal"]) == (workers.pids[0], str(number))
+    workers.wait_for("worker started")
+
+
 def test_workers_share_the_keys_of_resume_tokens(tiny_model_path: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("0123456789abcdef" * 4)

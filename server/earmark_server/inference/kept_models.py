@@ -163,7 +163,13 @@ class KeptModels:
         return sorted(copies, key=lambda copy: copy.expires_s, reverse=True)
 
     def _remove_partial(self, now_s: float) -> None:
-        for path in self.folder.glob(f"{_PARTIAL_PREFIX}*"):
+        names: list[str] = []
+        with contextlib.suppress(OSError):
+            names = os.listdir(self.folder)
+        for name in names:
+            if not name.startswith(_PARTIAL_PREFIX):
+                continue
+            path = self.folder / name
             with contextlib.suppress(OSError):
                 # Not its modification time, which may be an expiry.
                 if now_s - path.stat().st_ctime > _PARTIAL_LIFE_S:

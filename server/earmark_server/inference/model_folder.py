@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import os
 
-from earmark_server.reload import ChangeDetector
+from earmark_server.inference.model_file import ModelFile
 
 SUFFIX = ".onnx"
 
 
-@dataclass(slots=True)
-class _WatchedFile:
-    changes: ChangeDetector
-    has_changed: bool
-
-
 class ModelFolder:
-    """Watches a folder. A file counts as complete once it has not changed between two checks."""
+    """Watches a folder. All methods raise OSError, and change nothing, if the folder cannot be read."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = Path(folder)
-        self._files: dict[str, _WatchedFile] = {}
+        self._folder = folder
+        self._files: dict[str, ModelFile] = {}
 
-    def files(self) -> list[str]:
-        """Return the paths of the model files, sorted; none if the folder cannot be read."""
-        try:
-            return sorted(str(p) for p in self._folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
-        except OSError:
-            return []
+    def files(self) -> list[ModelFile]:
+        """Return the model files, sorted by their paths, at the start."""
+        self._files = {path: ModelFile(path) for path in self._paths()}
+        return list(self._files.values())
 
-    def watch(self, path: str) -> None:
-        """Watch a file that is read now; a later change of it is reported."""
-        self._files[path] = _WatchedFile(ChangeDetector(path), has_changed=False)
-
-    def check(self) -> tuple[list[str], list[str]]:
-        """Return the files to load, new or changed and complete, and those that were removed."""
-        present = self.files()
+    def check(self) -> tuple[list[ModelFile], list[str]]:
+        """Return the files to load, new or changed and complete, and the paths of those that were removed."""
+        present = self._paths()
         removed = [path for path in self._files if path not in present]
         for path in removed:
             del self._files[path]
-        complete = []
+        due = []
         for path in present:
             file = self._files.get(path)
             if file is None:
-                self._files[path] = _WatchedFile(ChangeDetector(path), has_changed=True)
-            elif file.changes.has_changed():
-                file.has_changed = True  # it may still be incomplete
-            elif file.has_changed:
-                file.has_changed = False
-                complete.append(path)
-        return complete, removed
+                self._files[path] = ModelFile(path)
+            elif file.is_due():
+                due.append(file)
+        return due, removed
+
+    def _paths(self) -> list[str]:
+        names = sorted(os.listdir(self._folder))
+        return [
+            os.path.join(self._folder, name)
+            for name in names
+            if name.endswith(SUFFIX) and not name.startswith(".")
+        ]

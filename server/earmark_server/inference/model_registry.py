@@ -3,13 +3,13 @@
 When a model file is replaced, new streams use the new model, and open streams finish with the model that
 they started with. The new file must be a new version of the same model: the same name and the same
 keywords. Any other file, such as a truncated one, is rejected with a line in the log, and the server
-keeps the old model. If the model's SHA-256 is pinned, every file but that one is rejected. A new file is
-first validated in a separate process, so that a model that crashes or hangs the runtime cannot take the
-server down.
+keeps the old model. A file that cannot be read is tried again at the next check. If the model's SHA-256 is
+pinned, every file but that one is rejected. A new file is first validated in a separate process, so that a
+model that crashes or hangs the runtime cannot take the server down.
 
 Every model file in the folder `model_dir` is served too. There a new file is a new model, and a changed
 file may be any model. A file that cannot be used is logged. The model of a removed file goes as a replaced
-one does.
+one does. While the folder cannot be read, its models stay.
 
 A replaced model is kept until its last stream has ended, and for `keep_replaced_s` after that, because
 its resume tokens fit no other model. Every model is also kept on disk (kept_models.py), so that a stream
@@ -19,9 +19,12 @@ resumes in another worker or in the next process, which read the copy when a tok
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
+import math
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,10 +33,12 @@ from earmark_spotter import ModelError, SpotterModel
 from earmark_spotter.model import check_sha256
 
 from earmark_server.inference.kept_models import EXTEND_INTERVAL_S, FOLDER_NAME, KeptModels
+from earmark_server.inference.model_file import UNUSABLE, ModelFile, problem_of
 from earmark_server.inference.model_folder import SUFFIX, ModelFolder
+from earmark_server.inference.model_memory import ModelMemory
 from earmark_server.inference.model_sandbox import validate_model, warm_up
 from earmark_server.logs import log
-from earmark_server.reload import BadFileError, ChangeDetector, read_file
+from earmark_server.reload import BadFileError, read_file
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
@@ -46,19 +51,15 @@ _LOGGER = logging.getLogger(__name__)
 _CHECK_INTERVAL_S = 1.0
 """How often the files are checked for changes. A file is read once it has not changed for that long."""
 
-_UNUSABLE = (ModelError, BadFileError, OSError, MemoryError)
+_RETRY_COPY_S = 15.0
+"""Pause until a copy that could not be read is read again: a stream that resumes may need it at any time."""
 
 _MAX_UNUSED = 8
 """Replaced models in memory that no stream uses. The others are only on disk."""
 
 
-@dataclass(slots=True)
-class _ModelFile:
-    """A model file that may be replaced; `place`: the position of its model among those of the settings."""
-
-    changes: ChangeDetector
-    place: int
-    has_changed: bool = False
+class _NameTakenError(ModelError):
+    """Another file has a model of the same name, and may go."""
 
 
 @dataclass(slots=True)
@@ -82,12 +83,14 @@ class ModelRegistry:
         import soxr  # noqa: F401
 
         self._settings = settings
-        # The files' state is recorded before they are read, so that a write meanwhile counts as a change.
-        # The bundled model is not reloaded: it changes only with the package.
-        self._files = [_ModelFile(ChangeDetector(path), place) for place, path in enumerate(settings.model)]
+        # In the order of the models of the settings. The bundled model changes only with the package.
+        self._files = [ModelFile(path) for path in settings.model]
+        self._memory = ModelMemory(settings.threads)
         self._kept = _open_kept(settings)
         self._replaced: list[_ReplacedModel] = []
-        self._rejected_copies: set[str] = set()
+        self._not_kept: dict[str | None, str] = {}  # the problems by path
+        self._rejected_copies: dict[str, tuple[str, float]] = {}  # the problem, and when to try again
+        self._extended_s = 0.0
         self._loading_kept = asyncio.Lock()
         paths = settings.model or (None,)
         self._pins = settings.model_sha256 or (None,) * len(paths)
@@ -96,7 +99,9 @@ class ModelRegistry:
             for path, pin in zip(paths, self._pins, strict=True)
         ]
         self._folder = ModelFolder(settings.model_dir) if settings.model_dir else None
+        self._folder_problem = ""
         self._of_folder: dict[str, SpotterModel] = {}
+        self._name_taken: list[ModelFile] = []
         found: dict[str, str | None] = {}
         for path, model in zip(paths, self._of_settings, strict=True):
             name = model.metadata.name
@@ -106,10 +111,12 @@ class ModelRegistry:
         for model in self._of_settings:
             warm_up(model)
             _log_loaded(model)
-        for file in self._folder.files() if self._folder else ():
-            self._load_of_folder(file)
+        for file in self._files:
+            file.is_outdated = False
+        self._load_folder()
         for path, model in zip(paths, self._of_settings, strict=True):
             content = SpotterModel.read(path)
+            self._memory.add(model, content)
             if hashlib.sha256(content).hexdigest() == model.sha256:  # else it was just replaced
                 self._keep(content, path)
         for kept in self._kept.values():
@@ -119,6 +126,11 @@ class ModelRegistry:
     def current(self) -> list[SpotterModel]:
         """The models for new streams, the default one first."""
         return [*self._of_settings, *self._of_folder.values()]
+
+    @property
+    def file_bytes(self) -> int:
+        """The sum of the lengths of the files of all models in memory; any thread may read it."""
+        return self._memory.file_bytes
 
     def get(self, name: str, field: str) -> SpotterModel:
         """Return a model by its name, the default one for an empty name; CallError (UNKNOWN_MODEL) if none.
@@ -149,27 +161,25 @@ class ModelRegistry:
 
     async def reload_changed(self, in_use: Callable[[], Set[SpotterModel]]) -> None:
         """Reload files that change, until cancelled; `in_use` returns the models of all open calls."""
-        extended_s = 0.0
         while self._files or self._kept or self._folder:
             await asyncio.sleep(_CHECK_INTERVAL_S)
-            now_s = asyncio.get_running_loop().time()
-            self._unload_unused(in_use(), now_s)
-            if now_s - extended_s >= EXTEND_INTERVAL_S:
-                extended_s = now_s
-                digests = {model.sha256 for model in (*self.current, *in_use())}
-                await asyncio.to_thread(self._extend_kept, digests)
-            for file in self._files:
-                if file.changes.has_changed():
-                    file.has_changed = True  # it may still be incomplete
-                elif file.has_changed:
-                    file.has_changed = False
-                    await self._replace(file)
-            if self._folder:
-                complete, removed = await asyncio.to_thread(self._folder.check)
-                for path in removed:
-                    self._retire(path)
-                for path in complete:
-                    await self._reload_of_folder(path)
+            try:
+                await self._check(in_use)
+            except Exception:
+                # The next check may work.
+                _LOGGER.exception("a check of the model files has failed")
+
+    async def _check(self, in_use: Callable[[], Set[SpotterModel]]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._unload_unused(in_use(), now_s)
+        if now_s - self._extended_s >= EXTEND_INTERVAL_S:
+            self._extended_s = now_s
+            digests = {model.sha256 for model in (*self.current, *in_use())}
+            await asyncio.to_thread(self._extend_kept, digests)
+        for place, file in enumerate(self._files):
+            if file.is_due():
+                await self._replace(file, place)
+        await self._check_folder()
 
     def _unload_unused(self, used: Set[SpotterModel], now_s: float) -> None:
         unused_count = 0
@@ -197,16 +207,20 @@ class ModelRegistry:
         loaded: list[SpotterModel] = []
         for kept in self._kept.values():
             for sha256 in kept.digests():
-                if sha256 in known or sha256 in self._rejected_copies or len(loaded) >= _MAX_UNUSED:
+                logged, retry_s = self._rejected_copies.get(sha256, ("", 0.0))
+                if sha256 in known or time.monotonic() < retry_s or len(loaded) >= _MAX_UNUSED:
                     continue
                 try:
                     # A server has run this model, so it needs no sandbox.
-                    model = SpotterModel(kept.read(sha256), threads=self._settings.threads)
+                    model = self._memory.load(kept.read(sha256))
                     warm_up(model)
-                except (ModelError, BadFileError, MemoryError) as error:
-                    self._rejected_copies.add(sha256)
-                    problem = str(error) or type(error).__name__
-                    log(_LOGGER, logging.ERROR, "kept model rejected", sha256=sha256, problem=problem)
+                except UNUSABLE as error:
+                    # The content of a copy that can be read never changes.
+                    retry_s = math.inf if isinstance(error, ModelError) else time.monotonic() + _RETRY_COPY_S
+                    problem = problem_of(error)
+                    self._rejected_copies[sha256] = problem, retry_s
+                    if problem != logged:
+                        log(_LOGGER, logging.ERROR, "kept model rejected", sha256=sha256, problem=problem)
                     continue
                 loaded.append(model)
                 log(
@@ -220,37 +234,54 @@ class ModelRegistry:
         return loaded
 
     def _keep(self, content: bytes, path: str | None) -> None:
-        """Keep a copy of the content of a model file; a failure is logged."""
+        """Keep a copy of the content of a model file; a failure is logged, and tried again later."""
         folder = _kept_folder(self._settings, path)
         if folder not in self._kept:
             return
         try:
             self._kept[folder].keep(content)
         except OSError as error:
-            _log_not_kept(f"{folder}: {error.strerror}.")
+            problem = f"{folder}: {error.strerror}."
+            if problem != self._not_kept.get(path):
+                _log_not_kept(problem)
+            self._not_kept[path] = problem
+        else:
+            self._not_kept.pop(path, None)
 
     def _extend_kept(self, digests: Set[str]) -> None:
+        self._keep_missing(digests)
         for kept in self._kept.values():
             kept.extend(digests)
             kept.remove_expired(digests)
 
-    async def _replace(self, file: _ModelFile) -> None:
-        old = self._of_settings[file.place]
+    def _keep_missing(self, digests: Set[str]) -> None:
+        """Keep the copies that could not be kept, if their files still have the models that are in use."""
+        for path in tuple(self._not_kept):
+            with contextlib.suppress(ModelError):
+                content = SpotterModel.read(path)
+                if hashlib.sha256(content).hexdigest() in digests:
+                    self._keep(content, path)
+
+    async def _replace(self, file: ModelFile, place: int) -> None:
+        old = self._of_settings[place]
         try:
-            new = await self._load(os.fspath(file.changes.path), old, self._pins[file.place])
-        except _UNUSABLE as error:
-            log(
-                _LOGGER,
-                logging.ERROR,
-                "new model rejected",
-                path=file.changes.path,
-                problem=str(error) or type(error).__name__,
-                keeps=old.sha256,
-            )
+            new = await self._load(file.path, old, self._pins[place])
+        except UNUSABLE as error:
+            problem = file.reject(error)
+            if problem:
+                log(
+                    _LOGGER,
+                    logging.ERROR,
+                    "new model rejected",
+                    path=file.path,
+                    problem=problem,
+                    keeps=old.sha256,
+                )
             return
+        file.is_outdated = False
         if new is None:
             return
-        self._of_settings[file.place] = new
+        self._of_settings[place] = new
         self._replaced.append(_ReplacedModel(old, asyncio.get_running_loop().time()))
         log(
             _LOGGER,
@@ -268,7 +299,7 @@ class ModelRegistry:
         # Before any process parses the content.
         check_sha256(content, pin)
         await validate_model(content)
-        new = await asyncio.to_thread(SpotterModel, content, threads=self._settings.threads)
+        new = await asyncio.to_thread(self._memory.load, content)
         if new.sha256 == old.sha256:
             return None
         if new.metadata.name != old.metadata.name:
@@ -288,34 +319,72 @@ class ModelRegistry:
 
     # The files of `model_dir`.
 
-    def _load_of_folder(self, path: str) -> None:
-        """Load a file of the folder at the start; log the problem if it cannot be used. Blocks."""
-        assert self._folder is not None
-        self._folder.watch(path)
-        try:
-            content = read_file(path, "model")
-            model = SpotterModel(content, threads=self._settings.threads)
-            self._check_name(model, path)
-            warm_up(model)
-        except _UNUSABLE as error:
-            _log_rejected(path, error)
+    def _load_folder(self) -> None:
+        """Load the files of the folder at the start; log those that cannot be used. Blocks."""
+        if self._folder is None:
             return
-        self._keep(content, path)
-        self._of_folder[path] = model
-        _log_loaded(model)
+        try:
+            files = self._folder.files()
+        except OSError as error:
+            self._log_unreadable_folder(error)
+            return
+        for file in files:
+            try:
+                content = read_file(file.path, "model")
+                model = self._memory.load(content)
+                self._check_name(model, file.path)
+                warm_up(model)
+            except UNUSABLE as error:
+                self._reject_of_folder(file, error)
+                continue
+            file.is_outdated = False
+            self._keep(content, file.path)
+            self._of_folder[file.path] = model
+            _log_loaded(model)
 
-    async def _reload_of_folder(self, path: str) -> None:
+    async def _check_folder(self) -> None:
+        if self._folder is None:
+            return
+        try:
+            due, removed = await asyncio.to_thread(self._folder.check)
+        except OSError as error:
+            self._log_unreadable_folder(error)
+            return
+        self._folder_problem = ""
+        for path in removed:
+            self._retire(path)
+        for file in due:
+            await self._reload_of_folder(file)
+
+    def _log_unreadable_folder(self, error: OSError) -> None:
+        """Log once that the folder cannot be read. That says nothing about its files."""
+        problem = error.strerror or str(error)
+        if problem != self._folder_problem:
+            self._folder_problem = problem
+            folder = self._settings.model_dir
+            log(_LOGGER, logging.ERROR, "model folder cannot be read", path=folder, problem=problem)
+
+    def _reject_of_folder(self, file: ModelFile, error: BaseException) -> None:
+        if isinstance(error, _NameTakenError):
+            self._name_taken.append(file)
+        problem = file.reject(error)
+        if problem:
+            log(_LOGGER, logging.ERROR, "model of the folder rejected", path=file.path, problem=problem)
+
+    async def _reload_of_folder(self, file: ModelFile) -> None:
         """Load a file of the folder that is new or has changed; keep the old model if it cannot be used."""
+        path = file.path
         try:
             content = await asyncio.to_thread(read_file, path, "model")
             await validate_model(content)
-            model = await asyncio.to_thread(SpotterModel, content, threads=self._settings.threads)
+            model = await asyncio.to_thread(self._memory.load, content)
             self._check_name(model, path)
             await asyncio.to_thread(warm_up, model)
             await asyncio.to_thread(self._keep, content, path)
-        except _UNUSABLE as error:
-            _log_rejected(path, error)
+        except UNUSABLE as error:
+            self._reject_of_folder(file, error)
             return
+        file.is_outdated = False
         old = self._of_folder.get(path)
         if old is not None and old.sha256 == model.sha256:
             return
@@ -327,16 +396,20 @@ class ModelRegistry:
         """Give the model of a file to no new stream; it is unloaded after its last stream."""
         model = self._of_folder.pop(path, None)
         if model is not None:
+            # Its name may be free now.
+            for file in self._name_taken:
+                file.is_outdated = True
+            self._name_taken.clear()
             self._replaced.append(_ReplacedModel(model, asyncio.get_running_loop().time()))
             log(_LOGGER, logging.INFO, "model retired", model=model.metadata.name, sha256=model.sha256)
 
     def _check_name(self, model: SpotterModel, path: str) -> None:
-        """Raise ModelError if another file has a model of this name."""
+        """Raise _NameTakenError if another file has a model of this name."""
         files = zip(self._settings.model or ("the bundled model",), self._of_settings, strict=True)
         others = [*files, *((p, m) for p, m in self._of_folder.items() if p != path)]
         for other, other_model in others:
             if other_model.metadata.name == model.metadata.name:
-                raise ModelError(_same_name(path, model.metadata.name, other))
+                raise _NameTakenError(_same_name(path, model.metadata.name, other))
 
 
 def _same_name(path: str, name: str, other: str) -> str:
@@ -354,16 +427,6 @@ def _log_loaded(model: SpotterModel) -> None:
         model=model.metadata.name,
         version=model.metadata.version,
         sha256=model.sha256,
-    )
-
-
-def _log_rejected(path: str, error: BaseException) -> None:
-    log(
-        _LOGGER,
-        logging.ERROR,
-        "model of the folder rejected",
-        path=path,
-        problem=str(error) or type(error).__name__,
     )
 
 

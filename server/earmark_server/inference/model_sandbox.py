@@ -38,7 +38,8 @@ async def validate_model(content: bytes) -> None:
             process.kill()
     if process.returncode:
         code = process.returncode
-        cause = Signals(-code).name if code < 0 else f"exit code {code}"
+        unnamed = f"signal {-code}" if code < 0 else f"exit code {code}"
+        cause = next((each.name for each in Signals if each == -code), unnamed)
         message = output.decode(errors="replace")
         raise ModelError(message or f"The process that validated the model ended with {cause}.")
 

@@ -114,8 +114,11 @@ class Watchdog:
                         self._exit("engine died")
                     return
                 self.check()
-            except RuntimeError:
-                return  # The loop was closed: the server is gone.
+            except Exception:
+                if self._loop.is_closed():
+                    return  # the server is gone
+                # The next check may work.
+                _LOGGER.exception("the watchdog has failed")
             for watch in watches:
                 if watch.checks >= self._exit_checks:
                     self._exit(f"{watch.name} stalled")

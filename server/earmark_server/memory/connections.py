@@ -6,6 +6,7 @@ gRPC does not tell a server which connections it has. Those without a call are s
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -62,14 +63,21 @@ class Connections:
                         pass
 
     def listeners(self) -> Iterator[socket.socket]:
-        """Yield a duplicate of each socket that accepts connections on the ports; it is closed afterwards."""
+        """Yield a duplicate of each socket that accepts connections on the ports; it is closed afterwards.
+
+        Raises OSError if the process has no descriptor left for one of them.
+        """
         for name, descriptor in _descriptors():
-            with contextlib.suppress(OSError):  # it has just been closed
-                if self._peers.get(name):
-                    continue
+            if self._peers.get(name):
+                continue
+            try:
                 with _duplicate(descriptor) as opened:
                     if self._has_port(opened) and _accepts(opened):
                         yield opened
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise
+                # it has just been closed
 
     def _sockets(self, ignored: Collection[str] = ()) -> Iterator[tuple[str, socket.socket]]:
         """Yield the peer of each connection, and a duplicate of its socket, which is closed afterwards."""

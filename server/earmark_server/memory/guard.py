@@ -75,6 +75,9 @@ of a call, but no call: gRPC may read some of the flooding connections later tha
 
 _LEAST_FOR_CLIENTS_BYTES = 64 << 20
 
+_MEMORY_PER_FILE_BYTE = 6
+"""The memory that a model occupies, per byte of its file. The bundled one has 5.7, the speech encoder 3."""
+
 _LEAST_SHARE = 1 / 8
 """A client that has sent less than this share of the memory of all clients does not hold it: the others may
 have disconnected a moment ago."""
@@ -108,7 +111,9 @@ class MemoryGuard:
         """
         self._peers = peers
         self._stated_limit_bytes = limit_bytes
-        self._models_bytes = 0
+        self._base_bytes = 0  # without clients and models
+        self._file_bytes: Callable[[], int] = lambda: 0
+        self._models_bytes = 0  # without clients
         self._connections = Connections(ports)
         self._client_of = client_of
         self._floods = FloodDetector(peers, loop, client_of)
@@ -125,7 +130,8 @@ class MemoryGuard:
         self._trim_s = 0.0  # when to return free memory to the system
         self._log_sampler = LogSampler()
         self._limit_bytes = 0
-        self._limit_read_s = -math.inf
+        self._stated_bytes = 0
+        self._stated_read_s = -math.inf
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="earmark-memory", daemon=True)
 
@@ -133,10 +139,13 @@ class MemoryGuard:
         """Start watching."""
         self._thread.start()
 
-    def allow_for_models(self) -> None:
-        """Raise a limit that the models alone would exceed; to be called once they are loaded."""
-        self._models_bytes = resident_bytes() or 0
-        self._limit_read_s = -math.inf
+    def allow_for_models(self, file_bytes: Callable[[], int]) -> None:
+        """Raise a limit that the models alone would exceed; to be called once the first ones are loaded.
+
+        `file_bytes` returns the sum of the lengths of the files of all models in memory, on any thread.
+        """
+        self._base_bytes = (resident_bytes() or 0) - _MEMORY_PER_FILE_BYTE * file_bytes()
+        self._file_bytes = file_bytes
 
     def stop(self) -> None:
         """Stop watching."""
@@ -158,8 +167,9 @@ class MemoryGuard:
     def _check(self) -> float:
         """Check the process once, and close what has to be closed; return the time to the next check."""
         now_s = time.monotonic()
-        if now_s - self._limit_read_s > _LIMIT_INTERVAL_S:
-            self._limit_read_s, self._limit_bytes = now_s, self._read_limit()
+        if now_s - self._stated_read_s > _LIMIT_INTERVAL_S:
+            self._stated_read_s, self._stated_bytes = now_s, self._stated_limit_bytes()
+        self._update_limit()
         if now_s - self._window_start_s > _WINDOW_S:
             self._begin_window()
         used_bytes = resident_bytes()
@@ -183,8 +193,13 @@ class MemoryGuard:
             _return_free_memory()
         return interval_s
 
-    def _read_limit(self) -> int:
-        return max(self._stated_limit_bytes(), self._models_bytes + _LEAST_FOR_CLIENTS_BYTES)
+    def _update_limit(self) -> None:
+        models_bytes = self._base_bytes + _MEMORY_PER_FILE_BYTE * self._file_bytes()
+        if models_bytes < self._models_bytes:
+            # The C library keeps most memory of a model that was unloaded.
+            _return_free_memory()
+        self._models_bytes = models_bytes
+        self._limit_bytes = max(self._stated_bytes, models_bytes + _LEAST_FOR_CLIENTS_BYTES)
 
     def _interval_s(self, used_bytes: int) -> float:
         """Return how long the process need not be checked, if it is not busy."""

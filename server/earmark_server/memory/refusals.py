@@ -44,6 +44,7 @@ class Refusals:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._until_s: dict[Network | None, float] = {}  # None: everybody
+        self._is_applied = True
 
     def refuse(self, peers: Collection[str], until_s: float) -> None:
         """Refuse connections from the networks of these peers."""
@@ -62,27 +63,39 @@ class Refusals:
         return None in self._until_s or _network(peer) in self._until_s
 
     def expire(self, now_s: float, *, keeps_networks: bool) -> None:
-        """End the refusals whose time is over; `keeps_networks`: only those of everybody."""
+        """End the refusals whose time is over; `keeps_networks`: only those of everybody.
+
+        To be called at every check: it also repeats a change that failed.
+        """
         over = {
             network
             for network, until_s in self._until_s.items()
             if until_s <= now_s and (network is None or not keeps_networks)
         }
-        if over:
-            for network in over:
-                del self._until_s[network]
+        for network in over:
+            del self._until_s[network]
+        if over or not self._is_applied:
             self._apply()
 
     def _apply(self) -> None:
         networks = sorted((each for each in self._until_s if each is not None), key=self._until_s.__getitem__)
-        for listener in self._connections.listeners():
-            with contextlib.suppress(OSError):  # a system without filters
-                if not self._until_s:
-                    listener.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
-                elif None in self._until_s:
-                    _attach(listener, [(_RETURN, 0, 0, _DROP)])
-                else:
-                    _attach(listener, _sources_in(networks[-_MAX_NETWORKS:]))
+        self._is_applied = False
+        # Without a free descriptor, no listener is found.
+        with contextlib.suppress(OSError):
+            for listener in self._connections.listeners():
+                self._is_applied = True
+                self._apply_to(listener, networks[-_MAX_NETWORKS:])
+            return
+        self._is_applied = False
+
+    def _apply_to(self, listener: socket.socket, networks: Collection[Network]) -> None:
+        with contextlib.suppress(OSError):  # a system without filters
+            if not self._until_s:
+                listener.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+            elif None in self._until_s:
+                _attach(listener, [(_RETURN, 0, 0, _DROP)])
+            else:
+                _attach(listener, _sources_in(networks))
 
 
 def _network(peer: str) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -121,3 +122,20 @@ def test_a_folder_that_others_may_write_to_is_rejected(tmp_path: Path) -> None:
     for name, problem in (("open", "no other user"), ("link", "must belong"), ("file", "File exists")):
         with pytest.raises(BadFileError, match=problem):
             KeptModels(tmp_path / name, 60)
+
+
+def test_while_the_folder_cannot_be_read_nothing_is_removed_and_no_error_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeptModels(tmp_path, 60)
+    kept.keep(b"a model")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        for name in ("scandir", "listdir"):
+            patch.setattr(os, name, fail)
+        kept.remove_expired(())
+        assert kept.digests() == []
+    assert kept.digests() == [digest(b"a model")]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
-from earmark_server.inference import model_registry
+from earmark_server.inference import model_folder, model_registry
+from earmark_server.reload import BadFileError
 from earmark_server.settings import Settings, SettingsError
 from support import tiny_model
 from support.deadlines import DEADLINE_S
@@ -33,9 +36,12 @@ def write(folder: Path, file: str, name: str, **changes: Any) -> None:
     (folder / "part").replace(folder / file)
 
 
+async def models(rig: Rig) -> list[Any]:
+    return (await rig.stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)).models
+
+
 async def served(rig: Rig) -> list[str]:
-    listed = await rig.stub.ListModels(rpcs.ListModelsRequest(), timeout=DEADLINE_S)
-    return [m.name for m in listed.models]
+    return [m.name for m in await models(rig)]
 
 
 async def until_served(rig: Rig, *names: str) -> None:
@@ -149,3 +155,117 @@ def test_an_empty_folder_can_be_served_and_a_missing_one_is_an_error(tiny_model_
         Settings(model_dir=str(folder / "none"))
     with pytest.raises(SettingsError, match="cannot be used together"):
         Settings(model_dir=str(folder), model_sha256=("0" * 64,))
+
+
+def test_while_the_folder_cannot_be_read_its_models_stay(
+    tiny_model_path: Path, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    write(folder, "a.onnx", "first")
+    attempts = 0
+
+    def fail(_: str) -> list[str]:
+        nonlocal attempts
+        attempts += 1
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            with monkeypatch.context() as patch:
+                patch.setattr(model_folder.os, "listdir", fail)
+                async with asyncio.timeout(DEADLINE_S):
+                    while attempts < 3:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+                assert (await served(rig))[1:] == ["first"]
+            write(folder, "b.onnx", "second")
+            await until_served(rig, "first", "second")
+
+    run(check)
+    assert caplog.messages.count("model folder cannot be read") == 1
+    assert "model retired" not in caplog.messages
+
+
+def test_a_folder_that_cannot_be_read_at_the_start_is_served_later(
+    tiny_model_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(folder, "a.onnx", "first")
+    listdir, failures = os.listdir, [OSError(errno.ESTALE, os.strerror(errno.ESTALE))]
+
+    def fail_once(path: str) -> list[str]:
+        if failures:
+            raise failures.pop()
+        return listdir(path)
+
+    monkeypatch.setattr(model_folder.os, "listdir", fail_once)
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            await until_served(rig, "first")
+
+    run(check)
+
+
+@pytest.mark.parametrize("error", [BadFileError("It cannot be read: Too many open files."), MemoryError()])
+def test_a_file_that_could_not_be_read_is_read_again(
+    tiny_model_path: Path,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+):
+    write(folder, "a.onnx", "first")
+    read_file, failures = model_registry.read_file, [error] * 4
+
+    def fail_at_first(path: str, name: str) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read_file(path, name)
+
+    monkeypatch.setattr(model_registry, "read_file", fail_at_first)
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            await until_served(rig, "first")
+            failures.extend([error] * 3)
+            write(folder, "b.onnx", "second")
+            await until_served(rig, "first", "second")
+
+    run(check)
+    assert caplog.messages.count("model of the folder rejected") == 2
+
+
+def test_a_copy_with_the_same_name_is_served_once_the_other_file_is_gone(
+    tiny_model_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+):
+    write(folder, "a.onnx", "first")
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            write(folder, "b.onnx", "first", version="2.0.0")
+            await until_rejected(caplog, 1)
+            (folder / "a.onnx").unlink()
+            async with asyncio.timeout(DEADLINE_S):
+                while "2.0.0" not in [one.version for one in await models(rig)]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+    run(check)
+
+
+def test_an_unexpected_error_does_not_end_the_checks_of_the_model_files(
+    tiny_model_path: Path, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    check_folder, failures = model_folder.ModelFolder.check, [RuntimeError("a fault")]
+
+    def fail_once(self: model_folder.ModelFolder) -> Any:
+        if failures:
+            raise failures.pop()
+        return check_folder(self)
+
+    monkeypatch.setattr(model_folder.ModelFolder, "check", fail_once)
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            write(folder, "a.onnx", "first")
+            await until_served(rig, "first")
+
+    run(check)
+    assert [str(one.exc_info[1]) for one in caplog.records if one.exc_info] == ["a fault"]

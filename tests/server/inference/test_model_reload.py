@@ -17,6 +17,8 @@ import onnx
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_server.inference import model_registry, model_sandbox
+from earmark_server.inference.kept_models import KeptModels
+from earmark_server.reload import BadFileError
 from earmark_server.server import StartError
 from onnx import TensorProto, helper
 from support import tiny_model
@@ -143,6 +145,7 @@ def test_the_old_model_is_unloaded_after_its_last_stream(
             )
             loaded = rig.server._service.loaded.result()
             old = weakref.ref(loaded.models.current[0])
+            assert loaded.models.file_bytes == path.stat().st_size
             session = weakref.ref(old()._session)
             write(path, version="2.0.0")
             await logged(caplog, "model replaced")
@@ -157,6 +160,7 @@ def test_the_old_model_is_unloaded_after_its_last_stream(
                     gc.collect()
                     await asyncio.sleep(0.01)
             assert old() is None
+            assert loaded.models.file_bytes == path.stat().st_size
             failed = await failure(rig.stream(config(resume=resume)))
             assert failed.reason == "BAD_RESUME_TOKEN"
             assert await detected(rig) == ("3.0.0", SPOKEN)
@@ -395,3 +399,79 @@ def test_a_full_disk_is_logged_and_leaves_nothing_behind(
 
     run(scenario)
     assert not list((tmp_path / "state" / "models").iterdir())
+
+
+def test_a_new_model_that_could_not_be_read_is_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.onnx"
+    write(path)
+    read_file, failures = model_registry.read_file, [OSError(errno.EMFILE, "Too many open files")] * 3
+
+    def fail_at_first(path: str, name: str) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read_file(path, name)
+
+    monkeypatch.setattr(model_registry, "read_file", fail_at_first)
+
+    async def scenario() -> None:
+        async with serving(path):
+            write(path, version="2.0.0")
+            assert "Too many open files" in (await logged(caplog, "new model rejected"))["problem"]
+            assert (await logged(caplog, "model replaced"))["version"] == "2.0.0"
+            assert "new model rejected" not in caplog.messages
+
+    run(scenario)
+
+
+def test_a_copy_that_could_not_be_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, audio = tmp_path / "m.onnx", chunks(pcm())
+    write(path)
+    monkeypatch.setattr(model_registry, "_RETRY_COPY_S", 0.0)
+    read, failures = KeptModels.read, [MemoryError(), BadFileError("Too many open files")]
+
+    def fail_at_first(self: KeptModels, sha256: str) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read(self, sha256)
+
+    async def scenario() -> None:
+        async with serving(path) as rig:
+            resume, _ = await break_stream(rig, audio)
+        write(path, version="2.0.0")
+        monkeypatch.setattr(KeptModels, "read", fail_at_first)
+        async with serving(path) as rig:
+            for _ in range(2):
+                assert (await failure(rig.stream(config(resume=resume)))).reason == "BAD_RESUME_TOKEN"
+            assert (await resumed(rig, resume, audio))[0] == "1.0.0"
+
+    run(scenario)
+    assert caplog.messages.count("kept model rejected") == 2
+
+
+def test_a_copy_that_could_not_be_kept_is_kept_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.onnx"
+    write(path)
+    monkeypatch.setattr(model_registry, "EXTEND_INTERVAL_S", 0.0)
+    fsync, failures = os.fsync, [OSError(errno.ENOSPC, "No space left on device")] * 3
+
+    def fail_at_first(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_at_first)
+    copies = tmp_path / "state" / "models"
+
+    async def scenario() -> None:
+        async with serving(path, state_dir=str(tmp_path / "state")), asyncio.timeout(DEADLINE_S):
+            while not list(copies.glob("*.onnx")):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    run(scenario)
+    assert caplog.messages.count("models not kept") == 1

@@ -91,6 +91,30 @@ def test_a_stalled_engine_is_reported_once_and_so_is_its_recovery() -> None:
     run(scenario)
 
 
+def test_an_unexpected_error_does_not_end_the_checks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors: list[Exception] = [MemoryError(), RuntimeError("a fault")]
+    checked = threading.Event()
+
+    def check(_: Watchdog) -> None:
+        if errors:
+            raise errors.pop()
+        checked.set()
+
+    monkeypatch.setattr(Watchdog, "check", check)
+
+    async def scenario() -> None:
+        watchdog = Checks().watchdog
+        watchdog._interval_s = 0.001
+        watchdog.start()
+        assert await asyncio.to_thread(checked.wait, DEADLINE_S)
+        watchdog.stop()
+
+    run(scenario)
+    assert caplog.messages.count("the watchdog has failed") == 2
+
+
 def test_a_busy_engine_that_makes_progress_is_not_stalled() -> None:
     async def scenario() -> None:
         checks = Checks()

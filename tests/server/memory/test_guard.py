@@ -18,11 +18,14 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
+from earmark_server.inference.model_sandbox import warm_up
 from earmark_server.memory import floods, guard
 from earmark_server.memory.connections import Connection, Connections
 from earmark_server.memory.floods import FloodDetector
 from earmark_server.memory.guard import MemoryGuard
+from earmark_server.memory.limit import resident_bytes
 from earmark_server.memory.peers import Peers
+from earmark_spotter import SpotterModel
 from support.deadlines import DEADLINE_S, Deadline, wait_until
 from support.server_process import ServerProcess
 from support.server_rig import LINEAR16, chunks, config, detections, pcm
@@ -384,7 +387,7 @@ def test_what_a_closed_connection_has_sent_is_discarded(listening: socket.socket
 
 def test_a_limit_below_the_memory_of_the_models_is_raised(guarded: Guarded) -> None:
     guarded.used_bytes = 1 << 30
-    guarded.guard.allow_for_models()
+    guarded.guard.allow_for_models(lambda: 0)
     client = guarded.client("127.0.0.2", 500_000)
     guarded.guard.start()
     guarded.used_bytes += 63 << 20
@@ -394,12 +397,37 @@ def test_a_limit_below_the_memory_of_the_models_is_raised(guarded: Guarded) -> N
     wait_until(lambda: is_closed(client), "the end of the connection")
 
 
+def test_the_limit_follows_models_that_are_loaded_and_unloaded(guarded: Guarded) -> None:
+    file_bytes = 10 << 20
+    guarded.used_bytes = 1 << 30
+    guarded.guard.allow_for_models(lambda: file_bytes)
+    client = guarded.client("127.0.0.2", 500_000)
+    guarded.guard.start()
+    file_bytes += 20 << 20
+    guarded.used_bytes += (120 + 63) << 20
+    time.sleep(5 * guard._MIN_INTERVAL_S)
+    assert not is_closed(client)
+    file_bytes -= 10 << 20
+    wait_until(lambda: is_closed(client), "the end of the connection")
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_model_is_estimated_from_the_length_of_its_file() -> None:
+    content, models = SpotterModel.read(), [SpotterModel.load()]
+    before_bytes = resident_bytes()
+    for _ in range(3):
+        models.append(SpotterModel(content))
+        warm_up(models[-1])
+    grown_bytes = resident_bytes() - before_bytes
+    assert grown_bytes < 3 * guard._MEMORY_PER_FILE_BYTE * len(content)
+
+
 def test_a_client_that_cannot_hold_the_memory_is_not_closed(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "_LEAST_SHARE", 1 / 8)
     guarded.used_bytes = (1 << 30) - (1 << 20)
-    guarded.guard.allow_for_models()
+    guarded.guard.allow_for_models(lambda: 0)
     guarded.used_bytes += 80 << 20
     modest = guarded.client("127.0.0.2", 2_000_000)
     guarded.guard.start()

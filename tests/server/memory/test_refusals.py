@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import sys
 import time
@@ -122,3 +124,19 @@ def test_a_client_that_waits_is_accepted_afterwards(port: Port) -> None:
         port.refusals.expire(10.0, keeps_networks=False)
         client.settimeout(DEADLINE_S)
         client.sendall(b"a")
+
+
+@pytest.mark.parametrize("call", ["listdir", "dup"])
+def test_a_refusal_that_could_not_be_ended_for_lack_of_a_descriptor_is_ended_later(
+    port: Port, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    port.refusals.refuse_all(10.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        port.refusals.expire(10.0, keeps_networks=False)
+    assert not port.answers("127.0.0.2")
+    port.refusals.expire(11.0, keeps_networks=False)
+    assert port.answers("127.0.0.2")
