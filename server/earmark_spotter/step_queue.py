@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from earmark_spotter.model import Float32Array
     from earmark_spotter.resampler import AudioPiece
 
+_MAX_RUN_S = 60.0
+"""The longest replay on which the model may be run. Genuine tokens that need it have a few seconds."""
+
 
 class StepQueue:
     """Audio that the model has not processed yet, counted in steps."""
@@ -135,16 +138,16 @@ class GatedStepQueue(StepQueue):
         self._skipped_steps = 0
         self._starts_from_initial_state = True
         self._has_skipped = False  # in the last run or skip
-        if resume is not None and not self._gate.can_reach(resume.state):
+        is_run = resume is not None and (self._gate.is_open or bool(resume.run_steps))
+        replayed_s = (resume_position - position) * self._step_samples / metadata.sample_rate_hz
+        if resume is not None and (
+            not self._gate.can_reach(resume.state) or (is_run and replayed_s > _MAX_RUN_S)
+        ):
             raise ResumeError("The content of the resume token is invalid. Start a new stream.")
-        replayed = resume_position - position
-        if resume is not None and (self._gate.is_open or resume.run_steps):
-            # The state of the model depends on no earlier audio, whatever the token claims.
-            needed = min(replayed, self._settling_steps)
-            self._gated_steps = replayed - needed
-            self._observed_steps = needed + resume.run_steps
+        if resume is not None and is_run:
+            self._observed_steps = resume_position - position + resume.run_steps
         elif resume is not None:
-            self._gated_steps = replayed + resume.gated_steps
+            self._gated_steps = resume_position - position + resume.gated_steps
 
     @property
     def quiet_steps(self) -> int:
@@ -166,11 +169,9 @@ class GatedStepQueue(StepQueue):
         """Return the state of the gate at the detector's next step, `position`."""
         # After a run or a skip, the detector may have processed a part of it only.
         ahead = self.position - position
-        if self._observed_steps:
-            return GateSnapshot(self._gate.state, max(0, self._gated_steps + self._observed_steps + ahead), 0)
         if self._has_skipped:
             return GateSnapshot(self._gate.state, 0, max(0, ahead))
-        return GateSnapshot(self._gate.state, max(0, ahead), 0)
+        return GateSnapshot(self._gate.state, max(0, self._observed_steps + ahead), 0)
 
     def steps_to_run(self, limit: int) -> int:
         """Return how many steps to run the model on now, at most `limit`: none that can be skipped."""

