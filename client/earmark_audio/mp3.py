@@ -48,11 +48,6 @@ class _Stream:
     info_frames: int | None = None
     """How many frames the Xing header states."""
 
-    @property
-    def seconds(self) -> float:
-        """The duration of the frames with audio."""
-        return self.frames * self.frame_s
-
     def append(self, offset: int, length: int) -> None:
         if self.runs and sum(self.runs[-1]) == offset:
             self.runs[-1] = (self.runs[-1][0], self.runs[-1][1] + length)
@@ -85,11 +80,11 @@ class _Reader:
 def mp3_layout(file: BinaryIO, size: int, longest_s: float | None = None) -> Layout:
     """Return the layout of an MP3 file of `size` bytes, with tags and damaged bytes left out of its parts.
 
-    Raises TooLongFileError as soon as the frames of one part are longer than `longest_s`.
+    Raises TooLongFileError as soon as the frames are longer than `longest_s`.
     """
     reader = _Reader(file)
     streams: list[_Stream] = []
-    position, skipped, incomplete, breaks = 0, 0, 0, 0
+    position, skipped, incomplete, breaks, seconds = 0, 0, 0, 0, 0.0
     while position < size:
         head = reader.at(position, 4)
         length = _frame_bytes(head)
@@ -98,8 +93,9 @@ def mp3_layout(file: BinaryIO, size: int, longest_s: float | None = None) -> Lay
             break
         if length and _is_followed(reader, position + length, size, head):
             _append_frame(streams, reader, position, length, head)
-            if longest_s is not None and streams[-1].seconds > longest_s:
-                raise TooLongFileError(streams[-1].seconds)
+            seconds += streams[-1].frame_s
+            if longest_s is not None and seconds > longest_s:
+                raise TooLongFileError(seconds)
             position += length
             continue
         breaks += 1

@@ -208,6 +208,7 @@ class Server:
         self._health.drain()
         self._admission.drain()
         await self._stop_grpc(grace_s)
+        self._service.close()
         if self._engine is not None:
             await self._engine.stop()
         self._stop_memory_guard()

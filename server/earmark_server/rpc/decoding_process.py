@@ -1,108 +1,86 @@
-"""Decodes files with FFmpeg in a separate process, whose memory and time are limited.
+"""The process that decodes the files of strangers, one after the other: `python -m` this module.
 
-The header of a video container of 600 bytes can make FFmpeg fill gigabytes before it has decoded anything. In
-this process that ends one call. The formats that libsndfile decodes need no process: their structure is read
-by Earmark's own code, in proportion to their size.
+Its memory is limited, what a decoder prints goes nowhere, and when it crashes, one call ends. See decoder.py.
+
+A request on standard input is a line of JSON, `[bytes, container, max_seconds, channel]`, and so many bytes
+of a file. The response is a line of JSON, `{"reason", "message"}` or `{"samples", "sample_rate_hz",
+"channels", "notices"}`, and so many samples, float32 in the machine's order of bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
-from earmark_audio import Notice
-from earmark_spotter import (
-    AudioError,
-    Container,
-    DecodedRecording,
-    SampleRateError,
-    SpotterError,
-    TooLongError,
-    decode_recording,
-)
+from earmark_spotter import AudioError, Container, DecodedRecording, SpotterError, decode_recording
 
-MEMORY_BYTES = 512 << 20
-"""What the process may allocate. The longest recording that a call may have takes 230 MB."""
-TIMEOUT_S = 60
-_ERRORS: dict[str, type[SpotterError]] = {e.reason: e for e in (AudioError, SampleRateError, TooLongError)}
+LONGEST_LINE_BYTES = 1 << 16
+_BASE_BYTES = 256 << 20
+_DENSEST_BYTES_PER_S = 4 * 96_000
+_COPIES = 3
 
 
-def decode_in_process(
-    audio: bytes, container: Container | None, max_seconds: float, channel: int | None
-) -> DecodedRecording:
-    """Decode a file as `decode_recording` does, with the same errors, in a process of its own.
-
-    Raises AudioError if the process needs more memory or time than it may have.
-    """
-    options = json.dumps([container and container.value, max_seconds, channel])
-    with subprocess.Popen(
-        [sys.executable, "-P", "-m", "earmark_server.rpc.decoding_process", options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            output, _ = process.communicate(audio, TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            output = b""
-        finally:
-            process.kill()
-    head, _, samples = output.partition(b"\n")
-    if not head:
-        raise AudioError(
-            "Decoding the recording takes too much memory or time: it is damaged. Convert it, for example "
-            "with `ffmpeg -i INPUT out.wav`."
-        )
-    result: dict[str, Any] = json.loads(head)
-    if "reason" in result:
-        raise _ERRORS.get(result["reason"], AudioError)(result["message"])
-    return DecodedRecording(
-        np.frombuffer(samples, np.float32),
-        result["sample_rate_hz"],
-        result["channels"],
-        tuple(Notice(*notice) for notice in result["notices"]),
-    )
+def memory_bytes(max_seconds: float) -> int:
+    """Return what the process may allocate, for recordings of a length."""
+    return _BASE_BYTES + int(_COPIES * _DENSEST_BYTES_PER_S * max_seconds)
 
 
-def _limit() -> None:
-    """Limit this process, and let it be the first one that a system without memory ends."""
-    if sys.platform != "linux":
-        return
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (TIMEOUT_S, TIMEOUT_S))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+def serve(requests: BinaryIO, responses: BinaryIO) -> None:
+    """Answer requests until there are no more."""
+    while line := requests.readline(LONGEST_LINE_BYTES):
+        size, container, max_seconds, channel = json.loads(line)
+        head, samples = _decode(requests.read(size), container, max_seconds, channel)
+        responses.write(json.dumps(head).encode() + b"\n")
+        responses.write(samples)
+        responses.flush()
 
 
-def _main(options: str) -> None:
-    _limit()
-    container, max_seconds, channel = json.loads(options)
-    output = sys.stdout.buffer
+def _decode(
+    audio: bytes, container: str | None, max_seconds: float, channel: int | None
+) -> tuple[dict[str, Any], memoryview | bytes]:
     try:
-        decoded = decode_recording(
-            sys.stdin.buffer.read(),
+        decoded: DecodedRecording = decode_recording(
+            audio,
             max_seconds=max_seconds,
-            container=container and Container(container),
+            container=None if container is None else Container(container),
             channel=channel,
         )
     except SpotterError as error:
-        output.write(json.dumps({"reason": error.reason, "message": str(error)}).encode() + b"\n")
-        return
-    head = {
+        return {"reason": error.reason, "message": str(error)}, b""
+    except MemoryError:
+        message = "Decoding the recording takes too much memory: it is damaged, or its header is wrong."
+        return {"reason": AudioError.reason, "message": message}, b""
+    return {
+        "samples": len(decoded.samples),
         "sample_rate_hz": decoded.sample_rate_hz,
         "channels": decoded.channels,
         "notices": [[notice.reason, notice.message] for notice in decoded.notices],
-    }
-    output.write(json.dumps(head).encode() + b"\n")
-    output.write(decoded.samples.tobytes())
+    }, decoded.samples.data.cast("B")
+
+
+def _limit_memory(max_bytes: int) -> None:
+    """Limit this process, and let it be the first one that a system without memory ends."""
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _main() -> None:
+    _limit_memory(int(sys.argv[1]))
+    # Decoders print to standard output and standard error.
+    responses = os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    serve(sys.stdin.buffer, responses)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main()

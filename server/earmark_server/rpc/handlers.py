@@ -13,7 +13,7 @@ from earmark_server.rpc.reflection import REFLECTION_V1, REFLECTION_V1ALPHA
 from earmark_server.rpc.requests import SERVICE, Deserializers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from earmark_server.rpc.service import KeywordSpottingService
     from earmark_server.settings import Settings
@@ -60,11 +60,30 @@ def register_service(server: grpc.aio.Server, service: KeywordSpottingService, s
     deserializers = Deserializers(settings)
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "StreamingSpot": grpc.stream_stream_rpc_method_handler(
-            service.streaming_spot, deserializers.streaming_spot
+            _forgotten(service.streaming_spot), deserializers.streaming_spot
         ),
-        "Spot": grpc.stream_unary_rpc_method_handler(service.spot, deserializers.spot),
-        "Classify": grpc.stream_unary_rpc_method_handler(service.classify, deserializers.classify),
+        "Spot": grpc.stream_unary_rpc_method_handler(_forgotten(service.spot), deserializers.spot),
+        "Classify": grpc.stream_unary_rpc_method_handler(
+            _forgotten(service.classify), deserializers.classify
+        ),
         "ListModels": grpc.stream_unary_rpc_method_handler(service.list_models, deserializers.list_models),
         "GetModel": grpc.stream_unary_rpc_method_handler(service.get_model, deserializers.get_model),
     }
     server.add_registered_method_handlers(SERVICE.full_name, handlers)
+
+
+def _forgotten(rpc: Callable[[object, Any], Awaitable[Any]]) -> Callable[[object, Any], Awaitable[Any]]:
+    """Return an RPC of which nothing is kept after an error.
+
+    gRPC keeps the error that ends a call in a cycle with it, until Python's next full collection. Its
+    traceback would keep the recording of the call for as long.
+    """
+
+    async def call(requests: object, context: Any) -> Any:
+        try:
+            return await rpc(requests, context)
+        except grpc.aio.AbortError as error:
+            error.__context__ = None
+            raise error.with_traceback(None) from None
+
+    return call

@@ -17,6 +17,7 @@ from earmark_server.inference.session import ClassificationSession
 from earmark_server.rpc import recordings, responses
 from earmark_server.rpc.audio_forwarder import AudioForwarder
 from earmark_server.rpc.call import CallKind
+from earmark_server.rpc.decoder import Decoder
 from earmark_server.rpc.detection_log import DetectionLog
 from earmark_server.rpc.idle_timeout import end_when_idle
 from earmark_server.rpc.request_reader import RequestReader
@@ -59,7 +60,7 @@ _MAX_RECORDINGS = 16
 _MAX_RECORDINGS_PER_CLIENT = 8
 
 # Recordings that are in memory in decoded form at the same time. They may be far longer than their messages.
-_MAX_DECODED_RECORDINGS = 4
+_MAX_DECODED_RECORDINGS = 3
 _MAX_DECODED_RECORDINGS_PER_CLIENT = 2
 
 
@@ -83,9 +84,14 @@ class KeywordSpottingService:
         self._resume_keys = read_resume_keys(settings.resume_key_file)
         self._max_pending_ns = round(settings.max_pending_s * NANOSECONDS)
         self._turns = Turns(_MAX_RECORDINGS, _MAX_RECORDINGS_PER_CLIENT, settings.idle_timeout_s)
+        self._decoder = Decoder(settings.max_recording_s, settings.idle_timeout_s)
         self._decoding = Turns(
             _MAX_DECODED_RECORDINGS, _MAX_DECODED_RECORDINGS_PER_CLIENT, settings.idle_timeout_s
         )
+
+    def close(self) -> None:
+        """Free what calls have left; to be called when no call is left."""
+        self._decoder.close()
 
     async def streaming_spot(self, _: object, context: Context[StreamRequest]) -> None:
         """Detect keywords in a live stream: this task writes events, and another one reads audio."""
@@ -246,9 +252,10 @@ class KeywordSpottingService:
         async with self._decoding.turn(call.quota_key):
             with attribute_errors_to("audio"):
                 decoded = await recordings.decode(
+                    self._decoder,
+                    call.quota_key,
                     request.audio,
                     container,
-                    max_seconds,
                     sample_rate_hz=stated.sample_rate_hz,
                     channel_count=stated.channel_count,
                     channel=stated.channel,

@@ -31,16 +31,22 @@ class Turns:
         Raises CallError (OVERLOADED) if it does not come in time.
         """
         with self._turns_of(quota_key) as own_turns:
-            async with contextlib.AsyncExitStack() as stack:
+            # Not by an AsyncExitStack: its frame would keep an exception, and with it the call's recording.
+            taken: list[asyncio.Semaphore] = []
+            try:
                 try:
                     async with asyncio.timeout(self._timeout_s):
-                        await stack.enter_async_context(own_turns)
-                        await stack.enter_async_context(self._turns)
+                        for turns in (own_turns, self._turns):
+                            await turns.acquire()
+                            taken.append(turns)
                 except TimeoutError:
                     raise CallError(
                         "OVERLOADED", "This server is reading as many requests as it can. Try again later."
                     ) from None
                 yield
+            finally:
+                for turns in taken:
+                    turns.release()
 
     @contextlib.contextmanager
     def _turns_of(self, quota_key: str) -> Iterator[asyncio.Semaphore]:

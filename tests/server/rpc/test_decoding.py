@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import hashlib
 import io
 import resource
 import struct
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import soundfile
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_audio.ffmpeg import has_package
-from earmark_server.rpc import decoding_process, recordings
-from earmark_server.rpc.decoding_process import decode_in_process
-from earmark_spotter import AudioError, DecodedRecording, TooLongError, decode_recording
+from earmark_server.rpc import decoder as decoder_module
+from earmark_server.rpc.decoder import Decoder
+from earmark_server.rpc.requests import SpotCall
+from earmark_spotter import AudioError, Container, TooLongError, decode_recording
 from grpc import StatusCode
 from support.deadlines import DEADLINE_S
-from support.server_rig import beside, failure, run, serving
+from support.server_rig import LINEAR16, beside, failure, run, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 needs_ffmpeg = pytest.mark.skipif(not has_package(), reason="PyAV is not installed")
@@ -95,22 +99,176 @@ def test_a_small_file_that_states_a_huge_one_takes_no_memory_of_the_server(tiny_
 
 @needs_ffmpeg
 def test_the_process_returns_what_decoding_here_does(m4a: bytes) -> None:
-    here, there = decode_recording(m4a), decode_in_process(m4a, None, 300, None)
-    assert there.sample_rate_hz == here.sample_rate_hz
-    assert there.channels == here.channels == 1
-    assert there.notices == here.notices
-    np.testing.assert_array_equal(there.samples, here.samples)
-    with pytest.raises(TooLongError, match=r"at most 0\.1 s"):
-        decode_in_process(m4a, None, 0.1, None)
-    with pytest.raises(AudioError, match="There is no channel 2"):
-        decode_in_process(m4a, None, 300, 2)
+    here = decode_recording(m4a)
+
+    async def scenario() -> None:
+        with decoding(300) as decoder:
+            for _ in range(2):
+                there = await decoder.decode("", m4a, None)
+                assert there.sample_rate_hz == here.sample_rate_hz
+                assert there.channels == here.channels == 1
+                assert there.notices == here.notices
+                np.testing.assert_array_equal(there.samples, here.samples)
+            with pytest.raises(AudioError, match="There is no channel 2"):
+                await decoder.decode("", m4a, None, 2)
+            with pytest.raises(AudioError, match="declares a FLAC recording"):
+                await decoder.decode("", m4a, Container.FLAC)
+        with decoding(0.1) as decoder, pytest.raises(TooLongError, match=r"at most 0\.1 s"):
+            await decoder.decode("", m4a, None)
+
+    run(scenario)
 
 
-@needs_ffmpeg
-def test_decoding_that_takes_too_long_is_ended(m4a: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding_process, "TIMEOUT_S", 0.01)
-    with pytest.raises(AudioError, match="too much memory or time"):
-        decode_in_process(m4a, None, 300, None)
+def checksum(page: bytes) -> int:
+    """Return the CRC-32 of an Ogg page (RFC 3533, section 6): polynomial 0x04c11db7, not reflected."""
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value >> 31 else 0)) & 0xFFFF_FFFF
+    return value
+
+
+def ogg_page(number: int, flags: int, position: int, *packets: bytes) -> bytes:
+    laces = b"".join(bytes([255] * (len(each) // 255) + [len(each) % 255]) for each in packets)
+    head = b"OggS\0" + struct.pack("<BQII", flags, position, 7, number)
+    body = bytes([len(laces)]) + laces + b"".join(packets)
+    return head + struct.pack("<I", checksum(head + bytes(4) + body)) + body
+
+
+def vorbis_with_code_books(books: int, entries: int, dimension: int) -> bytes:
+    """Return an Ogg Vorbis file whose header states code books of millions of entries (Vorbis I, 3.2)."""
+    fields = [(books - 1, 8)]
+    for _ in range(books):
+        # Its sync pattern, dimension, entries, ordered: all entries have codes of 25 bits. No lookup.
+        fields += [(0x564342, 24), (dimension, 16), (entries, 24), (1, 1), (24, 5)]
+        fields += [(entries, entries.bit_length()), (0, 4)]
+    fields += [(0, 6), (0, 16)]  # times
+    fields += [(0, 6), (1, 16), (0, 5), (0, 2), (4, 4)]  # one floor
+    fields += [(0, 6), (0, 16), (0, 24), (16, 24), (15, 24), (0, 6), (0, 8), (0, 3), (0, 1)]  # one residue
+    fields += [(0, 6), (0, 16), (0, 1), (0, 1), (0, 2), (0, 8), (0, 8), (0, 8)]  # one mapping
+    fields += [(0, 6), (0, 1), (0, 16), (0, 16), (0, 8), (1, 1)]  # one mode
+    value = position = 0
+    for number, bits in fields:
+        value |= number << position
+        position += bits
+    identification = b"\x01vorbis" + struct.pack("<IBIiiiBB", 0, 1, 16_000, 0, 64_000, 0, 0xB8, 1)
+    comment = b"\x03vorbis" + bytes(8) + b"\1"
+    setup = b"\x05vorbis" + value.to_bytes(-(-position // 8), "little")
+    return (
+        ogg_page(0, 2, 0, identification)
+        + ogg_page(1, 0, 0, comment, setup)
+        + ogg_page(2, 4, 4000, *[bytes(20)] * 3)
+    )
+
+
+@pytest.mark.parametrize("audio", [bytes(1_000_000), b"neither audio nor a text" + bytes([255, 0, 7])])
+def test_a_rejected_call_keeps_nothing_of_its_recording(tiny_model_path: Path, audio: bytes) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            gc.collect()
+            gc.disable()
+            try:
+                for fields in ({"model": "unknown", "audio_format": LINEAR16}, {}):
+                    await failure(rig.stub.Spot(rpcs.SpotRequest(audio=audio, **fields), timeout=DEADLINE_S))
+                async with asyncio.timeout(DEADLINE_S):  # the server may end its call after the client
+                    while any(type(each) is SpotCall for each in gc.get_objects()):  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+            finally:
+                gc.enable()
+
+    run(scenario)
+
+
+def test_a_file_that_crashes_its_decoder_ends_one_call(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig, beside(rig):
+            before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            for books, entries, dimension in ((1, 8_388_607, 1), (256, 16_777_215, 0)):
+                audio = vorbis_with_code_books(books, entries, dimension)
+                failed = await failure(rig.stub.Spot(rpcs.SpotRequest(audio=audio), timeout=DEADLINE_S))
+                assert (failed.code, failed.reason) == (StatusCode.INVALID_ARGUMENT, "BAD_AUDIO")
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 100_000
+            response = await rig.stub.Spot(rpcs.SpotRequest(audio=flac(0.5)), timeout=DEADLINE_S)
+            assert response.audio_duration.nanos == 500_000_000
+
+    run(scenario)
+
+
+def test_what_decoders_print_is_not_in_the_log(
+    tiny_model_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).bytes(20 * 1000)
+    frames = b"".join(b"\xff\xf3\x14\xc0" + noise[i : i + 20] for i in range(0, len(noise), 20))
+
+    async def scenario() -> None:
+        async with serving(tiny_model_path) as rig:
+            call = rig.stub.Spot(rpcs.SpotRequest(audio=frames), timeout=DEADLINE_S)
+            await asyncio.wait([asyncio.ensure_future(call.code())])
+
+    run(scenario)
+    assert "libmpg123" not in "".join(capfd.readouterr())
+
+
+def test_a_process_that_is_killed_gives_an_error_and_never_a_shorter_recording(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed before it answers, and in the middle of its answer, as when the system has no memory left."""
+    readinto = io.BufferedReader.readinto
+
+    class Source:
+        def __init__(self, source: io.BufferedReader, process: Any) -> None:
+            self._source, self._process = source, process
+
+        def readline(self, limit: int) -> bytes:
+            return self._source.readline(limit)
+
+        def readinto(self, buffer: bytearray) -> int:
+            self._process.kill()
+            self._process.wait()
+            return readinto(self._source, buffer)
+
+        def close(self) -> None:
+            self._source.close()
+
+    start = decoder_module._Process.__init__
+
+    def started(self: Any, max_bytes: int) -> None:
+        start(self, max_bytes)
+        self._process.stdout = Source(self._process.stdout, self._process)
+
+    recording = flac(200)
+
+    async def scenario() -> None:
+        with decoding(300) as decoder:
+            monkeypatch.setattr(decoder_module._Process, "__init__", started)
+            with pytest.raises(AudioError, match="too much memory or time"):
+                await decoder.decode("", recording, None)
+            monkeypatch.undo()
+            assert len((await decoder.decode("", recording, None)).samples) == 200 * 16_000
+
+    run(scenario)
+
+
+def test_decoding_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        with decoding(300) as decoder:
+            decoder._timeout_s = 0.001
+            with pytest.raises(AudioError, match="too much memory or time"):
+                await decoder.decode("", flac(1), None)
+            decoder._timeout_s = DEADLINE_S
+            assert len((await decoder.decode("", flac(1), None)).samples) == 16_000
+
+    run(scenario)
+
+
+@contextlib.contextmanager
+def decoding(max_seconds: float) -> Iterator[Decoder]:
+    decoder = Decoder(max_seconds, DEADLINE_S)
+    try:
+        yield decoder
+    finally:
+        decoder.close()
 
 
 @pytest.fixture
@@ -135,16 +293,18 @@ class Held:
         self.go = threading.Event()
         self.running = self.most = 0
         self._lock = threading.Lock()
-        monkeypatch.setattr(recordings, "_decode_here", self._decode)
+        decode = decoder_module._Process.decode
 
-    def _decode(self, audio: bytes, *_: object) -> DecodedRecording:
-        with self._lock:
-            self.running += 1
-            self.most = max(self.most, self.running)
-        self.go.wait(DEADLINE_S)
-        with self._lock:
-            self.running -= 1
-        return decode_recording(audio)
+        def held(process: Any, request: str, audio: bytes) -> Any:
+            with self._lock:
+                self.running += 1
+                self.most = max(self.most, self.running)
+            self.go.wait(DEADLINE_S)
+            with self._lock:
+                self.running -= 1
+            return decode(process, request, audio)
+
+        monkeypatch.setattr(decoder_module._Process, "decode", held)
 
     async def wait_until_running(self, count: int) -> None:
         async with asyncio.timeout(DEADLINE_S):
@@ -162,12 +322,12 @@ def test_cancelled_calls_keep_their_turn_until_their_thread_has_ended(
         async with serving(tiny_model_path) as rig:
             for _ in range(3):
                 calls = [rig.stub.Spot(recording, timeout=DEADLINE_S) for _ in range(8)]
-                await held.wait_until_running(2)
+                await held.wait_until_running(1)
                 for call in calls:
                     call.cancel()
             waiting = rig.stub.Spot(recording, timeout=DEADLINE_S)
             await asyncio.sleep(0.2)
-            assert (held.running, held.most) == (2, 2)  # of one client
+            assert (held.running, held.most) == (1, 1)  # of one client
             held.go.set()
             await waiting
             await held.wait_until_running(0)
@@ -189,9 +349,9 @@ def test_one_client_does_not_keep_the_others_from_decoding(
         async with serving(tiny_model_path, token_file=str(path)) as rig:
             metadata = {name: (("authorization", f"Bearer {token}"),) for name, token in names.items()}
             calls = [rig.stub.Spot(recording, timeout=DEADLINE_S, metadata=metadata["one"]) for _ in range(6)]
-            await held.wait_until_running(2)
+            await held.wait_until_running(1)
             other = rig.stub.Spot(recording, timeout=DEADLINE_S, metadata=metadata["other"])
-            await held.wait_until_running(3)
+            await held.wait_until_running(2)
             held.go.set()
             await asyncio.gather(other, *calls)
 
