@@ -274,11 +274,11 @@ def test_satellites_go_on_after_the_server_got_another_model(tmp_path: Path) -> 
 
 def test_satellites_go_on_after_their_stream_was_too_long(tiny_model_path: Path) -> None:
     with (
-        serve_in_thread(model=(str(tiny_model_path),), max_stream_s=5) as address,
+        serve_in_thread(model=(str(tiny_model_path),), max_stream_s=3.2) as address,
         bridge(address) as (port, running_bridge),
     ):
         running_bridge.until("serving satellites")
-        asyncio.run(_until_detected_after(lambda: None, port, running_bridge, "at most 5 s"))
+        asyncio.run(_until_detected_after(lambda: None, port, running_bridge, "at most 3.2 s"))
 
 
 def test_a_rejected_satellite_gets_the_wake_words_that_the_server_has_later(
