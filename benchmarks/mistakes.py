@@ -9,7 +9,7 @@ what they read, its second recording the other half. For every word and programm
 1. `earmark-train keyword` makes a model from N recordings of the word and the speech of other readers,
 2. `earmark spot --clips` writes the clips of its ten false alarms in the first recording (the threshold is
    lowered or raised so that there are ten, or all that the verifier has scored), and `earmark review` marks
-   them as wrong. It states the threshold that half of them would not have reached,
+   them as wrong. It states the threshold that two thirds of them would not have reached,
 3. `earmark-train keyword --mistakes` makes the second model,
 4. both models spot the word in the second recording, and in the other recordings of the word, which were
    spoken in the same place: alone, and 10 dB above the programme.
@@ -40,7 +40,7 @@ import numpy as np
 import soundfile
 from earmark_audio.endpointing import locate_word
 from earmark_cli.review.reviewed_clips import read_clips
-from earmark_cli.review.thresholds import halving_threshold
+from earmark_cli.review.thresholds import raised_threshold
 from earmark_spotter import SpotterModel, final_scores
 from earmark_training.data.augment import synthetic_sound
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile, find_speech, read_audio, speech_split
@@ -178,7 +178,7 @@ def _measure(word: Path, number: int, args: argparse.Namespace) -> NDArray[np.fl
     threshold = float(peaks[-MISTAKES:][0])
     clips = args.out / f"{name}-clips"
     _review(before, recording, clips, word.name, threshold)
-    raised = halving_threshold([clip.fields["confidence"] for clip in read_clips(clips)])
+    raised = raised_threshold([clip.fields["confidence"] for clip in read_clips(clips)])
     after = _train(word.name, training, negatives, args.out / f"{name}.onnx", clips)
 
     old, new = (_score(path, second, test, place, word.name) for path in (before, after))

@@ -1,4 +1,4 @@
-"""Attacks on a server: clients that send what no useful client sends. For servers on this machine only.
+"""Attacks on a server: clients that send what no legitimate client sends. For servers on this machine only.
 
 They connect from another loopback address than the streams that are measured at the same time, so that
 the server counts them as another client.

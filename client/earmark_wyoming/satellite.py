@@ -41,6 +41,8 @@ _CLOSE_TIMEOUT_S = 2.0
 # to clean up, far more than the satellite.
 _MAX_BEGUN_AT_ONCE = 5
 _BEGIN_INTERVAL_S = 1.0
+# How long after a rejection to ask the server again. It may have another model by then, and other wake words.
+_REJECTED_RETRY_S = 10.0
 _SAMPLE_WIDTHS = (1, 2, 3, 4)
 # What parsing an event raises, here and in the package wyoming, if its content is invalid.
 _BAD_EVENT = (
@@ -77,6 +79,7 @@ class Satellite:
         self._detections = 0
         self._writing = asyncio.Lock()
         self._may_begin_s = 0.0  # on the loop's clock
+        self._retry_s = math.inf  # on the loop's clock
         self.last_event_s = asyncio.get_running_loop().time()
         """The time of the last event, or of the connection, on the loop's clock."""
 
@@ -153,7 +156,6 @@ class Satellite:
                 await self._write(NotDetected().event())
 
     async def _begin(self, rate_hz: int, width: int, channels: int, timestamp_ms: float | None) -> None:
-        """Begin a stream of all models that have some of the wake words; several if the models are many."""
         if width not in _SAMPLE_WIDTHS or min(rate_hz, channels) < 1:
             raise ValueError(f"audio of {rate_hz} Hz, {channels} channels and {width} bytes per sample")
         await self._wait_until_it_may_begin()
@@ -161,6 +163,11 @@ class Satellite:
         self._next_ms = _finite(timestamp_ms or 0.0)
         self._split = b""
         self._detections = 0
+        await self._begin_streams(rate_hz, channels)
+
+    async def _begin_streams(self, rate_hz: int, channels: int) -> None:
+        """Begin a stream of all models that have some of the wake words; several if the models are many."""
+        self._retry_s = math.inf
         models: dict[str, list[WakeWord]] = {}
         for word in await self._chosen_words():
             models.setdefault(word.model, []).append(word)
@@ -207,6 +214,9 @@ class Satellite:
         if self._format != (chunk.rate, chunk.width, chunk.channels):
             await self._cancel_streams()
             await self._begin(chunk.rate, chunk.width, chunk.channels, chunk.timestamp)
+        elif asyncio.get_running_loop().time() >= self._retry_s:
+            await self._cancel_streams()
+            await self._begin_streams(chunk.rate, chunk.channels)
         begin_ms = self._next_ms if chunk.timestamp is None else _finite(chunk.timestamp)
         data = self._split + chunk.audio
         whole = len(data) // chunk.width * chunk.width
@@ -222,9 +232,10 @@ class Satellite:
         with suppress(OSError):  # the reader of the connection notices it
             await self._write(Detection(name=word.name, timestamp=timestamp_ms).event())
 
-    async def _failed(self, error: EarmarkError, is_permanent: bool) -> None:
+    async def _failed(self, error: EarmarkError, is_rejection: bool) -> None:
         self._report(str(error))
-        if is_permanent:
+        if is_rejection:
+            self._retry_s = asyncio.get_running_loop().time() + _REJECTED_RETRY_S
             with suppress(OSError):
                 await self._write(Error(str(error), code=error.reason or None).event())
 

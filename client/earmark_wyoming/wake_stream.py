@@ -22,15 +22,16 @@ _MAX_WAITING_BYTES = 256 * 1024
 # How long a detection may come after its audio, so that its timestamp is still known.
 _MAX_DELAY_S = 120.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 10.0
-# Errors that a retry cannot cure.
-_PERMANENT = (InvalidRequestError, UnknownModelError, AccessError)
+# Errors with which a server rejects a request. After `Started`, they end only the stream: its model has been
+# replaced, or it is too long.
+_REJECTIONS = (InvalidRequestError, UnknownModelError, AccessError)
 
 
 class WakeStream:
     """Streams 16-bit audio, and reports the detections with the satellite's timestamps.
 
     A gRPC stream that cannot be resumed is replaced by a new one; the audio in between is dropped, because
-    a wake word that was spoken then comes too late.
+    a wake word that was spoken then comes too late. If the server rejects one, all further audio is dropped.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class WakeStream:
         on_detection: Callable[[WakeWord, Detection, int], Awaitable[None]],
         on_error: Callable[[EarmarkError, bool], Awaitable[None]],
     ) -> None:
-        """`words`: at least one. `on_error`: with whether the error is permanent."""
+        """`words`: at least one. `on_error`: with whether the server rejects the request."""
         self._client = client
         self._words = {(word.model, word.setting.keyword): word for word in words}
         self._rate_hz, self._channels = sample_rate_hz, channels
@@ -85,6 +86,7 @@ class WakeStream:
     async def _run(self) -> None:
         retry_s = _FIRST_RETRY_S
         while not self._ended:
+            accepted = False
             try:
                 async for event in self._client.stream(
                     self._audio(),
@@ -93,7 +95,7 @@ class WakeStream:
                     models=list(dict.fromkeys(model for model, _ in self._words)),
                     keywords=[word.setting for word in self._words.values()],
                 ):
-                    retry_s = _FIRST_RETRY_S
+                    retry_s, accepted = _FIRST_RETRY_S, True
                     if isinstance(event, Detection):
                         word = self._words[event.model, event.keyword]
                         await self._on_detection(word, event, self._timestamp_ms(event.end_s))
@@ -101,9 +103,9 @@ class WakeStream:
             except EarmarkError as error:
                 self._accepts_audio = False
                 self._drop_chunks()
-                is_permanent = isinstance(error, _PERMANENT)
-                await self._on_error(error, is_permanent)
-                if is_permanent:
+                is_rejection = isinstance(error, _REJECTIONS) and not accepted
+                await self._on_error(error, is_rejection)
+                if is_rejection:
                     return
             await asyncio.sleep(retry_s)
             retry_s = min(2 * retry_s, _LONGEST_RETRY_S)

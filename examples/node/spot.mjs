@@ -6,10 +6,12 @@ import grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 
 const [address = "localhost:50051", protos = "../../protos"] = process.argv.slice(2);
-const contract = loadSync("earmark/v1/keyword_spotting_service.proto", { includeDirs: [protos], enums: String });
+// Without `defaults`, fields that are zero would be missing.
+const options = { includeDirs: [protos], enums: String, longs: Number, defaults: true };
+const contract = loadSync("earmark/v1/keyword_spotting_service.proto", options);
 const { KeywordSpottingService } = grpc.loadPackageDefinition(contract).earmark.v1;
 const client = new KeywordSpottingService(address, grpc.credentials.createInsecure());
-const seconds = (duration) => Number(duration.seconds) + duration.nanos / 1e9;
+const seconds = ({ seconds, nanos }) => seconds + nanos / 1e9;
 
 const call = client.streamingSpot();
 call.on("data", ({ detection }) => {
@@ -19,7 +21,7 @@ call.on("data", ({ detection }) => {
 });
 call.on("error", ({ code, details }) => {
   console.error(`${grpc.status[code]}: ${details}`);
-  process.exitCode = 1;
+  process.exit(1); // the loop below may wait for standard input
 });
 
 call.write({ config: { audioFormat: { encoding: "ENCODING_LINEAR16", sampleRateHertz: 16000, channelCount: 1 } } });

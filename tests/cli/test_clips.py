@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,8 @@ from earmark_cli.actions.after_detection import AfterDetection
 from earmark_cli.actions.clip_folder import ClipFolder
 from earmark_client import AudioClip, Detection
 from earmark_client.audio import AudioFormat
-from support.earmark_command import RATE_HZ, earmark, json_lines, samples
+from support.deadlines import DEADLINE_S
+from support.earmark_command import RATE_HZ, earmark, json_lines, running, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,9 +139,36 @@ def test_processes_do_not_overwrite_each_others_clips(tmp_path: Path) -> None:
     folders[0].write(paths[0], "words.wav", detection, AudioClip(0.0, b"", RATE_HZ))
     paths.append(folders[1].path("b/words.wav", detection))
     assert len(set(paths)) == 4
-    for folder, path in zip(folders[1:] + folders[:1], paths[1:], strict=True):
+    for folder, path in zip((*folders[1:], folders[1]), paths[1:], strict=True):
         folder.write(path, "words.wav", detection, AudioClip(0.0, b"", RATE_HZ))
     assert len(wavs(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_that_ends_the_command_leaves_no_unfinished_files(
+    address: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "next"
+    with running("spot", "-", "--server", address, "--then-record", "100", folder) as process:
+        assert process.stdin is not None
+        process.stdin.write(samples().tobytes())  # the pipe stays open
+        process.stdin.flush()
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not list(folder.glob("*.part")):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(DEADLINE_S) == -number
+    assert wavs(folder) == []
+
+
+def test_a_released_path_is_not_written(tmp_path: Path) -> None:
+    folder = ClipFolder(tmp_path)
+    detection = Detection("word", 1.0, 0.5, 1.0, "id")
+    path = folder.path("source", detection)
+    folder.release()
+    folder.write(path, "source", detection, AudioClip(0.0, b"", RATE_HZ))
+    assert wavs(tmp_path) == []
 
 
 def test_a_keyword_cannot_leave_the_folder(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_an_unknown_key_shows_the_keys(clips: Path, tmp_path: Path) -> None:
         (
             [0.5, 0.55, 0.6, 0.7, 0.9],
             [0.58, 0.8, 0.99],
-            "with a threshold of 0.65, 2 of 5 wrong detections remain, and 2 of 3 right ones",
+            "with a threshold of 0.8, 1 of 5 wrong detections remain, and 2 of 3 right ones",
         ),
         (
             [0.5, 0.5, 0.5, 0.9],
@@ -90,12 +90,13 @@ def test_an_unknown_key_shows_the_keys(clips: Path, tmp_path: Path) -> None:
             [0.95],
             "with a threshold of 0.95, 0 of 4 wrong detections remain, and 1 of 1 right ones",
         ),
-        ([0.9995, 0.9996, 0.9997, 0.9998], [], "with a threshold of 0.9997, 2 of 4 wrong"),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [], "with a threshold of 0.45, 2 of 6 wrong"),
+        ([0.9995, 0.9996, 0.9997, 0.9998], [], "with a threshold of 0.9998, 1 of 4 wrong"),
         ([0.5, 0.6, 0.7], [0.9], None),
         ([0.5, 0.5, 0.5, 0.5], [0.9], None),
     ],
 )
-def test_the_review_states_a_threshold_with_half_of_the_wrong_detections(
+def test_the_review_states_a_threshold_with_a_third_of_the_wrong_detections(
     clips: Path, wrong: list[float], right: list[float], line: str | None
 ) -> None:
     file = sorted(clips.glob("*.json"))[0]

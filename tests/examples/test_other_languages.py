@@ -8,8 +8,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from earmark_client import SyncClient
 from support.deadlines import DEADLINE_S
-from support.paths import REPOSITORY
+from support.paths import DEMO, REPOSITORY
 from support.sample_audio import running_server, speech
 
 if TYPE_CHECKING:
@@ -53,17 +54,30 @@ def cpp(folder: Path) -> list[str]:
 def test_the_client_prints_each_detection(client, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     command = client(tmp_path)
     case = speech()
-    options = {"capture_output": True, "timeout": DEADLINE_S}
     with running_server(case) as address:
         arguments = [*command, address, str(REPOSITORY / "protos")]
-        done = subprocess.run(arguments, check=False, input=case.samples, **options)
+        done = subprocess.run(
+            arguments, check=False, input=case.samples, capture_output=True, timeout=DEADLINE_S
+        )
         assert done.returncode == 0, done.stderr
-        assert [line.split()[2] for line in done.stdout.decode().splitlines()] == [
-            keyword for keyword, _ in case.detections()
-        ]
-    refused = subprocess.run(arguments, check=False, input=b"", **options)
-    assert refused.returncode == 1
-    assert refused.stderr
+        with SyncClient(address) as reference:
+            expected = reference.spot(DEMO).detections
+    lines = [line.split() for line in done.stdout.decode().splitlines()]
+    assert [keyword for _, _, keyword, _ in lines] == [one.keyword for one in expected]
+    for (start, end, _, confidence), one in zip(lines, expected, strict=True):
+        shown = [float(start), float(end), float(confidence)]
+        assert shown == pytest.approx([one.start_s, one.end_s, one.confidence], abs=0.006)
+    # The server is gone. Standard input stays open, as that of a microphone.
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as refused:
+        assert refused.stdin is not None
+        assert refused.stderr is not None
+        try:
+            refused.stdin.write(case.samples[:16_000])
+            refused.stdin.flush()
+            assert refused.wait(DEADLINE_S) == 1
+            assert refused.stderr.read()
+        finally:
+            refused.kill()
 
 
 @pytest.mark.parametrize("path", ["node/spot.mjs", "go/main.go", "cpp/main.cc", "arbiter.py"])

@@ -12,6 +12,7 @@ from glob import glob
 from typing import TYPE_CHECKING
 
 import pytest
+from support import tiny_model
 from support.deadlines import DEADLINE_S
 from support.environment import clean_environment
 from support.observed_streams import demo
@@ -130,3 +131,28 @@ def test_without_resuming_a_killed_server_is_a_failure() -> None:
         assert process.returncode == 1
     (line,) = errors.decode().splitlines()
     assert "was lost" in line
+
+
+@pytest.mark.slow
+def test_a_server_that_got_another_model_is_a_failure(tmp_path: Path) -> None:
+    for version in ("1.0.0", "1.0.1"):
+        (tmp_path / version).mkdir()  # the replaced model is kept beside its file
+        document = tiny_model.metadata() | {"version": version}
+        tiny_model.build(tmp_path / version / "tiny.onnx", document=document)
+    samples = tiny_model.recording([(0.5, "low"), (2.5, "high")], 3.5) * 32767
+    server = RestartableServer(tmp_path / "1.0.0/tiny.onnx")
+    with server, _spot("-", "--server", server.address) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(samples.astype("<i2").tobytes())  # the pipe stays open
+        process.stdin.flush()
+        assert b"low" in process.stdout.readline()
+        assert b"high" in process.stdout.readline()
+        server.kill()
+        server.model_path = tmp_path / "1.0.1/tiny.onnx"
+        server.start()
+        assert process.wait(DEADLINE_S) == 1
+        assert process.stderr is not None
+        *_, last = process.stderr.read().decode().splitlines()
+    assert "another key or model file" in last
+    assert last.endswith("or start a new stream.")

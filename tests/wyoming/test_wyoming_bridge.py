@@ -7,10 +7,12 @@ import json
 import signal
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from earmark_client import Client, KeywordSetting
 from earmark_server.embedded import serve_in_thread
 from support import tiny_model, tiny_models
 from support.deadlines import DEADLINE_S
@@ -20,6 +22,9 @@ from support.restartable_server import RestartableServer
 
 pytest.importorskip("wyoming")
 
+import earmark_wyoming.satellite
+from earmark_wyoming.satellite import Satellite
+from earmark_wyoming.wake_words import WakeWord
 from support.wyoming_bridge import Bridge, bridge, describe, read
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient, AsyncTcpClient
@@ -29,7 +34,7 @@ from wyoming.ping import Ping, Pong
 from wyoming.wake import Detect, Detection, NotDetected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from wyoming.event import Event
@@ -247,6 +252,87 @@ def test_the_bridge_waits_for_its_server_and_survives_a_restart(tiny_model_path:
                     assert 2500 < detection.timestamp < 2800
 
             asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_satellites_go_on_after_the_server_got_another_model(tmp_path: Path) -> None:
+    server = RestartableServer(tiny_models.build(tmp_path, "tiny"))
+    with server, bridge(server.address) as (port, running_bridge):
+        running_bridge.until("serving satellites")
+        folder = tmp_path / "newer"  # the replaced model is kept beside its file
+        folder.mkdir()
+        server.model_path = tiny_model.build(
+            folder / "tiny.onnx", document=tiny_model.metadata() | {"version": "1.0.1"}
+        )
+
+        def restart() -> None:
+            server.kill()
+            server.start()
+
+        asyncio.run(_until_detected_after(restart, port, running_bridge, "another key or model file"))
+
+
+def test_satellites_go_on_after_their_stream_was_too_long(tiny_model_path: Path) -> None:
+    with (
+        serve_in_thread(model=(str(tiny_model_path),), max_stream_s=3.2) as address,
+        bridge(address) as (port, running_bridge),
+    ):
+        running_bridge.until("serving satellites")
+        asyncio.run(_until_detected_after(lambda: None, port, running_bridge, "at most 3.2 s"))
+
+
+def test_a_rejected_satellite_gets_the_wake_words_that_the_server_has_later(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earmark_wyoming.satellite, "_REJECTED_RETRY_S", 0.0)
+    low = WakeWord("low", "tiny", "1.0.0", KeywordSetting("low", model="tiny"), is_default=True)
+    words = [replace(low, model="former", setting=KeywordSetting("low", model="former"))]
+
+    async def run() -> None:
+        served = asyncio.Event()
+        async with Client(address) as client:
+
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await Satellite(client, lambda: words, reader, writer, lambda _: None).run()
+                served.set()
+
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            async with server, AsyncTcpClient(*server.sockets[0].getsockname()) as connection:
+                chunk = AudioChunk(RATE_HZ, 2, 1, SAMPLES.tobytes())
+                await connection.write_event(chunk.event())
+                assert (await read(connection, Error)).code == "UNKNOWN_MODEL"
+                words[:] = [low]
+                await connection.write_event(chunk.event())
+                detection = await read(connection, Detection)
+                assert detection.name == "low"
+                assert 4500 < detection.timestamp < 4800  # the first chunk counts, too
+            await served.wait()
+
+    asyncio.run(run())
+
+
+async def _until_detected_after(
+    fault: Callable[[], None], port: int, running_bridge: Bridge, message: str
+) -> None:
+    """Detect words, inject a fault, wait for its message, and send words until others are detected."""
+    async with AsyncTcpClient("127.0.0.1", port) as client:
+
+        async def send(samples: np.ndarray) -> None:
+            await client.write_event(AudioChunk(RATE_HZ, 2, 1, samples.tobytes()).event())
+
+        await send(SAMPLES[: 3 * RATE_HZ])
+        assert [(await read(client, Detection)).name for _ in WORDS] == ["low", "mid", "high"]
+        await asyncio.to_thread(fault)
+        await send(SAMPLES)
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.to_thread(running_bridge.until, message)
+            detected = asyncio.create_task(client.read_event())
+            while not detected.done():  # audio is dropped until the new stream begins
+                await send(SAMPLES)
+                await asyncio.wait([detected], timeout=0.2)
+        event = detected.result()
+        assert event is not None
+        assert Detection.is_type(event.type), event
 
 
 @pytest.mark.parametrize("mid", ["mid=0.5", "tiny/mid=0.5"])

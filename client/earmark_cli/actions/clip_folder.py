@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,11 +28,14 @@ class ClipFolder:
     """Names and writes clips. Raises RecordingError if the folder cannot be created.
 
     Names begin with the time at which the run began. No clip overwrites another one, not even one of another
-    process.
+    process. Any thread may call the methods, and a signal handler `release`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+        self._reserved: set[Path] = set()
+        # Reentrant, because a signal may arrive while the same thread writes a clip.
+        self._lock = threading.RLock()
         self._begin = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -43,13 +48,18 @@ class ClipFolder:
         stem = _safe("stdin" if file == "-" else Path(file).stem, _MAX_SOURCE_LENGTH)
         keyword = _safe(detection.keyword, _MAX_KEYWORD_LENGTH)
         name = f"{self._begin}-{stem}{channel}-{detection.start_s:09.3f}-{keyword}"
-        return reserve(
-            lambda number: self.folder / (f"{name}.wav" if number == 1 else f"{name}-{number}.wav")
-        )
+        with self._lock:
+            path = reserve(
+                lambda number: self.folder / (f"{name}.wav" if number == 1 else f"{name}-{number}.wav")
+            )
+            self._reserved.add(path)
+        return path
 
-    @staticmethod
-    def write(path: Path, source: str, detection: Detection, clip: AudioClip) -> None:
-        """Write a clip to a reserved path; its WAV file appears last, and complete. Raises OSError."""
+    def write(self, path: Path, source: str, detection: Detection, clip: AudioClip) -> None:
+        """Write a clip to a reserved path; its WAV file appears last, and complete. Raises OSError.
+
+        Writes nothing to a path that has been released.
+        """
         line = {
             "type": "clip",
             "file": path.name,
@@ -58,16 +68,29 @@ class ClipFolder:
             "clip_start_s": round(clip.start_s, 4),
             "clip_end_s": round(clip.end_s, 4),
         }
-        description, part = path.with_suffix(".json"), path.with_suffix(".part")
-        try:
-            description.write_text(json.dumps(line) + "\n", encoding="utf-8")
-            part.write_bytes(clip.wav())
-            part.rename(path)
-        except OSError:
-            for file in (description, part):
+        part = path.with_suffix(".part")
+        with self._lock:
+            if path not in self._reserved:
+                return
+            try:
+                path.with_suffix(".json").write_text(json.dumps(line) + "\n", encoding="utf-8")
+                part.write_bytes(clip.wav())
+                part.rename(path)
+            finally:
+                self._release(path)
+
+    def release(self) -> None:
+        """Release all reserved paths to which no clip has been written: remove what reserves them."""
+        with self._lock:
+            for path in list(self._reserved):
+                self._release(path)
+
+    def _release(self, path: Path) -> None:
+        self._reserved.discard(path)
+        if not os.path.exists(path):
+            for suffix in (".json", ".part"):
                 with suppress(OSError):
-                    file.unlink()
-            raise
+                    path.with_suffix(suffix).unlink()
 
 
 def _split_channel(source: str) -> tuple[str, str]:

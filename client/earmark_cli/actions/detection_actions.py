@@ -96,8 +96,11 @@ class DetectionActions:
         self._recorder: AfterDetection | None = None
         self._messages: list[str] = []
 
-    def kill_commands(self) -> None:
-        """Kill all commands, and wait until they have ended."""
+    def abort(self) -> None:
+        """Release the files that are not complete, kill all commands, and wait until these have ended."""
+        for folder in (self._clips, self._recordings and self._recordings[0]):
+            if folder is not None:
+                folder.release()
         if self._runner is not None:
             self._runner.kill()
             self._runner.wait()
@@ -161,16 +164,14 @@ class DetectionActions:
     def close(self, *, interrupted: bool) -> None:
         """Wait for all commands to end; kill them after an interrupt."""
         self.print_messages()
-        if self._runner is None:
-            return
         try:
-            if not interrupted:
+            if self._runner is not None and not interrupted:
                 if not self._runner.wait(_QUIET_WAIT_S):
                     count = self._runner.unfinished
                     notice(f"earmark: --exec: waiting for commands to end: {count}; Ctrl-C kills them")
                 self._runner.wait()
         finally:
-            self.kill_commands()
+            self.abort()
             self.print_messages()
 
 
@@ -190,7 +191,7 @@ def detection_actions(
         recordings = ClipFolder(Path(folder)), length_s
     clips = None if args.clips is None else ClipFolder(args.clips)
     actions = DetectionActions(runner=runner, clips=clips, recordings=recordings, recording=recording)
-    with before_termination(actions.kill_commands):
+    with before_termination(actions.abort):
         try:
             yield actions
         except BaseException as error:

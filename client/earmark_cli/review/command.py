@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
     parser.epilog = (
         "the verdicts are written to the JSON files beside the clips; `earmark-train keyword --mistakes DIR` "
         "learns from them. If four or more clips of a keyword are wrong, the last line states the threshold "
-        "that half of them would not have reached"
+        "that two thirds of them would not have reached"
     )
 
 

@@ -13,10 +13,13 @@ _MIN_WRONG = 4
 """Fewer false alarms say little about the next ones."""
 
 
-def halving_threshold(wrong: Sequence[float]) -> float:
-    """Return a threshold that at most half of the confidences reach."""
+def raised_threshold(wrong: Sequence[float]) -> float:
+    """Return a threshold that at most a third of the confidences reach.
+
+    In other recordings more remain, because the threshold is chosen on these.
+    """
     ranked = sorted(wrong, reverse=True)
-    left = len(ranked) // 2
+    left = len(ranked) // 3
     # Ties: all confidences that equal the first one to be left out are left out.
     above = min((c for c in ranked[:left] if c > ranked[left]), default=1.0)
     return _shortest_between(ranked[left], above)
@@ -31,7 +34,7 @@ def suggestions(clips: Iterable[Clip]) -> Iterator[str]:
             (wrong if clip.verdict == "wrong" else right).append(float(clip.fields["confidence"]))
     for keyword, (wrong, right) in sorted(by_keyword.items()):
         if len(wrong) >= _MIN_WRONG and min(wrong) < max(wrong):
-            threshold = halving_threshold(wrong)
+            threshold = raised_threshold(wrong)
             left, kept = (sum(c >= threshold for c in of) for of in (wrong, right))
             yield (
                 f"{keyword}: with a threshold of {threshold}, {left} of {len(wrong)} wrong "

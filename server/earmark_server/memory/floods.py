@@ -2,8 +2,8 @@
 
 gRPC has few threads, and a connection on which frames never pause occupies one of them: PING, SETTINGS,
 WINDOW_UPDATE or PRIORITY frames, or headers without an end. While all threads are occupied, all streams wait.
-Such a connection sends much, but no call that its client may make. A useful client sends its call first, and
-can then send no more than one window of its audio before the call is read.
+Such a connection sends much, but no call that its client may make. A legitimate client sends its call first,
+and can then send no more than one window of its audio before the call is read.
 
 Hundreds of connections may share a flood, so that each of them sends little. So the connections of a client
 are also counted together.
@@ -29,10 +29,10 @@ _MIN_READ_BYTES = 32 * 1024
 
 _MIN_CLIENT_READ_BYTES = 256 * 1024
 """What gRPC reads in a round at least of a flood on many connections of one client, which all send little.
-Behind a proxy, a hundred useful clients may start TLS in a round, with 2 KB each."""
+Behind a proxy, a hundred legitimate clients may start TLS in a round, with 2 KB each."""
 
 _MAX_HEADER_BYTES = 16 * 1024
-"""More than a useful connection has sent before its call."""
+"""More than a legitimate connection has sent before its call."""
 
 _ROUND_S = 0.04
 """How long a round takes at least, in time and in CPU time of the process: on a busy machine, gRPC and the

@@ -61,8 +61,8 @@ _RETRY_TIME_S = 0.5
 
 _REFUSED_S = 2.5
 """How long clients that flood gRPC can open no connection, and nobody after connections were closed because
-memory was short. gRPC frees it in this time. A useful client waits for three seconds: its system repeats the
-request to connect after one and three."""
+memory was short. gRPC frees it in this time. A legitimate client waits for three seconds: its system repeats
+the request to connect after one and three."""
 
 _FREED_SHARE = 0.5
 _LONGEST_REFUSAL_S = 30.0

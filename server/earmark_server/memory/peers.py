@@ -71,7 +71,7 @@ class Peer:
         self._cancelled_calls += 1
 
     def only_cancels(self, now_s: float) -> bool:
-        """Return whether the client cancels calls, and does nothing else, as no useful client does."""
+        """Return whether the client cancels calls, and does nothing else, as no legitimate client does."""
         is_recent = _QUIET_S <= now_s - self._cancelled_since_s < 2 * _CANCELLED_TIME_S
         return is_recent and self._cancelled_calls >= _MAX_CANCELLED_CALLS
 

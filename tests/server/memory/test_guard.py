@@ -533,7 +533,7 @@ def events_until_the_end(server: ServerProcess) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["full-speed", "short-messages", "lookups"])
-def test_useful_clients_at_full_speed_are_not_cut_off(tiny_model_path: Path, name: str) -> None:
+def test_legitimate_clients_at_full_speed_are_not_cut_off(tiny_model_path: Path, name: str) -> None:
     with ServerProcess(f"--model={tiny_model_path}", "--port=0", "--log-format=json") as server:
         attacks.run(name, f"127.0.0.1:{server.wait_until_serving()}", "", 3.0)
         assert not events_until_the_end(server) & CLOSED
