@@ -164,3 +164,17 @@ def test_the_page_shows_when_its_server_stops_and_returns(chromium: Browser) -> 
             page.wait_for_function(f"() => detections.children.length > {count}")
             process.kill()
             wait_for_status(page, "is earmark web still running?")
+
+
+@pytest.mark.slow
+def test_the_page_says_what_to_do_when_its_server_returns_with_another_model(
+    chromium: Browser, tiny_model_path: Path
+) -> None:
+    port = free_port()
+    with web("--server", f"127.0.0.1:{port}") as (address, _), opened(chromium, address) as page:
+        with serving(port):
+            wait_for_status(page, "Ready")
+            page.get_by_role("button", name="Listen").click()
+            wait_for_status(page, "Listening.")
+        with serving(port, "--model", str(tiny_model_path)):
+            wait_for_status(page, "The server has another model now: save the detections if you need them")

@@ -12,6 +12,8 @@ const button = $("listen"), file = $("file"), sound = $("sound"), level = $("lev
 
 const RETRY_MS = 3000, THRESHOLD_DELAY_MS = 150, MAX_BACKLOG_S = 20, MAX_MODELS = 8;
 const CHUNK_SAMPLES = 32768, LEVEL_DECAY_DB = 1.5; // per block
+// The page requests only what its server had.
+const OTHER_MODEL_REASONS = ["BAD_RESUME_TOKEN", "UNKNOWN_MODEL", "UNKNOWN_KEYWORD"];
 
 const keywords = new Keywords($("names"), $("reset"), onThresholdChange);
 const timeline = new Timeline(keywords, {
@@ -226,6 +228,8 @@ function finish(state, text) {
 
 function failureText(event) {
   if (event.event === "lost") return "The connection to this page's server was lost: is earmark web still running?";
+  if (OTHER_MODEL_REASONS.includes(event.reason))
+    return "The server has another model now: save the detections if you need them, then reload this page.";
   return event.reason ? `${event.message} (${event.reason})` : event.message;
 }
 
