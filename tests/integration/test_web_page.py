@@ -70,6 +70,30 @@ def test_a_recording_is_processed_again_with_other_thresholds(page: Page) -> Non
 
 
 @pytest.mark.slow
+def test_a_threshold_that_changes_just_before_an_analysis_ends_applies(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          const slider = document.getElementById("threshold-go");
+          const Real = WebSocket;
+          window.WebSocket = class extends Real {
+            set onmessage(receive) {
+              super.onmessage = message => {
+                if (JSON.parse(message.data).event === "ended" && slider.value < 0.999) {
+                  slider.value = 0.999;
+                  slider.oninput();
+                }
+                receive(message);
+              };
+            }
+          };
+        }"""
+    )
+    page.locator("#file").set_input_files(DEMO)
+    wait_for_status(page, f"{len(SAID) - 1} detections")
+    assert "go" not in words(page)
+
+
+@pytest.mark.slow
 def test_a_recording_can_be_dropped(page: Page) -> None:
     data = page.evaluate_handle(
         """bytes => {

@@ -180,10 +180,15 @@ function stop() {
   setPressed(false);
 }
 
-/** Cancel the current activity. */
+/** Cancel the current activity, for another one. */
 function reset() {
+  clearTimeout(thresholdTimer); // the other one begins with the current thresholds
+  end();
+}
+
+/** End the current activity. Thresholds that were changed just before still apply. */
+function end() {
   activity++;
-  clearTimeout(thresholdTimer);
   microphone?.stop();
   stream?.close();
   microphone = stream = null;
@@ -222,7 +227,7 @@ function onLiveEvent(event) {
 }
 
 function finish(state, text) {
-  reset();
+  end();
   setStatus(state, text);
 }
 
