@@ -29,6 +29,7 @@ const detections = new Detections(
 let models = [];
 let microphone = null, stream = null, recording = null, thresholdTimer = 0;
 let startedAt = null; // when live audio began
+let detectedBy = []; // the models of the detections, each as "NAME VERSION"
 let activity = 0; // a counter: results of an earlier activity are ignored
 
 /** Show a status text; `state` is idle, live, wait or bad. */
@@ -65,9 +66,9 @@ const chosenModels = () => ($("model").value ? models.filter(one => one.name ===
 
 const has = (model, keyword) => model.keywords.some(one => one.keyword === keyword);
 
-/** The name of a keyword on the page: with its model if another one of the chosen models has it too. */
-const label = (keyword, model) =>
-  chosenModels().filter(one => has(one, keyword)).length > 1 ? `${keyword} (${model})` : keyword;
+/** The name of a keyword on the page: with its model if another one of these models has it too. */
+const label = (keyword, model, models) =>
+  models.filter(one => has(one, keyword)).length > 1 ? `${keyword} (${model})` : keyword;
 
 /** Show the keywords of the chosen models, at their calibrated thresholds. */
 function showKeywords() {
@@ -76,7 +77,7 @@ function showKeywords() {
   keywords.show(
     chosen.flatMap(({ name, keywords }) =>
       keywords.map(({ keyword, threshold }) => ({
-        keyword: label(keyword, name),
+        keyword: label(keyword, name, chosen),
         key: chosen.length > 1 ? `${name}/${keyword}` : keyword,
         threshold,
       })),
@@ -87,13 +88,13 @@ function showKeywords() {
 
 /** Open a stream of the chosen models, whose events name keywords as the page does. */
 function openChosen(rate, onEvent) {
-  const names = chosenModels().map(one => one.name);
-  return openStream(rate, names, keywords.changed, event => {
+  const chosen = chosenModels();
+  return openStream(rate, chosen.map(one => one.name), keywords.changed, event => {
     const { keyword, model, scores } = event;
-    if (keyword) event.keyword = label(keyword, model);
+    if (keyword) event.keyword = label(keyword, model, chosen);
     if (scores) {
-      const { keywords } = models.find(one => one.name === model);
-      event.scores = Object.fromEntries(keywords.map(one => [label(one.keyword, model), scores[one.keyword]]));
+      const { keywords } = chosen.find(one => one.name === model);
+      event.scores = Object.fromEntries(keywords.map(one => [label(one.keyword, model, chosen), scores[one.keyword]]));
     }
     onEvent(event);
   });
@@ -115,7 +116,8 @@ async function showMicrophones() {
 
 /** What an export states besides the detections. */
 function describe() {
-  const [model, model_version] = ["name", "version"].map(key => chosenModels().map(one => one[key]).join(", "));
+  // Another model may have been chosen since.
+  const [model, model_version] = [0, 1].map(part => detectedBy.map(one => one.split(" ")[part]).join(", "));
   if (recording) {
     const { name, length } = recording;
     return { name: name.replace(/\.[^.]*$/, ""), recording: name, audio_s: length, model, model_version };
@@ -199,6 +201,7 @@ function end() {
 function onLiveEvent(event) {
   switch (event.event) {
     case "started":
+      detectedBy = event.models;
       setStatus("live", "Listening.");
       break;
     case "scores":
@@ -289,9 +292,13 @@ function analyse() {
   stream?.close();
   const { samples, length, name } = recording, scores = [], found = [];
   const warnings = recording.warning ? [` ${recording.warning}`] : [];
+  let analysedBy;
   stream = openChosen(RATE, event => {
     switch (event.event) {
       case "started":
+        analysedBy = event.models;
+        setStatus("wait", `Analysing ${name}…`);
+        break;
       case "resumed":
         setStatus("wait", `Analysing ${name}…`);
         break;
@@ -311,6 +318,7 @@ function analyse() {
         timeline.scores = scores;
         timeline.setDetections(found);
         detections.show(found, false);
+        detectedBy = analysedBy;
         finish("idle", `${name}: ${seconds(length)}, ${detectionCount(found.length)}.${warnings.join("")}`);
         break;
       default:
