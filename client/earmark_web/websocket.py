@@ -232,9 +232,7 @@ def _parse_config(message: bytes | dict[str, object]) -> _StreamConfig:
         raise _invalid(f"a stream may have at most {_MAX_MODELS} models, but has {len(models)}", "BAD_CONFIG")
     if not isinstance(with_scores, bool):
         raise _invalid("`scores` must be true or false", "BAD_CONFIG")
-    return _StreamConfig(
-        round(rate_hz), [one for one in models if one], _parse_thresholds(message), with_scores
-    )
+    return _StreamConfig(round(rate_hz), models, _parse_thresholds(message), with_scores)
 
 
 def _parse_thresholds(message: dict[str, object]) -> dict[str, float]:
