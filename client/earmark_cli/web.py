@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Several connections for each page, and some for other requests.
 _MAX_CONNECTIONS = 200
 _SHUTDOWN_TIMEOUT_S = 3
+_LOOPBACK = ["127.0.0.1", "::1"]
 
 
 def add_parser(commands: Commands) -> None:
@@ -74,6 +75,15 @@ def add_parser(commands: Commands) -> None:
         "https://example.org; may be repeated",
     )
     parser.add_argument(
+        "--trusted-proxy",
+        action="append",
+        type=_proxy,
+        metavar="ADDRESS",
+        help="address of a proxy in front of the page, or a network that contains proxies only, such as "
+        "10.0.7.0/24: its X-Forwarded-For and X-Forwarded-Proto are believed; may be repeated (default: "
+        "127.0.0.1 and ::1)",
+    )
+    parser.add_argument(
         "--max-streams",
         type=whole_number(1, 1_000_000),
         default=16,
@@ -120,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
             ),
             ssl_certfile=args.https_certificate,
             ssl_keyfile=args.https_key,
+            forwarded_allow_ips=args.trusted_proxy or _LOOPBACK,
             log_level="error",  # its warnings, one for every invalid request, could fill a disk
             server_header=False,
             http=TimedHttp,
@@ -149,6 +160,17 @@ def _origin(text: str) -> str:
     """Parse an origin: a scheme, a host and perhaps a port (RFC 6454)."""
     if re.fullmatch(r"https?://[^/?#@\s*]+", text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not an origin such as https://example.org")
+    return text
+
+
+def _proxy(text: str) -> str:
+    """Check an address or a network; uvicorn would accept any text, and trust nobody."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither an IP address nor a network such as 10.0.7.0/24"
+        ) from None
     return text
 
 

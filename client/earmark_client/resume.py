@@ -282,7 +282,8 @@ class ResumableStream:
             raise IncompatibleServerError(
                 f"the stream broke, and the server now runs {event.model} {event.model_version} or other "
                 f"settings, but the stream began with {self._started.model} "
-                f"{self._started.model_version}: start a new stream"
+                f"{self._started.model_version}: start a new stream",
+                reason="BAD_RESUME_TOKEN",
             )
         assert self._broken_since_s is not None, "a second call begins only after the first one broke"
         yield Resumed(time.monotonic() - self._broken_since_s)

@@ -66,6 +66,11 @@ class SameOriginMiddleware:
             return f"{host!r} is not a known name of this page: add it with `earmark web --name`"
         scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
         if origin is not None and origin.lower() not in {f"{scheme}://{host}".lower(), *self._origins}:
+            if origin.lower() == f"https://{host}".lower():
+                return (
+                    "the page was opened with https, but no trusted proxy says so: let the proxy set "
+                    "X-Forwarded-Proto, and add its address with `earmark web --trusted-proxy`"
+                )
             return (
                 f"requests from another site ({origin!r}) are rejected: open this page directly, or add the "
                 "site with `earmark web --allow-origin`"

@@ -2,8 +2,8 @@
 
 The gRPC service fixes a stream's thresholds when the stream starts. To change them, this module ends the
 stream and starts another one at the same offset: a new *segment*. The segment replays the audio that the
-next score depends on, so the scores continue without a gap. Detections that the previous segment already
-sent are dropped.
+next score depends on, so the scores continue without a gap. What the previous segment could not decide yet,
+because the word had just been spoken or had not ended, is decided by the new one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ _SCORE_INTERVAL_S = 0.04
 _SAMPLE_BYTES = 2
 
 # Replayed in addition to the receptive field: resampling and peak picking need it.
-_REPLAY_MARGIN_S = 1.0
+_REPLAY_MARGIN_S = 1.5
+
+# A detection that ends so shortly before the end of a segment is decided without the audio that follows: more
+# than the peak hold of the models and the delay of their scores.
+_UNDECIDED_S = 0.6
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class AdjustableStream:
         self._scored_until_s: dict[str, float] = {}  # by model
         self._detection_count = 0
         self._warned: set[str] = set()  # reasons of warnings
-        self._detected_until_s: dict[tuple[str, str], float] = {}  # by model and keyword
+        self._detected_until_s: dict[str, float] = {}  # by model
 
     async def events(self, thresholds: Mapping[str, float]) -> AsyncGenerator[Event]:
         """Yield Started for every segment, its scores and detections, and one Ended at the end; no Progress.
@@ -88,6 +92,7 @@ class AdjustableStream:
         """
         current: Mapping[str, float] | None = thresholds
         while current is not None:
+            self._next_thresholds = None
             replayed_until_s = self._received_samples / self._rate_hz
             first = self._received_samples - len(self._replay_audio) // _SAMPLE_BYTES
             # A segment's scores lie at multiples of the score interval, counted from its first sample.
@@ -160,12 +165,8 @@ class AdjustableStream:
                     return event
             case Detection():
                 event = replace(event, start_s=begin_s + event.start_s, end_s=begin_s + event.end_s)
-                keyword = event.model, event.keyword
-                until_s = self._detected_until_s.get(keyword, 0.0)
-                # The previous segment sent every detection that ended in it. A keyword that spans the
-                # boundary may be detected by both segments.
-                if event.end_s > replayed_until_s and event.start_s >= until_s:
-                    self._detected_until_s[keyword] = event.end_s
+                if self._is_new(event, replayed_until_s):
+                    self._detected_until_s[event.model] = event.end_s
                     self._detection_count += 1
                     return event
             case AudioWarning():
@@ -175,3 +176,16 @@ class AdjustableStream:
             case Reconnecting() | Resumed():
                 return event
         return None
+
+    def _is_new(self, detection: Detection, replayed_until_s: float) -> bool:
+        """Return whether this segment, and no other one, decides a detection."""
+        if self._next_thresholds is not None:
+            received_s = self._received_samples / self._rate_hz
+            if detection.end_s > received_s - _UNDECIDED_S:
+                return False  # the next segment decides it
+        if detection.end_s <= replayed_until_s - _UNDECIDED_S:
+            return False  # the previous segment decided it
+        # The previous segment may have decided it nevertheless, also as another keyword.
+        middle_s = (detection.start_s + detection.end_s) / 2
+        sent = middle_s < self._detected_until_s.get(detection.model, 0.0)
+        return detection.start_s >= replayed_until_s or not sent

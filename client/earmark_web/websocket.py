@@ -24,6 +24,7 @@ from earmark_client import (
     ServerBusyError,
     Started,
     TimedOutError,
+    UnknownModelError,
 )
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -42,8 +43,6 @@ IDLE_TIMEOUT_S = 30.0
 """The connection closes if the page sends nothing, or reads nothing, for this long."""
 
 _SAMPLE_BYTES = 2
-# Failures that the sender of the audio cannot fix: a bug, or a service that rejects this process.
-_SERVER_FAULTS = {"INTERNAL", "UNKNOWN", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"}
 _CLOSE_POLICY_VIOLATION, _CLOSE_INTERNAL_ERROR, _CLOSE_TRY_AGAIN_LATER = 1008, 1011, 1013
 
 
@@ -85,12 +84,20 @@ async def stream(socket: WebSocket) -> None:
             with socket.state.stream_limit.admit(socket.client.host if socket.client else ""):
                 await _PageStream(socket).run()
         except EarmarkError as error:
-            code = _CLOSE_TRY_AGAIN_LATER if error.retryable else _CLOSE_POLICY_VIOLATION
-            if error.status in _SERVER_FAULTS:
-                code = _CLOSE_INTERNAL_ERROR
+            code = _close_code(error)
             await _send(socket, "error", status=error.status, reason=error.reason, message=str(error))
         if socket.application_state is WebSocketState.CONNECTED:
             await socket.close(code)
+
+
+def _close_code(error: EarmarkError) -> int:
+    # This process resumes streams, not the page: the service has another model or key now.
+    if error.retryable or error.reason == "BAD_RESUME_TOKEN":
+        return _CLOSE_TRY_AGAIN_LATER
+    if isinstance(error, InvalidRequestError | UnknownModelError):
+        return _CLOSE_POLICY_VIOLATION
+    # The sender of the audio cannot fix it: a bug, or a service that rejects this process.
+    return _CLOSE_INTERNAL_ERROR
 
 
 @dataclass(frozen=True)
@@ -225,9 +232,7 @@ def _parse_config(message: bytes | dict[str, object]) -> _StreamConfig:
         raise _invalid(f"a stream may have at most {_MAX_MODELS} models, but has {len(models)}", "BAD_CONFIG")
     if not isinstance(with_scores, bool):
         raise _invalid("`scores` must be true or false", "BAD_CONFIG")
-    return _StreamConfig(
-        round(rate_hz), [one for one in models if one], _parse_thresholds(message), with_scores
-    )
+    return _StreamConfig(round(rate_hz), models, _parse_thresholds(message), with_scores)
 
 
 def _parse_thresholds(message: dict[str, object]) -> dict[str, float]:

@@ -7,15 +7,17 @@ import json
 import signal
 import socket
 import ssl
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from earmark_cli.command_line import build_parser
+from earmark_cli.usage_error import UsageError
 from support.certificates import Authority
 from support.earmark_command import RATE_HZ, earmark, running, samples
 from websockets.asyncio.client import connect as connect_async
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 if TYPE_CHECKING:
@@ -80,6 +82,75 @@ def test_behind_a_proxy_or_in_a_container_the_page_needs_no_certificate(address:
     with page("--server", address, "--host", "0.0.0.0", "--insecure") as (url, _):
         assert url.startswith("http://localhost:")
         assert httpx2.get(f"{url}/health").json() == {"status": "SERVING"}
+
+
+PROXY, STRANGER = "127.0.0.2", "127.0.0.3"
+BEHIND_PROXY = ("--name", "kws.example.org", "--trusted-proxy", "192.0.2.0/24", "--trusted-proxy", PROXY)
+
+
+def posted_from(source: str, url: str) -> httpx2.Response:
+    """Return the response to a form without a recording that a page with https sends through `source`."""
+    headers = {
+        "host": "kws.example.org",
+        "origin": "https://kws.example.org",
+        "x-forwarded-proto": "https",
+    }
+    with httpx2.Client(transport=httpx2.HTTPTransport(local_address=source)) as client:
+        return client.post(f"{url}/spot", headers=headers)
+
+
+@contextmanager
+def streaming_from(source: str, url: str, forwarded_for: str) -> Iterator[dict[str, Any]]:
+    """Open a stream of a page with https through `source`; yield its first event."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    headers = {"x-forwarded-proto": "https", "x-forwarded-for": forwarded_for}
+    with (
+        socket.create_connection((host, int(port)), 60, source_address=(source, 0)) as connection,
+        connect(
+            "ws://kws.example.org/stream",
+            sock=connection,
+            origin="https://kws.example.org",
+            additional_headers=headers,
+        ) as stream,
+    ):
+        with suppress(ConnectionClosed):  # a stream over the limit ends before its first message
+            stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))
+        yield json.loads(stream.recv(60))
+
+
+def test_only_a_trusted_proxy_can_say_that_the_page_was_opened_with_https(address: str) -> None:
+    with page("--server", address, *BEHIND_PROXY) as (url, _):
+        assert posted_from(PROXY, url).status_code == 400  # the form has no recording
+        with streaming_from(PROXY, url, "198.51.100.1") as event:
+            assert event["event"] == "started"
+        response = posted_from(STRANGER, url)
+        assert response.status_code == 403
+        assert "add its address with `earmark web --trusted-proxy`" in response.json()["error"]["message"]
+        with (
+            pytest.raises(InvalidStatus, match="HTTP 403"),
+            streaming_from(STRANGER, url, "198.51.100.1"),
+        ):
+            pass
+
+
+def test_each_client_of_a_trusted_proxy_has_its_own_limit(address: str) -> None:
+    with page("--server", address, *BEHIND_PROXY) as (url, _), ExitStack() as stack:
+        # The second proxy, which is trusted too, has appended the address of the first one.
+        for number in range(5):
+            forwarded_for = f"198.51.100.{number}, 192.0.2.9"
+            event = stack.enter_context(streaming_from(PROXY, url, forwarded_for))
+            assert event["event"] == "started"
+        # What a client writes into the header itself stands before its address, which the proxy appends.
+        for number in range(5):
+            forged = f"198.51.100.{100 + number}, 203.0.113.7"
+            event = stack.enter_context(streaming_from(PROXY, url, forged))
+            assert event.get("reason") == (None if number < 4 else "TOO_MANY_STREAMS")
+
+
+@pytest.mark.parametrize("text", ["*", "proxy.example.org", "10.0.0.1/8", "10.0.0.1,10.0.0.2", ""])
+def test_a_trusted_proxy_that_is_no_address_is_wrong_usage(text: str) -> None:
+    with pytest.raises(UsageError, match="is neither an IP address nor a network"):
+        build_parser().parse_args(["web", "--trusted-proxy", text])
 
 
 def test_a_message_far_beyond_the_limit_closes_the_websocket(address: str) -> None:

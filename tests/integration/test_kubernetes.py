@@ -20,10 +20,13 @@ from earmark_client import SyncClient, Tls
 from earmark_server.command_line import read_settings
 from earmark_server.credentials.tokens import add_token
 from earmark_server.settings import Settings
+from earmark_web.app import make_app
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import parser
+from starlette.testclient import TestClient
 from support.certificates import Authority
 from support.environment import clean_environment
+from support.paths import DEMO
 from support.ports import free_port
 
 if TYPE_CHECKING:
@@ -234,6 +237,15 @@ def test_the_page_runs_as_its_image_does() -> None:
         "value": f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}",
     }
     assert container["ports"][0]["containerPort"] == 8080
+
+
+def test_the_page_is_ready_also_while_no_server_is_serving() -> None:
+    (container,) = read("page/deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    probe = container["readinessProbe"]["httpGet"]
+    assert probe["port"] in [port["name"] for port in container["ports"]]
+    # As the kubelet asks, by the address of the pod.
+    with TestClient(make_app("127.0.0.1:1", sample=DEMO), base_url="http://10.0.0.7:8080") as page:
+        assert page.get(probe["path"]).status_code == 200
 
 
 def test_the_autoscaler_uses_metrics_of_the_server(series: set[str]) -> None:

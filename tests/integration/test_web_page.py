@@ -70,6 +70,30 @@ def test_a_recording_is_processed_again_with_other_thresholds(page: Page) -> Non
 
 
 @pytest.mark.slow
+def test_a_threshold_that_changes_just_before_an_analysis_ends_applies(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          const slider = document.getElementById("threshold-go");
+          const Real = WebSocket;
+          window.WebSocket = class extends Real {
+            set onmessage(receive) {
+              super.onmessage = message => {
+                if (JSON.parse(message.data).event === "ended" && slider.value < 0.999) {
+                  slider.value = 0.999;
+                  slider.oninput();
+                }
+                receive(message);
+              };
+            }
+          };
+        }"""
+    )
+    page.locator("#file").set_input_files(DEMO)
+    wait_for_status(page, f"{len(SAID) - 1} detections")
+    assert "go" not in words(page)
+
+
+@pytest.mark.slow
 def test_a_recording_can_be_dropped(page: Page) -> None:
     data = page.evaluate_handle(
         """bytes => {
@@ -164,3 +188,17 @@ def test_the_page_shows_when_its_server_stops_and_returns(chromium: Browser) -> 
             page.wait_for_function(f"() => detections.children.length > {count}")
             process.kill()
             wait_for_status(page, "is earmark web still running?")
+
+
+@pytest.mark.slow
+def test_the_page_says_what_to_do_when_its_server_returns_with_another_model(
+    chromium: Browser, tiny_model_path: Path
+) -> None:
+    port = free_port()
+    with web("--server", f"127.0.0.1:{port}") as (address, _), opened(chromium, address) as page:
+        with serving(port):
+            wait_for_status(page, "Ready")
+            page.get_by_role("button", name="Listen").click()
+            wait_for_status(page, "Listening.")
+        with serving(port, "--model", str(tiny_model_path)):
+            wait_for_status(page, "The server has another model now: save the detections if you need them")

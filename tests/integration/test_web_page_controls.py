@@ -193,6 +193,12 @@ def test_another_model_can_be_chosen(chromium: Browser, tiny_model_path: Path) -
         wait_for_status(page, "Listening.")
         chooser.select_option(index=0)
         page.locator("#detections li", has_text="yes").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        wait_for_status(page, "Ended: ")
+        chooser.select_option(index=1)
+        with page.expect_download() as download:  # the detections are those of the other model
+            page.get_by_role("button", name="JSON").click()
+        assert json.loads(download.value.path().read_text())["model"] == "earmark-en"
 
 
 @pytest.mark.slow

@@ -90,6 +90,14 @@ def test_thresholds_of_one_model_change_while_the_stream_runs(web: TestClient) -
     assert (in_force[1]["slow", "low"], in_force[1]["tiny", "high"]) == (0.6, 0.99)
 
 
+@pytest.mark.parametrize("more", [{}, {"keywords": {"slow/low": 0.6}}])
+def test_an_empty_name_is_the_default_model_of_the_server(web: TestClient, more: dict[str, Any]) -> None:
+    events = stream(web, {"models": ["", "slow"], **more})
+    assert events[0]["models"] == ["tiny 1.0.0", "slow 1.0.0"]
+    assert sorted(detected(events)) == WORDS
+    assert stream(web, {"models": [""]})[0]["models"] == ["tiny 1.0.0"]
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
@@ -97,6 +105,7 @@ def test_thresholds_of_one_model_change_while_the_stream_runs(web: TestClient) -
         ({"models": ["tiny", 3]}, "BAD_CONFIG"),
         ({"model": "tiny", "models": BOTH}, "BAD_CONFIG"),
         ({"models": ["tiny", "tiny"]}, "BAD_CONFIG"),
+        ({"models": ["", "tiny"]}, "BAD_CONFIG"),
         ({"models": ["tiny", "nosuch"]}, "UNKNOWN_MODEL"),
         ({"models": BOTH, "keywords": {"nosuch": 0.5}}, "UNKNOWN_KEYWORD"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,11 @@ from earmark_server.embedded import serve_in_thread
 from earmark_web import websocket
 from earmark_web.app import make_app
 from starlette.testclient import TestClient, WebSocketTestSession
+from support import tiny_models
 from support.earmark_command import RATE_HZ, SECONDS, WORDS, samples
+from support.environment import ADMIT_ALWAYS
 from support.paths import DEMO
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +209,19 @@ def test_a_service_that_rejects_the_page_is_a_fault_of_the_server(
         assert receive_events(socket)[-1]["reason"] == "MISSING_CREDENTIALS"
         assert socket.receive()["code"] == 1011
         assert web.post("/spot", files={"file": b"RIFF"}).status_code == 502
+
+
+def test_a_service_that_returns_with_another_model_asks_for_a_new_stream(tmp_path: Path) -> None:
+    port, (tiny, slow) = free_port(), (str(tiny_models.build(tmp_path, name)) for name in ("tiny", "slow"))
+    with ExitStack() as web_and_page:
+        with serve_in_thread(model=(tiny,), port=port, drain_grace_s=0.0, **ADMIT_ALWAYS) as address:
+            web = web_and_page.enter_context(TestClient(make_app(address, sample=DEMO), headers=HOST))
+            socket = web_and_page.enter_context(web.websocket_connect("/stream"))
+            socket.send_json({"sample_rate_hz": RATE_HZ})
+            assert socket.receive_json()["event"] == "started"
+        with serve_in_thread(model=(slow,), port=port, **ADMIT_ALWAYS):
+            assert receive_events(socket)[-1]["reason"] == "BAD_RESUME_TOKEN"
+            assert socket.receive()["code"] == 1013
 
 
 def test_a_page_that_reads_nothing_is_disconnected(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

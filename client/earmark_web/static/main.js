@@ -12,6 +12,8 @@ const button = $("listen"), file = $("file"), sound = $("sound"), level = $("lev
 
 const RETRY_MS = 3000, THRESHOLD_DELAY_MS = 150, MAX_BACKLOG_S = 20, MAX_MODELS = 8;
 const CHUNK_SAMPLES = 32768, LEVEL_DECAY_DB = 1.5; // per block
+// The page requests only what its server had.
+const OTHER_MODEL_REASONS = ["BAD_RESUME_TOKEN", "UNKNOWN_MODEL", "UNKNOWN_KEYWORD"];
 
 const keywords = new Keywords($("names"), $("reset"), onThresholdChange);
 const timeline = new Timeline(keywords, {
@@ -27,6 +29,7 @@ const detections = new Detections(
 let models = [];
 let microphone = null, stream = null, recording = null, thresholdTimer = 0;
 let startedAt = null; // when live audio began
+let detectedBy = []; // the models of the detections, each as "NAME VERSION"
 let activity = 0; // a counter: results of an earlier activity are ignored
 
 /** Show a status text; `state` is idle, live, wait or bad. */
@@ -63,9 +66,9 @@ const chosenModels = () => ($("model").value ? models.filter(one => one.name ===
 
 const has = (model, keyword) => model.keywords.some(one => one.keyword === keyword);
 
-/** The name of a keyword on the page: with its model if another one of the chosen models has it too. */
-const label = (keyword, model) =>
-  chosenModels().filter(one => has(one, keyword)).length > 1 ? `${keyword} (${model})` : keyword;
+/** The name of a keyword on the page: with its model if another one of these models has it too. */
+const label = (keyword, model, models) =>
+  models.filter(one => has(one, keyword)).length > 1 ? `${keyword} (${model})` : keyword;
 
 /** Show the keywords of the chosen models, at their calibrated thresholds. */
 function showKeywords() {
@@ -74,7 +77,7 @@ function showKeywords() {
   keywords.show(
     chosen.flatMap(({ name, keywords }) =>
       keywords.map(({ keyword, threshold }) => ({
-        keyword: label(keyword, name),
+        keyword: label(keyword, name, chosen),
         key: chosen.length > 1 ? `${name}/${keyword}` : keyword,
         threshold,
       })),
@@ -85,13 +88,13 @@ function showKeywords() {
 
 /** Open a stream of the chosen models, whose events name keywords as the page does. */
 function openChosen(rate, onEvent) {
-  const names = chosenModels().map(one => one.name);
-  return openStream(rate, names, keywords.changed, event => {
+  const chosen = chosenModels();
+  return openStream(rate, chosen.map(one => one.name), keywords.changed, event => {
     const { keyword, model, scores } = event;
-    if (keyword) event.keyword = label(keyword, model);
+    if (keyword) event.keyword = label(keyword, model, chosen);
     if (scores) {
-      const { keywords } = models.find(one => one.name === model);
-      event.scores = Object.fromEntries(keywords.map(one => [label(one.keyword, model), scores[one.keyword]]));
+      const { keywords } = chosen.find(one => one.name === model);
+      event.scores = Object.fromEntries(keywords.map(one => [label(one.keyword, model, chosen), scores[one.keyword]]));
     }
     onEvent(event);
   });
@@ -113,7 +116,8 @@ async function showMicrophones() {
 
 /** What an export states besides the detections. */
 function describe() {
-  const [model, model_version] = ["name", "version"].map(key => chosenModels().map(one => one[key]).join(", "));
+  // Another model may have been chosen since.
+  const [model, model_version] = [0, 1].map(part => detectedBy.map(one => one.split(" ")[part]).join(", "));
   if (recording) {
     const { name, length } = recording;
     return { name: name.replace(/\.[^.]*$/, ""), recording: name, audio_s: length, model, model_version };
@@ -178,10 +182,15 @@ function stop() {
   setPressed(false);
 }
 
-/** Cancel the current activity. */
+/** Cancel the current activity, for another one. */
 function reset() {
+  clearTimeout(thresholdTimer); // the other one begins with the current thresholds
+  end();
+}
+
+/** End the current activity. Thresholds that were changed just before still apply. */
+function end() {
   activity++;
-  clearTimeout(thresholdTimer);
   microphone?.stop();
   stream?.close();
   microphone = stream = null;
@@ -192,6 +201,7 @@ function reset() {
 function onLiveEvent(event) {
   switch (event.event) {
     case "started":
+      detectedBy = event.models;
       setStatus("live", "Listening.");
       break;
     case "scores":
@@ -220,12 +230,14 @@ function onLiveEvent(event) {
 }
 
 function finish(state, text) {
-  reset();
+  end();
   setStatus(state, text);
 }
 
 function failureText(event) {
   if (event.event === "lost") return "The connection to this page's server was lost: is earmark web still running?";
+  if (OTHER_MODEL_REASONS.includes(event.reason))
+    return "The server has another model now: save the detections if you need them, then reload this page.";
   return event.reason ? `${event.message} (${event.reason})` : event.message;
 }
 
@@ -280,9 +292,13 @@ function analyse() {
   stream?.close();
   const { samples, length, name } = recording, scores = [], found = [];
   const warnings = recording.warning ? [` ${recording.warning}`] : [];
+  let analysedBy;
   stream = openChosen(RATE, event => {
     switch (event.event) {
       case "started":
+        analysedBy = event.models;
+        setStatus("wait", `Analysing ${name}…`);
+        break;
       case "resumed":
         setStatus("wait", `Analysing ${name}…`);
         break;
@@ -302,6 +318,7 @@ function analyse() {
         timeline.scores = scores;
         timeline.setDetections(found);
         detections.show(found, false);
+        detectedBy = analysedBy;
         finish("idle", `${name}: ${seconds(length)}, ${detectionCount(found.length)}.${warnings.join("")}`);
         break;
       default:
