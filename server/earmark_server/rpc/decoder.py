@@ -115,6 +115,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C at a terminal drains the server, whose calls go on
             # Threads that are not used would count as memory.
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
