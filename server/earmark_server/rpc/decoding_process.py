@@ -2,9 +2,10 @@
 
 Its memory is limited, what a decoder prints goes nowhere, and when it crashes, one call ends. See decoder.py.
 
-A request on standard input is a line of JSON, `[bytes, container, max_seconds, channel]`, and so many bytes
-of a file. The response is a line of JSON, `{"reason", "message"}` or `{"samples", "sample_rate_hz",
-"channels", "notices"}`, and so many samples, float32 in the machine's order of bytes.
+Its arguments are what it may allocate, in bytes, and the seconds for one file. It first writes the line
+`{}`. A request on standard input is a line of JSON, `[bytes, container, max_seconds, channel]`, and that many
+bytes of a file. The response is a line of JSON, `{"reason", "message"}` or `{"samples", "sample_rate_hz",
+"channels", "notices"}`, and that many samples, float32 in the machine's order of bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,27 +26,34 @@ _DENSEST_BYTES_PER_S = 4 * 96_000
 _COPIES = 3
 
 
-def memory_bytes(max_seconds: float) -> int:
-    """Return what the process may allocate, for recordings of a length."""
-    return _BASE_BYTES + int(_COPIES * _DENSEST_BYTES_PER_S * max_seconds)
+def memory_bytes(max_seconds: float, max_message_bytes: int) -> int:
+    """Return what the process may allocate, for recordings of a length, in messages of a length."""
+    return _BASE_BYTES + max_message_bytes + int(_COPIES * _DENSEST_BYTES_PER_S * max_seconds)
 
 
-def serve(requests: BinaryIO, responses: BinaryIO) -> None:
-    """Answer requests until there are no more."""
+def serve(requests: BinaryIO, responses: BinaryIO, limit_s: int) -> None:
+    """Answer requests until there are no more. The process ends if one takes longer than `limit_s`."""
+    responses.write(b"{}\n")
+    responses.flush()
     while line := requests.readline(LONGEST_LINE_BYTES):
-        size, container, max_seconds, channel = json.loads(line)
-        head, samples = _decode(requests.read(size), container, max_seconds, channel)
+        # The server ends this process sooner, unless it is gone itself.
+        if sys.platform != "win32":
+            signal.alarm(limit_s)
+        head, samples = _decode(requests, *json.loads(line))
         responses.write(json.dumps(head).encode() + b"\n")
         responses.write(samples)
         responses.flush()
+        if sys.platform != "win32":
+            signal.alarm(0)
+        del head, samples  # they are large
 
 
 def _decode(
-    audio: bytes, container: str | None, max_seconds: float, channel: int | None
+    requests: BinaryIO, size: int, container: str | None, max_seconds: float, channel: int | None
 ) -> tuple[dict[str, Any], memoryview | bytes]:
     try:
         decoded: DecodedRecording = decode_recording(
-            audio,
+            requests.read(size),
             max_seconds=max_seconds,
             container=None if container is None else Container(container),
             channel=channel,
@@ -67,19 +76,23 @@ def _limit_memory(max_bytes: int) -> None:
     if sys.platform == "linux":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _main() -> None:
-    _limit_memory(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal drains the server, whose calls go on
+    max_bytes, limit_s = map(int, sys.argv[1:])
+    _limit_memory(max_bytes)
     # Decoders print to standard output and standard error.
     responses = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
-    serve(sys.stdin.buffer, responses)
+    serve(sys.stdin.buffer, responses, limit_s)
 
 
 if __name__ == "__main__":

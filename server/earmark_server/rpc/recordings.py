@@ -9,7 +9,7 @@ from earmark_spotter import AudioError, SampleRateError, TooLongError
 if TYPE_CHECKING:
     from earmark_spotter import AudioFormat, Container, DecodedRecording
 
-    from earmark_server.rpc.decoder import Decoder
+    from earmark_server.rpc.decoder import FileDecoder
 
 
 def check_raw(audio: bytes, audio_format: AudioFormat, max_seconds: float) -> None:
@@ -25,7 +25,7 @@ def check_raw(audio: bytes, audio_format: AudioFormat, max_seconds: float) -> No
 
 
 async def decode(
-    decoder: Decoder,
+    decoder: FileDecoder,
     quota_key: str,
     audio: bytes,
     container: Container | None,

@@ -17,7 +17,7 @@ from earmark_server.inference.session import ClassificationSession
 from earmark_server.rpc import recordings, responses
 from earmark_server.rpc.audio_forwarder import AudioForwarder
 from earmark_server.rpc.call import CallKind
-from earmark_server.rpc.decoder import Decoder
+from earmark_server.rpc.decoder import FileDecoder
 from earmark_server.rpc.detection_log import DetectionLog
 from earmark_server.rpc.idle_timeout import end_when_idle
 from earmark_server.rpc.request_reader import RequestReader
@@ -84,7 +84,7 @@ class KeywordSpottingService:
         self._resume_keys = read_resume_keys(settings.resume_key_file)
         self._max_pending_ns = round(settings.max_pending_s * NANOSECONDS)
         self._turns = Turns(_MAX_RECORDINGS, _MAX_RECORDINGS_PER_CLIENT, settings.idle_timeout_s)
-        self._decoder = Decoder(settings.max_recording_s, settings.idle_timeout_s)
+        self._decoder = FileDecoder(settings)
         self._decoding = Turns(
             _MAX_DECODED_RECORDINGS, _MAX_DECODED_RECORDINGS_PER_CLIENT, settings.idle_timeout_s
         )

@@ -18,8 +18,10 @@ import soundfile
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_audio.ffmpeg import has_package
 from earmark_server.rpc import decoder as decoder_module
-from earmark_server.rpc.decoder import Decoder
+from earmark_server.rpc.decoder import FileDecoder
 from earmark_server.rpc.requests import SpotCall
+from earmark_server.settings import Settings
+from earmark_server.status import CallError
 from earmark_spotter import AudioError, Container, TooLongError, decode_recording
 from grpc import StatusCode
 from support.deadlines import DEADLINE_S
@@ -113,8 +115,8 @@ def test_the_process_returns_what_decoding_here_does(m4a: bytes) -> None:
                 await decoder.decode("", m4a, None, 2)
             with pytest.raises(AudioError, match="declares a FLAC recording"):
                 await decoder.decode("", m4a, Container.FLAC)
-        with decoding(0.1) as decoder, pytest.raises(TooLongError, match=r"at most 0\.1 s"):
-            await decoder.decode("", m4a, None)
+        with decoding(1) as decoder, pytest.raises(TooLongError, match="at most 1 s"):
+            await decoder.decode("", flac(2), None)
 
     run(scenario)
 
@@ -214,40 +216,86 @@ def test_a_process_that_is_killed_gives_an_error_and_never_a_shorter_recording(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed before it answers, and in the middle of its answer, as when the system has no memory left."""
-    readinto = io.BufferedReader.readinto
 
     class Source:
-        def __init__(self, source: io.BufferedReader, process: Any) -> None:
-            self._source, self._process = source, process
+        """Standard output of a process that is killed once its samples are read."""
+
+        def __init__(self, process: Any) -> None:
+            self._source, self._process = process.stdout, process
 
         def readline(self, limit: int) -> bytes:
-            return self._source.readline(limit)
+            line: bytes = self._source.readline(limit)
+            return line
 
         def readinto(self, buffer: bytearray) -> int:
             self._process.kill()
             self._process.wait()
-            return readinto(self._source, buffer)
+            count: int = self._source.readinto(buffer)
+            return count
 
         def close(self) -> None:
             self._source.close()
 
-    start = decoder_module._Process.__init__
+    start = decoder_module._Process._start
 
-    def started(self: Any, max_bytes: int) -> None:
-        start(self, max_bytes)
-        self._process.stdout = Source(self._process.stdout, self._process)
+    def started(self: Any) -> None:
+        start(self)
+        self._process.stdout = Source(self._process)
 
     recording = flac(200)
 
     async def scenario() -> None:
         with decoding(300) as decoder:
-            monkeypatch.setattr(decoder_module._Process, "__init__", started)
+            monkeypatch.setattr(decoder_module._Process, "_start", started)
             with pytest.raises(AudioError, match="too much memory or time"):
                 await decoder.decode("", recording, None)
             monkeypatch.undo()
             assert len((await decoder.decode("", recording, None)).samples) == 200 * 16_000
 
     run(scenario)
+
+
+def test_a_process_that_ended_while_it_was_idle_is_replaced() -> None:
+    async def scenario() -> None:
+        with decoding(300) as decoder:
+            for _ in range(2):
+                assert len((await decoder.decode("", flac(1), None)).samples) == 16_000
+                (idle,) = decoder._idle
+                idle._process.kill()
+                idle._process.wait()
+            assert len((await decoder.decode("", flac(1), None)).samples) == 16_000
+
+    run(scenario)
+
+
+def test_a_process_is_used_again_only_after_an_undamaged_file() -> None:
+    async def scenario() -> None:
+        with decoding(300) as decoder:
+            await decoder.decode("", flac(1), None)
+            (process,) = decoder._idle
+            await decoder.decode("", flac(2), None)
+            assert decoder._idle == [process]
+            assert [n.reason for n in (await decoder.decode("", flac(2)[:-9000], None)).notices] == [
+                "RECORDING_INCOMPLETE"
+            ]
+            assert decoder._idle == []
+            assert process._process.poll() is not None
+
+    run(scenario)
+
+
+def test_a_process_that_cannot_start_is_the_servers_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(decoder_module.sys, "executable", "/bin/false")
+
+    async def scenario() -> None:
+        with decoding(300) as decoder, pytest.raises(CallError) as caught:
+            await decoder.decode("", flac(1), None)
+        assert caught.value.reason == "OVERLOADED"
+
+    run(scenario)
+    assert "decoding process cannot start" in caplog.text
 
 
 def test_decoding_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,8 +311,8 @@ def test_decoding_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) 
 
 
 @contextlib.contextmanager
-def decoding(max_seconds: float) -> Iterator[Decoder]:
-    decoder = Decoder(max_seconds, DEADLINE_S)
+def decoding(max_seconds: float) -> Iterator[FileDecoder]:
+    decoder = FileDecoder(Settings(max_recording_s=max_seconds))
     try:
         yield decoder
     finally:
