@@ -80,6 +80,9 @@ class Satellite:
         self._writing = asyncio.Lock()
         self._may_begin_s = 0.0  # on the loop's clock
         self._retry_s = math.inf  # on the loop's clock
+        self._chosen: list[WakeWord] = []
+        self._unknown: set[str] = set()  # the names for which the satellite has got an error
+        self._is_rejected = False  # whether the server has rejected one of the streams
         self.last_event_s = asyncio.get_running_loop().time()
         """The time of the last event, or of the connection, on the loop's clock."""
 
@@ -167,9 +170,10 @@ class Satellite:
 
     async def _begin_streams(self, rate_hz: int, channels: int) -> None:
         """Begin a stream of all models that have some of the wake words; several if the models are many."""
-        self._retry_s = math.inf
+        self._chosen, self._is_rejected = self._found_words(), False
+        await self._report_unknown()
         models: dict[str, list[WakeWord]] = {}
-        for word in await self._chosen_words():
+        for word in self._chosen:
             models.setdefault(word.model, []).append(word)
         of_models = list(models.values())
         self._streams = [
@@ -193,30 +197,40 @@ class Satellite:
         if early_s > 0:
             await asyncio.sleep(early_s)
 
-    async def _chosen_words(self) -> list[WakeWord]:
-        """Return the wake words that the satellite asked for."""
+    async def _retry(self, chunk: AudioChunk) -> None:
+        """Begin again if the server has rejected a stream, or if it has other wake words now."""
+        if self._is_rejected or self._found_words() != self._chosen:
+            await self._cancel_streams()
+            await self._begin_streams(chunk.rate, chunk.channels)
+        else:
+            self._retry_s = asyncio.get_running_loop().time() + _REJECTED_RETRY_S
+
+    def _found_words(self) -> list[WakeWord]:
+        """Return the wake words that the satellite asked for, and that a model has."""
         words = self._words()
         if self._names is None:
             return [word for word in words if word.is_default]
-        chosen = []
-        for name in self._names:
-            word = find(words, name)
-            if word is not None:
-                chosen.append(word)
-                continue
+        found = (find(words, name) for name in self._names)
+        return [word for word in found if word is not None]
+
+    async def _report_unknown(self) -> None:
+        """Send an error for each wake word that no model has, and look for it later; once for each name."""
+        words = self._words()
+        unknown = {name for name in self._names or () if find(words, name) is None}
+        self._retry_s = asyncio.get_running_loop().time() + _REJECTED_RETRY_S if unknown else math.inf
+        new, self._unknown = unknown - self._unknown, unknown
+        known = ", ".join(one.name for one in words)
+        for name in sorted(new):
             self._report(f"asked for the wake word {name!r:.80}, which no model has")
-            known = ", ".join(one.name for one in words)
             text = f"there is no wake word {name!r:.80}: the wake words are {known}"
             await self._write(Error(text, code="unknown-wake-word").event())
-        return chosen
 
     async def _consume(self, chunk: AudioChunk) -> None:
         if self._format != (chunk.rate, chunk.width, chunk.channels):
             await self._cancel_streams()
             await self._begin(chunk.rate, chunk.width, chunk.channels, chunk.timestamp)
         elif asyncio.get_running_loop().time() >= self._retry_s:
-            await self._cancel_streams()
-            await self._begin_streams(chunk.rate, chunk.channels)
+            await self._retry(chunk)
         begin_ms = self._next_ms if chunk.timestamp is None else _finite(chunk.timestamp)
         data = self._split + chunk.audio
         whole = len(data) // chunk.width * chunk.width
@@ -235,6 +249,7 @@ class Satellite:
     async def _failed(self, error: EarmarkError, is_rejection: bool) -> None:
         self._report(str(error))
         if is_rejection:
+            self._is_rejected = True
             self._retry_s = asyncio.get_running_loop().time() + _REJECTED_RETRY_S
             with suppress(OSError):
                 await self._write(Error(str(error), code=error.reason or None).event())

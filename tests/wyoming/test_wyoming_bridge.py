@@ -311,6 +311,38 @@ def test_a_rejected_satellite_gets_the_wake_words_that_the_server_has_later(
     asyncio.run(run())
 
 
+def test_a_wake_word_that_no_model_has_is_reported_once_and_used_once_a_model_has_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earmark_wyoming.satellite, "_REJECTED_RETRY_S", 0.0)
+    low = WakeWord("low", "tiny", "1.0.0", KeywordSetting("low", model="tiny"), is_default=True)
+    words: list[WakeWord] = []
+
+    async def run() -> None:
+        served = asyncio.Event()
+        async with Client(address) as client:
+
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await Satellite(client, lambda: words, reader, writer, lambda _: None).run()
+                served.set()
+
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            async with server, AsyncTcpClient(*server.sockets[0].getsockname()) as connection:
+                chunk = AudioChunk(RATE_HZ, 2, 1, SAMPLES.tobytes())
+                await connection.write_event(Detect(names=["low"]).event())
+                for _ in range(3):
+                    await connection.write_event(chunk.event())
+                assert (await read(connection, Error)).code == "unknown-wake-word"
+                words[:] = [low]
+                await connection.write_event(chunk.event())
+                event = await connection.read_event()  # no second error comes before it
+                assert event is not None
+                assert Detection.is_type(event.type)
+            await served.wait()
+
+    asyncio.run(run())
+
+
 async def _until_detected_after(
     fault: Callable[[], None], port: int, running_bridge: Bridge, message: str
 ) -> None:
