@@ -39,6 +39,9 @@ _REPLAY_MARGIN_S = 1.5
 # than the peak hold of the models and the delay of their scores.
 _UNDECIDED_S = 0.6
 
+# One that ends so shortly before may be of a word that has not ended.
+_UNFINISHED_S = 0.15
+
 
 @dataclass(frozen=True)
 class ChangeThresholds:
@@ -181,7 +184,7 @@ class AdjustableStream:
         """Return whether this segment, and no other one, decides a detection."""
         if self._next_thresholds is not None:
             received_s = self._received_samples / self._rate_hz
-            if detection.end_s > received_s - _UNDECIDED_S:
+            if detection.end_s > received_s - _UNFINISHED_S:
                 return False  # the next segment decides it
         if detection.end_s <= replayed_until_s - _UNDECIDED_S:
             return False  # the previous segment decided it
