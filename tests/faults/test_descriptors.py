@@ -91,7 +91,7 @@ def test_a_flood_is_closed_when_no_descriptor_is_left() -> None:
             connect()
         time.sleep(2)  # the guard checks an idle process twice in a second
         flooding.settimeout(5)
-        # Once the server has shut the connection down, nobody reads it, so that sending ends or waits for ever.
+        # Once the server has shut the connection down, nobody reads it: sending ends, or waits for ever.
         with contextlib.suppress(ConnectionError, TimeoutError):
             end_s = time.monotonic() + DEADLINE_S
             while time.monotonic() < end_s:  # without a pause: a fast server is not busy otherwise
