@@ -1,7 +1,7 @@
 """Compute the machines and the money for many streams from the cost of one stream.
 
-    python -m benchmarks.capacity_plan [--streams 10000,1000000,100000000] [--cost-ms 1.9]
-    [--streams-per-core 260]
+    python -m benchmarks.capacity_plan [--streams 10000,1000000,100000000] [--cost-ms 3.1]
+    [--streams-per-core 160]
                                        [--core-hour 0.04] ...
 
 Every figure follows from the options. docs/capacity.md has the table for the defaults, and states which of
@@ -129,8 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     above_zero = arguments.number(1e-6, 1e6)
     for name, parse, default, description in (
         ("--streams", arguments.counts, [10_000, 1_000_000, 100_000_000], "concurrent streams"),
-        ("--cost-ms", above_zero, 1.9, "server CPU time per stream-second, in ms"),
-        ("--streams-per-core", arguments.count, 260, "streams per core"),
+        ("--cost-ms", above_zero, 3.1, "server CPU time per stream-second, in ms"),
+        ("--streams-per-core", arguments.count, 160, "streams per core"),
         ("--balancer-ms", above_zero, 0.3, "load balancer CPU time per stream-second, in ms"),
         ("--machine-cores", arguments.count, 16, "cores per machine"),
         ("--series", arguments.count, 500, "metric time series per server"),
