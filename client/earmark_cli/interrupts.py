@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -70,6 +71,29 @@ class Interrupts:
         self.happened = True
 
 
+class _Deferral:
+    """Whether the main thread is where it must not be ended, and the signal that has arrived there."""
+
+    is_active = False
+    pending: Callable[[], None] | None = None
+
+
+@contextmanager
+def termination_deferred() -> Iterator[None]:
+    """Let a signal of `before_termination` that arrives within the block take effect at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread
+        return
+    _Deferral.is_active = True
+    try:
+        yield
+    finally:
+        _Deferral.is_active = False
+        pending, _Deferral.pending = _Deferral.pending, None
+        if pending is not None:
+            pending()
+
+
 @contextmanager
 def before_termination(action: Callable[[], None]) -> Iterator[None]:
     """Call `action` before a signal other than Ctrl-C ends the process within the block.
@@ -79,7 +103,10 @@ def before_termination(action: Callable[[], None]) -> Iterator[None]:
     """
     received: list[int] = []
 
-    def terminate(number: int, _frame: object) -> None:
+    def terminate(number: int, frame: object) -> None:
+        if _Deferral.is_active:
+            _Deferral.pending = partial(terminate, number, frame)
+            return
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
         received.append(number)
         action()

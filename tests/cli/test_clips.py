@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from earmark_cli.actions.clip_folder import ClipFolder
 from earmark_client import AudioClip, Detection
 from earmark_client.audio import AudioFormat
 from support.deadlines import DEADLINE_S
-from support.earmark_command import RATE_HZ, earmark, json_lines, running, samples
+from support.earmark_command import RATE_HZ, earmark, environment, json_lines, running, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,3 +231,30 @@ def test_a_length_out_of_range_is_rejected(recording: Path, tmp_path: Path, seco
     done = earmark("spot", recording, "--then-record", seconds, tmp_path)
     assert done.returncode == 2
     assert "--then-record: " in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no such signals")
+def test_a_signal_while_a_path_is_reserved_takes_effect_afterwards(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib, signal
+from earmark_cli.actions import clip_folder
+from earmark_cli.interrupts import before_termination
+from earmark_client import Detection
+
+folder = clip_folder.ClipFolder(pathlib.Path({str(tmp_path)!r}))
+reserve = clip_folder.reserve
+
+def interrupted(path_of):
+    path = reserve(path_of)
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        pass  # here the handler runs
+    return path
+
+clip_folder.reserve = interrupted
+with before_termination(folder.release):
+    folder.path("a.wav", Detection("low", 0.5, 1.0, 2.0, "id"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from earmark_client.errors import RecordingError
 
+from earmark_cli.interrupts import termination_deferred
 from earmark_cli.output.files import reserve
 from earmark_cli.output.printer import detection_fields
 
@@ -48,7 +49,7 @@ class ClipFolder:
         stem = _safe("stdin" if file == "-" else Path(file).stem, _MAX_SOURCE_LENGTH)
         keyword = _safe(detection.keyword, _MAX_KEYWORD_LENGTH)
         name = f"{self._begin}-{stem}{channel}-{detection.start_s:09.3f}-{keyword}"
-        with self._lock:
+        with self._lock, termination_deferred():
             path = reserve(
                 lambda number: self.folder / (f"{name}.wav" if number == 1 else f"{name}-{number}.wav")
             )
