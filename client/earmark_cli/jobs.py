@@ -22,7 +22,7 @@ from earmark_client.errors import EarmarkError
 
 from earmark_cli.actions.detection_actions import detection_actions
 from earmark_cli.connection import connected
-from earmark_cli.interrupts import before_termination
+from earmark_cli.interrupts import before_termination, termination_deferred
 from earmark_cli.output.printer import make_printer
 from earmark_cli.stream_runner import RecordingProgress, recordings_phase, stream_recording
 
@@ -53,7 +53,7 @@ def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jo
     pool = ProcessPoolExecutor(min(jobs, len(sources)), multiprocessing.get_context("spawn"))
     with before_termination(_interrupt):
         try:
-            with _interrupts_deferred():
+            with _interrupts_deferred(), termination_deferred():
                 results = pool.map(
                     partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True)
                 )

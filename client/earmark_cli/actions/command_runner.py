@@ -14,6 +14,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from earmark_cli.interrupts import termination_deferred
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -46,7 +48,8 @@ class CommandRunner:
 
     def run(self, variables: Mapping[str, str]) -> None:
         """Run the command with these variables in its environment; return at once."""
-        with self._changed:
+        # A signal in between would wait for a thread that has not been started.
+        with termination_deferred(), self._changed:
             if self._running < self._concurrency:
                 self._running += 1
                 # A daemon thread must not keep the program from exiting.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from earmark_cli.output.labelled_recording import LabelledRecording
 
 # How long to wait for the last commands before a notice says so.
+_KILL_WAIT_S = 10.0  # for commands that were killed
 _QUIET_WAIT_S = 1.0
 # Before the keyword and, as far as it has been recorded by then, after it.
 _CLIP_MARGIN_S = 1.5
@@ -103,7 +104,7 @@ class DetectionActions:
                 folder.release()
         if self._runner is not None:
             self._runner.kill()
-            self._runner.wait()
+            self._runner.wait(_KILL_WAIT_S)
 
     @property
     def keep_audio_s(self) -> float | None:
