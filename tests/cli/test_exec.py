@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from earmark_cli.actions.command_runner import CommandRunner
 from support.deadlines import DEADLINE_S
-from support.earmark_command import WORDS, earmark, json_lines, running
+from support.earmark_command import WORDS, earmark, environment, json_lines, running
 
 KEYWORDS = [word for _, word in WORDS]
 
@@ -215,3 +217,32 @@ def test_a_command_that_cannot_be_split_is_wrong_usage(command: str, recording: 
     done = earmark("spot", recording, "--exec", command)
     assert done.returncode == 2
     assert re.search(r"argument --exec: ", done.stderr)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_signal_before_the_thread_of_a_command_has_started_takes_effect_afterwards() -> None:
+    code = """
+import os, signal, threading
+from earmark_cli.actions.command_runner import CommandRunner
+from earmark_cli.interrupts import before_termination
+
+runner = CommandRunner(["sleep", "60"], concurrency=1, timeout_s=60)
+start = threading.Thread.start
+
+def interrupted(thread):
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        pass  # here the handler runs
+    start(thread)
+
+threading.Thread.start = interrupted
+
+def end():
+    runner.kill()
+    runner.wait()
+
+with before_termination(end):
+    runner.run({})
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False, timeout=DEADLINE_S)
+    assert done.returncode == -signal.SIGTERM
