@@ -64,7 +64,7 @@ class _Reader:
         self._block = b""
 
     def block(self, offset: int, least: int) -> memoryview:
-        """Return bytes from an offset on: at least so many, if the file has them."""
+        """Return the bytes from an offset on: at least this many, if the file has them."""
         self.at(offset, least)
         return memoryview(self._block)[offset - self._start :]
 

@@ -109,7 +109,7 @@ class ReloadedFiles(Generic[Value]):
             self.value = self._read()
         except (BadFileError, OSError, MemoryError) as error:
             self.is_usable = False
-            problem = str(error) or type(error).__name__
+            problem = problem_of(error)
             if problem != self._logged_problem:
                 self._logged_problem = problem
                 log(_LOGGER, logging.ERROR, "files rejected", files=paths, problem=problem)
@@ -158,6 +158,11 @@ def _is_missing(path: str) -> bool:
     except OSError:
         return False
     return False
+
+
+def problem_of(error: BaseException) -> str:
+    """Return the text of an error for the log; its type if it has no text."""
+    return str(error) or type(error).__name__
 
 
 def read_file(path: str, name: str) -> bytes:

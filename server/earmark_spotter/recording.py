@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from earmark_spotter.container import Container
     from earmark_spotter.model import Float32Array
 
-_DENSEST_HZ = 96_000
+DENSEST_HZ = 96_000
 """Samples per second, over all channels, of stereo at 48 kHz. The length limit of a denser recording is
 shorter in proportion: a file of half a megabyte can decode to 300 s of eight channels at 192 kHz, which is
 two gigabytes."""
@@ -106,7 +106,7 @@ def read_recording(
 def _decode(file: RecordingFile, max_seconds: float | None, channel: int | None) -> DecodedRecording:
     rate_hz = file.sample_rate_hz
     if max_seconds is not None:
-        max_seconds *= min(1.0, _DENSEST_HZ / (rate_hz * file.channels))
+        max_seconds *= min(1.0, DENSEST_HZ / (rate_hz * file.channels))
     limit = None if max_seconds is None else int(max_seconds * rate_hz)
     # The declared length may be wrong: it can get a recording rejected early, but not accepted.
     if limit is not None and file.declared_s is not None and file.declared_s * rate_hz > limit:

@@ -152,7 +152,7 @@ def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeStat
 
 
 def max_token_bytes(keyword_count: int, gate_steps: int) -> int:
-    """Return the length that no token exceeds, for so many keywords and steps in a block of the gate."""
+    """Return the length that no token exceeds. `gate_steps`: the steps in a block of the gate."""
     return _FIXED_BYTES + keyword_count * _KEYWORD_BYTES + gate_steps * _GATE_STEP_BYTES
 
 

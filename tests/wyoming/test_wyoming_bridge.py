@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import socket
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ from wyoming.ping import Ping, Pong
 from wyoming.wake import Detect, Detection, NotDetected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from wyoming.event import Event
@@ -281,6 +281,22 @@ def test_satellites_go_on_after_their_stream_was_too_long(tiny_model_path: Path)
         asyncio.run(_until_detected_after(lambda: None, port, running_bridge, "at most 3.2 s"))
 
 
+@asynccontextmanager
+async def connected_satellite(address: str, words: list[WakeWord]) -> AsyncIterator[AsyncTcpClient]:
+    """Yield the connection of a satellite to a bridge that has these wake words now."""
+    served = asyncio.Event()
+    async with Client(address) as client:
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await Satellite(client, lambda: words, reader, writer, lambda _: None).run()
+            served.set()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, AsyncTcpClient(*server.sockets[0].getsockname()) as connection:
+            yield connection
+        await served.wait()
+
+
 def test_a_rejected_satellite_gets_the_wake_words_that_the_server_has_later(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,24 +305,15 @@ def test_a_rejected_satellite_gets_the_wake_words_that_the_server_has_later(
     words = [replace(low, model="former", setting=KeywordSetting("low", model="former"))]
 
     async def run() -> None:
-        served = asyncio.Event()
-        async with Client(address) as client:
-
-            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                await Satellite(client, lambda: words, reader, writer, lambda _: None).run()
-                served.set()
-
-            server = await asyncio.start_server(serve, "127.0.0.1", 0)
-            async with server, AsyncTcpClient(*server.sockets[0].getsockname()) as connection:
-                chunk = AudioChunk(RATE_HZ, 2, 1, SAMPLES.tobytes())
-                await connection.write_event(chunk.event())
-                assert (await read(connection, Error)).code == "UNKNOWN_MODEL"
-                words[:] = [low]
-                await connection.write_event(chunk.event())
-                detection = await read(connection, Detection)
-                assert detection.name == "low"
-                assert 4500 < detection.timestamp < 4800  # the first chunk counts, too
-            await served.wait()
+        async with connected_satellite(address, words) as connection:
+            chunk = AudioChunk(RATE_HZ, 2, 1, SAMPLES.tobytes())
+            await connection.write_event(chunk.event())
+            assert (await read(connection, Error)).code == "UNKNOWN_MODEL"
+            words[:] = [low]
+            await connection.write_event(chunk.event())
+            detection = await read(connection, Detection)
+            assert detection.name == "low"
+            assert 4500 < detection.timestamp < 4800  # the first chunk counts, too
 
     asyncio.run(run())
 
@@ -319,26 +326,17 @@ def test_a_wake_word_that_no_model_has_is_reported_once_and_used_once_a_model_ha
     words: list[WakeWord] = []
 
     async def run() -> None:
-        served = asyncio.Event()
-        async with Client(address) as client:
-
-            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                await Satellite(client, lambda: words, reader, writer, lambda _: None).run()
-                served.set()
-
-            server = await asyncio.start_server(serve, "127.0.0.1", 0)
-            async with server, AsyncTcpClient(*server.sockets[0].getsockname()) as connection:
-                chunk = AudioChunk(RATE_HZ, 2, 1, SAMPLES.tobytes())
-                await connection.write_event(Detect(names=["low"]).event())
-                for _ in range(3):
-                    await connection.write_event(chunk.event())
-                assert (await read(connection, Error)).code == "unknown-wake-word"
-                words[:] = [low]
+        async with connected_satellite(address, words) as connection:
+            chunk = AudioChunk(RATE_HZ, 2, 1, SAMPLES.tobytes())
+            await connection.write_event(Detect(names=["low"]).event())
+            for _ in range(3):
                 await connection.write_event(chunk.event())
-                event = await connection.read_event()  # no second error comes before it
-                assert event is not None
-                assert Detection.is_type(event.type)
-            await served.wait()
+            assert (await read(connection, Error)).code == "unknown-wake-word"
+            words[:] = [low]
+            await connection.write_event(chunk.event())
+            event = await connection.read_event()  # no second error comes before it
+            assert event is not None
+            assert Detection.is_type(event.type)
 
     asyncio.run(run())
 

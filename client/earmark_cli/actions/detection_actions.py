@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from earmark_cli.output.labelled_recording import LabelledRecording
 
-# How long to wait for the last commands before a notice says so.
-_KILL_WAIT_S = 10.0  # for commands that were killed
-_QUIET_WAIT_S = 1.0
+# How long to wait for the last commands before a notice says so, and for commands that were killed.
+_QUIET_WAIT_S, _KILL_WAIT_S = 1.0, 10.0
 # Before the keyword and, as far as it has been recorded by then, after it.
 _CLIP_MARGIN_S = 1.5
 

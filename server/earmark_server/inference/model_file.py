@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from earmark_spotter import ModelError
 
-from earmark_server.reload import BadFileError, ChangeDetector
+from earmark_server.reload import BadFileError, ChangeDetector, problem_of
 
 _TEMPORARY = (BadFileError, OSError, MemoryError)
 
@@ -42,8 +42,3 @@ class ModelFile:
             return None
         self._problem = problem
         return problem
-
-
-def problem_of(error: BaseException) -> str:
-    """Return the text of an error for the log; its type if it has no text."""
-    return str(error) or type(error).__name__

@@ -33,12 +33,12 @@ from earmark_spotter import ModelError, SpotterModel
 from earmark_spotter.model import check_sha256
 
 from earmark_server.inference.kept_models import EXTEND_INTERVAL_S, FOLDER_NAME, KeptModels
-from earmark_server.inference.model_file import UNUSABLE, ModelFile, problem_of
+from earmark_server.inference.model_file import UNUSABLE, ModelFile
 from earmark_server.inference.model_folder import SUFFIX, ModelFolder
 from earmark_server.inference.model_memory import ModelMemory
 from earmark_server.inference.model_sandbox import validate_model, warm_up
 from earmark_server.logs import log
-from earmark_server.reload import BadFileError, read_file
+from earmark_server.reload import BadFileError, problem_of, read_file
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:

@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from earmark_spotter import AudioError, Container, DecodedRecording, SpotterError, decode_recording
+from earmark_spotter.recording import DENSEST_HZ
 
 LONGEST_LINE_BYTES = 1 << 16
 _BASE_BYTES = 256 << 20
-_DENSEST_BYTES_PER_S = 4 * 96_000
+_SAMPLE_BYTES = 4
 _COPIES = 3
 
 
 def memory_bytes(max_seconds: float, max_message_bytes: int) -> int:
     """Return what the process may allocate, for recordings of a length, in messages of a length."""
-    return _BASE_BYTES + max_message_bytes + int(_COPIES * _DENSEST_BYTES_PER_S * max_seconds)
+    return _BASE_BYTES + max_message_bytes + int(_COPIES * _SAMPLE_BYTES * DENSEST_HZ * max_seconds)
 
 
 def serve(requests: BinaryIO, responses: BinaryIO, limit_s: int) -> None:

@@ -46,7 +46,7 @@ class Health:
         self._change = asyncio.Event()  # set, and replaced, when the status changes
 
     def register(self, server: grpc.aio.Server, requests: LookupRequests) -> None:
-        """Add the health service to a server, whose `requests` of this service are read so."""
+        """Add the health service to a server; `requests` reads the requests of the service there."""
         deserialize = lookup_deserializer(health_pb2.HealthCheckRequest, lambda request: request.service)
         # The requests of unary calls are streams here, as in `register_service`.
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
