@@ -1,6 +1,7 @@
 """Measure learning from mistakes: ten reviewed false alarms, and the false alarms in another recording.
 
     python -m benchmarks.mistakes --words DIR --speech DIR --out DIR [--only computer] [--programmes 4]
+                                  [--review-only]
 
 --words is a folder with one folder of recordings per word, --speech read speech in LibriSpeech's layout.
 A programme is five readers in one place: a room with a television or without. Its first recording has half of
@@ -14,10 +15,12 @@ what they read, its second recording the other half. For every word and programm
 4. both models spot the word in the second recording, and in the other recordings of the word, which were
    spoken in the same place: alone, and 10 dB above the programme.
 
+With --review-only there are no second models, so there is one training per word, and the row is shorter.
 Prints one Markdown row per word and programme, and the sum:
 
 | column | meaning |
 |---|---|
+| reviewed | the false alarms of the first recording that were reviewed |
 | false alarms | of the first model in the second recording, at the threshold of step 2 |
 | review's threshold | of the first model there, at the threshold of the review |
 | same threshold | false alarms of the second model there, at the same threshold |
@@ -64,6 +67,8 @@ _READERS, _NEGATIVE_READERS, _TEST_RECORDINGS = 5, 15, 150
 _MUSIC_DB, _ABOVE_PROGRAMME_DB = 15.0, 10.0
 _RT60_S, _DISTANCE_M = (0.3, 0.6), (1.0, 3.5)
 _SEED = 71
+_SUMMED = ("hours", "reviewed", "false alarms", "review's threshold")
+_SUMMED_OF_SECOND = ("same threshold", "same recall")
 
 
 @dataclass(frozen=True)
@@ -116,18 +121,15 @@ def main() -> int:
         print(f"{args.words} has no folders of recordings: it needs one folder per word", file=sys.stderr)
         return 1
     args.out.mkdir(parents=True, exist_ok=True)
-    print(
-        "| word | programme | hours | false alarms | review's threshold | same threshold | same recall",
-        end="",
-    )
-    print(" | recall | own threshold |")
-    print("|---|---|---:|---:|---:|---:|---:|---|---|")
-    totals = np.zeros(5)
-    for word in words:
-        for number in range(args.programmes):
-            totals += _measure(word, number, args)
-    hours, *alarms = totals
-    print(f"| all | | {hours:.1f} | {' | '.join(f'{count:.0f}' for count in alarms)} | | |")
+    columns = ["word", "programme", *_SUMMED, "recall"]
+    if not args.review_only:
+        columns[-1:] = [*_SUMMED_OF_SECOND, "recall", "own threshold"]
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
+    rows = [_measure(word, number, args) for word in words for number in range(args.programmes)]
+    hours, *counts = np.sum(rows, axis=0)
+    rest = [""] * (len(columns) - 3 - len(counts))
+    print(f"| all | | {hours:.1f} | {' | '.join([*(f'{count:.0f}' for count in counts), *rest])} |")
     return 0
 
 
@@ -143,6 +145,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--recordings", type=int, default=20, help="recordings to train on (default: 20)")
     parser.add_argument("--programmes", type=int, default=4, help="programmes of each word (default: 4)")
+    parser.add_argument("--review-only", action="store_true", help="measure the review's threshold alone")
     return parser.parse_args()
 
 
@@ -157,8 +160,8 @@ def _readers(speech: Path, keyword: str) -> list[list[SourceFile]]:
     return [by_reader[name] for name in names]
 
 
-def _measure(word: Path, number: int, args: argparse.Namespace) -> NDArray[np.float64]:
-    """Measure a word beside a programme, print the row, and return its hours and false alarms."""
+def _measure(word: Path, number: int, args: argparse.Namespace) -> list[float]:
+    """Measure a word beside a programme, print the row, and return what is summed."""
     readers = _readers(args.speech, word.name)
     first = number * _READERS
     rng = np.random.default_rng((_SEED, number))
@@ -178,23 +181,33 @@ def _measure(word: Path, number: int, args: argparse.Namespace) -> NDArray[np.fl
     threshold = float(peaks[-MISTAKES:][0])
     clips = args.out / f"{name}-clips"
     _review(before, recording, clips, word.name, threshold)
-    raised = raised_threshold([clip.fields["confidence"] for clip in read_clips(clips)])
-    after = _train(word.name, training, negatives, args.out / f"{name}.onnx", clips)
+    wrong = [clip.fields["confidence"] for clip in read_clips(clips)]
+    raised = raised_threshold(wrong)
+    old = _score(before, second, test, place, word.name)
+    sums = [len(second) / SAMPLE_RATE_HZ / 3600, len(wrong), old.alarms(threshold), old.alarms(raised)]
+    recalls = [old.recall(threshold), old.recall(raised)]
+    own = []
+    if not args.review_only:
+        after = _train(word.name, training, negatives, args.out / f"{name}.onnx", clips)
+        new = _score(after, second, test, place, word.name)
+        sums += [new.alarms(threshold), new.alarms(new.threshold_with(old.recall(threshold)))]
+        recalls.append(new.recall(threshold))
+        own = [_at_own_threshold(before, old, after, new)]
+    hours, *counts = sums
+    cells = [
+        word.name, f"{number}, {'television' if place.has_television else 'room'}", f"{hours:.2f}",
+        *map(str, counts), ", ".join(f"{recall:.1%}" for recall in recalls), *own,
+    ]  # fmt: skip
+    print(f"| {' | '.join(cells)} |", flush=True)
+    return sums
 
-    old, new = (_score(path, second, test, place, word.name) for path in (before, after))
-    equal = new.threshold_with(old.recall(threshold))
-    own = [SpotterModel.load(path).metadata.keywords[word.name].threshold for path in (before, after)]
-    hours = len(second) / SAMPLE_RATE_HZ / 3600
-    counts = [old.alarms(threshold), old.alarms(raised), new.alarms(threshold), new.alarms(equal)]
-    print(
-        f"| {word.name} | {number}, {'television' if place.has_television else 'room'} | {hours:.2f} "
-        f"| {' | '.join(map(str, counts))} "
-        f"| {old.recall(threshold):.1%}, {old.recall(raised):.1%}, {new.recall(threshold):.1%} "
-        f"| {old.alarms(own[0])} → {new.alarms(own[1])}, "
-        f"{old.recall(own[0]):.1%} → {new.recall(own[1]):.1%} |",
-        flush=True,
+
+def _at_own_threshold(before: Path, old: Measured, after: Path, new: Measured) -> str:
+    """Return the false alarms and the recall of both models, each at the threshold chosen for it."""
+    first, second = (
+        next(iter(SpotterModel.load(path).metadata.keywords.values())).threshold for path in (before, after)
     )
-    return np.array([hours, *counts])
+    return f"{old.alarms(first)} → {new.alarms(second)}, {old.recall(first):.1%} → {new.recall(second):.1%}"
 
 
 def _halves(
