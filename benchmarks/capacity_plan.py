@@ -1,8 +1,7 @@
 """Compute the machines and the money for many streams from the cost of one stream.
 
     python -m benchmarks.capacity_plan [--streams 10000,1000000,100000000] [--cost-ms 3.1]
-    [--streams-per-core 160]
-                                       [--core-hour 0.04] ...
+                                       [--streams-per-core 160] [--core-hour 0.04] ...
 
 Every figure follows from the options. docs/capacity.md has the table for the defaults, and states which of
 them were measured and which are assumptions.

@@ -62,12 +62,12 @@ class Levels:
 
     @property
     def level_dbfs(self) -> float:
-        """Root mean square of all channels, in dB below full scale (a square wave at full scale: 0)."""
+        """Root mean square of all channels, in dB relative to full scale (a square wave at full scale: 0)."""
         return _decibels(self._power / self.frames) if self.frames else -math.inf
 
     @property
     def peak_dbfs(self) -> float:
-        """The largest sample, in dB below full scale."""
+        """The largest sample, in dB relative to full scale."""
         return _decibels(self.peak**2)
 
     @property

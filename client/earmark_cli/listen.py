@@ -21,7 +21,7 @@ from earmark_cli.options import (
     server_options,
     stream_options,
 )
-from earmark_cli.output.console import notice
+from earmark_cli.output.console import notice, report_connection
 from earmark_cli.output.keyword_label import keyword_label
 from earmark_cli.output.labelled_recording import LabelledRecording
 from earmark_cli.output.printer import make_printer
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             args.device,
             duration_s=args.duration,
             channel=args.channel,
-            on_connection=_report_connection,
+            on_connection=report_connection,
         ) as microphone,
         nullcontext()
         if args.record is None
@@ -112,13 +112,6 @@ def run(args: argparse.Namespace) -> int:
                 "were replaced by silence"
             )
     return _EXIT_INTERRUPTED if interrupted else 0
-
-
-def _report_connection(connected: bool) -> None:
-    if connected:
-        notice("earmark: the microphone is back")
-    else:
-        notice("earmark: the microphone has stopped: waiting until it is connected again; Ctrl-C stops")
 
 
 def _list_devices(args: argparse.Namespace) -> int:

@@ -126,7 +126,7 @@ def channel_option(*, each: bool = False) -> argparse.ArgumentParser:
         "--channel",
         type=(lambda text: text if text == "each" else one(text)) if each else one,
         metavar="N",
-        help=f"process only this channel, 1 for the first{', or each separately: each' if each else ''} "
+        help=f"the channel to process, 1 for the first{'; `each`: each separately' if each else ''} "
         "(default: the average of all channels)",
     )
     return parser

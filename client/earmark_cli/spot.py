@@ -62,8 +62,8 @@ def add_parser(commands: Commands) -> None:
         type=whole_number(1, 1024),
         default=1,
         metavar="N",
-        help="number of processes, each of which streams one recording at a time: for many recordings, the "
-        "number of cores (default: 1)",
+        help="number of processes, each of which streams one recording at a time; for many recordings, use "
+        "the number of cores (default: 1)",
     )
     raw = parser.add_argument_group("format of raw samples from standard input (FILE is -)")
     raw.add_argument(

@@ -114,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
     if not secure and not args.insecure and not is_loopback(args.host):
         raise UsageError(
             f"--host {args.host} requires --https-certificate and --https-key: browsers permit the "
-            "microphone only on encrypted pages and on pages of this machine; --insecure, behind a proxy "
-            "with HTTPS"
+            "microphone only on encrypted pages and on pages of this machine; behind a proxy with HTTPS, use "
+            "--insecure"
         )
     with server_for(args) as (address, credentials), _listen(args.host, args.port) as listener:
         config = uvicorn.Config(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DEFAULT_RESUME_WITHIN_S = 60.0
 """How long a broken stream tries to resume."""
 
+MAX_MODELS = 8
+"""The most models that one stream may have."""
+
 LONGEST_KEEP_AUDIO_S = 60.0
 """How much audio before and after a keyword a stream keeps at most."""
 

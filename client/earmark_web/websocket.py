@@ -26,6 +26,7 @@ from earmark_client import (
     TimedOutError,
     UnknownModelError,
 )
+from earmark_client.stream_options import MAX_MODELS
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from earmark_web.live_thresholds import AdjustableStream, ChangeThresholds, EndOfAudio
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 MAX_STREAMS = 16
 MAX_STREAMS_PER_ADDRESS = 4
 MAX_MESSAGE_BYTES = 256 * 1024
-_MAX_MODELS = 8
 IDLE_TIMEOUT_S = 30.0
 """The connection closes if the page sends nothing, or reads nothing, for this long."""
 
@@ -228,8 +228,8 @@ def _parse_config(message: bytes | dict[str, object]) -> _StreamConfig:
         models = [message["model"]]
     if not isinstance(models, list) or not all(isinstance(one, str) and one.isprintable() for one in models):
         raise _invalid("`model` must be a name that GET /info lists, and `models` such names", "BAD_CONFIG")
-    if len(models) > _MAX_MODELS:
-        raise _invalid(f"a stream may have at most {_MAX_MODELS} models, but has {len(models)}", "BAD_CONFIG")
+    if len(models) > MAX_MODELS:
+        raise _invalid(f"a stream may have at most {MAX_MODELS} models, but has {len(models)}", "BAD_CONFIG")
     if not isinstance(with_scores, bool):
         raise _invalid("`scores` must be true or false", "BAD_CONFIG")
     return _StreamConfig(round(rate_hz), models, _parse_thresholds(message), with_scores)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_client.stream_options import MAX_MODELS
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, async_write_event
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 64 * 1024
 _MAX_DATA_BYTES = 64 * 1024
-_MAX_MODELS = 8  # of one stream
 _MAX_PAYLOAD_BYTES = 1024 * 1024
 _MAX_NAMES = 256
 # The time in which an event has to arrive after its first line.
@@ -179,13 +179,13 @@ class Satellite:
         self._streams = [
             WakeStream(
                 self._client,
-                [word for words in of_models[start : start + _MAX_MODELS] for word in words],
+                [word for words in of_models[start : start + MAX_MODELS] for word in words],
                 sample_rate_hz=rate_hz,
                 channels=channels,
                 on_detection=self._detected,
                 on_error=self._failed,
             )
-            for start in range(0, len(of_models), _MAX_MODELS)
+            for start in range(0, len(of_models), MAX_MODELS)
         ]
 
     async def _wait_until_it_may_begin(self) -> None:

@@ -13,7 +13,7 @@ from earmark_audio.argument_parser import ArgumentParser
 from earmark_server.config_file import read_config_file
 from earmark_server.credentials.tokens import add_token
 from earmark_server.reload import BadFileError
-from earmark_server.setting_declaration import SettingsError, declaration_of
+from earmark_server.setting_declaration import SettingsError, declaration_of, option_of
 from earmark_server.settings import GROUPS, Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         for each in fields(Settings):
             variable = ENVIRONMENT_PREFIX + each.name.upper()
             if options[each.name] is not None:
-                values[each.name] = _parse(_flag(each), hints[each.name], options[each.name])
+                values[each.name] = _parse(option_of(each), hints[each.name], options[each.name])
             elif environment.get(variable):
                 text = environment[variable]
                 parts = text.split(os.pathsep) if hints[each.name] == tuple[str, ...] else text
@@ -48,10 +48,6 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         return Settings(**values)
     except SettingsError as error:
         parser.error(str(error))
-
-
-def _flag(each: Field[Any]) -> str:
-    return "--" + each.name.replace("_", "-")
 
 
 def _parser() -> ArgumentParser:
@@ -90,14 +86,18 @@ def _parser() -> ArgumentParser:
         metavar = "N" if hint in {int, float} else each.name.rsplit("_", 1)[-1].upper()
         if hint is bool:
             group.add_argument(
-                _flag(each), action=argparse.BooleanOptionalAction, default=None, help=text, dest=each.name
+                option_of(each),
+                action=argparse.BooleanOptionalAction,
+                default=None,
+                help=text,
+                dest=each.name,
             )
         elif hint == tuple[str, ...]:
             group.add_argument(
-                _flag(each), action="append", default=None, metavar=metavar, help=text, dest=each.name
+                option_of(each), action="append", default=None, metavar=metavar, help=text, dest=each.name
             )
         else:
-            group.add_argument(_flag(each), default=None, metavar=metavar, help=text, dest=each.name)
+            group.add_argument(option_of(each), default=None, metavar=metavar, help=text, dest=each.name)
     return parser
 
 

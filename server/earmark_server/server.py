@@ -71,7 +71,7 @@ class Server:
         """
         if settings.workers != 1:
             raise SettingsError(
-                f"workers must be 1 for a Server, which is one process, but is {settings.workers}."
+                f"--workers must be 1 for a Server, which is one process, but is {settings.workers}."
             )
         self._settings = settings
         self._shares_port = shares_port

@@ -36,7 +36,7 @@ class Declaration:
         return "" if self.low is None else f"{self.low} to {self.high}"
 
     def check(self, name: str, hint: Any, value: Any) -> None:
-        """Check the type and the range of a value of the setting `name`; raises SettingsError."""
+        """Check the type and the range of a value; raises SettingsError, which says `name`."""
         if not _has_type(value, hint):
             raise SettingsError(f"{name} must be of type {hint}, but is {value!r}.")
         if self.choices and value not in self.choices:
@@ -62,6 +62,11 @@ def setting(
     """
     declaration = Declaration(help_text, unit, low, high, choices)
     return field(default=default, metadata={_KEY: declaration})
+
+
+def option_of(each: Field[Any]) -> str:
+    """Return the option of the command, and in a configuration file the key after its dashes."""
+    return "--" + each.name.replace("_", "-")
 
 
 def declaration_of(each: Field[Any]) -> Declaration:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import get_type_hints
 
 from earmark_server.credentials.resume_keys import read_resume_keys
-from earmark_server.setting_declaration import SettingsError, declaration_of, setting
+from earmark_server.setting_declaration import SettingsError, declaration_of, option_of, setting
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -92,8 +92,8 @@ class Settings:
     )
     state_dir: str = setting(
         "",
-        "folder for copies of the models that are loaded, which are found there after they were replaced. "
-        "Without it, they are in .earmark-kept beside each --model. Not used with --model-sha256",
+        "folder for copies of loaded models, so that streams can resume after their model file was replaced. "
+        "Without it, the copies are in .earmark-kept beside each --model. Not used with --model-sha256",
     )
     model_sha256: tuple[str, ...] = setting(
         (),
@@ -352,7 +352,7 @@ class Settings:
     def __post_init__(self) -> None:
         hints = get_type_hints(Settings)
         for each in fields(self):
-            declaration_of(each).check(each.name, hints[each.name], getattr(self, each.name))
+            declaration_of(each).check(option_of(each), hints[each.name], getattr(self, each.name))
         _check_ports(self)
         _check_models(self)
         _check_access(self)
@@ -360,7 +360,7 @@ class Settings:
         try:
             read_resume_keys(self.resume_key_file)
         except ValueError as error:
-            raise SettingsError(f"resume_key_file {error}") from None
+            raise SettingsError(f"--resume-key-file {error}") from None
 
     def address(self, port: int) -> str:
         """Return the host and a port in gRPC's notation, with an IPv6 address in brackets."""
@@ -386,20 +386,20 @@ def is_loopback(host: str) -> bool:
 
 def _check_ports(settings: Settings) -> None:
     if not settings.host:
-        raise SettingsError("host must be an address or a name, but is empty.")
+        raise SettingsError("--host must be an address or a name, but is empty.")
     if is_unix_socket(settings.host):
         if settings.workers > 1:
-            raise SettingsError("workers must be 1 with a Unix socket, because workers share a port.")
+            raise SettingsError("--workers must be 1 with a Unix socket, because workers share a port.")
         if settings.health_port:
             raise SettingsError(
-                "health_port needs a host that is an address. With a Unix socket, ask for the health there."
+                "--health-port needs a --host with an address. With a Unix socket, ask for the health there."
             )
     if settings.workers > 1 and sys.platform != "linux":
         raise SettingsError(
-            f"workers must be 1 here, but is {settings.workers}. Workers share a port with SO_REUSEPORT, "
+            f"--workers must be 1 here, but is {settings.workers}. Workers share a port with SO_REUSEPORT, "
             f"which balances connections on Linux, but not on {sys.platform}."
         )
-    for name, port in (("health_port", settings.health_port), ("metrics_port", settings.metrics_port)):
+    for name, port in (("--health-port", settings.health_port), ("--metrics-port", settings.metrics_port)):
         if port and port + settings.workers > 65536:
             raise SettingsError(
                 f"{name} must leave a port for each of {settings.workers} workers, but is {port}."
@@ -411,29 +411,31 @@ def _check_models(settings: Settings) -> None:
         try:
             is_file = stat.S_ISREG(os.stat(path).st_mode)
         except PermissionError:
-            raise SettingsError(f"model {path!r} cannot be read: permission denied in its folder.") from None
+            raise SettingsError(
+                f"--model {path!r} cannot be read: permission denied in its folder."
+            ) from None
         except OSError:
             is_file = False
         if not is_file:
-            raise SettingsError(f"model must be the path of a model file, but there is no file {path!r}.")
+            raise SettingsError(f"--model must be the path of a model file, but there is no file {path!r}.")
         if not os.access(path, os.R_OK):
-            raise SettingsError(f"model {path!r} cannot be read: permission denied.")
+            raise SettingsError(f"--model {path!r} cannot be read: permission denied.")
     if settings.model_dir:
         if not os.path.isdir(settings.model_dir):
-            raise SettingsError(f"model_dir must be a folder, but there is none at {settings.model_dir!r}.")
+            raise SettingsError(f"--model-dir must be a folder, but there is none at {settings.model_dir!r}.")
         if not os.access(settings.model_dir, os.R_OK | os.X_OK):
-            raise SettingsError(f"model_dir {settings.model_dir!r} cannot be read: permission denied.")
+            raise SettingsError(f"--model-dir {settings.model_dir!r} cannot be read: permission denied.")
         if settings.model_sha256:
             raise SettingsError(
-                "model_dir and model_sha256 cannot be used together: the files of a folder are not pinned."
+                "--model-dir and --model-sha256 contradict each other: the files of a folder are not pinned."
             )
     for digest in settings.model_sha256:
         if not _SHA256.fullmatch(digest):
-            raise SettingsError(f"model_sha256 must be 64 hexadecimal digits, but is {digest[:80]!r}.")
+            raise SettingsError(f"--model-sha256 must be 64 hexadecimal digits, but is {digest[:80]!r}.")
     model_count = max(1, len(settings.model))
     if settings.model_sha256 and len(settings.model_sha256) != model_count:
         raise SettingsError(
-            f"model_sha256 must have one value for each of {model_count} models, but has "
+            f"--model-sha256 must have one value for each of {model_count} models, but has "
             f"{len(settings.model_sha256)}."
         )
 
@@ -441,18 +443,18 @@ def _check_models(settings: Settings) -> None:
 def _check_access(settings: Settings) -> None:
     """Check that the settings for encryption, tokens and reachability fit together."""
     if bool(settings.tls_certificate) != bool(settings.tls_key):
-        raise SettingsError("tls_certificate and tls_key must be given together.")
+        raise SettingsError("--tls-certificate and --tls-key must be given together.")
     if settings.tls_client_ca and not settings.tls_certificate:
         raise SettingsError(
-            "tls_client_ca needs tls_certificate and tls_key: without TLS, clients send no certificate."
+            "--tls-client-ca needs --tls-certificate and --tls-key: without TLS, clients send no certificate."
         )
     if settings.open_health and not settings.token_file:
-        raise SettingsError("open_health needs token_file: without it, no call needs a token.")
+        raise SettingsError("--open-health needs --token-file: without it, no call needs a token.")
     if settings.insecure and settings.tls_certificate:
-        raise SettingsError("insecure and tls_certificate contradict each other. Omit one of them.")
+        raise SettingsError("--insecure and --tls-certificate contradict each other. Omit one of them.")
     if not (settings.insecure or settings.tls_certificate or is_loopback(settings.host)):
         raise SettingsError(
-            f"host {settings.host} can be reached from other machines, and nothing here is encrypted. Add "
+            f"--host {settings.host} can be reached from other machines, and nothing here is encrypted. Add "
             "--tls-certificate and --tls-key, or use 127.0.0.1, ::1 or localhost, or add --insecure if you "
             "trust the network."
         )
@@ -462,10 +464,10 @@ def _check_limits(settings: Settings) -> None:
     """Check the limits of which 0 means no limit, but small values make no sense."""
     if 0 < settings.max_connection_age_s < 1:
         raise SettingsError(
-            f"max_connection_age_s must be 0 or at least 1 second, but is {settings.max_connection_age_s}."
+            f"--max-connection-age-s must be 0 or at least 1 second, but is {settings.max_connection_age_s}."
         )
     if 0 < settings.max_rate < 1:
         raise SettingsError(
-            f"max_rate must be 0 (no limit) or at least 1, but is {settings.max_rate:g}, which is slower "
+            f"--max-rate must be 0 (no limit) or at least 1, but is {settings.max_rate:g}, which is slower "
             "than live audio."
         )

@@ -90,7 +90,7 @@ def test_several_models(tmp_path: Path) -> None:
         (["--idle-timeout-s", "nan"], {}, "0.05 to 86400 seconds"),
         (["--idle-timeout-s", "inf"], {}, "0.05 to 86400 seconds"),
         (["--idle-timeout-s", "-3"], {}, "0.05 to 86400 seconds"),
-        (["--log-format", "xml"], {}, "log_format must be text or json, but is 'xml'"),
+        (["--log-format", "xml"], {}, "--log-format must be text or json, but is 'xml'"),
         (["--log-level", "loud"], {}, "debug, info, warning or error"),
         (["--max-streams", "0"], {}, "1 to 100000"),
         (["--workers", "0"], {}, "workers must be 1 to 256, but is 0"),

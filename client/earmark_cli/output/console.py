@@ -19,6 +19,7 @@ __all__ = [
     "print_escaped",
     "print_line",
     "printable",
+    "report_connection",
 ]
 
 
@@ -38,6 +39,14 @@ def print_escaped(line: str) -> None:
 def notice(text: str) -> None:
     """Print a line on standard error, with control characters escaped."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def report_connection(connected: bool) -> None:
+    """Print a notice that the microphone has stopped, or is connected again."""
+    if connected:
+        notice("earmark: the microphone is back")
+    else:
+        notice("earmark: the microphone has stopped: waiting until it is connected again; Ctrl-C stops")
 
 
 def can_encode(text: str) -> bool:

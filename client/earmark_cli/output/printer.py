@@ -99,7 +99,7 @@ class TextPrinter:
         print_line(f"{model.name} {model.version}{' (default)' if model.default else ''}: {keywords}")
         if not details:
             print_line(f"  {_figures(model)}")
-            sources = ", ".join(source.name for source in model.training_sources)
+            sources = "; ".join(source.name for source in model.training_sources)
             print_line(f"  trained on {sources or 'unknown data'}; `--details` has the rest")
             return
         print_line(
@@ -180,8 +180,8 @@ def _figures(model: ModelInfo) -> str:
     values = {metric.name: metric.value for metric in model.metrics}
     figures = []
     for condition, recall, alarms in (
-        ("clean speech", "stream_found_clean", "false_alarms_per_hour"),
-        ("noise at 10 dB SNR", "stream_found_10db", "false_alarms_per_hour_10db"),
+        ("clean speech", "recall_clean", "false_alarms_clean"),
+        ("noise at 10 dB SNR", "recall_noise_10", "false_alarms_noise_10"),
     ):
         if recall in values and alarms in values:
             figures.append(

@@ -14,8 +14,8 @@ from earmark_client.audio import Silence
 from earmark_client.microphone import Microphone
 
 from earmark_cli.options import add_command, channel_option, device_option, whole_number
-from earmark_cli.output.console import is_terminal, notice, print_line
-from earmark_cli.record_keyword.take_finder import PATIENCE_S, Take, TakeFinder
+from earmark_cli.output.console import is_terminal, notice, print_line, report_connection
+from earmark_cli.record_keyword.take_finder import Take, TakeFinder
 from earmark_cli.record_keyword.takes_folder import TakesFolder
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     code = 0
     try:
         if takes.count < args.takes:
-            microphone = Microphone(args.device, channel=args.channel, on_connection=_report_connection)
+            microphone = Microphone(args.device, channel=args.channel, on_connection=report_connection)
             with microphone:
                 code = 0 if _record(microphone, takes, keyword, args.takes) else 1
     except KeyboardInterrupt:
@@ -113,7 +113,7 @@ def _listen_for_take(blocks: Iterator[bytes | Silence], sample_rate_hz: int, pro
             show(samples)
             if take := finder.push(samples):
                 return take
-    raise UtteranceError(f"the microphone has ended within {PATIENCE_S:g} s")
+    raise UtteranceError("the microphone stopped before a word was spoken")
 
 
 @contextmanager
@@ -148,10 +148,3 @@ def _summarize(takes: TakesFolder, keyword: str, wanted: int) -> None:
     else:
         print_line(f"{takes.folder} has {takes.count} takes. Train a model with them:")
         print_line(f"earmark-train keyword {word} --recordings {folder} --negatives SPEECH")
-
-
-def _report_connection(connected: bool) -> None:
-    if connected:
-        notice("earmark: the microphone is back")
-    else:
-        notice("earmark: the microphone has stopped: waiting until it is connected again; Ctrl-C stops")

@@ -39,7 +39,7 @@ class Take:
 
     @property
     def peak_db(self) -> float:
-        """The peak of the word, in dB below full scale."""
+        """The peak of the word, in dB relative to full scale."""
         return float(20 * np.log10(np.abs(self.spoken).max() + 1e-9))
 
 

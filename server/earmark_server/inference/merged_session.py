@@ -40,7 +40,7 @@ class _Snapshot(NamedTuple):
     is_due: bool
 
 
-class Lane(SpottingSession):
+class MergedLane(SpottingSession):
     """One model of a stream with several. Its events wait in `items`, with their positions."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -116,7 +116,7 @@ class Lane(SpottingSession):
 class MergedSession:
     """Detects the keywords of several models in one stream."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[MergedLane]) -> None:
         """`lanes`: at least one; all share the audio of the first one."""
         self.lanes = tuple(lanes)
         first = lanes[0]
@@ -151,7 +151,7 @@ class MergedSession:
             lane.released = lane.snapshot()
         return [*events, self._progress(draining=True)]
 
-    def _release(self, lane: Lane, events: list[Event]) -> None:
+    def _release(self, lane: MergedLane, events: list[Event]) -> None:
         _, item = lane.items.popleft()
         if not isinstance(item, _Snapshot):
             if isinstance(item, Detection):
@@ -171,5 +171,5 @@ class MergedSession:
         return Progress(stream_progress(parts, [state for state in states if state]), draining=draining)
 
 
-def _next_ns(lane: Lane) -> int:
+def _next_ns(lane: MergedLane) -> int:
     return lane.next_ns

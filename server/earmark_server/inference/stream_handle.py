@@ -101,8 +101,7 @@ class StreamHandle:
     @property
     def at_capacity(self) -> bool:
         """Whether so much audio is pending that no more should be read from the client."""
-        pending_samples = self.sent_samples - self.session.processed_samples
-        return pending_samples > self._max_pending_samples or not self._may_hold_more
+        return self.pending_samples > self._max_pending_samples or not self._may_hold_more
 
     @property
     def has_capacity(self) -> bool:

@@ -191,14 +191,14 @@ class Admission:
             if self._counts[CallKind.RECORDING] >= self._max_recordings:
                 raise CallError(
                     "OVERLOADED",
-                    f"This server is processing {self._max_recordings} recordings, its limit. "
+                    f"This server is processing {self._max_recordings} recordings, which is its limit. "
                     "Try again later.",
                 )
             limit = self._max_recordings_per_quota_key
             if limit and self._counts_by_quota_key[CallKind.RECORDING, call.quota_key] >= limit:
                 raise CallError(
                     "OVERLOADED",
-                    f"This server is processing {limit} recordings of this client, its limit. "
+                    f"This server is processing {limit} recordings of this client, which is its limit. "
                     "Try again later.",
                     quota=call.quota_key,
                 )
@@ -208,14 +208,14 @@ class Admission:
         if used + call.weight > self._max_streams:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This server has {used} streams open, its limit is {self._max_streams}.{as_several} "
+                f"This server has {used} streams open; its limit is {self._max_streams}.{as_several} "
                 "Try again later.",
                 quota="server",
             )
         if self._awaiting_config.total() >= self._max_streams:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This server waits for the config of {self._max_streams} streams, its limit. "
+                f"This server waits for the config of {self._max_streams} streams, which is its limit. "
                 "Try again later.",
                 quota="server",
             )
@@ -226,7 +226,7 @@ class Admission:
         if limit and used + call.weight > limit:
             raise CallError(
                 "TOO_MANY_STREAMS",
-                f"This client has {used} streams open, its limit on this server is {limit}.{as_several} "
+                f"This client has {used} streams open; its limit on this server is {limit}.{as_several} "
                 "End one of them first.",
                 quota=call.quota_key,
             )

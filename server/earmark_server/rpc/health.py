@@ -84,7 +84,8 @@ class Health:
                     await self._report_changes(context, service)
             except TimeoutError:
                 await context.abort(
-                    grpc.StatusCode.UNAVAILABLE, "A health watch lasts for an hour. Open another one."
+                    grpc.StatusCode.UNAVAILABLE,
+                    "A watch lasts for at most an hour. Open another one.",
                 )
 
     async def _report_changes(self, context: CallContext, service: str) -> None:

@@ -32,6 +32,6 @@ def lookup_deserializer(
         try:
             return convert(kind.FromString(serialized))
         except DecodeError:
-            return CallError("BAD_CONFIG", f"The bytes of a message are no {kind.DESCRIPTOR.full_name}.")
+            return CallError("BAD_CONFIG", f"A message cannot be parsed as {kind.DESCRIPTOR.full_name}.")
 
     return deserialize

@@ -85,8 +85,8 @@ class OpenStreams:
         if self._open.total() >= self._limit or self._open[quota_key] >= self._limit_per_client:
             raise CallError(
                 "OVERLOADED",
-                f"This server has {self._limit} {self._name} streams open, or {self._limit_per_client} of "
-                "this client, its limits. End one of them first.",
+                f"The limit on open {self._name} streams is reached: {self._limit} in all, "
+                f"{self._limit_per_client} of one client. End one of them first.",
             )
         self._open[quota_key] += 1
         try:

@@ -259,7 +259,7 @@ class Deserializers:
             try:
                 return convert(decode(serialized))
             except DecodeError:
-                return CallError("BAD_CONFIG", f"The bytes of a message are no {kind.DESCRIPTOR.full_name}.")
+                return CallError("BAD_CONFIG", f"A message cannot be parsed as {kind.DESCRIPTOR.full_name}.")
 
         return deserialize
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from earmark_spotter.resume import split_token
 
-from earmark_server.inference.merged_session import Lane, MergedSession
+from earmark_server.inference.merged_session import MergedLane, MergedSession
 from earmark_server.inference.session import SpottingSession
 from earmark_server.rpc.validation import active_keywords, check_keywords, model_names, session_options
 from earmark_server.status import CallError, attribute_errors_to
@@ -39,7 +39,7 @@ async def open_stream(
     if resume is None:
         chosen = _current(models, names, request.models, "config.")
         check_keywords(_metadata(chosen), request.keywords, "config.keywords", max_keywords)
-    kind = SpottingSession if len(names) == 1 else Lane
+    kind = SpottingSession if len(names) == 1 else MergedLane
     lanes: list[SpottingSession] = []
 
     def open_lane(model: SpotterModel) -> SpottingSession:
@@ -90,7 +90,7 @@ def open_recording(
     chosen: Sequence[tuple[SpotterModel, Sequence[ActiveKeyword]]], audio_format: AudioFormat
 ) -> StreamSession:
     """Start a recording."""
-    kind = SpottingSession if len(chosen) == 1 else Lane
+    kind = SpottingSession if len(chosen) == 1 else MergedLane
     lanes: list[SpottingSession] = []
     for model, active in chosen:
         lanes.append(kind(model, audio_format, active, first=lanes[0] if lanes else None))
@@ -98,7 +98,7 @@ def open_recording(
 
 
 def _session(lanes: Sequence[SpottingSession]) -> StreamSession:
-    merged = [lane for lane in lanes if isinstance(lane, Lane)]
+    merged = [lane for lane in lanes if isinstance(lane, MergedLane)]
     return MergedSession(merged) if merged else lanes[0]
 
 

@@ -41,7 +41,9 @@ class Turns:
                             taken.append(turns)
                 except TimeoutError:
                     raise CallError(
-                        "OVERLOADED", "This server is reading as many requests as it can. Try again later."
+                        "OVERLOADED",
+                        "The limit on requests that are processed at a time, or on those of this client, is "
+                        "reached. Try again later.",
                     ) from None
                 yield
             finally:

@@ -55,8 +55,8 @@ def check_keywords(
         if each.model and each.model not in names:
             raise CallError(
                 "UNKNOWN_KEYWORD",
-                f"The keyword {each.keyword[:100]!a} is to be one of the model {each.model[:100]!a}, but the "
-                f"request has the model{'s'[: len(names) > 1]} {', '.join(names)}.",
+                f"The keyword {each.keyword[:100]!a} is requested of the model {each.model[:100]!a}, which "
+                f"is not among the models of the request: {', '.join(names)}.",
                 field=f"{field}[{i}].model",
             )
         candidates = [meta for meta in metas if each.model in ("", meta.name)]

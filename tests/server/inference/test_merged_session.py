@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from earmark_audio import Notice
 from earmark_server.inference.events import Event, Finished, Progress, Scores
-from earmark_server.inference.merged_session import Lane, MergedSession
+from earmark_server.inference.merged_session import MergedLane, MergedSession
 from earmark_server.inference.pending_audio import End, Silence
 from earmark_server.inference.session import Session, SpottingSession
 from earmark_spotter import (
@@ -72,14 +72,16 @@ def alone(name: str, rate_hz: int, **options: Any) -> SpottingSession:
 def merged(
     names: Sequence[str], rate_hz: int, resume: StreamProgress | None = None, **options: Any
 ) -> MergedSession:
-    lanes: list[Lane] = []
+    lanes: list[MergedLane] = []
     for i, name in enumerate(names):
         point = None
         if resume is not None:
             point = ResumePoint(resume.replay_offset_ns, split_token(resume.resume_token, len(names))[i])
         active = resolve_settings(model(name).metadata)
         first = lanes[0] if lanes else None
-        lanes.append(Lane(model(name), audio_format(rate_hz), active, resume=point, first=first, **options))
+        lanes.append(
+            MergedLane(model(name), audio_format(rate_hz), active, resume=point, first=first, **options)
+        )
     return MergedSession(lanes)
 
 

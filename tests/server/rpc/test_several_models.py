@@ -213,7 +213,7 @@ def test_a_stream_counts_once_for_each_of_its_models(paths: tuple[Path, ...]) ->
                 await rig.used_slots(3)
                 failed = await failure(rig.stream(config(models=BOTH)))
                 assert failed.reason == "TOO_MANY_STREAMS"
-                assert " has 3 streams open, its limit " in failed.message
+                assert " has 3 streams open; its limit " in failed.message
                 assert "is 4. This one counts as 2, because of its models." in failed.message
                 assert kinds(await collect(rig.stream(config(model="slow")))) == ["started", "ended"]
                 first.cancel()

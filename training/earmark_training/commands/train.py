@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--start",
         type=Path,
         metavar="MODEL",
-        help="start with the network of this model file, as the preset `continue` (the last cycle) needs it",
+        help="start with the network of this model file; required by the preset `continue` (the last cycle)",
     )
     parser.add_argument("--seed", type=seed, metavar="N", help="random seed; overrides the preset")
     parser.add_argument(
