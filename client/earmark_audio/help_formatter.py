@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from rich_argparse import RawDescriptionRichHelpFormatter
+from typing import TYPE_CHECKING
+
+from rich_argparse import RawDescriptionRichHelpFormatter, RichHelpFormatter
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 class HelpFormatter(RawDescriptionRichHelpFormatter):
@@ -10,3 +15,8 @@ class HelpFormatter(RawDescriptionRichHelpFormatter):
 
     group_name_formatter = str
     text_markup = False
+
+    def _rich_fill_text(self, text: Text, width: int, indent: Text) -> Text:
+        """Wrap a text of a single line; one with several, such as examples, keeps them."""
+        kind = RawDescriptionRichHelpFormatter if "\n" in text.plain.strip() else RichHelpFormatter
+        return kind._rich_fill_text(self, text, width, indent)

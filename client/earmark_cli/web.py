@@ -91,9 +91,9 @@ def add_parser(commands: Commands) -> None:
         help="maximum number of concurrent streams of all pages, 4 per client address (default: 16)",
     )
     parser.epilog = (
-        "also serves GET /health, GET /info, POST /spot and POST /predict (a form with a recording as "
-        "`file`, at most 8 MiB), described by GET /openapi.json, and the WebSocket /stream; a page that "
-        "sends nothing for 30 s is disconnected"
+        "It also serves GET /health, GET /info, POST /spot and POST /predict (a form with a recording as "
+        "`file`, at most 8 MiB), described by GET /openapi.json, and the WebSocket /stream. A page that "
+        "sends nothing for 30 s is disconnected."
     )
 
 

@@ -51,9 +51,9 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for the takes (default: WORD)")
     parser.epilog = (
-        "say the word once after each prompt. A take that is too quiet, clipped, cut off, or unlike the "
+        "Say the word once after each prompt. A take that is too quiet, clipped, cut off, or unlike the "
         "others is not kept, and you are asked again. Run the command again to go on, also with other "
-        "people: the more voices, the better"
+        "people: the more voices, the better."
     )
 
 

@@ -44,9 +44,9 @@ def add_parser(commands: Commands) -> None:
         help="port of the page; 0: any free port (default: 8090)",
     )
     parser.epilog = (
-        "the verdicts are written to the JSON files beside the clips; `earmark-train keyword --mistakes DIR` "
+        "The verdicts are written to the JSON files beside the clips; `earmark-train keyword --mistakes DIR` "
         "learns from them. If four or more clips of a keyword are wrong, the last line states the threshold "
-        "that two thirds of them would not have reached"
+        "that two thirds of them would not have reached."
     )
 
 
