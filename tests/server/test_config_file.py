@@ -40,7 +40,7 @@ def test_several_models_are_a_list(tmp_path: Path, tiny_model_path: Path) -> Non
         ("port = true", "port must be a whole number, but is True"),
         ("port = 1.5", "port must be a whole number, but is 1.5"),
         ("insecure = 1", "insecure must be true or false, but is 1"),
-        ("max-load = nan", "max_load must be 0.05 to 1"),
+        ("max-load = nan", "--max-load must be 0.05 to 1"),
         ("max-load = true", "max-load must be a number, but is True"),
         ("host = 5", "host must be a text in quotation marks, but is 5"),
         ("model = [5]", "model must be a list of texts in quotation marks, but is [5]"),

@@ -286,11 +286,11 @@ def test_a_key_with_a_password_is_rejected_without_a_prompt(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tls_certificate": "c"}, "tls_certificate and tls_key must be given together"),
-        ({"tls_key": "k"}, "tls_certificate and tls_key must be given together"),
-        ({"tls_client_ca": "a"}, "tls_client_ca needs tls_certificate"),
+        ({"tls_certificate": "c"}, "--tls-certificate and --tls-key must be given together"),
+        ({"tls_key": "k"}, "--tls-certificate and --tls-key must be given together"),
+        ({"tls_client_ca": "a"}, "--tls-client-ca needs --tls-certificate"),
         ({"insecure": True, "tls_certificate": "c", "tls_key": "k"}, "contradict each other"),
-        ({"open_health": True}, "open_health needs token_file"),
+        ({"open_health": True}, "--open-health needs --token-file"),
         ({"host": "0.0.0.0"}, "Add --tls-certificate and --tls-key"),
         ({"host": "0.0.0.0", "token_file": "t"}, "nothing here is encrypted"),
     ],

@@ -151,9 +151,9 @@ def test_an_empty_folder_can_be_served_and_a_missing_one_is_an_error(tiny_model_
             assert len(await served(rig)) == 1
 
     run(check)
-    with pytest.raises(SettingsError, match="model_dir must be a folder"):
+    with pytest.raises(SettingsError, match="--model-dir must be a folder"):
         Settings(model_dir=str(folder / "none"))
-    with pytest.raises(SettingsError, match="cannot be used together"):
+    with pytest.raises(SettingsError, match="contradict each other"):
         Settings(model_dir=str(folder), model_sha256=("0" * 64,))
 
 

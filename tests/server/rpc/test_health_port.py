@@ -130,5 +130,5 @@ def test_each_worker_has_a_health_port(tiny_model_path: Path) -> None:
         workers.wait_for("serving")
         for each in (port, port + 1):
             assert asyncio.run(check(each)) == SERVING
-    with pytest.raises(SettingsError, match="health_port must leave a port for each of 4 workers"):
+    with pytest.raises(SettingsError, match="--health-port must leave a port for each of 4 workers"):
         Settings(health_port=65533, workers=4)

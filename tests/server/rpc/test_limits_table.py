@@ -26,5 +26,5 @@ def test_every_limit_is_in_the_table_with_its_default() -> None:
 def test_a_rate_slower_than_live_audio_is_rejected() -> None:
     assert Settings(max_rate=0).max_rate == 0
     assert Settings(max_rate=1).max_rate == 1
-    with pytest.raises(SettingsError, match=r"max_rate must be 0 \(no limit\) or at least 1, but is 0.5"):
+    with pytest.raises(SettingsError, match=r"--max-rate must be 0 \(no limit\) or at least 1, but is 0.5"):
         Settings(max_rate=0.5)
