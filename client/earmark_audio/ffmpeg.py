@@ -7,7 +7,7 @@ import importlib.util
 import shutil
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -102,17 +102,20 @@ class ProgramSource:
         self._kind = kind
         self._stack = contextlib.ExitStack()
         try:
-            copy = self._stack.enter_context(tempfile.NamedTemporaryFile())  # noqa: SIM115 - the stack closes it
+            # Without a name, so that nothing is left of it, however this process ends.
+            copy = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
             file.seek(0)
             shutil.copyfileobj(file, copy)
             copy.flush()
-            self.sample_rate_hz, self.channels, self.codec, self.declared_s = self._probe(copy.name)
+            self.sample_rate_hz, self.channels, self.codec, self.declared_s = self._probe(copy)
             # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
             command = ["ffmpeg", "-nostdin", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
-            command += ["-f", kind.demuxer or "", "-i", f"file:{copy.name}", "-map", "0:a:0"]
+            command += ["-f", kind.demuxer or "", "-i", _url(copy), "-map", "0:a:0"]
             command += ["-ac", str(self.channels), "-ar", str(self.sample_rate_hz), "-f", "f32le", "-"]
             self._process = self._stack.enter_context(
-                subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+                subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, pass_fds=[copy.fileno()]
+                )
             )
         except BaseException:
             self._stack.close()
@@ -138,7 +141,7 @@ class ProgramSource:
             raise IncompleteError("The recording is damaged: ffmpeg cannot decode it from here on.")
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
 
-    def _probe(self, path: str) -> tuple[int, int, str, float | None]:
+    def _probe(self, copy: IO[bytes]) -> tuple[int, int, str, float | None]:
         """Return sample rate, channels, codec and stated length of the first audio stream."""
         if shutil.which("ffprobe") is None:
             raise AudioFileError(
@@ -147,8 +150,11 @@ class ProgramSource:
         command = ["ffprobe", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
         command += ["-f", self._kind.demuxer or "", "-select_streams", "a:0", "-show_entries"]
         command += ["stream=sample_rate,channels,codec_name,duration:format=duration,nb_streams"]
-        command += ["-of", "default=noprint_wrappers=1", f"file:{path}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        command += ["-of", "default=noprint_wrappers=1", _url(copy)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+            pass_fds=[copy.fileno()],
+        )  # fmt: skip
         lines = [line.split("=", 1) for line in done.stdout.splitlines() if "=" in line]
         found = dict(lines)
         durations = [value for name, value in lines if name == "duration"]  # the stream's, the container's
@@ -160,6 +166,12 @@ class ProgramSource:
         except (KeyError, ValueError):
             state = "is damaged: its header cannot be read" if done.returncode else "holds no audio"
             raise AudioFileError(f"The {self._kind} file {state}.") from None
+
+
+def _url(file: IO[bytes]) -> str:
+    """Return the address of a file for a program that inherits its descriptor, from its beginning."""
+    file.seek(0)  # not every system opens the file anew
+    return f"file:/dev/fd/{file.fileno()}"
 
 
 def _check_length(kind: Format, stated_s: float | None, found_s: float) -> None:

@@ -18,13 +18,17 @@ _CLIPPED_SHARE = 0.05
 comes of a wrong format has more."""
 
 _SILENCE_S = 60.0
-_CANCELLED_SHARE = 1e-3
-"""Mean power of the mix over that of the channels: 30 dB lost is no accident of two microphones."""
+_CANCELLED_SHARE = 1e-2
+"""Power of the mix over the mean power of the channels. Two microphones with nothing in common lose 3 dB, and
+eight of them 9 dB; 20 dB are no accident."""
+
+_CANCELLED_PART = 0.2
+"""Part of the power of a recording, in blocks in which the channels cancel, from which on it is reported."""
 
 _CHANNELS_CANCEL = Notice(
     "CHANNELS_CANCEL",
-    "The channels cancel each other: their mean is nearly silent. Choose one of them (--channel 1), or "
-    "check the microphone's wiring.",
+    "The channels cancel each other, at least for a part of the time: their mean is then nearly silent. "
+    "Choose one of them (--channel 1), or check the microphone's wiring.",
 )
 _ALL_SILENT = Notice(
     "DIGITAL_SILENCE", "Every sample is zero: the audio is digital silence. Check the microphone."
@@ -42,7 +46,7 @@ class Levels:
         self._clipped = 0
         self._sum = 0.0
         self._power = 0.0
-        self._mixed_power = 0.0
+        self._cancelled_power = 0.0
         self._silent_frames = 0
 
     def add(self, samples: NDArray[np.float32], mixed: NDArray[np.float32]) -> None:
@@ -57,8 +61,10 @@ class Levels:
         if peak >= _FULL_SCALE:
             self._clipped += int((magnitude >= _FULL_SCALE).any(axis=1).sum())
         self._sum += float(mixed.sum(dtype=np.float64))
-        self._power += float(np.square(samples, dtype=np.float64).mean(axis=1).sum())
-        self._mixed_power += float(np.square(mixed, dtype=np.float64).sum())
+        power = float(np.square(samples, dtype=np.float64).mean(axis=1).sum())
+        self._power += power
+        if _cancel(power, float(np.square(mixed, dtype=np.float64).sum())):
+            self._cancelled_power += power
 
     @property
     def level_dbfs(self) -> float:
@@ -82,8 +88,8 @@ class Levels:
 
     @property
     def channels_cancel(self) -> bool:
-        """Whether the channels cancel each other when they are mixed to one by their mean."""
-        return self.channels > 1 and _cancel(self._power, self._mixed_power)
+        """Whether the channels, or those of a part of the recording, cancel each other in their mean."""
+        return self.channels > 1 and self._cancelled_power > _CANCELLED_PART * self._power
 
     def notices(self) -> list[Notice]:
         """Return a notice for everything that looks wrong."""

@@ -243,6 +243,34 @@ def test_channels_that_cancel_and_samples_that_clip_are_noticed() -> None:
     assert "digital silence" in notices[0]
 
 
+@pytest.mark.parametrize("sign", [-1, 1], ids=["opposite", "equal"])
+@pytest.mark.parametrize("part", [1.0, 0.4])
+def test_channels_that_cancel_but_for_their_noise_or_for_a_part_of_the_time_are_noticed(
+    sign: int, part: float
+) -> None:
+    rng = np.random.default_rng(3)
+    noise = 0.002 * rng.standard_normal((2, 5 * RATE_HZ)).astype(np.float32)
+    speech = np.resize(TONE, 5 * RATE_HZ)
+    signs = np.where(np.arange(len(speech)) < part * len(speech), sign, 1)
+    *_, notices = _read(_write("WAV", "PCM_16", np.stack([speech, signs * speech], 1) + noise.T))
+    assert [notice for notice in notices if "cancel" in notice] == notices
+    assert bool(notices) == (sign < 0)
+
+
+def test_the_copy_for_the_program_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg")
+    source, path, copies = tmp_path / "tone.wav", tmp_path / "tone.m4a", tmp_path / "copies"
+    soundfile.write(source, TONE, RATE_HZ)
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, path], check=True)
+    copies.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(copies))
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: False)
+    with RecordingFile(path) as recording:
+        assert list(copies.iterdir()) == []
+        assert sum(len(block) for block in recording.mono()) >= 15_000
+
+
 def test_one_channel_can_be_chosen() -> None:
     data = _write("WAV", "FLOAT", np.stack([TONE, 0 * TONE], axis=1))
     with RecordingFile(data) as recording:
