@@ -63,6 +63,7 @@ class PyAvSource:
                 "`ffmpeg -i INPUT out.wav`."
             )
         self._kind = kind
+        self.track_count = len(self._container.streams.audio)
         self.sample_rate_hz = int(self._stream.codec_context.sample_rate or 0)
         self.channels = int(self._stream.codec_context.channels or 0)
         self.codec = str(self._stream.codec_context.name)
@@ -107,6 +108,7 @@ class ProgramSource:
             file.seek(0)
             shutil.copyfileobj(file, copy)
             copy.flush()
+            self.track_count = 0
             self.sample_rate_hz, self.channels, self.codec, self.declared_s = self._probe(copy)
             # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
             command = ["ffmpeg", "-nostdin", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
@@ -142,13 +144,13 @@ class ProgramSource:
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
 
     def _probe(self, copy: IO[bytes]) -> tuple[int, int, str, float | None]:
-        """Return sample rate, channels, codec and stated length of the first audio stream."""
+        """Count the audio streams; return sample rate, channels, codec and stated length of the first one."""
         if shutil.which("ffprobe") is None:
             raise AudioFileError(
                 f"To read {self._kind}, install ffprobe beside ffmpeg, or {install_command('formats')}."
             )
         command = ["ffprobe", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
-        command += ["-f", self._kind.demuxer or "", "-select_streams", "a:0", "-show_entries"]
+        command += ["-f", self._kind.demuxer or "", "-select_streams", "a", "-show_entries"]
         command += ["stream=sample_rate,channels,codec_name,duration:format=duration,nb_streams"]
         command += ["-of", "default=noprint_wrappers=1", _url(copy)]
         done = subprocess.run(
@@ -156,7 +158,8 @@ class ProgramSource:
             pass_fds=[copy.fileno()],
         )  # fmt: skip
         lines = [line.split("=", 1) for line in done.stdout.splitlines() if "=" in line]
-        found = dict(lines)
+        self.track_count = sum(name == "codec_name" for name, _ in lines)
+        found = dict(reversed(lines))
         durations = [value for name, value in lines if name == "duration"]  # the stream's, the container's
         if found.get("nb_streams") != "1":
             del durations[1:]

@@ -23,6 +23,11 @@ def trailing_bytes(count: int) -> Notice:
     return Notice("TRAILING_BYTES", f"{count} bytes follow the end of the recording; they were not read.")
 
 
+def other_tracks(count: int) -> Notice:
+    """Return the notice for a recording with several audio tracks."""
+    return Notice("OTHER_TRACKS", f"The recording has {count} audio tracks; only the first one was read.")
+
+
 def damaged_bytes(count: int, what: str) -> Notice:
     """Return the notice for bytes between the pages or frames of a stream."""
     return Notice("DAMAGED_BYTES", f"{count} bytes between the {what} are damaged; they were skipped.")

@@ -34,6 +34,7 @@ from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
 from earmark_audio.mp3 import mp3_layout
+from earmark_audio.notices import other_tracks
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
@@ -182,7 +183,10 @@ class RecordingFile:
         self._file.seek(0)
         self.format = _format(self._file.read(HEAD_BYTES))
         if self.format.decoder is Decoder.FFMPEG:
-            self._use(ffmpeg.open_source(self._file, self.format, programs=programs))
+            source = ffmpeg.open_source(self._file, self.format, programs=programs)
+            self._use(source)
+            if source.track_count > 1:
+                self.notices.append(other_tracks(source.track_count))
         else:
             self._layout = _layout(self._file, self.format, self._longest_s)
             self.notices += self._layout.notices

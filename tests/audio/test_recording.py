@@ -214,6 +214,23 @@ def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
     assert "truncated" in error or "damaged" in error or not is_known
 
 
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+def test_further_audio_tracks_are_reported(
+    has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    first, second, path = tmp_path / "noise.wav", tmp_path / "tone.wav", tmp_path / "both.mp4"
+    soundfile.write(first, NOISE, RATE_HZ)
+    soundfile.write(second, TONE, RATE_HZ)
+    command = ["ffmpeg", "-loglevel", "quiet", "-i", first, "-i", second, "-map", "0:a", "-map", "1:a"]
+    subprocess.run([*command, path], check=True)
+    samples, error, notices = _read(path)
+    assert (round(len(samples) / len(NOISE), 1), error) == (1.0, "")
+    assert notices == ["The recording has 2 audio tracks; only the first one was read."]
+
+
 def test_a_file_whose_codec_ffmpeg_does_not_know_is_reported(tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg to write the file with")
