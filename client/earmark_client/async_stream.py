@@ -17,6 +17,7 @@ from earmark_client.errors import (
     not_answered,
     stream_incomplete,
 )
+from earmark_client.replay_buffer import KEEP_ALIVE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
@@ -99,7 +100,12 @@ class _AudioQueue:
         """Wait for the next audio to send, None at the end of the source."""
         while (audio := self._buffer.next_message()) is None and not self._buffer.source_ended:
             self._appended.clear()
-            await self._appended.wait()
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_S):
+                    await self._appended.wait()
+            except TimeoutError:
+                if not self._buffer.has_capacity:
+                    return b""
         self._consumed.set()
         return audio
 

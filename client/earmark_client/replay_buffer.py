@@ -21,6 +21,11 @@ _PIECE_BYTES = 32 * 1024
 _LONGEST_SILENCE_S = 3600
 
 
+KEEP_ALIVE_S = 2.0
+"""While the buffer is full because the caller is slow with events, an empty message this often keeps the server
+from ending the stream as idle."""
+
+
 class ReplayBuffer:
     """Keeps the audio that a resumed call must send again, and tracks what the current call has sent.
 

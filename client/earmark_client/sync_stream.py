@@ -18,6 +18,7 @@ from earmark_client.errors import (
     not_answered,
     stream_incomplete,
 )
+from earmark_client.replay_buffer import KEEP_ALIVE_S
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -128,9 +129,12 @@ class _AudioQueue:
     def next_message(self, requests: _Requests) -> bytes | Silence | None:
         """Wait for the next audio to send, None at the end of the source or of the call."""
         with self._changed:
-            self._changed.wait_for(
+            while not self._changed.wait_for(
                 lambda: requests.call_ended or not self._buffer.all_sent or self._buffer.source_ended,
-            )
+                KEEP_ALIVE_S,
+            ):
+                if not self._buffer.has_capacity:
+                    return b""
             audio = None if requests.call_ended else self._buffer.next_message()
             self._changed.notify_all()
         return audio

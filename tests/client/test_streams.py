@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +26,14 @@ from earmark_client import (
     SyncClient,
     UnknownModelError,
 )
+from earmark_server import serve_in_thread
 from support import tiny_model
 from support.both_clients import DRIVERS, Driver
 from support.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from earmark_client import Event
 
@@ -397,3 +400,36 @@ def test_cancelling_a_task_ends_its_stream_and_its_source(address: str) -> None:
 
     asyncio.run(run())
     assert closed.wait(5)
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+def test_a_caller_that_is_slow_with_events_does_not_look_idle(
+    is_async: bool, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("async_stream", "sync_stream"):
+        monkeypatch.setattr(f"earmark_client.{module}.KEEP_ALIVE_S", 0.1)
+    recordings, idle_s = 40, 0.5
+    chunks = itertools.chain.from_iterable(itertools.repeat(_chunks(), recordings))
+    slow_at = 3
+
+    async def spot(address: str) -> list[Event]:
+        events = []
+        async with Client(address) as client:
+            async for event in client.stream(chunks, sample_rate_hz=RATE_HZ):
+                events.append(event)
+                if len(events) == slow_at:
+                    await asyncio.sleep(4 * idle_s)
+        return events
+
+    def spot_in_thread(address: str) -> list[Event]:
+        events = []
+        with SyncClient(address) as client:
+            for event in client.stream(chunks, sample_rate_hz=RATE_HZ):
+                events.append(event)
+                if len(events) == slow_at:
+                    time.sleep(4 * idle_s)
+        return events
+
+    with serve_in_thread(model=(str(tiny_model_path),), idle_timeout_s=idle_s) as address:
+        events = asyncio.run(spot(address)) if is_async else spot_in_thread(address)
+    assert len(_detections(events)) == recordings * len(WORDS)
