@@ -22,8 +22,8 @@ _LONGEST_SILENCE_S = 3600
 
 
 KEEP_ALIVE_S = 2.0
-"""While the buffer is full because the caller is slow with events, an empty message this often keeps the server
-from ending the stream as idle."""
+"""While the buffer is full, because the caller is slow with events, an empty message this often keeps the
+server from ending the stream as idle."""
 
 
 class ReplayBuffer:

@@ -11,6 +11,8 @@ from earmark_audio.argument_parser import did_you_mean
 from earmark_server.setting_declaration import SettingsError
 from earmark_server.settings import Settings
 
+_MAX_NUMBER = 1 << 53  # larger ones have no exact value
+
 _KINDS = {
     str: "a text in quotation marks",
     bool: "true or false",
@@ -46,6 +48,6 @@ def _checked(path: str, name: str, value: Any, hint: Any) -> Any:
             return tuple(texts)
     elif isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value
-    elif hint is float and type(value) is int:
+    elif hint is float and type(value) is int and abs(value) < _MAX_NUMBER:
         return float(value)
     raise SettingsError(f"{path}: {name} must be {_KINDS[hint]}, but is {value!r}.")

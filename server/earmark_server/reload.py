@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _CHECK_INTERVAL_S = 1.0
+_MAX_BYTES = 256 << 20  # no model, certificate or list of tokens has more
 
 MISSING_GRACE_S = 30.0
 """How long a file may be missing, because it is being replaced, before that has an effect."""
@@ -175,6 +176,9 @@ def read_file(path: str, name: str) -> bytes:
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise BadFileError(f"The {name} file {path} must be a regular file, not a pipe or a device.")
-            return file.read()
+            content = file.read(_MAX_BYTES + 1)
+            if len(content) > _MAX_BYTES:
+                raise BadFileError(f"The {name} file {path} has more than {_MAX_BYTES >> 20} MiB.")
+            return content
     except OSError as error:
         raise BadFileError(f"The {name} file {path} cannot be read: {error.strerror}.") from error

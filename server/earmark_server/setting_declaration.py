@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,7 +41,7 @@ class Declaration:
         if self.choices and value not in self.choices:
             raise SettingsError(f"{name} must be {self.allowed}, but is {value!r}.")
         low, high = self.low, self.high
-        if low is not None and high is not None and not (math.isfinite(value) and low <= value <= high):
+        if low is not None and high is not None and not low <= value <= high:  # so is NaN
             unit = f" {self.unit}" if self.unit else ""
             raise SettingsError(f"{name} must be {self.allowed}{unit}, but is {value}.")
 

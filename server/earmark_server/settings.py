@@ -230,8 +230,9 @@ class Settings:
     )
     slow_reader_timeout_s: float = setting(
         30.0,
-        "a stream that reads none of its pending events for this long ends with SLOW_READER. Before that, "
-        "inference on it pauses when 256 events are pending or its connection accepts no more data",
+        "a stream ends with SLOW_READER if its connection accepts no event for this long, because the client "
+        "reads none, or very slowly. Before that, inference on it pauses when 256 events are pending, or its "
+        "connection accepts no more data",
         unit="seconds",
         low=0.05,
         high=86_400,

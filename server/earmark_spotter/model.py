@@ -34,6 +34,7 @@ INITIAL_STATE_KEY = "earmark_initial_state"
 
 _RANKS = {"pcm": 2, "state": 2, "scores": 3, "next_state": 2}
 _MAX_STATE_SIZE = 1 << 22
+_MAX_FILE_BYTES = 256 << 20
 
 
 def check_sha256(content: bytes, expected: str | None) -> None:
@@ -109,9 +110,15 @@ class SpotterModel:
         """Return the content of a model file, None for the bundled one; ModelError if it cannot be read."""
         source = _source(path)
         try:
-            return source.read_bytes()
+            with source.open("rb") as file:
+                content: bytes = file.read(_MAX_FILE_BYTES + 1)
         except OSError as error:
             raise ModelError(f"The model file {source} cannot be read: {error.strerror}.") from error
+        if len(content) > _MAX_FILE_BYTES:
+            raise ModelError(
+                f"The file {source} has more than {_MAX_FILE_BYTES >> 20} MiB: it is not a model."
+            )
+        return content
 
     @property
     def state_size(self) -> int:

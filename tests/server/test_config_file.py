@@ -41,6 +41,8 @@ def test_several_models_are_a_list(tmp_path: Path, tiny_model_path: Path) -> Non
         ("port = 1.5", "port must be a whole number, but is 1.5"),
         ("insecure = 1", "insecure must be true or false, but is 1"),
         ("max-load = nan", "--max-load must be 0.05 to 1"),
+        (f"max-load = 1{'0' * 400}", "max-load must be a number"),
+        (f"port = 1{'0' * 400}", "--port must be 0 to 65535"),
         ("max-load = true", "max-load must be a number, but is True"),
         ("host = 5", "host must be a text in quotation marks, but is 5"),
         ("model = [5]", "model must be a list of texts in quotation marks, but is [5]"),

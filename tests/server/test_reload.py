@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_server import reload
-from earmark_server.reload import BadFileError, ChangeDetector, ReloadedFiles
+from earmark_server.reload import BadFileError, ChangeDetector, ReloadedFiles, read_file
 from support.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ def test_a_file_that_is_only_read_has_not_changed(path: Path) -> None:
     assert not detector.has_changed()
     path.read_text()
     assert not detector.has_changed()
+
+
+def test_a_file_that_is_too_large_is_not_read_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark_server.reload._MAX_BYTES", 1 << 20)
+    path.write_bytes(bytes((1 << 20) + 1))
+    with pytest.raises(BadFileError, match="has more than 1 MiB"):
+        read_file(str(path), "model")
 
 
 def test_each_change_is_reported_once(path: Path) -> None:

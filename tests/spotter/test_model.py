@@ -59,6 +59,14 @@ def test_a_file_that_is_not_a_model_is_rejected(tmp_path: Path, content: bytes) 
         SpotterModel.load(path)
 
 
+def test_a_file_that_is_too_large_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark_spotter.model._MAX_FILE_BYTES", 1 << 20)
+    path = tmp_path / "large.onnx"
+    path.write_bytes(bytes((1 << 20) + 1))
+    with pytest.raises(ModelError, match=r"large\.onnx has more than 1 MiB"):
+        SpotterModel.load(path)
+
+
 def test_a_missing_file_and_a_directory_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         SpotterModel.load(tmp_path / "nowhere.onnx")
