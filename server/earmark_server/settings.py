@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import re
 import stat
@@ -405,6 +406,23 @@ def _check_ports(settings: Settings) -> None:
             raise SettingsError(
                 f"{name} must leave a port for each of {settings.workers} workers, but is {port}."
             )
+    used = {
+        "--port": range(settings.port, settings.port + 1),
+        "--health-port": range(settings.health_port, settings.health_port + settings.workers),
+        "--metrics-port": range(settings.metrics_port, settings.metrics_port + settings.workers),
+    }
+    for (first, ports), (second, others) in itertools.combinations(used.items(), 2):
+        if second == "--metrics-port" and settings.metrics_host != settings.host:
+            continue
+        if ports[0] and others[0] and set(ports) & set(others):
+            raise SettingsError(
+                f"{first} and {second} must not overlap, but are {_port_text(ports)} and "
+                f"{_port_text(others)}: each worker has its own ports for health and metrics."
+            )
+
+
+def _port_text(ports: range) -> str:
+    return str(ports[0]) if len(ports) == 1 else f"{ports[0]} to {ports[-1]}"
 
 
 def _check_models(settings: Settings) -> None:

@@ -94,6 +94,13 @@ def test_several_models(tmp_path: Path) -> None:
         (["--log-level", "loud"], {}, "debug, info, warning or error"),
         (["--max-streams", "0"], {}, "1 to 100000"),
         (["--workers", "0"], {}, "workers must be 1 to 256, but is 0"),
+        (
+            ["--port", "7", "--metrics-port", "7"],
+            {},
+            "--port and --metrics-port must not overlap, but are 7 and 7",
+        ),
+        (["--port", "7", "--workers", "2", "--health-port", "6"], {}, "but are 7 and 6 to 7"),
+        (["--workers", "2", "--health-port", "7", "--metrics-port", "8"], {}, "but are 7 to 8 and 8 to 9"),
         (["--workers", "x"], {}, "--workers must be a whole number, but is 'x'"),
         ([], {"EARMARK_WORKERS": "257"}, "1 to 256"),
         (["--max-message-bytes", "12"], {}, "1024 to 1073741824 bytes"),
@@ -155,6 +162,12 @@ def test_an_embedded_server_is_one_process() -> None:
 )
 def test_loopback_addresses_are_recognized(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback
+
+
+def test_ports_on_other_addresses_and_any_ports_do_not_overlap() -> None:
+    Settings(port=7, metrics_port=7, metrics_host="127.0.0.2")
+    Settings(port=0, health_port=0, metrics_port=0)
+    Settings(port=7, health_port=8, metrics_port=9)
 
 
 def test_an_ipv6_address_is_written_in_brackets() -> None:
