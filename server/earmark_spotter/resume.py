@@ -36,6 +36,9 @@ _TAG_BYTES = 16
 _MAX_COUNT = 1 << 53
 _MAX_STEPS_AHEAD = 1000  # a round has fewer
 
+INVALID_CONTENT = "The content of the resume token is invalid. Start a new stream."
+"""The message about a token that was signed with a right key, but that no server has issued."""
+
 MAX_OFFSET_S = 1_000_000_000
 """The longest stream: thirty years, so that every offset fits a Duration."""
 
@@ -147,7 +150,7 @@ def decode_token(token: bytes, digest: str, keys: Sequence[bytes]) -> ResumeStat
     try:
         state = _read_fields(json.loads(payload), digest)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ResumeError("The content of the resume token is invalid. Start a new stream.") from error
+        raise ResumeError(INVALID_CONTENT) from error
     return state
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from earmark_audio.energy_gate import EnergyGate
 
 from earmark_spotter.errors import ResumeError
-from earmark_spotter.resume import GateSnapshot
+from earmark_spotter.resume import INVALID_CONTENT, GateSnapshot
 from earmark_spotter.sample_queue import SampleQueue
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class GatedStepQueue(StepQueue):
         if resume is not None and (
             not self._gate.can_reach(resume.state) or (is_run and replayed_s > _MAX_RUN_S)
         ):
-            raise ResumeError("The content of the resume token is invalid. Start a new stream.")
+            raise ResumeError(INVALID_CONTENT)
         if resume is not None and is_run:
             self._observed_steps = resume_position - position + resume.run_steps
         elif resume is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from earmark_spotter.detector import ActiveKeyword, Detection, Detector
 from earmark_spotter.errors import ResumeError
 from earmark_spotter.resume import (
+    INVALID_CONTENT,
     MAX_OFFSET_S,
     ResumePoint,
     ResumeState,
@@ -131,7 +132,7 @@ class StreamState:
             final_score=None if self._verifier is None else self._final_score,
         )
         if state is not None and not self._can_reach(state, audio_format):
-            raise ResumeError("The content of the resume token is invalid. Start a new stream.")
+            raise ResumeError(INVALID_CONTENT)
         self._first_new_frame = self._detector.frame
         start_s = 0 if state is None else state.replay_s
         start = start_s * self._rate_hz // self._step_samples

@@ -30,7 +30,7 @@ from earmark_cli.output.console import notice, print_line, printable
 from earmark_cli.output.files import check_writable, file_size
 from earmark_cli.output.printer import make_printer
 from earmark_cli.score_track import collect_scores, with_final_scores
-from earmark_cli.tune.operating_point import KeywordScores, pick_peaks
+from earmark_cli.tune.operating_point import KeywordScores, peak_scores
 from earmark_cli.tune.report import print_points, print_points_as_json, print_table, warn
 from earmark_cli.usage_error import UsageError
 
@@ -242,7 +242,7 @@ def _add_scores(track: ScoreTrack, keyword: str, all_scores: dict[str, KeywordSc
         if name == keyword:
             scores.recording_scores.append(float(track.scores[:, column].max(initial=0.0)))
         else:
-            scores.other_peaks += pick_peaks(track, column).tolist()
+            scores.other_peaks += peak_scores(track, column).tolist()
             scores.other_hours += length_s / 3600
 
 

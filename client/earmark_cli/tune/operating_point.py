@@ -12,7 +12,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
+from earmark_audio.peak_picker import pick_peaks
 
 if TYPE_CHECKING:
     from earmark_client.events import ActiveKeyword
@@ -130,19 +130,12 @@ def hours_for(alarms_per_hour: float) -> float:
     return _RULE_OF_THREE / alarms_per_hour
 
 
-def pick_peaks(track: ScoreTrack, column: int) -> Floats:
+def peak_scores(track: ScoreTrack, column: int) -> Floats:
     """Return the scores of a keyword's peaks; of two within its refractory period, only the higher one."""
     scores = track.scores[:, column]
     refractory_s = track.started.keywords[column].refractory_s
-    refractory_frames = max(1, math.ceil(refractory_s / track.started.step_s - 1e-6))
-    is_free = np.ones(len(scores), bool)
-    peaks = []
-    candidates = np.flatnonzero(scores >= _MIN_PEAK)
-    for frame in candidates[np.argsort(-scores[candidates], kind="stable")].tolist():
-        if is_free[frame]:
-            peaks.append(scores[frame])
-            is_free[max(0, frame - refractory_frames + 1) : frame + refractory_frames] = False
-    return np.array(peaks, np.float32)
+    frames = max(1, math.ceil(refractory_s / track.started.step_s - 1e-6))
+    return scores[pick_peaks(scores, lowest=_MIN_PEAK, before=frames - 1, after=frames)]
 
 
 def _log_odds(score: float) -> float:

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from earmark_audio.peak_picker import pick_peaks
 from earmark_training.data.transcripts import PlacedWord
 from earmark_training.evaluation.detections import detect
-from earmark_training.evaluation.peaks import ScoredUtterance, collect_peaks, find_peaks, pick_peaks
+from earmark_training.evaluation.peaks import ScoredUtterance, collect_peaks, find_peaks
 from earmark_training.evaluation.streams import SpokenWord
 from support.tiny_scores import FRAME_SAMPLES, scores_with_peaks
 
@@ -27,9 +28,9 @@ def test_a_peak_is_where_the_detector_has_a_detection(tone_model: SpotterModel):
 def test_the_highest_peaks_are_picked_first_and_suppress_their_neighbours():
     score = np.zeros(100, np.float32)
     score[[10, 12, 15, 30, 60]] = [0.5, 0.9, 0.8, 0.6, 0.04]
-    assert pick_peaks(score, before=2, after=3).tolist() == [12, 15, 30]
-    assert pick_peaks(score, before=1, after=4).tolist() == [12, 30, 10]
-    assert pick_peaks(score, before=2, after=3, count=2).tolist() == [12, 15]
+    assert pick_peaks(score, lowest=0.05, before=2, after=3).tolist() == [12, 15, 30]
+    assert pick_peaks(score, lowest=0.05, before=1, after=4).tolist() == [12, 30, 10]
+    assert pick_peaks(score, lowest=0.05, before=2, after=3, count=2).tolist() == [12, 15]
 
 
 def test_peaks_are_those_of_words_wrong_ones_and_false_alarms(tone_model: SpotterModel):

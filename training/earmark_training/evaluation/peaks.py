@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_audio.peak_picker import pick_peaks
 from earmark_spotter import final_scores
 
 from earmark_training.data.corpus import hours
@@ -127,26 +128,6 @@ def find_peaks(
     info = metadata.keywords[keyword]
     score = scores[:, metadata.labels.index(keyword)]
     refractory = math.ceil(metadata.samples_from_ms(info.refractory_ms) / metadata.frame_samples)
-    frames = np.sort(pick_peaks(score, before=refractory - 1, after=refractory))
+    frames = np.sort(pick_peaks(score, lowest=LOWEST_PEAK, before=refractory - 1, after=refractory))
     lag = metadata.samples_from_ms(info.end_lag_ms) + metadata.samples_from_ms(info.duration_ms) / 2
     return np.asarray((frames + 1) * metadata.frame_samples - lag, np.float64), score[frames]
-
-
-def pick_peaks(
-    score: NDArray[np.float32], *, before: int, after: int, count: int | None = None
-) -> NDArray[np.int64]:
-    """Return the frames of the highest peaks of a score [frames], highest first; `count` of them if given.
-
-    Each peak suppresses the frames from `before` frames before it until `after` frames after it, exclusive.
-    Scores below LOWEST_PEAK are not peaks.
-    """
-    candidates = np.flatnonzero(score >= LOWEST_PEAK)
-    free = np.ones(len(score), bool)
-    peaks: list[int] = []
-    for frame in candidates[np.argsort(-score[candidates], kind="stable")].tolist():
-        if len(peaks) == count:
-            break
-        if free[frame]:
-            peaks.append(frame)
-            free[max(0, frame - before) : frame + after] = False
-    return np.array(peaks, np.int64)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from earmark_audio.peak_picker import pick_peaks
 from torch import Tensor, nn
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, hours
-from earmark_training.evaluation.peaks import pick_peaks
+from earmark_training.evaluation.peaks import LOWEST_PEAK
 from earmark_training.keyword.examples import KeywordExampleMaker, KeywordMix
 from earmark_training.keyword.held_out_conditions import CLEAN, CONDITIONS, Surroundings
 from earmark_training.model.network import Pointwise
@@ -242,7 +243,9 @@ def mine_hard_negatives(
         condition = CONDITIONS[number // 2 % len(CONDITIONS)] if number % 2 else CLEAN
         samples = surroundings.place(condition, recording, seed)
         keyword = score(network, samples)[:, FIRST_KEYWORD:].max(1)
-        frames = pick_peaks(keyword, before=distance, after=distance, count=_PEAKS_PER_RECORDING)
+        frames = pick_peaks(
+            keyword, lowest=LOWEST_PEAK, before=distance, after=distance, count=_PEAKS_PER_RECORDING
+        )
         peaks += [(float(keyword[f]), number, (f + 1) * frame_samples) for f in frames.tolist()]
         count(hours([recording]) * STEPS_PER_HOUR)
     peaks.sort(key=lambda p: -p[0])

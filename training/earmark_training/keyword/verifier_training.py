@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from earmark_audio.peak_picker import pick_peaks
 from earmark_spotter import score_recording
 from earmark_spotter.metadata import VerifierInfo
 from earmark_spotter.speech_encoder import bundled_speech_encoder
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, hours
-from earmark_training.evaluation.peaks import pick_peaks
+from earmark_training.evaluation.peaks import LOWEST_PEAK
 from earmark_training.keyword.examples import KeywordExampleMaker
 from earmark_training.keyword.fine_tune import FIRST_KEYWORD, STEPS_PER_HOUR, sample_speech
 from earmark_training.keyword.held_out_conditions import CONDITIONS, Surroundings
@@ -115,7 +116,9 @@ class _Windows:
         """Add the highest peaks in speech without a keyword."""
         scores = score_recording(self._model, samples)[:, FIRST_KEYWORD:].max(1)
         count = _PEAKS_PER_RECORDING
-        for frame in pick_peaks(scores, before=self._distance, after=self._distance, count=count).tolist():
+        for frame in pick_peaks(
+            scores, lowest=LOWEST_PEAK, before=self._distance, after=self._distance, count=count
+        ).tolist():
             self._add(samples, frame, 0, float(scores[frame]))
 
     def add_examples(
