@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from earmark_audio.peak_picker import pick_peaks
 from earmark_training.data.transcripts import PlacedWord
 from earmark_training.evaluation.detections import detect
 from earmark_training.evaluation.peaks import ScoredUtterance, collect_peaks, find_peaks
@@ -23,14 +22,6 @@ def test_a_peak_is_where_the_detector_has_a_detection(tone_model: SpotterModel):
     detections = detect(metadata, scores, {"low": 0.3})
     assert [(d.start_sample + d.end_sample) / 2 for d in detections] == middles.tolist()
     assert find_peaks(metadata, scores, "mid")[0].size == 0
-
-
-def test_the_highest_peaks_are_picked_first_and_suppress_their_neighbours():
-    score = np.zeros(100, np.float32)
-    score[[10, 12, 15, 30, 60]] = [0.5, 0.9, 0.8, 0.6, 0.04]
-    assert pick_peaks(score, lowest=0.05, before=2, after=3).tolist() == [12, 15, 30]
-    assert pick_peaks(score, lowest=0.05, before=1, after=4).tolist() == [12, 30, 10]
-    assert pick_peaks(score, lowest=0.05, before=2, after=3, count=2).tolist() == [12, 15]
 
 
 def test_peaks_are_those_of_words_wrong_ones_and_false_alarms(tone_model: SpotterModel):
