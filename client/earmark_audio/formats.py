@@ -181,6 +181,8 @@ _OGG_CODECS: tuple[tuple[bytes, Format], ...] = (
     (b"fishead", Format("Ogg", Decoder.FFMPEG, "Skeleton", "ogg")),
 )
 
+_OGG_AUDIO = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")
+
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 _AAC = Format("AAC", Decoder.FFMPEG, demuxer="aac")
@@ -259,6 +261,11 @@ def _ogg(head: bytes) -> Format:
         if head[body:].startswith(magic):
             return found
     return Format("Ogg", Decoder.FFMPEG, "unknown codec", "ogg")
+
+
+def is_ogg_audio(head: bytes) -> bool:
+    """Return whether a logical stream of Ogg whose first packet begins with `head` is audio."""
+    return head.startswith(_OGG_AUDIO)
 
 
 def _frames(head: bytes) -> Format | None:

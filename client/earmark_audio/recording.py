@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from earmark_audio import ffmpeg
-from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError, other_form
+from earmark_audio.errors import DAMAGED, AudioFileError, IncompleteError, UnsupportedRateError, other_form
+from earmark_audio.file_view import FileView
 from earmark_audio.flac import flac_layout
 from earmark_audio.formats import (
     AU,
@@ -181,11 +182,12 @@ class RecordingFile:
     def _open_file(self, programs: bool) -> None:
         self._file.seek(0)
         self.format = _format(self._file.read(HEAD_BYTES))
+        self._layout = _layout(self._file, self.format, self._longest_s)
+        self.notices += self._layout.notices
         if self.format.decoder is Decoder.FFMPEG:
-            self._use(ffmpeg.open_source(self._file, self.format, programs=programs))
+            view: Any = self._layout.parts[0].view
+            self._use(ffmpeg.open_source(view, self.format, programs=programs))
         else:
-            self._layout = _layout(self._file, self.format, self._longest_s)
-            self.notices += self._layout.notices
             self._open_sndfile()
 
     def _use(self, source: ffmpeg.PyAvSource | ffmpeg.ProgramSource | LiveWav) -> None:
@@ -242,7 +244,10 @@ class RecordingFile:
         import soundfile
 
         for index, part in enumerate(self._layout.parts):
-            sound = self._source if index == 0 else self._open_part(part)
+            try:
+                sound = self._source if index == 0 else self._open_part(part)
+            except AudioFileError as error:
+                raise IncompleteError(DAMAGED) from error
             try:
                 if (sound.samplerate, sound.channels) != (self.sample_rate_hz, self.channels):
                     raise other_form(sound.samplerate, sound.channels, self.sample_rate_hz, self.channels)
@@ -251,9 +256,7 @@ class RecordingFile:
                     frames += len(block)
                     yield block
             except soundfile.LibsndfileError as error:
-                raise IncompleteError(
-                    "The recording is damaged: it cannot be decoded from here on."
-                ) from error
+                raise IncompleteError(DAMAGED) from error
             finally:
                 if index:
                     sound.close()
@@ -278,15 +281,20 @@ def _format(head: bytes) -> Format:
     return kind
 
 
-def _layout(file: BinaryIO, kind: Format, longest_s: float | None) -> Layout:
-    """Return the parts of a file of a format that libsndfile decodes."""
+def _layout(  # noqa: PLR0911 - one answer for each kind of structure
+    file: BinaryIO, kind: Format, longest_s: float | None
+) -> Layout:
+    """Return the parts of a file. FFmpeg finds joined recordings itself: it needs one part."""
     size = file.seek(0, os.SEEK_END)
+    is_ffmpegs = kind.decoder is Decoder.FFMPEG
+    if kind.container == "Ogg":
+        return ogg_layout(file, size, is_split=not is_ffmpegs)
+    if is_ffmpegs:
+        return Layout([Part(FileView(file, [(0, size)]))])
     if kind is MP3:
         return mp3_layout(file, size, longest_s)
     if kind is FLAC:
         return flac_layout(file, size)
-    if kind.container == "Ogg":
-        return ogg_layout(file, size)
     if kind is AU:
         return au_layout(file, size)
     if kind in (W64, CAF):

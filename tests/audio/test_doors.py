@@ -104,6 +104,12 @@ def cut(data: bytes, share: float) -> bytes:
     return data[: int(len(data) * share)]
 
 
+def damaged(data: bytes, share: float) -> bytes:
+    """Return a recording with one wrong byte."""
+    at = int(len(data) * share)
+    return data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
+
+
 @functools.cache
 def data(name: str) -> bytes:
     """Return the recording of a case, which is written once."""
@@ -121,6 +127,10 @@ CASES = {
     "damaged-end-loses-words flac": Case(lambda: cut(written("FLAC"), 0.9), error="truncated"),
     "damaged-end-loses-words wav": Case(lambda: cut(written("WAV", "PCM_16"), 0.9), error="truncated"),
     "damaged-end-loses-words opus": Case(lambda: cut(written("OGG", "OPUS"), 0.9), error="truncated"),
+    "damaged-middle-loses-words opus": Case(lambda: damaged(written("OGG", "OPUS"), 0.9), error="damaged"),
+    "damaged-middle-loses-words oga": Case(
+        lambda: damaged(encoded(".oga", "-c:a", "flac"), 0.9), error="damaged"
+    ),
     "stereo-cancels": Case(lambda: written("WAV", "PCM_16", OPPOSITE), words=[], notice="cancel each other"),
     "float-of-integer-scale": Case(
         lambda: written("WAV", "FLOAT", SPEECH * 32768),
