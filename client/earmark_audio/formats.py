@@ -12,6 +12,9 @@ from earmark_audio import mpeg
 HEAD_BYTES = 4096
 """How many bytes from the beginning `identify` looks at, at most."""
 
+ID3V1_BYTES = 128
+"""Length of an ID3v1 tag, which begins with `TAG`."""
+
 _ID3_HEADER_BYTES = 10
 
 

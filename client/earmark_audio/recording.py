@@ -35,6 +35,7 @@ from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
 from earmark_audio.mp3 import mp3_layout
+from earmark_audio.notices import MORE_AUDIO, OTHER_BYTES
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
@@ -251,18 +252,33 @@ class RecordingFile:
             try:
                 if (sound.samplerate, sound.channels) != (self.sample_rate_hz, self.channels):
                     raise other_form(sound.samplerate, sound.channels, self.sample_rate_hz, self.channels)
-                frames = 0
-                while len(block := sound.read(_DECODE_FRAMES, dtype="float32", always_2d=True)):
+                frames, declared = 0, part.declared_frames or 0
+                # An error loses the whole block: none reaches beyond the declared end, after which
+                # other bytes may follow.
+                while len(block := sound.read(_block_frames(declared - frames), "float32", always_2d=True)):
                     frames += len(block)
                     yield block
             except soundfile.LibsndfileError as error:
-                raise IncompleteError(DAMAGED) from error
+                if frames != part.declared_frames:
+                    raise IncompleteError(DAMAGED) from error
+                self._append_notice(OTHER_BYTES)
             finally:
                 if index:
                     sound.close()
-            if part.declared_frames is not None and frames < part.declared_frames:
-                missing_s = (part.declared_frames - frames) / self.sample_rate_hz
+            if frames < declared:
+                missing_s = (declared - frames) / self.sample_rate_hz
                 raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
+            if 0 < declared < frames:
+                self._append_notice(MORE_AUDIO)
+
+    def _append_notice(self, notice: Notice) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)
+
+
+def _block_frames(left: int) -> int:
+    """Return how much is decoded at once where this much is declared to be left."""
+    return min(_DECODE_FRAMES, left) if left > 0 else _DECODE_FRAMES
 
 
 def _format(head: bytes) -> Format:

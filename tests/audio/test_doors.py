@@ -131,6 +131,9 @@ CASES = {
     "damaged-middle-loses-words oga": Case(
         lambda: damaged(encoded(".oga", "-c:a", "flac"), 0.9), error="damaged"
     ),
+    "bytes-after-the-end flac": Case(
+        lambda: written("FLAC") + b"TAG" + bytes(125), notice="other bytes follow the end"
+    ),
     "stereo-cancels": Case(lambda: written("WAV", "PCM_16", OPPOSITE), words=[], notice="cancel each other"),
     "float-of-integer-scale": Case(
         lambda: written("WAV", "FLOAT", SPEECH * 32768),

@@ -72,6 +72,7 @@ FILES = {
     "mp3, a tag after each frame": (mp3_layout, (FRAME + b"TAG" + bytes(125)) * (SIZE // 152)),
     "mp3 of two rates": (mp3_layout, (2 * FRAME + 2 * OTHER) * (SIZE // 192)),
     "flac of beginnings": (flac_layout, b"fLaC\0\0\0\x22" * (SIZE // 8)),
+    "flac of zeros": (flac_layout, b"fLaC\0\0\0\x22" + bytes(SIZE)),
     "caf of beginnings": (chunked_layout, b"caff\0\1\0\0" * (SIZE // 8)),
     "wav of files": (iff_layout, WAV * (SIZE // len(WAV))),
     "wav of chunks": (iff_layout, b"RIFF\xff\xff\xff\x7fWAVE" + b"junk\0\0\0\0" * (SIZE // 8)),

@@ -125,12 +125,41 @@ def test_other_headers_that_were_never_finished_are_read(container: str, offset:
     assert "never finished" in " ".join(notices)
 
 
-def test_a_flac_that_states_no_length_is_read() -> None:
+def _flac(stated_frames: int) -> bytes:
     data = bytearray(_write("FLAC", "PCM_16"))
-    data[21] &= 0xF0
-    data[22:26] = bytes(4)
-    samples, error, _ = _read(bytes(data))
+    assert int.from_bytes(data[22:26], "big") == RATE_HZ
+    data[22:26] = stated_frames.to_bytes(4, "big")
+    return bytes(data)
+
+
+def test_a_flac_that_states_no_length_is_read() -> None:
+    samples, error, notices = _read(_flac(0))
+    assert (len(samples), error, notices) == (RATE_HZ, "", [])
+
+
+def test_a_flac_that_is_longer_than_it_states_is_read() -> None:
+    samples, error, notices = _read(_flac(RATE_HZ // 2))
     assert (len(samples), error) == (RATE_HZ, "")
+    assert notices == ["The recording is longer than its header states; it was read to its end."]
+
+
+TRAILERS = {"tag": b"TAG" + bytes(125), "zeros": bytes(99), "both": bytes(5000) + b"TAG" + bytes(125)}
+OTHER = {"noise": np.random.default_rng(3).bytes(20_000), "a file": _write("WAV", "PCM_16")}
+
+
+@pytest.mark.parametrize("trailer", [*TRAILERS.values(), *OTHER.values()], ids=[*TRAILERS, *OTHER])
+@pytest.mark.parametrize("joined", [1, 2])
+def test_bytes_after_the_end_of_a_flac_are_noticed(trailer: bytes, joined: int) -> None:
+    samples, error, notices = _read((_write("FLAC", "PCM_16") + trailer) * joined)
+    assert (len(samples), error) == (RATE_HZ * joined, "")
+    assert notices == ["Other bytes follow the end of the recording; they were not read."]
+
+
+@pytest.mark.parametrize("trailer", TRAILERS.values(), ids=TRAILERS)
+def test_a_tag_and_zeros_after_a_flac_that_states_no_length_are_noticed(trailer: bytes) -> None:
+    samples, error, notices = _read(_flac(0) + trailer)
+    assert (len(samples), error) == (RATE_HZ, "")
+    assert notices == [f"{len(trailer)} bytes follow the end of the recording; they were not read."]
 
 
 def _ogg(codec: str) -> bytes:
