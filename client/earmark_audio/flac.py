@@ -1,11 +1,11 @@
-"""FLAC (RFC 9639): where the stream begins, and whether another one follows in the same file."""
+"""FLAC (RFC 9639): where the stream ends, and whether another one follows in the same file."""
 
 from __future__ import annotations
 
 from typing import BinaryIO
 
 from earmark_audio.file_view import FileView
-from earmark_audio.formats import ID3V1_BYTES, id3_bytes
+from earmark_audio.formats import ID3V1_BYTES
 from earmark_audio.notices import trailing_bytes
 from earmark_audio.recording_parts import Layout, Part, check_parts
 
@@ -21,9 +21,7 @@ _LEAST_PADDING_BYTES = 16
 
 def flac_layout(file: BinaryIO, size: int) -> Layout:
     """Return the layout of a FLAC file of `size` bytes: one part for each stream."""
-    file.seek(0)
-    start = id3_bytes(file.read(10))
-    starts = [start, *_beginnings(file, start + 8, size)]
+    starts = [0, *_beginnings(file, 8, size)]
     layout = Layout([])
     for begin, end in zip(starts, [*starts[1:], size], strict=True):
         file.seek(begin + _STATED_AT)

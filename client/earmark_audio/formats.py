@@ -6,8 +6,12 @@ import codecs
 import enum
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from earmark_audio import mpeg
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 HEAD_BYTES = 4096
 """How many bytes from the beginning `identify` looks at, at most."""
@@ -16,6 +20,7 @@ ID3V1_BYTES = 128
 """Length of an ID3v1 tag, which begins with `TAG`."""
 
 _ID3_HEADER_BYTES = 10
+_MAX_TAGS = 100
 
 
 class Decoder(enum.Enum):
@@ -207,13 +212,36 @@ def identify(head: bytes) -> Format | None:
     return identify_binary(head) or _text(head)
 
 
-def identify_binary(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for each kind of beginning
+def identify_file(file: BinaryIO) -> tuple[Format | None, int]:
+    """Return the format of a file that can seek, None if it is unknown, and where in the file it begins.
+
+    It begins after the ID3v2 tags, which may be longer than HEAD_BYTES.
+    """
+    start = 0
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    for _ in range(_MAX_TAGS):
+        if not (tag := id3_bytes(head)):
+            break
+        start += tag
+        file.seek(start)
+        head = file.read(HEAD_BYTES)
+    return (identify_binary(head) or MP3, start) if start else (identify(head), 0)
+
+
+def identify_binary(head: bytes) -> Format | None:
     """Return the format of a file that begins with `head`, as `identify`; None also if it is a text.
 
     Quiet samples of 8 bits, such as G.711, may be the characters of a text.
     """
-    if head[:3] == b"ID3" and len(head) >= _ID3_HEADER_BYTES:
-        return _after_id3(head)
+    start = 0
+    while tag := id3_bytes(head[start : start + _ID3_HEADER_BYTES]):
+        start += tag
+    # The tags may be longer than the head: nearly all files with an ID3 tag are MP3.
+    return _after_tags(head[start:]) or (MP3 if start else None)
+
+
+def _after_tags(head: bytes) -> Format | None:
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         return _riff(head)
     if head[:4] == b"FORM":
@@ -237,16 +265,6 @@ def id3_bytes(head: bytes) -> int:
         size = size << 7 | byte & 0x7F
     has_footer = bool(head[5] & 0x10)
     return _ID3_HEADER_BYTES + size + (_ID3_HEADER_BYTES if has_footer else 0)
-
-
-def _after_id3(head: bytes) -> Format | None:
-    rest = head[id3_bytes(head) :]
-    if rest[:4] == b"fLaC":
-        return FLAC
-    if mpeg.begins_with_adts(rest):
-        return _AAC
-    # The tag may be longer than the head: nearly all files with an ID3 tag are MP3.
-    return MP3
 
 
 def _riff(head: bytes) -> Format | None:

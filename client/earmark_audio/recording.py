@@ -30,6 +30,7 @@ from earmark_audio.formats import (
     Decoder,
     Format,
     identify,
+    identify_file,
 )
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
@@ -164,7 +165,8 @@ class RecordingFile:
         """Decode from a pipe, or copy it."""
         if pipe.is_terminal:
             raise AudioFileError("This is a terminal, not a recording: give the name of a file.")
-        self.format = _format(pipe.peek(HEAD_BYTES))
+        head = pipe.peek(HEAD_BYTES)
+        self.format = _checked(identify(head), len(head))
         header = read_header(pipe) if self.format in (WAV, RF64, W64) else None
         if header is not None:
             live = LiveWav(pipe, header)
@@ -181,8 +183,11 @@ class RecordingFile:
             self._file.write(data)
 
     def _open_file(self, programs: bool) -> None:
-        self._file.seek(0)
-        self.format = _format(self._file.read(HEAD_BYTES))
+        kind, start = identify_file(self._file)
+        size = self._file.seek(0, os.SEEK_END)
+        self.format = _checked(kind, size)
+        if start:
+            self._file = FileView(self._file, [(start, max(0, size - start))])
         self._layout = _layout(self._file, self.format, self._longest_s)
         self.notices += self._layout.notices
         if self.format.decoder is Decoder.FFMPEG:
@@ -281,11 +286,10 @@ def _block_frames(left: int) -> int:
     return min(_DECODE_FRAMES, left) if left > 0 else _DECODE_FRAMES
 
 
-def _format(head: bytes) -> Format:
-    """Return the format of a file that begins with `head`; AudioFileError if it is not a recording."""
-    if not head:
+def _checked(kind: Format | None, size: int) -> Format:
+    """Return the format of a file of `size` bytes; AudioFileError if it is not a recording."""
+    if not size:
         raise AudioFileError("The recording is empty: it has no bytes.")
-    kind = identify(head)
     if kind is None:
         raise AudioFileError(
             f"The format is unknown: the file does not begin like {READ_FORMATS}. Raw samples need their "

@@ -116,6 +116,7 @@ def data(name: str) -> bytes:
     return CASES[name].data()
 
 
+ID3_TAG = b"ID3\4\0\0\0\0\x4e\x10" + bytes(10_000)
 OPPOSITE = np.stack([SPEECH, -SPEECH], axis=1)
 CASES = {
     "flac-length-unknown": Case(flac_without_length),
@@ -134,6 +135,8 @@ CASES = {
     "bytes-after-the-end flac": Case(
         lambda: written("FLAC") + b"TAG" + bytes(125), notice="other bytes follow the end"
     ),
+    "tag-before-the-recording flac": Case(lambda: ID3_TAG + written("FLAC")),
+    "tag-before-the-recording aac": Case(lambda: ID3_TAG + encoded(".aac")),
     "stereo-cancels": Case(lambda: written("WAV", "PCM_16", OPPOSITE), words=[], notice="cancel each other"),
     "float-of-integer-scale": Case(
         lambda: written("WAV", "FLOAT", SPEECH * 32768),

@@ -251,6 +251,57 @@ def test_bytes_after_the_end_of_ogg_are_noticed(trailing: bytes) -> None:
     assert notices == [f"{len(trailing)} bytes follow the end of the recording; they were not read."]
 
 
+def _id3(content_bytes: int) -> bytes:
+    size = bytes(content_bytes >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\4\0\0" + size + bytes(content_bytes)
+
+
+@pytest.mark.parametrize("tags", [_id3(10), _id3(10_000), _id3(0) + _id3(300_000)], ids=["10", "10k", "two"])
+@pytest.mark.parametrize(("container", "codec", "tolerance"), WRITTEN, ids=IDS)
+def test_an_id3_tag_before_any_format_is_skipped(
+    container: str, codec: str, tolerance: int, tags: bytes
+) -> None:
+    data = _write(container, codec)
+    samples, *_ = _read(data)
+    for source in (tags + data, Pipe(io.BytesIO(tags + data))):
+        behind, error, notices = _read(source)
+        assert (error, notices) == ("", [])
+        assert np.array_equal(behind, samples)
+
+
+@pytest.mark.parametrize("tag", [_id3(10), _id3(10_000)], ids=["10", "10k"])
+@pytest.mark.parametrize("options", [["-f", "adts"], ["-c:a", "flac", "-f", "ogg"]], ids=["aac", "oga"])
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+def test_an_id3_tag_before_a_format_of_ffmpeg_is_skipped(
+    options: list[str], tag: bytes, has_package: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    command = ["ffmpeg", "-loglevel", "quiet", "-i", "-", *options, "-"]
+    data = subprocess.run(command, input=_write("WAV", "PCM_16"), capture_output=True, check=True).stdout
+    samples, error, notices = _read(tag + data)
+    assert (error, notices) == ("", [])
+    assert np.array_equal(samples, _read(data)[0])
+
+
+@pytest.mark.parametrize("tag", [_id3(10), _id3(10_000)], ids=["10", "10k"])
+def test_what_follows_an_id3_tag_is_named(tag: bytes) -> None:
+    for data, name in (
+        (b"PK\3\4" + bytes(99), "ZIP archive"),
+        (_write("WAV", "PCM_16")[:20], "WAV file"),
+        (b"", "MP3 file holds no audio"),
+    ):
+        for source in (tag + data, Pipe(io.BytesIO(tag + data))):
+            with pytest.raises(AudioFileError, match=name):
+                _read(source)
+
+
+def test_very_many_id3_tags_are_rejected() -> None:
+    with pytest.raises(AudioFileError):
+        _read(_id3(0) * 100_000)
+
+
 def test_an_empty_recording_is_rejected() -> None:
     with pytest.raises(AudioFileError, match="no samples"):
         _read(_write("WAV", "PCM_16", TONE[:0]))
