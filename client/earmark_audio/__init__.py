@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Readable,
         identify,
         identify_binary,
+        identify_file,
     )
     from earmark_audio.levels import Levels, channels_cancel, mix_down
     from earmark_audio.limits import (
@@ -64,6 +65,7 @@ __all__ = [
     "find_recordings",
     "identify",
     "identify_binary",
+    "identify_file",
     "mix_down",
     "rate_problem",
     "sample_problem",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+DAMAGED = "The recording is damaged: it cannot be decoded from here on."
+"""The message for what cannot be decoded in the middle of a recording."""
+
 
 class AudioFileError(Exception):
     """A recording that cannot be read, or not to its end. The message names no file: the caller knows it."""

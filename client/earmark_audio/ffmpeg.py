@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from earmark_audio.errors import AudioFileError, IncompleteError
+from earmark_audio.errors import DAMAGED, AudioFileError, IncompleteError
 from earmark_audio.extras import install_command
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class PyAvSource:
                 frames += made.samples
                 yield made.to_ndarray().reshape(-1, self.channels)
         except (self._av.error.FFmpegError, ValueError) as error:
-            raise IncompleteError("The recording is damaged: it cannot be decoded from here on.") from error
+            raise IncompleteError(DAMAGED) from error
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
 
 

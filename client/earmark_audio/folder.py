@@ -8,7 +8,7 @@ from pathlib import Path
 
 from earmark_audio.extras import install_command
 from earmark_audio.ffmpeg import is_available
-from earmark_audio.formats import FFMPEG_SUFFIXES, HEAD_BYTES, SUFFIXES, Decoder, identify
+from earmark_audio.formats import FFMPEG_SUFFIXES, SUFFIXES, Decoder, identify_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _reason_to_leave_out(path: Path) -> LeftOut | None:
         if not path.is_file():
             return LeftOut(path, "it is not a regular file", is_recording=False)
         with path.open("rb") as file:
-            kind = identify(file.read(HEAD_BYTES))
+            kind, _ = identify_file(file)
     except OSError as error:
         return LeftOut(path, str(error.strerror), is_recording=False)
     why = ""

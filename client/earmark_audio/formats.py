@@ -6,13 +6,21 @@ import codecs
 import enum
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from earmark_audio import mpeg
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 HEAD_BYTES = 4096
 """How many bytes from the beginning `identify` looks at, at most."""
 
+ID3V1_BYTES = 128
+"""Length of an ID3v1 tag, which begins with `TAG`."""
+
 _ID3_HEADER_BYTES = 10
+_MAX_TAGS = 100
 
 
 class Decoder(enum.Enum):
@@ -181,6 +189,8 @@ _OGG_CODECS: tuple[tuple[bytes, Format], ...] = (
     (b"fishead", Format("Ogg", Decoder.FFMPEG, "Skeleton", "ogg")),
 )
 
+_OGG_AUDIO = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")
+
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 _AAC = Format("AAC", Decoder.FFMPEG, demuxer="aac")
@@ -202,13 +212,36 @@ def identify(head: bytes) -> Format | None:
     return identify_binary(head) or _text(head)
 
 
-def identify_binary(head: bytes) -> Format | None:  # noqa: PLR0911 - one answer for each kind of beginning
+def identify_file(file: BinaryIO) -> tuple[Format | None, int]:
+    """Return the format of a file that can seek, None if it is unknown, and where in the file it begins.
+
+    It begins after the ID3v2 tags, which may be longer than HEAD_BYTES.
+    """
+    start = 0
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    for _ in range(_MAX_TAGS):
+        if not (tag := id3_bytes(head)):
+            break
+        start += tag
+        file.seek(start)
+        head = file.read(HEAD_BYTES)
+    return (identify_binary(head) or MP3, start) if start else (identify(head), 0)
+
+
+def identify_binary(head: bytes) -> Format | None:
     """Return the format of a file that begins with `head`, as `identify`; None also if it is a text.
 
     Quiet samples of 8 bits, such as G.711, may be the characters of a text.
     """
-    if head[:3] == b"ID3" and len(head) >= _ID3_HEADER_BYTES:
-        return _after_id3(head)
+    start = 0
+    while tag := id3_bytes(head[start : start + _ID3_HEADER_BYTES]):
+        start += tag
+    # The tags may be longer than the head: nearly all files with an ID3 tag are MP3.
+    return _after_tags(head[start:]) or (MP3 if start else None)
+
+
+def _after_tags(head: bytes) -> Format | None:
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         return _riff(head)
     if head[:4] == b"FORM":
@@ -234,16 +267,6 @@ def id3_bytes(head: bytes) -> int:
     return _ID3_HEADER_BYTES + size + (_ID3_HEADER_BYTES if has_footer else 0)
 
 
-def _after_id3(head: bytes) -> Format | None:
-    rest = head[id3_bytes(head) :]
-    if rest[:4] == b"fLaC":
-        return FLAC
-    if mpeg.begins_with_adts(rest):
-        return _AAC
-    # The tag may be longer than the head: nearly all files with an ID3 tag are MP3.
-    return MP3
-
-
 def _riff(head: bytes) -> Format | None:
     if head[8:12] != b"WAVE":
         if head[8:12] == b"AVI ":
@@ -259,6 +282,11 @@ def _ogg(head: bytes) -> Format:
         if head[body:].startswith(magic):
             return found
     return Format("Ogg", Decoder.FFMPEG, "unknown codec", "ogg")
+
+
+def is_ogg_audio(head: bytes) -> bool:
+    """Return whether a logical stream of Ogg whose first packet begins with `head` is audio."""
+    return head.startswith(_OGG_AUDIO)
 
 
 def _frames(head: bytes) -> Format | None:

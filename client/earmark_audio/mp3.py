@@ -13,14 +13,13 @@ from typing import BinaryIO
 
 from earmark_audio.errors import AudioFileError, TooLongFileError
 from earmark_audio.file_view import FileView
-from earmark_audio.formats import id3_bytes
+from earmark_audio.formats import ID3V1_BYTES, id3_bytes
 from earmark_audio.mpeg import frame_bytes, frame_kind, frame_seconds, is_layer_3
 from earmark_audio.notices import Notice, damaged_bytes
 from earmark_audio.recording_parts import Layout, Part, check_parts
 
 _BLOCK_BYTES = 1 << 20
 _APE_HEADER_BYTES = 32
-_ID3V1_BYTES = 128
 
 _BEGINNING = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]|ID3|TAG|APETAGEX")
 """What a frame of layer III or a tag begins with."""
@@ -149,7 +148,7 @@ def _is_followed(reader: _Reader, position: int, size: int, head: bytes) -> bool
 
 def _tag_bytes(head: bytes) -> int:
     if head[:3] == b"TAG":
-        return _ID3V1_BYTES
+        return ID3V1_BYTES
     if head[:8] == b"APETAGEX" and len(head) >= _APE_HEADER_BYTES:
         is_header = bool(head[23] & 0x20)
         return _APE_HEADER_BYTES + (int.from_bytes(head[12:16], "little") if is_header else 0)

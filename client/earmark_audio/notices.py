@@ -18,6 +18,14 @@ class Notice:
         return self.message
 
 
+OTHER_BYTES = Notice("TRAILING_BYTES", "Other bytes follow the end of the recording; they were not read.")
+"""Some bytes follow the end; it is unknown how many."""
+
+MORE_AUDIO = Notice(
+    "LENGTH_EXCEEDED", "The recording is longer than its header states; it was read to its end."
+)
+
+
 def trailing_bytes(count: int) -> Notice:
     """Return the notice for bytes that follow the end of the recording."""
     return Notice("TRAILING_BYTES", f"{count} bytes follow the end of the recording; they were not read.")

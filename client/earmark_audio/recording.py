@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from earmark_audio import ffmpeg
-from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError, other_form
+from earmark_audio.errors import DAMAGED, AudioFileError, IncompleteError, UnsupportedRateError, other_form
+from earmark_audio.file_view import FileView
 from earmark_audio.flac import flac_layout
 from earmark_audio.formats import (
     AU,
@@ -29,12 +30,13 @@ from earmark_audio.formats import (
     Decoder,
     Format,
     identify,
+    identify_file,
 )
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
 from earmark_audio.mp3 import mp3_layout
-from earmark_audio.notices import other_tracks
+from earmark_audio.notices import MORE_AUDIO, OTHER_BYTES, other_tracks
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
@@ -163,7 +165,8 @@ class RecordingFile:
         """Decode from a pipe, or copy it."""
         if pipe.is_terminal:
             raise AudioFileError("This is a terminal, not a recording: give the name of a file.")
-        self.format = _format(pipe.peek(HEAD_BYTES))
+        head = pipe.peek(HEAD_BYTES)
+        self.format = _checked(identify(head), len(head))
         header = read_header(pipe) if self.format in (WAV, RF64, W64) else None
         if header is not None:
             live = LiveWav(pipe, header)
@@ -180,16 +183,20 @@ class RecordingFile:
             self._file.write(data)
 
     def _open_file(self, programs: bool) -> None:
-        self._file.seek(0)
-        self.format = _format(self._file.read(HEAD_BYTES))
+        kind, start = identify_file(self._file)
+        size = self._file.seek(0, os.SEEK_END)
+        self.format = _checked(kind, size)
+        if start:
+            self._file = FileView(self._file, [(start, max(0, size - start))])
+        self._layout = _layout(self._file, self.format, self._longest_s)
+        self.notices += self._layout.notices
         if self.format.decoder is Decoder.FFMPEG:
-            source = ffmpeg.open_source(self._file, self.format, programs=programs)
+            view: Any = self._layout.parts[0].view
+            source = ffmpeg.open_source(view, self.format, programs=programs)
             self._use(source)
             if source.track_count > 1:
                 self.notices.append(other_tracks(source.track_count))
         else:
-            self._layout = _layout(self._file, self.format, self._longest_s)
-            self.notices += self._layout.notices
             self._open_sndfile()
 
     def _use(self, source: ffmpeg.PyAvSource | ffmpeg.ProgramSource | LiveWav) -> None:
@@ -246,31 +253,46 @@ class RecordingFile:
         import soundfile
 
         for index, part in enumerate(self._layout.parts):
-            sound = self._source if index == 0 else self._open_part(part)
+            try:
+                sound = self._source if index == 0 else self._open_part(part)
+            except AudioFileError as error:
+                raise IncompleteError(DAMAGED) from error
             try:
                 if (sound.samplerate, sound.channels) != (self.sample_rate_hz, self.channels):
                     raise other_form(sound.samplerate, sound.channels, self.sample_rate_hz, self.channels)
-                frames = 0
-                while len(block := sound.read(_DECODE_FRAMES, dtype="float32", always_2d=True)):
+                frames, declared = 0, part.declared_frames or 0
+                # An error loses the whole block: none reaches beyond the declared end, after which
+                # other bytes may follow.
+                while len(block := sound.read(_block_frames(declared - frames), "float32", always_2d=True)):
                     frames += len(block)
                     yield block
             except soundfile.LibsndfileError as error:
-                raise IncompleteError(
-                    "The recording is damaged: it cannot be decoded from here on."
-                ) from error
+                if frames != part.declared_frames:
+                    raise IncompleteError(DAMAGED) from error
+                self._append_notice(OTHER_BYTES)
             finally:
                 if index:
                     sound.close()
-            if part.declared_frames is not None and frames < part.declared_frames:
-                missing_s = (part.declared_frames - frames) / self.sample_rate_hz
+            if frames < declared:
+                missing_s = (declared - frames) / self.sample_rate_hz
                 raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
+            if 0 < declared < frames:
+                self._append_notice(MORE_AUDIO)
+
+    def _append_notice(self, notice: Notice) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)
 
 
-def _format(head: bytes) -> Format:
-    """Return the format of a file that begins with `head`; AudioFileError if it is not a recording."""
-    if not head:
+def _block_frames(left: int) -> int:
+    """Return how much is decoded at once where this much is declared to be left."""
+    return min(_DECODE_FRAMES, left) if left > 0 else _DECODE_FRAMES
+
+
+def _checked(kind: Format | None, size: int) -> Format:
+    """Return the format of a file of `size` bytes; AudioFileError if it is not a recording."""
+    if not size:
         raise AudioFileError("The recording is empty: it has no bytes.")
-    kind = identify(head)
     if kind is None:
         raise AudioFileError(
             f"The format is unknown: the file does not begin like {READ_FORMATS}. Raw samples need their "
@@ -282,15 +304,20 @@ def _format(head: bytes) -> Format:
     return kind
 
 
-def _layout(file: BinaryIO, kind: Format, longest_s: float | None) -> Layout:
-    """Return the parts of a file of a format that libsndfile decodes."""
+def _layout(  # noqa: PLR0911 - one answer for each kind of structure
+    file: BinaryIO, kind: Format, longest_s: float | None
+) -> Layout:
+    """Return the parts of a file. FFmpeg finds joined recordings itself: it needs one part."""
     size = file.seek(0, os.SEEK_END)
+    is_ffmpegs = kind.decoder is Decoder.FFMPEG
+    if kind.container == "Ogg":
+        return ogg_layout(file, size, is_split=not is_ffmpegs)
+    if is_ffmpegs:
+        return Layout([Part(FileView(file, [(0, size)]))])
     if kind is MP3:
         return mp3_layout(file, size, longest_s)
     if kind is FLAC:
         return flac_layout(file, size)
-    if kind.container == "Ogg":
-        return ogg_layout(file, size)
     if kind is AU:
         return au_layout(file, size)
     if kind in (W64, CAF):

@@ -122,8 +122,8 @@ def open_source(
         recording = open_recording(name, block_s=block_s, channel=channel, pipe=pipe)
         if raw_format is not None:
             notice(
-                f"earmark: {STANDARD_INPUT}: the format of raw samples is not used, because the {kind} "
-                "recording states its own"
+                f"earmark: {STANDARD_INPUT}: the format of raw samples is not used, because the "
+                f"{recording.format} recording states its own"
             )
         return recording
     raw_format = raw_format or AudioFormat(16_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from earmark_audio import FORMATS_HELP, HEAD_BYTES, Decoder, identify
+from earmark_audio import FORMATS_HELP, Decoder, identify_file
 from earmark_client.errors import InvalidRequestError, RecordingError
 
 from earmark_cli.audio_sources import open_recording
@@ -107,7 +107,7 @@ def _is_decoded_by_servers(name: str) -> bool:
         return False
     try:
         with open(name, "rb") as file:
-            kind = identify(file.read(HEAD_BYTES))
+            kind, _ = identify_file(file)
     except OSError:
         return False
     return kind is None or kind.decoder is not Decoder.FFMPEG

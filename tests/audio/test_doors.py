@@ -104,12 +104,19 @@ def cut(data: bytes, share: float) -> bytes:
     return data[: int(len(data) * share)]
 
 
+def damaged(data: bytes, share: float) -> bytes:
+    """Return a recording with one wrong byte."""
+    at = int(len(data) * share)
+    return data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
+
+
 @functools.cache
 def data(name: str) -> bytes:
     """Return the recording of a case, which is written once."""
     return CASES[name].data()
 
 
+ID3_TAG = b"ID3\4\0\0\0\0\x4e\x10" + bytes(10_000)
 OPPOSITE = np.stack([SPEECH, -SPEECH], axis=1)
 CASES = {
     "flac-length-unknown": Case(flac_without_length),
@@ -121,6 +128,15 @@ CASES = {
     "damaged-end-loses-words flac": Case(lambda: cut(written("FLAC"), 0.9), error="truncated"),
     "damaged-end-loses-words wav": Case(lambda: cut(written("WAV", "PCM_16"), 0.9), error="truncated"),
     "damaged-end-loses-words opus": Case(lambda: cut(written("OGG", "OPUS"), 0.9), error="truncated"),
+    "damaged-middle-loses-words opus": Case(lambda: damaged(written("OGG", "OPUS"), 0.9), error="damaged"),
+    "damaged-middle-loses-words oga": Case(
+        lambda: damaged(encoded(".oga", "-c:a", "flac"), 0.9), error="damaged"
+    ),
+    "bytes-after-the-end flac": Case(
+        lambda: written("FLAC") + b"TAG" + bytes(125), notice="other bytes follow the end"
+    ),
+    "tag-before-the-recording flac": Case(lambda: ID3_TAG + written("FLAC")),
+    "tag-before-the-recording aac": Case(lambda: ID3_TAG + encoded(".aac")),
     "stereo-cancels": Case(lambda: written("WAV", "PCM_16", OPPOSITE), words=[], notice="cancel each other"),
     "float-of-integer-scale": Case(
         lambda: written("WAV", "FLOAT", SPEECH * 32768),

@@ -36,8 +36,27 @@ def frame(head: bytes) -> bytes:
 
 FRAME = frame(bytes([0xFF, 0xF3, 0x14, 0xC0]))  # 24 bytes, the shortest
 OTHER = frame(bytes([0xFF, 0xE3, 0x18, 0xC0]))
-PAGE = b"OggS" + bytes(23)
-FIRST_PAGE = b"OggS\0\2" + PAGE[6:]
+
+
+def ogg_page(sequence: int, flags: int = 0, serial: int = 1) -> bytes:
+    """Return a page without a body, whose checksum is right."""
+    page = struct.pack("<4sxBQIIIx", b"OggS", flags, 1, serial, sequence, 0)
+    crc = 0
+    for byte in page:
+        crc = (crc << 8 ^ CRC[crc >> 24 ^ byte]) & 0xFFFF_FFFF
+    return page[:22] + struct.pack("<Ix", crc)
+
+
+def _shifted(crc: int) -> int:
+    for _ in range(8):
+        crc = crc << 1 ^ (0x104C1_1DB7 if crc >> 31 else 0)
+    return crc
+
+
+CRC = [_shifted(byte << 24) for byte in range(256)]
+FIRST_PAGE = ogg_page(0, 2)
+DAMAGED_PAGE = b"OggS" + bytes(22) + b"\xff" * 256
+PAGES = [ogg_page(1 + number) for number in range(SIZE // 28)]
 ID3 = b"ID3\4\0\0\0\0\0\0"
 WAV = b"RIFF" + struct.pack("<I", 38) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
 WAV += b"data" + struct.pack("<I", 2) + b"\0\0"
@@ -53,12 +72,16 @@ FILES = {
     "mp3, a tag after each frame": (mp3_layout, (FRAME + b"TAG" + bytes(125)) * (SIZE // 152)),
     "mp3 of two rates": (mp3_layout, (2 * FRAME + 2 * OTHER) * (SIZE // 192)),
     "flac of beginnings": (flac_layout, b"fLaC\0\0\0\x22" * (SIZE // 8)),
+    "flac of zeros": (flac_layout, b"fLaC\0\0\0\x22" + bytes(SIZE)),
     "caf of beginnings": (chunked_layout, b"caff\0\1\0\0" * (SIZE // 8)),
     "wav of files": (iff_layout, WAV * (SIZE // len(WAV))),
     "wav of chunks": (iff_layout, b"RIFF\xff\xff\xff\x7fWAVE" + b"junk\0\0\0\0" * (SIZE // 8)),
-    "ogg of pages": (ogg_layout, FIRST_PAGE + PAGE * (SIZE // 27)),
-    "ogg of beginnings": (ogg_layout, (FIRST_PAGE + PAGE) * (SIZE // 54)),
-    "ogg, a damaged byte after each page": (ogg_layout, FIRST_PAGE + (PAGE + b"x") * (SIZE // 28)),
+    "ogg of pages": (ogg_layout, FIRST_PAGE + b"".join(PAGES)),
+    "ogg of beginnings": (ogg_layout, (FIRST_PAGE + PAGES[0]) * (SIZE // 54)),
+    "ogg of streams": (ogg_layout, FIRST_PAGE * (SIZE // 27)),
+    "ogg of serial numbers": (ogg_layout, b"".join(ogg_page(0, 2, number) for number in range(SIZE // 27))),
+    "ogg, a damaged byte after each page": (ogg_layout, FIRST_PAGE + b"x".join(PAGES)),
+    "ogg of damaged pages": (ogg_layout, FIRST_PAGE + ogg_page(0, 2, 0) + DAMAGED_PAGE * (SIZE // 282)),
     "ogg of noise": (ogg_layout, FIRST_PAGE + NOISE),
 }
 
@@ -112,7 +135,7 @@ def test_an_mp3_is_read_no_further_than_it_may_be_long() -> None:
 def test_a_file_that_becomes_shorter_while_it_is_read_ends_there() -> None:
     data = 4 * FRAME + b"\xff\0" * 1000
     assert len(mp3_layout(io.BytesIO(data), 10 * len(data)).parts) == 1
-    pages = FIRST_PAGE + PAGE + b"x" * 1000
+    pages = FIRST_PAGE + PAGES[0] + b"x" * 1000
     assert len(ogg_layout(io.BytesIO(pages), 10 * len(pages)).parts) == 1
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
-from earmark_audio import HEAD_BYTES, Decoder, Notice, identify
+from earmark_audio import Decoder, Notice, identify_file
 from earmark_spotter import (
     INCOMPLETE,
     AudioError,
@@ -75,7 +76,7 @@ class FileDecoder:
         be started. If the call is cancelled, its process ends.
         """
         request = json.dumps([len(audio), container and container.value, self._max_seconds, channel])
-        kind = identify(audio[:HEAD_BYTES])
+        kind, _ = identify_file(io.BytesIO(audio))
         needs_ffmpeg = kind is not None and kind.decoder is Decoder.FFMPEG
         async with self._turns.turn(quota_key):
             head = None
