@@ -355,6 +355,7 @@ class Settings:
         hints = get_type_hints(Settings)
         for each in fields(self):
             declaration_of(each).check(option_of(each), hints[each.name], getattr(self, each.name))
+        _check_host(self)
         _check_ports(self)
         _check_models(self)
         _check_access(self)
@@ -386,7 +387,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _check_ports(settings: Settings) -> None:
+def _check_host(settings: Settings) -> None:
     if not settings.host:
         raise SettingsError("--host must be an address or a name, but is empty.")
     if is_unix_socket(settings.host):
@@ -401,6 +402,9 @@ def _check_ports(settings: Settings) -> None:
             f"--workers must be 1 here, but is {settings.workers}. Workers share a port with SO_REUSEPORT, "
             f"which balances connections on Linux, but not on {sys.platform}."
         )
+
+
+def _check_ports(settings: Settings) -> None:
     for name, port in (("--health-port", settings.health_port), ("--metrics-port", settings.metrics_port)):
         if port and port + settings.workers > 65536:
             raise SettingsError(
