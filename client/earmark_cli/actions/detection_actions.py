@@ -212,7 +212,7 @@ def _variables(source: str, detection: Detection) -> dict[str, str]:
         "EARMARK_START": f"{detection.start_s:.4f}",
         "EARMARK_END": f"{detection.end_s:.4f}",
         "EARMARK_ID": printable(detection.id),
-        "EARMARK_SOURCE": printable(source),
+        "EARMARK_SOURCE": source,  # as it is, so that the command can open it
     }
 
 
