@@ -13,7 +13,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from earmark_audio import ffmpeg
-from earmark_audio.errors import AudioFileError, IncompleteError, UnsupportedRateError, other_form
+from earmark_audio.errors import (
+    AudioFileError,
+    IncompleteError,
+    UnknownFormatError,
+    UnsupportedRateError,
+    other_form,
+)
 from earmark_audio.flac import flac_layout
 from earmark_audio.formats import (
     AU,
@@ -268,7 +274,7 @@ def _format(head: bytes) -> Format:
         raise AudioFileError("The recording is empty: it has no bytes.")
     kind = identify(head)
     if kind is None:
-        raise AudioFileError(
+        raise UnknownFormatError(
             f"The format is unknown: the file does not begin like {READ_FORMATS}. Raw samples need their "
             f"encoding and sample rate stated. For anything else, {CONVERT}."
         )

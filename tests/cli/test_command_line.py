@@ -69,9 +69,18 @@ def test_wrong_usage_exits_with_2_and_one_line(args: list[str]) -> None:
         ["spot", "x.wav", "--then-record", "long", "clips"],
         ["plot", "x.wav", "--out", "x.bmp"],
         ["tune", "own", "--out", "x.bmp"],
+        ["spot", "x.wav", "--exec-timeout", "5"],
+        ["spot", "x.wav", "--exec-at-once", "2", "--clips", "clips"],
+        ["check", "x.wav", "--duration", "3"],
+        ["check", "--device", "0"],
+        ["plot", "x.wav", "--from", "5", "--to", "3"],
+        ["plot", "x.wav", "--from", "3", "--to", "3"],
     ],
 )
-def test_options_that_contradict_each_other_are_wrong_usage(args: list[str]) -> None:
+def test_options_that_contradict_each_other_are_wrong_usage(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     done = earmark(*args, "--json")
     (error,) = json_lines(done.stdout)
     assert (done.returncode, error["reason"]) == (2, "WRONG_USAGE")
