@@ -149,7 +149,7 @@ class _Bridge:
         except (OSError, UnicodeError) as error:
             cause = str(error)
             if isinstance(error, socket.gaierror):
-                cause = error.strerror
+                cause = str(error.strerror)
             elif isinstance(error, UnicodeError):
                 cause = "its host is neither an address nor a name"
             elif error.errno is not None:
