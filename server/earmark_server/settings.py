@@ -360,7 +360,7 @@ class Settings:
         try:
             read_resume_keys(self.resume_key_file)
         except ValueError as error:
-            raise SettingsError(f"--resume-key-file {error}") from None
+            raise SettingsError(str(error)) from None
 
     def address(self, port: int) -> str:
         """Return the host and a port in gRPC's notation, with an IPv6 address in brackets."""
