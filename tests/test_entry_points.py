@@ -1,4 +1,4 @@
-"""Ctrl-C while the commands start."""
+"""What the three commands have in common: Ctrl-C while they start, and output that cannot be written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from support.deadlines import DEADLINE_S
@@ -80,3 +81,22 @@ def test_a_command_runs_in_any_thread_and_restores_the_handler(
     assert codes == [0, 0]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert capsys.readouterr().out.count("earmark") == 2
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+@pytest.mark.parametrize("package", _PACKAGES)
+def test_output_that_cannot_be_written_is_reported(package: str, option: str) -> None:
+    if package == "earmark_training":
+        pytest.importorskip("earmark_training.command_line", exc_type=ImportError)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", package, option],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+    program = {"earmark_cli": "earmark", "earmark_server": "earmark-server"}.get(package, "earmark-train")
+    problem = "the results cannot be written: No space left on device"
+    assert (done.returncode, done.stderr) == (1, f"{program}: {problem}\n")

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from earmark_audio.startup import interrupts_end_process
+from earmark_audio.terminal import report_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,6 @@ def _run(words: Sequence[str]) -> int:
         from earmark_client.errors import EarmarkError
 
         from earmark_cli.command_line import build_parser
-        from earmark_cli.output.console import notice
         from earmark_cli.output.printer import JsonPrinter, TextPrinter
         from earmark_cli.usage_error import UsageError
 
@@ -59,11 +59,7 @@ def _run(words: Sequence[str]) -> int:
             code = _EXIT_WRONG_USAGE if isinstance(error, UsageError) else _EXIT_FAILURE
         sys.stdout.flush()
     except OSError as error:
-        # The output cannot be written. This is no error if its reader has closed the pipe.
-        if not isinstance(error, BrokenPipeError):
-            notice(f"earmark: the results cannot be written: {error.strerror}")
-        # Python flushes the output again at exit, which would print another error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        report_unwritable("earmark", error)
         return _EXIT_FAILURE
     return code
 

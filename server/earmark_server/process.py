@@ -11,6 +11,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from earmark_audio.terminal import report_unwritable
+
 from earmark_server import logs
 from earmark_server.command_line import read_settings
 from earmark_server.supervisor import SupervisorLink, drain_signals, supervise
@@ -36,7 +38,11 @@ def run(arguments: Sequence[str] | None) -> int:
     _open_standard_files()
     all_arguments = list(sys.argv[1:] if arguments is None else arguments)
     link = SupervisorLink.open(all_arguments)
-    settings = read_settings(all_arguments if link is None else all_arguments[1:], os.environ)
+    try:
+        settings = read_settings(all_arguments if link is None else all_arguments[1:], os.environ)
+    except OSError as error:
+        report_unwritable("earmark-server", error)  # the help, say
+        return 1
     missing = _missing_package()
     if missing is not None:
         from earmark_audio.extras import install_command

@@ -96,6 +96,13 @@ def test_options_that_contradict_each_other_are_wrong_usage(
         (["--verison"], "Did you mean --version?"),
         (["spot", "-", "--encoding", "liner16"], "Did you mean linear16?"),
         (["completion", "bsh"], "Did you mean bash?"),
+        (
+            ["spot", "-lead.wav"],
+            "unknown option -lead.wav: write ./-lead.wav if it is a file. See `earm",
+        ),
+        (["spot", "-1.wav"], "write ./-1.wav if it is a file"),
+        (["plot", "x.wav", "-lead.wav"], "write ./-lead.wav if it is a file"),
+        (["spot", "x.wav", "-v"], "unknown option -v. See `earmark spot"),
         (["spot", "x.wav", "--nothing-like-it"], "unknown option --nothing-like-it. See `earmark spot"),
     ],
 )

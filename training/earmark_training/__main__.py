@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from earmark_audio.startup import interrupts_end_process
+from earmark_audio.terminal import report_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with interrupts_end_process():
         from earmark_training.command_line import build_parser, run
 
-        args = build_parser().parse_args(arguments)
+        try:
+            args = build_parser().parse_args(arguments)
+        except OSError as error:
+            report_unwritable("earmark-train", error)  # the help, say
+            return 1
     return run(args)
 
 
