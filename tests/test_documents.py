@@ -95,7 +95,7 @@ def test_a_command_shown_is_valid(
     if program == "earmark":
         assert callable(build_parser().parse_args(arguments).run)
     elif program == "earmark-train":
-        training = pytest.importorskip("earmark_training.__main__", exc_type=ImportError)
+        training = pytest.importorskip("earmark_training.command_line", exc_type=ImportError)
         training.build_parser().parse_args(arguments)
     elif arguments[0] == "--new-token":
         with pytest.raises(SystemExit, match=r"^0$"):

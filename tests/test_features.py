@@ -37,7 +37,7 @@ def test_the_command_of_a_feature_exists(
         case "earmark":
             assert callable(build_parser().parse_args(words).run)
         case "earmark-train":
-            training = pytest.importorskip("earmark_training.__main__", exc_type=ImportError)
+            training = pytest.importorskip("earmark_training.command_line", exc_type=ImportError)
             training.build_parser().parse_args(words)
         case "earmark-server":
             monkeypatch.chdir(tmp_path)

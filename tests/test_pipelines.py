@@ -120,7 +120,7 @@ def test_the_parameters_are_those_of_the_bundled_model():
 
 def test_the_parameters_are_the_default_recipe_and_options_that_the_commands_have():
     presets = pytest.importorskip("earmark_training.model.recipe", exc_type=ImportError).PRESETS
-    from earmark_training.__main__ import build_parser
+    from earmark_training.command_line import build_parser
 
     recipe, chosen = presets[PARAMETERS["train"]["preset"]], PARAMETERS["train"]
     assert (",".join(map(str, recipe.cycles)), recipe.seed, ",".join(recipe.keywords)) == (

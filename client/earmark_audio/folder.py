@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +49,18 @@ def find_recordings(folder: Path) -> tuple[list[Path], list[LeftOut]]:
 
 def _reason_to_leave_out(path: Path) -> LeftOut | None:
     suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return None  # its reader says what is wrong with it
+    is_named_recording = suffix in SUFFIXES
     try:
-        if not path.is_file():
+        # Opening a named pipe waits for a writer, and a device may never end.
+        if not stat.S_ISREG(path.stat().st_mode):
             return LeftOut(path, "it is not a regular file", is_recording=False)
+        if is_named_recording:
+            return None
         with path.open("rb") as file:
             kind, _ = identify_file(file)
     except OSError as error:
+        if is_named_recording:
+            return None  # its reader says what is wrong with it
         return LeftOut(path, str(error.strerror), is_recording=False)
     why = ""
     is_ffmpegs = suffix in FFMPEG_SUFFIXES or (kind is not None and kind.decoder is Decoder.FFMPEG)

@@ -13,7 +13,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from earmark_audio import ffmpeg
-from earmark_audio.errors import DAMAGED, AudioFileError, IncompleteError, UnsupportedRateError, other_form
+from earmark_audio.errors import (
+    DAMAGED,
+    AudioFileError,
+    IncompleteError,
+    UnknownFormatError,
+    UnsupportedRateError,
+    other_form,
+)
 from earmark_audio.file_view import FileView
 from earmark_audio.flac import flac_layout
 from earmark_audio.formats import (
@@ -294,7 +301,7 @@ def _checked(kind: Format | None, size: int) -> Format:
     if not size:
         raise AudioFileError("The recording is empty: it has no bytes.")
     if kind is None:
-        raise AudioFileError(
+        raise UnknownFormatError(
             f"The format is unknown: the file does not begin like {READ_FORMATS}. Raw samples need their "
             f"encoding and sample rate stated. For anything else, {CONVERT}."
         )

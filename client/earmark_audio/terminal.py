@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import IO
 
 # Control characters (C0, DEL, C1), line and paragraph separators, characters that reorder text, and the
@@ -19,6 +20,17 @@ def printable(text: str) -> str:
 def is_terminal(stream: IO[str]) -> bool:
     """Return whether a stream is a terminal that can move its cursor."""
     return stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+
+
+def report_unwritable(program: str, error: OSError) -> None:
+    """Print why the output of a program cannot be written, unless its reader has closed the pipe.
+
+    The rest of the output is discarded.
+    """
+    if not isinstance(error, BrokenPipeError):
+        print(f"{program}: the results cannot be written: {error.strerror}", file=sys.stderr)
+    # Python flushes the output again at exit, which would print another error.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def format_duration(seconds: float) -> str:

@@ -6,6 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from earmark_audio.startup import interrupts_end_process
+from earmark_audio.terminal import report_unwritable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,25 +17,32 @@ _EXIT_FAILURE, _EXIT_WRONG_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return _EXIT_INTERRUPTED
+
+
+def _run(words: Sequence[str]) -> int:
     _open_closed_descriptors()
     if sys.stdout is None:  # its descriptor was closed
         print("earmark: the results cannot be written: standard output is closed", file=sys.stderr)
         return _EXIT_FAILURE
     if words[:1] == ["health"]:
-        from earmark_cli.health_probe import probe
+        with interrupts_end_process():
+            from earmark_cli.health_probe import probe
 
         answer = probe(words[1:])
         if answer is not None:
             return answer
     # gRPC's C core would log every connection that ends. It reads this variable during its import.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from earmark_client.errors import EarmarkError
+    with interrupts_end_process():
+        from earmark_client.errors import EarmarkError
 
-    from earmark_cli.command_line import build_parser
-    from earmark_cli.output.console import notice
-    from earmark_cli.output.printer import JsonPrinter, TextPrinter
-    from earmark_cli.usage_error import UsageError
+        from earmark_cli.command_line import build_parser
+        from earmark_cli.output.printer import JsonPrinter, TextPrinter
+        from earmark_cli.usage_error import UsageError
 
     for stream in (sys.stdout, sys.stderr):
         # Do not fail on characters, of a file name for example, that the terminal's encoding lacks.
@@ -48,14 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             printer.failure("", error)
             code = _EXIT_WRONG_USAGE if isinstance(error, UsageError) else _EXIT_FAILURE
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
     except OSError as error:
-        # The output cannot be written. This is no error if its reader has closed the pipe.
-        if not isinstance(error, BrokenPipeError):
-            notice(f"earmark: the results cannot be written: {error.strerror}")
-        # Python flushes the output again at exit, which would print another error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        report_unwritable("earmark", error)
         return _EXIT_FAILURE
     return code
 

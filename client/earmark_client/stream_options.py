@@ -45,7 +45,8 @@ class StreamOptions:
         """Raise InvalidRequestError for a time out of range, and for a resume point that is no Progress."""
         if not is_number(self.resume_within_s) or not 0 <= self.resume_within_s < math.inf:
             raise InvalidRequestError(
-                f"resume_within_s must be a finite number of seconds, not {self.resume_within_s!r}",
+                "resume_within_s must be a finite number of seconds, at least 0, "
+                f"not {self.resume_within_s!r}",
                 reason="BAD_CONFIG",
             )
         if self.resume is not None and not isinstance(self.resume, Progress):

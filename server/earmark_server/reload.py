@@ -167,7 +167,7 @@ def problem_of(error: BaseException) -> str:
 
 
 def read_file(path: str, name: str) -> bytes:
-    """Return the content of a file; BadFileError, which calls it the `name` file, if it cannot be read.
+    """Return the content of a file; BadFileError, which begins with its `name`, if it cannot be read.
 
     Only regular files are read: a pipe could block the server for ever.
     """
@@ -175,10 +175,10 @@ def read_file(path: str, name: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadFileError(f"The {name} file {path} must be a regular file, not a pipe or a device.")
+                raise BadFileError(f"{name} {path} must be a regular file, not a pipe or a device.")
             content = file.read(_MAX_BYTES + 1)
             if len(content) > _MAX_BYTES:
-                raise BadFileError(f"The {name} file {path} has more than {_MAX_BYTES >> 20} MiB.")
+                raise BadFileError(f"{name} {path} has more than {_MAX_BYTES >> 20} MiB.")
             return content
     except OSError as error:
-        raise BadFileError(f"The {name} file {path} cannot be read: {error.strerror}.") from error
+        raise BadFileError(f"{name} {path} cannot be read: {error.strerror}.") from error

@@ -69,9 +69,18 @@ def test_wrong_usage_exits_with_2_and_one_line(args: list[str]) -> None:
         ["spot", "x.wav", "--then-record", "long", "clips"],
         ["plot", "x.wav", "--out", "x.bmp"],
         ["tune", "own", "--out", "x.bmp"],
+        ["spot", "x.wav", "--exec-timeout", "5"],
+        ["spot", "x.wav", "--exec-at-once", "2", "--clips", "clips"],
+        ["check", "x.wav", "--duration", "3"],
+        ["check", "--device", "0"],
+        ["plot", "x.wav", "--from", "5", "--to", "3"],
+        ["plot", "x.wav", "--from", "3", "--to", "3"],
     ],
 )
-def test_options_that_contradict_each_other_are_wrong_usage(args: list[str]) -> None:
+def test_options_that_contradict_each_other_are_wrong_usage(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     done = earmark(*args, "--json")
     (error,) = json_lines(done.stdout)
     assert (done.returncode, error["reason"]) == (2, "WRONG_USAGE")
@@ -87,6 +96,13 @@ def test_options_that_contradict_each_other_are_wrong_usage(args: list[str]) -> 
         (["--verison"], "Did you mean --version?"),
         (["spot", "-", "--encoding", "liner16"], "Did you mean linear16?"),
         (["completion", "bsh"], "Did you mean bash?"),
+        (
+            ["spot", "-lead.wav"],
+            "unknown option -lead.wav: write ./-lead.wav if it is a file. See `earm",
+        ),
+        (["spot", "-1.wav"], "write ./-1.wav if it is a file"),
+        (["plot", "x.wav", "-lead.wav"], "write ./-lead.wav if it is a file"),
+        (["spot", "x.wav", "-v"], "unknown option -v. See `earmark spot"),
         (["spot", "x.wav", "--nothing-like-it"], "unknown option --nothing-like-it. See `earmark spot"),
     ],
 )

@@ -135,7 +135,7 @@ def test_unusable_recordings_and_file_names_are_reported(
     assert "give a name that ends in .html or .png" in done.stderr
     for args, sentence in [
         ([recording, "--from", "9"], "the recording is 4.0 s long"),
-        ([recording, "--from", "2", "--to", "1"], "there is no audio between --from and --to"),
+        ([recording, "--from", "9", "--to", "10"], "there is no audio between --from and --to"),
         ([long], "at most 10 minutes can be drawn: choose them with --from SECONDS --to SECONDS"),
         ([tmp_path / "absent.wav"], "No such file"),
         ([recording, "-o", tmp_path / "absent" / "out.html"], "cannot be written: No such file or directory"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,10 +130,16 @@ def test_tune_names_what_it_leaves_out_and_passes_over_hidden_files(
     for name, (data, _) in left_out.items():
         (tmp_path / name).write_bytes(data)
     (tmp_path / "talk" / "gone").symlink_to(tmp_path / "absent")
+    os.mkfifo(tmp_path / "talk" / "live.wav")
+    (tmp_path / "talk" / "endless.wav").symlink_to("/dev/zero")
     done = earmark("tune", tmp_path, "--server", address, "--json")
     assert done.returncode == 0
     lines = sorted(line for line in done.stderr.splitlines() if "left out" in line)
-    expected = {**{name: why for name, (_, why) in left_out.items()}, "talk/gone": "it is not a regular file"}
+    expected = {name: why for name, (_, why) in left_out.items()} | {
+        "talk/gone": "No such file or directory",
+        "talk/live.wav": "it is not a regular file",
+        "talk/endless.wav": "it is not a regular file",
+    }
     assert len(lines) == len(expected)
     for line, (name, why) in zip(lines, sorted(expected.items()), strict=True):
         assert line.startswith(f"earmark: {tmp_path / name}: left out: {why}")

@@ -54,6 +54,16 @@ def test_one_key_is_the_verdict_of_a_clip(clips: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == f"{clips}: 3 clips, 1 right, 1 wrong, 1 missed, 0 not reviewed"
 
 
+def test_the_port_of_a_page_requires_the_page(clips: Path) -> None:
+    done = earmark("review", clips, "--port", "0")
+    assert (done.returncode, done.stderr) == (2, "earmark: --port requires --page\n")
+
+
+def test_a_named_pipe_is_no_clip(clips: Path, tmp_path: Path) -> None:
+    os.mkfifo(clips / "live.json")
+    assert review(clips, "rwm", path=tmp_path).returncode == 0
+
+
 @pytest.mark.slow
 def test_a_review_continues_where_it_ended(clips: Path, tmp_path: Path) -> None:
     assert review(clips, "w\nq", path=tmp_path).returncode == 0

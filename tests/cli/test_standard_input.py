@@ -259,6 +259,19 @@ def test_a_stated_format_that_is_not_used_is_noticed(address: str) -> None:
     assert "standard input: the format of raw samples is not used, because the WAV" in done.stderr
 
 
+def test_the_format_of_raw_samples_is_for_standard_input(address: str, tmp_path: Path) -> None:
+    recording, raw = tmp_path / "words.wav", tmp_path / "my words.pcm"
+    recording.write_bytes(written("WAV", "PCM_16"))
+    raw.write_bytes(samples().tobytes())
+    done = earmark("spot", recording, "--encoding", "linear16", "--server", address)
+    assert done.returncode == 0
+    assert f"{recording}: the format of raw samples is not used, because the WAV" in done.stderr
+    done = earmark("spot", raw, "--rate", "16000", "--server", address)
+    assert done.returncode == 1
+    assert "--rate, --encoding and --channels are for standard input" in done.stderr
+    assert f"`earmark spot - < '{raw}'`" in done.stderr
+
+
 def test_a_live_recording_does_not_delay_an_interrupt(address: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

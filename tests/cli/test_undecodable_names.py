@@ -39,6 +39,15 @@ def test_a_recording_is_read(address: str, named: Path, command: str, json: list
         assert json_lines(done.stdout)[0]["source"] == str(named)
 
 
+def test_a_command_can_open_the_recording(address: str, named: Path, tmp_path: Path) -> None:
+    action, copy = tmp_path / "action", tmp_path / "copy"
+    action.write_text(f'#!/bin/sh\ncp "$EARMARK_SOURCE" {copy}\n')
+    action.chmod(0o755)
+    done = earmark("spot", named, "--keyword", "low", "--server", address, "--exec", action)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert copy.read_bytes() == named.read_bytes()
+
+
 @pytest.mark.parametrize("suffix", ["html", "png"])
 def test_a_recording_is_plotted(address: str, named: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"{NAME}.{suffix}"

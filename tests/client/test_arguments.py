@@ -19,6 +19,7 @@ from earmark_client import (
     InvalidRequestError,
     KeywordSetting,
     Silence,
+    SyncClient,
 )
 from support.both_clients import DRIVERS, Driver
 from support.earmark_command import RATE_HZ, WORDS, samples
@@ -103,6 +104,12 @@ def test_anything_else_is_an_error_of_the_request(
 ) -> None:
     with pytest.raises(InvalidRequestError):
         client.events(address, audio, **{"sample_rate_hz": RATE_HZ, **arguments})
+
+
+def test_the_message_says_which_times_are_allowed(address: str) -> None:
+    problem = "finite number of seconds, at least 0, not -1"
+    with SyncClient(address) as client, pytest.raises(InvalidRequestError, match=problem):
+        client.stream([X], sample_rate_hz=RATE_HZ, resume_within_s=-1)
 
 
 @pytest.mark.parametrize("ending", ["read to its end", "left in mid-stream", "never started"])

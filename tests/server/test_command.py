@@ -143,7 +143,7 @@ def test_the_server_starts_fast() -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys, earmark_server.server, earmark_server.__main__; print('torch' in sys.modules)"
+    code = "import sys, earmark_server.server, earmark_server.process; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

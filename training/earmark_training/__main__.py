@@ -1,87 +1,28 @@
-"""The `earmark-train` command."""
+"""The command `earmark-train`."""
 
 from __future__ import annotations
 
-import logging
 import sys
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from earmark_audio.argument_parser import ArgumentParser
-from earmark_audio.extras import install_command
-from earmark_spotter import SpotterError
-
-from earmark_training.commands import evaluate, export, keyword, negatives, prepare, train, verifier
-from earmark_training.errors import TrainingError
+from earmark_audio.startup import interrupts_end_process
+from earmark_audio.terminal import report_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COMMANDS = {
-    "prepare": prepare,
-    "train": train,
-    "export": export,
-    "verifier": verifier,
-    "evaluate": evaluate,
-    "keyword": keyword,
-    "negatives": negatives,
-}
 
-_AFTER_INTERRUPT = {
-    "train": "; run it again to resume after the last completed epoch",
-    "keyword": "; run it again to continue: the last checkpoint and the speech of neural voices are kept",
-}
-
-
-class _StandardError(logging.Handler):
-    """Prints messages above the progress bar, which replaces `sys.stderr` while it is shown."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
-
-
-def build_parser() -> ArgumentParser:
-    """Return the parser of the command line."""
-    parser = ArgumentParser(
-        prog="earmark-train",
-        description="Train a keyword-spotting model, from recordings to the file that earmark-server serves.",
-    )
-    parser.add_argument("--version", action="version", version=f"earmark-train {version('earmark')}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in _COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=command.SUMMARY, description=command.SUMMARY)
-        command.add_arguments(subparser)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
-    args = build_parser().parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        # A file name that the terminal's encoding lacks must not end the program.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    # Messages of this package, without the exporter's message for every node.
-    logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
-    logging.getLogger("earmark_training").setLevel(logging.INFO)
-    try:
-        _COMMANDS[args.command].run(args)
-    except KeyboardInterrupt:
-        remedy = _AFTER_INTERRUPT.get(args.command, "")
-        print(f"earmark-train: interrupted{remedy}", file=sys.stderr)
-        return 130
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("earmark"):
-            raise
-        print(
-            f"earmark-train: the package {error.name} is missing: {install_command('train')}",
-            file=sys.stderr,
-        )
-        return 1
-    except (SpotterError, TrainingError, OSError) as error:
-        print(f"earmark-train: {error}", file=sys.stderr)
-        return 1
-    return 0
+    with interrupts_end_process():
+        from earmark_training.command_line import build_parser, run
+
+        try:
+            args = build_parser().parse_args(arguments)
+        except OSError as error:
+            report_unwritable("earmark-train", error)  # the help, say
+            return 1
+    return run(args)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,8 @@ def read_clips(folder: Path) -> list[Clip]:
         raise RecordingError(f"{folder} cannot be read: {error.strerror}") from error
     for file in files:
         path = file.with_suffix(".wav")
+        if not os.path.isfile(file):
+            continue  # opening a named pipe waits for a writer
         try:
             fields = json.loads(file.read_bytes())
         except (OSError, ValueError, RecursionError):

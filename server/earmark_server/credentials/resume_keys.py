@@ -20,11 +20,11 @@ def read_resume_keys(path: str) -> tuple[bytes, ...]:
     """
     if not path:
         return ()
-    lines = read_file(path, "resume key")[:_MAX_FILE_BYTES].splitlines()
+    lines = read_file(path, "--resume-key-file")[:_MAX_FILE_BYTES].splitlines()
     keys = tuple(line for line in (line.strip() for line in lines) if line)
     if not 0 < len(keys) <= _MAX_KEYS or not all(map(_KEY.fullmatch, keys)):
         raise ValueError(
-            f"{path!r} must contain 1 to {_MAX_KEYS} keys, one per line, each of 32 to 256 ASCII characters "
-            "without spaces. Create a key with `openssl rand -hex 32`."
+            f"--resume-key-file {path} must contain 1 to {_MAX_KEYS} keys, one per line, each of 32 to 256 "
+            "ASCII characters without spaces. Create a key with `openssl rand -hex 32`."
         )
     return keys

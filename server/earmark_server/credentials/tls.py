@@ -52,8 +52,8 @@ class Certificates:
         return newest
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        certificate = read_file(self._certificate, "certificate")
-        key = read_file(self._key, "key")
+        certificate = read_file(self._certificate, "The certificate file")
+        key = read_file(self._key, "The key file")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             # gRPC's own error has no reason. Without a password argument, OpenSSL would prompt for one.
@@ -78,7 +78,7 @@ class Certificates:
     def _read_client_ca(self) -> bytes | None:
         if not self._client_ca:
             return None
-        authorities = read_file(self._client_ca, "client CA")
+        authorities = read_file(self._client_ca, "The client CA file")
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(
                 cadata=authorities.decode("ascii", "replace")

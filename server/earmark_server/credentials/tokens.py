@@ -34,7 +34,7 @@ class AcceptedTokens:
         Raises BadFileError, which quotes nothing of the file, in case it contains a token by mistake.
         """
         principals: dict[bytes, str] = {}
-        lines = read_file(path, "token").decode("utf-8-sig", errors="replace").splitlines()
+        lines = read_file(path, "The token file").decode("utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             text = line.partition("#")[0].strip()
             if not text:

@@ -85,7 +85,7 @@ class KeptModels:
         sha256 = hashlib.sha256(content).hexdigest()
         path = self._path(sha256)
         with contextlib.suppress(BadFileError):
-            if read_file(str(path), "kept model") == content:
+            if read_file(str(path), "The kept model file") == content:
                 self.extend([sha256])
                 return
         descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL_PREFIX, dir=self.folder)  # mode 0600
@@ -115,7 +115,7 @@ class KeptModels:
     def read(self, sha256: str) -> bytes:
         """Return the content of a copy; BadFileError if it is missing or damaged."""
         path = self._path(sha256)
-        content = read_file(str(path), "kept model")
+        content = read_file(str(path), "The kept model file")
         if hashlib.sha256(content).hexdigest() != sha256:
             raise BadFileError(f"The kept model file {path} is damaged: its SHA-256 is not its name.")
         return content

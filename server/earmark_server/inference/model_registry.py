@@ -295,7 +295,7 @@ class ModelRegistry:
 
     async def _load(self, path: str, old: SpotterModel, pin: str | None) -> SpotterModel | None:
         """Load the file that replaces a model; None if it is the same, ModelError if it cannot replace it."""
-        content = await asyncio.to_thread(read_file, path, "model")
+        content = await asyncio.to_thread(read_file, path, "The model file")
         # Before any process parses the content.
         check_sha256(content, pin)
         await validate_model(content)
@@ -330,7 +330,7 @@ class ModelRegistry:
             return
         for file in files:
             try:
-                content = read_file(file.path, "model")
+                content = read_file(file.path, "The model file")
                 model = self._memory.load(content)
                 self._check_name(model, file.path)
                 warm_up(model)

@@ -85,7 +85,7 @@ def test_the_log_states_the_origin_of_the_signing_key(tiny_model_path: Path, tmp
 def test_a_file_with_invalid_keys_is_rejected_and_not_quoted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "keys"
     path.write_bytes(content)
-    with pytest.raises(SettingsError, match="must contain 1 to 16 keys") as caught:
+    with pytest.raises(SettingsError, match=f"^--resume-key-file {path} must contain 1 to 16 keys") as caught:
         Settings(resume_key_file=str(path))
     assert "openssl rand -hex 32" in str(caught.value)
     for word in (b"short", b"words", b"ff"):
@@ -97,6 +97,8 @@ def test_a_missing_key_file_is_rejected(tmp_path: Path) -> None:
         Settings(resume_key_file=str(tmp_path / "none"))
     with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
         Settings(resume_key_file=str(tmp_path))
+    with pytest.raises(SettingsError, match=r"^--resume-key-file /dev/null must be a regular file"):
+        Settings(resume_key_file="/dev/null")
 
 
 def test_whitespace_around_keys_is_ignored(tmp_path: Path) -> None:

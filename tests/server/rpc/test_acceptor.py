@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
-from earmark_server import __main__ as command
+from earmark_server import process
 from earmark_server.inference import watchdog
 from earmark_server.memory.connections import Connections
 from grpc._cython import cygrpc
@@ -95,7 +95,7 @@ def test_the_process_ends_if_grpc_stops_accepting_calls(
 
     async def scenario() -> None:
         async with serving(tiny_model_path) as rig:
-            watching = asyncio.create_task(command._exit_when_not_accepting(rig.server))
+            watching = asyncio.create_task(process._exit_when_not_accepting(rig.server))
             assert rig.server.is_accepting
             monkeypatch.setattr(cygrpc, "_handle_rpc", run_out_of_memory)
             call = rig.channel.unary_unary("/no.such/Method")(b"")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -126,7 +127,7 @@ def test_folders_that_cannot_be_used_are_named(clips_dir: Path, tmp_path: Path):
         prepare(clips_dir, [tmp_path], tmp_path / "out")
 
 
-def test_hidden_files_are_ignored_and_transcripts_that_are_no_text_are_named(
+def test_hidden_files_and_pipes_are_ignored_and_transcripts_that_are_no_text_are_named(
     clips_dir: Path, speech_dir: Path, tmp_path: Path
 ):
     for folder in (clips_dir, speech_dir):
@@ -139,6 +140,9 @@ def test_hidden_files_are_ignored_and_transcripts_that_are_no_text_are_named(
     for folder in (clips, speech, tmp_path / "sounds"):
         for path in [p for p in folder.rglob("*") if p.is_file()]:
             path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7\xb0")
+    # Opening a named pipe waits for a writer.
+    for path in (clips / "yes" / "live.wav", speech / "live.trans.txt", tmp_path / "sounds" / "live.wav"):
+        os.mkfifo(path)
     found = prepare(clips, [speech], tmp_path / "again", noise=[tmp_path / "sounds"]).recordings
     assert found == expected
     (speech / "b.trans.txt").write_bytes(b"b-1 \xb0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ def test_wrong_and_missed_clips_are_read(tmp_path: Path) -> None:
     (tmp_path / "h.wav").unlink()
     for name, text in (("i", "{"), ("j", "[1]"), ("k", "[" * 100_000)):
         (tmp_path / f"{name}.json").write_text(text)
+    os.mkfifo(tmp_path / "l.json")  # opening it waits for a writer
     found = read_mistakes([tmp_path], ["computer"])
     assert [(one.path.name, one.is_missed) for one in found] == [("a.wav", False), ("d.wav", True)]
     assert {one.word for one in found} == {(1.5 * RATE, 2 * RATE)}

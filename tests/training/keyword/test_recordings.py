@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,12 @@ def test_any_sample_rate_and_number_of_channels_is_read(folder: Path):
     recordings, _ = read_recordings(folder)
     (stereo,) = (r for r in recordings if r.path.name == "stereo.flac")
     assert stereo.samples.shape == (len(samples) // 3,)
+
+
+def test_a_named_pipe_is_passed_over(folder: Path):
+    os.mkfifo(folder / "live.wav")
+    recordings, rejected = read_recordings(folder)
+    assert (len(recordings), rejected) == (12, [])
 
 
 def test_a_missing_or_empty_folder_is_named(tmp_path: Path):

@@ -17,6 +17,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 from dataclasses import asdict, dataclass
@@ -173,7 +174,7 @@ def find_clips(folder: Path) -> Iterator[SourceFile]:
             lists |= dict.fromkeys(
                 (Path(x).with_suffix("").as_posix() for x in path.read_text().split()), split
             )
-    for path in _visible(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES):
+    for path in _files(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES):
         word = path.parent.name
         if word == NOISE_FOLDER:
             yield SourceFile(path, "noise", "training", path.stem)
@@ -202,7 +203,7 @@ def find_sounds(folder: Path, kind: Literal["noise", "music"]) -> Iterator[Sourc
 
     Pieces of one recording, whose names differ by a last letter (`1-100032-A`), are in the same split.
     """
-    for path in _visible(p for p in folder.rglob("*") if p.suffix.lower() in _SOUND_SUFFIXES):
+    for path in _files(p for p in folder.rglob("*") if p.suffix.lower() in _SOUND_SUFFIXES):
         source = re.sub(r"-[A-Z]$", "", path.stem)
         percent = int(hashlib.sha1(source.encode()).hexdigest(), 16) % 100
         split: Split = "validation" if percent < _SOUND_VALIDATION_PERCENT else "training"
@@ -220,7 +221,7 @@ def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
     Each is (path of the audio without its suffix, speaker, transcript in lower case). Raises CorpusError if a
     list is not text.
     """
-    for listing in _visible(folder.rglob("*.trans.txt")):
+    for listing in _files(folder.rglob("*.trans.txt")):
         speaker = listing.name.split("-", 1)[0]
         try:
             lines = listing.read_text(encoding="utf-8").splitlines()
@@ -232,9 +233,15 @@ def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
                 yield listing.with_name(name), speaker, transcript.lower()
 
 
-def _visible(paths: Iterable[Path]) -> list[Path]:
-    """Return the paths, sorted, without hidden files: macOS writes a `._name` beside every `name`."""
-    return sorted(p for p in paths if not p.name.startswith("."))
+def _files(paths: Iterable[Path]) -> list[Path]:
+    """Return the files to read, sorted: no hidden ones, as macOS writes a `._name` beside every `name`.
+
+    Folders, named pipes and devices are left out: opening a pipe waits for a writer. A link to a file that is
+    missing is not: its reader says so.
+    """
+    return sorted(
+        p for p in paths if not p.name.startswith(".") and (os.path.isfile(p) or not os.path.exists(p))
+    )
 
 
 def read_audio(path: Path) -> NDArray[np.float32]:

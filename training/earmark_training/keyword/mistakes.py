@@ -75,6 +75,8 @@ def read_mistakes(folders: Sequence[Path], keywords: Sequence[str]) -> list[Revi
 
 def _mistakes_in(folder: Path) -> Iterator[ReviewedClip]:
     for path in sorted(folder.glob("*.json")):
+        if not path.is_file():
+            continue  # opening a named pipe waits for a writer
         try:
             clip = json.loads(path.read_bytes())
             verdict = clip.get("verdict")

@@ -1,0 +1,83 @@
+"""The command line of `earmark-train`: all commands and their options."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from earmark_audio.argument_parser import ArgumentParser
+from earmark_audio.extras import install_command
+from earmark_spotter import SpotterError
+
+from earmark_training.commands import evaluate, export, keyword, negatives, prepare, train, verifier
+from earmark_training.errors import TrainingError
+
+if TYPE_CHECKING:
+    import argparse
+
+_COMMANDS = {
+    "prepare": prepare,
+    "train": train,
+    "export": export,
+    "verifier": verifier,
+    "evaluate": evaluate,
+    "keyword": keyword,
+    "negatives": negatives,
+}
+
+_AFTER_INTERRUPT = {
+    "train": "; run it again to resume after the last completed epoch",
+    "keyword": "; run it again to continue: the last checkpoint and the speech of neural voices are kept",
+}
+
+
+class _StandardError(logging.Handler):
+    """Prints messages above the progress bar, which replaces `sys.stderr` while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command line."""
+    parser = ArgumentParser(
+        prog="earmark-train",
+        description="Train a keyword-spotting model, from recordings to the file that earmark-server serves.",
+    )
+    parser.add_argument("--version", action="version", version=f"earmark-train {version('earmark')}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in _COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.SUMMARY, description=command.SUMMARY)
+        command.add_arguments(subparser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command that was parsed; return its exit code: 0, 1 for a failure, 130 for an interrupt."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            # A file name that the terminal's encoding lacks must not end the program.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        # Messages of this package, without the exporter's message for every node.
+        logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
+        logging.getLogger("earmark_training").setLevel(logging.INFO)
+        _COMMANDS[args.command].run(args)
+    except KeyboardInterrupt:
+        remedy = _AFTER_INTERRUPT.get(args.command, "")
+        print(f"earmark-train: interrupted{remedy}", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("earmark"):
+            raise
+        print(
+            f"earmark-train: the package {error.name} is missing: {install_command('train')}",
+            file=sys.stderr,
+        )
+        return 1
+    except (SpotterError, TrainingError, OSError) as error:
+        print(f"earmark-train: {error}", file=sys.stderr)
+        return 1
+    return 0
