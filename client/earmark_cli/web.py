@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import ipaddress
 import re
 import socket
@@ -178,9 +179,13 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
+    except UnicodeError:
+        raise UsageError(f"--host {host!r} is neither an address nor a name") from None
     except OSError as error:
         cause = str(error.strerror).partition(" (")[0]  # without the address, which Python appends
-        raise EarmarkError(f"cannot listen on {host}, port {port}: {cause}: give another --port") from None
+        is_of_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        option = "--host" if is_of_host else "--port"
+        raise EarmarkError(f"cannot listen on {host}, port {port}: {cause}: give another {option}") from None
 
 
 def _is_browsable(host: str) -> bool:

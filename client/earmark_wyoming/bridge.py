@@ -146,8 +146,14 @@ class _Bridge:
                 _remove_socket(path)
                 return await asyncio.start_unix_server(self._accept, path, limit=MAX_LINE_BYTES)
             return await asyncio.start_server(self._accept, uri.hostname, uri.port, limit=MAX_LINE_BYTES)
-        except OSError as error:
-            cause = str(error) if error.errno is None or error.errno < 0 else os.strerror(error.errno)
+        except (OSError, UnicodeError) as error:
+            cause = str(error)
+            if isinstance(error, socket.gaierror):
+                cause = error.strerror
+            elif isinstance(error, UnicodeError):
+                cause = "its host is neither an address nor a name"
+            elif error.errno is not None:
+                cause = os.strerror(error.errno)
             raise EarmarkError(f"cannot listen on {self._options.uri}: {cause}: give another --uri") from None
 
     async def _announce(self, stack: AsyncExitStack, name: str, sockets: Sequence[socket.socket]) -> None:
@@ -224,8 +230,13 @@ class _Bridge:
 
 
 def _remove_socket(path: Path) -> None:
-    """Remove the socket that an earlier run has left; OSError if another process listens on it."""
+    """Remove the socket that an earlier run has left; OSError if another process listens on it.
+
+    Also raises OSError for a file that is not a socket.
+    """
     if not path.is_socket():
+        if path.exists():
+            raise OSError("the file there is not a socket")
         return
     with socket.socket(socket.AF_UNIX) as probe:
         try:

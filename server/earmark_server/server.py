@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
+import stat
 import sys
 import threading
 import time
@@ -36,6 +38,8 @@ from earmark_server.settings import is_unix_socket
 from earmark_server.status import CallError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import grpc
 
     from earmark_server.rpc.tracing import Tracing
@@ -242,7 +246,10 @@ class Server:
         if is_unix_socket(address):
             self._check_socket(address)
         elif port and not self._shares_port:
-            self._check_all_addresses(port, option)
+            # gRPC would listen on the other addresses of a name only: on ::1, say, but not on 127.0.0.1.
+            problems = self._bind_problems(port)
+            if any(problem.errno == errno.EADDRINUSE for problem in problems):
+                raise self._cannot_listen(port, option, problems)
         try:
             if credentials is None:
                 bound = server.add_insecure_port(address)
@@ -251,49 +258,69 @@ class Server:
         except RuntimeError:
             bound = 0
         if not bound:
-            raise self._cannot_listen(port, option)
+            problems = [] if is_unix_socket(address) else self._bind_problems(port)
+            raise self._cannot_listen(port, option, problems)
         return int(bound)
 
     @staticmethod
     def _check_socket(address: str) -> None:
-        """Raise StartError if another server listens on a Unix socket. gRPC would take its path from it.
+        """Raise StartError if a Unix socket cannot be created, or if another server listens on it.
 
-        A path that nobody listens on, left behind by a server that was killed, is used again.
+        gRPC would take the path from that server. A path that nobody listens on, left behind by a server that
+        was killed, is used again.
         """
         path = address.removeprefix("unix:")
+        folder = os.path.dirname(path) or "."
+        problem = "another server listens there"
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as tested:
             try:
                 tested.connect(path)
             except (FileNotFoundError, ConnectionRefusedError):
-                return
+                if not os.path.isdir(folder):
+                    problem = f"there is no folder {folder}"
+                elif not os.access(folder, os.W_OK | os.X_OK):
+                    problem = f"no file may be created in {folder}"
+                elif os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+                    problem = "the file there is not a socket. Delete it, or choose another path with --host"
+                else:
+                    return
             except OSError as error:
-                raise StartError(f"Cannot listen on {address}: {error.strerror or error}.") from None
-        raise StartError(f"Cannot listen on {address}: another server listens there.")
+                problem = error.strerror or str(error)
+        raise StartError(f"Cannot listen on {address}: {problem}.")
 
-    def _check_all_addresses(self, port: int, option: str) -> None:
-        """Raise StartError if the port is in use on one of the addresses that a name stands for.
-
-        gRPC would listen on the others only: on ::1, say, but not on 127.0.0.1.
-        """
-        with contextlib.suppress(socket.gaierror):  # gRPC reports it
-            for family, kind, protocol, _, address in socket.getaddrinfo(
-                self._settings.host, port, type=socket.SOCK_STREAM
-            ):
+    def _bind_problems(self, port: int) -> list[OSError]:
+        """Return why the host cannot be resolved, or a port cannot be bound on some of its addresses."""
+        try:
+            found = socket.getaddrinfo(self._settings.host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            return [error]
+        problems = []
+        for family, kind, protocol, _, address in found:
+            try:
                 with contextlib.closing(socket.socket(family, kind, protocol)) as tested:
                     tested.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     if family == socket.AF_INET6:
                         tested.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    try:
-                        tested.bind(address)
-                    except OSError as error:
-                        if error.errno == errno.EADDRINUSE:
-                            raise self._cannot_listen(port, option) from None
+                    tested.bind(address)
+            except OSError as error:
+                problems.append(error)
+        return problems
 
-    def _cannot_listen(self, port: int, option: str) -> StartError:
-        return StartError(
-            f"Cannot listen on {self._settings.address(port)}: the port is in use (choose another one with "
-            f"{option}), or the address does not belong to this machine."
-        )
+    def _cannot_listen(self, port: int, option: str, problems: Sequence[OSError]) -> StartError:
+        """Return the error that says what is wrong, and which option to change."""
+        in_use = next((each for each in problems if each.errno == errno.EADDRINUSE), None)
+        problem = in_use or next(iter(problems), None)
+        if problem is None:
+            reason = "gRPC does not say why"
+        elif problem is in_use:
+            reason = f"the port is in use (choose another one with {option})"
+        elif isinstance(problem, socket.gaierror):
+            reason = f"the name {self._settings.host} cannot be resolved ({problem.strerror}). Correct --host"
+        elif problem.errno == errno.EADDRNOTAVAIL:
+            reason = "the address does not belong to this machine. Correct --host"
+        else:
+            reason = str(problem.strerror)
+        return StartError(f"Cannot listen on {self._settings.address(port)}: {reason}.")
 
     async def _stop_grpc(self, grace_s: float | None) -> None:
         await self._grpc.stop(grace_s)

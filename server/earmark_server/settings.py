@@ -387,6 +387,12 @@ def is_loopback(host: str) -> bool:
 def _check_ports(settings: Settings) -> None:
     if not settings.host:
         raise SettingsError("--host must be an address or a name, but is empty.")
+    for name, host in (("--host", settings.host), ("--metrics-host", settings.metrics_host)):
+        try:
+            if not is_unix_socket(host):
+                host.encode("idna")  # as when it is resolved
+        except UnicodeError:
+            raise SettingsError(f"{name} must be an address or a name, but is {host!r}.") from None
     if is_unix_socket(settings.host):
         if settings.workers > 1:
             raise SettingsError("--workers must be 1 with a Unix socket, because workers share a port.")

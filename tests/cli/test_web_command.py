@@ -184,6 +184,16 @@ def test_a_port_in_use_is_reported(address: str) -> None:
     assert "Address already in use: give another --port" in done.stderr
 
 
+def test_a_host_that_cannot_be_listened_on_is_reported(address: str) -> None:
+    for host in ("no.invalid", "192.0.2.1"):  # a name of RFC 6761, an address of RFC 5737
+        done = earmark("web", "--server", address, "--host", host, "--insecure")
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"earmark: cannot listen on {host}, port 8080: ")
+        assert done.stderr.endswith(": give another --host\n")
+    done = earmark("web", "--server", address, "--host", "a..b", "--insecure")
+    assert (done.returncode, done.stderr) == (2, "earmark: --host 'a..b' is neither an address nor a name\n")
+
+
 @pytest.mark.parametrize("arguments", [["--port", "65536"], ["--max-streams", "0"], ["--json"]])
 def test_invalid_options_are_wrong_usage(arguments: list[Any]) -> None:
     assert earmark("web", *arguments).returncode == 2

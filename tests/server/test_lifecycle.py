@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 import time
@@ -246,6 +247,34 @@ def test_a_port_in_use_is_reported(tiny_model_path: Path) -> None:
             with pytest.raises(StartError, match="in use"):
                 await second.start()
             await second.stop()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("port", [0, 50_051])
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("unix:absent/kws.sock", "there is no folder absent."),
+        ("unix:file/kws.sock", "Not a directory."),
+        ("unix:file", "the file there is not a socket. Delete it, or choose another path with --host."),
+        # Names that do not exist (RFC 6761), and an address that no machine has (RFC 5737).
+        ("no.invalid", "the name no.invalid cannot be resolved ("),
+        ("192.0.2.1", "the address does not belong to this machine. Correct --host."),
+    ],
+)
+def test_a_host_that_cannot_be_listened_on_is_reported(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, problem: str, port: int
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 bytes
+    (tmp_path / "file").touch()
+
+    async def scenario() -> None:
+        server = Server(Settings(host=host, port=port, insecure=True, model=(str(tiny_model_path),)))
+        message = f"Cannot listen on {server._settings.address(port)}: {problem}"
+        with pytest.raises(StartError, match=re.escape(message)):
+            await server.start()
+        assert (tmp_path / "file").read_bytes() == b""
 
     run(scenario)
 

@@ -432,6 +432,19 @@ def test_a_signal_ends_it_also_with_open_connections(address: str, number: signa
         assert len(running_bridge.lines) == 1, running_bridge.lines
 
 
+def test_an_address_that_cannot_be_listened_on_is_reported(address: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for uri, cause in {
+        f"unix://{tmp_path}/absent/a.sock": "No such file or directory",
+        f"unix://{tmp_path}/file": "the file there is not a socket",
+        "tcp://no.invalid:1": "Name or service not known",
+        "tcp://a..b:1": "its host is neither an address nor a name",
+    }.items():
+        done = earmark("wyoming", "--server", address, "--uri", uri)
+        assert done.returncode == 1
+        assert done.stderr == f"earmark: cannot listen on {uri}: {cause}: give another --uri\n"
+
+
 def test_the_port_that_is_in_use_is_reported(address: str, port: int) -> None:
     done = earmark("wyoming", "--server", address, "--uri", f"tcp://127.0.0.1:{port}")
     assert done.returncode == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ import pytest
 import soundfile
 import soxr
 from earmark_training.data.corpus import Corpus, SourceFile, decode, prepare, read_audio, speaker_split
-from earmark_training.errors import CorpusError
+from earmark_training.errors import CorpusError, OutputError
 from earmark_training.evaluation.evaluation_set import from_corpus
 
 if TYPE_CHECKING:
@@ -115,6 +117,45 @@ def test_a_preparation_that_fails_leaves_no_older_index(tmp_path: Path):
         decode([good, bad], tmp_path / "corpus")
     with pytest.raises(CorpusError, match="contains no prepared corpus"):
         Corpus(tmp_path / "corpus")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("index.json", b""),
+        ("index.json", b'{"recordings": [{"kind": "cl'),
+        ("index.json", b"\xff"),
+        ("index.json", b"[]"),
+        ("index.json", b'{"recordings": []}'),
+        ("index.json", b'{"recordings": [{"kind": "clip", "word": null}]}'),
+        ("audio.i16", b""),
+        ("audio.i16", bytes(31_999)),
+        ("audio.i16", bytes(31_998)),
+        ("audio.i16", None),
+    ],
+)
+def test_a_corpus_that_is_not_complete_is_rejected(name: str, content: bytes | None, tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    decode([SourceFile(tmp_path / "a.wav", "clip", "training", "a")], tmp_path / "corpus")
+    if content is None:
+        (tmp_path / "corpus" / name).unlink()
+    else:
+        (tmp_path / "corpus" / name).write_bytes(content)
+    with pytest.raises(CorpusError, match="corpus contains no complete corpus: run `earmark-train prepare`"):
+        Corpus(tmp_path / "corpus")
+
+
+def test_a_preparation_whose_index_cannot_be_written_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(OutputError, match=r"index\.json cannot be written: No space left on device"):
+        decode([SourceFile(tmp_path / "a.wav", "clip", "training", "a")], tmp_path / "corpus")
+    assert [path.name for path in (tmp_path / "corpus").iterdir()] == ["audio.i16"]
 
 
 def test_folders_that_cannot_be_used_are_named(clips_dir: Path, tmp_path: Path):

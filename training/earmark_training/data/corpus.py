@@ -31,6 +31,7 @@ from earmark_spotter import SpotterError, read_recording
 
 from earmark_training.data.coloured_noise import write_noises
 from earmark_training.errors import CorpusError
+from earmark_training.output_files import replace_file
 from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
@@ -88,19 +89,28 @@ def hours(pieces: Iterable[HasLength]) -> float:
 
 
 class Corpus:
-    """A prepared corpus: all audio in one array of int16 at 16 kHz, and the list of its recordings."""
+    """A prepared corpus: all audio in one array of int16 at 16 kHz, and the list of its recordings.
+
+    Raises CorpusError if the folder contains no corpus, or one that is not complete.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         index = folder / "index.json"
         if not index.is_file():
             raise CorpusError(f"{folder} contains no prepared corpus: run `earmark-train prepare` first")
-        document = json.loads(index.read_text())
-        self.recordings = [
-            Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None})
-            for r in document["recordings"]
-        ]
-        self._audio: NDArray[np.int16] = np.memmap(folder / "audio.i16", np.int16, "r")
+        try:
+            document = json.loads(index.read_bytes())
+            self.recordings = [
+                Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None})
+                for r in document["recordings"]
+            ]
+            self._audio: NDArray[np.int16] = np.memmap(folder / "audio.i16", np.int16, "r")
+            is_complete = len(self._audio) == max(r.start + r.length for r in self.recordings)
+        except (FileNotFoundError, LookupError, TypeError, ValueError):
+            is_complete = False
+        if not is_complete:
+            raise CorpusError(f"{folder} contains no complete corpus: run `earmark-train prepare` again")
 
     def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
         # Another process maps the files itself: the audio is too large to be pickled.
@@ -383,7 +393,7 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILEN
                 )
             position += len(samples)
     document = {"recordings": [asdict(r) for r in recordings]}
-    (out / "index.json").write_text(json.dumps(document))
+    replace_file(out / "index.json", json.dumps(document).encode())
     return Corpus(out)
 
 

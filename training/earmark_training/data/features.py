@@ -21,6 +21,8 @@ from earmark_training.data import augment, surroundings, tones
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording, hours
 from earmark_training.data.front_end import LOG_FLOOR, LogMel
 from earmark_training.data.transcripts import place_words
+from earmark_training.errors import CorpusError
+from earmark_training.output_files import replace_file
 from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
@@ -76,16 +78,28 @@ class Item:
 
 
 class FeatureCache:
-    """Log-mel features of a corpus's training split, float16 [frames, mels], and the list of their items."""
+    """Log-mel features of a corpus's training split, float16 [frames, mels], and the list of their items.
+
+    Raises CorpusError if the folder contains no complete features.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        document = json.loads((folder / "index.json").read_text())
-        self.mels: int = document["mels"]
-        self.items = [Item(**{**i, "words": tuple(map(tuple, i["words"]))}) for i in document["items"]]
-        self._frames: NDArray[np.float16] = np.memmap(folder / "mel.f16", np.float16, "r").reshape(
-            -1, self.mels
-        )
+        try:
+            document = json.loads((folder / "index.json").read_bytes())
+            self.mels: int = document["mels"]
+            self.items = [Item(**{**i, "words": tuple(map(tuple, i["words"]))}) for i in document["items"]]
+            self._frames: NDArray[np.float16] = np.memmap(folder / "mel.f16", np.float16, "r").reshape(
+                -1, self.mels
+            )
+            is_complete = len(self._frames) == max(i.start + i.frames for i in self.items)
+        except (FileNotFoundError, LookupError, TypeError, ValueError):
+            is_complete = False
+        if not is_complete:
+            raise CorpusError(
+                f"{folder} contains no complete features: delete this folder and repeat the command, which "
+                "computes them again"
+            )
 
     def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path]]:
         # Another process maps the files itself: the features are too large to be pickled.
@@ -187,7 +201,7 @@ def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, cycle: int, phas
                     position += len(mel)
                 phase.update(_hours(part))
     document = {"mels": front_end.mels, "items": [asdict(i) for i in items]}
-    (folder / "index.json").write_text(json.dumps(document))
+    replace_file(folder / "index.json", json.dumps(document).encode())
 
 
 @torch.no_grad()
