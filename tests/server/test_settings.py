@@ -98,6 +98,7 @@ def test_several_models(tmp_path: Path) -> None:
         ([], {"EARMARK_WORKERS": "257"}, "1 to 256"),
         (["--max-message-bytes", "12"], {}, "1024 to 1073741824 bytes"),
         (["--host", ""], {}, "host must be an address"),
+        (["--host", "a..b", "--insecure"], {}, "--host must be an address or a name, but is 'a..b'"),
         (["--host", "0.0.0.0"], {}, "add --insecure"),
         (["--host", "example.org"], {}, "add --insecure"),
         ([], {"EARMARK_HOST": "192.168.1.5"}, "add --insecure"),
