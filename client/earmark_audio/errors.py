@@ -9,6 +9,10 @@ class AudioFileError(Exception):
     reason = "BAD_AUDIO"
 
 
+class UnknownFormatError(AudioFileError):
+    """A file that does not begin like a recording: raw samples, for example."""
+
+
 class UnsupportedRateError(AudioFileError):
     """A sample rate outside of what Earmark resamples from."""
 

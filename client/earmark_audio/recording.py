@@ -272,7 +272,7 @@ def _format(head: bytes) -> Format:
         raise AudioFileError("The recording is empty: it has no bytes.")
     kind = identify(head)
     if kind is None:
-        raise AudioFileError(
+        raise UnknownFormatError(
             f"The format is unknown: the file does not begin like {READ_FORMATS}. Raw samples need their "
             f"encoding and sample rate stated. For anything else, {CONVERT}."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import time
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Self
 
 from earmark_audio import HEAD_BYTES, Pipe, identify, identify_binary
+from earmark_audio.errors import UnknownFormatError
 from earmark_client.audio import AudioFormat, Encoding
 from earmark_client.errors import RecordingError
 from earmark_client.microphone import Microphone
@@ -107,7 +109,19 @@ def open_source(
     RecordingError if it cannot be read, or holds something else.
     """
     if name != "-":
-        return open_recording(name, block_s=block_s, channel=channel)
+        try:
+            recording = open_recording(name, block_s=block_s, channel=channel)
+        except RecordingError as error:
+            if raw_format is None or not isinstance(error.__cause__, UnknownFormatError):
+                raise
+            raise RecordingError(
+                f"{name}: the format is unknown, and the format of raw samples is used for standard input only: "
+                f"if the file contains raw samples, read it with `earmark spot - < {shlex.quote(name)}`",
+                reason=error.reason,
+            ) from error
+        if raw_format is not None:
+            _report_unused_format(name, recording)
+        return recording
     pipe = standard_input()
     if pipe.is_terminal:
         raise RecordingError(
@@ -121,10 +135,7 @@ def open_source(
     if kind is not None:
         recording = open_recording(name, block_s=block_s, channel=channel, pipe=pipe)
         if raw_format is not None:
-            notice(
-                f"earmark: {STANDARD_INPUT}: the format of raw samples is not used, because the {kind} "
-                "recording states its own"
-            )
+            _report_unused_format(STANDARD_INPUT, recording)
         return recording
     raw_format = raw_format or AudioFormat(16_000)
     if channel is not None:
@@ -135,6 +146,13 @@ def open_source(
             )
         raw_format = replace(raw_format, channel=channel)
     return RawInput(pipe, raw_format, block_s=block_s)
+
+
+def _report_unused_format(name: str, recording: Recording) -> None:
+    notice(
+        f"earmark: {name}: the format of raw samples is not used, because the {recording.format} recording "
+        "states its own"
+    )
 
 
 @contextmanager

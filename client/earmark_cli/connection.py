@@ -11,7 +11,7 @@ from earmark_client.errors import InvalidRequestError
 
 from earmark_cli import embedded_server
 from earmark_cli.interrupts import Interrupts
-from earmark_cli.usage_error import UsageError
+from earmark_cli.usage_error import UsageError, check_required
 
 if TYPE_CHECKING:
     import argparse
@@ -55,10 +55,7 @@ def server_for(args: argparse.Namespace, *, default: str | None = None) -> Itera
     if address is not None:
         yield address, _credentials(args)
         return
-    for option in ("tls", "ca", "certificate", "key", "token_file"):
-        if getattr(args, option) is not None:
-            flag = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{flag} requires --server HOST:PORT")
+    check_required(args, ("tls", "ca", "certificate", "key", "token_file"), "--server HOST:PORT")
     with embedded_server.serve() as embedded_address:
         yield embedded_address, {}
 

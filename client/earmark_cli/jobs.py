@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from earmark_audio.progress import Progress
 from earmark_client.errors import EarmarkError
 
-from earmark_cli.actions.detection_actions import detection_actions
+from earmark_cli.actions.detection_actions import EXEC_AT_ONCE, detection_actions
 from earmark_cli.connection import connected
 from earmark_cli.interrupts import before_termination, termination_deferred
 from earmark_cli.output.printer import make_printer
@@ -49,7 +49,8 @@ class _Result(NamedTuple):
 def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jobs: int) -> int:
     """Stream recordings in `jobs` processes; print the results in order, and return 1 if any failed."""
     failed = False
-    args.exec_at_once = max(1, args.exec_at_once // jobs)  # in each process
+    if args.exec is not None:
+        args.exec_at_once = max(1, (args.exec_at_once or EXEC_AT_ONCE) // jobs)  # in each process
     pool = ProcessPoolExecutor(min(jobs, len(sources)), multiprocessing.get_context("spawn"))
     with before_termination(_interrupt):
         try:

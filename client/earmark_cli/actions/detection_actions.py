@@ -14,7 +14,7 @@ from earmark_cli.actions.command_runner import CommandRunner
 from earmark_cli.interrupts import before_termination
 from earmark_cli.options import number, positive_seconds, whole_number
 from earmark_cli.output.console import notice, printable
-from earmark_cli.usage_error import UsageError
+from earmark_cli.usage_error import UsageError, check_required
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from earmark_cli.output.labelled_recording import LabelledRecording
 
+EXEC_AT_ONCE = 4
+"""How many commands of --exec may run at once by default."""
+
+_EXEC_TIMEOUT_S = 60.0
 # How long to wait for the last commands before a notice says so, and for commands that were killed.
 _QUIET_WAIT_S, _KILL_WAIT_S = 1.0, 10.0
 # Before the keyword and, as far as it has been recorded by then, after it.
@@ -46,17 +50,15 @@ def action_options() -> argparse.ArgumentParser:
     actions.add_argument(
         "--exec-at-once",
         type=whole_number(1, 1000),
-        default=4,
         metavar="N",
-        help="how many of these commands may run at once; others wait (default: 4; with "
+        help=f"how many of these commands may run at once; others wait (default: {EXEC_AT_ONCE}; with "
         "--jobs each process has its share, at least 1)",
     )
     actions.add_argument(
         "--exec-timeout",
         type=positive_seconds,
-        default=60.0,
         metavar="SECONDS",
-        help="kill a command that runs for longer (default: 60)",
+        help=f"kill a command that runs for longer (default: {_EXEC_TIMEOUT_S:g})",
     )
     actions.add_argument(
         "--clips",
@@ -181,8 +183,14 @@ def detection_actions(
 ) -> Iterator[DetectionActions]:
     """Yield the actions that the options ask for."""
     runner = recordings = None
-    if args.exec is not None:
-        runner = CommandRunner(args.exec, concurrency=args.exec_at_once, timeout_s=args.exec_timeout)
+    if args.exec is None:
+        check_required(args, ("exec_at_once", "exec_timeout"), "--exec COMMAND")
+    else:
+        runner = CommandRunner(
+            args.exec,
+            concurrency=args.exec_at_once or EXEC_AT_ONCE,
+            timeout_s=args.exec_timeout or _EXEC_TIMEOUT_S,
+        )
     if args.then_record is not None:
         seconds, folder = args.then_record
         length_s = number(seconds)

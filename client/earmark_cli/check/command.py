@@ -13,6 +13,7 @@ from earmark_cli.check.installation import describe_installation
 from earmark_cli.options import add_command, device_option, json_option, positive_seconds
 from earmark_cli.output.console import print_line
 from earmark_cli.output.printer import make_printer, print_json
+from earmark_cli.usage_error import check_required
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from earmark_cli.options import Commands
 
 _NAME_COLUMNS = 12
+_RECORDED_S = 3.0
 
 
 def add_parser(commands: Commands) -> None:
@@ -44,19 +46,24 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--duration",
         type=positive_seconds,
-        default=3.0,
         metavar="SECONDS",
-        help="how long to record from the microphone (default: 3)",
+        help=f"how long to record from the microphone (default: {_RECORDED_S:g})",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one report for each recording, for the microphone, and for the installation; 1 if one failed."""
+    if not args.mic:
+        check_required(args, ("duration", "device"), "--mic")
     printer = make_printer(args)
     failed = False
     for name in [*args.files, *([None] if args.mic else [])]:
         try:
-            report = check_microphone(args.device, args.duration) if name is None else check_recording(name)
+            report = (
+                check_microphone(args.device, args.duration or _RECORDED_S)
+                if name is None
+                else check_recording(name)
+            )
         except EarmarkError as error:
             printer.failure("microphone" if name is None else name, error)
             failed = True

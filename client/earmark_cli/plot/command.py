@@ -88,6 +88,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect the scores of one recording, and draw them."""
+    if args.end is not None and args.start >= args.end:
+        raise UsageError(f"--from {args.start:g} must be before --to {args.end:g}")
     write = _writer(args.out)
     check_writable(args.out)
     printer = make_printer(args)

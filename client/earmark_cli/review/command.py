@@ -11,7 +11,7 @@ from earmark_cli.options import add_command, whole_number
 from earmark_cli.output.console import print_line
 from earmark_cli.review.reviewed_clips import VERDICTS, read_clips, write_missed
 from earmark_cli.review.thresholds import suggestions
-from earmark_cli.usage_error import UsageError
+from earmark_cli.usage_error import UsageError, check_required
 
 if TYPE_CHECKING:
     import argparse
@@ -39,9 +39,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--port",
         type=whole_number(0, 65_535),
-        default=8090,
         metavar="PORT",
-        help="port of the page; 0: any free port (default: 8090)",
+        help=f"port of the page; 0: any free port (default: {_PORT})",
     )
     parser.epilog = (
         "The verdicts are written to the JSON files beside the clips; `earmark-train keyword --mistakes DIR` "
@@ -52,6 +51,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Review; print how many clips have which verdict, and which thresholds would have fewer wrong ones."""
+    if not args.page:
+        check_required(args, ("port",), "--page")
     clips = read_clips(args.folder)
     missed_to = args.missed_to
     if missed_to is not None and os.path.exists(missed_to) and os.path.samefile(missed_to, args.folder):
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         if args.page:
             from earmark_cli.review.page import serve_page  # imports http.server
 
-            serve_page(clips, args.port)
+            serve_page(clips, _PORT if args.port is None else args.port)
         elif chosen:
             from earmark_cli.review.terminal import review_in_terminal
 
