@@ -22,7 +22,7 @@ from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording, hour
 from earmark_training.data.front_end import LOG_FLOOR, LogMel
 from earmark_training.data.transcripts import place_words
 from earmark_training.errors import CorpusError
-from earmark_training.output_files import replace_file
+from earmark_training.output_files import replace_file, writing
 from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ def feature_cache(
     """Return the features of a corpus for one training cycle, computed at the first call.
 
     Each cycle has other variants of the recordings. The features are stored in the corpus's folder, and
-    computed again after `earmark-train prepare` has replaced the corpus.
+    computed again after `earmark-train prepare` has replaced the corpus. Raises OutputError if they cannot be
+    written.
     """
     folder, variety = _folder(corpus, front_end, cycle), _variety(cycle)
     if not _is_computed(corpus, folder):
@@ -191,12 +192,13 @@ def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, cycle: int, phas
     jobs = [(corpus, front_end, 1 + cycle, variety.rooms, part) for part in parts]
     items: list[Item] = []
     position = 0
-    with worker_pool(None) as pool, (folder / "mel.f16").open("wb") as file:
+    path = folder / "mel.f16"
+    with worker_pool(None) as pool, writing(path), path.open("wb") as file:
         computed = pool.map(_features, jobs)  # before there is a display, whose thread must not be forked
         with phase:
             for part, chunk in zip(parts, computed, strict=True):
                 for item, mel in chunk:
-                    mel.tofile(file)
+                    file.write(np.ascontiguousarray(mel).data)
                     items.append(replace(item, start=position))
                     position += len(mel)
                 phase.update(_hours(part))

@@ -23,6 +23,7 @@ from earmark_training.model.checkpoint import write_state
 from earmark_training.model.encoded_verifier import ENCODER_SOURCE
 from earmark_training.model.encoded_verifier import to_onnx as encoded_to_onnx
 from earmark_training.model.onnx_file import pack
+from earmark_training.output_files import replace_file
 from earmark_training.verifier.network import SAMPLE_RATE_HZ, load, to_onnx, window_samples
 from earmark_training.verifier.proposals import collect
 from earmark_training.verifier.train import fit_encoded_fusion, fit_fusion, train, train_encoded
@@ -129,5 +130,5 @@ def add_verifier(
     meta = replace(meta, metrics=tuple(replace(m, value=round(m.value, 4)) for m in metrics))
     model = packed(out)
     document["sha256"] = model.sha256
-    out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
+    replace_file(out.with_suffix(".metrics.json"), (json.dumps(document, indent=1) + "\n").encode())
     return model
