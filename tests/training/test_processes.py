@@ -48,6 +48,18 @@ def test_workers_end_when_their_parent_is_killed(method: str, tmp_path: Path):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.timeout(60)
+def test_an_error_while_a_worker_sends_a_long_result_ends_the_pool(method: str):
+    def fail() -> None:
+        with worker_pool(2, method=method) as pool:
+            next(iter(pool.map(bytes, [60_000_000] * 6)))
+            raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        fail()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 @pytest.mark.timeout(60)  # a job takes ten minutes
 def test_an_error_ends_the_jobs_and_those_that_wait(error: type[BaseException]):

@@ -36,11 +36,15 @@ def worker_pool(
         _start_worker,
         (initializer, initargs),
     )
+    results = pool._result_queue
     try:
         yield pool
     except BaseException as error:
         for process in multiprocessing.active_children():
             process.terminate()
+        # The pool may be reading a result that a worker has sent in part, and would wait for the rest: the
+        # pipe ends when this process, too, can no longer write to it.
+        results._writer.close()  # type: ignore[attr-defined]
         if isinstance(error, BrokenProcessPool):
             raise WorkerError from None
         raise

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -159,6 +160,25 @@ def test_wrong_usage_has_exit_code_2(arguments: list[str], message: str, capsys:
         main(arguments)
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "run", "--out", "{fifo}"],
+        ["keyword", "a", "--recordings", "r", "--out", "{fifo}"],
+        ["verifier", "a.onnx", "--out", "{fifo}"],
+        ["verifier", "a.onnx", "--out", "{tmp}/a.onnx", "--network", "{fifo}"],
+    ],
+)
+def test_a_path_that_is_no_regular_file_is_not_replaced(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert main([a.format(tmp=tmp_path, fifo=fifo) for a in arguments]) == 1
+    assert "fifo cannot be written: it is not a regular file" in capsys.readouterr().err
+    assert fifo.is_fifo()
 
 
 def test_a_folder_whose_name_no_model_can_have_needs_another_name(

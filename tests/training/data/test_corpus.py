@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,11 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from earmark_training.__main__ import main
 from earmark_training.data.corpus import Corpus, SourceFile, decode, prepare, read_audio, speaker_split
-from earmark_training.errors import CorpusError
+from earmark_training.errors import CorpusError, OutputError
 from earmark_training.evaluation.evaluation_set import from_corpus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -116,6 +120,74 @@ def test_a_preparation_that_fails_leaves_no_older_index(tmp_path: Path):
         decode([good, bad], tmp_path / "corpus")
     with pytest.raises(CorpusError, match="contains no prepared corpus"):
         Corpus(tmp_path / "corpus")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("index.json", b""),
+        ("index.json", b'{"recordings": [{"kind": "cl'),
+        ("index.json", b"\xff"),
+        ("index.json", b"[]"),
+        ("index.json", b'{"recordings": []}'),
+        ("index.json", b'{"recordings": [{"kind": "clip", "word": null}]}'),
+        ("audio.i16", b""),
+        ("audio.i16", bytes(31_999)),
+        ("audio.i16", bytes(31_998)),
+        ("audio.i16", None),
+    ],
+)
+def test_a_corpus_that_is_not_complete_is_rejected(name: str, content: bytes | None, tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    decode([SourceFile(tmp_path / "a.wav", "clip", "training", "a")], tmp_path / "corpus")
+    if content is None:
+        (tmp_path / "corpus" / name).unlink()
+    else:
+        (tmp_path / "corpus" / name).write_bytes(content)
+    with pytest.raises(CorpusError, match="corpus contains no complete corpus: run `earmark-train prepare`"):
+        Corpus(tmp_path / "corpus")
+
+
+def test_a_preparation_whose_index_cannot_be_written_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(OutputError, match=r"index\.json cannot be written: No space left on device"):
+        decode([SourceFile(tmp_path / "a.wav", "clip", "training", "a")], tmp_path / "corpus")
+    assert [path.name for path in (tmp_path / "corpus").iterdir()] == ["audio.i16"]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Let this process and its workers write no file of more than 100 KB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_audio_that_does_not_fit_on_the_disk_is_reported(tmp_path: Path):
+    for length in (1_000, 40_000):  # the second is written in part
+        soundfile.write(tmp_path / f"{length}.wav", np.zeros(length), 16_000)
+    files = [SourceFile(path, "speech", "training", "", "s") for path in tmp_path.glob("*.wav")]
+    with pytest.raises(OutputError, match=r"corpus/audio\.i16 cannot be written: File too large"):
+        decode([*files, *files], tmp_path / "corpus")
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_synthetic_noise_that_does_not_fit_on_the_disk_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "clips" / "yes").mkdir(parents=True)
+    soundfile.write(tmp_path / "clips" / "yes" / "a_nohash_0.wav", np.zeros(16_000), 16_000)
+    assert main(["prepare", "--clips", f"{tmp_path}/clips", "--corpus", f"{tmp_path}/corpus"]) == 1
+    assert "corpus/white.wav cannot be written: File too large" in capsys.readouterr().err
+    assert list((tmp_path / "corpus").iterdir()) == []
 
 
 def test_folders_that_cannot_be_used_are_named(clips_dir: Path, tmp_path: Path):

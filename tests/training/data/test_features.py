@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import torch
 from earmark_training.data.corpus import Corpus, prepare
 from earmark_training.data.features import FeatureCache, Variety, feature_cache
 from earmark_training.data.front_end import LOG_FLOOR
+from earmark_training.errors import CorpusError, OutputError
 from earmark_training.model.network import Network
 from support.tiny_training import RECIPE
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_the_cache_has_every_training_recording_plain_and_varied(caches: list[FeatureCache], corpus: Corpus):
@@ -61,3 +63,30 @@ def test_the_features_of_a_corpus_that_was_replaced_are_computed_again(
         cache = feature_cache(corpus, RECIPE.shape.front_end)
         words = {i.text for i in cache.items if i.kind == "clip"}
         assert words == {path.name for path in folder.glob("[a-z]*") if path.is_dir()}
+
+
+def test_features_that_cannot_be_written_are_reported(
+    clips_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("earmark_training.data.features._VARIETIES", (Variety(1, 1, 1),))
+    monkeypatch.setattr("earmark_training.data.features._SYNTHETIC_PIECES", 1)
+    corpus = prepare(clips_dir, [], tmp_path / "corpus")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"mel\.f16 cannot be written: File too large"):
+            feature_cache(corpus, RECIPE.shape.front_end)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("name", "length"), [("index.json", 0), ("index.json", 40), ("mel.f16", 0), ("mel.f16", 80)]
+)
+def test_features_that_are_not_complete_are_rejected(
+    name: str, length: int, caches: list[FeatureCache], tmp_path: Path
+):
+    folder = shutil.copytree(caches[0].folder, tmp_path / "mel")
+    os.truncate(folder / name, length)
+    with pytest.raises(CorpusError, match="mel contains no complete features: delete this folder"):
+        FeatureCache(folder)

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from earmark_spotter import Spotter, SpotterModel
-from earmark_training.errors import OutputError
+from earmark_training.errors import OutputError, RecipeError
 from earmark_training.keyword import head_training
 from earmark_training.keyword.checkpoints import unfinished
 from earmark_training.keyword.fine_tune import FIRST_KEYWORD, score, work
@@ -21,6 +21,8 @@ from support.synthetic_words import BANANA, COMPUTER, say
 from support.tiny_training import FINE_TUNE_RECIPE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from earmark_training.keyword.training_set import TrainingSet
 
 pytestmark = pytest.mark.usefixtures("few_sounds")
@@ -105,15 +107,25 @@ def test_an_interrupted_training_continues_with_the_same_result(
 def test_a_full_disk_is_reported_and_leaves_no_part_of_a_checkpoint(
     training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def full(path: Path, _: object) -> None:
-        path.touch()
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     training = head_training._Training(EmbeddingNetwork(EmbeddingShape(3)), RECIPE)
     with pytest.raises(OutputError, match=r"head\.pt cannot be written: No space left on device"):
         training.save(tmp_path / "head.pt", 1, training_set, [])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_checkpoint_is_rejected(training_set: TrainingSet, tmp_path: Path):
+    file = tmp_path / "head.pt"
+    training = head_training._Training(EmbeddingNetwork(EmbeddingShape(3)), RECIPE)
+    training.save(file, 1, training_set, [])
+    whole = file.read_bytes()
+    for content in (b"", whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        with pytest.raises(RecipeError, match=r"head\.pt is not a checkpoint.*: delete it to start over"):
+            train_head(NETWORK, training_set, RECIPE, checkpoint=file)
 
 
 def test_variation_changes_examples_within_bounds_and_is_reproducible():

@@ -1,16 +1,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from earmark_training.errors import RecipeError
-from earmark_training.model.checkpoint import CHECKPOINT, check_inputs, check_recipe, load_trained
+from earmark_training.model.checkpoint import (
+    CHECKPOINT,
+    check_inputs,
+    check_recipe,
+    history_length,
+    load_trained,
+    resume,
+)
+from earmark_training.model.train import train
 from support.tiny_training import RECIPE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from earmark_training.data.corpus import Corpus
 
 
 def test_a_checkpoint_is_loaded_from_its_file_or_its_folder(run: Path):
@@ -25,6 +36,24 @@ def test_a_file_that_is_not_a_checkpoint_or_an_older_one_is_rejected(run: Path, 
     for name in ("older.pt", "text.pt", "empty.pt"):
         with pytest.raises(RecipeError, match=f"{name} is not a checkpoint"):
             load_trained(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no checkpoint", b"PK\3\4", b"\x80\x02}", b"\x80\x02\x85", b"\x80\x02M", b"\x80\x02X\1\0\0\0\xff"],
+)
+def test_a_damaged_checkpoint_is_rejected_before_the_training(content: bytes, corpus: Corpus, tmp_path: Path):
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    with pytest.raises(RecipeError, match=r"checkpoint\.pt is not a checkpoint.*: delete it to start over"):
+        train(corpus, RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize("state", [[], {}, {"recipe": None}, {"recipe": {}, "history": 1}])
+def test_a_checkpoint_without_its_content_is_rejected(state: object, tmp_path: Path):
+    torch.save(state, tmp_path / CHECKPOINT)
+    for read in (partial(check_recipe, recipe=RECIPE), partial(resume, recipe=RECIPE), history_length):
+        with pytest.raises(RecipeError, match="is not a checkpoint"):
+            read(tmp_path / CHECKPOINT)
 
 
 def test_the_weights_before_the_last_cycle_have_their_share(run: Path, tmp_path: Path):

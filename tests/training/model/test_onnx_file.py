@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import errno
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
-from earmark_training.errors import ExportError
+from earmark_spotter import SpotterModel
+from earmark_training.errors import ExportError, OutputError
 from earmark_training.model import onnx_file
 from earmark_training.model.checkpoint import load_trained
 from earmark_training.model.network import Network, Shape
-from earmark_training.model.onnx_file import NETWORK_KEY, load_network, to_onnx
+from earmark_training.model.onnx_file import NETWORK_KEY, load_network, pack, to_onnx
 
 SHAPE = Shape(4, channels=8, kernels=(3,), strides=(1,))
 
@@ -66,3 +69,24 @@ def test_a_model_file_contains_no_paths_of_the_machine(model_path: Path):
     content = model_path.read_bytes()
     for name in (str(Path(onnx_file.__file__).parent), "site-packages", "/home/"):
         assert name.encode() not in content
+
+
+def test_a_full_disk_keeps_the_older_model_and_leaves_no_part_of_the_new_one(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model, graph, out = (
+        SpotterModel.load(tiny_model_path),
+        onnx.load(tiny_model_path),
+        tmp_path / "model.onnx",
+    )
+    pack(graph, model.initial_state, model.metadata, out)
+    older = out.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"model\.onnx cannot be written: No space left on device"):
+        pack(graph, model.initial_state, replace(model.metadata, name="newer"), out)
+    assert out.read_bytes() == older
+    assert list(tmp_path.iterdir()) == [out]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from earmark_training.data.corpus import Corpus
-from earmark_training.errors import RecipeError, WorkerError
+from earmark_training.errors import OutputError, RecipeError, WorkerError
 from earmark_training.model import train as training
 from earmark_training.model.checkpoint import load_trained
 from earmark_training.model.train import train
@@ -51,6 +51,16 @@ def test_what_is_wrong_is_said_before_the_features_are_made(
     )
     with pytest.raises(RecipeError, match="no validation clips"):
         train(corpus, RECIPE, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("caches")
+def test_a_checkpoint_that_cannot_be_written_ends_the_training_with_its_message(
+    corpus: Corpus, tmp_path: Path
+):
+    (tmp_path / "checkpoint.pt.part").mkdir()
+    with pytest.raises(OutputError, match=r"checkpoint\.pt cannot be written: .*Repeat the command"):
+        train(corpus, replace(RECIPE, cycles=(1, 1)), tmp_path)
 
 
 def test_a_run_writes_its_log_its_metrics_and_its_curves(run: Path):

@@ -227,5 +227,8 @@ def test_the_first_network_is_unchanged(
 
 def test_a_file_that_is_no_verifier_is_rejected(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ExportError, match="is not a verifier"):
-        load(tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("no verifier")
+    (tmp_path / "empty.pt").touch()
+    for name in ("other.pt", "text.pt", "empty.pt"):
+        with pytest.raises(RecipeError, match=f"{name} is not a verifier.*: delete it to start over"):
+            load(tmp_path / name)

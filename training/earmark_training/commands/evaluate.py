@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.data.corpus import Corpus
     from earmark_training.evaluation.evaluate import evaluate
     from earmark_training.evaluation.evaluation_set import from_corpus, from_folders
+    from earmark_training.output_files import replace_file
     from earmark_training.reporting.model_card import new_card
     from earmark_training.reporting.report import write_report
     from earmark_training.reporting.tables import tables_of
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
         print(table.text() + "\n")
     if args.out:
         write_report(document, args.out)
-        (args.out / "model_card.md").write_text(new_card(model.metadata, document))
+        replace_file(args.out / "model_card.md", new_card(model.metadata, document).encode())
         print(
             f"{args.out}/report.html has these tables and the curves; metrics.json and model_card.md are "
             "beside it"

@@ -73,6 +73,8 @@ def check_output_file(path: Path) -> None:
     """Raise OutputError if a file cannot be written: before the work that fills it, which may take hours."""
     if path.is_dir():
         raise OutputError(f"{path} cannot be written: it is a folder, so give the name of a file in it")
+    if path.exists() and not path.is_file():  # it would be replaced: a device, a pipe or a socket
+        raise OutputError(f"{path} cannot be written: it is not a regular file, so give another name")
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from earmark_training.output_files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,13 +33,20 @@ def coloured_noise(rng: np.random.Generator, length: int, slope: float) -> NDArr
 
 
 def write_noises(out: Path) -> list[Path]:
-    """Write a minute of noise of each colour into the folder `out`, and return the files."""
+    """Write a minute of noise of each colour into the folder `out`, and return the files.
+
+    Raises OutputError if a file cannot be written.
+    """
     import soundfile
 
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     files = []
     for name, slope in NOISE_COLOURS.items():
+        # In memory first: an error of libsndfile does not say why a file cannot be written.
+        content = io.BytesIO()
+        noise = 0.1 * coloured_noise(rng, _SECONDS * _RATE_HZ, slope)
+        soundfile.write(content, noise, _RATE_HZ, format="WAV")
         files.append(out / f"{name}.wav")
-        soundfile.write(files[-1], 0.1 * coloured_noise(rng, _SECONDS * _RATE_HZ, slope), _RATE_HZ)
+        replace_file(files[-1], content.getbuffer())
     return files

@@ -32,6 +32,7 @@ from earmark_spotter import SpotterError, read_recording
 
 from earmark_training.data.coloured_noise import write_noises
 from earmark_training.errors import CorpusError
+from earmark_training.output_files import replace_file, writing
 from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
@@ -89,19 +90,28 @@ def hours(pieces: Iterable[HasLength]) -> float:
 
 
 class Corpus:
-    """A prepared corpus: all audio in one array of int16 at 16 kHz, and the list of its recordings."""
+    """A prepared corpus: all audio in one array of int16 at 16 kHz, and the list of its recordings.
+
+    Raises CorpusError if the folder contains no corpus, or one that is not complete.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         index = folder / "index.json"
         if not index.is_file():
             raise CorpusError(f"{folder} contains no prepared corpus: run `earmark-train prepare` first")
-        document = json.loads(index.read_text())
-        self.recordings = [
-            Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None})
-            for r in document["recordings"]
-        ]
-        self._audio: NDArray[np.int16] = np.memmap(folder / "audio.i16", np.int16, "r")
+        try:
+            document = json.loads(index.read_bytes())
+            self.recordings = [
+                Recording(**{**r, "word": tuple(r["word"]) if r["word"] else None})
+                for r in document["recordings"]
+            ]
+            self._audio: NDArray[np.int16] = np.memmap(folder / "audio.i16", np.int16, "r")
+            is_complete = len(self._audio) == max(r.start + r.length for r in self.recordings)
+        except (FileNotFoundError, LookupError, TypeError, ValueError):
+            is_complete = False
+        if not is_complete:
+            raise CorpusError(f"{folder} contains no complete corpus: run `earmark-train prepare` again")
 
     def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
         # Another process maps the files itself: the audio is too large to be pickled.
@@ -334,7 +344,7 @@ def prepare(
 
     `noise` and `music` are further folders of recordings, of which at most the middle minute is used.
     Clips that come without noise get synthetic noise. Raises CorpusError if a folder contains no usable
-    recordings.
+    recordings, and OutputError if the corpus cannot be written.
     """
     files = list(find_clips(clips))
     if not any(f.kind == "clip" for f in files):
@@ -369,28 +379,30 @@ def find_speech_or_raise(folder: Path) -> list[SourceFile]:
 
 
 def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILENT) -> Corpus:
-    """Decode the files into `out` and return the Corpus. Raises CorpusError for a file that is damaged.
+    """Decode the files into `out` and return the Corpus.
 
-    The last quarter of each noise of the clips is for validation, regardless of the file's split.
+    Raises CorpusError for a file that is damaged, and OutputError if the corpus cannot be written. The last
+    quarter of each noise of the clips is for validation, regardless of the file's split.
     """
     out.mkdir(parents=True, exist_ok=True)
     # The index of older audio must not remain beside new audio, if this is interrupted.
     (out / "index.json").unlink(missing_ok=True)
     recordings: list[Recording] = []
     position = 0
-    with worker_pool(None) as pool, (out / "audio.i16").open("wb") as audio:
+    path = out / "audio.i16"
+    with worker_pool(None) as pool, writing(path), path.open("wb") as audio:
         decoded = pool.map(_read, files, chunksize=max(1, min(64, len(files) // 50)))
         for file, (samples, word) in progress(
             zip(files, decoded, strict=True), desc=DECODING, total=len(files), unit="files"
         ):
-            samples.tofile(audio)
+            audio.write(samples.data)  # an error of `tofile` does not say why it cannot be written
             for split, start, length in _split_noise(file, len(samples)):
                 recordings.append(
                     Recording(file.kind, split, file.text, position + start, length, word, file.speaker)
                 )
             position += len(samples)
     document = {"recordings": [asdict(r) for r in recordings]}
-    (out / "index.json").write_text(json.dumps(document))
+    replace_file(out / "index.json", json.dumps(document).encode())
     return Corpus(out)
 
 

@@ -21,6 +21,8 @@ from earmark_training.data import augment, surroundings, tones
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, Recording, hours
 from earmark_training.data.front_end import LOG_FLOOR, LogMel
 from earmark_training.data.transcripts import place_words
+from earmark_training.errors import CorpusError
+from earmark_training.output_files import replace_file, writing
 from earmark_training.processes import worker_pool
 
 if TYPE_CHECKING:
@@ -76,16 +78,28 @@ class Item:
 
 
 class FeatureCache:
-    """Log-mel features of a corpus's training split, float16 [frames, mels], and the list of their items."""
+    """Log-mel features of a corpus's training split, float16 [frames, mels], and the list of their items.
+
+    Raises CorpusError if the folder contains no complete features.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        document = json.loads((folder / "index.json").read_text())
-        self.mels: int = document["mels"]
-        self.items = [Item(**{**i, "words": tuple(map(tuple, i["words"]))}) for i in document["items"]]
-        self._frames: NDArray[np.float16] = np.memmap(folder / "mel.f16", np.float16, "r").reshape(
-            -1, self.mels
-        )
+        try:
+            document = json.loads((folder / "index.json").read_bytes())
+            self.mels: int = document["mels"]
+            self.items = [Item(**{**i, "words": tuple(map(tuple, i["words"]))}) for i in document["items"]]
+            self._frames: NDArray[np.float16] = np.memmap(folder / "mel.f16", np.float16, "r").reshape(
+                -1, self.mels
+            )
+            is_complete = len(self._frames) == max(i.start + i.frames for i in self.items)
+        except (FileNotFoundError, LookupError, TypeError, ValueError):
+            is_complete = False
+        if not is_complete:
+            raise CorpusError(
+                f"{folder} contains no complete features: delete this folder and repeat the command, which "
+                "computes them again"
+            )
 
     def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path]]:
         # Another process maps the files itself: the features are too large to be pickled.
@@ -114,7 +128,8 @@ def feature_cache(
     """Return the features of a corpus for one training cycle, computed at the first call.
 
     Each cycle has other variants of the recordings. The features are stored in the corpus's folder, and
-    computed again after `earmark-train prepare` has replaced the corpus.
+    computed again after `earmark-train prepare` has replaced the corpus. Raises OutputError if they cannot be
+    written.
     """
     folder, variety = _folder(corpus, front_end, cycle), _variety(cycle)
     if not _is_computed(corpus, folder):
@@ -177,17 +192,18 @@ def _compute(corpus: Corpus, front_end: FrontEnd, folder: Path, cycle: int, phas
     jobs = [(corpus, front_end, 1 + cycle, variety.rooms, part) for part in parts]
     items: list[Item] = []
     position = 0
-    with worker_pool(None) as pool, (folder / "mel.f16").open("wb") as file:
+    path = folder / "mel.f16"
+    with worker_pool(None) as pool, writing(path), path.open("wb") as file:
         computed = pool.map(_features, jobs)  # before there is a display, whose thread must not be forked
         with phase:
             for part, chunk in zip(parts, computed, strict=True):
                 for item, mel in chunk:
-                    mel.tofile(file)
+                    file.write(np.ascontiguousarray(mel).data)
                     items.append(replace(item, start=position))
                     position += len(mel)
                 phase.update(_hours(part))
     document = {"mels": front_end.mels, "items": [asdict(i) for i in items]}
-    (folder / "index.json").write_text(json.dumps(document))
+    replace_file(folder / "index.json", json.dumps(document).encode())
 
 
 @torch.no_grad()

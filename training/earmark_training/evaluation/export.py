@@ -28,6 +28,7 @@ from earmark_training.evaluation.scoring_progress import (
     hours_to_measure_offsets,
 )
 from earmark_training.model.onnx_file import check_streaming, pack, to_onnx
+from earmark_training.output_files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +96,7 @@ def export_model(
     metadata = replace(metadata, metrics=tuple(replace(m, value=round(m.value, 4)) for m in metrics))
     model = pack(graph, state, metadata, out)
     document["sha256"] = model.sha256
-    out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
+    replace_file(out.with_suffix(".metrics.json"), (json.dumps(document, indent=1) + "\n").encode())
     return model
 
 

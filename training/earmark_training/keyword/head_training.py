@@ -24,7 +24,7 @@ from earmark_training.keyword.fine_tune import (
     work,
 )
 from earmark_training.keyword.mel_variation import vary_mel
-from earmark_training.model.checkpoint import write_state
+from earmark_training.model.checkpoint import loaded_state, write_state
 from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.speech_embedding import EmbeddingNetwork
@@ -166,11 +166,14 @@ class _Training:
         write_state(file, state)
 
     def restore(self, file: Path, training_set: TrainingSet) -> tuple[int, list[HardNegative]]:
-        """Read what `save` wrote; return the next step and the hard negatives."""
-        state = torch.load(file, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        self._memory = state["memory"]
-        return state["step"], [(training_set.speech[i], end) for i, end in state["hard_negatives"]]
+        """Read what `save` wrote; return the next step and the hard negatives.
+
+        Raises RecipeError if the file is damaged.
+        """
+        with loaded_state(file) as state:
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["random"])
+            self._memory = state["memory"]
+            return state["step"], [(training_set.speech[i], end) for i, end in state["hard_negatives"]]

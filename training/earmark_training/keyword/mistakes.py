@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import soundfile
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, SourceFile
 from earmark_training.errors import CorpusError
 from earmark_training.keyword.recordings import RecordingsError
+from earmark_training.output_files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,7 +97,7 @@ def _mistakes_in(folder: Path) -> Iterator[ReviewedClip]:
 def write_missed_words(mistakes: Sequence[ReviewedClip], keyword: str, folder: Path) -> list[Path]:
     """Write the words of a keyword that were missed to a folder, one file each, with a margin.
 
-    Raises CorpusError for a clip that cannot be read.
+    Raises CorpusError for a clip that cannot be read, and OutputError for a file that cannot be written.
     """
     folder.mkdir(parents=True)
     paths: list[Path] = []
@@ -108,6 +110,9 @@ def write_missed_words(mistakes: Sequence[ReviewedClip], keyword: str, folder: P
                 raise CorpusError(f"{clip.path} cannot be read: {error}") from error
             first = max(0, round((clip.start_s - _MISSED_MARGIN_S) * rate_hz))
             last = round((clip.end_s + _MISSED_MARGIN_S) * rate_hz)
+            content, file_format = io.BytesIO(), clip.path.suffix[1:]
+            piece = samples[first:last].clip(-1, 1)
+            soundfile.write(content, piece, rate_hz, format=file_format, subtype="PCM_16")
             paths.append(folder / f"{len(paths):05d}-{clip.path.name}")
-            soundfile.write(paths[-1], samples[first:last].clip(-1, 1), rate_hz, subtype="PCM_16")
+            replace_file(paths[-1], content.getbuffer())
     return paths

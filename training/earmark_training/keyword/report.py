@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from earmark_training.evaluation.intervals import rate_text, wilson_interval
+from earmark_training.output_files import replace_file
 from earmark_training.reporting import html
 
 if TYPE_CHECKING:
@@ -23,12 +24,10 @@ _MAX_MISSED_LISTED = 25
 
 def write_report(document: dict[str, Any], model: Path, sounds: Sounds) -> None:
     """Write `<model>.report.html` and `<model>.metrics.json` beside a model file."""
-    model.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
-    model.with_suffix(".report.html").write_text(
-        page(document, sounds),
-        encoding="utf-8",
-        errors="backslashreplace",  # a file name may not be valid UTF-8
-    )
+    replace_file(model.with_suffix(".metrics.json"), (json.dumps(document, indent=1) + "\n").encode())
+    # A file name may not be valid UTF-8.
+    content = page(document, sounds).encode("utf-8", "backslashreplace")
+    replace_file(model.with_suffix(".report.html"), content)
 
 
 def page(document: dict[str, Any], sounds: Sounds) -> str:

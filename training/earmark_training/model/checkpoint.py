@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,8 +16,10 @@ from earmark_training.errors import OutputError, RecipeError
 from earmark_training.model.learner import Learner
 from earmark_training.model.network import Network
 from earmark_training.model.recipe import Recipe
+from earmark_training.output_files import replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -68,44 +72,69 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
     Raises OutputError if it cannot be written.
     """
-    content, part = io.BytesIO(), path.with_suffix(".part")
+    content = io.BytesIO()
     torch.save(state, content)
     try:
-        part.write_bytes(content.getbuffer())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
+        replace_file(path, content.getbuffer())
+    except OutputError as error:
         raise OutputError(
-            f"{path} cannot be written: {error.strerror}. Repeat the command when it can: it continues "
-            "from the last checkpoint"
+            f"{error}. Repeat the command when it can: it continues from the last checkpoint"
+        ) from error
+
+
+@contextmanager
+def loaded_state(path: Path, kind: str = "checkpoint") -> Iterator[dict[str, Any]]:
+    """Yield what `write_state` wrote, to be used in the `with` block.
+
+    Raises RecipeError if the file is damaged, or if it lacks what the block reads from it. Its message calls
+    the file a `kind`.
+    """
+    try:
+        yield torch.load(path, weights_only=True)
+    # torch.load raises errors of all these types for damaged files.
+    except (
+        pickle.UnpicklingError,
+        struct.error,
+        AttributeError,
+        EOFError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise RecipeError(
+            f"{path} is not a {kind} that this version of Earmark has written, or it is damaged: delete it "
+            "to start over"
         ) from error
 
 
 def resume(path: Path, recipe: Recipe) -> tuple[Learner, History]:
-    """Return the learner and the history of a checkpoint."""
-    state = torch.load(path, weights_only=True)
-    history = cast("History", state["history"])
-    learner = Learner(recipe, _shape_after(recipe, history))
-    learner.network.load_state_dict(state["network"])
-    learner.average.load_state_dict(state["average"])
-    learner.optimizer.load_state_dict(state["optimizer"])
-    learner.before = state["before"]
+    """Return the learner and the history of a checkpoint. Raises RecipeError if it is damaged."""
+    with loaded_state(path) as state:
+        history = cast("History", state["history"])
+        learner = Learner(recipe, _shape_after(recipe, history))
+        learner.network.load_state_dict(state["network"])
+        learner.average.load_state_dict(state["average"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+        learner.before = state["before"]
     return learner, history
 
 
 def history_length(path: Path) -> int:
-    """Return the number of epochs that a checkpoint has completed."""
-    return len(torch.load(path, weights_only=True)["history"])
+    """Return the number of epochs that a checkpoint has completed. Raises RecipeError if it is damaged."""
+    with loaded_state(path) as state:
+        return len(state["history"])
 
 
 def check_recipe(path: Path, recipe: Recipe) -> None:
-    """Raise RecipeError if a checkpoint was trained with another recipe.
+    """Raise RecipeError if a checkpoint is damaged, or was trained with another recipe.
 
     The last cycle may have more epochs than before: the training goes on.
     """
-    old, new = torch.load(path, weights_only=True)["recipe"], asdict(recipe)
-    different = [name for name in new if old.get(name) != new[name]]
-    *finished, last = old["cycles"]
+    with loaded_state(path) as state:
+        old, new = state["recipe"], asdict(recipe)
+        different = [name for name in new if old.get(name) != new[name]]
+        *finished, last = old["cycles"]
     if different == ["cycles"] and list(recipe.cycles[:-1]) == finished and recipe.cycles[-1] > last:
         return
     if different:
@@ -118,8 +147,9 @@ def check_recipe(path: Path, recipe: Recipe) -> None:
 
 def check_inputs(path: Path, inputs: dict[str, str]) -> None:
     """Raise RecipeError if a checkpoint was trained with other files; older checkpoints do not say so."""
-    old = torch.load(path, weights_only=True).get("inputs", inputs)
-    different = [name for name in inputs if old[name] != inputs[name]]
+    with loaded_state(path) as state:
+        old = state.get("inputs", inputs)
+        different = [name for name in inputs if old[name] != inputs[name]]
     if different:
         raise RecipeError(
             f"{path} was trained with another {' and another '.join(different)}: use the same as before, "
@@ -133,17 +163,12 @@ def load_trained(path: Path) -> TrainedNetwork:
     Raises RecipeError for a file that is not a checkpoint of this version.
     """
     path = path / CHECKPOINT if path.is_dir() else path
-    try:
-        state = torch.load(path, weights_only=True)
+    with loaded_state(path) as state:
         mixes = {n: m and Mix(**m) for n, m in state["recipe"].items() if n in ("mix", "last_mix")}
         recipe = Recipe(**{**state["recipe"], **mixes})
         network = Network(_shape_after(recipe, state["history"]))
         network.load_state_dict(_mean(state["before"], state["average"], recipe.last_share))
-    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
-        raise RecipeError(
-            f"{path} is not a checkpoint that this version of Earmark has written: train again"
-        ) from error
-    return TrainedNetwork(network.eval(), recipe, state["commit"])
+        return TrainedNetwork(network.eval(), recipe, state["commit"])
 
 
 def _mean(before: dict[str, Tensor] | None, after: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import tempfile
 import warnings
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,9 +21,11 @@ from google.protobuf.message import DecodeError
 from earmark_training.errors import ExportError
 from earmark_training.model.network import Network, Shape
 from earmark_training.model.speech_embedding import EmbeddingNetwork
+from earmark_training.output_files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from earmark_spotter.metadata import ModelMetadata
     from numpy.typing import NDArray
@@ -170,7 +170,8 @@ def pack(
     """Return the model of a graph, its initial state and its metadata; write it to `out` if given.
 
     `verifier` and `encoded_verifier`: the ONNX files of the verifier's graphs, if the metadata has one.
-    The model is loaded as a server would load it, so an invalid one raises the spotter's errors.
+    The model is loaded as a server would load it, so an invalid one raises the spotter's errors. Raises
+    OutputError if it cannot be written.
     """
     # The keywords of a loaded model are a read-only view, which `asdict` cannot copy.
     metadata = replace(metadata, keywords=dict(metadata.keywords))
@@ -194,10 +195,7 @@ def pack(
     model = SpotterModel(content)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out.parent, delete=False) as file:
-            file.write(content)
-        Path(file.name).replace(out)
-        out.chmod(0o644)
+        replace_file(out, content)
     return model
 
 

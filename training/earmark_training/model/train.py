@@ -24,12 +24,12 @@ import torch
 import torch.distributed as dist
 from earmark_audio.progress import SILENT, Progress
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 
 from earmark_training.data.examples import Batch, ExampleMaker, check_keywords
 from earmark_training.data.features import feature_cache, hours_to_compute, phase_of
-from earmark_training.errors import WorkerError
+from earmark_training.errors import TrainingError, WorkerError
 from earmark_training.model.checkpoint import (
     CHECKPOINT,
     check_inputs,
@@ -45,6 +45,7 @@ from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
 from earmark_training.model.start import check_start, copy_network
 from earmark_training.model.validation import batch_count, check_validation, classify_clips, validation_clips
+from earmark_training.output_files import replace_file, writing
 from earmark_training.processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def train(
 
     `start` is a model file whose network the training starts with, instead of a random one.
     Raises RecipeError if the checkpoint is of another recipe, corpus or `start`, there are no clips of a
-    keyword, or `start` has a network of another shape; WorkerError if one of its processes was killed.
+    keyword, or `start` has a network of another shape; OutputError if
+    a file cannot be written; WorkerError if one of its processes was killed.
     """
     out.mkdir(parents=True, exist_ok=True)
     clips = corpus.select("clip", "training")
@@ -135,8 +137,11 @@ def train(
             try:
                 while not processes.join(timeout=_POLL_S):
                     _show(reader, phase)
-            except ProcessExitedException:
-                raise WorkerError from None
+            except (ProcessExitedException, ProcessRaisedException) as error:
+                _show(reader, phase)  # raises the error that has ended the first process
+                if isinstance(error, ProcessExitedException):
+                    raise WorkerError from None
+                raise
             _show(reader, phase)
 
 
@@ -145,9 +150,11 @@ def _digest(path: Path) -> str:
 
 
 def _show(reader: Connection, phase: Phase) -> None:
-    """Show what the training processes report: numbers of batches, and lines about epochs."""
+    """Show what the first process reports: numbers of batches, and lines about epochs. Raise its error."""
     while reader.poll():
         report = reader.recv()
+        if isinstance(report, Exception):
+            raise report
         if isinstance(report, int):
             phase.update(report)
         else:
@@ -173,7 +180,7 @@ class _Job:
     commit: str
     """The commit of the code when the run started, whatever is committed while it runs."""
     reports: Connection
-    """Where the first process reports its progress: the number of batches, and lines about epochs."""
+    """Where the first process reports numbers of batches, lines about epochs, and the error that ends it."""
     inputs: dict[str, str]
     """The digests of the files that the training depends on, by name."""
     start: Path | None = None
@@ -181,6 +188,16 @@ class _Job:
 
 
 def _train(rank: int, job: _Job) -> None:
+    """Train in one of the processes, as `_train_part`, and report the error that ends the first one."""
+    try:
+        _train_part(rank, job)
+    except (TrainingError, OSError) as error:
+        if rank == 0:
+            job.reports.send(error)
+        raise
+
+
+def _train_part(rank: int, job: _Job) -> None:
     """Train in one of `recipe.processes` processes, each on one core with a part of every batch.
 
     The gradients are averaged over the processes. The first process also updates the average of the weights,
@@ -298,7 +315,7 @@ def _start(job: _Job) -> tuple[Learner, History]:
 
 def _write_metrics(out: Path, history: History) -> None:
     metrics = {"epochs": len(history), **history[-1], "history": history}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    replace_file(out / "metrics.json", json.dumps(metrics, indent=1).encode())
     _plot(history, out / "curves.png")
 
 
@@ -310,4 +327,5 @@ def _plot(history: History, path: Path) -> None:
         axes.plot(range(1, len(history) + 1), [h[name] for h in history])
         axes.set(xlabel="epoch", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earmark_training.output_files import replace_file
 from earmark_training.reporting import html
 from earmark_training.reporting.tables import tables_of
 
@@ -23,8 +24,8 @@ _CONFUSION_TITLES = {"own": "the model's own classes", "12": "the 12-class proto
 def write_report(document: dict[str, Any], out: Path) -> None:
     """Write `report.html` and `metrics.json` into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(json.dumps(document, indent=1) + "\n")
-    (out / "report.html").write_text(page(document))
+    replace_file(out / "metrics.json", (json.dumps(document, indent=1) + "\n").encode())
+    replace_file(out / "report.html", page(document).encode())
 
 
 def page(document: dict[str, Any]) -> str:

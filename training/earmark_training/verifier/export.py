@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx
-import torch
 from earmark_audio.progress import SILENT, Progress
 from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import TrainingSource, VerifierInfo
@@ -20,9 +19,11 @@ from earmark_training.evaluation.evaluate import evaluate
 from earmark_training.evaluation.evaluation_set import from_corpus
 from earmark_training.evaluation.operating_point import choose_thresholds
 from earmark_training.evaluation.scoring_progress import ScoringProgress, hours_to_choose_thresholds
+from earmark_training.model.checkpoint import write_state
 from earmark_training.model.encoded_verifier import ENCODER_SOURCE
 from earmark_training.model.encoded_verifier import to_onnx as encoded_to_onnx
 from earmark_training.model.onnx_file import pack
+from earmark_training.output_files import replace_file
 from earmark_training.verifier.network import SAMPLE_RATE_HZ, load, to_onnx, window_samples
 from earmark_training.verifier.proposals import collect
 from earmark_training.verifier.train import fit_encoded_fusion, fit_fusion, train, train_encoded
@@ -69,7 +70,8 @@ def add_verifier(
     score before it, the thresholds are chosen for `fa_per_hour`, and the result is evaluated. `network_file`:
     where the trained network on audio is kept; it is not trained again if the file is there, and a training
     that was interrupted continues from the checkpoint beside it. Raises ExportError for a model that has the
-    graph on features already, or another sample rate.
+    graph on features already, or another sample rate, and RecipeError if `network_file` or the checkpoint is
+    damaged.
     """
     model, graph = SpotterModel.load(model_file), onnx.load(model_file)
     meta, state = model.metadata, model.initial_state
@@ -77,18 +79,20 @@ def add_verifier(
         raise ExportError(
             f"{model_file} must be a model for {SAMPLE_RATE_HZ} Hz whose verifier needs no features"
         )
+    trained = None
+    if meta.verifier is None and network_file is not None and network_file.is_file():
+        trained = load(network_file)
     found = collect(model, corpus, "training", _TRAINING_SEED, passes=passes, progress=progress)
     if meta.verifier is not None:
         verifier = base64.b64decode({p.key: p.value for p in graph.metadata_props}[VERIFIER_KEY])
     else:
-        if network_file is not None and network_file.is_file():
-            network = load(network_file)
-        else:
+        network = trained
+        if network is None:
             checkpoint = network_file and network_file.with_suffix(".checkpoint")
             network = train(found, len(meta.keywords), examples, checkpoint=checkpoint, progress=progress)
             fit_fusion(network, collect(model, corpus, "validation", _VALIDATION_SEED, progress=progress))
             if network_file is not None:
-                torch.save(network.state_dict(), network_file)
+                write_state(network_file, network.state_dict())
             if checkpoint is not None:
                 checkpoint.unlink(missing_ok=True)
         verifier = to_onnx(network)
@@ -126,5 +130,5 @@ def add_verifier(
     meta = replace(meta, metrics=tuple(replace(m, value=round(m.value, 4)) for m in metrics))
     model = packed(out)
     document["sha256"] = model.sha256
-    out.with_suffix(".metrics.json").write_text(json.dumps(document, indent=1) + "\n")
+    replace_file(out.with_suffix(".metrics.json"), (json.dumps(document, indent=1) + "\n").encode())
     return model

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from earmark_training.errors import ExportError
+from earmark_training.model.checkpoint import loaded_state
 from earmark_training.model.encoded_verifier import export_verifier, fused, log_odds_of
 from earmark_training.model.speech_embedding import SpeechEmbedding as PretrainedEmbedding
 
@@ -170,11 +170,8 @@ def to_onnx(network: VerifierNetwork) -> bytes:
 
 
 def load(path: Path) -> VerifierNetwork:
-    """Load a trained verifier. Raises ExportError for a file of another kind."""
-    try:
-        state = torch.load(path, weights_only=True)
+    """Load a trained verifier. Raises RecipeError if the file is damaged, or of another kind."""
+    with loaded_state(path, "verifier") as state:
         network = VerifierNetwork(len(state["head.fc2.bias"]) - 1)
         network.load_state_dict(state)
-    except (KeyError, RuntimeError, OSError) as error:
-        raise ExportError(f"{path} is not a verifier that earmark-train wrote: {error}") from error
     return network.eval()

@@ -15,7 +15,7 @@ from earmark_audio.progress import SILENT, Progress
 from torch import Tensor, nn
 
 from earmark_training.errors import RecipeError
-from earmark_training.model.checkpoint import write_state
+from earmark_training.model.checkpoint import loaded_state, write_state
 from earmark_training.model.encoded_verifier import EncodedVerifier, log_odds_of, log_odds_so_far
 from earmark_training.model.encoded_verifier_training import train_on_features
 from earmark_training.model.precision import matrix_precision
@@ -57,7 +57,7 @@ def train(
 
     First a head on the pretrained embedding, then head and embedding together, on `examples` examples. The
     state of the training is kept in the file `checkpoint`, and the training continues from there. Raises
-    RecipeError if it is the state of another training.
+    RecipeError if it is damaged, or the state of another training.
     """
     torch.manual_seed(seed)
     network = VerifierNetwork(keywords)
@@ -149,16 +149,16 @@ def _fine_tune(
     content = f"{examples} {seed}".encode() + proposals.score.tobytes() + proposals.label.tobytes()
     digest = hashlib.sha256(content).hexdigest()
     if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        if state.get("digest") != digest:
-            raise RecipeError(
-                f"{checkpoint} is of a training with another model, corpus or options: repeat the command "
-                "that began it, choose another --network, or delete it to start over"
-            )
-        first = state["step"]
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        with loaded_state(checkpoint) as state:
+            if state.get("digest") != digest:
+                raise RecipeError(
+                    f"{checkpoint} is of a training with another model, corpus or options: repeat the "
+                    "command that began it, choose another --network, or delete it to start over"
+                )
+            first = state["step"]
+            network.load_state_dict(state["network"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
     for step in progress(
         range(first, steps), desc="training the verifier", total=steps - first, unit="batches"
     ):
