@@ -43,6 +43,7 @@ from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
 from earmark_audio.mp3 import mp3_layout
+from earmark_audio.mp4 import mp4_layout
 from earmark_audio.notices import MORE_AUDIO, OTHER_BYTES, other_tracks
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
@@ -319,6 +320,8 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
     is_ffmpegs = kind.decoder is Decoder.FFMPEG
     if kind.container == "Ogg":
         return ogg_layout(file, size, is_split=not is_ffmpegs)
+    if kind.demuxer == "mov":
+        return mp4_layout(file, size)
     if is_ffmpegs:
         return Layout([Part(FileView(file, [(0, size)]))])
     if kind is MP3:

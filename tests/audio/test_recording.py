@@ -384,6 +384,23 @@ def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
     assert "truncated" in error or "damaged" in error or not is_known
 
 
+@pytest.mark.parametrize(
+    "options", [[], ["-movflags", "frag_keyframe+empty_moov"]], ids=["plain", "fragments"]
+)
+def test_an_m4a_that_another_one_follows_is_incomplete(options: list[str], tmp_path: Path) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    source, path = tmp_path / "noise.wav", tmp_path / "noise.m4a"
+    soundfile.write(source, NOISE, RATE_HZ)
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *options, path], check=True)
+    alone, error, notices = _read(path)
+    assert (error, notices) == ("", [])
+    path.write_bytes(2 * path.read_bytes())
+    samples, error, _ = _read(path)
+    assert len(samples) == len(alone)
+    assert "Another recording follows" in error
+
+
 @pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
 def test_further_audio_tracks_are_reported(
     has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
