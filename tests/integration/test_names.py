@@ -56,11 +56,14 @@ def test_a_dead_address_does_not_delay_a_client(
 
 async def connect_to_all(client: Client, servers: list[RestartableServer]) -> None:
     """Calls are distributed over connected addresses only, and at first there may be one."""
-    deadline = Deadline("calls at every server")
+    deadline, calls = Deadline("calls at every server"), 0
     while not all(server.ended_calls() for server in servers):
         deadline.wait()
         async for _ in client.stream([bytes(3200)], sample_rate_hz=RATE_HZ):
             pass
+        calls += 1
+    # The log is read a little later: no line about these calls may come among those of the next ones.
+    wait_until(lambda: sum(server.ended_calls() for server in servers) == calls, "ends of these calls")
 
 
 @pytest.mark.slow
