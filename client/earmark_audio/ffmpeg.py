@@ -108,8 +108,8 @@ class ProgramSource:
             file.seek(0)
             shutil.copyfileobj(file, copy)
             copy.flush()
-            self.track_count = 0
-            self.sample_rate_hz, self.channels, self.codec, self.declared_s = self._probe(copy)
+            probed = self._probe(copy)
+            self.track_count, self.sample_rate_hz, self.channels, self.codec, self.declared_s = probed
             # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
             command = ["ffmpeg", "-nostdin", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
             command += ["-f", kind.demuxer or "", "-i", _url(copy), "-map", "0:a:0"]
@@ -143,8 +143,8 @@ class ProgramSource:
             raise IncompleteError("The recording is damaged: ffmpeg cannot decode it from here on.")
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
 
-    def _probe(self, copy: IO[bytes]) -> tuple[int, int, str, float | None]:
-        """Count the audio streams; return sample rate, channels, codec and stated length of the first one."""
+    def _probe(self, copy: IO[bytes]) -> tuple[int, int, int, str, float | None]:
+        """Return the number of audio streams; sample rate, channels, codec and stated length of the first."""
         if shutil.which("ffprobe") is None:
             raise AudioFileError(
                 f"To read {self._kind}, install ffprobe beside ffmpeg, or {install_command('formats')}."
@@ -158,14 +158,14 @@ class ProgramSource:
             pass_fds=[copy.fileno()],
         )  # fmt: skip
         lines = [line.split("=", 1) for line in done.stdout.splitlines() if "=" in line]
-        self.track_count = sum(name == "codec_name" for name, _ in lines)
+        tracks = sum(name == "codec_name" for name, _ in lines)
         found = dict(reversed(lines))
         durations = [value for name, value in lines if name == "duration"]  # the stream's, the container's
         if found.get("nb_streams") != "1":
             del durations[1:]
         try:
             stated = next((float(value) for value in durations if value != "N/A"), None)
-            return int(found["sample_rate"]), int(found["channels"]), found["codec_name"], stated
+            return tracks, int(found["sample_rate"]), int(found["channels"]), found["codec_name"], stated
         except (KeyError, ValueError):
             state = "is damaged: its header cannot be read" if done.returncode else "holds no audio"
             raise AudioFileError(f"The {self._kind} file {state}.") from None

@@ -23,11 +23,11 @@ _CANCELLED_SHARE = 1e-2
 eight of them 9 dB; 20 dB are no accident."""
 
 _CANCELLED_PART = 0.2
-"""Part of the power of a recording, in blocks in which the channels cancel, from which on it is reported."""
+"""It is reported if the blocks in which the channels cancel have more than this share of the power."""
 
 _CHANNELS_CANCEL = Notice(
     "CHANNELS_CANCEL",
-    "The channels cancel each other, at least for a part of the time: their mean is then nearly silent. "
+    "The channels cancel each other, at least part of the time: their mean is then nearly silent. "
     "Choose one of them (--channel 1), or check the microphone's wiring.",
 )
 _ALL_SILENT = Notice(

@@ -6,7 +6,7 @@ import signal
 import threading
 from contextlib import contextmanager
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # the import of typing would come before the block
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

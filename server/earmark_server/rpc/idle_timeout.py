@@ -58,8 +58,8 @@ def end_when_idle(call: Call, idle_timeout_s: float, slow_reader_timeout_s: floa
             activity.on_idle(
                 CallError(
                     "IDLE_STREAM",
-                    f"The client has sent nothing for {idle_timeout_s:g} s. Send the rest of the request, "
-                    "or in a stream audio, and `silence` while there is none.",
+                    f"The client has sent nothing for {idle_timeout_s:g} s. Send the rest of the request. "
+                    "In a stream, send audio, or `silence` while there is none.",
                 )
             )
         left_s = reader_left_s if is_idle else min(reader_left_s, sender_left_s)
