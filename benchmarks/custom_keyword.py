@@ -1,20 +1,22 @@
 """Measure custom keywords: the miss rate and false alarms in each condition, by the number of recordings.
 
     python -m benchmarks.custom_keyword --words DIR --speech DIR --corpus DIR [--sizes 0,10,100] [--draws 3]
-                                        [--only computer] [--voices DIR] [--test-speech DIR] [--base FILE]
+                                        [--only computer] [--together] [--voices DIR] [--test-speech DIR]
+                                        [--base FILE] [--keep DIR]
 
 --words is a folder with one folder of recordings per word. For every word and size, N recordings are drawn
 at random for training, and the others are the test; each draw has its own recordings and its own seed.
 --speech is read speech in the layout of LibriSpeech: half of the speakers that the bundled model was
 validated on measure false alarms, the others are negatives for the training. --corpus is a prepared corpus,
-whose validation noises, music and talkers make the conditions. Prints one Markdown row per model:
+whose validation noises, music and talkers make the conditions. With --together, one model has all words.
+Prints one Markdown row per word of each model:
 
 | column | meaning |
 |---|---|
 | missed at 0.5, 2/h | of the test recordings, at 0.5 and at 2 false alarms per hour in each condition |
 | missed | of the test recordings in each condition, at the model's calibrated threshold |
 | false alarms | per hour of the readers in each condition, at the model's calibrated threshold |
-| minutes | the training time, without the checks that only the command's report needs |
+| minutes | the training time of the model, without the checks that only the command's report needs |
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import logging
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,10 +88,11 @@ def main() -> int:
             Scene(Corpus(args.corpus)),
             [c for c in CONDITIONS if c.name in MEASURED],
         )
-        for word in words:
+        for group in [words] if args.together else [[word] for word in words]:
             for size in args.sizes:
-                for draw in range(args.draws):
-                    print(_measure(word, size, draw, test, Path(folder), args), flush=True)
+                for draw in range(args.first_draw, args.first_draw + args.draws):
+                    for row in _measure(group, size, draw, test, Path(folder), args):
+                        print(row, flush=True)
     return 0
 
 
@@ -109,8 +113,13 @@ def _arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--draws", type=int, default=1, help="draws of each size (default: 1)")
     parser.add_argument(
+        "--first-draw", type=int, default=0, metavar="N",
+        help="number of the first draw, to go on with earlier ones (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
         "--only", action="append", metavar="WORD", help="measure this word only; may be repeated"
     )
+    parser.add_argument("--together", action="store_true", help="make one model of all words")
     parser.add_argument("--voices", type=Path, help="also train on the neural voices in this folder")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="the cache of their speech")
     parser.add_argument("--base", type=Path, help="fine-tune this model, not the speech embedding's head")
@@ -135,78 +144,100 @@ def _split_speakers(speech: Path, negatives: Path) -> list[SourceFile]:
 
 
 def _measure(  # noqa: PLR0917
-    word: Path, size: int, draw: int, test: Test, folder: Path, args: argparse.Namespace
-) -> str:
-    """Train on `size` recordings, test on the rest, and return the row of the table."""
-    files, _ = find_audio(word)
-    files.sort(key=lambda p: hashlib.sha256(p.read_bytes()).hexdigest())
-    order = np.random.default_rng(draw).permutation(len(files))
-    name = f"{word.name}-{size}-{draw}"
-    training = folder / name
-    training.mkdir()
-    for i in order[:size]:
-        (training / files[i].name).symlink_to(files[i].resolve())
+    words: list[Path], size: int, draw: int, test: Test, folder: Path, args: argparse.Namespace
+) -> list[str]:
+    """Train a model on `size` recordings of each word, test on the rest, and return the rows of the table."""
+    keywords = [word.name for word in words]
+    name = f"{'-'.join(keywords)}-{size}-{draw}"
+    training: dict[str, Path | None] = {}
+    others: dict[str, list[Path]] = {}
+    for word in words:
+        files, _ = find_audio(word)
+        files.sort(key=lambda p: hashlib.sha256(p.read_bytes()).hexdigest())
+        order = np.random.default_rng(draw).permutation(len(files))
+        recordings = folder / name / word.name
+        recordings.mkdir(parents=True)
+        for i in order[:size]:
+            (recordings / files[i].name).symlink_to(files[i].resolve())
+        training[word.name] = recordings if size else None
+        others[word.name] = [files[i] for i in order[size:]]
     voices = None
     if args.voices:
-        words = pronounce([word.name], "en")[0]
         voices = NeuralVoices(
-            Kokoro(args.voices, args.cache), "en", {word.name: words}, {word.name: accents(word.name, "en")}
+            Kokoro(args.voices, args.cache),
+            "en",
+            {k: pronounce([k], "en")[0] for k in keywords},
+            {k: accents(k, "en") for k in keywords},
         )
     begin_s = time.monotonic()
     request = KeywordRequest(
-        {word.name: training if size else None}, (args.keep or folder) / f"{name}.onnx", (test.negatives,),
+        training, (args.keep or folder) / f"{name}.onnx", (test.negatives,),
         voices=voices, base=args.base, fa_per_hour=TARGET_FA_PER_HOUR, folds=0,
         recipe=FineTuneRecipe(seed=draw + 1) if args.base else head_recipe(draw + 1),
     )  # fmt: skip
     model = create_model(request)
     minutes = (time.monotonic() - begin_s) / 60
-    missed_at, missed, alarms, hours = [], [], [], 0.0
-    others = [files[i] for i in order[size:]]
+    columns: dict[str, list[list[str]]] = {k: [[], [], []] for k in keywords}
+    hours = dict.fromkeys(keywords, 0.0)
     for condition in test.conditions:
         rng = np.random.default_rng(_SEED)
-        scores = np.array([_best_score(model, path, condition, test.scene, rng) for path in others])
-        hours, count, peaks = _false_alarms(model, condition, test, rng)
-        ranked = sorted(peaks, reverse=True)
-        # The highest peak beyond the allowed number. Peaks below LOWEST_PEAK are not collected.
-        ceilings = [
-            ranked[n] if len(ranked) > (n := int(rate * hours)) else LOWEST_PEAK for rate in RATES_PER_HOUR
-        ]
-        missed_at.append(", ".join(f"{100 * (scores <= c).mean():.1f}%" for c in ceilings))
-        threshold = model.metadata.keywords[word.name].threshold
-        missed.append(f"{100 * (scores < threshold).mean():.1f}%")
-        alarms.append(f"{count / hours:.1f}")
-    return (
-        f"| {word.name} | {size} | {draw} | {' / '.join(missed_at)} | {' / '.join(missed)} "
-        f"| {' / '.join(alarms)} | {hours:.1f} | {minutes:.1f} |"
-    )
+        scores = {
+            k: np.array([_best_score(model, path, k, condition, test.scene, rng) for path in paths])
+            for k, paths in others.items()
+        }
+        for k, (read_hours, count, peaks) in _false_alarms(model, condition, test, rng).items():
+            hours[k] = read_hours
+            ranked = sorted(peaks, reverse=True)
+            # The highest peak beyond the allowed number. Peaks below LOWEST_PEAK are not collected.
+            ceilings = [
+                ranked[n] if len(ranked) > (n := int(rate * read_hours)) else LOWEST_PEAK
+                for rate in RATES_PER_HOUR
+            ]
+            threshold = model.metadata.keywords[k].threshold
+            missed_at, missed, alarms = columns[k]
+            missed_at.append(", ".join(f"{100 * (scores[k] <= c).mean():.1f}%" for c in ceilings))
+            missed.append(f"{100 * (scores[k] < threshold).mean():.1f}%")
+            alarms.append(f"{count / read_hours:.1f}")
+    measured = {k: " | ".join(" / ".join(column) for column in columns[k]) for k in keywords}
+    return [f"| {k} | {size} | {draw} | {measured[k]} | {hours[k]:.1f} | {minutes:.1f} |" for k in keywords]
 
 
 def _false_alarms(
     model: SpotterModel, condition: Condition, test: Test, rng: np.random.Generator
-) -> tuple[float, int, list[float]]:
-    """Return the hours of the test speech, the detections in it, and the scores of the keyword's peaks."""
-    (keyword,) = model.metadata.keyword_names
-    samples_read, count, peaks = 0, 0, []
+) -> dict[str, tuple[float, int, list[float]]]:
+    """Return the hours of the test speech, the detections in it, and the scores of the peaks, by keyword.
+
+    An utterance with a keyword in its transcript is left out for this keyword.
+    """
+    meta = model.metadata
+    samples_read, count = Counter[str](), Counter[str]()
+    peaks: dict[str, list[float]] = {k: [] for k in meta.keyword_names}
     for file in test.speech:
-        if not contains_keyword(file.text, keyword):
-            samples = read_audio(file.path)
-            samples_read += len(samples)
-            changed = condition.change(test.scene, rng, samples, float(np.square(samples).mean()))
-            scores = final_scores(model, changed)
-            count += len(detect(model.metadata, scores))
-            peaks += find_peaks(model.metadata, scores, keyword)[1].tolist()
-    return samples_read / SAMPLE_RATE_HZ / 3600, count, peaks
+        absent = {k for k in meta.keyword_names if not contains_keyword(file.text, k)}
+        samples = read_audio(file.path)
+        changed = condition.change(test.scene, rng, samples, float(np.square(samples).mean()))
+        scores = final_scores(model, changed)
+        count.update(d.keyword for d in detect(meta, scores) if d.keyword in absent)
+        for k in absent:
+            samples_read[k] += len(samples)
+            peaks[k] += find_peaks(meta, scores, k)[1].tolist()
+    return {k: (samples_read[k] / SAMPLE_RATE_HZ / 3600, count[k], peaks[k]) for k in meta.keyword_names}
 
 
-def _best_score(
-    model: SpotterModel, path: Path, condition: Condition, scene: Scene, rng: np.random.Generator
+def _best_score(  # noqa: PLR0917
+    model: SpotterModel,
+    path: Path,
+    keyword: str,
+    condition: Condition,
+    scene: Scene,
+    rng: np.random.Generator,
 ) -> float:
     """Return the keyword's highest score in a recording, with a second of silence on both sides."""
     samples = read_audio(path)
     start, end = locate_word(samples, SAMPLE_RATE_HZ) or (0, len(samples))
     power = float(np.square(samples[start:end]).mean())
     changed = condition.change(scene, rng, np.pad(samples, SAMPLE_RATE_HZ), power)
-    return float(final_scores(model, changed)[:, model.metadata.keyword_indices[0]].max())
+    return float(final_scores(model, changed)[:, model.metadata.labels.index(keyword)].max())
 
 
 if __name__ == "__main__":
