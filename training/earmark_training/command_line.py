@@ -11,7 +11,16 @@ from earmark_audio.argument_parser import ArgumentParser
 from earmark_audio.extras import install_command
 from earmark_spotter import SpotterError
 
-from earmark_training.commands import evaluate, export, keyword, negatives, prepare, train, verifier
+from earmark_training.commands import (
+    evaluate,
+    export,
+    keyword,
+    negatives,
+    prepare,
+    thresholds,
+    train,
+    verifier,
+)
 from earmark_training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -22,6 +31,7 @@ _COMMANDS = {
     "train": train,
     "export": export,
     "verifier": verifier,
+    "thresholds": thresholds,
     "evaluate": evaluate,
     "keyword": keyword,
     "negatives": negatives,

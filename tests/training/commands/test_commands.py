@@ -71,6 +71,7 @@ def test_evaluate_measures_on_the_prepared_corpus(
         (["keyword", "a", "--recordings", "{tmp}", "--out", "{tmp}"], "it is a folder"),
         (["export", "{tmp}/none", "--out", "/proc/a.onnx"], "/proc/a.onnx cannot be written"),
         (["evaluate", "{tmp}/none.onnx", "--out", "/proc/report"], "/proc/report cannot be written"),
+        (["thresholds", "a.onnx", "--out", "{tmp}/no/a"], "no/a cannot be written"),
         (["verifier", "a.onnx", "--out", "{tmp}/a", "--network", "{tmp}/no/n.pt"], "n.pt cannot be written"),
         (["train", "--corpus", "{tmp}", "--out", "/proc/run"], "/proc/run cannot be written"),
     ],

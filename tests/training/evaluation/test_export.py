@@ -9,7 +9,7 @@ import pytest
 from earmark_spotter import Spotter, SpotterModel, classify
 from earmark_training.errors import ExportError
 from earmark_training.evaluation import export
-from earmark_training.evaluation.export import export_model, read_sources
+from earmark_training.evaluation.export import calibrate, export_model, read_sources
 from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model.checkpoint import load_trained
 from support.tiny_training import RECIPE
@@ -48,6 +48,11 @@ def test_a_graph_whose_streamed_scores_differ_is_rejected(
     with pytest.raises(ExportError, match="differ from torch's"):
         export_model(trained, corpus, out, name="synthetic", version="1", fa_per_hour=10)
     assert not out.exists()
+
+
+def test_thresholds_need_clips_of_every_keyword(tiny_model_path: Path, corpus: Corpus, tmp_path: Path):
+    with pytest.raises(ExportError, match="has no clips for validation of: low, mid, high"):
+        calibrate(tiny_model_path, corpus, tmp_path / "new.onnx", version=None, fa_per_hour=1)
 
 
 def test_the_sources_are_those_of_a_file(tmp_path: Path):

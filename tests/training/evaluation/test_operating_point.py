@@ -43,6 +43,21 @@ def test_fewer_false_alarms_cost_recall(tone_model: SpotterModel):
     assert detected[0] > detected[1] > detected[2] > 300
 
 
+def test_false_alarms_in_noise_raise_the_threshold_of_their_keyword(tone_model: SpotterModel):
+    rng = np.random.default_rng(0)
+    words, alarms = (rng.uniform(low, high, 200).tolist() for low, high in ((0.8, 0.99), (0.3, 0.6)))
+    spoken, quiet = by_keyword(words, words, words), by_keyword(alarms, alarms, alarms)
+    peaks = Peaks(spoken, by_keyword([], [], []), quiet, hours=10.0)
+    knocks = scores_with_peaks(4000, low=[(100 * i, 0.9) for i in range(1, 39)])
+    three_hours = 3 * 3600 * 16_000
+    noise = ScoredUtterance("", (), three_hours, knocks)
+    plain = best_thresholds(tone_model.metadata, peaks, [], 5)
+    chosen = best_thresholds(tone_model.metadata, peaks, [], 5, [noise])
+    assert plain["low"] < 0.85
+    assert chosen["low"] > 0.9
+    assert chosen["high"] < 0.85
+
+
 def test_a_warning_is_logged_if_no_thresholds_keep_to_the_limit(
     tone_model: SpotterModel, caplog: pytest.LogCaptureFixture
 ):

@@ -17,11 +17,14 @@ from earmark_spotter.metadata import VerifierInfo
 from earmark_spotter.speech_encoder import bundled_speech_encoder
 from earmark_spotter.verifier import ENCODED_VERIFIER_KEY, VERIFIER_KEY
 from earmark_training.errors import ExportError, RecipeError
+from earmark_training.evaluation import export as model_export
+from earmark_training.evaluation.export import calibrate
+from earmark_training.evaluation.operating_point import with_thresholds
 from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model import encoded_verifier_training
 from earmark_training.model.onnx_file import load_network, pack
 from earmark_training.model.speech_embedding import SpeechEmbedding as PretrainedEmbedding
-from earmark_training.verifier import export, train
+from earmark_training.verifier import train
 from earmark_training.verifier.export import add_verifier
 from earmark_training.verifier.network import SpeechEmbedding, SpeechMel, load, window_samples
 from earmark_training.verifier.proposals import Source, collect
@@ -151,7 +154,7 @@ def test_a_model_with_a_verifier_on_audio_keeps_it_and_gets_the_one_on_features(
     graphs, graph = _graphs(verified_dir / "verified.onnx"), onnx.load(verified_dir / "verified.onnx")
     on_audio = replace(verified.metadata, verifier=VerifierInfo(window_samples(), 0.4))
     pack(graph, verified.initial_state, on_audio, tmp_path / "old.onnx", verifier=graphs[VERIFIER_KEY])
-    monkeypatch.setattr(export, "evaluate", lambda *_, **__: ([], {}))
+    monkeypatch.setattr(model_export, "evaluate", lambda *_, **__: ([], {}))
     options: Any = {"version": "3", "passes": 1, "examples": 0, "encoded_steps": 20, "fa_per_hour": 100}
     model = add_verifier(tmp_path / "old.onnx", corpus, tmp_path / "new.onnx", network_file=None, **options)
     assert _graphs(tmp_path / "new.onnx")[VERIFIER_KEY] == graphs[VERIFIER_KEY]
@@ -160,6 +163,29 @@ def test_a_model_with_a_verifier_on_audio_keeps_it_and_gets_the_one_on_features(
     assert (info.window_samples, info.encoder_sha256) == (window_samples(), bundled_speech_encoder().sha256)
     with pytest.raises(ExportError, match="whose verifier needs no features"):
         add_verifier(tmp_path / "new.onnx", corpus, tmp_path / "b.onnx", network_file=None, **options)
+
+
+def test_new_thresholds_leave_the_rest_of_the_model_as_it_is(
+    verified: SpotterModel,
+    verified_dir: Path,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_export, "evaluate", lambda *_, **__: ([], {}))
+    thresholds = {"yes": 0.7, "no": 0.8}
+    monkeypatch.setattr(
+        model_export,
+        "choose_thresholds",
+        lambda model, *_, **__: with_thresholds(model.metadata, thresholds),
+    )
+    old, new = verified_dir / "verified.onnx", tmp_path / "new.onnx"
+    model = calibrate(old, corpus, new, version="3", fa_per_hour=100)
+    assert {k: info.threshold for k, info in model.metadata.keywords.items()} == thresholds
+    assert model.metadata.version == "3"
+    assert (model.metadata.verifier, _graphs(new)) == (verified.metadata.verifier, _graphs(old))
+    clip = corpus.samples(corpus.select("clip", "validation")[0])
+    assert np.array_equal(final_scores(model, clip), final_scores(verified, clip))
 
 
 def _graphs(path: Path) -> dict[str, bytes]:

@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2.0,
         metavar="N",
         help="maximum false alarms per hour of read speech, all keywords together, used to choose the "
-        "thresholds: the mean over clean speech, noise, babble, a room, a telephone and a television "
-        "(default: %(default)s)",
+        "thresholds: the mean over clean speech, noise, babble, a room, a telephone and a television; "
+        "false alarms in noise without speech are weighed, too (default: %(default)s)",
     )
 
 

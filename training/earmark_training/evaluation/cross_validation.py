@@ -13,6 +13,7 @@ from earmark_training.evaluation.detections import detect, false_alarms
 from earmark_training.evaluation.operating_point import (
     best_thresholds,
     collect_validation_peaks,
+    score_noises,
     with_thresholds,
 )
 from earmark_training.evaluation.streams import make_streams, match_detections
@@ -42,8 +43,9 @@ def cross_validate(
     if not all(part for half in halves for part in half):
         return [], {}
     collected = [collect_validation_peaks(model, corpus, clips, speech) for clips, speech in halves]
+    noises = score_noises(model, corpus)
     for chosen_on, measured_on in ((0, 1), (1, 0)):
-        tuned = with_thresholds(meta, best_thresholds(meta, *collected[chosen_on], fa_per_hour))
+        tuned = with_thresholds(meta, best_thresholds(meta, *collected[chosen_on], fa_per_hour, noises))
         for snr_db, level in ((None, "clean"), (10.0, "10db")):
             streams = make_streams(corpus, halves[measured_on][0], snr_db=snr_db, seed=seed)
             detections = [detect(tuned, final_scores(model, s.samples)) for s in streams]

@@ -1,14 +1,17 @@
-"""Export: write the model file of a trained network, with chosen thresholds and measured accuracy."""
+"""Export: write a model file, with chosen thresholds and measured accuracy."""
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 from earmark_audio.energy_gate import GateSettings
 from earmark_audio.progress import SILENT, Progress
+from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import (
     DetectorInfo,
     KeywordInfo,
@@ -16,7 +19,9 @@ from earmark_spotter.metadata import (
     TrainingInfo,
     TrainingSource,
 )
+from earmark_spotter.verifier import ENCODED_VERIFIER_KEY, VERIFIER_KEY
 
+from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.errors import ExportError
 from earmark_training.evaluation.evaluate import evaluate
 from earmark_training.evaluation.evaluation_set import from_corpus
@@ -31,15 +36,14 @@ from earmark_training.model.onnx_file import check_streaming, pack, to_onnx
 from earmark_training.output_files import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from earmark_spotter import SpotterModel
 
     from earmark_training.data.corpus import Corpus
     from earmark_training.model.checkpoint import TrainedNetwork
 
 _SEED, _CHECKED_CLIPS = 3, 60
+_VERIFIERS = (VERIFIER_KEY, ENCODED_VERIFIER_KEY)
 _OFFSETS, _THRESHOLDS = "places of the words", "thresholds"
 
 
@@ -80,21 +84,70 @@ def export_model(
     clips = corpus.select("clip", "validation")
     chosen = np.random.default_rng(_SEED).integers(len(clips), size=_CHECKED_CLIPS)
     check_streaming(network, model, [corpus.samples(clips[i]) for i in chosen])
-    expected_hours = {
-        _OFFSETS: hours_to_measure_offsets(corpus),
-        _THRESHOLDS: hours_to_choose_thresholds(corpus),
-    }
-    scoring = ScoringProgress(model, progress, expected_hours)
+    scoring = ScoringProgress(model, progress, {_OFFSETS: hours_to_measure_offsets(corpus)})
     with scoring.phase(_OFFSETS):
         model = pack(graph, state, measure_offsets(scoring.model, corpus))
-    scoring = ScoringProgress(model, progress, expected_hours)
+
+    def packed(metadata: ModelMetadata, out: Path | None = None) -> SpotterModel:
+        return pack(graph, state, metadata, out)
+
+    return write_calibrated(packed, model.metadata, corpus, out, fa_per_hour=fa_per_hour, progress=progress)
+
+
+def calibrate(
+    model_file: Path,
+    corpus: Corpus,
+    out: Path,
+    *,
+    version: str | None,
+    fa_per_hour: float,
+    progress: Progress = SILENT,
+) -> SpotterModel:
+    """Write a copy of a model file with thresholds that are chosen anew, and return its model.
+
+    The thresholds are chosen, and the metrics measured, on the validation split of the corpus. Raises
+    ExportError if the split has no clips of a keyword, or if the model has another sample rate.
+    """
+    model, graph = SpotterModel.load(model_file), onnx.load(model_file)
+    if model.metadata.sample_rate_hz != SAMPLE_RATE_HZ:
+        raise ExportError(f"{model_file} must be a model for {SAMPLE_RATE_HZ} Hz, which the corpus has")
+    spoken = {clip.text for clip in corpus.select("clip", "validation")}
+    if missing := [k for k in model.metadata.keyword_names if k not in spoken]:
+        raise ExportError(f"{corpus.folder} has no clips for validation of: {', '.join(missing)}")
+    networks = {p.key: base64.b64decode(p.value) for p in graph.metadata_props if p.key in _VERIFIERS}
+
+    def packed(metadata: ModelMetadata, out: Path | None = None) -> SpotterModel:
+        verifier, encoded_verifier = (networks.get(key) for key in _VERIFIERS)
+        return pack(
+            graph, model.initial_state, metadata, out, verifier=verifier, encoded_verifier=encoded_verifier
+        )
+
+    metadata = replace(model.metadata, version=version or model.metadata.version)
+    return write_calibrated(packed, metadata, corpus, out, fa_per_hour=fa_per_hour, progress=progress)
+
+
+def write_calibrated(
+    packed: Callable[..., SpotterModel],
+    metadata: ModelMetadata,
+    corpus: Corpus,
+    out: Path,
+    *,
+    fa_per_hour: float,
+    progress: Progress,
+) -> SpotterModel:
+    """Choose the thresholds of a model, measure it, and write it to `out`, with its metrics beside it.
+
+    packed: returns the model with the given metadata, and writes it if it gets a path.
+    """
+    expected_hours = {_THRESHOLDS: hours_to_choose_thresholds(corpus)}
+    scoring = ScoringProgress(packed(metadata), progress, expected_hours)
     with scoring.phase(_THRESHOLDS):
         metadata = choose_thresholds(scoring.model, corpus, fa_per_hour=fa_per_hour)
     metrics, document = evaluate(
-        pack(graph, state, metadata), from_corpus(corpus), fa_per_hour=fa_per_hour, progress=progress
+        packed(metadata), from_corpus(corpus), fa_per_hour=fa_per_hour, progress=progress
     )
     metadata = replace(metadata, metrics=tuple(replace(m, value=round(m.value, 4)) for m in metrics))
-    model = pack(graph, state, metadata, out)
+    model = packed(metadata, out)
     document["sha256"] = model.sha256
     replace_file(out.with_suffix(".metrics.json"), (json.dumps(document, indent=1) + "\n").encode())
     return model

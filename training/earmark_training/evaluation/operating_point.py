@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from earmark_spotter import final_scores
 
+from earmark_training.data.corpus import hours
 from earmark_training.evaluation.conditions import (
     CALIBRATED,
     CALIBRATED_RECALL,
@@ -43,6 +44,9 @@ _SEED = 20
 
 _GRID = np.linspace(log_odds(0.2), log_odds(0.9999), 160)
 """The thresholds that `best_thresholds` chooses from, in log-odds."""
+_NOISE_GAINS_DB = (-4.0, -20.0)
+"""The levels of noise without speech: others than those of the evaluation."""
+
 _WRONG_WEIGHT = 0.2  # a wrong detection in a stream of words costs this share of what a correct one is worth
 # The width of the blur of each peak, in log-odds, and the weight of the prior. Thresholds for 4 false alarms
 # per hour, chosen on half of the speakers, had 5 on the other half with these values, 10 with an eighth of
@@ -64,12 +68,14 @@ def choose_thresholds(model: SpotterModel, corpus: Corpus, *, fa_per_hour: float
     """Return the model's metadata with thresholds that keep to `fa_per_hour`, all keywords together.
 
     The recall on the validation speakers is weighed against the false alarms in read speech, whose rate is
-    the mean over the conditions `CALIBRATED`, and against wrong detections. A warning is logged if no
-    thresholds keep to the limit.
+    the mean over the conditions `CALIBRATED`, against those in noise without speech, and against wrong
+    detections. A warning is logged if no thresholds keep to the limit.
     """
     clips, speech = corpus.select("clip", "validation"), corpus.select("speech", "validation")
     peaks, utterances = collect_validation_peaks(model, corpus, clips, speech)
-    return with_thresholds(model.metadata, best_thresholds(model.metadata, peaks, utterances, fa_per_hour))
+    noises = score_noises(model, corpus)
+    chosen = best_thresholds(model.metadata, peaks, utterances, fa_per_hour, noises)
+    return with_thresholds(model.metadata, chosen)
 
 
 def with_thresholds(metadata: ModelMetadata, thresholds: dict[str, float]) -> ModelMetadata:
@@ -103,23 +109,43 @@ def collect_validation_peaks(
     return collect_peaks(model.metadata, streams(), utterances), utterances
 
 
+def score_noises(model: SpotterModel, corpus: Corpus) -> list[ScoredUtterance]:
+    """Return the validation noises with the model's scores, as utterances without words, each at two levels."""
+    scene = Scene(corpus)
+    return [
+        ScoredUtterance("", (), noise.length, final_scores(model, scene.samples(noise) * gain))
+        for noise in scene.noises
+        for gain in (np.float32(10 ** (db / 20)) for db in _NOISE_GAINS_DB)
+    ]
+
+
 def best_thresholds(
-    metadata: ModelMetadata, peaks: Peaks, utterances: Sequence[ScoredUtterance], fa_per_hour: float
+    metadata: ModelMetadata,
+    peaks: Peaks,
+    utterances: Sequence[ScoredUtterance],
+    fa_per_hour: float,
+    noises: Sequence[ScoredUtterance] = (),
 ) -> dict[str, float]:
     """Return the thresholds with the highest recall at no more than `fa_per_hour`, by keyword.
 
     For a given cost of one false alarm, each keyword has its own best threshold. The lowest cost is chosen at
     which both the expected false alarms (`_expected_alarms`) and those that the detector has in the
-    utterances keep to the limit.
+    utterances keep to the limit, and those expected in the noises, too. All noises together weigh as much as
+    the speech in one condition.
     """
     value = {k: _value(peaks.words[k], peaks.wrong[k]) for k in metadata.keyword_names}
     alarms = _expected_alarms({k: peaks.alarms[k] for k in metadata.keyword_names})
-    limit = fa_per_hour * peaks.hours
+    in_noise = _expected_alarms(dict(collect_peaks(metadata, (), noises).alarms))
+    limit, noise_limit = fa_per_hour * peaks.hours, fa_per_hour * hours(noises)
+    weight = peaks.hours / len(CALIBRATED) / hours(noises) if noises else 0.0
+    total = {k: alarms[k] + weight * in_noise[k] for k in metadata.keyword_names}
     chosen: dict[str, float] = {}
     for cost in np.geomspace(1e-5, 10, 120):
-        best = {k: int((value[k] - cost * alarms[k]).argmax()) for k in metadata.keyword_names}
+        best = {k: int((value[k] - cost * total[k]).argmax()) for k in metadata.keyword_names}
         chosen = {k: round(probability(_GRID[i]), 4) for k, i in best.items()}
         if sum(alarms[k][i] for k, i in best.items()) > limit:
+            continue
+        if noises and sum(in_noise[k][i] for k, i in best.items()) > noise_limit:
             continue
         if false_alarms(metadata, utterances, chosen).total() <= limit:
             return chosen

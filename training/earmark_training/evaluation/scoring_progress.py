@@ -92,8 +92,9 @@ def hours_to_choose_thresholds(corpus: Corpus) -> float:
     """Return the hours of audio that are scored to choose thresholds."""
     names = {c.name for c in conditions_for(corpus)}
     words = stream_hours(corpus.select("clip", "validation"))
-    read = hours(corpus.select("speech", "validation"))
-    return len(names & {*CALIBRATED_RECALL}) * words + len(names & {*CALIBRATED}) * read
+    read, noises = (hours(corpus.select(kind, "validation")) for kind in ("speech", "noise"))
+    spoken = len(names & {*CALIBRATED_RECALL}) * words + len(names & {*CALIBRATED}) * read
+    return spoken + 2 * noises
 
 
 def hours_to_measure_offsets(corpus: Corpus) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,21 +14,19 @@ from earmark_spotter.speech_encoder import bundled_speech_encoder
 from earmark_spotter.verifier import VERIFIER_KEY
 
 from earmark_training.errors import ExportError
-from earmark_training.evaluation.evaluate import evaluate
-from earmark_training.evaluation.evaluation_set import from_corpus
-from earmark_training.evaluation.operating_point import choose_thresholds
-from earmark_training.evaluation.scoring_progress import ScoringProgress, hours_to_choose_thresholds
+from earmark_training.evaluation.export import write_calibrated
 from earmark_training.model.checkpoint import write_state
 from earmark_training.model.encoded_verifier import ENCODER_SOURCE
 from earmark_training.model.encoded_verifier import to_onnx as encoded_to_onnx
 from earmark_training.model.onnx_file import pack
-from earmark_training.output_files import replace_file
 from earmark_training.verifier.network import SAMPLE_RATE_HZ, load, to_onnx, window_samples
 from earmark_training.verifier.proposals import collect
 from earmark_training.verifier.train import fit_encoded_fusion, fit_fusion, train, train_encoded
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from earmark_spotter.metadata import ModelMetadata
 
     from earmark_training.data.corpus import Corpus
 
@@ -40,7 +37,6 @@ ENCODER_THRESHOLD = 0.05
 """62% of the proposals in speech without keywords have a lower score after the graph on audio."""
 
 _TRAINING_SEED, _VALIDATION_SEED = 1, 2
-_THRESHOLDS = "thresholds"
 
 _EMBEDDING_SOURCE = TrainingSource(
     "the weights of Google's speech embedding, where the verifier starts",
@@ -120,15 +116,7 @@ def add_verifier(
         training=replace(meta.training, sources=(*meta.training.sources, ENCODER_SOURCE)),
     )
 
-    def packed(out: Path | None = None) -> SpotterModel:
-        return pack(graph, state, meta, out, verifier=verifier, encoded_verifier=encoded_verifier)
+    def packed(metadata: ModelMetadata, out: Path | None = None) -> SpotterModel:
+        return pack(graph, state, metadata, out, verifier=verifier, encoded_verifier=encoded_verifier)
 
-    scoring = ScoringProgress(packed(), progress, {_THRESHOLDS: hours_to_choose_thresholds(corpus)})
-    with scoring.phase(_THRESHOLDS):
-        meta = choose_thresholds(scoring.model, corpus, fa_per_hour=fa_per_hour)
-    metrics, document = evaluate(packed(), from_corpus(corpus), fa_per_hour=fa_per_hour, progress=progress)
-    meta = replace(meta, metrics=tuple(replace(m, value=round(m.value, 4)) for m in metrics))
-    model = packed(out)
-    document["sha256"] = model.sha256
-    replace_file(out.with_suffix(".metrics.json"), (json.dumps(document, indent=1) + "\n").encode())
-    return model
+    return write_calibrated(packed, meta, corpus, out, fa_per_hour=fa_per_hour, progress=progress)
