@@ -93,6 +93,21 @@ def au_layout(file: BinaryIO, size: int) -> Layout:
     return layout
 
 
+def check_sox_end(layout: Layout) -> None:
+    """Note in the layout of a SoX file whether its last part is shorter than its header states.
+
+    Magic, length of the header without it (4 bytes), count of samples (8, 0: not stated), of 4 bytes each.
+    """
+    view = layout.parts[-1].view
+    view.seek(0)
+    head = view.read(16)
+    order: Literal["little", "big"] = "little" if head[:4] == b".SoX" else "big"
+    stated_bytes = 4 * int.from_bytes(head[8:], order)
+    available = view.size - 4 - int.from_bytes(head[4:8], order)
+    if 0 < available < stated_bytes < 1 << 62:
+        _cut_off(layout, stated_bytes, available)
+
+
 def chunked_layout(file: BinaryIO, size: int) -> Layout:
     """Return the layout of a Wave64 or CAF file of `size` bytes, whose lengths have 64 bits.
 
