@@ -129,12 +129,12 @@ class PyAvSource:
                 frames += made.samples
                 yield made.to_ndarray().reshape(-1, self.channels)
         except (self._av.error.FFmpegError, ValueError) as error:
-            raise IncompleteError(DAMAGED) from error
+            raise IncompleteError(_not_decoded(self._kind, DAMAGED)) from error
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
         if incomplete_at is not None and frames - incomplete_at <= _LAST_S * self.sample_rate_hz:
             _report_incomplete(self._kind, self.notices)
         elif is_damaged:
-            raise IncompleteError(_PARTLY_DAMAGED)
+            raise IncompleteError(_not_decoded(self._kind, _PARTLY_DAMAGED))
 
 
 class ProgramSource:
@@ -187,7 +187,7 @@ class ProgramSource:
             frames += cut // frame_bytes
             yield np.frombuffer(data[:cut], "<f4").reshape(-1, self.channels)
         if self._process.wait():
-            raise IncompleteError("The recording is damaged: ffmpeg cannot decode it from here on.")
+            raise IncompleteError(_not_decoded(self._kind, DAMAGED))
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
         self._messages.seek(0)
         messages = self._messages.read(_MAX_MESSAGE_BYTES)
@@ -195,7 +195,7 @@ class ProgramSource:
         if pattern.search(messages):
             _report_incomplete(self._kind, self.notices)
         elif _NOT_DECODED.search(messages):
-            raise IncompleteError(_PARTLY_DAMAGED)
+            raise IncompleteError(_not_decoded(self._kind, _PARTLY_DAMAGED))
 
     def _probe(self, copy: IO[bytes]) -> tuple[int, int, int, str, float | None]:
         """Return the number of audio streams; sample rate, channels, codec and stated length of the first."""
@@ -238,6 +238,13 @@ def _check_length(kind: Format, stated_s: float | None, found_s: float) -> None:
         return
     if (missing_s := stated_s - found_s) > _LENGTH_TOLERANCE_S:
         raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
+
+
+def _not_decoded(kind: Format, problem: str) -> str:
+    """Return the sentence for what is not decoded: some codecs lose the limits of their frames in WAV."""
+    if kind.demuxer != "wav":
+        return problem
+    return f"The {kind} is damaged, or of a kind that FFmpeg does not decode from here on."
 
 
 def _report_incomplete(kind: Format, notices: list[Notice]) -> None:

@@ -205,8 +205,6 @@ class RecordingFile:
             self._use(source)
             if source.track_count > 1:
                 self.notices.append(other_tracks(source.track_count))
-            if len(self._layout.parts) > 1:
-                self.declared_s = None
         else:
             self._open_sndfile()
 
@@ -215,7 +213,8 @@ class RecordingFile:
         self.sample_rate_hz: int = source.sample_rate_hz
         self.channels: int = source.channels
         self.codec: str = source.codec
-        self.declared_s: float | None = source.declared_s
+        is_whole = len(self._layout.parts) <= 1
+        self.declared_s: float | None = source.declared_s if is_whole else None
 
     def _open_sndfile(self) -> None:
         if not self._layout.parts:

@@ -109,6 +109,93 @@ def test_a_wav_whose_lengths_were_never_filled_in_is_read(sizes: tuple[int, int]
     assert ("never finished" in " ".join(notices)) == (sizes[1] == 0)
 
 
+def _id3(content_bytes: int) -> bytes:
+    size = bytes(content_bytes >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\4\0\0" + size + bytes(content_bytes)
+
+
+def _states_too_little(container: str, codec: str, share: int) -> bytes:
+    data = bytearray(_write(container, codec, NOISE))
+    order: Any = "big" if container == "AIFF" else "little"
+    at, size = data.index(b"SSND" if container == "AIFF" else b"data") + 4, 4
+    if container == "RF64":
+        at, size = data.index(b"ds64") + 16, 8
+    stated = int.from_bytes(data[at : at + size], order)
+    data[at : at + size] = (stated * share // 100).to_bytes(size, order)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("share", [0, 1, 50, 99])
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "ULAW"), ("RF64", "PCM_16"), ("AIFF", "PCM_16")],
+)
+@pytest.mark.parametrize("joined", [1, 2])
+def test_audio_that_goes_on_after_its_stated_length_is_read(
+    container: str, codec: str, share: int, joined: int
+) -> None:
+    """The length of the whole file is right, and that of the samples is not."""
+    data = _states_too_little(container, codec, share) * joined
+    for source in (data, Pipe(io.BytesIO(data))):
+        samples, error, notices = _read(source)
+        assert (len(samples), error) == (joined * len(NOISE), "")
+        assert notices == ["The recording is longer than its header states; it was read to its end."]
+
+
+CHUNKS = {
+    "LIST": b"LIST" + (400).to_bytes(4, "little") + b"INFO" + b"x" * 396,
+    "truncated LIST": b"LIST" + (40_000).to_bytes(4, "little") + b"INFO" + b"x" * 396,
+    "id3 behind padding": bytes(500) + b"id3 " + (300).to_bytes(4, "little") + b"\1" * 300,
+    "an unknown one": b"wEiR" + (301).to_bytes(4, "little") + b"\1" * 302,
+    "bare ID3": _id3(0) + b"\1" * 400,
+    "ID3v1": b"TAG" + b"a" * 300,
+    "padding": bytes(100_000),
+    "few bytes": b"\1" * 100,
+}
+
+
+@pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS)
+@pytest.mark.parametrize("length", [len(NOISE), len(NOISE) - 1])
+def test_chunks_after_the_samples_of_a_wav_are_not_read_as_audio(chunk: bytes, length: int) -> None:
+    data = _write("WAV", "PCM_U8", NOISE[:length]).removesuffix(b"\0")
+    data += bytes(length % 2)
+    data = data[:4] + (len(data) + len(chunk) - 8).to_bytes(4, "little") + data[8:] + chunk
+    for source in (data, Pipe(io.BytesIO(data))):
+        samples, error, notices = _read(source)
+        assert (len(samples), error, notices) == (length, "", [])
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize("joined", [1, 2])
+@pytest.mark.parametrize(
+    ("codec", "name"), [("mp2", "MP2"), ("ac3", "AC-3"), ("g722", "G.722"), ("aac", "AAC"), ("wmav2", "WMA")]
+)
+def test_compressed_audio_in_wav_is_read_or_named(
+    codec: str,
+    name: str,
+    joined: int,
+    has_package: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    source, path = tmp_path / "noise.wav", tmp_path / "compressed.wav"
+    soundfile.write(source, NOISE, RATE_HZ)
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, "-c:a", codec, path], check=True)
+    data = path.read_bytes() * joined
+    samples, error, notices = _read(data)
+    if codec == "aac":  # its frames have no limits in WAV
+        assert "The AAC in WAV is damaged, or of a kind that FFmpeg does not decode" in error
+    else:
+        assert (round(len(samples) / len(NOISE), 1), error, notices) == (joined, "", [])
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: False)
+    with pytest.raises(AudioFileError, match=f"{name} in WAV recording is not read here"):
+        _read(data)
+
+
 @pytest.mark.parametrize(("container", "offset"), [("AIFF", 42), ("AU", 8), ("W64", 0), ("CAF", 0)])
 def test_other_headers_that_were_never_finished_are_read(container: str, offset: int) -> None:
     data = bytearray(_write(container, "PCM_16"))
@@ -249,11 +336,6 @@ def test_bytes_after_the_end_of_ogg_are_noticed(trailing: bytes) -> None:
     samples, error, notices = _read(_ogg("OPUS") + trailing)
     assert (len(samples), error) == (len(NOISE), "")
     assert notices == [f"{len(trailing)} bytes follow the end of the recording; they were not read."]
-
-
-def _id3(content_bytes: int) -> bytes:
-    size = bytes(content_bytes >> shift & 0x7F for shift in (21, 14, 7, 0))
-    return b"ID3\4\0\0" + size + bytes(content_bytes)
 
 
 @pytest.mark.parametrize("tags", [_id3(10), _id3(10_000), _id3(0) + _id3(300_000)], ids=["10", "10k", "two"])
