@@ -41,7 +41,7 @@ _LAST_S = 0.5
 _INCOMPLETE = "The recording is truncated: its last packet is incomplete."
 _PARTLY_DAMAGED = "The recording is damaged: a part of it cannot be decoded."
 _MAY_BE_INCOMPLETE = Notice(
-    "LAST_PACKET_INCOMPLETE", "The last packet is incomplete: the recording may be truncated."
+    "PACKET_INCOMPLETE", "A packet is incomplete: the recording may be truncated or damaged."
 )
 
 # Of a transport stream, gaps between packets count as corrupt, too: joined ones have them.

@@ -184,12 +184,14 @@ def test_compressed_audio_in_wav_is_read_or_named(
     source, path = tmp_path / "noise.wav", tmp_path / "compressed.wav"
     soundfile.write(source, NOISE, RATE_HZ)
     subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, "-c:a", codec, path], check=True)
+    once, *_ = _read(path)
     data = path.read_bytes() * joined
     samples, error, notices = _read(data)
     if codec == "aac":  # its frames have no limits in WAV
         assert "The AAC in WAV is damaged, or of a kind that FFmpeg does not decode" in error
     else:
-        assert (round(len(samples) / len(NOISE), 1), error, notices) == (joined, "", [])
+        assert len(once) > 0.95 * len(NOISE)
+        assert (len(samples), error, notices) == (joined * len(once), "", [])
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: False)
     with pytest.raises(AudioFileError, match=f"{name} in WAV recording is not read here"):
