@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ import numpy as np
 
 from earmark_audio.errors import DAMAGED, AudioFileError, IncompleteError
 from earmark_audio.extras import install_command
+from earmark_audio.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +24,30 @@ if TYPE_CHECKING:
     from earmark_audio.formats import Format
 
 _BLOCK_BYTES = 1 << 16
+_MAX_MESSAGE_BYTES = 1 << 20
 
-_STATED_LENGTH = ("mov", "matroska", "asf", "wv", "tta", "ape", "avi")
+_STATED_LENGTH = ("mov", "matroska", "asf", "wv", "tta", "ape", "avi", "flv", "rm", "nistsphere")
 """Containers whose header states the length. FFmpeg estimates that of the others from their size."""
+
+_STATED_FOR_ALL = ("flv", "rm")
+"""Those that state one length for all tracks: the audio may be shorter than the video."""
 
 _LENGTH_TOLERANCE_S = 0.25
 """The length that a header states may include what an encoder adds or removes at both ends."""
+
+_LAST_S = 0.5
+"""A packet that is incomplete is the last one of the file if no more audio than this follows it."""
+
+_INCOMPLETE = "The recording is truncated: its last packet is incomplete."
+_PARTLY_DAMAGED = "The recording is damaged: a part of it cannot be decoded."
+_MAY_BE_INCOMPLETE = Notice(
+    "PACKET_INCOMPLETE", "A packet is incomplete: the recording may be truncated or damaged."
+)
+
+# Of a transport stream, gaps between packets count as corrupt, too: joined ones have them.
+_INCOMPLETE_PACKET = re.compile(rb"Packet corrupt \(|corrupt input packet|corrupt decoded frame")
+_INCOMPLETE_TS_PACKET = re.compile(rb"PES packet size mismatch")
+_NOT_DECODED = re.compile(rb"(while decoding|to decoder).*: Invalid data found")
 
 
 def has_package() -> bool:
@@ -63,13 +83,17 @@ class PyAvSource:
                 "`ffmpeg -i INPUT out.wav`."
             )
         self._kind = kind
+        self.notices: list[Notice] = []
         self.track_count = len(self._container.streams.audio)
         self.sample_rate_hz = int(self._stream.codec_context.sample_rate or 0)
         self.channels = int(self._stream.codec_context.channels or 0)
         self.codec = str(self._stream.codec_context.name)
         duration: Any = self._stream.duration
+        is_only = len(self._container.streams) == 1
+        if kind.demuxer in _STATED_FOR_ALL and not is_only:
+            duration = None
         self.declared_s = None if duration is None else float(duration * self._stream.time_base)
-        if duration is None and self._container.duration and len(self._container.streams) == 1:
+        if duration is None and self._container.duration and is_only:
             self.declared_s = self._container.duration / self._av.time_base
 
     def close(self) -> None:
@@ -81,19 +105,36 @@ class PyAvSource:
         resampler = self._av.AudioResampler(
             format="flt", layout=self._stream.codec_context.layout, rate=self.sample_rate_hz
         )
-        frames = 0
+        frames, incomplete_at, is_damaged = 0, None, False
         try:
-            for frame in self._container.decode(self._stream):
-                frame.pts = None
-                for made in resampler.resample(frame):
-                    frames += made.samples
-                    yield made.to_ndarray().reshape(-1, self.channels)
+            for packet in self._container.demux(self._stream):
+                if not packet.size and packet.dts is not None:
+                    continue  # it holds no audio, and would end the decoding
+                if packet.is_corrupt:
+                    incomplete_at = frames
+                try:
+                    decoded = packet.decode()
+                except self._av.error.InvalidDataError:
+                    if not packet.is_corrupt:
+                        raise
+                    decoded, is_damaged = [], True
+                for frame in decoded:
+                    frame.pts = None
+                    if frame.is_corrupt:
+                        incomplete_at = frames
+                    for made in resampler.resample(frame):
+                        frames += made.samples
+                        yield made.to_ndarray().reshape(-1, self.channels)
             for made in resampler.resample(None):
                 frames += made.samples
                 yield made.to_ndarray().reshape(-1, self.channels)
         except (self._av.error.FFmpegError, ValueError) as error:
-            raise IncompleteError(DAMAGED) from error
+            raise IncompleteError(_not_decoded(self._kind, DAMAGED)) from error
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
+        if incomplete_at is not None and frames - incomplete_at <= _LAST_S * self.sample_rate_hz:
+            _report_incomplete(self._kind, self.notices)
+        elif is_damaged:
+            raise IncompleteError(_not_decoded(self._kind, _PARTLY_DAMAGED))
 
 
 class ProgramSource:
@@ -101,6 +142,7 @@ class ProgramSource:
 
     def __init__(self, file: BinaryIO, kind: Format) -> None:
         self._kind = kind
+        self.notices: list[Notice] = []
         self._stack = contextlib.ExitStack()
         try:
             # Without a name, so that nothing is left of it, however this process ends.
@@ -110,13 +152,18 @@ class ProgramSource:
             copy.flush()
             probed = self._probe(copy)
             self.track_count, self.sample_rate_hz, self.channels, self.codec, self.declared_s = probed
+            self._messages = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
-            command = ["ffmpeg", "-nostdin", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
+            command = ["ffmpeg", "-nostdin", "-loglevel", "warning", "-protocol_whitelist", "file,pipe"]
             command += ["-f", kind.demuxer or "", "-i", _url(copy), "-map", "0:a:0"]
             command += ["-ac", str(self.channels), "-ar", str(self.sample_rate_hz), "-f", "f32le", "-"]
             self._process = self._stack.enter_context(
                 subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, pass_fds=[copy.fileno()]
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=self._messages,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[copy.fileno()],
                 )
             )
         except BaseException:
@@ -140,8 +187,15 @@ class ProgramSource:
             frames += cut // frame_bytes
             yield np.frombuffer(data[:cut], "<f4").reshape(-1, self.channels)
         if self._process.wait():
-            raise IncompleteError("The recording is damaged: ffmpeg cannot decode it from here on.")
+            raise IncompleteError(_not_decoded(self._kind, DAMAGED))
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
+        self._messages.seek(0)
+        messages = self._messages.read(_MAX_MESSAGE_BYTES)
+        pattern = _INCOMPLETE_TS_PACKET if self._kind.demuxer == "mpegts" else _INCOMPLETE_PACKET
+        if pattern.search(messages):
+            _report_incomplete(self._kind, self.notices)
+        elif _NOT_DECODED.search(messages):
+            raise IncompleteError(_not_decoded(self._kind, _PARTLY_DAMAGED))
 
     def _probe(self, copy: IO[bytes]) -> tuple[int, int, int, str, float | None]:
         """Return the number of audio streams; sample rate, channels, codec and stated length of the first."""
@@ -151,18 +205,19 @@ class ProgramSource:
             )
         command = ["ffprobe", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
         command += ["-f", self._kind.demuxer or "", "-select_streams", "a", "-show_entries"]
-        command += ["stream=sample_rate,channels,codec_name,duration:format=duration,nb_streams"]
+        command += ["stream=index,sample_rate,channels,codec_name,duration:format=duration,nb_streams"]
         command += ["-of", "default=noprint_wrappers=1", _url(copy)]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
             pass_fds=[copy.fileno()],
         )  # fmt: skip
         lines = [line.split("=", 1) for line in done.stdout.splitlines() if "=" in line]
-        tracks = sum(name == "codec_name" for name, _ in lines)
+        # A stream that belongs to a program is listed twice.
+        tracks = len({value for name, value in lines if name == "index"})
         found = dict(reversed(lines))
         durations = [value for name, value in lines if name == "duration"]  # the stream's, the container's
         if found.get("nb_streams") != "1":
-            del durations[1:]
+            del durations[0 if self._kind.demuxer in _STATED_FOR_ALL else 1 :]
         try:
             stated = next((float(value) for value in durations if value != "N/A"), None)
             return tracks, int(found["sample_rate"]), int(found["channels"]), found["codec_name"], stated
@@ -183,6 +238,23 @@ def _check_length(kind: Format, stated_s: float | None, found_s: float) -> None:
         return
     if (missing_s := stated_s - found_s) > _LENGTH_TOLERANCE_S:
         raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
+
+
+def _not_decoded(kind: Format, problem: str) -> str:
+    """Return the sentence for what is not decoded: some codecs lose the limits of their frames in WAV."""
+    if kind.demuxer != "wav":
+        return problem
+    return f"The {kind} is damaged, or of a kind that FFmpeg does not decode from here on."
+
+
+def _report_incomplete(kind: Format, notices: list[Notice]) -> None:
+    """Raise IncompleteError for a last packet that is incomplete, or append a notice.
+
+    A transport stream has no end: who records one stops within a packet.
+    """
+    if kind.demuxer != "mpegts":
+        raise IncompleteError(_INCOMPLETE)
+    notices.append(_MAY_BE_INCOMPLETE)
 
 
 def is_available(*, programs: bool) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import BinaryIO
 
+from earmark_audio.beginnings import find_beginnings
 from earmark_audio.file_view import FileView
 from earmark_audio.formats import ID3V1_BYTES
 from earmark_audio.notices import trailing_bytes
-from earmark_audio.recording_parts import Layout, Part, check_parts
+from earmark_audio.recording_parts import Layout, Part
 
 _BLOCK_BYTES = 1 << 20
 
 # The marker, and the header of the block that must follow it: STREAMINFO, of 34 bytes, last block or not.
-_BEGINNINGS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+_BEGINNING = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 _STATED_AT, _STATED_BYTES = 21, 5
 """Where the length in frames is: the last 36 bits of these bytes, 0 if it is unknown."""
 
@@ -21,7 +23,7 @@ _LEAST_PADDING_BYTES = 16
 
 def flac_layout(file: BinaryIO, size: int) -> Layout:
     """Return the layout of a FLAC file of `size` bytes: one part for each stream."""
-    starts = [0, *_beginnings(file, 8, size)]
+    starts = [0, *find_beginnings(file, 8, size, _BEGINNING)]
     layout = Layout([])
     for begin, end in zip(starts, [*starts[1:], size], strict=True):
         file.seek(begin + _STATED_AT)
@@ -59,19 +61,3 @@ def _without_trailer(file: BinaryIO, begin: int, end: int) -> int:
         if block:
             break
     return position if end - position >= _LEAST_PADDING_BYTES else end
-
-
-def _beginnings(file: BinaryIO, position: int, size: int) -> list[int]:
-    found = []
-    overlap = len(_BEGINNINGS[0]) - 1
-    while position < size:
-        file.seek(position)
-        block = file.read(_BLOCK_BYTES + overlap)
-        for beginning in _BEGINNINGS:
-            at = block.find(beginning)
-            while 0 <= at < _BLOCK_BYTES:
-                found.append(position + at)
-                check_parts(len(found) + 1)
-                at = block.find(beginning, at + 1)
-        position += _BLOCK_BYTES
-    return sorted(found)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from earmark_audio import mpeg
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import BinaryIO, Literal
 
 HEAD_BYTES = 4096
 """How many bytes from the beginning `identify` looks at, at most."""
@@ -189,6 +189,45 @@ _OGG_CODECS: tuple[tuple[bytes, Format], ...] = (
     (b"fishead", Format("Ogg", Decoder.FFMPEG, "Skeleton", "ogg")),
 )
 
+# What libsndfile does not decode in WAV, by the format tag (RFC 2361, and FFmpeg's table).
+_WAV_CODECS = {
+    0x10: "OKI ADPCM",
+    0x20: "Yamaha ADPCM",
+    0x22: "TrueSpeech",
+    0x42: "G.723.1",
+    0x45: "G.726",
+    0x50: "MP2",
+    0x64: "G.726",
+    0x65: "G.722",
+    0x83: "G.729",
+    0xFF: "AAC",
+    0x160: "WMA",
+    0x161: "WMA",
+    0x162: "WMA",
+    0x163: "WMA",
+    0x200: "Creative ADPCM",
+    0x270: "ATRAC3",
+    0x28F: "G.722",
+    0x566F: "Vorbis",
+    0x1600: "AAC",
+    0x1602: "AAC",
+    0x2000: "AC-3",
+    0x2001: "DTS",
+    0x5346: "Flash ADPCM",
+    0x674F: "Vorbis",
+    0x6750: "Vorbis",
+    0x6751: "Vorbis",
+    0x676F: "Vorbis",
+    0x6770: "Vorbis",
+    0x6771: "Vorbis",
+    0x704F: "Opus",
+    0xA106: "AAC",
+    0xA109: "Speex",
+    0xF1AC: "FLAC",
+}
+_EXTENSIBLE = 0xFFFE
+"""The tag of a `fmt ` chunk whose tag proper is further behind."""
+
 _OGG_AUDIO = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")
 
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
@@ -273,7 +312,24 @@ def _riff(head: bytes) -> Format | None:
             return Format("AVI", Decoder.FFMPEG, demuxer="avi")
         is_image = head[8:12] == b"WEBP"
         return Format("WebP image", Decoder.NONE, remedy=_NO_AUDIO) if is_image else _RIFF
+    codec = _wav_codec(head)
+    if codec is not None:
+        return Format("WAV", Decoder.FFMPEG, codec, "wav")
     return WAV if head[:4] in (b"RIFF", b"RIFX") else RF64
+
+
+def _wav_codec(head: bytes) -> str | None:
+    """Return the codec in a WAV file, if it is one that libsndfile does not decode."""
+    order: Literal["little", "big"] = "big" if head[:4] == b"RIFX" else "little"
+    position = 12
+    while position + 10 <= len(head):
+        length = int.from_bytes(head[position + 4 : position + 8], order)
+        if head[position : position + 4] == b"fmt ":
+            body = head[position + 8 : position + 8 + length]
+            tag = int.from_bytes(body[:2], order)
+            return _WAV_CODECS.get(int.from_bytes(body[24:26], order) if tag == _EXTENSIBLE else tag)
+        position += 8 + length + length % 2
+    return None
 
 
 def _ogg(head: bytes) -> Format:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from earmark_audio.errors import IncompleteError, other_form
-from earmark_audio.notices import Notice, trailing_bytes
-from earmark_audio.wav import UNFINISHED, W64_GUID, is_placeholder
+from earmark_audio.notices import MORE_AUDIO, Notice, trailing_bytes
+from earmark_audio.wav import LOOKAHEAD_BYTES, UNFINISHED, W64_GUID, audio_goes_on, is_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +74,7 @@ class LiveWav:
         self.notices: list[Notice] = []
         self._pipe = pipe
         self._header = header
+        self._position = 0
 
     def close(self) -> None:
         """Leave the pipe open: its owner closes it."""
@@ -92,12 +93,9 @@ class LiveWav:
     def _samples(self, header: _Header) -> Iterator[NDArray[np.float32]]:
         import soundfile
 
-        self._pipe.skip(header.length)
-        left, rest = header.data_bytes, b""
-        limit = header.frame_bytes * _BLOCK_FRAMES
-        while data := self._pipe.read_some(limit if left is None else min(limit, left)):
-            left = None if left is None else left - len(data)
-            data = rest + data
+        rest = b""
+        for piece in self._pieces(header):
+            data = rest + piece
             whole = len(data) - len(data) % header.frame_bytes
             rest = data[whole:]
             if whole:
@@ -112,14 +110,34 @@ class LiveWav:
                     endian=header.endian.upper(),
                 )
                 yield block
+
+    def _pieces(self, header: _Header) -> Iterator[bytes]:
+        """Iterate over the bytes of the samples. IncompleteError, after them, where the pipe ends early."""
+        self._pipe.skip(header.length)
+        limit = header.frame_bytes * _BLOCK_FRAMES
+        left = header.data_bytes
+        while data := self._pipe.read_some(limit if left is None else min(limit, left)):
+            left = None if left is None else left - len(data)
+            yield data
+        self._position = header.length + (header.data_bytes or 0)
         if left:
             raise IncompleteError(f"The recording is truncated: its last {left} bytes are missing.")
+        if header.data_bytes is None or header.is_w64:
+            return
+        left = header.form_bytes - self._position
+        if audio_goes_on(self._pipe.peek(min(LOOKAHEAD_BYTES, max(0, left))), left, header.endian):
+            if MORE_AUDIO not in self.notices:
+                self.notices.append(MORE_AUDIO)
+            while data := self._pipe.read_some(min(limit, left)):
+                left -= len(data)
+                self._position += len(data)
+                yield data
 
     def _following(self, header: _Header) -> _Header | None:
         """Read to the end of the file, and return the header of a file that follows in the same pipe."""
         if header.data_bytes is None:
             return None
-        position = header.length + header.data_bytes
+        position = self._position
         while position < header.form_bytes and not _is_wave(head := self._pipe.peek(40)):
             is_w64 = header.is_w64
             step = header.form_bytes - position if is_w64 else _chunk_bytes(head, header.endian, position)

@@ -21,9 +21,13 @@ from earmark_audio.recording_parts import Layout, Part, check_parts
 _BLOCK_BYTES = 1 << 20
 _APE_HEADER_BYTES = 32
 
-_BEGINNING = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]|ID3|TAG|APETAGEX")
+_BEGINNING = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]|ID3|TAG|APETAGEX|LYRICSBEGIN")
 """What a frame of layer III or a tag begins with."""
-_BEGINNING_BYTES = 8
+_BEGINNING_BYTES = 11
+_LYRICS_ENDS = (b"LYRICSEND", b"LYRICS200")
+_MAX_LYRICS_BYTES = 1 << 16
+_ENHANCED_TAG_BYTES = 227
+"""Length of a tag that begins with `TAG+` and precedes an ID3v1 tag."""
 _INFO = re.compile(rb"Xing|Info|VBRI")
 
 # Tags and damaged places between the frames: those of a long recording from the radio, and of a small file.
@@ -100,7 +104,7 @@ def mp3_layout(file: BinaryIO, size: int, longest_s: float | None = None) -> Lay
         breaks += 1
         if breaks > _MAX_BREAKS + size // _BYTES_PER_BREAK:
             raise AudioFileError("The MP3 file is damaged in too many places to be read.")
-        if tag := _tag_bytes(reader.at(position, _APE_HEADER_BYTES)):
+        if tag := _tag_bytes(reader, position):
             position += tag
             continue
         position, damaged = _skip(reader, position, size)
@@ -143,12 +147,20 @@ def _is_followed(reader: _Reader, position: int, size: int, head: bytes) -> bool
         len(following) >= 4 and frame_kind(following) == frame_kind(head) and _frame_bytes(following)
     ):
         return True
-    return bool(_tag_bytes(following)) or bool(_frame_bytes(following)) or not following.strip(b"\0")
+    if _frame_bytes(following) or not following.strip(b"\0"):
+        return True
+    return bool(_tag_bytes(reader, position))
 
 
-def _tag_bytes(head: bytes) -> int:
+def _tag_bytes(reader: _Reader, position: int) -> int:
+    head = reader.at(position, _APE_HEADER_BYTES)
+    if head[:4] == b"TAG+" and reader.at(position + _ENHANCED_TAG_BYTES, 3) == b"TAG":
+        return _ENHANCED_TAG_BYTES
     if head[:3] == b"TAG":
         return ID3V1_BYTES
+    if head[:11] == b"LYRICSBEGIN":
+        tag = reader.at(position, _MAX_LYRICS_BYTES)
+        return min((at + len(end) for end in _LYRICS_ENDS if (at := tag.find(end)) > 0), default=0)
     if head[:8] == b"APETAGEX" and len(head) >= _APE_HEADER_BYTES:
         is_header = bool(head[23] & 0x20)
         return _APE_HEADER_BYTES + (int.from_bytes(head[12:16], "little") if is_header else 0)

@@ -1,31 +1,32 @@
-"""MP4 and M4A (ISO 14496-12): whether another recording follows in the same file."""
+"""MP4 and M4A (ISO 14496-12): where another recording begins in the same file."""
 
 from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING, BinaryIO
 
-from earmark_audio.file_view import FileView
-from earmark_audio.recording_parts import Layout, Part
+from earmark_audio.beginnings import split_layout
+from earmark_audio.recording_parts import check_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from earmark_audio.recording_parts import Layout
 
 _HEADER = struct.Struct(">I4s")
 _LARGE_SIZE = struct.Struct(">Q")
 
 
 def mp4_layout(file: BinaryIO, size: int) -> Layout:
-    """Return the layout of an MP4 file of `size` bytes: FFmpeg reads only the first of joined recordings."""
-    has_audio = False
+    """Return the layout of an MP4 file of `size` bytes: a part for each recording."""
+    starts, has_audio = [0], False
     for offset, kind in _boxes(file, size):
         if kind == b"ftyp" and has_audio:
-            first = Part(FileView(file, [(0, offset)]))
-            return Layout(
-                [first], missing="Another recording follows in the same file: split it into two files."
-            )
+            starts.append(offset)
+            check_parts(len(starts))
+            has_audio = False
         has_audio = has_audio or kind in (b"moov", b"mdat")
-    return Layout([Part(FileView(file, [(0, size)]))])
+    return split_layout(file, starts, size)
 
 
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:

@@ -137,8 +137,8 @@ class _Chain:
             self.notices.append(notice)
 
 
-def ogg_layout(file: BinaryIO, size: int, *, is_split: bool = True) -> Layout:
-    """Return the layout of an Ogg file of `size` bytes: one part for each link of the chain, or one for all.
+def ogg_layout(file: BinaryIO, size: int) -> Layout:
+    """Return the layout of an Ogg file of `size` bytes: one part for each link of the chain.
 
     It ends before the first page that is damaged or missing in the stream that is decoded.
     """
@@ -157,7 +157,7 @@ def ogg_layout(file: BinaryIO, size: int, *, is_split: bool = True) -> Layout:
     if layout.missing is None:
         _append_end(layout, chain, file, size)
     end = chain.links[-1].page.end if layout.missing == DAMAGED else chain.end
-    starts = [link.start for link in chain.links] if is_split else [chain.links[0].start]
+    starts = [link.start for link in chain.links]
     for start, stop in zip(starts, [*starts[1:], end], strict=True):
         layout.parts.append(Part(FileView(file, [(start, stop - start)])))
     if chain.skipped and layout.missing != DAMAGED:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from earmark_audio import ffmpeg
+from earmark_audio.beginnings import BEGINNINGS, joined_layout
 from earmark_audio.errors import (
     DAMAGED,
     AudioFileError,
@@ -47,8 +48,9 @@ from earmark_audio.mp4 import mp4_layout
 from earmark_audio.notices import MORE_AUDIO, OTHER_BYTES, other_tracks
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
+from earmark_audio.quiet_decoder import quiet_decoder
 from earmark_audio.recording_parts import Layout, Part
-from earmark_audio.wav import UNFINISHED, au_layout, chunked_layout, iff_layout
+from earmark_audio.wav import UNFINISHED, au_layout, check_sox_end, chunked_layout, iff_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,9 +147,8 @@ class RecordingFile:
         """
         decoded = False
         self._check_scale()
-        is_sndfile = self.format.decoder is Decoder.SNDFILE and not self.is_live
         try:
-            for block in self._sndfile_blocks() if is_sndfile else self._source.blocks():
+            for block in self._decoded():
                 if problem := sample_problem(block):
                     raise AudioFileError(problem)
                 decoded = decoded or bool(len(block))
@@ -199,8 +200,8 @@ class RecordingFile:
         self._layout = _layout(self._file, self.format, self._longest_s)
         self.notices += self._layout.notices
         if self.format.decoder is Decoder.FFMPEG:
-            view: Any = self._layout.parts[0].view
-            source = ffmpeg.open_source(view, self.format, programs=programs)
+            self._programs = programs
+            source = self._open_ffmpeg(self._layout.parts[0])
             self._use(source)
             if source.track_count > 1:
                 self.notices.append(other_tracks(source.track_count))
@@ -212,7 +213,8 @@ class RecordingFile:
         self.sample_rate_hz: int = source.sample_rate_hz
         self.channels: int = source.channels
         self.codec: str = source.codec
-        self.declared_s: float | None = source.declared_s
+        is_whole = len(self._layout.parts) <= 1
+        self.declared_s: float | None = source.declared_s if is_whole else None
 
     def _open_sndfile(self) -> None:
         if not self._layout.parts:
@@ -227,6 +229,35 @@ class RecordingFile:
         is_whole = len(self._layout.parts) == 1
         self.declared_s = frames / sound.samplerate if frames is not None and is_whole else None
 
+    def _open_ffmpeg(self, part: Part) -> ffmpeg.PyAvSource | ffmpeg.ProgramSource:
+        view: Any = part.view
+        return ffmpeg.open_source(view, self.format, programs=self._programs)
+
+    def _ffmpeg_blocks(self) -> Iterator[NDArray[np.float32]]:
+        for index, part in enumerate(self._layout.parts):
+            try:
+                source = self._source if index == 0 else self._open_ffmpeg(part)
+            except AudioFileError as error:
+                raise IncompleteError(DAMAGED) from error
+            try:
+                self._check_same_form(source.sample_rate_hz, source.channels)
+                yield from source.blocks()
+            finally:
+                if index:
+                    source.close()
+            for notice in source.notices:
+                self._append_notice(notice)
+
+    def _decoded(self) -> Iterator[NDArray[np.float32]]:
+        if self.is_live:
+            blocks: Iterator[NDArray[np.float32]] = self._source.blocks()
+            return blocks
+        return self._sndfile_blocks() if self.format.decoder is Decoder.SNDFILE else self._ffmpeg_blocks()
+
+    def _check_same_form(self, sample_rate_hz: int, channels: int) -> None:
+        if (sample_rate_hz, channels) != (self.sample_rate_hz, self.channels):
+            raise other_form(sample_rate_hz, channels, self.sample_rate_hz, self.channels)
+
     def _open_part(self, part: Part) -> Any:
         import soundfile
 
@@ -238,7 +269,8 @@ class RecordingFile:
 
         part.view.seek(0)
         try:
-            return ForwardFile(part.view)
+            with quiet_decoder():
+                return ForwardFile(part.view)
         except (soundfile.LibsndfileError, TypeError, OSError) as error:
             raise AudioFileError(
                 f"The {self.format} file is damaged, or its codec is not supported: {CONVERT}."
@@ -266,12 +298,11 @@ class RecordingFile:
             except AudioFileError as error:
                 raise IncompleteError(DAMAGED) from error
             try:
-                if (sound.samplerate, sound.channels) != (self.sample_rate_hz, self.channels):
-                    raise other_form(sound.samplerate, sound.channels, self.sample_rate_hz, self.channels)
+                self._check_same_form(sound.samplerate, sound.channels)
                 frames, declared = 0, part.declared_frames or 0
                 # An error loses the whole block: none reaches beyond the declared end, after which
                 # other bytes may follow.
-                while len(block := sound.read(_block_frames(declared - frames), "float32", always_2d=True)):
+                while len(block := _read(sound, declared - frames)):
                     frames += len(block)
                     yield block
             except soundfile.LibsndfileError as error:
@@ -292,9 +323,12 @@ class RecordingFile:
             self.notices.append(notice)
 
 
-def _block_frames(left: int) -> int:
-    """Return how much is decoded at once where this much is declared to be left."""
-    return min(_DECODE_FRAMES, left) if left > 0 else _DECODE_FRAMES
+def _read(sound: Any, left: int) -> NDArray[np.float32]:
+    """Decode one block where this much is declared to be left."""
+    frames = min(_DECODE_FRAMES, left) if left > 0 else _DECODE_FRAMES
+    with quiet_decoder():
+        block: NDArray[np.float32] = sound.read(frames, "float32", always_2d=True)
+    return block
 
 
 def _checked(kind: Format | None, size: int) -> Format:
@@ -315,14 +349,18 @@ def _checked(kind: Format | None, size: int) -> Format:
 def _layout(  # noqa: PLR0911 - one answer for each kind of structure
     file: BinaryIO, kind: Format, longest_s: float | None
 ) -> Layout:
-    """Return the parts of a file. FFmpeg finds joined recordings itself: it needs one part."""
+    """Return the parts of a file. Of the other formats FFmpeg finds joined recordings itself."""
     size = file.seek(0, os.SEEK_END)
-    is_ffmpegs = kind.decoder is Decoder.FFMPEG
     if kind.container == "Ogg":
-        return ogg_layout(file, size, is_split=not is_ffmpegs)
+        return ogg_layout(file, size)
     if kind.demuxer == "mov":
         return mp4_layout(file, size)
-    if is_ffmpegs:
+    if kind.demuxer in BEGINNINGS:
+        layout = joined_layout(file, size, BEGINNINGS[kind.demuxer])
+        if kind.demuxer == "sox":
+            check_sox_end(layout)
+        return layout
+    if kind.demuxer not in (None, "wav"):
         return Layout([Part(FileView(file, [(0, size)]))])
     if kind is MP3:
         return mp3_layout(file, size, longest_s)

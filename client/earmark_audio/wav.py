@@ -9,11 +9,12 @@ are replaced by what the file holds. Sources: RIFF (IBM and Microsoft, 1991), RF
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from earmark_audio.file_view import FileView
-from earmark_audio.notices import Notice, trailing_bytes
+from earmark_audio.notices import MORE_AUDIO, Notice, trailing_bytes
 from earmark_audio.recording_parts import Layout, Part, check_parts
 
 if TYPE_CHECKING:
@@ -38,6 +39,37 @@ UNFINISHED = Notice(
     "HEADER_UNFINISHED",
     "The header was never finished, so its length is not known: everything that follows it is read.",
 )
+
+
+LOOKAHEAD_BYTES = 1 << 16
+"""How much after the stated end of the samples tells whether they go on."""
+
+_LEAST_AUDIO_BYTES = 256
+"""Fewer bytes without a name are padding: no word is in them."""
+
+
+def audio_goes_on(following: bytes, left: int, order: Literal["little", "big"]) -> bool:
+    """Return whether samples go on after the end that the header states.
+
+    following: up to LOOKAHEAD_BYTES after that end. left: bytes up to the end of the file that it states.
+    Other chunks, with their names, tags, other files or padding may follow.
+    """
+    content = following.lstrip(b"\0")
+    if left < _LEAST_AUDIO_BYTES or not content:
+        return False
+    left -= len(following) - len(content)
+    if content.startswith((b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")):
+        return False
+    # A chunk may be preceded by a byte of padding. An unfinished one may state a length that is too large.
+    return not any(
+        re.match(rb"(LIST|[iI][dD]3 |bext|cue |junk|JUNK|PAD |iXML|_PMX)", content[at:])
+        or (
+            re.match(rb"[ -~]{4}", content[at:])
+            and int.from_bytes(content[at + 4 : at + 8], order) <= left - at
+        )
+        or is_iff(content[at : at + 12])
+        for at in (0, 1)
+    )
 
 
 def is_placeholder(length: int) -> bool:
@@ -66,7 +98,7 @@ def iff_layout(file: BinaryIO, size: int) -> Layout:
     while start < size:
         file.seek(start)
         magic = file.read(12)
-        if not _is_iff(magic):
+        if not is_iff(magic):
             if start:
                 _append_trailer(layout, file, start, size)
             break
@@ -91,6 +123,21 @@ def au_layout(file: BinaryIO, size: int) -> Layout:
             _cut_off(layout, stated.value, available)
     layout.parts = [Part(FileView(file, [(0, size)], patches=patches))]
     return layout
+
+
+def check_sox_end(layout: Layout) -> None:
+    """Note in the layout of a SoX file whether its last part is shorter than its header states.
+
+    Magic, length of the header without it (4 bytes), count of samples (8, 0: not stated), of 4 bytes each.
+    """
+    view = layout.parts[-1].view
+    view.seek(0)
+    head = view.read(16)
+    order: Literal["little", "big"] = "little" if head[:4] == b".SoX" else "big"
+    stated_bytes = 4 * int.from_bytes(head[8:], order)
+    available = view.size - 4 - int.from_bytes(head[4:8], order)
+    if 0 < available < stated_bytes < 1 << 62:
+        _cut_off(layout, stated_bytes, available)
 
 
 def chunked_layout(file: BinaryIO, size: int) -> Layout:
@@ -142,7 +189,8 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
     return None
 
 
-def _is_iff(magic: bytes) -> bool:
+def is_iff(magic: bytes) -> bool:
+    """Return whether a file that begins with `magic` is WAV, RF64 or AIFF."""
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         return magic[8:12] == b"WAVE"
     return magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC")
@@ -170,7 +218,12 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
         is_plausible = wide is not None or not is_placeholder(form.value)
         agree = is_plausible and data.value < form.value and form_end != size
         is_unfinished = data.value > available and not agree
-        is_unfinished = is_unfinished or (data.value == 0 and available > 0 and form_end != size)
+        is_unfinished = is_unfinished or (
+            data.value == 0
+            and available > 0
+            and form_end != size
+            and _next_form(file, form_end, form_end, size) is None
+        )
         extra = size - max(body + data.value, form_end)
         if wide is None and (extra >= _WRAPPED_BYTES or (extra > 1 and is_placeholder(data.value))):
             is_unfinished = is_unfinished or _next_form(file, body + data.value, form_end, size) is None
@@ -179,10 +232,14 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
                 layout.notices.append(UNFINISHED)
         elif data.value > available:
             _cut_off(layout, data.value, available)
+        elif left := _bytes_that_go_on(file, body + data.value, min(form_end, size), order):
+            if MORE_AUDIO not in layout.notices:
+                layout.notices.append(MORE_AUDIO)
+            data = replace(data, value=data.value + left)
+            patches = _data_patches(file, start, data, name)
         if is_unfinished or data.value > available:
-            patches = dict([data.patch(available), form.patch(body - start + available - 8)])
-            if name == b"SSND":
-                patches |= _aiff_frames(file, start, available - 8)
+            patches = _data_patches(file, start, replace(data, value=available), name)
+            patches |= [form.patch(body - start + available - 8)]
             if wide is None and available >= _WRAPPED_BYTES:
                 layout.missing = _BEYOND_4_GIB
         else:
@@ -193,6 +250,19 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
     layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches)))
     check_parts(len(layout.parts))
     return end
+
+
+def _bytes_that_go_on(file: BinaryIO, data_end: int, end: int, order: Literal["little", "big"]) -> int:
+    """Return how many bytes of samples follow the stated end of the samples."""
+    left = max(0, end - data_end)
+    file.seek(data_end)
+    return left if audio_goes_on(file.read(min(LOOKAHEAD_BYTES, left)), left, order) else 0
+
+
+def _data_patches(file: BinaryIO, start: int, data: _Field, name: bytes) -> dict[int, bytes]:
+    """Return the patches for the length of the samples."""
+    patches = dict([data.patch(data.value)])
+    return patches | _aiff_frames(file, start, data.value - 8) if name == b"SSND" else patches
 
 
 def _aiff_frames(file: BinaryIO, start: int, data_bytes: int) -> dict[int, bytes]:
@@ -227,7 +297,7 @@ def _next_form(file: BinaryIO, data_end: int, end: int, size: int) -> int | None
     """Return where another file begins, right behind the data or behind the form."""
     for position in (data_end, data_end - 1, end, end - 1):
         file.seek(max(0, position))
-        if position + 12 <= size and _is_iff(file.read(12)):
+        if position + 12 <= size and is_iff(file.read(12)):
             return position
     return None
 

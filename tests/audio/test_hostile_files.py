@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from earmark_audio import AudioFileError
+from earmark_audio.beginnings import BEGINNINGS, joined_layout
 from earmark_audio.errors import TooLongFileError
 from earmark_audio.flac import flac_layout
 from earmark_audio.mp3 import mp3_layout
@@ -70,9 +72,18 @@ FILES = {
     "mp3 of the shortest frames": (mp3_layout, FRAME * (SIZE // len(FRAME))),
     "mp3, a damaged byte after each frame": (mp3_layout, (FRAME + b"x") * (SIZE // 25)),
     "mp3, a tag after each frame": (mp3_layout, (FRAME + b"TAG" + bytes(125)) * (SIZE // 152)),
+    "mp3 of lyrics without an end": (mp3_layout, 4 * FRAME + b"LYRICSBEGIN" * (SIZE // 11)),
     "mp3 of two rates": (mp3_layout, (2 * FRAME + 2 * OTHER) * (SIZE // 192)),
     "flac of beginnings": (flac_layout, b"fLaC\0\0\0\x22" * (SIZE // 8)),
     "flac of zeros": (flac_layout, b"fLaC\0\0\0\x22" + bytes(SIZE)),
+    "flv of beginnings": (
+        functools.partial(joined_layout, pattern=BEGINNINGS["flv"]),
+        b"FLV\1\4\0\0\0\x09\0\0\0\0" * (SIZE // 13),
+    ),
+    "wavpack of beginnings": (
+        functools.partial(joined_layout, pattern=BEGINNINGS["wv"]),
+        b"wvpk" * (SIZE // 4),
+    ),
     "caf of beginnings": (chunked_layout, b"caff\0\1\0\0" * (SIZE // 8)),
     "wav of files": (iff_layout, WAV * (SIZE // len(WAV))),
     "wav of chunks": (iff_layout, b"RIFF\xff\xff\xff\x7fWAVE" + b"junk\0\0\0\0" * (SIZE // 8)),
