@@ -48,7 +48,6 @@ from earmark_audio.mp4 import mp4_layout
 from earmark_audio.notices import MORE_AUDIO, OTHER_BYTES, other_tracks
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
-from earmark_audio.quiet_decoder import quiet_decoder
 from earmark_audio.recording_parts import Layout, Part
 from earmark_audio.wav import UNFINISHED, au_layout, check_sox_end, chunked_layout, iff_layout
 
@@ -269,8 +268,7 @@ class RecordingFile:
 
         part.view.seek(0)
         try:
-            with quiet_decoder():
-                return ForwardFile(part.view)
+            return ForwardFile(part.view)
         except (soundfile.LibsndfileError, TypeError, OSError) as error:
             raise AudioFileError(
                 f"The {self.format} file is damaged, or its codec is not supported: {CONVERT}."
@@ -326,8 +324,7 @@ class RecordingFile:
 def _read(sound: Any, left: int) -> NDArray[np.float32]:
     """Decode one block where this much is declared to be left."""
     frames = min(_DECODE_FRAMES, left) if left > 0 else _DECODE_FRAMES
-    with quiet_decoder():
-        block: NDArray[np.float32] = sound.read(frames, "float32", always_2d=True)
+    block: NDArray[np.float32] = sound.read(frames, "float32", always_2d=True)
     return block
 
 
