@@ -110,7 +110,7 @@ def collect_validation_peaks(
 
 
 def score_noises(model: SpotterModel, corpus: Corpus) -> list[ScoredUtterance]:
-    """Return the validation noises with the model's scores, as utterances without words, each at two levels."""
+    """Return the validation noises, each at two levels, as utterances without words."""
     scene = Scene(corpus)
     return [
         ScoredUtterance("", (), noise.length, final_scores(model, scene.samples(noise) * gain))
