@@ -166,15 +166,20 @@ def problem_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, also a pipe that nothing writes to."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_file(path: str, name: str) -> bytes:
     """Return the content of a file; BadFileError, which begins with its `name`, if it cannot be read.
 
     Only regular files are read: a pipe could block the server for ever.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        # A descriptor that is opened by other means stays open if it is that of a folder.
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise BadFileError(f"{name} {path} must be a regular file, not a pipe or a device.")
             content = file.read(_MAX_BYTES + 1)
             if len(content) > _MAX_BYTES:

@@ -36,6 +36,15 @@ def test_a_file_that_is_too_large_is_not_read_whole(path: Path, monkeypatch: pyt
         read_file(str(path), "model")
 
 
+def test_a_folder_in_place_of_a_file_is_not_left_open(tmp_path: Path) -> None:
+    number = os.open(os.devnull, os.O_RDONLY)
+    os.close(number)  # the lowest number that is free
+    with pytest.raises(BadFileError, match=r"The model file .* cannot be read: Is a directory\."):
+        read_file(str(tmp_path), "The model file")
+    with open(os.devnull) as file:
+        assert file.fileno() == number
+
+
 def test_each_change_is_reported_once(path: Path) -> None:
     detector = ChangeDetector(path)
     path.write_text("longer than before")

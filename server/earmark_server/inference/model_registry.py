@@ -375,7 +375,7 @@ class ModelRegistry:
         """Load a file of the folder that is new or has changed; keep the old model if it cannot be used."""
         path = file.path
         try:
-            content = await asyncio.to_thread(read_file, path, "model")
+            content = await asyncio.to_thread(read_file, path, "The model file")
             await validate_model(content)
             model = await asyncio.to_thread(self._memory.load, content)
             self._check_name(model, path)
