@@ -179,10 +179,12 @@ def read_file(path: str, name: str) -> bytes:
     try:
         # A descriptor that is opened by other means stays open if it is that of a folder.
         with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise BadFileError(f"{name} {path} must be a regular file, not a pipe or a device.")
-            content = file.read(_MAX_BYTES + 1)
-            if len(content) > _MAX_BYTES:
+            # One that is too large is not read, because it is tried again at every check.
+            content = b"" if status.st_size > _MAX_BYTES else file.read(_MAX_BYTES + 1)
+            if max(status.st_size, len(content)) > _MAX_BYTES:
                 raise BadFileError(f"{name} {path} has more than {_MAX_BYTES >> 20} MiB.")
             return content
     except OSError as error:
