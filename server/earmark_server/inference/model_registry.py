@@ -257,8 +257,8 @@ class ModelRegistry:
     def _keep_missing(self, digests: Set[str]) -> None:
         """Keep the copies that could not be kept, if their files still have the models that are in use."""
         for path in tuple(self._not_kept):
-            with contextlib.suppress(ModelError):
-                content = SpotterModel.read(path)
+            with contextlib.suppress(ModelError, BadFileError):
+                content = SpotterModel.read() if path is None else read_file(path, "The model file")
                 if hashlib.sha256(content).hexdigest() in digests:
                     self._keep(content, path)
 
