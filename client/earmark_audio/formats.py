@@ -180,11 +180,14 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     ),
 )
 
-_OGG_CODECS: tuple[tuple[bytes, Format], ...] = (
+_OGG_AUDIO: tuple[tuple[bytes, Format], ...] = (
     (b"OpusHead", OGG_OPUS),
     (b"\x01vorbis", OGG_VORBIS),
     (b"\x7fFLAC", Format("Ogg", Decoder.FFMPEG, "FLAC", "ogg")),
     (b"Speex   ", Format("Ogg", Decoder.FFMPEG, "Speex", "ogg")),
+)
+_OGG_CODECS = (
+    *_OGG_AUDIO,
     (b"\x80theora", Format("Ogg", Decoder.FFMPEG, "Theora video", "ogg")),
     (b"fishead", Format("Ogg", Decoder.FFMPEG, "Skeleton", "ogg")),
 )
@@ -227,8 +230,6 @@ _WAV_CODECS = {
 }
 _EXTENSIBLE = 0xFFFE
 """The tag of a `fmt ` chunk whose tag proper is further behind."""
-
-_OGG_AUDIO = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")
 
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
@@ -342,7 +343,7 @@ def _ogg(head: bytes) -> Format:
 
 def is_ogg_audio(head: bytes) -> bool:
     """Return whether a logical stream of Ogg whose first packet begins with `head` is audio."""
-    return head.startswith(_OGG_AUDIO)
+    return head.startswith(tuple(magic for magic, _ in _OGG_AUDIO))
 
 
 def _frames(head: bytes) -> Format | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from earmark_audio.errors import IncompleteError, other_form
-from earmark_audio.notices import MORE_AUDIO, Notice, trailing_bytes
+from earmark_audio.notices import MORE_AUDIO, Notice, append_new, trailing_bytes
 from earmark_audio.wav import LOOKAHEAD_BYTES, UNFINISHED, W64_GUID, audio_goes_on, is_placeholder
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ class LiveWav:
             return
         left = header.form_bytes - self._position
         if audio_goes_on(self._pipe.peek(min(LOOKAHEAD_BYTES, max(0, left))), left, header.endian):
-            if MORE_AUDIO not in self.notices:
-                self.notices.append(MORE_AUDIO)
+            append_new(self.notices, MORE_AUDIO)
             while data := self._pipe.read_some(min(limit, left)):
                 left -= len(data)
                 self._position += len(data)

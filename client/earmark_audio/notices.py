@@ -26,6 +26,12 @@ MORE_AUDIO = Notice(
 )
 
 
+def append_new(notices: list[Notice], notice: Notice) -> None:
+    """Append a notice, unless it is there already."""
+    if notice not in notices:
+        notices.append(notice)
+
+
 def trailing_bytes(count: int) -> Notice:
     """Return the notice for bytes that follow the end of the recording."""
     return Notice("TRAILING_BYTES", f"{count} bytes follow the end of the recording; they were not read.")

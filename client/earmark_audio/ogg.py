@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from earmark_audio.errors import DAMAGED
 from earmark_audio.file_view import FileView
 from earmark_audio.formats import is_ogg_audio
-from earmark_audio.notices import Notice, damaged_bytes, trailing_bytes
+from earmark_audio.notices import Notice, append_new, damaged_bytes, trailing_bytes
 from earmark_audio.recording_parts import Layout, Part, check_parts
 
 if TYPE_CHECKING:
@@ -105,14 +105,14 @@ class _Chain:
             if self.links and not self.links[-1].has_ended:
                 if gap:
                     return False
-                self._append_notice(_UNMARKED)
+                append_new(self.notices, _UNMARKED)
             self.links.append(_Link(page.offset, page, page.is_audio))
             check_parts(len(self.links))
         elif self.links:
             if not self._continue(self.links[-1], page):
                 return False
         elif page.is_intact:
-            self._append_notice(_BEGINNING_MISSING)
+            append_new(self.notices, _BEGINNING_MISSING)
         else:
             return False
         self.end, self.was_begin = page.end, is_begin
@@ -127,14 +127,10 @@ class _Chain:
             # A recording of a radio station has the headers, and then pages from its middle.
             if link.has_audio or self.skipped:
                 return False
-            self._append_notice(_BEGINNING_MISSING)
+            append_new(self.notices, _BEGINNING_MISSING)
         link.page = page
         link.has_audio = link.has_audio or page.granule not in _HEADER_GRANULES
         return True
-
-    def _append_notice(self, notice: Notice) -> None:
-        if notice not in self.notices:
-            self.notices.append(notice)
 
 
 def ogg_layout(file: BinaryIO, size: int) -> Layout:

@@ -45,7 +45,7 @@ from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
 from earmark_audio.mp3 import mp3_layout
 from earmark_audio.mp4 import mp4_layout
-from earmark_audio.notices import MORE_AUDIO, OTHER_BYTES, other_tracks
+from earmark_audio.notices import MORE_AUDIO, OTHER_BYTES, append_new, other_tracks
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
@@ -245,7 +245,7 @@ class RecordingFile:
                 if index:
                     source.close()
             for notice in source.notices:
-                self._append_notice(notice)
+                append_new(self.notices, notice)
 
     def _decoded(self) -> Iterator[NDArray[np.float32]]:
         if self.is_live:
@@ -306,7 +306,7 @@ class RecordingFile:
             except soundfile.LibsndfileError as error:
                 if frames != part.declared_frames:
                     raise IncompleteError(DAMAGED) from error
-                self._append_notice(OTHER_BYTES)
+                append_new(self.notices, OTHER_BYTES)
             finally:
                 if index:
                     sound.close()
@@ -314,11 +314,7 @@ class RecordingFile:
                 missing_s = (declared - frames) / self.sample_rate_hz
                 raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
             if 0 < declared < frames:
-                self._append_notice(MORE_AUDIO)
-
-    def _append_notice(self, notice: Notice) -> None:
-        if notice not in self.notices:
-            self.notices.append(notice)
+                append_new(self.notices, MORE_AUDIO)
 
 
 def _read(sound: Any, left: int) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from earmark_audio.file_view import FileView
-from earmark_audio.notices import MORE_AUDIO, Notice, trailing_bytes
+from earmark_audio.notices import MORE_AUDIO, Notice, append_new, trailing_bytes
 from earmark_audio.recording_parts import Layout, Part, check_parts
 
 if TYPE_CHECKING:
@@ -233,8 +233,7 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
         elif data.value > available:
             _cut_off(layout, data.value, available)
         elif left := _bytes_that_go_on(file, body + data.value, min(form_end, size), order):
-            if MORE_AUDIO not in layout.notices:
-                layout.notices.append(MORE_AUDIO)
+            append_new(layout.notices, MORE_AUDIO)
             data = replace(data, value=data.value + left)
             patches = _data_patches(file, start, data, name)
         if is_unfinished or data.value > available:

@@ -131,6 +131,23 @@ def before_termination(action: Callable[[], None]) -> Iterator[None]:
             signal.raise_signal(received[0])
 
 
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, as of a service manager, end the block by SystemExit with code 0.
+
+    So a command that serves until it is stopped has succeeded, and what the block has opened is closed.
+    """
+
+    def end(_signal: int, _frame: object) -> None:
+        sys.exit(0)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def _interrupt_main_thread() -> None:
     if sys.platform == "win32":
         _thread.interrupt_main()

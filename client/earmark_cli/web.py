@@ -14,6 +14,7 @@ from earmark_client.errors import EarmarkError, InvalidRequestError, NotInstalle
 
 from earmark_cli.connection import server_for
 from earmark_cli.demo import RECORDING
+from earmark_cli.interrupts import exit_on_sigterm
 from earmark_cli.options import add_command, model_option, server_options, whole_number
 from earmark_cli.output.console import notice
 from earmark_cli.usage_error import UsageError
@@ -99,7 +100,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve the page until an interrupt."""
+    """Serve the page until an interrupt or SIGTERM."""
     try:
         import uvicorn
         from earmark_web.app import make_app
@@ -118,7 +119,11 @@ def run(args: argparse.Namespace) -> int:
             "microphone only on encrypted pages and on pages of this machine; behind a proxy with HTTPS, use "
             "--insecure"
         )
-    with server_for(args) as (address, credentials), _listen(args.host, args.port) as listener:
+    with (
+        exit_on_sigterm(),  # uvicorn stops too, and then raises the signal again
+        server_for(args) as (address, credentials),
+        _listen(args.host, args.port) as listener,
+    ):
         config = uvicorn.Config(
             make_app(
                 address,

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from earmark_client.errors import NotInstalledError
 
 from earmark_cli.connection import server_for
+from earmark_cli.interrupts import exit_on_sigterm
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import add_command, models_option, server_options, whole_number
 from earmark_cli.output.console import notice
@@ -55,7 +56,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until an interrupt."""
+    """Serve until an interrupt or SIGTERM."""
     try:
         from earmark_wyoming.bridge import BridgeOptions, serve
     except ImportError as error:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         max_connections=args.max_connections,
         report=lambda text: notice(f"earmark: {text}"),
     )
-    with server_for(args) as (address, credentials):
+    with exit_on_sigterm(), server_for(args) as (address, credentials):
         asyncio.run(serve(address, credentials, options))
     return 0
 

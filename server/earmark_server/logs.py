@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -15,6 +14,8 @@ import time
 import traceback
 from collections import Counter
 from typing import TYPE_CHECKING, Any
+
+from earmark_audio.json_text import json_text
 
 if TYPE_CHECKING:
     import asyncio
@@ -246,7 +247,7 @@ class _JsonFormatter(_Formatter):
         fields = self._fields(record)
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str)
+        return json_text(fields, default=str)
 
 
 class _TextFormatter(_Formatter):
@@ -257,4 +258,4 @@ class _TextFormatter(_Formatter):
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    return text if text and _UNQUOTED.issuperset(text) else json.dumps(text)
+    return text if text and _UNQUOTED.issuperset(text) else json_text(text)

@@ -166,18 +166,25 @@ def problem_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, also a pipe that nothing writes to."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_file(path: str, name: str) -> bytes:
     """Return the content of a file; BadFileError, which begins with its `name`, if it cannot be read.
 
     Only regular files are read: a pipe could block the server for ever.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        # A descriptor that is opened by other means stays open if it is that of a folder.
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise BadFileError(f"{name} {path} must be a regular file, not a pipe or a device.")
-            content = file.read(_MAX_BYTES + 1)
-            if len(content) > _MAX_BYTES:
+            # One that is too large is not read, because it is tried again at every check.
+            content = b"" if status.st_size > _MAX_BYTES else file.read(_MAX_BYTES + 1)
+            if max(status.st_size, len(content)) > _MAX_BYTES:
                 raise BadFileError(f"{name} {path} has more than {_MAX_BYTES >> 20} MiB.")
             return content
     except OSError as error:

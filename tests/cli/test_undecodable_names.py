@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from earmark_cli.review.reviewed_clips import read_clips
 from earmark_client import InvalidRequestError, SyncClient
 from support.earmark_command import earmark, earmark_process, json_lines
+from support.output_schema import check_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,16 +31,46 @@ def named(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("json", [[], ["--json"]])
-@pytest.mark.parametrize("command", ["spot", "classify", "check"])
-def test_a_recording_is_read(address: str, named: Path, command: str, json: list[str]) -> None:
-    server = [] if command == "check" else ["--server", address]
-    done = earmark_process(command, named, *server, *json)
+def exact(line: dict[str, Any], key: str) -> bytes:
+    """Return the bytes of a name in a line, which must be valid JSON for strict parsers too."""
+    assert "caf\\udce9" in line[key]
+    json.dumps(line, ensure_ascii=False).encode()  # fails for an unpaired surrogate
+    return base64.b64decode(line[f"{key}_base64"])
+
+
+def test_json_has_the_exact_names(address: str, named: Path, tmp_path: Path) -> None:
+    out = tmp_path / f"{NAME}.html"
+    plotted, *_ = json_lines(earmark("plot", named, "-o", out, "--server", address, "--json").stdout)
+    check_line(plotted)
+    assert exact(plotted, "source") == os.fsencode(named)
+    assert exact(plotted, "out") == os.fsencode(out)
+    missing = named.with_name("absent.wav")
+    (error,) = json_lines(earmark("spot", missing, "--server", address, "--json").stdout)
+    check_line(error)
+    assert exact(error, "source") == os.fsencode(missing)
+    assert str(missing).encode(errors="backslashreplace").decode() in error["message"]
+
+
+def test_clips_and_their_review_have_the_exact_name(address: str, named: Path, tmp_path: Path) -> None:
+    done = earmark("spot", named, "--keyword", "low", "--server", address, "--clips", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "caf\\udce9" in done.stdout
-    if json:
-        assert json_lines(done.stdout)[0]["source"] == str(named)
+    (clip,) = read_clips(tmp_path)
+    clip.judge("right")
+    (written,) = read_clips(tmp_path)
+    assert exact(written.fields, "source") == os.fsencode(named)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [[], ["--json"]])
+@pytest.mark.parametrize("command", ["spot", "classify", "check"])
+def test_a_recording_is_read(address: str, named: Path, command: str, option: list[str]) -> None:
+    server = [] if command == "check" else ["--server", address]
+    done = earmark_process(command, named, *server, *option)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\udce9" in done.stdout
+    for line in json_lines(done.stdout) if option else ():
+        check_line(line)
+        assert "source" not in line or exact(line, "source") == os.fsencode(named)
 
 
 def test_a_command_can_open_the_recording(address: str, named: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from earmark_cli.usage_error import UsageError
 from support.certificates import Authority
 from support.earmark_command import RATE_HZ, earmark, running, samples
 from websockets.asyncio.client import connect as connect_async
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def page(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def page(*arguments: str | Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run the command; yield the address of the page and the process."""
-    with running("web", "--port", "0", *arguments) as process:
+    with running("web", "--port", "0", *arguments, **variables) as process:
         notice = process.stderr.readline().decode()
         assert notice.startswith("earmark: the page is at http"), notice + process.stderr.read().decode()
         yield notice.split()[5].rstrip("/"), process
@@ -53,15 +53,29 @@ async def streamed(url: str, trusting: ssl.SSLContext) -> list[dict[str, Any]]:
         return [json.loads(message) async for message in stream]
 
 
-def test_an_interrupt_stops_the_page_also_during_a_stream(address: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_stops_the_page_also_during_a_stream(
+    address: str, number: signal.Signals, code: int
+) -> None:
     with page("--server", address) as (url, process):
         assert httpx2.get(f"{url}/health").json() == {"status": "SERVING"}
         with connect(url.replace("http", "ws") + "/stream") as stream:
             stream.send(json.dumps({"sample_rate_hz": RATE_HZ}))
             assert json.loads(stream.recv(60))["event"] == "started"
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 130
+            process.send_signal(number)
+            with pytest.raises(ConnectionClosedError, match="1012"):
+                list(stream)
+            assert process.wait(60) == code
         assert process.stderr.read() == b""
+
+
+def test_sigterm_stops_the_page_with_a_server_inside_the_process(tmp_path: Path) -> None:
+    with page(TMPDIR=str(tmp_path)) as (url, process):
+        assert httpx2.get(f"{url}/health").json() == {"status": "SERVING"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert process.stderr.read() == b""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_with_tls_the_page_is_served_on_any_address(address: str, tmp_path: Path) -> None:

@@ -85,6 +85,16 @@ def test_the_json_format_has_one_object_per_line(log_file: LogFile) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_path_that_is_not_utf8_is_valid_json(log_file: LogFile, log_format: str) -> None:
+    logs.configure("info", log_format, log_file.fileno())
+    logs.log(LOGGER, logging.INFO, "model loaded", path=os.fsdecode(b"caf\xe9 \xf0\x9f\x98\x80\\udce9"))
+    (line,) = log_file.lines()
+    quoted = line.partition("path=" if log_format == "text" else '"path": ')[2].rstrip("}")
+    # Strict parsers reject an unpaired surrogate, which Python would write for the byte.
+    assert json.loads(quoted) == "caf\\udce9 \N{GRINNING FACE}\\udce9"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_traceback_states_the_places_and_types_of_errors_but_not_their_texts(
     log_file: LogFile, log_format: str
 ) -> None:

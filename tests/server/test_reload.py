@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,11 +30,23 @@ def test_a_file_that_is_only_read_has_not_changed(path: Path) -> None:
     assert not detector.has_changed()
 
 
-def test_a_file_that_is_too_large_is_not_read_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("earmark_server.reload._MAX_BYTES", 1 << 20)
     path.write_bytes(bytes((1 << 20) + 1))
+    tracemalloc.start()
     with pytest.raises(BadFileError, match="has more than 1 MiB"):
         read_file(str(path), "model")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_a_folder_in_place_of_a_file_is_not_left_open(tmp_path: Path) -> None:
+    number = os.open(os.devnull, os.O_RDONLY)
+    os.close(number)  # the lowest number that is free
+    with pytest.raises(BadFileError, match=r"The model file .* cannot be read: Is a directory\."):
+        read_file(str(tmp_path), "The model file")
+    with open(os.devnull) as file:
+        assert file.fileno() == number
 
 
 def test_each_change_is_reported_once(path: Path) -> None:

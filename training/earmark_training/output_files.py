@@ -22,9 +22,14 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def part_of(path: Path) -> Path:
+    """Return the file that becomes another one when it is complete."""
+    return path.with_name(path.name + ".part")
+
+
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file, replacing an older one atomically. Raises OutputError if it cannot be written."""
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     with writing(path):
         try:
             with part.open("wb") as file:

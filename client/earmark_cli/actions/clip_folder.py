@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -11,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark_audio.json_text import json_text
 from earmark_client.errors import RecordingError
 
 from earmark_cli.interrupts import termination_deferred
 from earmark_cli.output.files import reserve
-from earmark_cli.output.printer import detection_fields
+from earmark_cli.output.printer import detection_fields, with_bytes
 
 if TYPE_CHECKING:
     from earmark_client.audio_clip import AudioClip
@@ -74,7 +74,7 @@ class ClipFolder:
             if path not in self._reserved:
                 return
             try:
-                path.with_suffix(".json").write_text(json.dumps(line) + "\n", encoding="utf-8")
+                path.with_suffix(".json").write_text(json_text(with_bytes(line)) + "\n", encoding="utf-8")
                 part.write_bytes(clip.wav())
                 part.rename(path)
             finally:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from earmark_audio.json_text import json_text
 
 from earmark_cli.output.console import is_terminal, notice, print_escaped, print_line
 from earmark_cli.output.error_reasons import error_reason
@@ -220,8 +223,21 @@ def make_printer(args: argparse.Namespace, *, with_headings: bool = False) -> Pr
 def print_json(kind: str, **fields: Any) -> None:
     """Print a JSON line of a type of docs/output.schema.json, with the time of day."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    # JSON escapes all control characters but one.
-    print_escaped(json.dumps({"type": kind, "time": now, **_rounded(fields)}).replace("\x7f", "\\u007f"))
+    line = json_text({"type": kind, "time": now, **with_bytes(_rounded(fields))})
+    print_escaped(line.replace("\x7f", "\\u007f"))  # JSON escapes all other control characters
+
+
+def with_bytes(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields of a JSON line, with the bytes of each name of a file that is not UTF-8."""
+    for key in ("source", "out"):
+        name = fields.get(key, "")
+        if not _is_unicode(name):
+            fields = {**fields, f"{key}_base64": base64.b64encode(os.fsencode(name)).decode()}
+    return fields
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _rounded(value: Any) -> Any:

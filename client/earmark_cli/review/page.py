@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from earmark_audio.json_text import json_text
 from earmark_client.errors import EarmarkError, RecordingError
 
 from earmark_cli.output.console import notice
@@ -40,7 +41,7 @@ def serve_page(clips: Sequence[Clip], port: int) -> None:
                 self._send(page, "text/html; charset=utf-8")
             elif path == "/clips.json":
                 fields = [{**clip.fields, "file": name} for name, clip in by_name.items()]
-                self._send(json.dumps(fields).encode(), "application/json")
+                self._send(json_text(fields).encode(), "application/json")
             elif (clip := by_name.get(path.removeprefix("/clip/"))) is not None:
                 try:
                     self._send(clip.path.read_bytes(), "audio/wav")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import soundfile
+from earmark_audio.json_text import json_text
 from earmark_client.audio import Encoding, pcm_bytes
 from earmark_client.audio_clip import AudioClip
 from earmark_client.errors import InvalidRequestError, RecordingError
@@ -42,7 +43,7 @@ class Clip:
         file = self.path.with_suffix(".json")
         part = self.path.with_suffix(".json.part")
         try:
-            part.write_text(json.dumps(self.fields) + "\n", encoding="utf-8")
+            part.write_text(json_text(self.fields) + "\n", encoding="utf-8")
             part.rename(file)
         except OSError as error:
             raise RecordingError(f"{file} cannot be written: {error.strerror}") from error

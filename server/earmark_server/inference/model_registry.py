@@ -257,8 +257,8 @@ class ModelRegistry:
     def _keep_missing(self, digests: Set[str]) -> None:
         """Keep the copies that could not be kept, if their files still have the models that are in use."""
         for path in tuple(self._not_kept):
-            with contextlib.suppress(ModelError):
-                content = SpotterModel.read(path)
+            with contextlib.suppress(ModelError, BadFileError):
+                content = SpotterModel.read() if path is None else read_file(path, "The model file")
                 if hashlib.sha256(content).hexdigest() in digests:
                     self._keep(content, path)
 
@@ -375,7 +375,7 @@ class ModelRegistry:
         """Load a file of the folder that is new or has changed; keep the old model if it cannot be used."""
         path = file.path
         try:
-            content = await asyncio.to_thread(read_file, path, "model")
+            content = await asyncio.to_thread(read_file, path, "The model file")
             await validate_model(content)
             model = await asyncio.to_thread(self._memory.load, content)
             self._check_name(model, path)

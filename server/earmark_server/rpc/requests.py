@@ -253,7 +253,7 @@ class Deserializers:
                 return CallError(
                     "MESSAGE_TOO_LARGE",
                     f"A message may have at most {_MAX_FIELDS_BYTES} bytes besides its audio, but has more. "
-                    "Name fewer keywords.",
+                    "Name fewer keywords and models.",
                     message_bytes=len(serialized),
                 )
             try:

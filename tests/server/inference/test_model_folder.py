@@ -134,6 +134,31 @@ def test_bad_files_and_names_that_are_taken_are_rejected_and_the_others_stay(
     run(check)
 
 
+def test_what_is_no_regular_file_is_rejected_with_the_cause_and_the_others_are_served(
+    tiny_model_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+):
+    os.mkfifo(folder / "a.onnx")
+    (folder / "b.onnx").mkdir()
+    (folder / "c.onnx").symlink_to("missing")
+    (folder / "d.onnx").symlink_to("/dev/zero")
+    write(folder, "e \udce9\n.onnx", "first")
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            write(folder, "f.onnx", "second")
+            await until_served(rig, "first", "second")
+            assert len(detections(await collect(rig.stream(config(model="second"), *chunks(pcm()))))) == 4
+
+    run(check)
+    problems = [r.earmark["problem"] for r in caplog.records if r.message == "model of the folder rejected"]
+    assert problems == [
+        f"The model file {folder}/a.onnx must be a regular file, not a pipe or a device.",
+        f"The model file {folder}/b.onnx cannot be read: Is a directory.",
+        f"The model file {folder}/c.onnx cannot be read: No such file or directory.",
+        f"The model file {folder}/d.onnx must be a regular file, not a pipe or a device.",
+    ]
+
+
 def test_a_changed_file_may_have_another_model(tiny_model_path: Path, folder: Path):
     write(folder, "a.onnx", "first")
 

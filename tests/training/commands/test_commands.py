@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -69,6 +69,14 @@ def test_evaluate_measures_on_the_prepared_corpus(
             "a.onnx cannot be written",
         ),
         (["keyword", "a", "--recordings", "{tmp}", "--out", "{tmp}"], "it is a folder"),
+        (
+            ["keyword", "a", "--recordings", "{tmp}", "--out", "{tmp}/" + "a" * 246 + ".onnx"],
+            "cannot be written: File name too long",
+        ),
+        (
+            ["keyword", "a", "--recordings", "{tmp}", "--synthesize", "--language", "xx"],
+            "no synthesizer that speaks 'xx' is installed",
+        ),
         (["export", "{tmp}/none", "--out", "/proc/a.onnx"], "/proc/a.onnx cannot be written"),
         (["evaluate", "{tmp}/none.onnx", "--out", "/proc/report"], "/proc/report cannot be written"),
         (["thresholds", "a.onnx", "--out", "{tmp}/no/a"], "no/a cannot be written"),
@@ -152,6 +160,7 @@ def test_evaluate_names_recordings_that_cannot_be_used(
         (["keyword", "a", "--recordings", "r", "--version", ""], "'' must be 1 to 64 letters"),
         (["keyword", "a", "--recordings", "r", "--cache", "c"], "--cache has no effect without --voices"),
         (["keyword", "a", "--recordings", "r", "--pronunciation", "a"], "--pronunciation has no effect"),
+        (["keyword", "a", "--voices", "v", "--language", ""], "'' is not the code of a language"),
         (["keyword", "a", "--recordings", "r", "--language", "de"], "without --voices DIR or --synthesize"),
         (["keyword", "a", "--voices", "v", "--one-voice"], "--one-voice has no effect without --recordings"),
     ],
@@ -180,6 +189,43 @@ def test_a_path_that_is_no_regular_file_is_not_replaced(
     assert main([a.format(tmp=tmp_path, fifo=fifo) for a in arguments]) == 1
     assert "fifo cannot be written: it is not a regular file" in capsys.readouterr().err
     assert fifo.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suffix"),
+    [
+        (["keyword", "a", "--recordings", "r"], ".report.html"),
+        (["keyword", "a", "--recordings", "r"], ".metrics.json"),
+        (["export", "run"], ".metrics.json"),
+        (["verifier", "a.onnx"], ".metrics.json"),
+    ],
+)
+def test_the_files_beside_a_model_are_checked_before_the_work(
+    arguments: list[str], suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / f"a{suffix}").mkdir()
+    assert main([*arguments, "--out", str(tmp_path / "a.onnx")]) == 1
+    assert f"a{suffix} cannot be written: it is a folder" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def on_full_disk(**_: object) -> IO[bytes]:
+        return open("/dev/full", "wb")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", on_full_disk)
+    assert main(["keyword", "a", "--recordings", "r", "--out", str(tmp_path / "a.onnx")]) == 1
+    assert f"a.onnx cannot be written: {tmp_path}: No space left on device" in capsys.readouterr().err
+
+
+def test_the_default_name_of_a_model_file_is_limited_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["कंप्यूटर " * 6, "नमस्ते " * 8]
+    assert main(["keyword", *words, "--recordings", "absent"]) == 1
+    assert "absent is not a folder" in capsys.readouterr().err
 
 
 def test_a_folder_whose_name_no_model_can_have_needs_another_name(

@@ -35,6 +35,7 @@ def test_a_given_pronunciation_is_parsed_into_the_same_phonemes():
         ("", "has no vowel"),
         ("   ", "has no vowel"),
         ("pst", "has no vowel"),
+        ("ˈˈ ˌ", "has no vowel"),
         ("kəmp7", "symbols that are not IPA: 7"),
         ("ˈɛ!🦊", "symbols that are not IPA: ! 🦊"),
         ("kʘa", "symbols that the voices do not know: ʘ"),

@@ -10,7 +10,7 @@ from earmark_spotter.metadata import NAME_RULE
 
 from earmark_training.commands.options import (
     add_corpus_option,
-    check_output_file,
+    check_model_file,
     fa_per_hour,
     model_name,
     print_metrics,
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.evaluation.export import export_model, read_sources
     from earmark_training.model.checkpoint import load_trained
 
-    check_output_file(args.out)
+    check_model_file(args.out, ".metrics.json")
     name = args.name or args.run.resolve().name
     if not NAME_RULE.pattern.fullmatch(name):
         raise OutputError(

@@ -10,8 +10,9 @@ from earmark_audio.progress import Progress
 from earmark_spotter.metadata import LABEL_RULE
 
 from earmark_training.commands.options import (
-    check_output_file,
+    check_model_file,
     fa_per_hour,
+    language_code,
     model_name,
     print_metrics,
     seed,
@@ -87,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--language",
+        type=language_code,
         metavar="CODE",
         help="language of the synthesizers, such as en, de, fr-fr; the neural voices read en, en-gb, es, fr, "
         "hi, it and pt (default: en)",
@@ -143,6 +145,7 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.keyword.head_training import head_recipe
     from earmark_training.keyword.pipeline import KeywordRequest, create_model
     from earmark_training.keyword.recordings import RecordingsError
+    from earmark_training.keyword.synthesis import available_voices
 
     _check_usage(args)
     for text in args.keyword:
@@ -151,8 +154,12 @@ def run(args: argparse.Namespace) -> None:
                 f"{text!r} is not valid UTF-8: correct it, or set the locale of the terminal"
             )
     keywords = _keywords(args.keyword, read=args.voices is not None)
-    out = args.out or Path("-".join(k.replace(" ", "-").replace("/", "-") for k in keywords)[:100] + ".onnx")
-    check_output_file(out)
+    name = "-".join(k.replace(" ", "-").replace("/", "-") for k in keywords)
+    # Names of files are limited in bytes.
+    out = args.out or Path(name.encode()[:100].decode(errors="ignore") + ".onnx")
+    check_model_file(out, ".report.html", ".metrics.json")
+    if args.synthesize:
+        available_voices(args.language or _LANGUAGE, 1, seed=args.seed)  # raises SynthesisError
     request = KeywordRequest(
         recordings=_recordings(keywords, args.recordings, needed=args.voices is None),
         negatives=tuple(args.negatives),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 from earmark_spotter.metadata import NAME_RULE
 
 from earmark_training.errors import OutputError
+from earmark_training.output_files import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _MAX_FA_PER_HOUR = 3600.0
+_LEAST_FREE_BYTES = 4 << 20  # about as much as a model file with its report
 
 
 def add_corpus_option(parser: argparse.ArgumentParser, help_text: str) -> None:
@@ -69,16 +73,37 @@ def model_name(text: str) -> str:
     return text
 
 
+def language_code(text: str) -> str:
+    """Parse the code of a language."""
+    if not re.fullmatch("[A-Za-z]{2,}(-[A-Za-z0-9]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the code of a language, such as en or fr-fr")
+    return text
+
+
 def check_output_file(path: Path) -> None:
     """Raise OutputError if a file cannot be written: before the work that fills it, which may take hours."""
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike `Path.is_dir`, without an error if the name is too long
         raise OutputError(f"{path} cannot be written: it is a folder, so give the name of a file in it")
-    if path.exists() and not path.is_file():  # it would be replaced: a device, a pipe or a socket
+    if os.path.exists(path) and not path.is_file():  # it would be replaced: a device, a pipe or a socket
         raise OutputError(f"{path} cannot be written: it is not a regular file, so give another name")
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(_LEAST_FREE_BYTES))
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {path.parent}: {error.strerror}") from error
+    try:
+        os.lstat(part_of(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # its name is too long
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def check_model_file(path: Path, *suffixes: str) -> None:
+    """Raise OutputError if a model file, or a file beside it with one of the suffixes, cannot be written."""
+    check_output_file(path)
+    for suffix in suffixes:
+        check_output_file(path.with_suffix(suffix))
 
 
 def check_output_folder(path: Path) -> None:

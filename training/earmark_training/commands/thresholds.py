@@ -9,7 +9,7 @@ from earmark_audio.progress import Progress
 
 from earmark_training.commands.options import (
     add_corpus_option,
-    check_output_file,
+    check_model_file,
     fa_per_hour,
     model_name,
     print_metrics,
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.data.corpus import Corpus
     from earmark_training.evaluation.export import calibrate
 
-    check_output_file(args.out)
+    check_model_file(args.out, ".metrics.json")
     with Progress() as progress:
         model = calibrate(
             args.model,

@@ -9,6 +9,7 @@ from earmark_audio.progress import Progress
 
 from earmark_training.commands.options import (
     add_corpus_option,
+    check_model_file,
     check_output_file,
     fa_per_hour,
     model_name,
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     from earmark_training.data.corpus import Corpus
     from earmark_training.verifier.export import add_verifier
 
-    check_output_file(args.out)
+    check_model_file(args.out, ".metrics.json")
     if args.network is not None and not args.network.is_file():
         check_output_file(args.network)
     with Progress() as progress:

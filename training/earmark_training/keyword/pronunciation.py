@@ -40,7 +40,7 @@ _MAX_PHONEMES = 24  # 1.8 s, the receptive field
 
 def is_vowel(phoneme: str) -> bool:
     """Return whether a phoneme is a vowel."""
-    return phoneme.lstrip(STRESS)[:1] in _VOWELS
+    return phoneme.lstrip(STRESS)[:1] in set(_VOWELS)
 
 
 def accents(keyword: str, language: str) -> list[list[Phonemes]]:
@@ -100,7 +100,9 @@ def parse(pronunciation: str) -> list[Phonemes]:
             f"the pronunciation {pronunciation!r} has symbols that are not IPA: {' '.join(strange)}. Use IPA "
             "as eSpeak NG writes it, such as kəmpjˈuːɾɚ for computer"
         )
-    return [tuple(_SYMBOL.findall(text)) for text in texts]
+    # A stress mark is a symbol of its own if no other one follows it.
+    words = (tuple(p for p in _SYMBOL.findall(text) if p.strip(STRESS)) for text in texts)
+    return [word for word in words if word]
 
 
 def check_pronunciation(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from typing import TYPE_CHECKING, Any
+
+from earmark_audio.json_text import json_text
 
 from earmark_training.evaluation.intervals import rate_text, wilson_interval
 from earmark_training.output_files import replace_file
@@ -24,7 +25,7 @@ _MAX_MISSED_LISTED = 25
 
 def write_report(document: dict[str, Any], model: Path, sounds: Sounds) -> None:
     """Write `<model>.report.html` and `<model>.metrics.json` beside a model file."""
-    replace_file(model.with_suffix(".metrics.json"), (json.dumps(document, indent=1) + "\n").encode())
+    replace_file(model.with_suffix(".metrics.json"), (json_text(document, indent=1) + "\n").encode())
     # A file name may not be valid UTF-8.
     content = page(document, sounds).encode("utf-8", "backslashreplace")
     replace_file(model.with_suffix(".report.html"), content)
