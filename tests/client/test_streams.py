@@ -25,6 +25,7 @@ from earmark_client import (
     Started,
     SyncClient,
     UnknownModelError,
+    stream_channels,
 )
 from earmark_server import serve_in_thread
 from support import tiny_model
@@ -256,6 +257,49 @@ def test_an_exception_of_the_audio_source_is_raised_unchanged(client: Driver, ad
 
     with pytest.raises(_MicrophoneUnpluggedError):
         client.events(address, failing_at_once(), sample_rate_hz=RATE_HZ)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_an_exception_that_ends_the_thread_of_the_audio_source_ends_the_stream(
+    address: str, kind: type[BaseException]
+) -> None:
+    def ending() -> Iterator[np.ndarray]:
+        yield RECORDING[:RATE_HZ]
+        raise kind
+
+    with SyncClient(address) as client:
+        stream = client.stream(ending(), sample_rate_hz=RATE_HZ)
+        ended = threading.Timer(DEADLINE_S, client.close)  # ends a stream that waits for ever
+        ended.start()
+        try:
+            with pytest.raises(kind):
+                list(stream)
+        finally:
+            ended.cancel()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_source_that_awaits_a_cancelled_task_ends_the_stream(address: str, channels: int) -> None:
+    async def run() -> None:
+        task = asyncio.create_task(asyncio.sleep(DEADLINE_S))
+
+        async def reading() -> AsyncIterator[np.ndarray]:
+            yield RECORDING[:RATE_HZ]
+            task.cancel()
+            await task
+
+        async with asyncio.timeout(DEADLINE_S), Client(address) as client:
+            with pytest.raises(EarmarkError, match="the source of the audio was cancelled"):
+                if channels == 1:
+                    async for _ in client.stream(reading(), sample_rate_hz=RATE_HZ):
+                        pass
+                else:
+                    async for _ in stream_channels(
+                        client, reading(), sample_rate_hz=RATE_HZ, channels=channels
+                    ):
+                        pass
+
+    asyncio.run(run())
 
 
 @both
