@@ -143,7 +143,7 @@ async def async_chunks(audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> AsyncIt
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        # As it is, it would end this task as if the stream had been closed, and the caller would wait for ever.
+        # As it is, it would end this task as if the stream had been closed, and the caller would wait on.
         raise EarmarkError("the source of the audio was cancelled, but not by the stream") from error
 
 

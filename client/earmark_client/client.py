@@ -11,7 +11,7 @@ import grpc.aio
 from earmark_client import async_stream, messages
 from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.audio import AudioFormat, Encoding, as_chunks
-from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
+from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub, timeout_s
 from earmark_client.errors import EarmarkError, error_from_rpc, no_message, timed_out
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
@@ -67,8 +67,7 @@ class Client:
             round_robin=round_robin,
         )
         self.address = self._pool.target
-        self._connect_timeout_s = connect_timeout_s
-        self._call_timeout_s = call_timeout_s
+        self._call_timeout_s = timeout_s("call_timeout_s", call_timeout_s)
         self._closed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -216,7 +215,9 @@ class Client:
     async def health(self, service: str = "") -> Health:
         """Return the health of the server, or of one of its services."""
         request = messages.health_request(service)
-        return messages.health(await self._response(HealthStub, "Check", request, self._connect_timeout_s))
+        return messages.health(
+            await self._response(HealthStub, "Check", request, self._pool.connect_timeout_s)
+        )
 
     async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
         """Yield the current health, and again at each change.
@@ -229,7 +230,7 @@ class Client:
             call = HealthStub(channel).Watch(request, metadata=self._pool.call_metadata)
             responses, answered = aiter(call), False
             try:
-                async with asyncio.timeout(self._connect_timeout_s):
+                async with asyncio.timeout(self._pool.connect_timeout_s):
                     response = await anext(responses, None)
                 while response is not None:
                     answered = True

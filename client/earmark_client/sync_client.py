@@ -11,7 +11,7 @@ import grpc
 from earmark_client import messages, sync_stream
 from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.audio import AudioFormat, Encoding, as_chunks
-from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
+from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub, timeout_s
 from earmark_client.errors import error_from_rpc, timed_out
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
@@ -53,8 +53,7 @@ class SyncClient:
             round_robin=round_robin,
         )
         self.address = self._pool.target
-        self._connect_timeout_s = connect_timeout_s
-        self._call_timeout_s = call_timeout_s
+        self._call_timeout_s = timeout_s("call_timeout_s", call_timeout_s)
         self._closed = threading.Event()
 
     def __enter__(self) -> Self:
@@ -173,7 +172,7 @@ class SyncClient:
                 check = HealthStub(channel).Check
                 request = messages.health_request(service)
                 return messages.health(
-                    check(request, timeout=self._connect_timeout_s, metadata=self._pool.call_metadata)
+                    check(request, timeout=self._pool.connect_timeout_s, metadata=self._pool.call_metadata)
                 )
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from error
@@ -194,7 +193,7 @@ class SyncClient:
                 expired.set()
                 call.cancel()
 
-            timer = threading.Timer(self._connect_timeout_s, expire)
+            timer = threading.Timer(self._pool.connect_timeout_s, expire)
             timer.daemon = True
             timer.start()
             try:

@@ -88,8 +88,7 @@ class _AudioQueue:
                 self._wait_for_capacity()
                 if self._closed:
                     return
-        # SystemExit and CancelledError too: this thread ends in any case, and the caller must not wait for it.
-        except BaseException as error:
+        except BaseException as error:  # SystemExit and CancelledError too: this thread ends with any of them
             source_error = error
         with self._changed:
             self._buffer.end(source_error)

@@ -106,6 +106,30 @@ def test_anything_else_is_an_error_of_the_request(
         client.events(address, audio, **{"sample_rate_hz": RATE_HZ, **arguments})
 
 
+@pytest.mark.parametrize("kind", [Client, SyncClient])
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"address": None}, "an address must be a string"),
+        ({"address": b"localhost"}, "an address must be a string"),
+        ({"token": b"secret"}, "the token must be a string"),
+        ({"tls": "server.pem"}, "tls must be True or Tls"),
+        ({"connect_timeout_s": None}, "connect_timeout_s must be 0 to 86400 s, not None"),
+        ({"connect_timeout_s": float("nan")}, "connect_timeout_s must be"),
+        ({"connect_timeout_s": 1e7}, "connect_timeout_s must be"),
+        ({"call_timeout_s": float("inf")}, "call_timeout_s must be"),
+        ({"call_timeout_s": 1e10}, "call_timeout_s must be"),
+        ({"call_timeout_s": "60"}, "call_timeout_s must be"),
+    ],
+)
+def test_an_argument_of_a_client_that_cannot_be_used_is_an_error(
+    kind: Any, arguments: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=problem) as caught:
+        kind(**arguments)
+    assert "secret" not in str(caught.value)
+
+
 def test_the_message_says_which_times_are_allowed(address: str) -> None:
     problem = "finite number of seconds, at least 0, not -1"
     with SyncClient(address) as client, pytest.raises(InvalidRequestError, match=problem):

@@ -289,15 +289,11 @@ def test_a_source_that_awaits_a_cancelled_task_ends_the_stream(address: str, cha
             await task
 
         async with asyncio.timeout(DEADLINE_S), Client(address) as client:
+            stream: AsyncIterator[object] = client.stream(reading(), sample_rate_hz=RATE_HZ)
+            if channels > 1:
+                stream = stream_channels(client, reading(), sample_rate_hz=RATE_HZ, channels=channels)
             with pytest.raises(EarmarkError, match="the source of the audio was cancelled"):
-                if channels == 1:
-                    async for _ in client.stream(reading(), sample_rate_hz=RATE_HZ):
-                        pass
-                else:
-                    async for _ in stream_channels(
-                        client, reading(), sample_rate_hz=RATE_HZ, channels=channels
-                    ):
-                        pass
+                [event async for event in stream]
 
     asyncio.run(run())
 
