@@ -49,7 +49,7 @@ async def events(
                         yield event
             except EarmarkError as error:
                 if closed.is_set():
-                    raise
+                    raise client_closed() from error
                 reconnecting = stream.next_attempt(error)
             else:
                 if stream.ended:

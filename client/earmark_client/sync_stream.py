@@ -48,7 +48,7 @@ def events(
                     yield from call
             except EarmarkError as error:
                 if closed.is_set():
-                    raise
+                    raise client_closed() from error
                 reconnecting = stream.next_attempt(error)
             else:
                 if stream.ended:

@@ -130,6 +130,31 @@ def test_an_argument_of_a_client_that_cannot_be_used_is_an_error(
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason", "problem"),
+    [
+        ({"score_interval_s": float("nan")}, "BAD_CONFIG", "score_interval_s must be a finite number of s"),
+        ({"score_interval_s": 0}, "BAD_CONFIG", "must be more than 0 and at most"),
+        (
+            {"progress_interval_s": "1"},
+            "BAD_CONFIG",
+            "progress_interval_s must be a finite number of seconds",
+        ),
+        (
+            {"keywords": [KeywordSetting("low", refractory_s=float("inf"))]},
+            "BAD_THRESHOLD",
+            "the refractory period of low must be a finite number of seconds, not inf",
+        ),
+    ],
+)
+def test_an_invalid_time_is_reported_with_its_argument_and_reason(
+    address: str, arguments: dict[str, Any], reason: str, problem: str
+) -> None:
+    with SyncClient(address) as client, pytest.raises(InvalidRequestError, match=problem) as caught:
+        list(client.stream([X], sample_rate_hz=RATE_HZ, **arguments))
+    assert caught.value.reason == reason
+
+
 def test_the_message_says_which_times_are_allowed(address: str) -> None:
     problem = "finite number of seconds, at least 0, not -1"
     with SyncClient(address) as client, pytest.raises(InvalidRequestError, match=problem):

@@ -355,7 +355,7 @@ def test_closing_a_client_ends_its_streams_with_an_error(address: str) -> None:
         events = client.stream(itertools.repeat(bytes(3200)), sample_rate_hz=RATE_HZ)
         assert isinstance(await anext(events), Started)
         await client.close()
-        with pytest.raises(ConnectionLostError):
+        with pytest.raises(ConnectionLostError, match="the client was closed during the stream"):
             async for _ in events:
                 pass
         with pytest.raises(EarmarkError, match="closed"):
@@ -366,7 +366,7 @@ def test_closing_a_client_ends_its_streams_with_an_error(address: str) -> None:
     events = sync_client.stream(itertools.repeat(bytes(3200)), sample_rate_hz=RATE_HZ)
     assert isinstance(next(events), Started)
     sync_client.close()
-    with pytest.raises(ConnectionLostError):
+    with pytest.raises(ConnectionLostError, match="the client was closed during the stream"):
         list(events)
     with pytest.raises(EarmarkError, match="closed"):
         sync_client.list_models()
