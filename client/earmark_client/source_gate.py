@@ -26,8 +26,8 @@ _SILENCE_S = 1.0
 class SourceGate:
     """Replaces nearly silent audio by silence, which is a few bytes; the length of the stream stays.
 
-    What is sent does not depend on the chunks. While the gate is open, audio passes at once. While it is closed, the newest 0.6 s of audio are held back,
-    and sent if the gate opens. `earmark_audio.energy_gate` explains when it does.
+    While the gate is open, audio passes at once. While it is closed, the newest 0.6 s of audio are held back,
+    and sent if the gate opens. `earmark_audio.energy_gate` explains when it does. The chunks do not matter.
     """
 
     def __init__(self, audio_format: AudioFormat) -> None:
