@@ -12,7 +12,7 @@ from earmark_client import async_stream, messages
 from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.audio import AudioFormat, Encoding, as_chunks
 from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub, timeout_s
-from earmark_client.errors import EarmarkError, error_from_rpc, no_message, timed_out
+from earmark_client.errors import EarmarkError, client_closed, error_from_rpc, no_message, timed_out
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
@@ -238,6 +238,9 @@ class Client:
                     response = await anext(responses, None)
             except TimeoutError:
                 raise timed_out(self.address) from None
+            except asyncio.CancelledError:
+                self._raise_if_closed()
+                raise
             except grpc.aio.AioRpcError as error:
                 raise error_from_rpc(error, self.address, answered=answered) from error
             finally:
@@ -261,6 +264,12 @@ class Client:
             self._closed = asyncio.Event()
         self._loop = loop
 
+    def _raise_if_closed(self) -> None:
+        """Raise the error of a call that `close` has ended, unless the caller's task is being cancelled."""
+        task = asyncio.current_task()
+        if self._closed.is_set() and not (task is not None and task.cancelling()):
+            raise client_closed() from None
+
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
         self._bind_to_running_loop()
@@ -283,6 +292,9 @@ class Client:
             async with self._channel() as channel:
                 call = getattr(stub(channel), method)
                 response = await call(request, timeout=timeout_s, metadata=self._pool.call_metadata)
+        except asyncio.CancelledError:
+            self._raise_if_closed()
+            raise
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
         if response is None:  # what grpc.aio returns for bytes that are not a message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -355,7 +356,7 @@ def test_closing_a_client_ends_its_streams_with_an_error(address: str) -> None:
         events = client.stream(itertools.repeat(bytes(3200)), sample_rate_hz=RATE_HZ)
         assert isinstance(await anext(events), Started)
         await client.close()
-        with pytest.raises(ConnectionLostError, match="the client was closed during the stream"):
+        with pytest.raises(ConnectionLostError, match="the client was closed before the call had ended"):
             async for _ in events:
                 pass
         with pytest.raises(EarmarkError, match="closed"):
@@ -366,10 +367,44 @@ def test_closing_a_client_ends_its_streams_with_an_error(address: str) -> None:
     events = sync_client.stream(itertools.repeat(bytes(3200)), sample_rate_hz=RATE_HZ)
     assert isinstance(next(events), Started)
     sync_client.close()
-    with pytest.raises(ConnectionLostError, match="the client was closed during the stream"):
+    with pytest.raises(ConnectionLostError, match="the client was closed before the call had ended"):
         list(events)
     with pytest.raises(EarmarkError, match="closed"):
         sync_client.list_models()
+
+
+def test_closing_a_client_ends_its_other_calls_with_an_error(address: str) -> None:
+    problem = "the client was closed before the call had ended"
+
+    async def run(silent_address: str) -> None:
+        client = Client(address)
+        changes = client.watch_health()
+        await anext(changes)
+        await client.close()
+        with pytest.raises(ConnectionLostError, match=problem):
+            await anext(changes)
+        client = Client(silent_address)
+        call = asyncio.create_task(client.list_models())
+        await asyncio.sleep(0)  # it waits for the connection now
+        await client.close()
+        with pytest.raises(ConnectionLostError, match=problem):
+            await call
+        client = Client(silent_address)
+        call = asyncio.create_task(client.list_models())
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await client.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(run(f"127.0.0.1:{silent.getsockname()[1]}"))
+    sync_client = SyncClient(address)
+    changes = sync_client.watch_health()
+    next(changes)
+    sync_client.close()
+    with pytest.raises(ConnectionLostError, match=problem):
+        next(changes)
 
 
 def test_one_client_runs_many_streams_concurrently(address: str) -> None:
