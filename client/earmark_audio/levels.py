@@ -129,11 +129,14 @@ def _decibels(power: float) -> float:
 
 
 def mix_down(samples: NDArray[Any]) -> NDArray[np.float32]:
-    """Mix channels to one by their mean: [n, channels] to [n]."""
+    """Mix channels to one by their mean: [n, channels] to [n], rounded the same however audio is split."""
     channel_count = samples.shape[1]
+    mixed: NDArray[np.float32] = samples[:, 0]
     if channel_count == 1:
-        mono: NDArray[np.float32] = samples[:, 0]
-        return mono
-    weights = np.full(channel_count, 1 / channel_count, np.float32)
-    mixed: NDArray[np.float32] = samples @ weights
+        return mixed
+    # Not a matrix product, whose rounding depends on the number of samples.
+    weight = np.float32(1 / channel_count)
+    mixed = mixed * weight
+    for channel in range(1, channel_count):
+        mixed += samples[:, channel] * weight
     return mixed

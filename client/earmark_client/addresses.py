@@ -18,6 +18,8 @@ def grpc_target(address: str) -> str:
     Accepts HOST:PORT, HOST (port 50051), [IPv6]:PORT, and gRPC URIs, which are returned unchanged.
     Raises InvalidRequestError for anything else.
     """
+    if not isinstance(address, str):
+        raise InvalidRequestError(f"an address must be a string such as {DEFAULT_ADDRESS}, not {address!r}")
     address = address.strip()
     if re.search("[\ud800-\udfff]", address):  # bytes that are not UTF-8
         raise InvalidRequestError(f"{address!r} is not an address: it is not valid UTF-8")

@@ -49,7 +49,7 @@ async def events(
                         yield event
             except EarmarkError as error:
                 if closed.is_set():
-                    raise
+                    raise client_closed() from error
                 reconnecting = stream.next_attempt(error)
             else:
                 if stream.ended:
@@ -126,15 +126,25 @@ async def _read_source(queue: _AudioQueue, audio: AsyncIterable[Chunk] | Iterabl
 
 
 async def async_chunks(audio: AsyncIterable[Chunk] | Iterable[Chunk]) -> AsyncIterator[Chunk]:
-    """Iterate over chunks; between those of an iterable that is not asynchronous, other tasks run."""
-    if hasattr(audio, "__aiter__"):
-        async for chunk in audio:
-            yield chunk
-    else:
-        for chunk in audio:
-            yield chunk
-            # The queue may have capacity for many chunks, and other tasks must run in between.
-            await asyncio.sleep(0)
+    """Iterate over chunks; between those of an iterable that is not asynchronous, other tasks run.
+
+    Raises EarmarkError if the iterable ends because something that it awaits was cancelled.
+    """
+    try:
+        if hasattr(audio, "__aiter__"):
+            async for chunk in audio:
+                yield chunk
+        else:
+            for chunk in audio:
+                yield chunk
+                # The queue may have capacity for many chunks, and other tasks must run in between.
+                await asyncio.sleep(0)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # As it is, it would end this task as if the stream had been closed, and the caller would wait on.
+        raise EarmarkError("the source of the audio was cancelled, but not by the stream") from error
 
 
 class _Call:

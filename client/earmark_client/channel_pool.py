@@ -11,9 +11,10 @@ from grpc_health.v1 import health_pb2_grpc
 
 from earmark_client import tracing
 from earmark_client.addresses import grpc_target
+from earmark_client.audio import is_number
 from earmark_client.connection_route import is_local_target
 from earmark_client.credentials import channel_credentials, token_metadata
-from earmark_client.errors import EarmarkError
+from earmark_client.errors import EarmarkError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,9 @@ HealthStub: Any = health_pb2_grpc.HealthStub
 _ROUND_ROBIN = json.dumps(
     {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
 )
+
+# More would overflow in gRPC, which then does not wait at all.
+_LONGEST_TIMEOUT_S = 86_400
 
 ChannelOptions = list[tuple[str, int | str]]
 Channel = TypeVar("Channel")
@@ -62,11 +66,21 @@ def channel_options(target: str, connect_timeout_s: float, *, round_robin: bool 
     return options
 
 
+def timeout_s(name: str, value: float) -> float:
+    """Return the time-out of a client's argument; InvalidRequestError for what gRPC cannot use."""
+    if not is_number(value) or not 0 <= value <= _LONGEST_TIMEOUT_S:
+        raise InvalidRequestError(
+            f"{name} must be 0 to {_LONGEST_TIMEOUT_S} s, not {value!r}", reason="BAD_CONFIG"
+        )
+    return float(value)
+
+
 class ChannelPool(Generic[Channel]):
     """Channels to one server: a current one for new calls, and older ones until their calls end.
 
     `insecure_channel` and `secure_channel` are those functions of `grpc` or of `grpc.aio`. Threads may
-    share a pool. Raises InvalidRequestError for an address, certificate or token that cannot be used.
+    share a pool. Raises InvalidRequestError for an address, a time-out, a certificate or a token that cannot
+    be used.
     """
 
     def __init__(
@@ -82,7 +96,8 @@ class ChannelPool(Generic[Channel]):
     ) -> None:
         self.target = grpc_target(address)
         self._insecure_channel, self._secure_channel = insecure_channel, secure_channel
-        self._options = channel_options(self.target, connect_timeout_s, round_robin=round_robin)
+        self.connect_timeout_s = timeout_s("connect_timeout_s", connect_timeout_s)
+        self._options = channel_options(self.target, self.connect_timeout_s, round_robin=round_robin)
         self._credentials = channel_credentials(tls)
         is_private = self._credentials is not None or is_local_target(self.target)
         self._token_metadata = token_metadata(token, is_private=is_private)

@@ -11,8 +11,8 @@ import grpc.aio
 from earmark_client import async_stream, messages
 from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.audio import AudioFormat, Encoding, as_chunks
-from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
-from earmark_client.errors import EarmarkError, error_from_rpc, no_message, timed_out
+from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub, timeout_s
+from earmark_client.errors import EarmarkError, client_closed, error_from_rpc, no_message, timed_out
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
@@ -67,8 +67,7 @@ class Client:
             round_robin=round_robin,
         )
         self.address = self._pool.target
-        self._connect_timeout_s = connect_timeout_s
-        self._call_timeout_s = call_timeout_s
+        self._call_timeout_s = timeout_s("call_timeout_s", call_timeout_s)
         self._closed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -216,7 +215,9 @@ class Client:
     async def health(self, service: str = "") -> Health:
         """Return the health of the server, or of one of its services."""
         request = messages.health_request(service)
-        return messages.health(await self._response(HealthStub, "Check", request, self._connect_timeout_s))
+        return messages.health(
+            await self._response(HealthStub, "Check", request, self._pool.connect_timeout_s)
+        )
 
     async def watch_health(self, service: str = "") -> AsyncGenerator[Health]:
         """Yield the current health, and again at each change.
@@ -229,7 +230,7 @@ class Client:
             call = HealthStub(channel).Watch(request, metadata=self._pool.call_metadata)
             responses, answered = aiter(call), False
             try:
-                async with asyncio.timeout(self._connect_timeout_s):
+                async with asyncio.timeout(self._pool.connect_timeout_s):
                     response = await anext(responses, None)
                 while response is not None:
                     answered = True
@@ -237,6 +238,9 @@ class Client:
                     response = await anext(responses, None)
             except TimeoutError:
                 raise timed_out(self.address) from None
+            except asyncio.CancelledError:
+                self._raise_if_closed()
+                raise
             except grpc.aio.AioRpcError as error:
                 raise error_from_rpc(error, self.address, answered=answered) from error
             finally:
@@ -260,6 +264,12 @@ class Client:
             self._closed = asyncio.Event()
         self._loop = loop
 
+    def _raise_if_closed(self) -> None:
+        """Raise the error of a call that `close` has ended, unless the caller's task is being cancelled."""
+        task = asyncio.current_task()
+        if self._closed.is_set() and not (task is not None and task.cancelling()):
+            raise client_closed() from None
+
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
         self._bind_to_running_loop()
@@ -282,6 +292,9 @@ class Client:
             async with self._channel() as channel:
                 call = getattr(stub(channel), method)
                 response = await call(request, timeout=timeout_s, metadata=self._pool.call_metadata)
+        except asyncio.CancelledError:
+            self._raise_if_closed()
+            raise
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self.address) from error
         if response is None:  # what grpc.aio returns for bytes that are not a message

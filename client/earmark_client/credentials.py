@@ -43,6 +43,8 @@ def channel_credentials(tls: bool | Tls) -> grpc.ChannelCredentials | None:
         return None
     if tls is True:
         tls = Tls()
+    if not isinstance(tls, Tls):
+        raise InvalidRequestError(f"tls must be True or Tls(ca=...), not {type(tls).__name__}")
     if (tls.certificate is None) != (tls.key is None):
         raise InvalidRequestError("a client certificate and its key must be given together")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -77,8 +79,8 @@ def token_metadata(token: str | None, *, is_private: bool) -> Metadata:
     """
     if token is None:
         return ()
-    if not _TOKEN.fullmatch(token):
-        raise InvalidRequestError("the token must be 1 to 4096 ASCII characters without spaces")
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise InvalidRequestError("the token must be a string of 1 to 4096 ASCII characters without spaces")
     if not is_private:
         raise InvalidRequestError(
             "a token is not sent in plain text to another machine, because anyone on the network could read "

@@ -157,8 +157,8 @@ def error_from_rpc(error: Any, address: str, *, answered: bool = False) -> Earma
 
 
 def client_closed() -> ConnectionLostError:
-    """Return the error of a stream whose client was closed."""
-    return ConnectionLostError("the client was closed during the stream")
+    """Return the error of a stream or call whose client was closed."""
+    return ConnectionLostError("the client was closed before the call had ended")
 
 
 def timed_out(address: str) -> TimedOutError:

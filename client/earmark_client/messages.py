@@ -63,9 +63,9 @@ def stream_config(options: StreamOptions) -> service_pb.StreamingConfig:
         request_id=_text("request ID", options.request_id),
     )
     if options.score_interval_s is not None:
-        config.score_interval.CopyFrom(_duration(options.score_interval_s))
+        config.score_interval.CopyFrom(_duration("score_interval_s", options.score_interval_s))
     if options.progress_interval_s is not None:
-        config.progress_interval.CopyFrom(_duration(options.progress_interval_s))
+        config.progress_interval.CopyFrom(_duration("progress_interval_s", options.progress_interval_s))
     return config
 
 
@@ -78,7 +78,9 @@ def first_request(
     """
     request = StreamRequest(config=config)
     if resume is not None:
-        request.config.resume.start_offset.CopyFrom(_duration(resume.replay_s))
+        request.config.resume.start_offset.CopyFrom(
+            _duration("replay_s", resume.replay_s, "BAD_RESUME_TOKEN")
+        )
         request.config.resume.resume_token = resume.resume_token
     request.config.request_id = config.request_id or request_id
     return request
@@ -87,7 +89,7 @@ def first_request(
 def audio_request(audio: bytes | Silence) -> StreamRequest:
     """Build the message for a chunk or a silence."""
     if isinstance(audio, Silence):
-        return StreamRequest(silence=_duration(audio.seconds))
+        return StreamRequest(silence=_duration("the silence", audio.seconds, "BAD_AUDIO"))
     return StreamRequest(audio=audio)
 
 
@@ -268,7 +270,8 @@ def _keyword_settings(keywords: Iterable[str | KeywordSetting]) -> list[pb.Keywo
                 )
             message.threshold = setting.threshold
         if setting.refractory_s is not None:
-            message.refractory.CopyFrom(_duration(setting.refractory_s))
+            name = f"the refractory period of {setting.keyword}"
+            message.refractory.CopyFrom(_duration(name, setting.refractory_s, "BAD_THRESHOLD"))
         settings.append(message)
     return settings
 
@@ -438,10 +441,15 @@ def _decibels(value: float) -> float:
     return round(value, 4)
 
 
-def _duration(seconds: float) -> Duration:
-    """Convert seconds to a Duration, rounded to nanoseconds: exact both ways up to 100 days."""
+def _duration(name: str, seconds: float, reason: str = "BAD_CONFIG") -> Duration:
+    """Convert seconds to a Duration, rounded to nanoseconds: exact both ways up to 100 days.
+
+    Raises InvalidRequestError, which states the argument and the reason of the API, for any other value.
+    """
     if not is_number(seconds) or not abs(seconds) < _LONGEST_S:  # NaN too
-        raise InvalidRequestError(f"{seconds!r} is not a valid number of seconds")
+        raise InvalidRequestError(
+            f"{name} must be a finite number of seconds, not {seconds!r}", reason=reason
+        )
     whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
     if whole < 0 and nanos:  # both parts must have the same sign
         whole, nanos = whole + 1, nanos - 1_000_000_000

@@ -52,7 +52,7 @@ class ReplayBuffer:
         self._not_in_recent: list[Piece] = []
         self.source_ended = False
         """Whether the source has no more audio."""
-        self.source_error: Exception | None = None
+        self.source_error: BaseException | None = None
         """The exception that ended the source, if any."""
 
     @property
@@ -117,7 +117,7 @@ class ReplayBuffer:
                 self.recent.append(kept)
             self._not_in_recent.clear()
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """Mark the source as ended, by an exception if one is given."""
         if self._gate is not None:
             for piece in self._gate.flush():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_audio import mix_down
 from earmark_audio.energy_gate import STEPS_PER_SECOND, EnergyGate, GateSettings
 
 from earmark_client.audio import Encoding
@@ -26,7 +27,7 @@ class SourceGate:
     """Replaces nearly silent audio by silence, which is a few bytes; the length of the stream stays.
 
     While the gate is open, audio passes at once. While it is closed, the newest 0.6 s of audio are held back,
-    and sent if the gate opens. `earmark_audio.energy_gate` explains when it does.
+    and sent if the gate opens. `earmark_audio.energy_gate` explains when it does. The chunks do not matter.
     """
 
     def __init__(self, audio_format: AudioFormat) -> None:
@@ -83,7 +84,7 @@ class SourceGate:
             samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
         else:
             samples = np.frombuffer(data, "<f4").astype(np.float32)
-        self._gate.observe(samples.reshape(-1, self._format.channels).mean(axis=1, dtype=np.float32))
+        self._gate.observe(mix_down(samples.reshape(-1, self._format.channels)))
 
     def _replace(self) -> None:
         """Replace the audio that lies too far back to be sent if the gate opens in the next block."""
@@ -96,7 +97,10 @@ class SourceGate:
             yield self._pop_silence()
         # Whole frames only, because a silence cannot begin inside one.
         count = len(self._held) - len(self._held) % self._format.frame_bytes
-        if count:
+        # Not beyond the block at whose end the gate may close: a long chunk is treated as short ones are.
+        ahead = self._gate.open_steps * self._step_bytes - len(self._unobserved)
+        count = min(count, len(self._held) + ahead)
+        if count > 0:
             data = bytes(self._held[:count])
             del self._held[:count]
             yield data

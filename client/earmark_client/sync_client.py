@@ -11,8 +11,8 @@ import grpc
 from earmark_client import messages, sync_stream
 from earmark_client.addresses import DEFAULT_ADDRESS
 from earmark_client.audio import AudioFormat, Encoding, as_chunks
-from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub
-from earmark_client.errors import error_from_rpc, timed_out
+from earmark_client.channel_pool import ChannelPool, HealthStub, SpottingStub, timeout_s
+from earmark_client.errors import EarmarkError, client_closed, error_from_rpc, timed_out
 from earmark_client.resume import ResumableStream
 from earmark_client.stream_options import DEFAULT_RESUME_WITHIN_S, StreamOptions
 
@@ -53,8 +53,7 @@ class SyncClient:
             round_robin=round_robin,
         )
         self.address = self._pool.target
-        self._connect_timeout_s = connect_timeout_s
-        self._call_timeout_s = call_timeout_s
+        self._call_timeout_s = timeout_s("call_timeout_s", call_timeout_s)
         self._closed = threading.Event()
 
     def __enter__(self) -> Self:
@@ -173,10 +172,10 @@ class SyncClient:
                 check = HealthStub(channel).Check
                 request = messages.health_request(service)
                 return messages.health(
-                    check(request, timeout=self._connect_timeout_s, metadata=self._pool.call_metadata)
+                    check(request, timeout=self._pool.connect_timeout_s, metadata=self._pool.call_metadata)
                 )
         except grpc.RpcError as error:
-            raise error_from_rpc(error, self.address) from error
+            raise self._error(error) from error
 
     def watch_health(self, service: str = "") -> Generator[Health]:
         """Yield the current health, and again at each change.
@@ -194,7 +193,7 @@ class SyncClient:
                 expired.set()
                 call.cancel()
 
-            timer = threading.Timer(self._connect_timeout_s, expire)
+            timer = threading.Timer(self._pool.connect_timeout_s, expire)
             timer.daemon = True
             timer.start()
             try:
@@ -205,10 +204,15 @@ class SyncClient:
             except grpc.RpcError as error:
                 if not answered and expired.is_set():
                     raise timed_out(self.address) from None
-                raise error_from_rpc(error, self.address, answered=answered) from error
+                raise self._error(error, answered=answered) from error
             finally:
                 timer.cancel()
                 call.cancel()
+
+    def _error(self, error: grpc.RpcError, *, answered: bool = False) -> EarmarkError:
+        if self._closed.is_set():
+            return client_closed()
+        return error_from_rpc(error, self.address, answered=answered)
 
     @contextmanager
     def _channel(self) -> Iterator[grpc.Channel]:
@@ -228,4 +232,4 @@ class SyncClient:
                     method(call.request, timeout=self._call_timeout_s, metadata=self._pool.call_metadata)
                 )
         except grpc.RpcError as error:
-            raise error_from_rpc(error, self.address) from error
+            raise self._error(error) from error

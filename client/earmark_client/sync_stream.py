@@ -48,7 +48,7 @@ def events(
                     yield from call
             except EarmarkError as error:
                 if closed.is_set():
-                    raise
+                    raise client_closed() from error
                 reconnecting = stream.next_attempt(error)
             else:
                 if stream.ended:
@@ -88,7 +88,7 @@ class _AudioQueue:
                 self._wait_for_capacity()
                 if self._closed:
                     return
-        except Exception as error:
+        except BaseException as error:  # SystemExit and CancelledError too: this thread ends with any of them
             source_error = error
         with self._changed:
             self._buffer.end(source_error)

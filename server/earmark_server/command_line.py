@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -25,6 +27,9 @@ ENVIRONMENT_PREFIX = "EARMARK_"
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 
+# How similar a misspelt name is to the right one. EARMARK_CERTIFICATE, a variable of clients, is less so.
+_MISSPELT = 0.85
+
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Return the settings from the command line, else the environment, else a file, else their defaults.
@@ -34,20 +39,42 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     parser = _parser()
     options = vars(parser.parse_args(arguments))
     hints = get_type_hints(Settings)
+    sources: dict[str, str] = {}
     try:
         config = options["config"] or environment.get(f"{ENVIRONMENT_PREFIX}CONFIG")
         values = read_config_file(config) if config else {}
+        sources = {f"--{name.replace('_', '-')}": str(config) for name in values}
         for each in fields(Settings):
             variable = ENVIRONMENT_PREFIX + each.name.upper()
             if options[each.name] is not None:
                 values[each.name] = _parse(option_of(each), hints[each.name], options[each.name])
+                sources.pop(option_of(each), None)
             elif environment.get(variable):
                 text = environment[variable]
                 parts = text.split(os.pathsep) if hints[each.name] == tuple[str, ...] else text
                 values[each.name] = _parse(variable, hints[each.name], parts)
+                sources[option_of(each)] = variable
         return Settings(**values)
     except SettingsError as error:
-        parser.error(str(error))
+        # A message names options, wherever their values come from.
+        named = dict.fromkeys(re.findall(r"(?<!\S)--[a-z0-9-]+", str(error)))
+        origins = [f"{option} is set in {sources[option]}." for option in named if option in sources]
+        parser.error(" ".join([str(error), *origins]))
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that nearly have the name of one of a setting, and that name."""
+    known = {ENVIRONMENT_PREFIX + each.name.upper() for each in fields(Settings)} | {
+        f"{ENVIRONMENT_PREFIX}CONFIG"
+    }
+    names = [name.removeprefix(ENVIRONMENT_PREFIX) for name in known]
+    misspelt = {}
+    for variable in sorted(environment.keys() - known):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            name = variable.removeprefix(ENVIRONMENT_PREFIX)
+            for nearest in difflib.get_close_matches(name, names, n=1, cutoff=_MISSPELT):
+                misspelt[variable] = ENVIRONMENT_PREFIX + nearest
+    return misspelt
 
 
 def _parser() -> ArgumentParser:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from earmark_audio.terminal import report_unwritable
 
 from earmark_server import logs
-from earmark_server.command_line import read_settings
+from earmark_server.command_line import misspelt_variables, read_settings
 from earmark_server.supervisor import SupervisorLink, drain_signals, supervise
 
 if TYPE_CHECKING:
@@ -53,6 +53,15 @@ def run(arguments: Sequence[str] | None) -> int:
         )
         return 1
     logs.configure(settings.log_level, settings.log_format, worker=None if link is None else os.getpid())
+    if link is None:
+        for variable, nearest in misspelt_variables(os.environ).items():
+            logs.log(
+                logging.getLogger("earmark_server"),
+                logging.WARNING,
+                "unknown variable",
+                variable=variable,
+                did_you_mean=nearest,
+            )
     if settings.workers > 1:
         return supervise(settings, all_arguments)
     # These imports are heavy. Invalid settings are reported before them, and a supervisor does without them.

@@ -106,6 +106,55 @@ def test_anything_else_is_an_error_of_the_request(
         client.events(address, audio, **{"sample_rate_hz": RATE_HZ, **arguments})
 
 
+@pytest.mark.parametrize("kind", [Client, SyncClient])
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"address": None}, "an address must be a string"),
+        ({"address": b"localhost"}, "an address must be a string"),
+        ({"token": b"secret"}, "the token must be a string"),
+        ({"tls": "server.pem"}, "tls must be True or Tls"),
+        ({"connect_timeout_s": None}, "connect_timeout_s must be 0 to 86400 s, not None"),
+        ({"connect_timeout_s": float("nan")}, "connect_timeout_s must be"),
+        ({"connect_timeout_s": 1e7}, "connect_timeout_s must be"),
+        ({"call_timeout_s": float("inf")}, "call_timeout_s must be"),
+        ({"call_timeout_s": 1e10}, "call_timeout_s must be"),
+        ({"call_timeout_s": "60"}, "call_timeout_s must be"),
+    ],
+)
+def test_an_argument_of_a_client_that_cannot_be_used_is_an_error(
+    kind: Any, arguments: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=problem) as caught:
+        kind(**arguments)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason", "problem"),
+    [
+        ({"score_interval_s": float("nan")}, "BAD_CONFIG", "score_interval_s must be a finite number of s"),
+        ({"score_interval_s": 0}, "BAD_CONFIG", "must be more than 0 and at most"),
+        (
+            {"progress_interval_s": "1"},
+            "BAD_CONFIG",
+            "progress_interval_s must be a finite number of seconds",
+        ),
+        (
+            {"keywords": [KeywordSetting("low", refractory_s=float("inf"))]},
+            "BAD_THRESHOLD",
+            "the refractory period of low must be a finite number of seconds, not inf",
+        ),
+    ],
+)
+def test_an_invalid_time_is_reported_with_its_argument_and_reason(
+    address: str, arguments: dict[str, Any], reason: str, problem: str
+) -> None:
+    with SyncClient(address) as client, pytest.raises(InvalidRequestError, match=problem) as caught:
+        list(client.stream([X], sample_rate_hz=RATE_HZ, **arguments))
+    assert caught.value.reason == reason
+
+
 def test_the_message_says_which_times_are_allowed(address: str) -> None:
     problem = "finite number of seconds, at least 0, not -1"
     with SyncClient(address) as client, pytest.raises(InvalidRequestError, match=problem):

@@ -79,6 +79,14 @@ def test_every_sample_is_sent_as_it_is_or_as_silence(
         assert same[word.start * channels : word.stop * channels].all()
 
 
+@pytest.mark.parametrize("size", [3201, 40_000, 10_000_000])
+def test_what_is_sent_does_not_depend_on_the_chunks(size: int) -> None:
+    audio = room(20, [1.0, 8.0, 9.5]).tobytes()
+    expected, audio_bytes, _ = sent(audio, [1280], AudioFormat(RATE_HZ))
+    assert audio_bytes < len(audio) / 2
+    assert sent(audio, [size], AudioFormat(RATE_HZ))[:2] == (expected, audio_bytes)
+
+
 def test_a_quiet_room_costs_one_short_message_a_second() -> None:
     audio = room(60, [10.0, 40.0]).tobytes()
     received, audio_bytes, messages = sent(audio, [3200], AudioFormat(RATE_HZ))

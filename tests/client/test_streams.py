@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from earmark_client import (
     Started,
     SyncClient,
     UnknownModelError,
+    stream_channels,
 )
 from earmark_server import serve_in_thread
 from support import tiny_model
@@ -258,6 +260,45 @@ def test_an_exception_of_the_audio_source_is_raised_unchanged(client: Driver, ad
         client.events(address, failing_at_once(), sample_rate_hz=RATE_HZ)
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_an_exception_that_ends_the_thread_of_the_audio_source_ends_the_stream(
+    address: str, kind: type[BaseException]
+) -> None:
+    def ending() -> Iterator[np.ndarray]:
+        yield RECORDING[:RATE_HZ]
+        raise kind
+
+    with SyncClient(address) as client:
+        stream = client.stream(ending(), sample_rate_hz=RATE_HZ)
+        ended = threading.Timer(DEADLINE_S, client.close)  # ends a stream that waits for ever
+        ended.start()
+        try:
+            with pytest.raises(kind):
+                list(stream)
+        finally:
+            ended.cancel()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_source_that_awaits_a_cancelled_task_ends_the_stream(address: str, channels: int) -> None:
+    async def run() -> None:
+        task = asyncio.create_task(asyncio.sleep(DEADLINE_S))
+
+        async def reading() -> AsyncIterator[np.ndarray]:
+            yield RECORDING[:RATE_HZ]
+            task.cancel()
+            await task
+
+        async with asyncio.timeout(DEADLINE_S), Client(address) as client:
+            stream: AsyncIterator[object] = client.stream(reading(), sample_rate_hz=RATE_HZ)
+            if channels > 1:
+                stream = stream_channels(client, reading(), sample_rate_hz=RATE_HZ, channels=channels)
+            with pytest.raises(EarmarkError, match="the source of the audio was cancelled"):
+                [event async for event in stream]
+
+    asyncio.run(run())
+
+
 @both
 def test_the_events_of_the_audio_before_an_exception_of_the_source_come_first(
     client: Driver, address: str
@@ -315,7 +356,7 @@ def test_closing_a_client_ends_its_streams_with_an_error(address: str) -> None:
         events = client.stream(itertools.repeat(bytes(3200)), sample_rate_hz=RATE_HZ)
         assert isinstance(await anext(events), Started)
         await client.close()
-        with pytest.raises(ConnectionLostError):
+        with pytest.raises(ConnectionLostError, match="the client was closed before the call had ended"):
             async for _ in events:
                 pass
         with pytest.raises(EarmarkError, match="closed"):
@@ -326,10 +367,44 @@ def test_closing_a_client_ends_its_streams_with_an_error(address: str) -> None:
     events = sync_client.stream(itertools.repeat(bytes(3200)), sample_rate_hz=RATE_HZ)
     assert isinstance(next(events), Started)
     sync_client.close()
-    with pytest.raises(ConnectionLostError):
+    with pytest.raises(ConnectionLostError, match="the client was closed before the call had ended"):
         list(events)
     with pytest.raises(EarmarkError, match="closed"):
         sync_client.list_models()
+
+
+def test_closing_a_client_ends_its_other_calls_with_an_error(address: str) -> None:
+    problem = "the client was closed before the call had ended"
+
+    async def run(silent_address: str) -> None:
+        client = Client(address)
+        changes = client.watch_health()
+        await anext(changes)
+        await client.close()
+        with pytest.raises(ConnectionLostError, match=problem):
+            await anext(changes)
+        client = Client(silent_address)
+        call = asyncio.create_task(client.list_models())
+        await asyncio.sleep(0)  # it waits for the connection now
+        await client.close()
+        with pytest.raises(ConnectionLostError, match=problem):
+            await call
+        client = Client(silent_address)
+        call = asyncio.create_task(client.list_models())
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await client.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(run(f"127.0.0.1:{silent.getsockname()[1]}"))
+    sync_client = SyncClient(address)
+    changes = sync_client.watch_health()
+    next(changes)
+    sync_client.close()
+    with pytest.raises(ConnectionLostError, match=problem):
+        next(changes)
 
 
 def test_one_client_runs_many_streams_concurrently(address: str) -> None:

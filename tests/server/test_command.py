@@ -142,6 +142,14 @@ def test_the_server_starts_fast() -> None:
         assert time.monotonic() - server.started_s < 15
 
 
+def test_a_misspelt_variable_is_logged(tiny_model_path: Path) -> None:
+    arguments = ("--port=0", f"--model={tiny_model_path}", "--log-format=json")
+    with ServerProcess(*arguments, EARMARK_MAX_STREAM="5") as server:
+        line = server.wait_for("unknown variable")
+        assert (line["variable"], line["did_you_mean"]) == ("EARMARK_MAX_STREAM", "EARMARK_MAX_STREAMS")
+        server.wait_for("serving")
+
+
 def test_torch_is_not_imported() -> None:
     code = "import sys, earmark_server.server, earmark_server.process; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -125,6 +125,15 @@ def test_channels_are_mixed_by_their_mean(audio_format: AudioFormat, frames: int
     np.testing.assert_allclose(mixed, interleaved.mean(axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("channel_count", range(2, 9))
+def test_channels_are_mixed_exactly_the_same_for_all_chunks(channel_count: int) -> None:
+    audio_format = AudioFormat(Encoding.FLOAT32, 16_000, channel_count)
+    data = noise_bytes(audio_format, 5000)
+    decoder = AudioDecoder(audio_format, 16_000)
+    pieces = [decoder.decode(piece) for piece in cut(data, [37, 4096, 4 * channel_count])]
+    np.testing.assert_array_equal(np.concatenate(pieces), AudioDecoder(audio_format, 16_000).decode(data))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 32767.0, -1e30])
 @pytest.mark.parametrize("rate_hz", [16_000, 48_000])
 def test_float_samples_that_are_not_audio_are_rejected(bad: float, rate_hz: int) -> None:

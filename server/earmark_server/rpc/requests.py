@@ -71,10 +71,11 @@ class DurationField:
         total = seconds * NANOSECONDS + nanos
         if is_valid and low_ns <= total <= high_ns:
             return total
+        low, high = f"{low_ns / NANOSECONDS:g}", f"{high_ns / NANOSECONDS:g} s"
+        allowed = f"more than 0 and at most {high}" if low_ns == 1 else f"{low} to {high}"
         raise CallError(
             reason,
-            f"`{field}` must be {low_ns / NANOSECONDS:g} to {high_ns / NANOSECONDS:g} s, "
-            f"but is {seconds} s and {nanos} ns.",
+            f"`{field}` must be {allowed}, but is {seconds} s and {nanos} ns.",
             field=field,
         )
 
