@@ -14,7 +14,7 @@ from earmark_client.addresses import grpc_target
 from earmark_client.audio import is_number
 from earmark_client.connection_route import is_local_target
 from earmark_client.credentials import channel_credentials, token_metadata
-from earmark_client.errors import EarmarkError, InvalidRequestError
+from earmark_client.errors import EarmarkError, InvalidRequestError, client_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +120,16 @@ class ChannelPool(Generic[Channel]):
                 self._current = self._open()
             self._calls[self._current] = self._calls.get(self._current, 0) + 1
             return self._current
+
+    def stub(self, kind: Any, channel: Channel) -> Any:
+        """Return a stub on an acquired channel. Raises ConnectionLostError once closed.
+
+        gRPC crashes the process if a stub is made on a channel that another thread has closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise client_closed()
+            return kind(channel)
 
     def release(self, channel: Channel, *, discard: bool = False) -> Channel | None:
         """Release a channel after a call; return it if the caller is to close it, else None.

@@ -169,7 +169,7 @@ class SyncClient:
         """Return the health of the server, or of one of its services."""
         try:
             with self._channel() as channel:
-                check = HealthStub(channel).Check
+                check = self._pool.stub(HealthStub, channel).Check
                 request = messages.health_request(service)
                 return messages.health(
                     check(request, timeout=self._pool.connect_timeout_s, metadata=self._pool.call_metadata)
@@ -185,7 +185,7 @@ class SyncClient:
         """
         with self._channel() as channel:
             request = messages.health_request(service)
-            call = HealthStub(channel).Watch(request, metadata=self._pool.call_metadata)
+            call = self._pool.stub(HealthStub, channel).Watch(request, metadata=self._pool.call_metadata)
             answered = False
             expired = threading.Event()
 
@@ -219,6 +219,10 @@ class SyncClient:
         channel = self._pool.acquire()
         try:
             yield channel
+        except ValueError:  # what gRPC raises if `close` has closed the channel since
+            if self._closed.is_set():
+                raise client_closed() from None
+            raise
         finally:
             unused = self._pool.release(channel)
             if unused is not None:
@@ -227,7 +231,7 @@ class SyncClient:
     def _unary(self, call: messages.UnaryCall[Result]) -> Result:
         try:
             with self._channel() as channel:
-                method = getattr(SpottingStub(channel), call.method)
+                method = getattr(self._pool.stub(SpottingStub, channel), call.method)
                 return call.parse(
                     method(call.request, timeout=self._call_timeout_s, metadata=self._pool.call_metadata)
                 )

@@ -195,7 +195,10 @@ def _call(
     """Yield the events of one call; end when the stream is complete or must move."""
     requests = _Requests(queue)
     metadata = (*pool.call_metadata, *stream.trace.metadata)
-    call = SpottingStub(channel).StreamingSpot(iter(requests), metadata=metadata)
+    try:
+        call = pool.stub(SpottingStub, channel).StreamingSpot(iter(requests), metadata=metadata)
+    except ValueError:  # what gRPC raises if `close` has closed the channel since
+        raise client_closed() from None
     watchdog = _Watchdog(call, queue)
     try:
         for response in call:

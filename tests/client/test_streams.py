@@ -34,7 +34,7 @@ from support.both_clients import DRIVERS, Driver
 from support.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from earmark_client import Event
@@ -405,6 +405,34 @@ def test_closing_a_client_ends_its_other_calls_with_an_error(address: str) -> No
     sync_client.close()
     with pytest.raises(ConnectionLostError, match=problem):
         next(changes)
+
+
+@pytest.mark.parametrize("stage", ["acquire", "stub"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: list(client.stream([RECORDING], sample_rate_hz=RATE_HZ)),
+        lambda client: client.list_models(),
+        lambda client: client.health(),
+        lambda client: list(client.watch_health()),
+    ],
+    ids=["stream", "list_models", "health", "watch_health"],
+)
+def test_closing_a_client_just_before_a_call_begins_is_an_error_too(
+    address: str, call: Callable[[SyncClient], Any], stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another thread may do. Making a stub on a closed channel crashes the process."""
+    client = SyncClient(address)
+    original = getattr(client._pool, stage)
+
+    def close_after(*arguments: Any) -> Any:
+        result = original(*arguments)
+        client.close()
+        return result
+
+    monkeypatch.setattr(client._pool, stage, close_after)
+    with pytest.raises(ConnectionLostError, match="the client was closed before the call had ended"):
+        call(client)
 
 
 def test_one_client_runs_many_streams_concurrently(address: str) -> None:
