@@ -156,25 +156,44 @@ class MemoryGuard:
         interval_s = 0.0
         while not self._stopping.wait(interval_s):
             try:
-                with reserve.released():
-                    interval_s = self._check()
+                interval_s = self._check(reserve)
             except Exception:
                 # A check that is left out is better than none from now on.
                 _LOGGER.exception("the memory guard has failed")
                 interval_s = _RETRY_TIME_S
         reserve.close()
 
-    def _check(self) -> float:
+    def _check(self, reserve: DescriptorReserve) -> float:
         """Check the process once, and close what has to be closed; return the time to the next check."""
         now_s = time.monotonic()
-        if now_s - self._stated_read_s > _LIMIT_INTERVAL_S:
-            self._stated_read_s, self._stated_bytes = now_s, self._stated_limit_bytes()
-        self._update_limit()
-        if now_s - self._window_start_s > _WINDOW_S:
-            self._begin_window()
-        used_bytes = resident_bytes()
+        used_bytes, is_busy = resident_bytes(), self._is_busy(now_s)
         if used_bytes is None:
             return _RETRY_TIME_S
+        self._update_limit()
+        if not (is_busy or self._is_due(now_s, used_bytes)):
+            # The usual case opens no file, which would take longer than all the rest.
+            return self._interval_s(used_bytes)
+        with reserve.released():
+            return self._check_connections(now_s, used_bytes, is_busy=is_busy)
+
+    def _is_due(self, now_s: float, used_bytes: int) -> bool:
+        """Return whether something is left to do, or has to be repeated from time to time."""
+        return (
+            used_bytes > self._limit_bytes
+            or now_s - self._stated_read_s > _LIMIT_INTERVAL_S
+            or now_s - self._window_start_s > _WINDOW_S
+            or now_s < self._closed_s + _TRIM_TIME_S
+            or self._refusals.needs_checks
+            or bool(self._peers.flooding or self._peers.closed)
+        )
+
+    def _check_connections(self, now_s: float, used_bytes: int, *, is_busy: bool) -> float:
+        """Do what a check may have to do, and return the time to the next one."""
+        if now_s - self._stated_read_s > _LIMIT_INTERVAL_S:
+            self._stated_read_s, self._stated_bytes = now_s, self._stated_limit_bytes()
+            self._update_limit()
+        if now_s - self._window_start_s > _WINDOW_S:
+            self._begin_window()
         is_short = used_bytes > self._limit_bytes
         interval_s = self._interval_s(used_bytes)
         is_freed = used_bytes < _FREED_SHARE * self._limit_bytes
@@ -182,7 +201,7 @@ class MemoryGuard:
         self._refusals.expire(now_s, keeps_networks=keeps_networks)
         may_return = [peer for peer in self._peers.closed if not self._refusals.refuses(peer)]
         self._peers.closed.difference_update(may_return)
-        if self._is_busy(now_s) or is_short or self._peers.flooding:
+        if is_busy or is_short or self._peers.flooding:
             interval_s = _MIN_INTERVAL_S
             # The next check must not wait for the memory of floods: there may be more of them.
             if not self._close_floods(used_bytes, is_short=is_short) and is_short:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import cache
 from pathlib import Path
 
 MEMORY_SHARE = 0.7
@@ -18,10 +19,15 @@ _CGROUPS = Path("/sys/fs/cgroup")
 def resident_bytes() -> int | None:
     """Return the resident memory of this process; None where the system does not state it."""
     try:
-        with open(_STATUS, "rb", buffering=0) as status:
-            return int(status.read(128).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(os.pread(_status(os.getpid()), 128, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return None
+
+
+@cache
+def _status(_process_id: int) -> int:
+    """Open the file that states the memory, and leave it open: it is read several times a second."""
+    return os.open(_STATUS, os.O_RDONLY)
 
 
 def memory_limit_bytes() -> int | None:

@@ -46,6 +46,11 @@ class Refusals:
         self._until_s: dict[Network | None, float] = {}  # None: everybody
         self._is_applied = True
 
+    @property
+    def needs_checks(self) -> bool:
+        """Whether somebody is refused, or a change has failed: `expire` has something to do."""
+        return bool(self._until_s) or not self._is_applied
+
     def refuse(self, peers: Collection[str], until_s: float) -> None:
         """Refuse connections from the networks of these peers."""
         if not peers:
@@ -65,7 +70,7 @@ class Refusals:
     def expire(self, now_s: float, *, keeps_networks: bool) -> None:
         """End the refusals whose time is over; `keeps_networks`: only those of everybody.
 
-        To be called at every check: it also repeats a change that failed.
+        To be called while `needs_checks`: it also repeats a change that failed.
         """
         over = {
             network
