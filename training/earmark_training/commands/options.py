@@ -36,6 +36,25 @@ def add_corpus_option(parser: argparse.ArgumentParser, help_text: str) -> None:
     )
 
 
+def add_new_model_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add the options for the model file that a command makes from another one."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(out),
+        metavar="FILE",
+        help="model file to write (default: %(default)s)",
+    )
+    parser.add_argument("--version", type=model_name, help="version of the model (default: that of MODEL)")
+    parser.add_argument(
+        "--fa-per-hour",
+        type=fa_per_hour,
+        default=2.0,
+        metavar="N",
+        help="maximum false alarms per hour, as for `earmark-train export` (default: %(default)s)",
+    )
+
+
 def whole_number(lowest: int, highest: int = 1_000_000_000) -> Callable[[str], int]:
     """Return a parser of whole numbers between two bounds, both included."""
 

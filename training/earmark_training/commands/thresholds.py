@@ -9,9 +9,8 @@ from earmark_audio.progress import Progress
 
 from earmark_training.commands.options import (
     add_corpus_option,
+    add_new_model_options,
     check_model_file,
-    fa_per_hour,
-    model_name,
     print_metrics,
 )
 
@@ -28,21 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder of a prepared corpus, with clips of the keywords by people whom the model does not know",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("calibrated.onnx"),
-        metavar="FILE",
-        help="model file to write (default: %(default)s)",
-    )
-    parser.add_argument("--version", type=model_name, help="version of the model (default: that of MODEL)")
-    parser.add_argument(
-        "--fa-per-hour",
-        type=fa_per_hour,
-        default=2.0,
-        metavar="N",
-        help="maximum false alarms per hour, as for `earmark-train export` (default: %(default)s)",
-    )
+    add_new_model_options(parser, "calibrated.onnx")
 
 
 def run(args: argparse.Namespace) -> None:

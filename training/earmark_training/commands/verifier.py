@@ -9,10 +9,9 @@ from earmark_audio.progress import Progress
 
 from earmark_training.commands.options import (
     add_corpus_option,
+    add_new_model_options,
     check_model_file,
     check_output_file,
-    fa_per_hour,
-    model_name,
     print_metrics,
     whole_number,
 )
@@ -29,14 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", type=Path, metavar="MODEL", help="model file, which may have a verifier on audio"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("verified.onnx"),
-        metavar="FILE",
-        help="model file to write (default: %(default)s)",
-    )
-    parser.add_argument("--version", type=model_name, help="version of the model (default: that of MODEL)")
+    add_new_model_options(parser, "verified.onnx")
     parser.add_argument(
         "--passes",
         type=whole_number(1),
@@ -63,13 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="file of the trained verifier: written after training, and used without training if it is there",
-    )
-    parser.add_argument(
-        "--fa-per-hour",
-        type=fa_per_hour,
-        default=2.0,
-        metavar="N",
-        help="maximum false alarms per hour, as for `earmark-train export` (default: %(default)s)",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ from earmark_training.evaluation.scoring_progress import (
     hours_to_choose_thresholds,
     hours_to_measure_offsets,
 )
-from earmark_training.model.onnx_file import check_streaming, pack, to_onnx
+from earmark_training.model.onnx_file import check_streaming, pack, to_onnx, verifier_graphs
 from earmark_training.output_files import replace_file
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from earmark_training.model.checkpoint import TrainedNetwork
 
 _SEED, _CHECKED_CLIPS = 3, 60
-_VERIFIERS = (VERIFIER_KEY, ENCODED_VERIFIER_KEY)
 _OFFSETS, _THRESHOLDS = "places of the words", "thresholds"
 
 
@@ -114,10 +112,10 @@ def calibrate(
     spoken = {clip.text for clip in corpus.select("clip", "validation")}
     if missing := [k for k in model.metadata.keyword_names if k not in spoken]:
         raise ExportError(f"{corpus.folder} has no clips for validation of: {', '.join(missing)}")
-    networks = {p.key: base64.b64decode(p.value) for p in graph.metadata_props if p.key in _VERIFIERS}
+    graphs = verifier_graphs(graph)
 
     def packed(metadata: ModelMetadata, out: Path | None = None) -> SpotterModel:
-        verifier, encoded_verifier = (networks.get(key) for key in _VERIFIERS)
+        verifier, encoded_verifier = graphs.get(VERIFIER_KEY), graphs.get(ENCODED_VERIFIER_KEY)
         return pack(
             graph, model.initial_state, metadata, out, verifier=verifier, encoded_verifier=encoded_verifier
         )

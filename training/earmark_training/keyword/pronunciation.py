@@ -27,7 +27,7 @@ _ACCENTS = {"en": ("en-us", "en-gb", "en-gb-scotland", "en-029")}
 """Accents that a keyword is read in besides that of its language, in eSpeak NG's codes."""
 
 STRESS = "ˈˌ"
-_VOWELS = "aeiouyæɑɐɒɔəɘɚɛɜɝɞɨɪɯɵøœɶʉʊʌʏᵻɤ"
+_VOWELS = frozenset("aeiouyæɑɐɒɔəɘɚɛɜɝɞɨɪɯɵøœɶʉʊʌʏᵻɤ")
 _SYMBOL = re.compile(r"[ˈˌ]*(?:t[ʃsɕ]|d[ʒzʑ]|[^\W\d_]|[ᵻ])[ːˑʰʲʷⁿ̩̯̪̃ɾ͡˞]*")
 _ALIKE = tuple(
     map(
@@ -40,7 +40,7 @@ _MAX_PHONEMES = 24  # 1.8 s, the receptive field
 
 def is_vowel(phoneme: str) -> bool:
     """Return whether a phoneme is a vowel."""
-    return phoneme.lstrip(STRESS)[:1] in set(_VOWELS)
+    return phoneme.lstrip(STRESS)[:1] in _VOWELS
 
 
 def accents(keyword: str, language: str) -> list[list[Phonemes]]:

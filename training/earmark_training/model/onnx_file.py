@@ -158,6 +158,12 @@ def _trainable_layout(array: NDArray[np.float32], shape: tuple[int, ...]) -> NDA
     return array.reshape(shape)
 
 
+def verifier_graphs(graph: onnx.ModelProto) -> dict[str, bytes]:
+    """Return the ONNX files of the verifier's graphs in a model file, by their keys."""
+    keys = (VERIFIER_KEY, ENCODED_VERIFIER_KEY)
+    return {p.key: base64.b64decode(p.value) for p in graph.metadata_props if p.key in keys}
+
+
 def pack(
     graph: onnx.ModelProto,
     state: NDArray[np.float32],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from earmark_training.evaluation.export import write_calibrated
 from earmark_training.model.checkpoint import write_state
 from earmark_training.model.encoded_verifier import ENCODER_SOURCE
 from earmark_training.model.encoded_verifier import to_onnx as encoded_to_onnx
-from earmark_training.model.onnx_file import pack
+from earmark_training.model.onnx_file import pack, verifier_graphs
 from earmark_training.verifier.network import SAMPLE_RATE_HZ, load, to_onnx, window_samples
 from earmark_training.verifier.proposals import collect
 from earmark_training.verifier.train import fit_encoded_fusion, fit_fusion, train, train_encoded
@@ -80,7 +79,7 @@ def add_verifier(
         trained = load(network_file)
     found = collect(model, corpus, "training", _TRAINING_SEED, passes=passes, progress=progress)
     if meta.verifier is not None:
-        verifier = base64.b64decode({p.key: p.value for p in graph.metadata_props}[VERIFIER_KEY])
+        verifier = verifier_graphs(graph)[VERIFIER_KEY]
     else:
         network = trained
         if network is None:
