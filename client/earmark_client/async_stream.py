@@ -20,7 +20,15 @@ from earmark_client.errors import (
 from earmark_client.replay_buffer import KEEP_ALIVE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+    )
 
     from earmark_client.audio import Chunk, Silence
     from earmark_client.channel_pool import ChannelPool
@@ -34,9 +42,14 @@ async def events(
     audio: AsyncIterable[Chunk] | Iterable[Chunk],
     *,
     pool: ChannelPool[grpc.aio.Channel],
-    closed: asyncio.Event,
+    bind: Callable[[], asyncio.Event],
 ) -> AsyncGenerator[Event]:
-    """Yield a stream's events, over any number of calls."""
+    """Yield a stream's events, over any number of calls.
+
+    `bind` makes the pool use the running event loop, and returns the event that is set when the client is
+    closed. The loop is known only here: a stream may be made before its loop runs.
+    """
+    closed = bind()
     queue = _AudioQueue(stream.replay_buffer)
     reader = asyncio.create_task(_read_source(queue, audio))
     try:
@@ -57,10 +70,12 @@ async def events(
                     return
                 reconnecting = stream.next_attempt(None)
             finally:
-                await call.end()
-                unused = pool.release(channel, discard=reconnecting is not None)
-                if unused is not None:
-                    await unused.close()
+                try:
+                    await call.end()
+                finally:  # also if the caller's task is cancelled once more meanwhile
+                    unused = pool.release(channel, discard=reconnecting is not None)
+                    if unused is not None:
+                        await unused.close()
             yield reconnecting
             with suppress(TimeoutError):
                 await asyncio.wait_for(closed.wait(), reconnecting.delay_s)

@@ -84,9 +84,9 @@ class AudioFormat:
         """
         object.__setattr__(self, "encoding", _encoding(self.encoding))
         for name, reason in (("sample_rate_hz", "UNSUPPORTED_SAMPLE_RATE"), ("channels", "BAD_AUDIO")):
-            object.__setattr__(self, name, _whole_number(name, getattr(self, name), reason))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), reason))
         if self.channel is not None:
-            _whole_number("channel", self.channel, "BAD_AUDIO")
+            object.__setattr__(self, "channel", whole_number("channel", self.channel, "BAD_AUDIO"))
             if not 1 <= self.channel <= self.channels:
                 raise InvalidRequestError(
                     f"there is no channel {self.channel}: the audio has {self.channels}", reason="BAD_AUDIO"
@@ -208,7 +208,7 @@ def _check_scale(samples: Samples) -> None:
 
 def is_number(value: object) -> bool:
     """Return whether a value is a real number, of Python, numpy or another library."""
-    return isinstance(value, Real | np.number)
+    return isinstance(value, Real | np.integer | np.floating)
 
 
 def _encoding(encoding: Encoding | str) -> Encoding:
@@ -223,7 +223,8 @@ def _encoding(encoding: Encoding | str) -> Encoding:
         ) from None
 
 
-def _whole_number(name: str, value: Any, reason: str) -> int:
+def whole_number(name: str, value: Any, reason: str) -> int:
+    """Return an argument as an int. Raises InvalidRequestError, with the reason of the API, if it is none."""
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from earmark_audio import MAX_CHANNELS
 
 from earmark_client.async_stream import async_chunks
 from earmark_client.audio import AudioFormat, Encoding, Silence, as_chunks, pcm_bytes
@@ -38,8 +39,9 @@ async def stream_channels(
     stream of the server, and counts towards the server's limits. The first error ends all of them.
     """
     audio_format = AudioFormat(sample_rate_hz, encoding, channels)
-    if channels < 1:
-        raise InvalidRequestError(f"channels must be 1 to 8, not {channels}", reason="BAD_AUDIO")
+    channels = audio_format.channels
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise InvalidRequestError(f"channels must be 1 to {MAX_CHANNELS}, not {channels}", reason="BAD_AUDIO")
     sample_bytes = audio_format.frame_bytes // channels
     inputs: list[asyncio.Queue[bytes | Silence | None]] = [
         asyncio.Queue(_QUEUE_CHUNKS) for _ in range(channels)

@@ -146,9 +146,8 @@ class Client:
             request_id=request_id,
             keep_audio_s=keep_audio_s,
         )
-        self._bind_to_running_loop()
         return async_stream.events(
-            ResumableStream(options), as_chunks(audio), pool=self._pool, closed=self._closed
+            ResumableStream(options), as_chunks(audio), pool=self._pool, bind=self._bind_to_running_loop
         )
 
     async def spot(
@@ -246,15 +245,13 @@ class Client:
             finally:
                 call.cancel()
 
-    def _bind_to_running_loop(self) -> None:
+    def _bind_to_running_loop(self) -> asyncio.Event:
         """Use channels of the running event loop: gRPC binds each channel to the loop that opened it.
 
-        Raises EarmarkError if another loop, which is not closed, uses this client.
+        Returns the event that `close` sets. Raises EarmarkError if another loop, which is not closed, uses
+        this client.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return  # A stream that is made before its loop runs.
+        loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop:
             if not self._loop.is_closed():
                 raise EarmarkError(
@@ -263,6 +260,7 @@ class Client:
             self._pool.discard_all()
             self._closed = asyncio.Event()
         self._loop = loop
+        return self._closed
 
     def _raise_if_closed(self) -> None:
         """Raise the error of a call that `close` has ended, unless the caller's task is being cancelled."""

@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
 from earmark_client import events
-from earmark_client.audio import Encoding, KeywordSetting, Silence, is_number, pcm_bytes
+from earmark_client.audio import Encoding, KeywordSetting, Silence, is_number, pcm_bytes, whole_number
 from earmark_client.errors import IncompatibleServerError, InvalidRequestError, RecordingError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class UnaryCall(Generic[Result]):
 
 
 def stream_config(options: StreamOptions) -> service_pb.StreamingConfig:
-    """Build the configuration of a stream, without what only a resumed call needs."""
+    """Build the configuration of a stream's first call."""
     config = service_pb.StreamingConfig(
         **_models(options.model, options.models),
         audio_format=_audio_format(options.audio_format),
@@ -66,6 +66,8 @@ def stream_config(options: StreamOptions) -> service_pb.StreamingConfig:
         config.score_interval.CopyFrom(_duration("score_interval_s", options.score_interval_s))
     if options.progress_interval_s is not None:
         config.progress_interval.CopyFrom(_duration("progress_interval_s", options.progress_interval_s))
+    if options.resume is not None:
+        _set_resume_point(config, options.resume)
     return config
 
 
@@ -78,12 +80,20 @@ def first_request(
     """
     request = StreamRequest(config=config)
     if resume is not None:
-        request.config.resume.start_offset.CopyFrom(
-            _duration("replay_s", resume.replay_s, "BAD_RESUME_TOKEN")
-        )
-        request.config.resume.resume_token = resume.resume_token
+        _set_resume_point(request.config, resume)
     request.config.request_id = config.request_id or request_id
     return request
+
+
+def _set_resume_point(config: service_pb.StreamingConfig, resume: events.Progress) -> None:
+    if not isinstance(resume.resume_token, bytes):
+        raise InvalidRequestError(
+            f"the resume token must be bytes, not {type(resume.resume_token).__name__}: give the stream's "
+            "latest Progress",
+            reason="BAD_RESUME_TOKEN",
+        )
+    config.resume.start_offset.CopyFrom(_duration("replay_s", resume.replay_s, "BAD_RESUME_TOKEN"))
+    config.resume.resume_token = resume.resume_token
 
 
 def audio_request(audio: bytes | Silence) -> StreamRequest:
@@ -296,11 +306,10 @@ def _whole_recording(
 
 def _channel_of_file(channel: int) -> pb.AudioFormat:
     """Return the format of a file of which one channel is to be processed."""
-    if not is_number(channel) or channel != int(channel) or not 1 <= channel <= MAX_CHANNELS:
-        raise InvalidRequestError(
-            f"channel must be a whole number from 1 to {MAX_CHANNELS}, not {channel!r}", reason="BAD_AUDIO"
-        )
-    return pb.AudioFormat(channel=int(channel))
+    number = whole_number("channel", channel, "BAD_AUDIO")
+    if not 1 <= number <= MAX_CHANNELS:
+        raise InvalidRequestError(f"channel must be 1 to {MAX_CHANNELS}, not {number}", reason="BAD_AUDIO")
+    return pb.AudioFormat(channel=number)
 
 
 def _file_bytes(path: Path) -> bytes:

@@ -6,7 +6,7 @@ import array
 import asyncio
 import threading
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,11 +18,17 @@ from earmark_client import (
     Health,
     InvalidRequestError,
     KeywordSetting,
+    Progress,
     Silence,
     SyncClient,
 )
 from support.both_clients import DRIVERS, Driver
 from support.earmark_command import RATE_HZ, WORDS, samples
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from earmark_client import Event
 
 both = pytest.mark.parametrize("client", DRIVERS, ids=["async", "sync"])
 X = samples()
@@ -48,6 +54,8 @@ class _Tensor:
         ([memoryview(FLOATS)], {}),
         (_Tensor(), {}),
         ([np.stack([X, X], 1)], {"channels": 2.0}),
+        ([np.stack([X, X], 1)], {"channels": 2, "channel": 1.0}),
+        ([X], {"channel": True}),
         ([np.asfortranarray(np.stack([FLOATS, FLOATS], 1))], {"channels": 2}),
         ([np.repeat(X, 2)[::2]], {"encoding": "LINEAR16"}),
         (X.tobytes(), {"sample_rate_hz": np.float64(RATE_HZ)}),
@@ -77,6 +85,7 @@ def test_what_is_unambiguous_is_accepted(
         ([X > 0], {}),
         ([np.float32(0.5)], {}),
         ([Silence("1")], {}),  # type: ignore[arg-type]
+        ([Silence(np.complex64(1))], {}),  # type: ignore[arg-type]
         ([Silence(float("nan"))], {}),
         ([X], {"sample_rate_hz": "16000"}),
         ([X], {"sample_rate_hz": None}),
@@ -93,6 +102,12 @@ def test_what_is_unambiguous_is_accepted(
         ([X], {"progress_interval_s": "1"}),
         ([X], {"score_interval_s": float("nan")}),
         ([X], {"resume": "token"}),
+        ([X], {"resume": Progress(1.0, 0.5, float("nan"), b"token", draining=False)}),
+        ([X], {"resume": Progress(1.0, 0.5, float("inf"), b"token", draining=False)}),
+        ([X], {"resume": Progress(1.0, 0.5, "0", b"token", draining=False)}),  # type: ignore[arg-type]
+        ([X], {"resume": Progress(1.0, 0.5, 0.0, "token", draining=False)}),  # type: ignore[arg-type]
+        ([X], {"score_interval_s": np.complex64(1)}),
+        ([X], {"channel": float("nan")}),
         ([X], {"resume_within_s": None}),
         ([X], {"resume_within_s": -1}),
         ([X], {"resume_within_s": float("nan")}),
@@ -175,6 +190,43 @@ def test_a_client_works_in_one_event_loop_after_another(address: str, ending: st
 
     for _ in range(3):
         asyncio.run(use())
+
+
+def test_a_stream_that_was_made_before_its_loop_ran_leaves_the_client_usable(address: str) -> None:
+    client = Client(address)
+
+    async def read(events: AsyncIterator[Event]) -> list[Event]:
+        return [event async for event in events]
+
+    for _ in range(2):
+        assert isinstance(asyncio.run(read(client.stream([X], sample_rate_hz=RATE_HZ)))[-1], Ended)
+        assert asyncio.run(client.health()) is Health.SERVING
+
+
+def test_a_stream_whose_task_is_cancelled_twice_keeps_no_channel(address: str) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(320)
+            await asyncio.sleep(0.01)
+
+    async def run() -> None:
+        async with Client(address) as client:
+            started = asyncio.Event()
+
+            async def use() -> None:
+                async for _ in client.stream(endless(), sample_rate_hz=RATE_HZ):
+                    started.set()
+
+            task = asyncio.create_task(use())
+            await started.wait()
+            task.cancel()
+            await asyncio.sleep(0)  # the stream is being ended now
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert set(client._pool._calls.values()) == {0}
+
+    asyncio.run(run())
 
 
 def test_a_client_that_another_running_loop_uses_says_so(address: str) -> None:

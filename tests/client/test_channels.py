@@ -79,7 +79,7 @@ def test_one_channel_of_two_that_cancel_each_other(client: Driver, address: str)
 
 
 @both
-@pytest.mark.parametrize("channel", [0, 4, -1, 2.5, "left"])
+@pytest.mark.parametrize("channel", [0, 4, -1, 2.5, float("nan"), "left"])
 def test_a_channel_that_is_not_there(client: Driver, address: str, channel: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         client.events(address, [b""], sample_rate_hz=RATE_HZ, channels=3, channel=channel)
@@ -140,6 +140,13 @@ def test_the_first_error_ends_all_channels(address: str) -> None:
 
     with pytest.raises(OSError, match="unplugged"):
         by_channel(address, broken(), channels=3)
+
+
+@pytest.mark.parametrize("channels", [0, 9, 10**9, 2.5, "2", None])
+def test_a_number_of_channels_that_is_not_possible(address: str, channels: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        by_channel(address, [b""], channels=channels)
+    assert caught.value.reason == "BAD_AUDIO"
 
 
 def test_a_stream_of_channels_can_be_closed_early(address: str) -> None:
