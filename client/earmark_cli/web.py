@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import ipaddress
+import logging
 import re
 import socket
 from typing import TYPE_CHECKING
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
             ssl_certfile=args.https_certificate,
             ssl_keyfile=args.https_key,
             forwarded_allow_ips=args.trusted_proxy or _LOOPBACK,
-            log_level="error",  # its warnings, one for every invalid request, could fill a disk
+            log_level="error",
             server_header=False,
             http=TimedHttp,
             limit_concurrency=_MAX_CONNECTIONS,
@@ -148,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
             # Disabled: while the server applies backpressure, pongs of the page are not read.
             ws_ping_interval=None,
         )
+        _log_no_invalid_requests()
         try:
             config.load()
         except OSError as error:
@@ -191,6 +193,13 @@ def _listen(host: str, port: int) -> socket.socket:
         is_of_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
         option = "--host" if is_of_host else "--port"
         raise EarmarkError(f"cannot listen on {host}, port {port}: {cause}: give another {option}") from None
+
+
+def _log_no_invalid_requests() -> None:
+    """Log nothing of what a client can cause by an invalid request: it could fill a disk."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # uvicorn logs its own text of this with a traceback, as if it were an error of the application.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "Invalid UTF-8" not in str(record.msg))
 
 
 def _is_browsable(host: str) -> bool:

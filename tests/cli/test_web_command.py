@@ -177,6 +177,20 @@ def test_a_message_far_beyond_the_limit_closes_the_websocket(address: str) -> No
         assert closed.value.rcvd.code == 1009
 
 
+def test_invalid_requests_are_not_logged(address: str) -> None:
+    with page("--server", address) as (url, process):
+        form = {"content-type": "multipart/form-data; boundary=x"}
+        assert httpx2.post(f"{url}/spot", content=b"no form", headers=form).status_code == 400
+        with connect(url.replace("http", "ws") + "/stream") as stream:
+            stream.send(b"\xff", text=True)
+            with pytest.raises(ConnectionClosed) as closed:
+                stream.recv(60)
+        assert closed.value.rcvd.code == 1007
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert process.stderr.read() == b""
+
+
 def test_a_reachable_address_requires_tls() -> None:
     done = rejected("--host", "0.0.0.0")
     assert "--host 0.0.0.0 requires --https-certificate and --https-key" in done.stderr
