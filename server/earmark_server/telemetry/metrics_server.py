@@ -10,6 +10,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import MetricsHandler
+from prometheus_client.exposition import choose_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,14 @@ _TIMEOUT_S = 5.0
 
 class _Handler(MetricsHandler):
     timeout = _TIMEOUT_S
+
+    def do_GET(self) -> None:  # noqa: N802  (BaseHTTPRequestHandler calls it)
+        """Respond with the metrics; in the default format if the header Accept is not understood."""
+        try:
+            choose_encoder(self.headers.get("Accept", ""))
+        except (TypeError, ValueError):  # a version that is quoted, or not of numbers
+            del self.headers["Accept"]
+        super().do_GET()
 
     def do_HEAD(self) -> None:  # noqa: N802  (BaseHTTPRequestHandler calls it)
         """Respond as to GET, but without the body (RFC 9110, section 9.3.2): probes and proxies send HEAD."""

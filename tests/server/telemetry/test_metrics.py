@@ -254,6 +254,17 @@ def test_the_output_is_valid_openmetrics(tiny_model_path: Path) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    "accept", ['application/openmetrics-text; version="1.0.0"', "text/plain; version=one"]
+)
+def test_a_version_that_is_not_understood_gets_the_default_format(tiny_model_path: Path, accept: str) -> None:
+    async def scenario() -> None:
+        async with metered(tiny_model_path) as meter:
+            assert "# TYPE earmark" in await asyncio.to_thread(fetch, meter._port, accept)
+
+    run(scenario)
+
+
 def test_status_codes_have_the_spelling_of_go() -> None:
     assert {"OK", "Canceled", "InvalidArgument", "DeadlineExceeded", "Unavailable"} < set(CODES)
 
