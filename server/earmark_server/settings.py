@@ -388,8 +388,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_host(settings: Settings) -> None:
-    if not settings.host:
-        raise SettingsError("--host must be an address or a name, but is empty.")
+    if settings.host in ("", "unix:"):
+        raise SettingsError(f"--host must be an address or a name, or unix:PATH, but is '{settings.host}'.")
     for name, host in (("--host", settings.host), ("--metrics-host", settings.metrics_host)):
         try:
             if not is_unix_socket(host):

@@ -105,6 +105,7 @@ def test_several_models(tmp_path: Path) -> None:
         ([], {"EARMARK_WORKERS": "257"}, "1 to 256"),
         (["--max-message-bytes", "12"], {}, "1024 to 1073741824 bytes"),
         (["--host", ""], {}, "host must be an address"),
+        (["--host", "unix:"], {}, "host must be an address or a name, or unix:PATH, but is 'unix:'"),
         (["--host", "a..b", "--insecure"], {}, "--host must be an address or a name, but is 'a..b'"),
         (["--host", "0.0.0.0"], {}, "add --insecure"),
         (["--host", "example.org"], {}, "add --insecure"),
