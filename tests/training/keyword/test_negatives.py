@@ -39,6 +39,27 @@ def test_vowel_signs_are_parts_of_words():
     assert not contains_keyword("वह कताब है", "किताब")
 
 
+@pytest.mark.parametrize("text", ["I DON'T KNOW", "I don’t know"])
+@pytest.mark.parametrize("keyword", ["don't", "don’t"])
+def test_both_forms_of_the_apostrophe_are_the_same(text: str, keyword: str):
+    assert contains_keyword(text, keyword)
+
+
+def test_a_file_is_used_once_and_no_recording_of_the_keyword(tmp_path: Path):
+    for name in ("computer", "speech"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            soundfile.write(tmp_path / name / f"{i}.wav", np.zeros(RATE), RATE)
+    (tmp_path / "speech" / "link.wav").symlink_to(tmp_path / "computer" / "0.wav")
+    recordings = sorted((tmp_path / "computer").iterdir())
+    folders = [tmp_path, tmp_path / "speech"]
+    found = find_negatives(folders, ["computer"], recordings=recordings, seed=1)
+    assert [one.path for one in found.files] == [tmp_path / "speech" / f"{i}.wav" for i in range(3)]
+    assert found.recordings == 3
+    with pytest.raises(RecordingsError, match="nothing of --negatives is left: 3 files are recordings"):
+        find_negatives([tmp_path / "computer"], ["computer"], recordings=recordings, seed=1)
+
+
 def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
     folder = write_speech(tmp_path / "speech", 3, 4)
     soundfile.write(folder / "radio.wav", say(BANANA, 1, 1), RATE)

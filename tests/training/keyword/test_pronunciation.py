@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from earmark_training.keyword.pronunciation import (
+    check_letters,
     check_pronunciation,
     distance,
     is_vowel,
@@ -21,6 +22,28 @@ def test_words_and_phrases_are_pronounced():
     assert len(phrase) == 2
     assert phrase[1] == one[0]
     assert [is_vowel(p) for p in one[0]] == [False, True, False, False, False, True, False, True]
+
+
+def test_a_pronunciation_may_have_any_unicode_form_and_the_letter_g():
+    assert parse("kɔɾasˈ\u00e3ʊ") == parse("kɔɾasˈa\u0303ʊ")
+    assert parse("\u00e7a") == parse("c\u0327a") == [("ç", "a")]
+    assert parse("gˈɪg") == parse("ɡˈɪɡ")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "language"), [("你", "en"), ("hey да", "fr"), ("नमस्ते", "es"), ("あ", "hi")]
+)
+def test_letters_that_would_be_named_are_refused(keyword: str, language: str):
+    with pytest.raises(SynthesisError, match="has letters that are not those of the language"):
+        check_letters(keyword, language)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "language"),
+    [("café", "en"), ("d’accord", "fr"), ("नमस्ते computer", "hi"), ("rock-n-roll", "en")],
+)
+def test_letters_of_a_language_are_read(keyword: str, language: str):
+    check_letters(keyword, language)
 
 
 def test_a_given_pronunciation_is_parsed_into_the_same_phonemes():

@@ -14,7 +14,7 @@ from earmark_training.keyword.letters import is_letter
 from earmark_training.keyword.recordings import RecordingsError, find_audio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 MAX_HOURS = 10.0
@@ -29,31 +29,51 @@ class Negatives:
     files: tuple[SourceFile, ...]
     left_out: int
     """The number of utterances that were left out because their transcript contains the keyword."""
+    recordings: int = 0
+    """The number of files that were left out because they are recordings of the keyword."""
 
 
-def find_negatives(folders: Sequence[Path], keywords: Sequence[str], *, seed: int) -> Negatives:
-    """Return the audio files below the folders, at most MAX_HOURS of them.
+def find_negatives(
+    folders: Sequence[Path], keywords: Sequence[str], *, recordings: Iterable[Path] = (), seed: int
+) -> Negatives:
+    """Return the audio files below the folders but the keywords' `recordings`, at most MAX_HOURS of them.
+
+    A file that is there several times is used once.
 
     Transcripts in LibriSpeech's layout (`*.trans.txt` beside the audio) are used if there are any: utterances
     with a keyword are left out, and speakers are known. Files without a transcript count as one speaker per
     folder.
 
-    Raises RecordingsError if a folder is missing or contains no readable audio.
+    Raises RecordingsError if a folder is missing or contains no readable audio, or if all of it is left out.
     """
     files: list[SourceFile] = []
-    left_out = 0
+    left_out = of_keyword = 0
+    excluded = {path.resolve() for path in recordings}
+    known_files: set[Path] = set()
     for folder in folders:
         readable, _ = find_audio(folder)
         if not readable:
             raise RecordingsError(f"{folder} contains no readable audio (WAV, FLAC, Ogg, Opus, MP3, …)")
         known = {path: (speaker, text) for path, speaker, text in read_transcripts(folder)}
         for path in readable:
+            file = path.resolve()
+            if file in known_files:
+                continue
+            known_files.add(file)
+            if file in excluded:
+                of_keyword += 1
+                continue
             speaker, text = known.get(path.with_suffix(""), (path.parent.as_posix(), ""))
             if any(contains_keyword(text, keyword) for keyword in keywords):
                 left_out += 1
                 continue
             files.append(SourceFile(path, "speech", "training", text, speaker))
-    return Negatives(tuple(_sample(files, MAX_HOURS, seed)), left_out)
+    if folders and not files:
+        raise RecordingsError(
+            f"nothing of --negatives is left: {of_keyword} files are recordings of the keyword, and the "
+            f"transcripts of {left_out} contain it. Add hours of speech without the keyword"
+        )
+    return Negatives(tuple(_sample(files, MAX_HOURS, seed)), left_out, of_keyword)
 
 
 def contains_keyword(text: str, keyword: str) -> bool:
@@ -63,7 +83,7 @@ def contains_keyword(text: str, keyword: str) -> bool:
 
 def _normalize(text: str) -> str:
     """Return the words of a text in lower case, without punctuation."""
-    text = unicodedata.normalize("NFC", text).lower().replace("'", "")
+    text = unicodedata.normalize("NFC", text).lower().replace("'", "").replace("’", "")
     return " ".join("".join(c if c.isalnum() or is_letter(c) else " " for c in text).split())
 
 

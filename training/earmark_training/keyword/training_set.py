@@ -132,10 +132,12 @@ def collect(
             )
         if voices:
             words = voices.pronunciations[keyword]
+            all_keywords = list(voices.pronunciations.values())
             read = read_keyword(
                 voices.reader,
                 [words, *voices.accents.get(keyword, ())],
                 voices.language,
+                keywords=all_keywords,
                 seed=seed,
                 progress=progress,
                 desc=_reading(keyword),
@@ -149,6 +151,7 @@ def collect(
                     keyword,
                     words,
                     voices.language,
+                    keywords=all_keywords,
                     seed=seed,
                     progress=progress,
                     desc=_reading_confusables(keyword),
