@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from earmark_audio.progress import Progress
-    from earmark_training.keyword.pronunciation import Phonemes
 
 pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
 KOKORO = os.environ.get("EARMARK_KOKORO")

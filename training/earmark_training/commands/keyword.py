@@ -142,6 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the model file and print its metrics."""
+    from earmark_training.keyword.checkpoints import only_training_of
     from earmark_training.keyword.fine_tune import FineTuneRecipe
     from earmark_training.keyword.head_training import head_recipe
     from earmark_training.keyword.pipeline import KeywordRequest, create_model
@@ -176,7 +177,7 @@ def run(args: argparse.Namespace) -> None:
         mistakes=tuple(args.mistakes),
         recipe=FineTuneRecipe(seed=args.seed) if args.base else head_recipe(args.seed),
     )
-    with Progress() as progress:
+    with only_training_of(out), Progress() as progress:
         model = create_model(request, progress=progress)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")
