@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from typing import IO, TYPE_CHECKING
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from earmark_training.__main__ import main
-from earmark_training.command_line import build_parser
+from earmark_training.command_line import _StandardError, build_parser
 from earmark_training.commands.keyword import _keywords, _recordings, _voices
 from earmark_training.keyword.voice_files import SynthesisError
 from support.tiny_voices import TinyReader
@@ -279,3 +280,19 @@ def test_pronunciations_of_keywords_are_checked(
             _voices(keywords, args)
     else:
         assert _voices(keywords, args).pronunciations == {"да": [("d", "ˈɑ")]}
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "words").mkdir()
+    for i in range(2):
+        (tmp_path / "words" / f"\x1b[31m{i}.wav").touch()
+    out = str(tmp_path / "a.onnx")
+    assert main(["keyword", "a", "--recordings", str(tmp_path / "words"), "--out", out]) == 1
+    message = "left out:\n  \x1b[31m0.wav: silent"
+    _StandardError().emit(logging.LogRecord("", logging.WARNING, "", 0, message, None, None))
+    printed = capsys.readouterr().err
+    assert "\\x1b[31m0.wav: the recording is empty" in printed
+    assert printed.endswith("left out:\n  \\x1b[31m0.wav: silent\n")
+    assert "\x1b" not in printed
