@@ -23,6 +23,11 @@ def test_two_trainings_at_once_do_not_share_checkpoints(tmp_path: Path):
     assert (unfinished(out) / "0.checkpoint").is_file()
 
 
+def test_a_model_file_and_its_checkpoints_have_different_names(tmp_path: Path):
+    with pytest.raises(OutputError, match="checkpoints have this name"):
+        only_training_of(tmp_path / "computer.unfinished").__enter__()
+
+
 def test_a_file_in_the_place_of_the_checkpoints_is_reported(tmp_path: Path):
     (tmp_path / "computer.unfinished").touch()
     with pytest.raises(OutputError, match=r"computer\.unfinished cannot be written: File exists"):

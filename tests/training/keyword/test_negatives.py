@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True)
+def _little_speech_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negatives, "MIN_S", 1)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -87,6 +92,12 @@ def test_no_more_than_the_hours_are_used_also_of_one_long_file(
 def test_a_folder_without_audio_is_rejected(tmp_path: Path):
     (tmp_path / "readme.txt").write_text("nothing here")
     with pytest.raises(RecordingsError, match="contains no readable audio"):
+        find_negatives([tmp_path], ["computer"], seed=1)
+
+
+def test_too_little_speech_is_found_before_the_work(tmp_path: Path):
+    soundfile.write(tmp_path / "short.wav", np.zeros(RATE // 2), RATE)
+    with pytest.raises(RecordingsError, match=r"is only 0 s long: at least 1 s are needed.*--negatives"):
         find_negatives([tmp_path], ["computer"], seed=1)
 
 

@@ -35,6 +35,8 @@ def only_training_of(out: Path) -> Iterator[None]:
     Raises OutputError if another training holds it, or if it cannot be created.
     """
     folder = unfinished(out)
+    if folder == out:
+        raise OutputError(f"{out} cannot be written: checkpoints have this name, so give another one")
     with writing(folder):
         folder.mkdir(exist_ok=True)
         held = os.open(folder, os.O_RDONLY)

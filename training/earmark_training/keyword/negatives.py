@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+MIN_S = 60
+"""The shortest speech that can be trained on."""
 MAX_HOURS = 10.0
 """Of more speech than this, random files are used, and the beginning of the last one."""
 _LEAST_S = 1.0
@@ -44,7 +46,7 @@ def find_negatives(
     with a keyword are left out, and speakers are known. Files without a transcript count as one speaker per
     folder.
 
-    Raises RecordingsError if a folder is missing or contains no readable audio, or if all of it is left out.
+    Raises RecordingsError if a folder is missing or contains no readable audio, or if too little is left.
     """
     files: list[SourceFile] = []
     left_out = of_keyword = 0
@@ -87,8 +89,20 @@ def _normalize(text: str) -> str:
     return " ".join("".join(c if c.isalnum() or is_letter(c) else " " for c in text).split())
 
 
+def check_length(seconds: float) -> None:
+    """Raise RecordingsError if speech without the keyword of this length is too little to train on."""
+    if seconds < MIN_S:
+        raise RecordingsError(
+            f"the speech without the keyword is only {seconds:.0f} s long: at least {MIN_S} s are needed, "
+            "and hours are better, so add folders with --negatives"
+        )
+
+
 def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[SourceFile]:
-    """Return random files of `hours` hours together, the last one limited; or all of them."""
+    """Return random files of `hours` hours together, the last one limited; or all of them.
+
+    Raises RecordingsError if they are too short together.
+    """
     chosen: list[SourceFile] = []
     left_s = hours * 3600
     for i in np.random.default_rng(seed).permutation(len(files)):
@@ -100,4 +114,6 @@ def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[Source
             raise RecordingsError(f"{error} Correct or remove the file.") from error
         chosen.append(files[i] if seconds <= left_s else replace(files[i], max_s=left_s))
         left_s -= seconds
+    if files:
+        check_length(hours * 3600 - left_s)  # now: reading the keyword takes many minutes
     return sorted(chosen, key=lambda f: f.path)

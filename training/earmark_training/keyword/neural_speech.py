@@ -95,7 +95,7 @@ def read_keyword(
 
 def _carriers(
     language: str, keyword: Sequence[Phonemes], keywords: Sequence[Sequence[Phonemes]]
-) -> list[tuple[Sequence[Phonemes], Sequence[Phonemes]]]:
+) -> list[tuple[list[Phonemes], list[Phonemes]]]:
     """Return words before and after a keyword that make no other one ("hey computer"), nor repeat it.
 
     All of them, if there are no such words.

@@ -105,7 +105,7 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
         raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
     with progress.phase("reading the recordings"):
         recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
-        of_keywords = [r.path for k in recorded.values() for r in (*k.used, *k.left_out)]
+        of_keywords = [r.path for k in recorded.values() for part in (k.used, k.left_out) for r in part]
         of_keywords += [clip.path for clip in mistakes if clip.is_missed]
         negatives = find_negatives(request.negatives, keywords, recordings=of_keywords, seed=seed)
     base = SpotterModel.load(request.base)
