@@ -24,6 +24,16 @@ def test_words_and_phrases_are_pronounced():
     assert [is_vowel(p) for p in one[0]] == [False, True, False, False, False, True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("keyword", "language", "expected"),
+    [("button", "en", "bˈʌ\u0294ən"), ("allume le salon", "fr", "alˈym lə salˈɔ̃"), ("pd", "it", "pˌidˈiː")],
+)
+def test_a_pronunciation_has_no_marks_that_the_voices_do_not_know(keyword: str, language: str, expected: str):
+    (words,) = pronounce([keyword], language)
+    assert spell(words) == expected
+    assert parse("bˈʌ\u0294n\u0329") == pronounce(["button"], "en")[0]
+
+
 def test_a_pronunciation_may_have_any_unicode_form_and_the_letter_g():
     assert parse("kɔɾasˈ\u00e3ʊ") == parse("kɔɾasˈa\u0303ʊ")
     assert parse("\u00e7a") == parse("c\u0327a") == [("ç", "a")]

@@ -84,10 +84,19 @@ def _phonemes(texts: Sequence[str], code: str) -> list[list[Phonemes]]:
     logger.setLevel(logging.ERROR)
     backend = EspeakBackend(code, with_stress=True, language_switch="remove-flags", logger=logger)
     lines = backend.phonemize(list(texts), Separator(phone="_", word=" "), strip=True)
+    lines = [_for_voices(line, between="_") for line in lines]
     return [
         [word for w in line.split() if (word := tuple(p for p in w.split("_") if p.strip(STRESS)))]
         for line in lines
     ]
+
+
+def _for_voices(ipa: str, *, between: str) -> str:
+    """Return IPA without what eSpeak NG writes and Kokoro's alphabet lacks; `between` separates phonemes.
+
+    A syllabic consonant (*button*) gets a vowel; the marks of a dental consonant and of a French mute e go.
+    """
+    return re.sub("([^\\W\\d_])\u0329", rf"ə{between}\1", ipa).replace("\u032a", "").replace("-", "")
 
 
 def parse(pronunciation: str) -> list[Phonemes]:
@@ -97,7 +106,7 @@ def parse(pronunciation: str) -> list[Phonemes]:
     """
     # A tilde is a symbol of its own, a cedilla is not; IPA's ɡ is often written as the letter g.
     symbols = unicodedata.normalize("NFD", pronunciation).replace("c\u0327", "ç").replace("g", "ɡ")
-    texts = symbols.strip().strip("/[]").split()
+    texts = _for_voices(symbols, between="").strip().strip("/[]").split()
     strange = [c if c.isprintable() else repr(c) for c in _SYMBOL.sub("", "".join(texts))]
     if strange:
         raise SynthesisError(
