@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from earmark_training.keyword.pronunciation import (
+    accents,
     check_letters,
     check_pronunciation,
     distance,
@@ -32,6 +33,12 @@ def test_a_pronunciation_has_no_marks_that_the_voices_do_not_know(keyword: str, 
     (words,) = pronounce([keyword], language)
     assert spell(words) == expected
     assert parse("bˈʌ\u0294n\u0329") == pronounce(["button"], "en")[0]
+
+
+def test_the_voices_know_the_symbols_of_all_accents():
+    for keyword in ("computer", "where to", "button", "after"):
+        for words in accents(keyword, "en"):
+            assert not set(spell(words)) & set("ʉʍ:\u0329-"), keyword
 
 
 def test_a_pronunciation_may_have_any_unicode_form_and_the_letter_g():

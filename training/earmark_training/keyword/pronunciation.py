@@ -36,6 +36,8 @@ _ALIKE = tuple(
         frozenset, ("pb", "td", "kɡg", "fv", "sz", "ʃʒ", "θð", "mn", "nŋ", "lɹ", "lw", "bv", "sʃ", "tθ", "dð")
     )
 )
+_READ_AS = str.maketrans({"ʉ": "u", "ʍ": "w", ":": "ː", "\u032a": "", "-": ""})
+"""What eSpeak NG writes and Kokoro's alphabet lacks, and what is nearest to it."""
 _GAP = 0.8
 _MAX_PHONEMES = 24  # 1.8 s, the receptive field
 
@@ -96,7 +98,7 @@ def _for_voices(ipa: str, *, between: str) -> str:
 
     A syllabic consonant (*button*) gets a vowel; the marks of a dental consonant and of a French mute e go.
     """
-    return re.sub("([^\\W\\d_])\u0329", rf"ə{between}\1", ipa).replace("\u032a", "").replace("-", "")
+    return re.sub("([^\\W\\d_])\u0329", rf"ə{between}\1", ipa.translate(_READ_AS))
 
 
 def parse(pronunciation: str) -> list[Phonemes]:
