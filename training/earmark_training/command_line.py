@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from earmark_audio.argument_parser import ArgumentParser
 from earmark_audio.extras import install_command
+from earmark_audio.terminal import printable
 from earmark_spotter import SpotterError
 
 from earmark_training.commands import (
@@ -47,7 +48,12 @@ class _StandardError(logging.Handler):
     """Prints messages above the progress bar, which replaces `sys.stderr` while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(_printable_lines(self.format(record)), file=sys.stderr, flush=True)
+
+
+def _printable_lines(message: str) -> str:
+    """Return a message of several lines without other control characters, which names of files may have."""
+    return "\n".join(map(printable, message.split("\n")))
 
 
 def build_parser() -> ArgumentParser:
@@ -88,6 +94,6 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     except (SpotterError, TrainingError, OSError) as error:
-        print(f"earmark-train: {error}", file=sys.stderr)
+        print(f"earmark-train: {_printable_lines(str(error))}", file=sys.stderr)
         return 1
     return 0

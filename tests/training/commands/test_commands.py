@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from typing import IO, TYPE_CHECKING
@@ -9,6 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 from earmark_training.__main__ import main
+from earmark_training.command_line import _StandardError, build_parser
+from earmark_training.commands.keyword import _keywords, _recordings, _voices
+from earmark_training.keyword.voice_files import SynthesisError
+from support.tiny_voices import TinyReader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,3 +250,49 @@ def test_recordings_of_none_of_several_keywords_are_missed(
     assert main([*command, "--recordings", str(tmp_path / folder)]) == 1
     message = "typo is not a folder" if folder == "typo" else "words/computer is missing"
     assert message in capsys.readouterr().err
+
+
+def test_a_folder_of_recordings_may_have_another_unicode_form(tmp_path: Path):
+    (tmp_path / "cafe\u0301").mkdir()
+    found = _recordings(["caf\u00e9", "tea"], tmp_path, needed=False)
+    assert found == {"caf\u00e9": tmp_path / "cafe\u0301", "tea": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "pronunciations", "message"),
+    [
+        (["flour", "flower"], [], "'flour' and 'flower' are pronounced alike"),
+        (["tea", "cafe\u0301"], ["caf\u00e9=kæfˈeɪ", "cafe\u0301=kæfˈe"], "has another one already"),
+        (["да"], [], "has letters that are not those of the language 'en'"),
+        (["да"], ["dˈɑ"], ""),
+    ],
+)
+def test_pronunciations_of_keywords_are_checked(
+    words: list[str], pronunciations: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
+    monkeypatch.setattr("earmark_training.keyword.kokoro.Kokoro", lambda folder, _: TinyReader(folder))
+    given = [option for ipa in pronunciations for option in ("--pronunciation", ipa)]
+    args = build_parser().parse_args(["keyword", *words, "--voices", str(tmp_path), *given])
+    keywords = _keywords(args.keyword, read=True)
+    if message:
+        with pytest.raises(SynthesisError, match=message):
+            _voices(keywords, args)
+    else:
+        assert _voices(keywords, args).pronunciations == {"да": [("d", "ˈɑ")]}
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "words").mkdir()
+    for i in range(2):
+        (tmp_path / "words" / f"\x1b[31m{i}.wav").touch()
+    out = str(tmp_path / "a.onnx")
+    assert main(["keyword", "a", "--recordings", str(tmp_path / "words"), "--out", out]) == 1
+    message = "left out:\n  \x1b[31m0.wav: silent"
+    _StandardError().emit(logging.LogRecord("", logging.WARNING, "", 0, message, None, None))
+    printed = capsys.readouterr().err
+    assert "\\x1b[31m0.wav: the recording is empty" in printed
+    assert printed.endswith("left out:\n  \\x1b[31m0.wav: silent\n")
+    assert "\x1b" not in printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -48,6 +49,7 @@ def test_wrong_and_missed_clips_are_read(tmp_path: Path) -> None:
         clip(tmp_path, name, verdict)
     clip(tmp_path, "f", "wrong", end_s=11.0)  # no length
     clip(tmp_path, "g", "wrong", clip_start_s="now")
+    clip(tmp_path, "m", "missed", end_s=math.inf)
     clip(tmp_path, "h", "wrong")
     (tmp_path / "h.wav").unlink()
     for name, text in (("i", "{"), ("j", "[1]"), ("k", "[" * 100_000)):

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True)
+def _little_speech_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negatives, "MIN_S", 1)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -37,6 +42,27 @@ def test_a_transcript_contains_a_phrase_as_a_whole():
 def test_vowel_signs_are_parts_of_words():
     assert contains_keyword("वह किताब है", "किताब")
     assert not contains_keyword("वह कताब है", "किताब")
+
+
+@pytest.mark.parametrize("text", ["I DON'T KNOW", "I don’t know"])
+@pytest.mark.parametrize("keyword", ["don't", "don’t"])
+def test_both_forms_of_the_apostrophe_are_the_same(text: str, keyword: str):
+    assert contains_keyword(text, keyword)
+
+
+def test_a_file_is_used_once_and_no_recording_of_the_keyword(tmp_path: Path):
+    for name in ("computer", "speech"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            soundfile.write(tmp_path / name / f"{i}.wav", np.zeros(RATE), RATE)
+    (tmp_path / "speech" / "link.wav").symlink_to(tmp_path / "computer" / "0.wav")
+    recordings = sorted((tmp_path / "computer").iterdir())
+    folders = [tmp_path, tmp_path / "speech"]
+    found = find_negatives(folders, ["computer"], recordings=recordings, seed=1)
+    assert [one.path for one in found.files] == [tmp_path / "speech" / f"{i}.wav" for i in range(3)]
+    assert found.recordings == 3
+    with pytest.raises(RecordingsError, match="nothing of --negatives is left: 3 files are recordings"):
+        find_negatives([tmp_path / "computer"], ["computer"], recordings=recordings, seed=1)
 
 
 def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
@@ -66,6 +92,12 @@ def test_no_more_than_the_hours_are_used_also_of_one_long_file(
 def test_a_folder_without_audio_is_rejected(tmp_path: Path):
     (tmp_path / "readme.txt").write_text("nothing here")
     with pytest.raises(RecordingsError, match="contains no readable audio"):
+        find_negatives([tmp_path], ["computer"], seed=1)
+
+
+def test_too_little_speech_is_found_before_the_work(tmp_path: Path):
+    soundfile.write(tmp_path / "short.wav", np.zeros(RATE // 2), RATE)
+    with pytest.raises(RecordingsError, match=r"is only 0 s long: at least 1 s are needed.*--negatives"):
         find_negatives([tmp_path], ["computer"], seed=1)
 
 

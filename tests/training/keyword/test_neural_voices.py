@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,12 +17,17 @@ from earmark_spotter import SpotterModel, final_scores
 from earmark_training.errors import OutputError
 from earmark_training.keyword.alignment import find_word
 from earmark_training.keyword.kokoro import PAD_S, Kokoro, Line, padded
-from earmark_training.keyword.neural_speech import read_keyword
+from earmark_training.keyword.neural_speech import _carriers, read_confusables, read_keyword
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
-from earmark_training.keyword.pronunciation import parse
+from earmark_training.keyword.pronunciation import parse, pronounce, spell
 from earmark_training.keyword.training_set import NeuralVoices, voice_folds
 from support.tiny_training import FINE_TUNE_RECIPE
 from support.tiny_voices import RATE, TinyReader, say_phonemes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from earmark_audio.progress import Progress
 
 pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
 KOKORO = os.environ.get("EARMARK_KOKORO")
@@ -44,11 +50,52 @@ def test_a_word_is_found_in_a_sentence_of_the_same_voice():
 @pytest.mark.slow
 def test_the_keyword_is_read_by_all_voices_alone_and_in_sentences(tmp_path: Path):
     reader = TinyReader(tmp_path)
-    found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=SILENT, desc="")
+    kola = parse("kˈola")
+    found = read_keyword(reader, [kola], "en", keywords=[kola], seed=1, progress=SILENT, desc="")
     assert {v for k in found for v in k.voice.split("+")} == set(reader.voices)
     assert any("+" in k.voice for k in found)
     for spoken in found:
         assert 0 <= spoken.word[0] < spoken.word[1] <= soundfile.info(spoken.path).frames
+
+
+class _LineReader(TinyReader):
+    """Returns the phonemes of each line in place of its file."""
+
+    def read(self, lines: Sequence[Line], *, progress: Progress, desc: str) -> list[Path]:
+        return [Path(line.phonemes.rstrip(".!?,")) for line in lines]
+
+
+def test_no_keyword_is_a_confusable_of_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    computer, commuter, phrase, banana = pronounce(["computer", "commuter", "hey computer", "banana"], "en")
+    monkeypatch.setattr(
+        "earmark_training.keyword.neural_speech.confusables", lambda *_, **__: [commuter, banana]
+    )
+    for keywords, expected in (([computer, phrase], [commuter, banana]), ([computer, commuter], [banana])):
+        read = read_confusables(
+            _LineReader(tmp_path),
+            "computer",
+            computer,
+            "en",
+            keywords=keywords,
+            seed=1,
+            progress=SILENT,
+            desc="",
+        )
+        assert {str(path) for path in read} == set(map(spell, expected))
+
+
+@pytest.mark.parametrize(
+    ("others", "absent"), [(["hey computer"], "hˈeɪ"), (["stop", "please"], "plˈiːz"), ([], "")]
+)
+def test_the_words_around_a_keyword_make_no_other_one(others: list[str], absent: str):
+    computer, *rest = pronounce(["computer", *others], "en")
+    around = {spell(words) for pair in _carriers("en", computer, [computer, *rest]) for words in pair}
+    assert {"ænd", "oʊkˈeɪ", "hˈeɪ", "plˈiːz"} - around == ({absent} if absent else set())
+
+
+def test_words_around_a_keyword_are_used_if_all_of_them_are_keywords():
+    keywords = pronounce(["और", "कृपया"], "hi")
+    assert len(_carriers("hi", keywords[0], keywords)) == 3
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +148,8 @@ def test_voices_that_measure_are_in_no_example_of_the_training(tmp_path: Path):
     from earmark_training.data.corpus import Recording
 
     reader = TinyReader(tmp_path)
-    found = read_keyword(reader, [parse("kˈola")], "en", seed=1, progress=SILENT, desc="")
+    kola = parse("kˈola")
+    found = read_keyword(reader, [kola], "en", keywords=[kola], seed=1, progress=SILENT, desc="")
     words = [Recording("clip", "training", "kola", 0, 1, k.word, k.voice) for k in found]
     (left_out,) = voice_folds(words, 1, seed=1)
     of_training = {v for i, w in enumerate(words) if i not in left_out for v in w.speaker.split("+")}
@@ -126,6 +174,17 @@ def test_the_real_voices_read_into_the_cache_once(tmp_path: Path):
     assert again == first
     assert again[0].stat().st_mtime_ns == times[0]
     assert again[1].stat().st_mtime_ns != times[1]
+
+
+@needs_kokoro
+@pytest.mark.parametrize("left", [0.0, 0.5])
+def test_a_damaged_file_of_the_cache_is_read_again(left: float, tmp_path: Path):
+    reader = Kokoro(Path(KOKORO or ""), tmp_path / "cache")
+    (path,) = reader.read(LINES[:1], desc="")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(left * len(content))])
+    assert reader.read(LINES[:1], desc="") == [path]
+    assert path.read_bytes() == content
 
 
 @needs_kokoro

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 from earmark_training.keyword.pronunciation import (
+    accents,
+    check_letters,
     check_pronunciation,
     distance,
     is_vowel,
@@ -21,6 +23,44 @@ def test_words_and_phrases_are_pronounced():
     assert len(phrase) == 2
     assert phrase[1] == one[0]
     assert [is_vowel(p) for p in one[0]] == [False, True, False, False, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "language", "expected"),
+    [("button", "en", "bˈʌ\u0294ən"), ("allume le salon", "fr", "alˈym lə salˈɔ̃"), ("pd", "it", "pˌidˈiː")],
+)
+def test_a_pronunciation_has_no_marks_that_the_voices_do_not_know(keyword: str, language: str, expected: str):
+    (words,) = pronounce([keyword], language)
+    assert spell(words) == expected
+    assert parse("bˈʌ\u0294n\u0329") == pronounce(["button"], "en")[0]
+
+
+def test_the_voices_know_the_symbols_of_all_accents():
+    for keyword in ("computer", "where to", "button", "after"):
+        for words in accents(keyword, "en"):
+            assert not set(spell(words)) & set("ʉʍ:\u0329-"), keyword
+
+
+def test_a_pronunciation_may_have_any_unicode_form_and_the_letter_g():
+    assert parse("kɔɾasˈ\u00e3ʊ") == parse("kɔɾasˈa\u0303ʊ")
+    assert parse("\u00e7a") == parse("c\u0327a") == [("ç", "a")]
+    assert parse("gˈɪg") == parse("ɡˈɪɡ")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "language"), [("你", "en"), ("hey да", "fr"), ("नमस्ते", "es"), ("あ", "hi")]
+)
+def test_letters_that_would_be_named_are_refused(keyword: str, language: str):
+    with pytest.raises(SynthesisError, match="has letters that are not those of the language"):
+        check_letters(keyword, language)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "language"),
+    [("café", "en"), ("d’accord", "fr"), ("नमस्ते computer", "hi"), ("rock-n-roll", "en")],
+)
+def test_letters_of_a_language_are_read(keyword: str, language: str):
+    check_letters(keyword, language)
 
 
 def test_a_given_pronunciation_is_parsed_into_the_same_phonemes():

@@ -29,3 +29,10 @@ def test_a_keyword_that_is_hard_to_spot_causes_a_warning(keyword: str, expected:
         assert any(part in w for w in warnings), warnings
     if not expected:
         assert warnings == []
+
+
+def test_two_keywords_that_are_alike_cause_a_warning(tmp_path):
+    words = ["computer", "commuter", "banana"]
+    voices = NeuralVoices(TinyReader(tmp_path), "en", dict(zip(words, pronounce(words, "en"), strict=True)))
+    alike = [w for w in word_warnings(voices, SpotterModel.load().metadata) if "sounds like" in w]
+    assert alike == ["'computer' sounds like 'commuter': expect that one is detected as the other"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,6 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the model file and print its metrics."""
+    from earmark_training.keyword.checkpoints import only_training_of
     from earmark_training.keyword.fine_tune import FineTuneRecipe
     from earmark_training.keyword.head_training import head_recipe
     from earmark_training.keyword.pipeline import KeywordRequest, create_model
@@ -175,7 +177,7 @@ def run(args: argparse.Namespace) -> None:
         mistakes=tuple(args.mistakes),
         recipe=FineTuneRecipe(seed=args.seed) if args.base else head_recipe(args.seed),
     )
-    with Progress() as progress:
+    with only_training_of(out), Progress() as progress:
         model = create_model(request, progress=progress)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")
@@ -197,6 +199,11 @@ def _check_usage(args: argparse.Namespace) -> None:
             args.usage_error(f"{option} has no effect without {needed}: add it, or leave {option} out")
 
 
+def _normalized(word: str) -> str:
+    """Return a keyword with single spaces, in one Unicode form."""
+    return " ".join(unicodedata.normalize("NFC", word).split())
+
+
 def _keywords(words: Sequence[str], *, read: bool) -> list[str]:
     """Return the keywords with single spaces. Raises RecordingsError for one that is not a word.
 
@@ -206,7 +213,7 @@ def _keywords(words: Sequence[str], *, read: bool) -> list[str]:
     from earmark_training.keyword.letters import is_letter
     from earmark_training.keyword.recordings import RecordingsError
 
-    keywords = [" ".join(unicodedata.normalize("NFC", word).split()) for word in words]
+    keywords = [_normalized(word) for word in words]
     for keyword in keywords:
         strange = [repr(c) for c in sorted(set(keyword)) if not is_letter(c) and c not in " '’-."]
         is_label = LABEL_RULE.pattern.fullmatch(keyword[:_MAX_LETTERS].strip())
@@ -243,7 +250,8 @@ def _recordings(keywords: Sequence[str], folder: Path | None, *, needed: bool) -
         return {keywords[0]: folder}
     if not folder.is_dir():
         raise RecordingsError(f"{folder} is not a folder: name the folder of the keywords' folders")
-    folders = {k: folder / k if (folder / k).is_dir() else None for k in keywords}
+    named = {_normalized(path.name): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    folders = {k: named.get(k) for k in keywords}
     missing = [k for k in keywords if folders[k] is None]
     if missing and (needed or len(missing) == len(keywords)):
         raise RecordingsError(
@@ -253,9 +261,19 @@ def _recordings(keywords: Sequence[str], folder: Path | None, *, needed: bool) -
 
 
 def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
-    """Return the neural voices and the pronunciation of each keyword. Raises SynthesisError."""
+    """Return the neural voices and the pronunciation of each keyword.
+
+    Raises SynthesisError for a pronunciation that cannot be used, and for two keywords with the same one.
+    """
     from earmark_training.keyword.kokoro import Kokoro, default_cache
-    from earmark_training.keyword.pronunciation import accents, check_pronunciation, parse, pronounce
+    from earmark_training.keyword.pronunciation import (
+        accents,
+        check_letters,
+        check_pronunciation,
+        distance,
+        parse,
+        pronounce,
+    )
     from earmark_training.keyword.training_set import NeuralVoices
     from earmark_training.keyword.voice_files import SynthesisError
 
@@ -263,15 +281,27 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
     spoken = dict(zip(keywords, pronounce(keywords, language), strict=True))
     other = {k: accents(k, language) for k in keywords}
     for given in args.pronunciation:
-        keyword, _, ipa = given.rpartition("=") if "=" in given else (keywords[0], "", given)
+        word, _, ipa = given.rpartition("=") if "=" in given else (keywords[0], "", given)
+        keyword = _normalized(word)
         if keyword not in spoken or ("=" not in given and len(keywords) > 1):
             raise SynthesisError(
                 f"--pronunciation {given}: name one of the keywords ({', '.join(keywords)}) as in "
                 f"'{keywords[0]}=IPA'"
             )
+        if keyword not in other:
+            raise SynthesisError(
+                f"--pronunciation {given}: {keyword!r} has another one already: leave one out"
+            )
         spoken[keyword] = parse(ipa)
-        other.pop(keyword, None)
+        del other[keyword]
+    for keyword in other:
+        check_letters(keyword, language)
     reader = Kokoro(args.voices, args.cache or default_cache())
     for keyword, words in spoken.items():
         check_pronunciation(keyword, words, reader.unknown_symbols)
+    for (one, first), (two, second) in itertools.combinations(spoken.items(), 2):
+        if not distance([p for word in first for p in word], [p for word in second for p in word]):
+            raise SynthesisError(
+                f"{one!r} and {two!r} are pronounced alike, so no model can tell them apart: leave one out"
+            )
     return NeuralVoices(reader, language, spoken, other)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from earmark_training.errors import OutputError
+from earmark_training.output_files import writing
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from earmark_training.keyword.fine_tune import FineTuneRecipe
@@ -19,6 +26,35 @@ def checkpoint_folder(out: Path, training_set: TrainingSet, recipe: FineTuneReci
     folder = unfinished(out) / digest.hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def only_training_of(out: Path) -> Iterator[None]:
+    """Hold the folder of the checkpoints of a model file: another training would replace and remove them.
+
+    Raises OutputError if another training holds it, or if it cannot be created.
+    """
+    folder = unfinished(out)
+    if folder == out:
+        raise OutputError(f"{out} cannot be written: checkpoints have this name, so give another one")
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise OutputError(
+            f"another command is making {out}: wait until it ends, or name another file with --out"
+        ) from None
+    except OSError:
+        pass  # a network's file system may have no locks
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it has checkpoints, or is gone
+            folder.rmdir()
+        os.close(held)
 
 
 def unfinished(out: Path) -> Path:

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -110,10 +111,12 @@ class Kokoro:
     def read(self, lines: Sequence[Line], *, progress: Progress = SILENT, desc: str) -> list[Path]:
         """Read each line into a FLAC file at 16 kHz, or find it in the cache; return the files in order.
 
+        A damaged file of the cache is replaced.
+
         Raises OutputError if there is no space on the disk.
         """
         paths = [self._path(line) for line in lines]
-        missing = {path: line for path, line in zip(paths, lines, strict=True) if not path.is_file()}
+        missing = {path: line for path, line in zip(paths, lines, strict=True) if not _is_whole(path)}
         known = len(lines) - len(missing)
         phase = progress.phase(desc, total=len(lines), unit="lines", initial=known)
         with phase, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -135,7 +138,8 @@ class Kokoro:
         if line.other:
             style = style * np.float32(line.share) + self._styles[line.other] * np.float32(1 - line.share)
         samples, rate = self._kokoro.create(line.phonemes, voice=style, speed=line.speed, is_phonemes=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
+        # Two containers that share a cache may have the same process id.
+        part = path.with_suffix(f".{uuid.uuid4().hex}.part")
         try:
             path.parent.mkdir(exist_ok=True)
             soundfile.write(part, padded(samples, rate), SAMPLE_RATE_HZ, format="FLAC")
@@ -148,6 +152,15 @@ class Kokoro:
                 f"{path} cannot be written: there is no space on the disk. Make space, or name another "
                 "folder with --cache, and repeat the command: it goes on from here"
             ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether the cache has a file, and all of it: a power failure may leave a part of it."""
+    try:
+        soundfile.read(path, dtype="int16")
+    except (OSError, soundfile.LibsndfileError):
+        return False
+    return True
 
 
 def padded(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:

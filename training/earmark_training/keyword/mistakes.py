@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ def _mistakes_in(folder: Path) -> Iterator[ReviewedClip]:
             continue
         audio = path.with_suffix(".wav")
         start_s, end_s = max(0.0, start_s - offset_s), end_s - offset_s
-        if audio.is_file() and start_s < end_s:
+        if audio.is_file() and start_s < end_s < math.inf:
             yield ReviewedClip(audio, keyword, verdict == "missed", start_s, end_s)
 
 

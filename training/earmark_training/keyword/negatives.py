@@ -14,9 +14,11 @@ from earmark_training.keyword.letters import is_letter
 from earmark_training.keyword.recordings import RecordingsError, find_audio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+MIN_S = 60
+"""The shortest speech that can be trained on."""
 MAX_HOURS = 10.0
 """Of more speech than this, random files are used, and the beginning of the last one."""
 _LEAST_S = 1.0
@@ -29,31 +31,51 @@ class Negatives:
     files: tuple[SourceFile, ...]
     left_out: int
     """The number of utterances that were left out because their transcript contains the keyword."""
+    recordings: int = 0
+    """The number of files that were left out because they are recordings of the keyword."""
 
 
-def find_negatives(folders: Sequence[Path], keywords: Sequence[str], *, seed: int) -> Negatives:
-    """Return the audio files below the folders, at most MAX_HOURS of them.
+def find_negatives(
+    folders: Sequence[Path], keywords: Sequence[str], *, recordings: Iterable[Path] = (), seed: int
+) -> Negatives:
+    """Return the audio files below the folders but the keywords' `recordings`, at most MAX_HOURS of them.
+
+    A file that is there several times is used once.
 
     Transcripts in LibriSpeech's layout (`*.trans.txt` beside the audio) are used if there are any: utterances
     with a keyword are left out, and speakers are known. Files without a transcript count as one speaker per
     folder.
 
-    Raises RecordingsError if a folder is missing or contains no readable audio.
+    Raises RecordingsError if a folder is missing or contains no readable audio, or if too little is left.
     """
     files: list[SourceFile] = []
-    left_out = 0
+    left_out = of_keyword = 0
+    excluded = {path.resolve() for path in recordings}
+    known_files: set[Path] = set()
     for folder in folders:
         readable, _ = find_audio(folder)
         if not readable:
             raise RecordingsError(f"{folder} contains no readable audio (WAV, FLAC, Ogg, Opus, MP3, …)")
         known = {path: (speaker, text) for path, speaker, text in read_transcripts(folder)}
         for path in readable:
+            file = path.resolve()
+            if file in known_files:
+                continue
+            known_files.add(file)
+            if file in excluded:
+                of_keyword += 1
+                continue
             speaker, text = known.get(path.with_suffix(""), (path.parent.as_posix(), ""))
             if any(contains_keyword(text, keyword) for keyword in keywords):
                 left_out += 1
                 continue
             files.append(SourceFile(path, "speech", "training", text, speaker))
-    return Negatives(tuple(_sample(files, MAX_HOURS, seed)), left_out)
+    if folders and not files:
+        raise RecordingsError(
+            f"nothing of --negatives is left: {of_keyword} files are recordings of the keyword, and the "
+            f"transcripts of {left_out} contain it. Add hours of speech without the keyword"
+        )
+    return Negatives(tuple(_sample(files, MAX_HOURS, seed)), left_out, of_keyword)
 
 
 def contains_keyword(text: str, keyword: str) -> bool:
@@ -63,12 +85,24 @@ def contains_keyword(text: str, keyword: str) -> bool:
 
 def _normalize(text: str) -> str:
     """Return the words of a text in lower case, without punctuation."""
-    text = unicodedata.normalize("NFC", text).lower().replace("'", "")
+    text = unicodedata.normalize("NFC", text).lower().replace("'", "").replace("’", "")
     return " ".join("".join(c if c.isalnum() or is_letter(c) else " " for c in text).split())
 
 
+def check_length(seconds: float) -> None:
+    """Raise RecordingsError if speech without the keyword of this length is too little to train on."""
+    if seconds < MIN_S:
+        raise RecordingsError(
+            f"the speech without the keyword is only {seconds:.0f} s long: at least {MIN_S} s are needed, "
+            "and hours are better, so add folders with --negatives"
+        )
+
+
 def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[SourceFile]:
-    """Return random files of `hours` hours together, the last one limited; or all of them."""
+    """Return random files of `hours` hours together, the last one limited; or all of them.
+
+    Raises RecordingsError if they are too short together.
+    """
     chosen: list[SourceFile] = []
     left_s = hours * 3600
     for i in np.random.default_rng(seed).permutation(len(files)):
@@ -80,4 +114,6 @@ def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[Source
             raise RecordingsError(f"{error} Correct or remove the file.") from error
         chosen.append(files[i] if seconds <= left_s else replace(files[i], max_s=left_s))
         left_s -= seconds
+    if files:
+        check_length(hours * 3600 - left_s)  # now: reading the keyword takes many minutes
     return sorted(chosen, key=lambda f: f.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from earmark_training.keyword.alignment import find_word
 from earmark_training.keyword.kokoro import PAD_S, Line
 from earmark_training.keyword.negatives import contains_keyword
 from earmark_training.keyword.pronunciation import distance, pronounce, spell
-from earmark_training.keyword.similar_words import common_words, confusables
+from earmark_training.keyword.similar_words import common_words, confusables, contains, sounds_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,25 +60,24 @@ def read_keyword(
     pronunciations: Sequence[Sequence[Phonemes]],
     language: str,
     *,
+    keywords: Sequence[Sequence[Phonemes]],
     seed: int,
     progress: Progress,
     desc: str,
 ) -> list[SpokenKeyword]:
     """Read the keyword in all voices and in blends of them, alone and in sentences.
 
-    The first of its pronunciations is read by every voice, the others in turn.
+    The first of its pronunciations is read by every voice, the others in turn. The words around it make none
+    of the `keywords`.
     """
     rng = np.random.default_rng(seed)
     first, *others = (spell(words) for words in pronunciations)
     texts = [first] * _ALONE + [others[i % len(others)] if others else first for i in range(_BLENDED)]
     alone = _lines(reader, rng, texts, blended_after=_ALONE)
-    carriers = [
-        [spell(w) for w in pronounce([x or "." for x in pair], language)]
-        for pair in _CARRIERS[language.split("-", maxsplit=1)[0]]
-    ]
+    carriers = _carriers(language, pronunciations[0], keywords)
     inside = []
     for i in range(_IN_SENTENCES):
-        before, after = carriers[i % len(carriers)]
+        before, after = map(spell, carriers[i % len(carriers)])
         model = alone[int(rng.integers(len(alone)))]
         text = model.phonemes.rstrip("".join(_ENDINGS))
         inside.append((model, replace(model, phonemes=f"{before} {text} {after}.".strip())))
@@ -93,18 +93,45 @@ def read_keyword(
     return found
 
 
+def _carriers(
+    language: str, keyword: Sequence[Phonemes], keywords: Sequence[Sequence[Phonemes]]
+) -> list[tuple[list[Phonemes], list[Phonemes]]]:
+    """Return words before and after a keyword that make no other one ("hey computer"), nor repeat it.
+
+    All of them, if there are no such words.
+    """
+    texts = _CARRIERS[language.split("-", maxsplit=1)[0]]
+    spoken = pronounce([text or "." for pair in texts for text in pair], language)
+    carriers = list(zip(spoken[::2], spoken[1::2], strict=True))
+    own, *others = (list(chain.from_iterable(words)) for words in (keyword, *keywords))
+
+    def is_fit(before: Sequence[Phonemes], after: Sequence[Phonemes]) -> bool:
+        first, last = list(chain.from_iterable(before)), list(chain.from_iterable(after))
+        sentence = [*first, *own, *last]
+        return not any(
+            contains(first, part)
+            or contains(last, part)
+            or (len(part) > len(own) and contains(sentence, part))
+            for part in others
+        )
+
+    return [pair for pair in carriers if is_fit(*pair)] or carriers
+
+
 def read_confusables(
     reader: Reader,
     keyword: str,
     words: Sequence[Phonemes],
     language: str,
     *,
+    keywords: Sequence[Sequence[Phonemes]],
     seed: int,
     progress: Progress,
     desc: str,
 ) -> list[Path]:
-    """Read the keyword's confusables, each in at least two voices."""
-    texts = [spell(c) for c in confusables(keyword, words, language, seed=seed)]
+    """Read the keyword's confusables that are none of the `keywords`, each in at least two voices."""
+    found = confusables(keyword, words, language, seed=seed)
+    texts = [spell(c) for c in found if not any(sounds_like(c, k) for k in keywords)]
     if not texts:
         return []
     rng = np.random.default_rng(seed + 1)

@@ -105,7 +105,9 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
         raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
     with progress.phase("reading the recordings"):
         recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
-        negatives = find_negatives(request.negatives, keywords, seed=seed)
+        of_keywords = [r.path for k in recorded.values() for part in (k.used, k.left_out) for r in part]
+        of_keywords += [clip.path for clip in mistakes if clip.is_missed]
+        negatives = find_negatives(request.negatives, keywords, recordings=of_keywords, seed=seed)
     base = SpotterModel.load(request.base)
     if request.voices:
         warn_about(request.voices, base.metadata)
@@ -114,12 +116,7 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
     body = load_network(request.base or _bundled_model())
     shape = EmbeddingShape(FIRST_KEYWORD + len(keywords))
     network = body if request.base else EmbeddingNetwork(shape)
-    if negatives.left_out:
-        log.info(
-            "utterances that are left out, with %s in their transcript: %d",
-            " or ".join(map(repr, keywords)),
-            negatives.left_out,
-        )
+    _log_left_out(request.recordings, negatives)
     with tempfile.TemporaryDirectory(prefix="earmark-keyword-") as scratch:
         for keyword, of_keyword in recorded.items():
             _add_missed_words(of_keyword, write_missed_words(mistakes, keyword, Path(scratch) / keyword))
@@ -292,6 +289,27 @@ def _clips_for_offsets(training_set: TrainingSet) -> list[Recording]:
 
 def _bundled_model() -> Path:
     return Path(str(resources.files("earmark_spotter") / "models" / "default.onnx"))
+
+
+def _log_left_out(recordings: Mapping[str, Path | None], negatives: Negatives) -> None:
+    """Log the negatives that are left out, and the keywords without recordings if others have some."""
+    if negatives.left_out:
+        log.info(
+            "utterances that are left out, with %s in their transcript: %d",
+            " or ".join(map(repr, recordings)),
+            negatives.left_out,
+        )
+    if negatives.recordings:
+        log.info(
+            "files of --negatives that are left out, since they are recordings of the keyword: %d",
+            negatives.recordings,
+        )
+    voices_alone = [k for k, folder in recordings.items() if folder is None]
+    if 0 < len(voices_alone) < len(recordings):
+        log.info(
+            "keywords without a folder of recordings, which voices alone read: %s",
+            ", ".join(map(repr, voices_alone)),
+        )
 
 
 def _log_amounts(training_set: TrainingSet, *, real_speech: bool) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from earmark_audio.extras import install_command
 
+from earmark_training.keyword.letters import is_letter
 from earmark_training.keyword.voice_files import SynthesisError
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ _ALIKE = tuple(
         frozenset, ("pb", "td", "kɡg", "fv", "sz", "ʃʒ", "θð", "mn", "nŋ", "lɹ", "lw", "bv", "sʃ", "tθ", "dð")
     )
 )
+_READ_AS = str.maketrans({"ʉ": "u", "ʍ": "w", ":": "ː", "\u032a": "", "-": ""})
+"""What eSpeak NG writes and Kokoro's alphabet lacks, and what is nearest to it."""
 _GAP = 0.8
 _MAX_PHONEMES = 24  # 1.8 s, the receptive field
 
@@ -82,18 +86,29 @@ def _phonemes(texts: Sequence[str], code: str) -> list[list[Phonemes]]:
     logger.setLevel(logging.ERROR)
     backend = EspeakBackend(code, with_stress=True, language_switch="remove-flags", logger=logger)
     lines = backend.phonemize(list(texts), Separator(phone="_", word=" "), strip=True)
+    lines = [_for_voices(line, between="_") for line in lines]
     return [
         [word for w in line.split() if (word := tuple(p for p in w.split("_") if p.strip(STRESS)))]
         for line in lines
     ]
 
 
+def _for_voices(ipa: str, *, between: str) -> str:
+    """Return IPA without what eSpeak NG writes and Kokoro's alphabet lacks; `between` separates phonemes.
+
+    A syllabic consonant (*button*) gets a vowel; the marks of a dental consonant and of a French mute e go.
+    """
+    return re.sub("([^\\W\\d_])\u0329", rf"ə{between}\1", ipa.translate(_READ_AS))
+
+
 def parse(pronunciation: str) -> list[Phonemes]:
-    """Return the phonemes of the words of a pronunciation in IPA, such as `kəmpjˈuːɾɚ`.
+    """Return the phonemes of the words of a pronunciation in IPA, such as `kəmpjˈuːɾɚ`, in any Unicode form.
 
     Raises SynthesisError for a symbol that is none of IPA's.
     """
-    texts = pronunciation.strip().strip("/[]").split()
+    # A tilde is a symbol of its own, a cedilla is not; IPA's ɡ is often written as the letter g.
+    symbols = unicodedata.normalize("NFD", pronunciation).replace("c\u0327", "ç").replace("g", "ɡ")
+    texts = _for_voices(symbols, between="").strip().strip("/[]").split()
     strange = [c if c.isprintable() else repr(c) for c in _SYMBOL.sub("", "".join(texts))]
     if strange:
         raise SynthesisError(
@@ -103,6 +118,18 @@ def parse(pronunciation: str) -> list[Phonemes]:
     # A stress mark is a symbol of its own if no other one follows it.
     words = (tuple(p for p in _SYMBOL.findall(text) if p.strip(STRESS)) for text in texts)
     return [word for word in words if word]
+
+
+def check_letters(keyword: str, language: str) -> None:
+    """Raise SynthesisError if a keyword has letters that eSpeak NG would name: 你 is a "Chinese letter"."""
+    known = ("LATIN ", "COMBINING ", "ZERO WIDTH ", *(("DEVANAGARI ",) if language == "hi" else ()))
+    strange = sorted({c for c in keyword if is_letter(c) and not unicodedata.name(c, "").startswith(known)})
+    if strange:
+        raise SynthesisError(
+            f"{keyword!r} has letters that are not those of the language {language!r}: {' '.join(strange)}. "
+            "Write it in the letters of this language, name another one with --language, or give its "
+            "pronunciation with --pronunciation"
+        )
 
 
 def check_pronunciation(

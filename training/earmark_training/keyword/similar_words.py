@@ -87,7 +87,13 @@ def confusables(
     else:
         found |= dict.fromkeys(_changed_phrases(words, language))
     found |= dict.fromkeys((v,) for v in _variants(whole, _VARIANTS, seed=seed))
-    return [f for f in found if distance(whole, [p for w in f for p in w]) > _HOMOPHONE]
+    return [f for f in found if not sounds_like(words, f)]
+
+
+def sounds_like(first: Sequence[Phonemes], second: Sequence[Phonemes]) -> bool:
+    """Return whether two words or phrases, given as the phonemes of their words, sound like the same."""
+    one, other = ([p for word in words for p in word] for words in (first, second))
+    return distance(one, other) <= _HOMOPHONE
 
 
 def _similar(keyword: str, phonemes: Phonemes, language: str) -> list[CommonWord]:

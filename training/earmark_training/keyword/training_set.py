@@ -11,7 +11,7 @@ from earmark_audio.progress import SILENT, Progress
 
 from earmark_training.data.corpus import DECODING, SAMPLE_RATE_HZ, SourceFile, decode, hours, speech_split
 from earmark_training.keyword import confusables, sentences
-from earmark_training.keyword.negatives import contains_keyword
+from earmark_training.keyword.negatives import check_length, contains_keyword
 from earmark_training.keyword.neural_speech import (
     CONFUSABLE_LINES,
     KEYWORD_LINES,
@@ -22,7 +22,6 @@ from earmark_training.keyword.neural_speech import (
     read_other_words,
     read_sentences,
 )
-from earmark_training.keyword.recordings import RecordingsError
 from earmark_training.keyword.synthesis import available_voices, is_available, phonemes, synthesize
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ _READING_OTHER_WORDS, _READING_SENTENCES = "reading other words", "reading sente
 _SYNTHESIZING_SENTENCES = "synthesizing sentences"
 _READ_LINE_S, _SYNTHESIZED_LINE_S, _DECODED_FILE_S = 0.8, 0.03, 0.02  # on two cores
 _HELD_OUT_SHARE = 0.3
-_MIN_SPEECH_S = 60
 _PIECE_S = 30
 _VOICE_PARTS = 6
 
@@ -132,10 +130,12 @@ def collect(
             )
         if voices:
             words = voices.pronunciations[keyword]
+            all_keywords = list(voices.pronunciations.values())
             read = read_keyword(
                 voices.reader,
                 [words, *voices.accents.get(keyword, ())],
                 voices.language,
+                keywords=all_keywords,
                 seed=seed,
                 progress=progress,
                 desc=_reading(keyword),
@@ -149,6 +149,7 @@ def collect(
                     keyword,
                     words,
                     voices.language,
+                    keywords=all_keywords,
                     seed=seed,
                     progress=progress,
                     desc=_reading_confusables(keyword),
@@ -299,11 +300,7 @@ def hold_out(recordings: Sequence[Recording], seed: int) -> tuple[list[Recording
     speech is held out. Raises RecordingsError if there is less than a minute of speech.
     """
     total = hours(recordings)
-    if total * 3600 < _MIN_SPEECH_S:
-        raise RecordingsError(
-            f"the speech without the keyword is only {total * 3600:.0f} s long: at least {_MIN_SPEECH_S} s "
-            "are needed, and hours are better, so add folders with --negatives"
-        )
+    check_length(total * 3600)
     groups = _groups(recordings, lambda r: r.speaker)
     if max(map(hours, groups.values())) > total / 2:
         groups = _groups(recordings, lambda r: f"{r.start:015d}")

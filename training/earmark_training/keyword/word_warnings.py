@@ -1,14 +1,17 @@
-"""Warnings about keywords that are short, part of common words, or like a keyword of the base model."""
+"""Warnings about keywords that are short, part of common words, or like another keyword."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
-from earmark_training.keyword.pronunciation import distance, pronounce
+from earmark_training.keyword.pronunciation import distance, pronounce, spell
 from earmark_training.keyword.similar_words import common_words, containing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from earmark_spotter.metadata import ModelMetadata
 
     from earmark_training.keyword.training_set import NeuralVoices
@@ -23,7 +26,9 @@ _ALIKE = 0.25
 
 
 def warn_about(voices: NeuralVoices, base: ModelMetadata) -> None:
-    """Log what is to be expected of keywords that are hard to spot."""
+    """Log how the keywords are read, and what is to be expected of those that are hard to spot."""
+    for keyword, words in voices.pronunciations.items():
+        log.info("%r is read as %s: if that is wrong, use --pronunciation", keyword, spell(words))
     for warning in word_warnings(voices, base):
         log.warning("%s", warning)
 
@@ -31,6 +36,9 @@ def warn_about(voices: NeuralVoices, base: ModelMetadata) -> None:
 def word_warnings(voices: NeuralVoices, base: ModelMetadata) -> list[str]:
     """Return the warnings, one for each keyword and reason."""
     warnings = []
+    for (one, first), (other, second) in itertools.combinations(voices.pronunciations.items(), 2):
+        if _are_alike([p for word in first for p in word], [p for word in second for p in word]):
+            warnings.append(f"{one!r} sounds like {other!r}: expect that one is detected as the other")
     for keyword, words in voices.pronunciations.items():
         phonemes = tuple(p for word in words for p in word)
         if len(phonemes) < _SHORT:
@@ -58,11 +66,15 @@ def word_warnings(voices: NeuralVoices, base: ModelMetadata) -> list[str]:
                 )
         if voices.language.startswith("en"):
             known = [k for k in base.keyword_names if k != keyword]
-            for name, other in zip(known, pronounce(known, voices.language), strict=True):
-                spoken = tuple(p for word in other for p in word)
-                if distance(phonemes, spoken) <= _ALIKE * max(len(phonemes), len(spoken)):
+            for name, spoken in zip(known, pronounce(known, voices.language), strict=True):
+                if _are_alike(phonemes, [p for word in spoken for p in word]):
                     warnings.append(
                         f"{keyword!r} sounds like {name!r}, a keyword of {base.name}: a client that uses "
                         "both models will get both"
                     )
     return warnings
+
+
+def _are_alike(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Return whether two words, given as phonemes, are likely to be confused."""
+    return distance(first, second) <= _ALIKE * max(len(first), len(second))
