@@ -353,7 +353,7 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
         if kind.demuxer == "sox":
             check_sox_end(layout)
         return layout
-    if kind.demuxer not in (None, "wav"):
+    if kind.demuxer not in (None, "wav", "caf"):
         return Layout([Part(FileView(file, [(0, size)]))])
     if kind is MP3:
         return mp3_layout(file, size, longest_s)
@@ -361,7 +361,7 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
         return flac_layout(file, size)
     if kind is AU:
         return au_layout(file, size)
-    if kind in (W64, CAF):
+    if kind is W64 or kind.container == CAF.container:
         return chunked_layout(file, size)
     return iff_layout(file, size)
 
