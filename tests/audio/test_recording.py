@@ -699,6 +699,39 @@ def test_a_pipe_is_read() -> None:
     assert (len(samples), error) == (RATE_HZ, "")
 
 
+class _Failing(io.BytesIO):
+    """A file whose second part becomes unreadable, or is cut off, while the first is read."""
+
+    error: OSError | None = None
+    has_failed = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = len(self.getbuffer()) // 2 - self.tell()
+        if self.has_failed and (left < (size or 0) or size == -1):
+            if self.error is not None:
+                raise self.error
+            return super().read(max(0, left))
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(None, "has become shorter"), (OSError(5, "I/O error"), "from here on: I/O error")]
+)
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "AU", "W64", "CAF", "FLAC", "OGG", "MP3"])
+def test_a_file_that_fails_while_it_is_read_is_not_called_whole(
+    container: str, error: OSError | None, message: str
+) -> None:
+    subtype = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(container, "PCM_16")
+    file = _Failing(_id3(0) + _write(container, subtype, np.tile(NOISE, 4)))
+    file.error = error
+    with RecordingFile(file) as recording:
+        blocks = recording.blocks()
+        next(blocks)
+        file.has_failed = True
+        with pytest.raises(IncompleteError, match=message):
+            list(blocks)
+
+
 def test_channels_that_cancel_and_samples_that_clip_are_noticed() -> None:
     opposite = np.stack([TONE, -TONE], axis=1)
     *_, notices = _read(_write("WAV", "PCM_16", opposite))
