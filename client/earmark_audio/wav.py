@@ -110,22 +110,45 @@ def iff_layout(file: BinaryIO, size: int) -> Layout:
 
 
 def au_layout(file: BinaryIO, size: int) -> Layout:
-    """Return the layout of an AU file: magic, data offset, data size (0xFFFFFFFF: not stated)."""
-    file.seek(0)
+    """Return the layout of an AU file of `size` bytes: a part for each joined one.
+
+    Magic, data offset (4 bytes), data size (4; 0xFFFFFFFF: not stated).
+    """
+    layout = Layout([])
+    start: int | None = 0
+    while start is not None:
+        start = _append_au(layout, file, start, size)
+    return layout
+
+
+def _append_au(layout: Layout, file: BinaryIO, start: int, size: int) -> int | None:
+    """Append the part that begins at `start`; return where another file follows it, if one does."""
+    file.seek(start)
     head = file.read(24)
     order: Literal["little", "big"] = "big" if head[:4] == b".snd" else "little"
-    offset = int.from_bytes(head[4:8], order)
+    content = start + int.from_bytes(head[4:8], order)
     stated = _Field(8, 4, order, int.from_bytes(head[8:12], order))
-    patches, layout = {}, Layout([])
-    available = max(0, size - offset)
-    if stated.value != available:
-        patches = dict([stated.patch(available)])
-        if stated.value == 0 and available:
-            layout.notices.append(UNFINISHED)
-        elif available < stated.value and not is_placeholder(stated.value):
-            _cut_off(layout, stated.value, available)
-    layout.parts = [Part(FileView(file, [(0, size)], patches=patches))]
-    return layout
+    available = max(0, size - content)
+    patches = dict([stated.patch(available)])
+    end, following = size, None
+    if 0 < stated.value < available and not is_placeholder(stated.value):
+        data_end = content + stated.value
+        file.seek(data_end)
+        if file.read(4) in (b".snd", b"dns."):
+            end = following = data_end
+        elif _bytes_that_go_on(file, data_end, size, order):
+            append_new(layout.notices, MORE_AUDIO)
+        else:
+            end = data_end
+            _append_trailer(layout, file, end, size)
+        patches = {} if end < size else patches
+    elif stated.value == 0 and available:
+        layout.notices.append(UNFINISHED)
+    elif available < stated.value and not is_placeholder(stated.value):
+        _cut_off(layout, stated.value, available)
+    layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches)))
+    check_parts(len(layout.parts))
+    return following
 
 
 def check_sox_end(layout: Layout) -> None:
