@@ -32,6 +32,11 @@ _STATED_LENGTH = ("mov", "matroska", "asf", "wv", "tta", "ape", "avi", "flv", "r
 _STATED_FOR_ALL = ("flv", "rm")
 """Those that state one length for all tracks: the audio may be shorter than the video."""
 
+_WITH_CHECKSUMS = ("ape", "flac", "tta", "wavpack")
+"""Codecs whose packets have checksums. FFmpeg compares them only if told to: damage would be loud noise."""
+
+_CHECKS = "crccheck+explode"
+
 _LENGTH_TOLERANCE_S = 0.25
 """The length that a header states may include what an encoder adds or removes at both ends."""
 
@@ -88,6 +93,8 @@ class PyAvSource:
         self.sample_rate_hz = int(self._stream.codec_context.sample_rate or 0)
         self.channels = int(self._stream.codec_context.channels or 0)
         self.codec = str(self._stream.codec_context.name)
+        if self.codec in _WITH_CHECKSUMS:
+            self._stream.codec_context.options = {"err_detect": _CHECKS}
         duration: Any = self._stream.duration
         is_only = len(self._container.streams) == 1
         if kind.demuxer in _STATED_FOR_ALL and not is_only:
@@ -155,6 +162,8 @@ class ProgramSource:
             self._messages = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
             command = ["ffmpeg", "-nostdin", "-loglevel", "warning", "-protocol_whitelist", "file,pipe"]
+            if self.codec in _WITH_CHECKSUMS:
+                command += ["-err_detect", _CHECKS]
             command += ["-f", kind.demuxer or "", "-i", _url(copy), "-map", "0:a:0"]
             command += ["-ac", str(self.channels), "-ar", str(self.sample_rate_hz), "-f", "f32le", "-"]
             self._process = self._stack.enter_context(
@@ -234,7 +243,7 @@ def _url(file: IO[bytes]) -> str:
 
 def _check_length(kind: Format, stated_s: float | None, found_s: float) -> None:
     """Raise IncompleteError if a recording is shorter than its header states."""
-    if kind.demuxer not in _STATED_LENGTH or stated_s is None or not found_s:
+    if kind.demuxer not in _STATED_LENGTH or stated_s is None:
         return
     if (missing_s := stated_s - found_s) > _LENGTH_TOLERANCE_S:
         raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from typing import BinaryIO
 
 _PRETENDED_BYTES = 1 << 50
+_SHORTER = "The recording is truncated: the file has become shorter while it was read."
 _TAIL_BYTES = 1024
 """Zeros are read at the pretended end, where decoders look for a tag."""
 
@@ -35,6 +36,8 @@ class FileView(io.RawIOBase):
             self._starts.append(self._starts[-1] + length)
         self.patches = patches or {}
         self.is_unbounded = unbounded
+        self.problem: str | None = None
+        """A sentence if the file could not be read, or has become shorter since. The view ended there."""
         self._position = 0
 
     @property
@@ -68,8 +71,15 @@ class FileView(io.RawIOBase):
         end = self.size if size is None or size < 0 else min(self.size, self._position + size)
         pieces = []
         while self._position < end:
-            piece = self._read_run(end)
+            try:
+                piece = self._read_run(end)
+            except OSError as error:
+                # Not raised: a decoder in C that calls this would ignore it.
+                self.problem = f"The recording cannot be read from here on: {error.strerror or error}."
+                break
             if not piece:
+                inner = self._file.problem if isinstance(self._file, FileView) else None
+                self.problem = self.problem or inner or _SHORTER
                 break
             pieces.append(piece)
             self._position += len(piece)

@@ -228,6 +228,30 @@ _WAV_CODECS = {
     0xA109: "Speex",
     0xF1AC: "FLAC",
 }
+# What libsndfile does not decode in CAF, by the format ID (Apple, CAF specification 1.0, and FFmpeg's table).
+_CAF_CODECS = {
+    b".mp1": "MP1",
+    b".mp2": "MP2",
+    b".mp3": "MP3",
+    b"MAC3": "MACE",
+    b"MAC6": "MACE",
+    b"QDM2": "QDesign",
+    b"QDMC": "QDesign",
+    b"Qclp": "QCELP",
+    b"aac ": "AAC",
+    b"aace": "AAC",
+    b"aach": "AAC",
+    b"aacl": "AAC",
+    b"aacp": "AAC",
+    b"ac-3": "AC-3",
+    b"ec-3": "E-AC-3",
+    b"flac": "FLAC",
+    b"ilbc": "iLBC",
+    b"ima4": "IMA ADPCM",
+    b"opus": "Opus",
+    b"samr": "AMR",
+    b"sawb": "AMR",
+}
 _EXTENSIBLE = 0xFFFE
 """The tag of a `fmt ` chunk whose tag proper is further behind."""
 
@@ -292,7 +316,7 @@ def _after_tags(head: bytes) -> Format | None:
         return Format("M4A or MP4", Decoder.FFMPEG, demuxer="mov")
     for magic, found in _MAGIC:
         if head.startswith(magic):
-            return found
+            return _caf(head) if found is CAF else found
     return _frames(head)
 
 
@@ -331,6 +355,11 @@ def _wav_codec(head: bytes) -> str | None:
             return _WAV_CODECS.get(int.from_bytes(body[24:26], order) if tag == _EXTENSIBLE else tag)
         position += 8 + length + length % 2
     return None
+
+
+def _caf(head: bytes) -> Format:
+    codec = _CAF_CODECS.get(head[28:32])  # of the first chunk, `desc`
+    return CAF if codec is None else Format("CAF", Decoder.FFMPEG, codec, "caf")
 
 
 def _ogg(head: bytes) -> Format:

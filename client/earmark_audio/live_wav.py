@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from earmark_audio.errors import IncompleteError, other_form
+from earmark_audio.errors import DAMAGED, IncompleteError, other_form
 from earmark_audio.notices import MORE_AUDIO, Notice, append_new, trailing_bytes
 from earmark_audio.wav import LOOKAHEAD_BYTES, UNFINISHED, W64_GUID, audio_goes_on, is_placeholder
 
@@ -120,12 +120,15 @@ class LiveWav:
             left = None if left is None else left - len(data)
             yield data
         self._position = header.length + (header.data_bytes or 0)
-        if left:
+        if left and self._position > header.form_bytes and not header.is_w64:
+            append_new(self.notices, UNFINISHED)  # the lengths contradict each other
+        elif left:
             raise IncompleteError(f"The recording is truncated: its last {left} bytes are missing.")
-        if header.data_bytes is None or header.is_w64:
+        if header.data_bytes is None:
             return
         left = header.form_bytes - self._position
-        if audio_goes_on(self._pipe.peek(min(LOOKAHEAD_BYTES, max(0, left))), left, header.endian):
+        following = self._pipe.peek(min(LOOKAHEAD_BYTES, max(0, left)))
+        if audio_goes_on(following, left, header.endian, length_at=16 if header.is_w64 else 4):
             append_new(self.notices, MORE_AUDIO)
             while data := self._pipe.read_some(min(limit, left)):
                 left -= len(data)
@@ -139,6 +142,8 @@ class LiveWav:
         position = self._position
         while position < header.form_bytes and not _is_wave(head := self._pipe.peek(40)):
             is_w64 = header.is_w64
+            if head.startswith(b"data"):
+                raise IncompleteError(DAMAGED)  # libsndfile rejects a file with more samples elsewhere
             step = header.form_bytes - position if is_w64 else _chunk_bytes(head, header.endian, position)
             if not (skipped := self._pipe.skip(step)):
                 return None

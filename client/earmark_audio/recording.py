@@ -153,10 +153,12 @@ class RecordingFile:
                 decoded = decoded or bool(len(block))
                 self.levels.add(block, mix_down(block))
                 yield block
-            if self._layout.missing is not None:
-                raise IncompleteError(self._layout.missing)
-        except IncompleteError:
+            if (problem := self._read_problem() or self._layout.missing) is not None:
+                raise IncompleteError(problem)
+        except IncompleteError as error:
             self.notices += self.levels.notices()
+            if problem := self._read_problem():
+                raise IncompleteError(problem) from error  # the decoder sees only that no more comes
             raise
         if not decoded:
             raise AudioFileError("The recording is empty: it contains no samples.")
@@ -168,6 +170,10 @@ class RecordingFile:
             raise AudioFileError(f"There is no channel {channel}: the recording has {self.channels}.")
         for block in self.blocks():
             yield mix_down(block) if channel is None else block[:, channel - 1]
+
+    def _read_problem(self) -> str | None:
+        """Return why the file could not be read to its end, as a sentence; None if it could."""
+        return next((part.view.problem for part in self._layout.parts if part.view.problem), None)
 
     def _open_pipe(self, pipe: Pipe) -> None:
         """Decode from a pipe, or copy it."""
@@ -353,7 +359,7 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
         if kind.demuxer == "sox":
             check_sox_end(layout)
         return layout
-    if kind.demuxer not in (None, "wav"):
+    if kind.demuxer not in (None, "wav", "caf"):
         return Layout([Part(FileView(file, [(0, size)]))])
     if kind is MP3:
         return mp3_layout(file, size, longest_s)
@@ -361,7 +367,7 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
         return flac_layout(file, size)
     if kind is AU:
         return au_layout(file, size)
-    if kind in (W64, CAF):
+    if kind is W64 or kind.container == CAF.container:
         return chunked_layout(file, size)
     return iff_layout(file, size)
 

@@ -48,24 +48,27 @@ _LEAST_AUDIO_BYTES = 256
 """Fewer bytes without a name are padding: no word is in them."""
 
 
-def audio_goes_on(following: bytes, left: int, order: Literal["little", "big"]) -> bool:
+def audio_goes_on(
+    following: bytes, left: int, order: Literal["little", "big"], *, length_at: int = 4
+) -> bool:
     """Return whether samples go on after the end that the header states.
 
     following: up to LOOKAHEAD_BYTES after that end. left: bytes up to the end of the file that it states.
-    Other chunks, with their names, tags, other files or padding may follow.
+    length_at: where in a chunk the lower 32 bits of its length are. Other chunks, with their names, tags,
+    other files or padding may follow.
     """
     content = following.lstrip(b"\0")
     if left < _LEAST_AUDIO_BYTES or not content:
         return False
     left -= len(following) - len(content)
-    if content.startswith((b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")):
+    if content.startswith((b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"caff", W64_GUID)):
         return False
     # A chunk may be preceded by a byte of padding. An unfinished one may state a length that is too large.
     return not any(
         re.match(rb"(LIST|[iI][dD]3 |bext|cue |junk|JUNK|PAD |iXML|_PMX)", content[at:])
         or (
             re.match(rb"[ -~]{4}", content[at:])
-            and int.from_bytes(content[at + 4 : at + 8], order) <= left - at
+            and int.from_bytes(content[at + length_at : at + length_at + 4], order) <= left - at
         )
         or is_iff(content[at : at + 12])
         for at in (0, 1)
@@ -107,22 +110,45 @@ def iff_layout(file: BinaryIO, size: int) -> Layout:
 
 
 def au_layout(file: BinaryIO, size: int) -> Layout:
-    """Return the layout of an AU file: magic, data offset, data size (0xFFFFFFFF: not stated)."""
-    file.seek(0)
+    """Return the layout of an AU file of `size` bytes: a part for each joined one.
+
+    Magic, data offset (4 bytes), data size (4; 0xFFFFFFFF: not stated).
+    """
+    layout = Layout([])
+    start: int | None = 0
+    while start is not None:
+        start = _append_au(layout, file, start, size)
+    return layout
+
+
+def _append_au(layout: Layout, file: BinaryIO, start: int, size: int) -> int | None:
+    """Append the part that begins at `start`; return where another file follows it, if one does."""
+    file.seek(start)
     head = file.read(24)
     order: Literal["little", "big"] = "big" if head[:4] == b".snd" else "little"
-    offset = int.from_bytes(head[4:8], order)
+    content = start + int.from_bytes(head[4:8], order)
     stated = _Field(8, 4, order, int.from_bytes(head[8:12], order))
-    patches, layout = {}, Layout([])
-    available = max(0, size - offset)
-    if stated.value != available:
-        patches = dict([stated.patch(available)])
-        if stated.value == 0 and available:
-            layout.notices.append(UNFINISHED)
-        elif available < stated.value and not is_placeholder(stated.value):
-            _cut_off(layout, stated.value, available)
-    layout.parts = [Part(FileView(file, [(0, size)], patches=patches))]
-    return layout
+    available = max(0, size - content)
+    patches = dict([stated.patch(available)])
+    end, following = size, None
+    if 0 < stated.value < available and not is_placeholder(stated.value):
+        data_end = content + stated.value
+        file.seek(data_end)
+        if file.read(4) in (b".snd", b"dns."):
+            end = following = data_end
+        elif _bytes_that_go_on(file, data_end, size, order):
+            append_new(layout.notices, MORE_AUDIO)
+        else:
+            end = data_end
+            _append_trailer(layout, file, end, size)
+        patches = {} if end < size else patches
+    elif stated.value == 0 and available:
+        layout.notices.append(UNFINISHED)
+    elif available < stated.value and not is_placeholder(stated.value):
+        _cut_off(layout, stated.value, available)
+    layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches)))
+    check_parts(len(layout.parts))
+    return following
 
 
 def check_sox_end(layout: Layout) -> None:
@@ -156,37 +182,50 @@ def chunked_layout(file: BinaryIO, size: int) -> Layout:
 def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> int | None:
     """Append the part that begins at `start`; return where another file follows it, if one does."""
     file.seek(start)
-    is_caf = file.read(4) == b"caff"
+    magic = file.read(24)
+    is_caf = magic[:4] == b"caff"
     order: Literal["little", "big"] = "big" if is_caf else "little"
-    name_bytes, position = (4, start + 8) if is_caf else (16, start + 40)
-    layout.parts.append(Part(FileView(file, [(start, size - start)])))
-    check_parts(len(layout.parts))
+    name_bytes, position, low_at = (4, start + 8, 8) if is_caf else (16, start + 40, 16)
+    form_end = size if is_caf else min(size, start + int.from_bytes(magic[16:], order))
+    patches: dict[int, bytes] = {}
+    end, following = size, None
     for _ in range(_MAX_CHUNKS):
         if position + name_bytes + 8 > size:
-            return None
+            break
         file.seek(position)
         header = file.read(name_bytes + 8)
         if header[:4] == b"caff" if is_caf else header.startswith(W64_GUID):
-            patches = {} if is_caf else {16: (position - start).to_bytes(8, "little")}
-            layout.parts[-1] = Part(FileView(file, [(start, position - start)], patches=patches))
-            return position
+            end, following = min(end, position), position
+            break
         stated = _Field(position - start + name_bytes, 8, order, int.from_bytes(header[name_bytes:], order))
         own = 0 if is_caf else len(header)
+        content = position + len(header) - own
         if header[:4] == b"data":
-            available = size - position - len(header) + own
+            available = size - content
             if not own < stated.value <= available:
                 patches = dict([stated.patch(available)])
-                layout.parts[-1] = Part(FileView(file, [(start, size - start)], patches=patches))
                 if is_caf and stated.value == (1 << 64) - 1:  # the format allows that
-                    return None
+                    break
                 if stated.value <= own or stated.value >= 1 << 62:
                     layout.notices.append(UNFINISHED)
                 else:
                     _cut_off(layout, stated.value, available)
-                return None
-        length = max(0, stated.value - own)
-        position += len(header) + length + (0 if is_caf else -length % 8)
-    return None
+                break
+            if left := _bytes_that_go_on(file, content + stated.value, form_end, order, length_at=low_at):
+                append_new(layout.notices, MORE_AUDIO)
+                stated = replace(stated, value=stated.value + left)
+                patches = dict([stated.patch(stated.value)])
+            if not is_caf:
+                end = content + stated.value  # the decoder takes what follows in a Wave64 file for samples
+        length = max(own, stated.value)
+        position = content + length + (0 if is_caf else -length % 8)
+    if following is None and end < size:
+        _append_trailer(layout, file, max(end, form_end), size)
+    if not is_caf:
+        patches[16] = (end - start).to_bytes(8, "little")
+    layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches)))
+    check_parts(len(layout.parts))
+    return following
 
 
 def is_iff(magic: bytes) -> bool:
@@ -251,11 +290,14 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
     return end
 
 
-def _bytes_that_go_on(file: BinaryIO, data_end: int, end: int, order: Literal["little", "big"]) -> int:
+def _bytes_that_go_on(
+    file: BinaryIO, data_end: int, end: int, order: Literal["little", "big"], *, length_at: int = 4
+) -> int:
     """Return how many bytes of samples follow the stated end of the samples."""
     left = max(0, end - data_end)
     file.seek(data_end)
-    return left if audio_goes_on(file.read(min(LOOKAHEAD_BYTES, left)), left, order) else 0
+    following = file.read(min(LOOKAHEAD_BYTES, left))
+    return left if audio_goes_on(following, left, order, length_at=length_at) else 0
 
 
 def _data_patches(file: BinaryIO, start: int, data: _Field, name: bytes) -> dict[int, bytes]:

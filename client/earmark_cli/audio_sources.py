@@ -82,7 +82,7 @@ def open_recording(
     shown = STANDARD_INPUT if is_standard_input else name
     timer = Timer(_COPY_NOTICE_S, notice, [f"earmark: {shown}: {_COPY_NOTICE}"])
     timer.daemon = True
-    if is_standard_input or _is_fifo(name):
+    if is_standard_input or is_fifo(name):
         timer.start()
     try:
         source = (pipe or standard_input()) if is_standard_input else name
@@ -91,7 +91,7 @@ def open_recording(
         timer.cancel()
 
 
-def _is_fifo(name: str) -> bool:
+def is_fifo(name: str) -> bool:
     """Return whether a file is a named pipe; False also if it cannot be examined: opening it says why."""
     try:
         return stat.S_ISFIFO(os.stat(name).st_mode)

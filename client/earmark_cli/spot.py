@@ -11,7 +11,7 @@ from earmark_client.errors import RecordingError
 from earmark_client.recording import Recording
 
 from earmark_cli.actions.detection_actions import action_options, detection_actions
-from earmark_cli.audio_sources import open_source
+from earmark_cli.audio_sources import is_fifo, open_source
 from earmark_cli.keyword_options import keyword_options
 from earmark_cli.options import (
     add_command,
@@ -107,8 +107,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _channel_count(name: str) -> int:
     """Return the number of channels of a recording, 1 if it cannot be opened: opening it again says why."""
-    if name == "-":
-        raise UsageError("--channel each requires files: standard input (-) is read only once")
+    if name == "-" or is_fifo(name):
+        shown = "standard input (-)" if name == "-" else f"{name} is a pipe, which"
+        raise UsageError(f"--channel each requires files: {shown} is read only once")
     try:
         with Recording(name) as recording:
             return recording.file_channels

@@ -83,7 +83,7 @@ def test_a_file_that_is_cut_off_gives_all_that_came_and_then_an_error(
 
 
 @pytest.mark.parametrize(
-    "container", ["WAV", "RF64", "W64", "CAF", "FLAC", "OGG OPUS", "OGG VORBIS", "MP3", "AIFF"]
+    "container", ["WAV", "RF64", "W64", "CAF", "AU", "FLAC", "OGG OPUS", "OGG VORBIS", "MP3", "AIFF"]
 )
 def test_joined_files_are_read_to_the_end(container: str) -> None:
     name, _, codec = container.partition(" ")
@@ -116,10 +116,13 @@ def _id3(content_bytes: int) -> bytes:
 
 def _states_too_little(container: str, codec: str, share: int) -> bytes:
     data = bytearray(_write(container, codec, NOISE))
-    order: Any = "big" if container == "AIFF" else "little"
-    at, size = data.index(b"SSND" if container == "AIFF" else b"data") + 4, 4
+    order: Any = "big" if container in ("AIFF", "CAF", "AU") else "little"
+    name = {"AIFF": b"SSND", "AU": data[4:8]}.get(container, b"data")
+    at, size = data.index(name) + 4, 4
     if container == "RF64":
         at, size = data.index(b"ds64") + 16, 8
+    elif container in ("W64", "CAF"):
+        at, size = at + (12 if container == "W64" else 0), 8
     stated = int.from_bytes(data[at : at + size], order)
     data[at : at + size] = (stated * share // 100).to_bytes(size, order)
     return bytes(data)
@@ -128,13 +131,24 @@ def _states_too_little(container: str, codec: str, share: int) -> bytes:
 @pytest.mark.parametrize("share", [0, 1, 50, 99])
 @pytest.mark.parametrize(
     ("container", "codec"),
-    [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "ULAW"), ("RF64", "PCM_16"), ("AIFF", "PCM_16")],
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "PCM_24"),
+        ("WAV", "ULAW"),
+        ("RF64", "PCM_16"),
+        ("AIFF", "PCM_16"),
+        ("W64", "PCM_16"),
+        ("CAF", "PCM_16"),
+        ("AU", "PCM_16"),
+    ],
 )
 @pytest.mark.parametrize("joined", [1, 2])
 def test_audio_that_goes_on_after_its_stated_length_is_read(
     container: str, codec: str, share: int, joined: int
 ) -> None:
     """The length of the whole file is right, and that of the samples is not."""
+    if container in ("W64", "CAF", "AU") and (not share or (container != "W64" and joined > 1)):
+        pytest.skip("CAF and AU state no length of the whole; without samples the header is unfinished")
     data = _states_too_little(container, codec, share) * joined
     for source in (data, Pipe(io.BytesIO(data))):
         samples, error, notices = _read(source)
@@ -163,6 +177,112 @@ def test_chunks_after_the_samples_of_a_wav_are_not_read_as_audio(chunk: bytes, l
     for source in (data, Pipe(io.BytesIO(data))):
         samples, error, notices = _read(source)
         assert (len(samples), error, notices) == (length, "", [])
+
+
+@pytest.mark.parametrize("joined", [1, 2])
+@pytest.mark.parametrize("container", ["W64", "CAF"])
+def test_chunks_after_the_samples_of_wave64_and_caf_are_not_read_as_audio(
+    container: str, joined: int
+) -> None:
+    data = _write(container, "PCM_16", NOISE)
+    if container == "W64":  # levels, as Sound Forge writes them
+        data += bytes(-len(data) % 8) + b"levl\xf3\xac\xd3\x11\x8c\xd1\0\xc0\x4f\x8e\xdb\x8a"
+        data += (424).to_bytes(8, "little") + b"\x70" * 400
+        data = data[:16] + len(data).to_bytes(8, "little") + data[24:]
+    else:
+        data += b"info" + (400).to_bytes(8, "big") + b"x" * 400
+    for source in (data * joined, Pipe(io.BytesIO(data * joined))):
+        samples, error, notices = _read(source)
+        assert (len(samples), error, notices) == (joined * len(NOISE), "", [])
+
+
+def test_bytes_after_a_wave64_are_noticed() -> None:
+    data = _write("W64", "PCM_16", NOISE) + b"x" * 600
+    for source in (data, Pipe(io.BytesIO(data))):
+        samples, error, notices = _read(source)
+        assert (len(samples), error) == (len(NOISE), "")
+        assert notices == ["600 bytes follow the end of the recording; they were not read."]
+
+
+def test_a_wav_with_two_chunks_of_samples_is_rejected() -> None:
+    data = _write("WAV", "PCM_16", NOISE)
+    data += data[data.index(b"data") :]
+    data = data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
+    with pytest.raises(AudioFileError, match="damaged"):
+        _read(data)
+    assert "damaged" in _read(Pipe(io.BytesIO(data)))[1]
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize("joined", [1, 2])
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [
+        ("adpcm_ima_qt", "IMA ADPCM"),
+        ("opus", "Opus"),
+        ("flac", "FLAC"),
+        ("libmp3lame", "MP3"),
+        ("ac3", "AC-3"),
+    ],
+)
+def test_compressed_audio_in_caf_is_read_or_named(
+    codec: str,
+    name: str,
+    joined: int,
+    has_package: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    source, path = tmp_path / "noise.wav", tmp_path / "compressed.caf"
+    soundfile.write(source, NOISE, RATE_HZ)
+    command = ["ffmpeg", "-loglevel", "quiet", "-i", source, "-c:a", codec, "-strict", "-2", path]
+    subprocess.run(command, check=True)
+    data = path.read_bytes() * joined
+    with RecordingFile(data) as recording:
+        found_s = sum(map(len, recording.blocks())) / recording.sample_rate_hz
+        assert (str(recording.format), recording.notices) == (f"{name} in CAF", [])
+    assert found_s == pytest.approx(joined * len(NOISE) / RATE_HZ, abs=joined * 0.15)  # what encoders add
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: False)
+    with pytest.raises(AudioFileError, match=f"{name} in CAF recording is not read here"):
+        _read(data)
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize("suffix", ["wv", "tta", "mka", "mp4"])
+def test_damage_within_lossless_audio_is_an_error_and_not_noise(
+    suffix: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    source, path = tmp_path / "tone.wav", tmp_path / f"tone.{suffix}"
+    soundfile.write(source, np.tile(TONE, 4), RATE_HZ)
+    codec = ["-c:a", "flac", "-strict", "-2"] if suffix in ("mka", "mp4") else []
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *codec, path], check=True)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    samples, error, _ = _read(bytes(data))
+    assert "damaged" in error or "truncated" in error
+    assert np.abs(samples).max(initial=0) <= np.abs(TONE).max() + 0.001
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+def test_a_wavpack_that_ends_within_its_first_block_is_not_called_empty(
+    has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    source, path = tmp_path / "tone.wav", tmp_path / "tone.wv"
+    soundfile.write(source, TONE, RATE_HZ)
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, path], check=True)
+    data = path.read_bytes()
+    _, error, _ = _read(data[: len(data) * 6 // 10])
+    assert "truncated" in error or "damaged" in error
 
 
 @pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
@@ -579,6 +699,39 @@ def test_a_pipe_is_read() -> None:
 
     samples, error, _ = _read(Pipe(_write("FLAC", "PCM_16")))
     assert (len(samples), error) == (RATE_HZ, "")
+
+
+class _Failing(io.BytesIO):
+    """A file whose second part becomes unreadable, or is cut off, while the first is read."""
+
+    error: OSError | None = None
+    has_failed = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = len(self.getbuffer()) // 2 - self.tell()
+        if self.has_failed and (left < (size or 0) or size == -1):
+            if self.error is not None:
+                raise self.error
+            return super().read(max(0, left))
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(None, "has become shorter"), (OSError(5, "I/O error"), "from here on: I/O error")]
+)
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "AU", "W64", "CAF", "FLAC", "OGG", "MP3"])
+def test_a_file_that_fails_while_it_is_read_is_not_called_whole(
+    container: str, error: OSError | None, message: str
+) -> None:
+    subtype = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(container, "PCM_16")
+    file = _Failing(_id3(0) + _write(container, subtype, np.tile(NOISE, 4)))
+    file.error = error
+    with RecordingFile(file) as recording:
+        blocks = recording.blocks()
+        next(blocks)
+        file.has_failed = True
+        with pytest.raises(IncompleteError, match=message):
+            list(blocks)
 
 
 def test_channels_that_cancel_and_samples_that_clip_are_noticed() -> None:

@@ -245,6 +245,16 @@ def test_quiet_samples_of_8_bits_are_no_text(address: str, encoding: str, codes:
     assert "1.00 s of audio, 0 detections" in done.stdout
 
 
+def test_each_channel_of_a_pipe_is_not_read(tmp_path: Path) -> None:
+    """The number of channels would have to be read before them."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for name, shown in (("-", "standard input (-)"), (str(pipe), f"{pipe} is a pipe, which")):
+        done = earmark("spot", name, "--channel", "each")
+        assert done.returncode == 2
+        assert f"--channel each requires files: {shown} is read only once" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["spot", "classify", "plot", "check"])
 def test_an_empty_name_is_reported(command: str, tmp_path: Path) -> None:
     out = ["-o", str(tmp_path / "page.html")] if command == "plot" else []
