@@ -237,7 +237,7 @@ class ProgramSource:
 
 def _url(file: IO[bytes]) -> str:
     """Return the address of a file for a program that inherits its descriptor, from its beginning."""
-    file.seek(0)  # not every system opens the file anew
+    file.seek(0)  # on some systems it shares the position of this descriptor
     return f"file:/dev/fd/{file.fileno()}"
 
 

@@ -45,10 +45,11 @@ from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
 from earmark_audio.mp3 import mp3_layout
 from earmark_audio.mp4 import mp4_layout
-from earmark_audio.notices import MORE_AUDIO, OTHER_BYTES, append_new, other_tracks
+from earmark_audio.notices import append_new, other_tracks
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
+from earmark_audio.sndfile import SndfileSource
 from earmark_audio.wav import UNFINISHED, au_layout, check_sox_end, chunked_layout, iff_layout
 
 if TYPE_CHECKING:
@@ -59,13 +60,10 @@ if TYPE_CHECKING:
 
     from earmark_audio.notices import Notice
 
-_DECODE_FRAMES = 4096
-"""How much is decoded at once. An error in the middle loses at most this, and always the same."""
+    _PartSource = SndfileSource | ffmpeg.PyAvSource | ffmpeg.ProgramSource
 
 _MAX_COPIED_BYTES = 1 << 30
 """How much of a pipe is copied to a temporary file."""
-
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile's SF_COUNT_MAX, and what comes near it
 
 
 class RecordingFile:
@@ -204,16 +202,15 @@ class RecordingFile:
             self._file = FileView(self._file, [(start, max(0, size - start))])
         self._layout = _layout(self._file, self.format, self._longest_s)
         self.notices += self._layout.notices
-        if self.format.decoder is Decoder.FFMPEG:
-            self._programs = programs
-            source = self._open_ffmpeg(self._layout.parts[0])
-            self._use(source)
-            if source.track_count > 1:
-                self.notices.append(other_tracks(source.track_count))
-        else:
-            self._open_sndfile()
+        if not self._layout.parts:
+            raise AudioFileError(f"The {self.format} file holds no audio: there is no whole frame in it.")
+        self._programs = programs
+        source = self._open_part(self._layout.parts[0])
+        self._use(source)
+        if source.track_count > 1:
+            self.notices.append(other_tracks(source.track_count))
 
-    def _use(self, source: ffmpeg.PyAvSource | ffmpeg.ProgramSource | LiveWav) -> None:
+    def _use(self, source: _PartSource | LiveWav) -> None:
         self._source = source
         self.sample_rate_hz: int = source.sample_rate_hz
         self.channels: int = source.channels
@@ -221,31 +218,22 @@ class RecordingFile:
         is_whole = len(self._layout.parts) <= 1
         self.declared_s: float | None = source.declared_s if is_whole else None
 
-    def _open_sndfile(self) -> None:
-        if not self._layout.parts:
-            raise AudioFileError(f"The {self.format} file holds no audio: there is no whole frame in it.")
-        sound = self._open_part(self._layout.parts[0])
-        self._source = sound
-        self.sample_rate_hz, self.channels = sound.samplerate, sound.channels
-        self.codec = self.format.codec or _codec(sound)
-        frames = self._layout.parts[0].declared_frames
-        if frames is None and not self._layout.parts[0].view.is_unbounded and sound.frames < _UNKNOWN_FRAMES:
-            frames = sound.frames
-        is_whole = len(self._layout.parts) == 1
-        self.declared_s = frames / sound.samplerate if frames is not None and is_whole else None
-
-    def _open_ffmpeg(self, part: Part) -> ffmpeg.PyAvSource | ffmpeg.ProgramSource:
+    def _open_part(self, part: Part) -> _PartSource:
+        if self.format.decoder is Decoder.SNDFILE:
+            return SndfileSource(part, self.format)
         view: Any = part.view
         return ffmpeg.open_source(view, self.format, programs=self._programs)
 
-    def _ffmpeg_blocks(self) -> Iterator[NDArray[np.float32]]:
+    def _part_blocks(self) -> Iterator[NDArray[np.float32]]:
         for index, part in enumerate(self._layout.parts):
             try:
-                source = self._source if index == 0 else self._open_ffmpeg(part)
+                source = self._source if index == 0 else self._open_part(part)
             except AudioFileError as error:
                 raise IncompleteError(DAMAGED) from error
             try:
-                self._check_same_form(source.sample_rate_hz, source.channels)
+                form = source.sample_rate_hz, source.channels
+                if form != (self.sample_rate_hz, self.channels):
+                    raise other_form(*form, self.sample_rate_hz, self.channels)
                 yield from source.blocks()
             finally:
                 if index:
@@ -257,77 +245,20 @@ class RecordingFile:
         if self.is_live:
             blocks: Iterator[NDArray[np.float32]] = self._source.blocks()
             return blocks
-        return self._sndfile_blocks() if self.format.decoder is Decoder.SNDFILE else self._ffmpeg_blocks()
-
-    def _check_same_form(self, sample_rate_hz: int, channels: int) -> None:
-        if (sample_rate_hz, channels) != (self.sample_rate_hz, self.channels):
-            raise other_form(sample_rate_hz, channels, self.sample_rate_hz, self.channels)
-
-    def _open_part(self, part: Part) -> Any:
-        import soundfile
-
-        class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-            """Reads from front to back: its seeking after every block can fail or be inexact."""
-
-            def seekable(self) -> bool:
-                return False
-
-        part.view.seek(0)
-        try:
-            return ForwardFile(part.view)
-        except (soundfile.LibsndfileError, TypeError, OSError) as error:
-            raise AudioFileError(
-                f"The {self.format} file is damaged, or its codec is not supported: {CONVERT}."
-            ) from error
+        return self._part_blocks()
 
     def _check_scale(self) -> None:
         """Reject a file of float samples far beyond full scale as a whole: its quiet parts are noise too."""
         if self.is_live or self.format.decoder is not Decoder.SNDFILE or "float" not in self.codec:
             return
         try:
-            for block in self._sndfile_blocks():
+            for block in self._part_blocks():
                 if problem := sample_problem(block):
                     raise AudioFileError(problem)
         except IncompleteError:
             pass  # it is raised again after the samples
         self._source.close()
         self._source = self._open_part(self._layout.parts[0])
-
-    def _sndfile_blocks(self) -> Iterator[NDArray[np.float32]]:
-        import soundfile
-
-        for index, part in enumerate(self._layout.parts):
-            try:
-                sound = self._source if index == 0 else self._open_part(part)
-            except AudioFileError as error:
-                raise IncompleteError(DAMAGED) from error
-            try:
-                self._check_same_form(sound.samplerate, sound.channels)
-                frames, declared = 0, part.declared_frames or 0
-                # An error loses the whole block: none reaches beyond the declared end, after which
-                # other bytes may follow.
-                while len(block := _read(sound, declared - frames)):
-                    frames += len(block)
-                    yield block
-            except soundfile.LibsndfileError as error:
-                if frames != part.declared_frames:
-                    raise IncompleteError(DAMAGED) from error
-                append_new(self.notices, OTHER_BYTES)
-            finally:
-                if index:
-                    sound.close()
-            if frames < declared:
-                missing_s = (declared - frames) / self.sample_rate_hz
-                raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
-            if 0 < declared < frames:
-                append_new(self.notices, MORE_AUDIO)
-
-
-def _read(sound: Any, left: int) -> NDArray[np.float32]:
-    """Decode one block where this much is declared to be left."""
-    frames = min(_DECODE_FRAMES, left) if left > 0 else _DECODE_FRAMES
-    block: NDArray[np.float32] = sound.read(frames, "float32", always_2d=True)
-    return block
 
 
 def _checked(kind: Format | None, size: int) -> Format:
@@ -370,10 +301,6 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
     if kind is W64 or kind.container == CAF.container:
         return chunked_layout(file, size)
     return iff_layout(file, size)
-
-
-def _codec(sound: Any) -> str:
-    return str(sound.subtype_info)
 
 
 def _check_form(sample_rate_hz: int, channels: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from earmark_audio.line_sampler import LineSampler
 from earmark_client.client import Client
 from earmark_client.errors import (
     EarmarkError,
@@ -25,7 +26,6 @@ from earmark_client.errors import (
     UnknownModelError,
 )
 
-from earmark_wyoming.reports import SampledReports
 from earmark_wyoming.satellite import MAX_LINE_BYTES, Satellite
 from earmark_wyoming.wake_words import wake_words
 
@@ -86,7 +86,7 @@ class _Bridge:
         self._options = options
         self._words: Sequence[WakeWord] = ()
         self._satellites: dict[asyncio.Task[None], Satellite] = {}
-        self._report = SampledReports(options.report).report
+        self._sampler = LineSampler()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -194,7 +194,7 @@ class _Bridge:
         peer = writer.get_extra_info("peername")
         name = peer[0] if isinstance(peer, tuple) else "satellite"
         if len(self._satellites) >= self._options.max_connections and not self._close_silent():
-            self._report(f"{name}: rejected: there are {self._options.max_connections} connections")
+            self._report(name, f"rejected: there are {self._options.max_connections} connections")
             writer.close()
             return
         connection = writer.get_extra_info("socket")
@@ -206,13 +206,22 @@ class _Bridge:
             lambda: self._words,
             reader,
             writer,
-            lambda text: self._report(f"{name}: {text}"),
+            lambda text: self._report(name, text),
         )
         # Its own task: asyncio reports a traceback when the task of a connection is cancelled.
         task = asyncio.create_task(satellite.run())
         self._satellites[task] = satellite
         await asyncio.wait([task])
         self._satellites.pop(task, None)
+
+    def _report(self, satellite: str, text: str) -> None:
+        """Report a line about a satellite, unless there have been too many."""
+        sampled = self._sampler.admit("satellite")
+        if sampled is None:
+            return
+        if sampled:
+            text = f"{text} ({sampled['suppressed']} lines before this one were suppressed)"
+        self._options.report(f"{satellite}: {text}")
 
     def _close_silent(self) -> bool:
         """Close the connection that has been silent for the longest; return False if none is silent.

@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from earmark_audio.json_text import json_text
+from earmark_audio.line_sampler import LineSampler
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,9 +25,6 @@ _LOGGER = logging.getLogger(__name__)
 
 # Characters of a value that needs no quotes in the text format.
 _UNQUOTED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;/_+-*@%[]()")
-
-_MAX_SAMPLED = 20
-"""Lines of a LogSampler with one key in a second."""
 
 _MAX_LIBRARY_CHARACTERS = 200
 """Of a line of a library."""
@@ -44,32 +41,6 @@ def log(logger: logging.Logger, level: int, event: str, *, exc_info: Any = None,
     if logger.isEnabledFor(level):
         fields = {key: value for key, value in values.items() if value is not None}
         logger.log(level, event, exc_info=exc_info, extra={"earmark": fields})
-
-
-class LogSampler:
-    """Limits the lines that repeat: a client whose calls are all rejected must not fill the log.
-
-    Of the lines with one key, at most `_MAX_SAMPLED` are written in a second. The next line with the key that
-    is written states how many were suppressed.
-    """
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._written: Counter[str] = Counter()  # in this second, by key
-        self._suppressed: Counter[str] = Counter()
-
-    def admit(self, key: str) -> dict[str, int] | None:
-        """Return the values to add to a line with the key; None if it is not to be written."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second = second
-            self._written.clear()
-        if self._written[key] >= _MAX_SAMPLED:
-            self._suppressed[key] += 1
-            return None
-        self._written[key] += 1
-        suppressed = self._suppressed.pop(key, 0)
-        return {"suppressed": suppressed} if suppressed else {}
 
 
 def configure(level: str, log_format: str, descriptor: int = 2, *, worker: int | None = None) -> None:
@@ -115,7 +86,7 @@ class _LibraryLimit(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sampler = LogSampler()
+        self._sampler = LineSampler()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if _is_own(record):

@@ -16,7 +16,6 @@ import grpc
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2_grpc as stubs
 from earmark_server import logs
-from earmark_server.logs import LogSampler
 from support.deadlines import DEADLINE_S
 from support.ports import free_port
 from support.server_rig import chunks, config, detections, pcm
@@ -300,22 +299,9 @@ def test_a_server_serves_even_if_its_log_cannot_be_written(tiny_model_path: Path
         process.wait()
 
 
-def test_lines_that_repeat_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = 100.0
-    monkeypatch.setattr("earmark_server.logs.time.monotonic", lambda: now_s)
-    sampler = LogSampler()
-    admitted = [sampler.admit("OVERLOADED") for _ in range(1000)]
-    written = sum(each is not None for each in admitted)
-    assert written == 20
-    assert sampler.admit("TOO_MANY_STREAMS") == {}
-    now_s += 1
-    assert sampler.admit("OVERLOADED") == {"suppressed": 1000 - written}
-    assert sampler.admit("OVERLOADED") == {}
-
-
 def test_lines_of_a_library_are_sampled_and_short(log_file: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr("earmark_server.logs.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("earmark_audio.line_sampler.time.monotonic", lambda: now_s)
     logs.configure("info", "json", log_file.fileno())
     library = logging.getLogger("grpc._cython.cygrpc")
     for _ in range(100):

@@ -20,7 +20,7 @@ from support.server_process import ServerProcess
 
 pytest.importorskip("wyoming")
 
-from earmark_wyoming import bridge, reports, satellite
+from earmark_wyoming import bridge, satellite
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -215,14 +215,14 @@ def test_audio_that_a_stalled_server_does_not_accept_fills_no_memory(tiny_model_
         asyncio.run(scenario(server))
 
 
-def test_lines_that_repeat_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_about_satellites_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 10.0
-    monkeypatch.setattr(reports.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr("earmark_audio.line_sampler.time.monotonic", lambda: now_s)
     lines: list[str] = []
-    sampled = reports.SampledReports(lines.append)
+    running = bridge._Bridge(mock.Mock(), mock.Mock(report=lines.append))
     for number in range(100):
-        sampled.report(str(number))
-    assert lines == [str(number) for number in range(20)]
+        running._report("127.0.0.1", str(number))
+    assert lines == [f"127.0.0.1: {number}" for number in range(20)]
     now_s = 11.0
-    sampled.report("later")
-    assert lines[-1] == "later (80 lines before this one were suppressed)"
+    running._report("127.0.0.1", "later")
+    assert lines[-1] == "127.0.0.1: later (80 lines before this one were suppressed)"

@@ -18,7 +18,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from earmark_server.logs import LogSampler, log
+from earmark_audio.line_sampler import LineSampler
+
+from earmark_server.logs import log
 from earmark_server.memory.connections import Connections
 from earmark_server.memory.descriptor_reserve import DescriptorReserve
 from earmark_server.memory.excess import ExcessDetector
@@ -128,7 +130,7 @@ class MemoryGuard:
         self._cpu_s = time.process_time()
         self._closed_s = -math.inf  # when connections were closed
         self._trim_s = 0.0  # when to return free memory to the system
-        self._log_sampler = LogSampler()
+        self._line_sampler = LineSampler()
         self._limit_bytes = 0
         self._stated_bytes = 0
         self._stated_read_s = -math.inf
@@ -281,7 +283,7 @@ class MemoryGuard:
             self._refusals.refuse_all(self._closed_s + _REFUSED_S)
         self._peers.closed.update(peers)
         self._connections.close(peers)
-        sampled = self._log_sampler.admit(event)
+        sampled = self._line_sampler.admit(event)
         if sampled is not None:
             log(
                 _LOGGER,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
 import grpc
+from earmark_audio.line_sampler import LineSampler
 from earmark_spotter import SpotterError
 
-from earmark_server.logs import LogSampler, log
+from earmark_server.logs import log
 from earmark_server.memory.peers import WINDOW_BYTES, Peers, connection_of
 from earmark_server.rpc.call import Call, CallKind
 from earmark_server.rpc.connection_age import ConnectionAge
@@ -55,7 +56,7 @@ class Admission:
         self.is_guarded = False
         """Whether there is a guard."""
         self._tracing = tracing
-        self._log_sampler = LogSampler()
+        self._line_sampler = LineSampler()
         # A message may be longer than its method allows: the client must get the error that says so.
         self._pending_bytes = settings.max_message_bytes + WINDOW_BYTES
         self._max_streams = settings.max_streams
@@ -139,7 +140,7 @@ class Admission:
             principal=current_principal.get(),
             token_digest=current_token_digest.get(),
             span=None if kind is CallKind.PROBE else self._start_span(context, rpc),
-            log_sampler=self._log_sampler,
+            line_sampler=self._line_sampler,
             origin=self.peers[connection_of(peer)] if self.is_guarded and not is_stranger else None,
         )
         call.origin.begin_call(self._pending_bytes)

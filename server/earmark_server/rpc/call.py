@@ -19,8 +19,9 @@ from earmark_server.status import CallError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from earmark_audio.line_sampler import LineSampler
+
     from earmark_server.inference.stream_handle import StreamHandle
-    from earmark_server.logs import LogSampler
     from earmark_server.rpc.tracing import CallSpan
 
 _LOGGER = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Call:
         principal: str | None = None,
         token_digest: bytes | None = None,
         span: CallSpan | None = None,
-        log_sampler: LogSampler | None = None,
+        line_sampler: LineSampler | None = None,
         origin: Peer | None = None,
     ) -> None:
         self.rpc = rpc
@@ -87,7 +88,7 @@ class Call:
         self.stream: StreamHandle | None = None
         """The call's stream in the engine, once it has one."""
         self.span = span
-        self._log_sampler = log_sampler
+        self._line_sampler = line_sampler
         self._started_s = time.perf_counter()
         self._interrupt: asyncio.Timeout | None = None
         self._error: CallError | None = None
@@ -147,8 +148,8 @@ class Call:
         level = logging.DEBUG if not self.kind.needs_inference and status == "OK" else logging.INFO
         # Calls that fail before they have sent audio can be numerous: each costs its client next to nothing.
         sampled: dict[str, int] | None = {}
-        if self._log_sampler is not None and status != "OK" and self.audio_ns is None and incident is None:
-            sampled = self._log_sampler.admit(reason or status)
+        if self._line_sampler is not None and status != "OK" and self.audio_ns is None and incident is None:
+            sampled = self._line_sampler.admit(reason or status)
         if sampled is not None:
             self._log_line(level, status, reason, incident, sampled)
         if self.span is not None:

@@ -1,4 +1,4 @@
-"""`earmark-train thresholds`: choose the thresholds of a model file anew."""
+"""`earmark-train thresholds`: choose the thresholds of a model file again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from earmark_training.commands.options import (
 if TYPE_CHECKING:
     import argparse
 
-SUMMARY = "Choose the thresholds of a model file anew, for other noises or another rate of false alarms."
+SUMMARY = "Choose the thresholds of a model file again, for other noises or another rate of false alarms."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -59,13 +59,18 @@ def training_rooms() -> list[Samples]:
 
 def loudspeaker(rng: np.random.Generator, samples: Samples) -> Samples:
     """Return the samples from a small loudspeaker: without low and high bands, slightly distorted."""
-    size = 1 << (2 * len(samples) - 1).bit_length()
-    hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ).astype(np.float32)
-    low, high = (rng.uniform(*band) for band in _LOUDSPEAKER_HZ)
-    response = 1 / (1 + (low / np.maximum(hz, 1)) ** 4) / (1 + (hz / high) ** 8)
-    played = np.fft.irfft(np.fft.rfft(samples, size) * response, size)[: len(samples)]
+    low_hz, high_hz = (rng.uniform(*band) for band in _LOUDSPEAKER_HZ)
+    played = loudspeaker_band(samples, low_hz, high_hz)
     drive = 10 ** rng.uniform(-1, 0.3) / (np.abs(played).max() + 1e-9)
     return at_level_of(samples, np.tanh(drive * played).astype(np.float32))
+
+
+def loudspeaker_band(samples: Samples, low_hz: float, high_hz: float) -> Samples:
+    """Return the samples in the band of a small loudspeaker, at whose limits they have half the amplitude."""
+    size = 1 << (2 * len(samples) - 1).bit_length()
+    hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ)
+    response = 1 / (1 + (low_hz / np.maximum(hz, 1)) ** 4) / (1 + (hz / high_hz) ** 8)
+    return np.fft.irfft(np.fft.rfft(samples, size) * response, size)[: len(samples)].astype(np.float32)
 
 
 def at_level_of(samples: Samples, changed: Samples) -> Samples:

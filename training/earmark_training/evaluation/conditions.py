@@ -17,6 +17,7 @@ from earmark_spotter import final_scores
 
 from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.data.rooms import draw_room, impulse_response, reverberate
+from earmark_training.data.surroundings import loudspeaker_band
 from earmark_training.data.transcripts import place_words
 from earmark_training.errors import CorpusError
 from earmark_training.evaluation.peaks import ScoredUtterance
@@ -198,12 +199,7 @@ def from_television(
 ) -> Float32Array:
     """Play speech over music through a small loudspeaker in a room."""
     mixed = add_under(samples, power, scene.music_of(rng, len(samples)), _TELEVISION_MUSIC_DB)
-    size = 1 << (2 * len(mixed) - 1).bit_length()
-    hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ)
-    low, high = _LOUDSPEAKER_HZ
-    response = 1 / (1 + (low / np.maximum(hz, 1)) ** 4) / (1 + (hz / high) ** 8)
-    played = np.fft.irfft(np.fft.rfft(mixed, size) * response, size)[: len(mixed)].astype(np.float32)
-    return in_room(scene, rng, played, power)
+    return in_room(scene, rng, loudspeaker_band(mixed, *_LOUDSPEAKER_HZ), power)
 
 
 CONDITIONS: tuple[Condition, ...] = (

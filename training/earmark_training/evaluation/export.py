@@ -101,7 +101,7 @@ def calibrate(
     fa_per_hour: float,
     progress: Progress = SILENT,
 ) -> SpotterModel:
-    """Write a copy of a model file with thresholds that are chosen anew, and return its model.
+    """Write a copy of a model file with thresholds that are chosen again, and return its model.
 
     The thresholds are chosen, and the metrics measured, on the validation split of the corpus. Raises
     ExportError if the split has no clips of a keyword, or if the model has another sample rate.

@@ -116,10 +116,50 @@ def collect(
     RecordingsError if there is too little speech.
     """
     files = [SourceFile(path, "clip", "training", k) for k, paths in recordings.items() for path in paths]
+    spoken, places, similar = _synthesize_words(
+        tuple(recordings), folder, language=language, voices=voices, seed=seed, progress=progress
+    )
+    others = list(negatives)
+    if not others:
+        others = _synthesize_speech(tuple(recordings), folder / "speech", seed, progress, voices)
+    wrong = [clip for clip in mistakes if not clip.is_missed]
+    parts = [files, spoken, similar, others, [clip.source for clip in wrong]]
+    corpus = decode([file for part in parts for file in part], folder / "corpus", progress=progress)
+    position, decoded = 0, []
+    for part in parts:
+        decoded.append(corpus.recordings[position : position + len(part)])
+        position += len(part)
+    decoded[1] = [replace(r, word=place or r.word) for r, place in zip(decoded[1], places, strict=True)]
+    false_alarms = tuple(replace(r, word=c.word) for r, c in zip(decoded[4], wrong, strict=True))
+    # A word that energy does not locate cannot be learned from.
+    words_of = [tuple(r for r in part if r.word is not None) for part in decoded[:3]]
+    speech, held_out = hold_out(decoded[3], seed)
+    return TrainingSet(
+        corpus,
+        tuple(recordings),
+        recordings=words_of[0],
+        synthesized=words_of[1],
+        confusables=words_of[2],
+        speech=tuple(speech),
+        held_out=tuple(held_out),
+        mistakes=false_alarms,
+    )
+
+
+def _synthesize_words(
+    keywords: Sequence[str],
+    folder: Path,
+    *,
+    language: str | None,
+    voices: NeuralVoices | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[SourceFile], list[tuple[int, int] | None], list[SourceFile]]:
+    """Return files of the keywords, the place of the word in each where it is known, and confusables."""
     spoken: list[SourceFile] = []
     places: list[tuple[int, int] | None] = []
     similar: list[SourceFile] = []
-    for keyword in recordings:
+    for keyword in keywords:
         name = f"{len(spoken):05d}"
         if language:
             paths = _synthesize_keyword(keyword, folder / name / "keyword", language, seed, progress)
@@ -164,31 +204,7 @@ def collect(
             desc=_READING_OTHER_WORDS,
         )
         similar += [SourceFile(path, "clip", "training", CONFUSABLE) for path in common]
-    others = list(negatives)
-    if not others:
-        others = _synthesize_speech(tuple(recordings), folder / "speech", seed, progress, voices)
-    wrong = [clip for clip in mistakes if not clip.is_missed]
-    parts = [files, spoken, similar, others, [clip.source for clip in wrong]]
-    corpus = decode([file for part in parts for file in part], folder / "corpus", progress=progress)
-    position, decoded = 0, []
-    for part in parts:
-        decoded.append(corpus.recordings[position : position + len(part)])
-        position += len(part)
-    decoded[1] = [replace(r, word=place or r.word) for r, place in zip(decoded[1], places, strict=True)]
-    false_alarms = tuple(replace(r, word=c.word) for r, c in zip(decoded[4], wrong, strict=True))
-    # A word that energy does not locate cannot be learned from.
-    words_of = [tuple(r for r in part if r.word is not None) for part in decoded[:3]]
-    speech, held_out = hold_out(decoded[3], seed)
-    return TrainingSet(
-        corpus,
-        tuple(recordings),
-        recordings=words_of[0],
-        synthesized=words_of[1],
-        confusables=words_of[2],
-        speech=tuple(speech),
-        held_out=tuple(held_out),
-        mistakes=false_alarms,
-    )
+    return spoken, places, similar
 
 
 def expected_s(
