@@ -59,6 +59,26 @@ def test_a_pass_without_a_past_has_the_embeddings_of_a_stream():
     assert network.logits(embeddings).shape == (1, 3, 3)
 
 
+@torch.no_grad()
+def test_the_probability_of_helpers_is_part_of_that_of_unknown_speech():
+    network = EmbeddingNetwork(EmbeddingShape(3, helpers=2)).eval()
+    pcm = torch.randn(1, 10 * network.shape.frame_samples) * 0.05
+    scores, _ = network(pcm, network.silent_state())
+    assert scores.shape == (1, 10, 3)
+    torch.testing.assert_close(scores.sum(-1), torch.ones(1, 10))
+    network.head.bias[3:] = 30.0
+    scores, _ = network(pcm, network.silent_state())
+    assert scores[0, -1, 1] > 0.99
+
+
+def test_a_head_tells_helpers_apart_and_has_no_score_for_them(training_set: TrainingSet):
+    helpers = [replace(r, text="sentence", word=(0, min(r.length, 8_000))) for r in training_set.speech[:4]]
+    recipe = replace(RECIPE, steps=1, mix=replace(RECIPE.mix, size=5))
+    trained = train_head(NETWORK, replace(training_set, helpers=tuple(helpers)), recipe)
+    assert (trained.shape.classes, trained.shape.helpers) == (3, 1)
+    assert score(trained, np.zeros(16_000, np.float32)).shape[1] == 3
+
+
 @pytest.mark.slow
 def test_the_head_detects_its_word_from_strangers(training_set: TrainingSet):
     recipe = replace(RECIPE, steps=60, mined_hours=0.01, mix=replace(RECIPE.mix, size=8))

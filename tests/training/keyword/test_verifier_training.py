@@ -97,6 +97,16 @@ def test_the_verifier_tells_the_word_from_others(
 
 
 @pytest.mark.slow
+def test_helpers_are_classes_of_the_verifier(
+    training_set: TrainingSet, network: Network, model: SpotterModel
+):
+    helpers = [replace(r, text="sentence", word=(0, min(r.length, 8_000))) for r in training_set.speech[:4]]
+    with_helpers = replace(training_set, helpers=tuple(helpers))
+    verifier = train_verifier(network, model, with_helpers, TINY_RECIPE)
+    assert verifier.fc2.out_features == 1 + len(training_set.keywords) + 1
+
+
+@pytest.mark.slow
 def test_the_metadata_name_the_encoder_and_whose_it_is(model: SpotterModel):
     verifier = with_verifier(model.metadata).verifier
     assert verifier is not None

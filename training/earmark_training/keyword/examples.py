@@ -103,10 +103,10 @@ class KeywordExampleMaker:
         self, training_set: TrainingSet, shape: Shape | EmbeddingShape, mix: KeywordMix, *, seed: int
     ) -> None:
         self._set, self._mix, self._seed = training_set, mix, seed
-        self._keywords = training_set.keywords
+        self._keywords = (*training_set.keywords, *training_set.helper_words)
         self._recorded, self._synthesized = (
             {k: [r for r in part if r.text == k] for k in self._keywords}
-            for part in (training_set.recordings, training_set.synthesized)
+            for part in (training_set.recordings, (*training_set.synthesized, *training_set.helpers))
         )
         self._frame = shape.frame_samples
         self._first = shape.unsmoothed_receptive_field_samples

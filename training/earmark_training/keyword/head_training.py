@@ -71,7 +71,8 @@ def train_head(
     is called with the work that was done, as by `fine_tune`, and `skip` with that before the checkpoint.
     """
     torch.manual_seed(recipe.seed)
-    trained = EmbeddingNetwork(replace(network.shape, classes=FIRST_KEYWORD + len(training_set.keywords)))
+    classes, helpers = FIRST_KEYWORD + len(training_set.keywords), len(training_set.helper_words)
+    trained = EmbeddingNetwork(replace(network.shape, classes=classes, helpers=helpers))
     with torch.no_grad():  # a keyword starts as unlikely
         cast("Tensor", trained.head.bias)[FIRST_KEYWORD:] = -2.0
     training = _Training(trained, recipe)

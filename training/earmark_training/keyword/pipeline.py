@@ -127,6 +127,7 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
             Path(scratch),
             language=request.synthesize,
             voices=request.voices,
+            helpers=request.base is None,
             mistakes=mistakes,
             seed=seed,
             progress=progress,

@@ -11,6 +11,7 @@ from earmark_audio.progress import SILENT, Progress
 
 from earmark_training.data.corpus import DECODING, SAMPLE_RATE_HZ, SourceFile, decode, hours, speech_split
 from earmark_training.keyword import confusables, sentences
+from earmark_training.keyword.helpers import HelperClip, write_helpers
 from earmark_training.keyword.negatives import check_length, contains_keyword
 from earmark_training.keyword.neural_speech import (
     CONFUSABLE_LINES,
@@ -63,8 +64,15 @@ class TrainingSet:
     confusables: tuple[Recording, ...]
     speech: tuple[Recording, ...]
     held_out: tuple[Recording, ...]
+    helpers: tuple[Recording, ...] = ()
+    """Other words by neural voices, which the networks are trained to tell apart: see `helpers`."""
     mistakes: tuple[Recording, ...] = ()
     """Reviewed false alarms; `word` is the place of what was mistaken for the keyword."""
+
+    @property
+    def helper_words(self) -> tuple[str, ...]:
+        """The words of the helpers."""
+        return tuple(sorted({r.text for r in self.helpers}))
 
     @property
     def measured(self) -> tuple[Recording, ...]:
@@ -103,6 +111,7 @@ def collect(
     *,
     language: str | None = None,
     voices: NeuralVoices | None = None,
+    helpers: bool = False,
     mistakes: Sequence[ReviewedClip] = (),
     seed: int,
     progress: Progress = SILENT,
@@ -110,7 +119,8 @@ def collect(
     """Decode the recordings of each keyword and the negatives, and synthesize the rest, into `folder`.
 
     With a `language`, installed synthesizers speak the keywords and their confusables in it, with `voices`
-    neural ones do. Without negatives, synthesizers read English text as speech without the keywords.
+    neural ones do; with `helpers`, there are other English words for the networks to tell apart as well.
+    Without negatives, synthesizers read English text as speech without the keywords.
 
     Raises SynthesisError if no synthesizer speaks the language, CorpusError for a damaged negative, and
     RecordingsError if there is too little speech.
@@ -123,7 +133,12 @@ def collect(
     if not others:
         others = _synthesize_speech(tuple(recordings), folder / "speech", seed, progress, voices)
     wrong = [clip for clip in mistakes if not clip.is_missed]
-    parts = [files, spoken, similar, others, [clip.source for clip in wrong]]
+    helping: list[HelperClip] = []
+    if voices and helpers and voices.language.startswith("en"):
+        helping, like_helpers = write_helpers(voices.pronunciations.values(), folder / "helpers")
+        similar += [SourceFile(path, "clip", "training", CONFUSABLE) for path in like_helpers]
+    helper_files = [SourceFile(clip.path, "clip", "training", clip.word) for clip in helping]
+    parts = [files, spoken, similar, others, [clip.source for clip in wrong], helper_files]
     corpus = decode([file for part in parts for file in part], folder / "corpus", progress=progress)
     position, decoded = 0, []
     for part in parts:
@@ -143,6 +158,7 @@ def collect(
         speech=tuple(speech),
         held_out=tuple(held_out),
         mistakes=false_alarms,
+        helpers=tuple(replace(r, word=c.place) for r, c in zip(decoded[5], helping, strict=True)),
     )
 
 

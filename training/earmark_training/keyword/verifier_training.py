@@ -90,7 +90,7 @@ def train_verifier(
     weights = np.where(classes > 0, 1 / max(1, (classes > 0).sum()), _NEGATIVE_WEIGHT / (classes == 0).sum())
     weights[(classes == 0) & (np.array(windows.scores) > _HARD_SCORE)] *= _HARD_WEIGHT
     torch.manual_seed(recipe.seed)
-    verifier = EncodedVerifier(len(training_set.keywords), _CHANNELS)
+    verifier = EncodedVerifier(len(training_set.keywords) + len(training_set.helper_words), _CHANNELS)
     features = np.stack(windows.features)
     return train_on_features(verifier, features, classes, weights, recipe.verifier_steps, seed=recipe.seed)
 
@@ -134,7 +134,10 @@ class _Windows:
             label = 0
             if target[i].any():
                 frames, label = frames[target[i]], 1 + int(keyword[i])
-                found = scores[i, frames, FIRST_KEYWORD + int(keyword[i])]
+                own = FIRST_KEYWORD + int(keyword[i])
+                # A helper has no score: its window lies where it is most like a keyword.
+                columns = slice(own, own + 1) if own < scores.shape[2] else slice(FIRST_KEYWORD, None)
+                found = scores[i, frames, columns].max(1)
             best = int(found.argmax())
             self._add(samples, int(frames[best]), label, float(found[best]))
 

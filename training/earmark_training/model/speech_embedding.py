@@ -53,6 +53,8 @@ class EmbeddingShape:
     """The shape of a keyword network on the embedding."""
 
     classes: int
+    helpers: int = 0
+    """The words besides that the network tells apart; their probability is part of that of unknown speech."""
     channels: int = 48
     embeddings: int = 16
     """The successive embeddings that one unsmoothed score depends on."""
@@ -156,7 +158,7 @@ class EmbeddingNetwork(nn.Module):
         self.embedding = SpeechEmbedding()
         self.narrow = nn.Conv1d(_EMBEDDING, shape.channels, 3)
         self.join = nn.Conv1d(shape.channels, shape.channels, shape.embeddings - 2)
-        self.head = nn.Conv1d(shape.channels, shape.classes, 1)
+        self.head = nn.Conv1d(shape.channels, shape.classes + shape.helpers, 1)
         self.dropout = nn.Dropout(0.3)
 
     @property
@@ -176,7 +178,10 @@ class EmbeddingNetwork(nn.Module):
         return sum(map(math.prod, self._past_shapes))
 
     def logits(self, embeddings: Tensor) -> Tensor:
-        """Return the logits (batch, n, classes) of embeddings (batch, n + shape.embeddings - 1, 96)."""
+        """Return the logits (batch, n, classes + helpers).
+
+        embeddings (batch, n + shape.embeddings - 1, 96).
+        """
         x = torch.relu(self.narrow(self.dropout(embeddings.transpose(1, 2))))
         x = torch.relu(self.join(self.dropout(x)))
         return cast("Tensor", self.head(self.dropout(x))).transpose(1, 2)
@@ -196,6 +201,10 @@ class EmbeddingNetwork(nn.Module):
         new, inner = self.embedding(self.embedding.log_mel(joined), inner)
         window = torch.cat((embeddings, new), dim=1)
         posteriors = self.logits(window).softmax(-1)
+        if self.shape.helpers:
+            posteriors, helpers = posteriors[..., : self.shape.classes], posteriors[..., self.shape.classes :]
+            unknown = posteriors[..., 1:2] + helpers.sum(-1, keepdim=True)
+            posteriors = torch.cat((posteriors[..., :1], unknown, posteriors[..., 2:]), -1)
         score_window = torch.cat((scores, posteriors), dim=1)
         smoothed = nn.functional.avg_pool2d(
             score_window.unsqueeze(1), (self.shape.smoothing_frames, 1), stride=1
