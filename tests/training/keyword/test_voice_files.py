@@ -71,8 +71,7 @@ def test_a_folder_in_the_place_of_a_file_is_reported(tmp_path: Path):
         ("route 66", "route sixty six"),
         ("🦊", "is not a letter"),
         ("fox 🦊", "is not a letter"),
-        ("शुरू", f"{MODEL_FILE} is missing"),  # a word with vowel signs
-        ("क्‍ष", f"{MODEL_FILE} is missing"),  # and one with a joiner
+        ("शुरू", "has letters that are not those of the language 'en'"),
         ("a" * 200, "has 200 letters: a keyword has at most 64"),
         ("computer", f"{MODEL_FILE} is missing"),
     ],
@@ -85,6 +84,15 @@ def test_bad_keywords_and_voices_are_refused_before_any_work(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("keyword", ["शुरू", "क्‍ष"], ids=["vowel signs", "joiner"])
+def test_a_keyword_may_have_all_letters_of_its_language(
+    keyword: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = ["--out", str(tmp_path / "a.onnx")]
+    assert main(["keyword", keyword, "--language", "hi", "--voices", str(tmp_path), *out]) == 1
+    assert f"{MODEL_FILE} is missing" in capsys.readouterr().err
 
 
 def test_the_output_is_checked_before_the_voices_are_loaded(
