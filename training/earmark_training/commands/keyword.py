@@ -271,6 +271,7 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
         check_letters,
         check_pronunciation,
         distance,
+        joined,
         parse,
         pronounce,
     )
@@ -300,7 +301,7 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
     for keyword, words in spoken.items():
         check_pronunciation(keyword, words, reader.unknown_symbols)
     for (one, first), (two, second) in itertools.combinations(spoken.items(), 2):
-        if not distance([p for word in first for p in word], [p for word in second for p in word]):
+        if not distance(joined(first), joined(second)):
             raise SynthesisError(
                 f"{one!r} and {two!r} are pronounced alike, so no model can tell them apart: leave one out"
             )

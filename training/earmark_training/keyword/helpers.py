@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from earmark_training.keyword.pronunciation import distance, pronounce
+from earmark_training.keyword.pronunciation import distance, joined, pronounce
 from earmark_training.keyword.similar_words import sounds_like
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def write_helpers(
 ) -> tuple[list[HelperClip], list[Path]]:
     """Write the clips of the helpers, and those of words that sound like them, to a new folder.
 
-    Of the `keywords`, and of the clips, none sounds like another. With more keywords there are fewer helpers.
+    None of these words sounds like one of the `keywords`. With more keywords there are fewer helpers.
     """
     helpers = _beside(keywords)
     clips: list[HelperClip] = []
@@ -66,7 +66,7 @@ def write_helpers(
 
 def _beside(keywords: Collection[Sequence[Phonemes]]) -> list[str]:
     """Return the helpers for keywords: none that sounds like one of them."""
-    spoken = [[p for word in words for p in word] for words in keywords]
+    spoken = [joined(words) for words in keywords]
     far = [
         helper
         for helper, (phonemes,) in zip(HELPERS, pronounce(HELPERS, "en"), strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ from earmark_training.keyword import sentences
 from earmark_training.keyword.alignment import find_word
 from earmark_training.keyword.kokoro import PAD_S, Line
 from earmark_training.keyword.negatives import contains_keyword
-from earmark_training.keyword.pronunciation import distance, pronounce, spell
+from earmark_training.keyword.pronunciation import distance, joined, pronounce, spell
 from earmark_training.keyword.similar_words import common_words, confusables, contains, sounds_like
 
 if TYPE_CHECKING:
@@ -103,11 +102,11 @@ def _carriers(
     texts = _CARRIERS[language.split("-", maxsplit=1)[0]]
     spoken = pronounce([text or "." for pair in texts for text in pair], language)
     carriers = list(zip(spoken[::2], spoken[1::2], strict=True))
-    own, *others = (list(chain.from_iterable(words)) for words in (keyword, *keywords))
+    own, *others = map(joined, (keyword, *keywords))
 
     def is_fit(before: Sequence[Phonemes], after: Sequence[Phonemes]) -> bool:
-        first, last = list(chain.from_iterable(before)), list(chain.from_iterable(after))
-        sentence = [*first, *own, *last]
+        first, last = joined(before), joined(after)
+        sentence = (*first, *own, *last)
         return not any(
             contains(first, part)
             or contains(last, part)
@@ -157,7 +156,7 @@ def read_other_words(
     words = common_words(language)[_FIRST_OTHER:_LAST_OTHER]
     chosen = [words[i] for i in rng.choice(len(words), OTHER_WORDS, replace=False)]
     lines = _lines(reader, rng, [spell([w.phonemes]) for w in chosen], blended_after=OTHER_WORDS // 2)
-    keywords = [[p for word in k for p in word] for k in pronunciations]
+    keywords = [joined(words) for words in pronunciations]
     lines = [
         line
         for line, word in zip(lines, chosen, strict=True)

@@ -6,6 +6,7 @@ import functools
 import logging
 import re
 import unicodedata
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from earmark_audio.extras import install_command
@@ -14,7 +15,7 @@ from earmark_training.keyword.letters import is_letter
 from earmark_training.keyword.voice_files import SynthesisError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 Phonemes = tuple[str, ...]
 """The phonemes of a word; a stress mark stands before its vowel."""
@@ -143,7 +144,7 @@ def check_pronunciation(
             f"the pronunciation of {keyword!r}, {text!r}, has symbols that the voices do not know: "
             f"{' '.join(unknown)}. Use IPA as eSpeak NG writes it, such as kəmpjˈuːɾɚ for computer"
         )
-    phonemes = [p for word in words for p in word]
+    phonemes = joined(words)
     if not any(map(is_vowel, phonemes)):
         raise SynthesisError(
             f"the pronunciation of {keyword!r} has no vowel: {text!r}. Give it in IPA with --pronunciation, "
@@ -154,6 +155,11 @@ def check_pronunciation(
             f"{keyword!r} has {len(phonemes)} phonemes and lasts longer than the audio that a score depends "
             f"on: choose one of at most {_MAX_PHONEMES}"
         )
+
+
+def joined(words: Iterable[Phonemes]) -> Phonemes:
+    """Return the phonemes of all words, one word after the other."""
+    return tuple(chain.from_iterable(words))
 
 
 def spell(words: Sequence[Phonemes]) -> str:

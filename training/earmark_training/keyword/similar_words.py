@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_training.keyword.letters import is_letter
-from earmark_training.keyword.pronunciation import STRESS, Phonemes, distance, is_vowel, pronounce
+from earmark_training.keyword.pronunciation import STRESS, Phonemes, distance, is_vowel, joined, pronounce
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def confusables(
 
     None of them sounds like the keyword itself.
     """
-    whole = tuple(p for word in words for p in word)
+    whole = joined(words)
     found: dict[tuple[Phonemes, ...], None] = {}
     for part in _parts(whole):
         found[(part,)] = None
@@ -92,8 +92,7 @@ def confusables(
 
 def sounds_like(first: Sequence[Phonemes], second: Sequence[Phonemes]) -> bool:
     """Return whether two words or phrases, given as the phonemes of their words, sound like the same."""
-    one, other = ([p for word in words for p in word] for words in (first, second))
-    return distance(one, other) <= _HOMOPHONE
+    return distance(joined(first), joined(second)) <= _HOMOPHONE
 
 
 def _similar(keyword: str, phonemes: Phonemes, language: str) -> list[CommonWord]:

@@ -6,7 +6,7 @@ import itertools
 import logging
 from typing import TYPE_CHECKING
 
-from earmark_training.keyword.pronunciation import distance, pronounce, spell
+from earmark_training.keyword.pronunciation import distance, joined, pronounce, spell
 from earmark_training.keyword.similar_words import common_words, containing
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def word_warnings(voices: NeuralVoices, base: ModelMetadata) -> list[str]:
     """Return the warnings, one for each keyword and reason."""
     warnings = []
     for (one, first), (other, second) in itertools.combinations(voices.pronunciations.items(), 2):
-        if _are_alike([p for word in first for p in word], [p for word in second for p in word]):
+        if _are_alike(joined(first), joined(second)):
             warnings.append(f"{one!r} sounds like {other!r}: expect that one is detected as the other")
     for keyword, words in voices.pronunciations.items():
-        phonemes = tuple(p for word in words for p in word)
+        phonemes = joined(words)
         if len(phonemes) < _SHORT:
             warnings.append(
                 f"{keyword!r} is short ({len(phonemes)} phonemes): expect more misses and more false alarms "
@@ -67,7 +67,7 @@ def word_warnings(voices: NeuralVoices, base: ModelMetadata) -> list[str]:
         if voices.language.startswith("en"):
             known = [k for k in base.keyword_names if k != keyword]
             for name, spoken in zip(known, pronounce(known, voices.language), strict=True):
-                if _are_alike(phonemes, [p for word in spoken for p in word]):
+                if _are_alike(phonemes, joined(spoken)):
                     warnings.append(
                         f"{keyword!r} sounds like {name!r}, a keyword of {base.name}: a client that uses "
                         "both models will get both"

@@ -54,7 +54,7 @@ class EmbeddingShape:
 
     classes: int
     helpers: int = 0
-    """The words besides that the network tells apart; their probability is part of that of unknown speech."""
+    """Other words that the network tells apart; their probability is part of that of unknown speech."""
     channels: int = 48
     embeddings: int = 16
     """The successive embeddings that one unsmoothed score depends on."""
@@ -178,9 +178,9 @@ class EmbeddingNetwork(nn.Module):
         return sum(map(math.prod, self._past_shapes))
 
     def logits(self, embeddings: Tensor) -> Tensor:
-        """Return the logits (batch, n, classes + helpers).
+        """Return the logits (batch, n, classes + helpers) of embeddings.
 
-        embeddings (batch, n + shape.embeddings - 1, 96).
+        embeddings: (batch, n + shape.embeddings - 1, 96).
         """
         x = torch.relu(self.narrow(self.dropout(embeddings.transpose(1, 2))))
         x = torch.relu(self.join(self.dropout(x)))
