@@ -50,6 +50,16 @@ def _write(container: str, codec: str, samples: np.ndarray = TONE, rate_hz: int 
     return file.getvalue()
 
 
+def _written_by_ffmpeg(path: Path, samples: np.ndarray, *options: str) -> Path:
+    """Write samples with ffmpeg and these options, and return the path; skip the test without ffmpeg."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    source = path.with_name("source.wav")
+    soundfile.write(source, samples, RATE_HZ)
+    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *options, path], check=True)
+    return path
+
+
 def _read(source: Any) -> tuple[np.ndarray, str, list[str]]:
     """Return the samples of the first channel, the error at the end, and the notices."""
     blocks, error = [np.zeros(0, np.float32)], ""
@@ -233,13 +243,8 @@ def test_compressed_audio_in_caf_is_read_or_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
-    source, path = tmp_path / "noise.wav", tmp_path / "compressed.caf"
-    soundfile.write(source, NOISE, RATE_HZ)
-    command = ["ffmpeg", "-loglevel", "quiet", "-i", source, "-c:a", codec, "-strict", "-2", path]
-    subprocess.run(command, check=True)
+    path = _written_by_ffmpeg(tmp_path / "compressed.caf", NOISE, "-c:a", codec, "-strict", "-2")
     data = path.read_bytes() * joined
     with RecordingFile(data) as recording:
         found_s = sum(map(len, recording.blocks())) / recording.sample_rate_hz
@@ -256,13 +261,9 @@ def test_compressed_audio_in_caf_is_read_or_named(
 def test_damage_within_lossless_audio_is_an_error_and_not_noise(
     suffix: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
-    source, path = tmp_path / "tone.wav", tmp_path / f"tone.{suffix}"
-    soundfile.write(source, np.tile(TONE, 4), RATE_HZ)
     codec = ["-c:a", "flac", "-strict", "-2"] if suffix in ("mka", "mp4") else []
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *codec, path], check=True)
+    path = _written_by_ffmpeg(tmp_path / f"tone.{suffix}", np.tile(TONE, 4), *codec)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     samples, error, _ = _read(bytes(data))
@@ -274,12 +275,8 @@ def test_damage_within_lossless_audio_is_an_error_and_not_noise(
 def test_a_wavpack_that_ends_within_its_first_block_is_not_called_empty(
     has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
-    source, path = tmp_path / "tone.wav", tmp_path / "tone.wv"
-    soundfile.write(source, TONE, RATE_HZ)
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, path], check=True)
+    path = _written_by_ffmpeg(tmp_path / "tone.wv", TONE)
     data = path.read_bytes()
     _, error, _ = _read(data[: len(data) * 6 // 10])
     assert "truncated" in error or "damaged" in error
@@ -298,12 +295,8 @@ def test_compressed_audio_in_wav_is_read_or_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
-    source, path = tmp_path / "noise.wav", tmp_path / "compressed.wav"
-    soundfile.write(source, NOISE, RATE_HZ)
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, "-c:a", codec, path], check=True)
+    path = _written_by_ffmpeg(tmp_path / "compressed.wav", NOISE, "-c:a", codec)
     once, *_ = _read(path)
     data = path.read_bytes() * joined
     samples, error, notices = _read(data)
@@ -554,10 +547,6 @@ WRITTEN_BY_FFMPEG = "m4a webm aac spx oga mka ts voc rm dts sox nut flv wma mp2 
 def test_formats_of_ffmpeg_are_read_or_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
-    source, path = tmp_path / "tone.wav", tmp_path / name
-    soundfile.write(source, TONE, RATE_HZ)
     codec = {
         "word.oga": ["-c:a", "flac"],
         "word.spx": ["-c:a", "libspeex"],
@@ -566,7 +555,7 @@ def test_formats_of_ffmpeg_are_read_or_named(
         "word.flv": ["-ar", "44100"],
         "word.3gp": ["-c:a", "aac"],
     }.get(name, [])
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *codec, path], check=True)
+    path = _written_by_ffmpeg(tmp_path / name, TONE, *codec)
     samples, error, _ = _read(path)
     assert error == ""
     assert len(samples) >= 15_000
@@ -599,12 +588,8 @@ def test_formats_of_ffmpeg_are_read_or_named(
 def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
     name: str, options: list[str], has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
-    source, path = tmp_path / "noise.wav", tmp_path / name
-    soundfile.write(source, NOISE, RATE_HZ)
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *options, path], check=True)
+    path = _written_by_ffmpeg(tmp_path / name, NOISE, *options)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
     samples, error, notices = _read(path)
@@ -636,12 +621,8 @@ def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
 def test_joined_files_of_ffmpeg_are_read_to_the_end(
     suffix: str, options: list[str], has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
-    source, path = tmp_path / "tone.wav", tmp_path / f"tone.{suffix}"
-    soundfile.write(source, TONE, RATE_HZ)
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *options, path], check=True)
+    path = _written_by_ffmpeg(tmp_path / f"tone.{suffix}", TONE, *options)
     once, error, notices = _read(path)
     assert (error, notices) == ("", [])
     path.write_bytes(2 * path.read_bytes())
@@ -653,11 +634,7 @@ def test_joined_files_of_ffmpeg_are_read_to_the_end(
     "options", [[], ["-movflags", "frag_keyframe+empty_moov"]], ids=["plain", "fragments"]
 )
 def test_an_m4a_that_another_one_follows_is_read_to_the_end(options: list[str], tmp_path: Path) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
-    source, path = tmp_path / "noise.wav", tmp_path / "noise.m4a"
-    soundfile.write(source, NOISE, RATE_HZ)
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *options, path], check=True)
+    path = _written_by_ffmpeg(tmp_path / "noise.m4a", NOISE, *options)
     alone, error, notices = _read(path)
     assert (error, notices) == ("", [])
     path.write_bytes(2 * path.read_bytes())
@@ -683,11 +660,7 @@ def test_further_audio_tracks_are_reported(
 
 
 def test_a_file_whose_codec_ffmpeg_does_not_know_is_reported(tmp_path: Path) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
-    source, path = tmp_path / "tone.wav", tmp_path / "tone.webm"
-    soundfile.write(source, TONE, RATE_HZ)
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, path], check=True)
+    path = _written_by_ffmpeg(tmp_path / "tone.webm", TONE)
     with pytest.raises(AudioFileError, match=r"codec|damaged|no audio"):
         _read(path.read_bytes().replace(b"A_OPUS", b"A_NONE"))
 
@@ -759,11 +732,8 @@ def test_channels_that_cancel_but_for_their_noise_or_for_a_part_of_the_time_are_
 
 
 def test_the_copy_for_the_program_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg")
-    source, path, copies = tmp_path / "tone.wav", tmp_path / "tone.m4a", tmp_path / "copies"
-    soundfile.write(source, TONE, RATE_HZ)
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, path], check=True)
+    copies = tmp_path / "copies"
+    path = _written_by_ffmpeg(tmp_path / "tone.m4a", TONE)
     copies.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(copies))
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: False)
