@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,11 +81,16 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A peak that is not decided yet: its highest score so far."""
+    """A peak that is not decided yet: its highest score so far.
+
+    `rivals`: pairs of a class index and the highest score of another keyword that has reached the proposal
+    threshold since the candidate opened. Only a detector with a verifier has them.
+    """
 
     class_index: int
     score: float
     frame: int
+    rivals: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +152,10 @@ class Detector:
     period, and every other keyword for `separation_ms`. All times are counted in frames of
     audio, so the result depends neither on a clock nor on the chunks in which frames arrive.
 
-    If the model has a verifier, candidates open at its proposal threshold instead, and a candidate becomes a
-    detection only if its final score reaches the threshold of its keyword. What is blocked from its peak on
-    does not depend on the final score.
+    If the model has a verifier, candidates open at its proposal threshold instead. The candidate and its
+    rivals are verified at the candidate's place. Of those whose final score reaches the threshold of their
+    keyword, the one with the highest becomes a detection. What is blocked from the peak on does not depend on
+    the final scores: a rival is blocked like the candidate.
     """
 
     def __init__(
@@ -162,7 +168,8 @@ class Detector:
     ) -> None:
         """Detect these keywords from the start of a stream, or continue from a snapshot.
 
-        final_score: returns the verifier's score of a candidate whose peak hold ends at a sample.
+        final_score: returns the verifier's score of a candidate, or of a rival as one, whose peak hold ends
+        at a sample.
         """
         self._model = metadata.name
         self._frame_samples = metadata.frame_samples
@@ -280,11 +287,15 @@ class Detector:
     def can_reach(self, snapshot: DetectorSnapshot) -> bool:
         """Return whether a detector of these keywords can be in a state."""
         frame, candidate = snapshot.frame, snapshot.candidate
-        if candidate is not None and (
-            candidate.class_index not in self._keywords
-            or not frame - self._hold_frames <= candidate.frame < frame
-        ):
-            return False
+        if candidate is not None:
+            proposed = [candidate.class_index, *(index for index, _ in candidate.rivals)]
+            if (
+                not frame - self._hold_frames <= candidate.frame < frame
+                or (candidate.rivals and self._final_score is None)
+                or len(set(proposed)) != len(proposed)
+                or not all(index in self._keywords for index in proposed)
+            ):
+                return False
         classes = [index for index, _ in snapshot.blocked]
         return len(set(classes)) == len(classes) and all(
             index in self._keywords
@@ -314,8 +325,23 @@ class Detector:
         """Open a candidate, or move its peak, if a keyword that reached its threshold has a higher score."""
         if self._blocked.get(index, 0) > frame:
             return
-        if self._candidate is None or score > self._candidate.score + PEAK_MARGIN:
+        candidate = self._candidate
+        if candidate is None:
             self._candidate = Candidate(index, score, frame)
+        elif score > candidate.score + PEAK_MARGIN:
+            self._candidate = Candidate(index, score, frame, self._rivals(candidate, index))
+        elif index != candidate.class_index and self._final_score is not None:
+            best = dict(candidate.rivals)
+            if score > best.get(index, 0):
+                best[index] = score
+                self._candidate = replace(candidate, rivals=tuple(best.items()))
+
+    def _rivals(self, candidate: Candidate, index: int) -> tuple[tuple[int, float], ...]:
+        """Return the rivals of a candidate whose peak moves to a keyword: the one before it becomes one."""
+        if self._final_score is None:
+            return ()
+        before = ((candidate.class_index, candidate.score), *candidate.rivals)
+        return tuple(one for one in before if one[0] != index)
 
     def _decide_before(self, frame: int, detections: list[Detection]) -> None:
         """Append the detection, if any, of the candidate if its peak hold ended before a frame."""
@@ -326,27 +352,29 @@ class Detector:
     def _decide(self, candidate: Candidate, frame_count: int) -> list[Detection]:
         """Return the detection of a candidate, if it is one, after `frame_count` frames of the stream."""
         self._candidate = None
+        proposed = ((candidate.class_index, candidate.score), *candidate.rivals)
         for index in self._keywords:
-            is_same = index == candidate.class_index
-            blocked_frames = self._refractory_frames[index] if is_same else self._separation_frames
+            is_proposed = any(index == one for one, _ in proposed)
+            blocked_frames = self._refractory_frames[index] if is_proposed else self._separation_frames
             self._blocked[index] = max(self._blocked.get(index, 0), candidate.frame + blocked_frames)
         self._blocked_frame = max(self._blocked.values())
 
-        index, score = candidate.class_index, candidate.score
-        active = self._keywords[index]
         if self._final_score is not None:
             hold_end = (candidate.frame + 1 + self._hold_frames) * self._frame_samples
-            score = self._final_score(candidate, hold_end)
-            if score < active.threshold:
+            finals = [(i, self._final_score(Candidate(i, s, candidate.frame), hold_end)) for i, s in proposed]
+            proposed = tuple(one for one in finals if one[1] >= self._keywords[one[0]].threshold)
+            if not proposed:
                 return []
+        index, score = max(proposed, key=lambda one: one[1])
         end = max(0, (candidate.frame + 1) * self._frame_samples - self._end_lag_samples[index])
+        keyword = self._keywords[index].keyword
         return [
             Detection(
-                keyword=active.keyword,
+                keyword=keyword,
                 confidence=min(1.0, score),
                 start_sample=max(0, end - self._duration_samples[index]),
                 end_sample=end,
-                id=f"{active.keyword}-{candidate.frame}",
+                id=f"{keyword}-{candidate.frame}",
                 model=self._model,
                 decided_sample=frame_count * self._frame_samples,
             )

@@ -44,7 +44,7 @@ MAX_OFFSET_S = 1_000_000_000
 
 # Upper bounds on the lengths of the parts of a token.
 _FIXED_BYTES = 512
-_KEYWORD_BYTES = 32
+_KEYWORD_BYTES = 64
 _GATE_STEP_BYTES = 80
 
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -113,7 +113,11 @@ def encode_token(state: ResumeState, digest: str, key: bytes) -> bytes:
     """Encode a token: version, authentication tag, and a compact JSON list."""
     snapshot = state.detector
     peak = snapshot.candidate
-    candidate = None if peak is None else (peak.class_index, peak.score, peak.frame)
+    candidate: tuple[Any, ...] | None = None
+    if peak is not None:
+        candidate = (peak.class_index, peak.score, peak.frame)
+        if peak.rivals:  # older versions can read the token of a candidate without rivals
+            candidate += (peak.rivals,)
     fields: list[Any] = [
         digest,
         state.replay_s,
@@ -189,8 +193,14 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
     frame = _count(frame)
     peak = None
     if candidate is not None:
-        class_index, score, peak_frame = _list(candidate)
-        peak = Candidate(_count(class_index), _score(score), _count(peak_frame, frame))
+        class_index, score, peak_frame, *rivals = _list(candidate)
+        (rivals,) = rivals or [[]]
+        peak = Candidate(
+            _count(class_index),
+            _score(score),
+            _count(peak_frame, frame),
+            tuple(_read_rival(pair) for pair in _list(rivals)),
+        )
     return ResumeState(
         replay_s=_count(replay_s, MAX_OFFSET_S),
         decided_sample=_count(decided_sample),
@@ -203,6 +213,11 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
 def _read_blocked(fields: Any) -> tuple[int, int]:
     class_index, until = _list(fields)
     return _count(class_index), _count(until)
+
+
+def _read_rival(fields: Any) -> tuple[int, float]:
+    class_index, score = _list(fields)
+    return _count(class_index), _score(score)
 
 
 def _read_checks(fields: Any) -> ChecksState:

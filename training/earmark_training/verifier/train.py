@@ -248,7 +248,7 @@ def fit_fusion(network: VerifierNetwork, proposals: Proposals) -> None:
 def fit_encoded_fusion(network: EncodedVerifier, proposals: Proposals, threshold: float) -> None:
     """Fit the weights of the log-odds so far and of this network's, on proposals of other speakers.
 
-    threshold: the score so far at which this network is used.
+    threshold: the lowest score so far of the proposals that it is fitted on.
     """
     peaks = np.flatnonzero((proposals.source != Source.RANDOM) & (proposals.verified >= threshold))
     _fit(network, proposals, peaks, log_odds_so_far(torch.from_numpy(proposals.verified)), proposals.features)
