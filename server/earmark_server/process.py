@@ -15,7 +15,7 @@ from earmark_audio.terminal import report_unwritable
 
 from earmark_server import logs
 from earmark_server.command_line import misspelt_variables, read_settings
-from earmark_server.supervisor import SupervisorLink, drain_signals, supervise
+from earmark_server.supervisor import SupervisorLink, drain_signals, ignore_drain_signals, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,15 +135,18 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
     draining = asyncio.create_task(server.drain())
     stopping = asyncio.create_task(stop_requested.wait())
     await asyncio.wait((draining, stopping), return_when=asyncio.FIRST_COMPLETED)
+    exit_code = 0
     if draining.done():
         stopping.cancel()
         draining.result()
-        return 0
-    _exit_unless_ended_within(_STOP_TIME_S)
-    draining.cancel()
-    await asyncio.wait((draining,))
-    await server.stop()
-    return 1
+    else:
+        exit_code = 1
+        _exit_unless_ended_within(_STOP_TIME_S)
+        draining.cancel()
+        await asyncio.wait((draining,))
+        await server.stop()
+    ignore_drain_signals()
+    return exit_code
 
 
 async def _exit_when_not_accepting(server: Server) -> None:

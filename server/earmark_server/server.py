@@ -121,7 +121,7 @@ class Server:
             options = grpc_options.health_port_options(settings)
             self._health_grpc = grpc_server(self._admission, interceptors=[limit], options=options)
         self.port = 0
-        """The port that the server listens on, once `start` has bound it."""
+        """The port that the server listens on, once `start` has bound it; meaningless for a Unix socket."""
 
     async def start(self) -> None:
         """Bind the port, load the models, warm them up, and turn SERVING.
@@ -146,7 +146,7 @@ class Server:
             logging.INFO,
             "listening",
             host=self._settings.host,
-            port=self.port,
+            port=None if is_unix_socket(self._settings.host) else self.port,
             tls=self._certificates is not None or None,
         )
         try:

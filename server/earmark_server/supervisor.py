@@ -107,6 +107,18 @@ def drain_signals() -> Sequence[signal.Signals]:
     return numbers
 
 
+def ignore_drain_signals() -> None:
+    """Ignore further signals, because the process is about to exit; to be called on the running event loop.
+
+    The loop would restore their default action when it closes. One more signal would then end the process
+    while Python cleans up, with another exit code.
+    """
+    loop = asyncio.get_running_loop()
+    for number in drain_signals():
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+
+
 def supervise(settings: Settings, arguments: Sequence[str]) -> int:
     """Run `settings.workers` workers until a signal; return the exit code.
 
@@ -266,6 +278,7 @@ class _Supervisor:
             await asyncio.wait(keepers, timeout=_KILL_TIMEOUT_S)
             for worker in self._workers:
                 worker.kill()
+        ignore_drain_signals()
         if self._cannot_start is not None:
             _log_cannot_start(self._cannot_start)
             return 1

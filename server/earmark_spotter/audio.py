@@ -198,7 +198,7 @@ class AudioDecoder:
 
         Raises AudioError while a sample is split.
         """
-        self.check_whole()
+        self.check_whole("A silence begins")
         self.received_samples += sample_count
         if self._resampler is not None:
             return self._resampler.process_silence(sample_count)
@@ -216,11 +216,11 @@ class AudioDecoder:
         """Discard the bytes of a sample that is split."""
         self._rest = b""
 
-    def check_whole(self) -> None:
-        """Raise AudioError if the last bytes ended inside a sample."""
+    def check_whole(self, event: str = "The audio ends") -> None:
+        """Raise AudioError, which says that there is an `event`, if the last bytes ended inside a sample."""
         if self._rest:
             raise AudioError(
-                f"The audio ends inside a sample: only {len(self._rest)} of {self._frame_bytes} bytes were "
+                f"{event} inside a sample: only {len(self._rest)} of {self._frame_bytes} bytes were "
                 f"received ({self.audio_format.encoding.name}, {self.audio_format.channel_count} channel(s))."
             )
 

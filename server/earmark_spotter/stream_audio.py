@@ -153,7 +153,7 @@ class StreamAudio:
         self._check_open()
         if sample_count < 0:
             raise AudioError(f"The length of a silence must not be negative, but is {sample_count} samples.")
-        self._decoder.check_whole()
+        self._decoder.check_whole("A silence begins")
         for rate in self._rates.values():
             rate.extend(rate.decoder.resample_silence(sample_count))
         self.received_samples += sample_count

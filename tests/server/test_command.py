@@ -129,6 +129,20 @@ def test_a_second_signal_stops_the_server_at_once(tiny_model_path: Path) -> None
             assert server.end()[0] == 1
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_signals_after_the_drain_do_not_change_the_exit_code(tiny_model_path: Path, workers: int) -> None:
+    arguments = (f"--workers={workers}", "--port=0", f"--model={tiny_model_path}", "--log-format=json")
+    with ServerProcess(*arguments) as server:
+        server.wait_for("serving")
+        server.process.send_signal(signal.SIGTERM)
+        while "worker" in server.wait_for("stopped"):
+            pass
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.01)
+        assert server.end()[0] == 0
+
+
 def test_text_log_lines_state_the_port(tiny_model_path: Path) -> None:
     with ServerProcess("--port=0", EARMARK_MODEL=str(tiny_model_path)) as server:
         line = next(server.text_lines())

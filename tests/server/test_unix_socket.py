@@ -27,6 +27,9 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_client_is_served_over_a_unix_socket(address: str, tiny_model_path: Path) -> None:
     with ServerProcess(f"--host={address}", f"--model={tiny_model_path}", "--log-format=json") as server:
+        line = server.wait_for("listening")
+        assert line["host"] == address
+        assert "port" not in line
         server.wait_for("serving")
         with SyncClient(address) as client:
             assert client.health() is Health.SERVING

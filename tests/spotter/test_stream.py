@@ -241,9 +241,9 @@ def test_an_hour_of_silence_is_never_in_memory_at_once(
 def test_silence_inside_a_sample_is_rejected(begin: Callable[..., StreamDriver]) -> None:
     stream = begin(LINEAR_16K).stream
     stream.push_audio(b"\0\0\0")
-    with pytest.raises(AudioError, match="inside a sample"):
+    with pytest.raises(AudioError, match="A silence begins inside a sample"):
         stream.push_silence(10)
-    with pytest.raises(AudioError, match="inside a sample"):
+    with pytest.raises(AudioError, match="The audio ends inside a sample"):
         stream.finish()
     stream.push_audio(b"\0")
     stream.push_silence(10)

@@ -123,15 +123,15 @@ class KeptModels:
     def remove_expired(self, in_use: Collection[str]) -> None:
         """Remove copies that have expired, and those that expire first while there are too many or too long.
 
-        `in_use`: the SHA-256 of models whose copies stay in any case.
+        `in_use`: the SHA-256 of models whose copies stay in any case, and are not counted.
         """
         now_s = time.time()
         count = size_bytes = 0
         for copy in self._copies():
-            count += 1
-            size_bytes += copy.size_bytes
             if copy.sha256 in in_use:
                 continue
+            count += 1
+            size_bytes += copy.size_bytes
             has_expired = copy.expires_s <= now_s
             if has_expired or count > _MAX_COPIES or size_bytes > _MAX_BYTES:
                 count -= 1

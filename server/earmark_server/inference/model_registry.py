@@ -100,6 +100,7 @@ class ModelRegistry:
         ]
         self._folder = ModelFolder(settings.model_dir) if settings.model_dir else None
         self._folder_problem = ""
+        self._last_validated = ""  # the path of a file of the folder
         self._of_folder: dict[str, SpotterModel] = {}
         self._name_taken: list[ModelFile] = []
         found: dict[str, str | None] = {}
@@ -161,8 +162,11 @@ class ModelRegistry:
 
     async def reload_changed(self, in_use: Callable[[], Set[SpotterModel]]) -> None:
         """Reload files that change, until cancelled; `in_use` returns the models of all open calls."""
+        clock = asyncio.get_running_loop().time
+        checked_s = clock()
         while self._files or self._kept or self._folder:
-            await asyncio.sleep(_CHECK_INTERVAL_S)
+            await asyncio.sleep(max(0.0, checked_s + _CHECK_INTERVAL_S - clock()))
+            checked_s = clock()
             try:
                 await self._check(in_use)
             except Exception:
@@ -353,8 +357,16 @@ class ModelRegistry:
         self._folder_problem = ""
         for path in removed:
             self._retire(path)
-        for file in due:
-            await self._reload_of_folder(file)
+        # One at a time: to validate hundreds takes minutes, in which other files change and copies expire.
+        for file in sorted(due, key=lambda each: each.path <= self._last_validated):
+            try:
+                content = await asyncio.to_thread(read_file, file.path, "The model file")
+            except UNUSABLE as error:
+                self._reject_of_folder(file, error)
+                continue
+            self._last_validated = file.path
+            await self._reload_of_folder(file, content)
+            return
 
     def _log_unreadable_folder(self, error: OSError) -> None:
         """Log once that the folder cannot be read. That says nothing about its files."""
@@ -371,11 +383,10 @@ class ModelRegistry:
         if problem:
             log(_LOGGER, logging.ERROR, "model of the folder rejected", path=file.path, problem=problem)
 
-    async def _reload_of_folder(self, file: ModelFile) -> None:
+    async def _reload_of_folder(self, file: ModelFile, content: bytes) -> None:
         """Load a file of the folder that is new or has changed; keep the old model if it cannot be used."""
         path = file.path
         try:
-            content = await asyncio.to_thread(read_file, path, "The model file")
             await validate_model(content)
             model = await asyncio.to_thread(self._memory.load, content)
             self._check_name(model, path)

@@ -96,6 +96,9 @@ def test_the_copies_are_bounded_and_those_in_use_stay(
         kept.keep(content)
         soon = time.time() + 10 + i
         os.utime(tmp_path / f"{digest(content)}.onnx", (soon, soon))
+    # Those in use do not count.
+    kept.remove_expired({digest(content) for content in contents[3:]})
+    assert len(list(tmp_path.iterdir())) == 6
     kept.remove_expired({digest(contents[0])})
     # The first one is in use; of the others, those that expire last stay.
     assert {path.stem for path in tmp_path.iterdir()} == {digest(contents[i]) for i in (0, 3, 4, 5)}

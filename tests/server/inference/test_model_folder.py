@@ -159,6 +159,31 @@ def test_what_is_no_regular_file_is_rejected_with_the_cause_and_the_others_are_s
     ]
 
 
+def test_between_two_new_files_the_other_files_are_checked(
+    tiny_model_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(folder, "a.onnx", "first")
+    validated: list[list[str]] = []  # the models that were served when a file was validated
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+
+            async def validate(_: bytes) -> None:
+                if not validated:
+                    write(folder, "c.onnx", "third")
+                    write(folder, "d.onnx", "fourth")
+                if len(validated) == 1:
+                    (folder / "a.onnx").unlink()
+                validated.append((await served(rig))[1:])
+
+            monkeypatch.setattr(model_registry, "validate_model", validate)
+            write(folder, "b.onnx", "second")
+            await until_served(rig, "second", "third", "fourth")
+
+    run(check)
+    assert validated == [["first"], ["first", "second"], ["second", "third"]]
+
+
 def test_a_changed_file_may_have_another_model(tiny_model_path: Path, folder: Path):
     write(folder, "a.onnx", "first")
 
