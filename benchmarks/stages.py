@@ -3,7 +3,7 @@
     python -m benchmarks.stages [MODEL ...] --speech DIR --corpus DIR [--minutes 30] [--batch 16]
 
 Models (default: the bundled model) take turns on the same read speech in each condition, on one thread. The
-first network runs in batches of streams, in calls of 200 ms; the verifier runs on every peak that is proposed.
+first network runs in batches of streams, in calls of 200 ms; the verifier runs on all that is proposed.
 --speech is read speech in the layout of LibriSpeech; --corpus is a prepared corpus, whose validation noises,
 music and talkers make the conditions. Prints one Markdown row per condition and model:
 
