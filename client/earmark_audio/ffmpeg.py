@@ -29,6 +29,9 @@ _MAX_MESSAGE_BYTES = 1 << 20
 _STATED_LENGTH = ("mov", "matroska", "asf", "wv", "tta", "ape", "avi", "flv", "rm", "nistsphere")
 """Containers whose header states the length. FFmpeg estimates that of the others from their size."""
 
+_STATED_FROM_ZERO = "matroska"
+"""The container whose stated length counts from zero, and not from the first timestamp."""
+
 _STATED_FOR_ALL = ("flv", "rm")
 """Those that state one length for all tracks: the audio may be shorter than the video."""
 
@@ -38,7 +41,8 @@ _WITH_CHECKSUMS = ("ape", "flac", "tta", "wavpack")
 _CHECKS = "crccheck+explode"
 
 _LENGTH_TOLERANCE_S = 0.25
-"""The length that a header states may include what an encoder adds or removes at both ends."""
+"""The length that a header states may include what an encoder adds or removes at both ends, and timestamps
+may be as imprecise."""
 
 _LAST_S = 0.5
 """A packet that is incomplete is the last one of the file if no more audio than this follows it."""
@@ -52,7 +56,10 @@ _MAY_BE_INCOMPLETE = Notice(
 # Of a transport stream, gaps between packets count as corrupt, too: joined ones have them.
 _INCOMPLETE_PACKET = re.compile(rb"Packet corrupt \(|corrupt input packet|corrupt decoded frame")
 _INCOMPLETE_TS_PACKET = re.compile(rb"PES packet size mismatch")
-_NOT_DECODED = re.compile(rb"(while decoding|to decoder).*: Invalid data found")
+# An invalid argument is no damage: the packet without audio that ends FLAC in NUT, for example.
+_NOT_DECODED = re.compile(
+    rb"(Error while decoding|Error submitting .*to decoder|Decoding error)(?!.*Invalid argument)"
+)
 
 
 def has_package() -> bool:
@@ -100,8 +107,12 @@ class PyAvSource:
         if kind.demuxer in _STATED_FOR_ALL and not is_only:
             duration = None
         self.declared_s = None if duration is None else float(duration * self._stream.time_base)
+        self._start_s = float((self._stream.start_time or 0) * self._stream.time_base)
+        self._late_s = self._start_s - (self._container.start_time or 0) / self._av.time_base
         if duration is None and self._container.duration and is_only:
             self.declared_s = self._container.duration / self._av.time_base
+            if kind.demuxer == _STATED_FROM_ZERO:
+                self.declared_s -= max(0.0, self._start_s)
 
     def close(self) -> None:
         """Close the file."""
@@ -109,10 +120,10 @@ class PyAvSource:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Iterate over the samples, [n, channels]. IncompleteError, after them, where decoding fails."""
-        resampler = self._av.AudioResampler(
-            format="flt", layout=self._stream.codec_context.layout, rate=self.sample_rate_hz
-        )
-        frames, incomplete_at, is_damaged = 0, None, False
+        layout, form = self._stream.codec_context.layout, None
+        resampler: Any = None
+        frames, incomplete_at, failures = 0, None, 0
+        gaps_s, expected_s = 0.0, self._start_s
         try:
             for packet in self._container.demux(self._stream):
                 if not packet.size and packet.dts is not None:
@@ -121,27 +132,31 @@ class PyAvSource:
                     incomplete_at = frames
                 try:
                     decoded = packet.decode()
-                except self._av.error.InvalidDataError:
-                    if not packet.is_corrupt:
-                        raise
-                    decoded, is_damaged = [], True
+                except self._av.error.FFmpegError:
+                    decoded, failures = [], failures + 1
                 for frame in decoded:
+                    time_s = expected_s if frame.time is None else frame.time
+                    if time_s - expected_s > _LENGTH_TOLERANCE_S:
+                        gaps_s += time_s - expected_s
+                    expected_s = time_s + frame.samples / frame.sample_rate
                     frame.pts = None
                     if frame.is_corrupt:
                         incomplete_at = frames
+                    if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                        # Broadcasts change between mono, stereo and surround sound.
+                        resampler = self._av.AudioResampler("flt", layout, self.sample_rate_hz)
                     for made in resampler.resample(frame):
                         frames += made.samples
                         yield made.to_ndarray().reshape(-1, self.channels)
-            for made in resampler.resample(None):
+            for made in resampler.resample(None) if resampler else ():
                 frames += made.samples
                 yield made.to_ndarray().reshape(-1, self.channels)
         except (self._av.error.FFmpegError, ValueError) as error:
             raise IncompleteError(_not_decoded(self._kind, DAMAGED)) from error
-        _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
-        if incomplete_at is not None and frames - incomplete_at <= _LAST_S * self.sample_rate_hz:
-            _report_incomplete(self._kind, self.notices)
-        elif is_damaged:
-            raise IncompleteError(_not_decoded(self._kind, _PARTLY_DAMAGED))
+        _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz + gaps_s)
+        _report_gaps(self._late_s + gaps_s, self.notices)
+        is_last = incomplete_at is not None and frames - incomplete_at <= _LAST_S * self.sample_rate_hz
+        _report_damage(self._kind, failures, is_last, self.notices)
 
 
 class ProgramSource:
@@ -158,10 +173,13 @@ class ProgramSource:
             shutil.copyfileobj(file, copy)
             copy.flush()
             probed = self._probe(copy)
-            self.track_count, self.sample_rate_hz, self.channels, self.codec, self.declared_s = probed
+            self.track_count, self.sample_rate_hz, self.channels, self.codec = probed[:4]
+            self.declared_s, self._late_s = probed[4:]
             self._messages = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            self._progress = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
-            command = ["ffmpeg", "-nostdin", "-loglevel", "warning", "-protocol_whitelist", "file,pipe"]
+            command = ["ffmpeg", "-nostdin", "-loglevel", "repeat+warning", "-progress", _url(self._progress)]
+            command += ["-protocol_whitelist", "file,pipe"]
             if self.codec in _WITH_CHECKSUMS:
                 command += ["-err_detect", _CHECKS]
             command += ["-f", kind.demuxer or "", "-i", _url(copy), "-map", "0:a:0"]
@@ -172,7 +190,7 @@ class ProgramSource:
                     stdout=subprocess.PIPE,
                     stderr=self._messages,
                     stdin=subprocess.DEVNULL,
-                    pass_fds=[copy.fileno()],
+                    pass_fds=[copy.fileno(), self._progress.fileno()],
                 )
             )
         except BaseException:
@@ -197,24 +215,32 @@ class ProgramSource:
             yield np.frombuffer(data[:cut], "<f4").reshape(-1, self.channels)
         if self._process.wait():
             raise IncompleteError(_not_decoded(self._kind, DAMAGED))
-        _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz)
+        # The timestamps of what the program wrote have the gaps, which its samples do not have.
+        self._progress.seek(0)
+        ends_us = re.findall(rb"out_time_us=(\d+)", self._progress.read())
+        found_s = frames / self.sample_rate_hz
+        gaps_s = max(0.0, int(ends_us[-1]) / 1e6 - self._late_s - found_s) if ends_us else 0.0
+        _check_length(self._kind, self.declared_s, found_s + gaps_s)
+        _report_gaps(self._late_s + gaps_s, self.notices)
         self._messages.seek(0)
         messages = self._messages.read(_MAX_MESSAGE_BYTES)
         pattern = _INCOMPLETE_TS_PACKET if self._kind.demuxer == "mpegts" else _INCOMPLETE_PACKET
-        if pattern.search(messages):
-            _report_incomplete(self._kind, self.notices)
-        elif _NOT_DECODED.search(messages):
-            raise IncompleteError(_not_decoded(self._kind, _PARTLY_DAMAGED))
+        failures = len(_NOT_DECODED.findall(messages))
+        _report_damage(self._kind, failures, bool(pattern.search(messages)), self.notices)
 
-    def _probe(self, copy: IO[bytes]) -> tuple[int, int, int, str, float | None]:
-        """Return the number of audio streams; sample rate, channels, codec and stated length of the first."""
+    def _probe(self, copy: IO[bytes]) -> tuple[int, int, int, str, float | None, float]:
+        """Return the number of audio streams, and what is stated of the first.
+
+        Sample rate, channels, codec, length, and how much later than the file it begins, in seconds.
+        """
         if shutil.which("ffprobe") is None:
             raise AudioFileError(
                 f"To read {self._kind}, install ffprobe beside ffmpeg, or {install_command('formats')}."
             )
         command = ["ffprobe", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
         command += ["-f", self._kind.demuxer or "", "-select_streams", "a", "-show_entries"]
-        command += ["stream=index,sample_rate,channels,codec_name,duration:format=duration,nb_streams"]
+        command += ["stream=index,sample_rate,channels,codec_name,start_time,duration"]
+        command[-1] += ":format=start_time,duration,nb_streams"
         command += ["-of", "default=noprint_wrappers=1", _url(copy)]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
@@ -229,7 +255,12 @@ class ProgramSource:
             del durations[0 if self._kind.demuxer in _STATED_FOR_ALL else 1 :]
         try:
             stated = next((float(value) for value in durations if value != "N/A"), None)
-            return tracks, int(found["sample_rate"]), int(found["channels"]), found["codec_name"], stated
+            starts = [float(value) for name, value in lines if name == "start_time" and value != "N/A"]
+            start_s, late_s = (starts[0], starts[0] - starts[-1]) if starts else (0.0, 0.0)
+            if stated is not None and self._kind.demuxer == _STATED_FROM_ZERO:
+                stated -= max(0.0, start_s)
+            rate_hz, channels = int(found["sample_rate"]), int(found["channels"])
+            return tracks, rate_hz, channels, found["codec_name"], stated, late_s
         except (KeyError, ValueError):
             state = "is damaged: its header cannot be read" if done.returncode else "holds no audio"
             raise AudioFileError(f"The {self._kind} file {state}.") from None
@@ -249,21 +280,35 @@ def _check_length(kind: Format, stated_s: float | None, found_s: float) -> None:
         raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
 
 
+def _report_gaps(gaps_s: float, notices: list[Notice]) -> None:
+    """Append a notice if the timestamps of a recording say that some of its time has no audio."""
+    if gaps_s > _LENGTH_TOLERANCE_S:
+        notices.append(
+            Notice(
+                "GAPS",
+                f"The audio begins late or has gaps, {gaps_s:.2f} s in all: offsets count the audio alone.",
+            )
+        )
+
+
 def _not_decoded(kind: Format, problem: str) -> str:
     """Return the sentence for what is not decoded: some codecs lose the limits of their frames in WAV."""
     if kind.demuxer != "wav":
         return problem
-    return f"The {kind} is damaged, or of a kind that FFmpeg does not decode from here on."
+    return f"The {kind} is damaged, or of a kind that FFmpeg does not decode in full."
 
 
-def _report_incomplete(kind: Format, notices: list[Notice]) -> None:
-    """Raise IncompleteError for a last packet that is incomplete, or append a notice.
+def _report_damage(kind: Format, failures: int, is_incomplete: bool, notices: list[Notice]) -> None:
+    """Raise IncompleteError for packets that were not decoded, and for a last packet that is incomplete.
 
-    A transport stream has no end: who records one stops within a packet.
+    A transport stream has no end: who records one stops within a packet, which is only noticed.
     """
-    if kind.demuxer != "mpegts":
+    if failures > is_incomplete:
+        raise IncompleteError(_not_decoded(kind, _PARTLY_DAMAGED))
+    if is_incomplete and kind.demuxer != "mpegts":
         raise IncompleteError(_INCOMPLETE)
-    notices.append(_MAY_BE_INCOMPLETE)
+    if is_incomplete:
+        notices.append(_MAY_BE_INCOMPLETE)
 
 
 def is_available(*, programs: bool) -> bool:

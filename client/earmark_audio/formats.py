@@ -258,7 +258,7 @@ _EXTENSIBLE = 0xFFFE
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 _AAC = Format("AAC", Decoder.FFMPEG, demuxer="aac")
-_MP2 = Format("MP2", Decoder.FFMPEG, demuxer="mp3")
+MP2 = Format("MP2", Decoder.FFMPEG, demuxer="mp3")
 _AC3 = Format("AC-3", Decoder.FFMPEG, demuxer="ac3")
 _MPEG_TS = Format("MPEG-TS", Decoder.FFMPEG, demuxer="mpegts")
 _TS_PACKET_BYTES = 188
@@ -383,7 +383,7 @@ def _frames(head: bytes) -> Format | None:
         return _MPEG_TS
     begin = mpeg.find_frames(head)
     if begin is not None:
-        return MP3 if mpeg.is_layer_3(head[begin:]) else _MP2
+        return MP3 if mpeg.is_layer_3(head[begin:]) else MP2
     if mpeg.begins_with_adts(head):
         return _AAC
     return _PROGRAM if head[:2] == b"MZ" and b"PE\0\0" in head else None

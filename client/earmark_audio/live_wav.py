@@ -189,6 +189,8 @@ def read_header(pipe: Pipe) -> _Header | None:
             return None
         end = position + own + length
         body = pipe.peek(end)[position + own :]
+        if name == b"fmt " and fmt:
+            return None  # libsndfile rejects a file with two
         if name == b"fmt ":
             fmt = body
         elif name == b"ds64":

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from earmark_audio.errors import AudioFileError, TooLongFileError
 from earmark_audio.file_view import FileView
 from earmark_audio.formats import ID3V1_BYTES, id3_bytes
-from earmark_audio.mpeg import frame_bytes, frame_kind, frame_seconds, is_layer_3
+from earmark_audio.mpeg import ends_within_frame, frame_bytes, frame_kind, frame_seconds, is_layer_3
 from earmark_audio.notices import Notice, damaged_bytes
 from earmark_audio.recording_parts import Layout, Part, check_parts
 
@@ -34,7 +34,9 @@ _INFO = re.compile(rb"Xing|Info|VBRI")
 _BYTES_PER_BREAK = 1000
 _MAX_BREAKS = 10_000
 
-_LAST_FRAME = Notice("LAST_FRAME_INCOMPLETE", "The last MP3 frame is incomplete; it was left out.")
+_LAST_FRAME = Notice("LAST_FRAME_INCOMPLETE", "The last frame is incomplete: the recording may be truncated.")
+_TAIL_BYTES = 1 << 14
+"""More than three frames of MP2."""
 
 
 @dataclass
@@ -116,6 +118,15 @@ def mp3_layout(file: BinaryIO, size: int, longest_s: float | None = None) -> Lay
     if skipped:
         layout.notices.append(damaged_bytes(skipped, "MP3 frames"))
     if incomplete:
+        layout.notices.append(_LAST_FRAME)
+    return layout
+
+
+def mp2_layout(file: BinaryIO, size: int) -> Layout:
+    """Return the layout of an MP2 file of `size` bytes, of which FFmpeg finds the frames itself."""
+    layout = Layout([Part(FileView(file, [(0, size)]))])
+    file.seek(max(0, size - _TAIL_BYTES))
+    if ends_within_frame(file.read(_TAIL_BYTES)):
         layout.notices.append(_LAST_FRAME)
     return layout
 

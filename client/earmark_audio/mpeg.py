@@ -69,6 +69,14 @@ def find_frames(head: bytes) -> int | None:
     return _find_chain(head, frame_bytes, frame_kind)
 
 
+def ends_within_frame(tail: bytes) -> bool:
+    """Return whether a file of layer II or III whose last bytes are `tail` ends within a frame."""
+    at = find_frames(tail)
+    while at is not None and (length := frame_bytes(tail[at : at + 4])):
+        at += length
+    return at is not None and at > len(tail)
+
+
 def begins_with_adts(head: bytes) -> bool:
     """Return whether a file that begins with `head` has ADTS frames."""
     return _find_chain(head, adts_bytes, lambda frame: frame[1] << 8 | frame[2] & 0xFC) is not None

@@ -30,6 +30,7 @@ from earmark_audio.formats import (
     CONVERT,
     FLAC,
     HEAD_BYTES,
+    MP2,
     MP3,
     READ_FORMATS,
     RF64,
@@ -43,14 +44,14 @@ from earmark_audio.formats import (
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
-from earmark_audio.mp3 import mp3_layout
+from earmark_audio.mp3 import mp2_layout, mp3_layout
 from earmark_audio.mp4 import mp4_layout
 from earmark_audio.notices import append_new, other_tracks
 from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
 from earmark_audio.sndfile import SndfileSource
-from earmark_audio.wav import UNFINISHED, au_layout, check_sox_end, chunked_layout, iff_layout
+from earmark_audio.wav import UNFINISHED, au_layout, check_nut_end, check_sox_end, chunked_layout, iff_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -289,7 +290,11 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
         layout = joined_layout(file, size, BEGINNINGS[kind.demuxer])
         if kind.demuxer == "sox":
             check_sox_end(layout)
+        elif kind.demuxer == "nut":
+            check_nut_end(layout)
         return layout
+    if kind is MP2:
+        return mp2_layout(file, size)
     if kind.demuxer not in (None, "wav", "caf"):
         return Layout([Part(FileView(file, [(0, size)]))])
     if kind is MP3:

@@ -41,6 +41,9 @@ UNFINISHED = Notice(
 )
 
 
+_NUT_INDEX = b"NX\xdd\x67\x2f\x23\xe6\x4e"
+_INDEX_MISSING = Notice("END_UNMARKED", "No index marks the end of the recording: it may be truncated.")
+
 LOOKAHEAD_BYTES = 1 << 16
 """How much after the stated end of the samples tells whether they go on."""
 
@@ -166,6 +169,19 @@ def check_sox_end(layout: Layout) -> None:
         _cut_off(layout, stated_bytes, available)
 
 
+def check_nut_end(layout: Layout) -> None:
+    """Note in the layout of a NUT file whether no index ends it: its header states no length.
+
+    The file ends with the bytes from the beginning of the index to its end (8 bytes), and a checksum (4).
+    """
+    view = layout.parts[-1].view
+    view.seek(view.size - 12)
+    index = view.size - int.from_bytes(view.read(8), "big")
+    view.seek(index)
+    if index < 0 or view.read(len(_NUT_INDEX)) != _NUT_INDEX:
+        layout.notices.append(_INDEX_MISSING)
+
+
 def chunked_layout(file: BinaryIO, size: int) -> Layout:
     """Return the layout of a Wave64 or CAF file of `size` bytes, whose lengths have 64 bits.
 
@@ -242,6 +258,8 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
     wide: _Field | None = None
     patches: dict[int, bytes] = {}
     end = size
+    # BW64 (ITU-R BS.2088) has the layout of RF64, but libsndfile does not know its name.
+    renamed = {0: b"RF64"} if magic[:4] == b"BW64" else {}
     for name, length, body in _chunks(file, start, size, order):
         if name == b"ds64":
             file.seek(body)
@@ -285,7 +303,7 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
             following = _next_form(file, body + data.value + data.value % 2, end, size)
             end = following if following is not None else end
         break
-    layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches)))
+    layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches | renamed)))
     check_parts(len(layout.parts))
     return end
 

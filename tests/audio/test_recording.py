@@ -214,6 +214,25 @@ def test_bytes_after_a_wave64_are_noticed() -> None:
         assert notices == ["600 bytes follow the end of the recording; they were not read."]
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_wav_with_two_formats_is_rejected_as_a_file_and_from_a_pipe(channels: int) -> None:
+    data = bytearray(_write("WAV", "PCM_16"))
+    second = bytearray(data[12:36])
+    second[10] = channels
+    data[36:36] = second
+    data[4:8] = (len(data) - 8).to_bytes(4, "little")
+    for source in (bytes(data), Pipe(io.BytesIO(data))):
+        with pytest.raises(AudioFileError, match="is damaged"):
+            _read(source)
+
+
+def test_a_bw64_is_read_as_a_file_and_from_a_pipe() -> None:
+    data = b"BW64" + _write("RF64", "PCM_16")[4:]
+    for source in (data, 2 * data, Pipe(io.BytesIO(data))):
+        samples, error, notices = _read(source)
+        assert (len(samples) % len(TONE), error, notices) == (0, "", [])
+
+
 def test_a_wav_with_two_chunks_of_samples_is_rejected() -> None:
     data = _write("WAV", "PCM_16", NOISE)
     data += data[data.index(b"data") :]
@@ -599,6 +618,97 @@ def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
     # A transport stream has no end: who records one stops within a packet.
     said = "".join(notices) if name == "tone.ts" else error
     assert "truncated" in said or "damaged" in said
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize(
+    ("suffix", "sentence"),
+    [
+        ("mp2", "The last frame is incomplete: the recording may be truncated."),
+        ("nut", "No index marks the end of the recording: it may be truncated."),
+    ],
+)
+def test_a_truncated_file_that_states_no_length_is_noticed(
+    suffix: str, sentence: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    path = _written_by_ffmpeg(tmp_path / f"tone.{suffix}", TONE, "-c:a", "mp2")
+    whole, *rest = _read(path)
+    assert rest == ["", []]
+    path.write_bytes(path.read_bytes()[:-200])
+    samples, error, notices = _read(path)
+    assert (error, notices) == ("", [sentence])
+    assert len(samples) > 0.9 * len(whole)
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize("codec", ["mp2", "aac"])
+def test_a_transport_stream_that_lost_packets_is_read_to_its_end(
+    codec: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    path = _written_by_ffmpeg(tmp_path / "noise.ts", NOISE, "-c:a", codec)
+    whole, *_ = _read(path)
+    data = path.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    del packets[len(packets) // 3 :: len(packets) // 4]
+    path.write_bytes(b"".join(packets))
+    samples, error, _ = _read(path)
+    assert error == "The recording is damaged: a part of it cannot be decoded."
+    assert len(samples) > 0.8 * len(whole)
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize(("suffix", "codec"), [("ts", "ac3"), ("aac", "aac"), ("ac3", "ac3")])
+def test_a_broadcast_that_changes_from_mono_to_stereo_is_read_to_its_end(
+    suffix: str, codec: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    mono = _written_by_ffmpeg(tmp_path / f"mono.{suffix}", TONE, "-c:a", codec)
+    stereo = _written_by_ffmpeg(tmp_path / f"stereo.{suffix}", TONE, "-c:a", codec, "-ac", "2")
+    expected = sum(len(_read(path)[0]) for path in (mono, stereo))
+    mono.write_bytes(mono.read_bytes() + stereo.read_bytes())
+    samples, error, notices = _read(mono)
+    assert (len(samples), error, notices) == (expected, "", [])
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize("suffix", ["webm", "m4a", "wma"])
+def test_a_gap_is_noticed_and_not_called_truncated(
+    suffix: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser records none while the microphone is muted."""
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    gap = "aselect='not(between(t,1,2))'"
+    path = _written_by_ffmpeg(tmp_path / f"noise.{suffix}", NOISE, "-ar", "48000", "-af", gap)
+    samples, error, (notice,) = _read(path)
+    assert (len(samples) / 48_000, error) == (pytest.approx(3, abs=0.15), "")
+    assert notice.startswith("The audio begins late or has gaps, ")
+
+
+@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "mka"])
+def test_audio_that_begins_after_the_video_is_noticed(
+    suffix: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+    video = (
+        [] if suffix == "mka" else ["-f", "lavfi", "-i", "color=s=16x16:r=5:d=6", "-map", "1", "-map", "0"]
+    )
+    # A first input that begins 2 s late, in place of the samples.
+    source, path = tmp_path / "noise.wav", tmp_path / f"late.{suffix}"
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to write the file with")
+    soundfile.write(source, NOISE, RATE_HZ)
+    command = ["ffmpeg", "-loglevel", "quiet", "-itsoffset", "2", "-i", source, *video]
+    subprocess.run([*command, "-c:v", "mpeg2video", "-r", "25", "-c:a", "mp2", path], check=True)
+    samples, error, notices = _read(path)
+    assert (round(len(samples) / RATE_HZ, 1), error) == (4.0, "")
+    if suffix == "mka":  # the file begins with its audio
+        assert notices == []
+    else:
+        (notice,) = notices
+        assert float(notice.split()[7]) == pytest.approx(2, abs=0.05)
 
 
 @pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
