@@ -50,7 +50,7 @@ def test_a_word_is_found_in_a_sentence_of_the_same_voice():
 @pytest.mark.slow
 def test_the_keyword_is_read_by_all_voices_alone_and_in_sentences(tmp_path: Path):
     reader = TinyReader(tmp_path)
-    kola = parse("kˈola")
+    kola = parse("kˈola", "en")
     found = read_keyword(reader, [kola], "en", keywords=[kola], seed=1, progress=SILENT, desc="")
     assert {v for k in found for v in k.voice.split("+")} == set(reader.voices)
     assert any("+" in k.voice for k in found)
@@ -102,7 +102,7 @@ def test_words_around_a_keyword_are_used_if_all_of_them_are_keywords():
 def two_keywords(base: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model of two keywords that nobody recorded."""
     folder = tmp_path_factory.mktemp("spelled")
-    words = {"kola": parse("kˈola"), "brime": parse("bɹˈimɛ")}
+    words = {"kola": parse("kˈola", "en"), "brime": parse("bɹˈimɛ", "en")}
     request = KeywordRequest(
         dict.fromkeys(words),
         folder / "two.onnx",
@@ -148,7 +148,7 @@ def test_voices_that_measure_are_in_no_example_of_the_training(tmp_path: Path):
     from earmark_training.data.corpus import Recording
 
     reader = TinyReader(tmp_path)
-    kola = parse("kˈola")
+    kola = parse("kˈola", "en")
     found = read_keyword(reader, [kola], "en", keywords=[kola], seed=1, progress=SILENT, desc="")
     words = [Recording("clip", "training", "kola", 0, 1, k.word, k.voice) for k in found]
     (left_out,) = voice_folds(words, 1, seed=1)

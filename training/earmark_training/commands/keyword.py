@@ -95,7 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hi, it and pt (default: en)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="model file to write (default: WORD.onnx)")
-    parser.add_argument("--name", type=model_name, help="name of the model (default: the keyword)")
+    parser.add_argument(
+        "--name",
+        type=model_name,
+        help="name of the model (default: the keyword, in the letters A to Z; if it has others, with eight digits "
+        "of its checksum)",
+    )
     parser.add_argument(
         "--version",
         type=model_name,
@@ -293,7 +298,7 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
             raise SynthesisError(
                 f"--pronunciation {given}: {keyword!r} has another one already: leave one out"
             )
-        spoken[keyword] = parse(ipa)
+        spoken[keyword] = parse(ipa, language)
         del other[keyword]
     for keyword in other:
         check_letters(keyword, language)
