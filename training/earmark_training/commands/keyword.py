@@ -98,8 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name",
         type=model_name,
-        help="name of the model (default: the keyword, in the letters A to Z; if it has others, with eight digits "
-        "of its checksum)",
+        help="name of the model (default: the keyword, in the letters A to Z; if it has others, with eight "
+        "digits of its checksum)",
     )
     parser.add_argument(
         "--version",
