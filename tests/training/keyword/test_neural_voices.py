@@ -16,7 +16,7 @@ from earmark_audio.progress import SILENT
 from earmark_spotter import SpotterModel, final_scores
 from earmark_training.errors import OutputError
 from earmark_training.keyword.alignment import find_word
-from earmark_training.keyword.kokoro import PAD_S, Kokoro, Line, padded
+from earmark_training.keyword.kokoro import PAD_S, Kokoro, Line, _make_cache, _store, padded
 from earmark_training.keyword.neural_speech import _carriers, read_confusables, read_keyword
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
 from earmark_training.keyword.pronunciation import parse, pronounce, spell
@@ -187,21 +187,21 @@ def test_a_damaged_file_of_the_cache_is_read_again(left: float, tmp_path: Path):
     assert path.read_bytes() == content
 
 
-@needs_kokoro
 def test_a_full_disk_is_reported_and_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    reader = Kokoro(Path(KOKORO or ""), tmp_path / "cache")
-
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(soundfile, "write", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OutputError, match="no space on the disk"):
-        reader.read(LINES[:1], desc="")
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+        _store(tmp_path / "ab" / "line.flac", np.zeros(100, np.float32))
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-def test_a_cache_that_cannot_be_written_is_reported(capsys: pytest.CaptureFixture[str]):
-    from earmark_training.keyword.kokoro import _make_cache
+def test_a_file_of_the_cache_that_cannot_be_written_for_another_cause_than_space_is_reported(tmp_path: Path):
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        _store(tmp_path / ("a" * 300 + ".flac"), np.zeros(100, np.float32))
 
+
+def test_a_cache_that_cannot_be_written_is_reported():
     with pytest.raises(OutputError, match="/proc/none cannot be written"):
         _make_cache(Path("/proc/none"))
