@@ -81,7 +81,8 @@ def test_no_keyword_is_a_confusable_of_another_one(tmp_path: Path, monkeypatch: 
             progress=SILENT,
             desc="",
         )
-        assert {str(path) for path in read} == set(map(spell, expected))
+        assert {spell(phonemes) for phonemes, _ in read} == set(map(spell, expected))
+        assert all(str(path) == spell(phonemes) for phonemes, path in read)
 
 
 @pytest.mark.parametrize(
