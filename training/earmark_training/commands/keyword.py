@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -186,7 +187,7 @@ def run(args: argparse.Namespace) -> None:
         model = create_model(request, progress=progress)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")
-    print(f"serve it: earmark-server --model {request.out}")
+    print(f"serve it: earmark-server --model {shlex.quote(str(request.out))}")
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -202,6 +203,8 @@ def _check_usage(args: argparse.Namespace) -> None:
     ):
         if is_given and not is_used:
             args.usage_error(f"{option} has no effect without {needed}: add it, or leave {option} out")
+    if args.one_voice and voices:
+        args.usage_error("--one-voice has no effect with --voices, which add other voices: leave it out")
 
 
 def _normalized(word: str) -> str:
@@ -256,8 +259,10 @@ def _recordings(keywords: Sequence[str], folder: Path | None, *, needed: bool) -
     if not folder.is_dir():
         raise RecordingsError(f"{folder} is not a folder: name the folder of the keywords' folders")
     named = {_normalized(path.name): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    folders = {k: named.get(k) for k in keywords}
-    missing = [k for k in keywords if folders[k] is None]
+    # As `earmark record-keyword` names a folder, whose name cannot have a slash.
+    names = {k: k.replace("/", "-") for k in keywords}
+    folders = {k: named.get(name) for k, name in names.items()}
+    missing = [names[k] for k in keywords if folders[k] is None]
     if missing and (needed or len(missing) == len(keywords)):
         raise RecordingsError(
             f"{folder / missing[0]} is missing: for several keywords, each has a folder in {folder}"
