@@ -21,7 +21,6 @@ from earmark_training.keyword.helpers import HELPERS, INDEX
 from earmark_training.keyword.kokoro import Kokoro, default_cache
 from earmark_training.keyword.neural_speech import read_confusables, read_keyword
 from earmark_training.keyword.pronunciation import accents, pronounce
-from earmark_training.keyword.similar_words import confusables, sounds_like
 
 _SEED = 1
 _COMPRESSION = 0.95  # about 19 kbit/s
@@ -47,16 +46,14 @@ def main() -> int:
                 name = f"{helper}/{number:03d}.opus"
                 archive.writestr(_entry(name), _opus(clip.path))
                 index.append({"file": name, "helper": helper, "place": clip.word})
-            found = confusables(helper, words, "en", seed=_SEED)
-            similar = [c for c in found if not any(sounds_like(c, k) for k in pronounced)]
-            paths = read_confusables(
+            similar = read_confusables(
                 reader, helper, words, "en",
                 keywords=pronounced, seed=_SEED, progress=progress, desc=f"like {helper}",
             )  # fmt: skip
-            for number, path in enumerate(paths):
+            for number, (phonemes, path) in enumerate(similar):
                 name = f"{helper}-similar/{number:03d}.opus"
                 archive.writestr(_entry(name), _opus(path))
-                index.append({"file": name, "helper": helper, "phonemes": similar[number % len(similar)]})
+                index.append({"file": name, "helper": helper, "phonemes": phonemes})
         archive.writestr(_entry(INDEX), json.dumps(index))
     print(f"{args.out}: {len(index)} clips, {args.out.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 from earmark_audio.utterance import UtteranceError
+from earmark_cli.command_line import build_parser
+from earmark_cli.record_keyword.command import run
 from earmark_cli.record_keyword.likeness import is_unlike, spectra
 from earmark_cli.record_keyword.take_finder import Take, TakeFinder
 from earmark_cli.record_keyword.takes_folder import TakesFolder
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,3 +117,9 @@ def test_two_takes_that_are_unlike_the_others_but_like_each_other_are_another_vo
     assert takes.add(take(1800, 400, 2500, seed=5)) is None
     assert takes.add(take(1800, 400, 2500, seed=6)) is not None
     assert takes.count == 6
+
+
+@pytest.mark.parametrize("keyword", ["", "  ", "..", "66"])
+def test_a_keyword_without_letters_is_refused(keyword: str):
+    with pytest.raises(UsageError, match="is not a word: give the keyword in letters"):
+        run(build_parser().parse_args(["record-keyword", keyword]))

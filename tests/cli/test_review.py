@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
+from earmark_cli.review.reviewed_clips import read_clips
 from support.deadlines import DEADLINE_S
 from support.earmark_command import RATE_HZ, earmark, environment, running, samples
 
@@ -52,6 +53,15 @@ def test_one_key_is_the_verdict_of_a_clip(clips: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert verdicts(clips) == ["right", "wrong", "missed"]
     assert done.stdout.splitlines()[-1] == f"{clips}: 3 clips, 1 right, 1 wrong, 1 missed, 0 not reviewed"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", '"x"', "null"])
+def test_a_clip_whose_place_is_no_number_is_none(number: str, tmp_path: Path) -> None:
+    for name, start in (("good", "1.5"), ("damaged", number)):
+        (tmp_path / f"{name}.wav").touch()
+        fields = f'"type": "clip", "confidence": 0.9, "start_s": 2.0, "end_s": 2.5, "clip_start_s": {start}'
+        (tmp_path / f"{name}.json").write_text(f"{{{fields}}}")
+    assert [clip.path.name for clip in read_clips(tmp_path)] == ["good.wav"]
 
 
 def test_the_port_of_a_page_requires_the_page(clips: Path) -> None:

@@ -17,6 +17,7 @@ from earmark_cli.options import add_command, channel_option, device_option, whol
 from earmark_cli.output.console import is_terminal, notice, print_line, report_connection
 from earmark_cli.record_keyword.take_finder import Take, TakeFinder
 from earmark_cli.record_keyword.takes_folder import TakesFolder
+from earmark_cli.usage_error import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -59,7 +60,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record takes until there are enough; return 130 after Ctrl-C, which keeps those that are there."""
-    keyword: str = args.keyword.strip()
+    keyword = " ".join(args.keyword.split())
+    if not any(map(str.isalpha, keyword)):
+        raise UsageError(f"{args.keyword!r} is not a word: give the keyword in letters, as it is spoken")
     folder = args.out or Path(keyword.replace("/", "-"))
     takes = TakesFolder(folder, keyword)
     if takes.count:

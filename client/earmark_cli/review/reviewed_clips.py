@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -103,8 +104,11 @@ def _write_new(path: Path, data: bytes) -> bool:
 
 
 def _is_clip(fields: dict[str, Any]) -> bool:
-    numbers = (fields.get("confidence"), fields.get("start_s"), fields.get("end_s"))
-    return fields.get("type") == "clip" and all(isinstance(one, int | float) for one in numbers)
+    numbers = [fields.get(name) for name in ("confidence", "start_s", "end_s")]
+    numbers.append(fields.get("clip_start_s", 0.0))
+    return fields.get("type") == "clip" and all(
+        isinstance(one, int | float) and math.isfinite(one) for one in numbers
+    )
 
 
 def read_clips(folder: Path) -> list[Clip]:

@@ -87,6 +87,7 @@ def test_evaluate_measures_on_the_prepared_corpus(
         (["thresholds", "a.onnx", "--out", "{tmp}/no/a"], "no/a cannot be written"),
         (["verifier", "a.onnx", "--out", "{tmp}/a", "--network", "{tmp}/no/n.pt"], "n.pt cannot be written"),
         (["train", "--corpus", "{tmp}", "--out", "/proc/run"], "/proc/run cannot be written"),
+        (["negatives", "/proc/speech"], "/proc/speech cannot be written"),
     ],
 )
 def test_a_failure_is_one_message_and_exit_code_1(
@@ -168,6 +169,10 @@ def test_evaluate_names_recordings_that_cannot_be_used(
         (["keyword", "a", "--voices", "v", "--language", ""], "'' is not the code of a language"),
         (["keyword", "a", "--recordings", "r", "--language", "de"], "without --voices DIR or --synthesize"),
         (["keyword", "a", "--voices", "v", "--one-voice"], "--one-voice has no effect without --recordings"),
+        (
+            ["keyword", "a", "--voices", "v", "--recordings", "r", "--one-voice"],
+            "--one-voice has no effect with --voices",
+        ),
     ],
 )
 def test_wrong_usage_has_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
@@ -280,6 +285,18 @@ def test_pronunciations_of_keywords_are_checked(
             _voices(keywords, args)
     else:
         assert _voices(keywords, args).pronunciations == {"да": [("d", "ˈɑ")]}
+
+
+def test_the_folder_of_a_keyword_with_a_slash_is_that_of_record_keyword(tmp_path: Path):
+    (tmp_path / "AC-DC").mkdir()
+    assert _recordings(["AC/DC", "tea"], tmp_path, needed=False) == {"AC/DC": tmp_path / "AC-DC", "tea": None}
+
+
+def test_the_code_of_a_language_may_have_capital_letters():
+    assert (
+        build_parser().parse_args(["keyword", "a", "--voices", "v", "--language", "en-GB"]).language
+        == "en-gb"
+    )
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(

@@ -16,7 +16,7 @@ from earmark_audio.progress import SILENT
 from earmark_spotter import SpotterModel, final_scores
 from earmark_training.errors import OutputError
 from earmark_training.keyword.alignment import find_word
-from earmark_training.keyword.kokoro import PAD_S, Kokoro, Line, padded
+from earmark_training.keyword.kokoro import PAD_S, Kokoro, Line, _make_cache, _store, padded
 from earmark_training.keyword.neural_speech import _carriers, read_confusables, read_keyword
 from earmark_training.keyword.pipeline import KeywordRequest, create_model
 from earmark_training.keyword.pronunciation import parse, pronounce, spell
@@ -50,7 +50,7 @@ def test_a_word_is_found_in_a_sentence_of_the_same_voice():
 @pytest.mark.slow
 def test_the_keyword_is_read_by_all_voices_alone_and_in_sentences(tmp_path: Path):
     reader = TinyReader(tmp_path)
-    kola = parse("kˈola")
+    kola = parse("kˈola", "en")
     found = read_keyword(reader, [kola], "en", keywords=[kola], seed=1, progress=SILENT, desc="")
     assert {v for k in found for v in k.voice.split("+")} == set(reader.voices)
     assert any("+" in k.voice for k in found)
@@ -81,7 +81,8 @@ def test_no_keyword_is_a_confusable_of_another_one(tmp_path: Path, monkeypatch: 
             progress=SILENT,
             desc="",
         )
-        assert {str(path) for path in read} == set(map(spell, expected))
+        assert {spell(phonemes) for phonemes, _ in read} == set(map(spell, expected))
+        assert all(str(path) == spell(phonemes) for phonemes, path in read)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_words_around_a_keyword_are_used_if_all_of_them_are_keywords():
 def two_keywords(base: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model of two keywords that nobody recorded."""
     folder = tmp_path_factory.mktemp("spelled")
-    words = {"kola": parse("kˈola"), "brime": parse("bɹˈimɛ")}
+    words = {"kola": parse("kˈola", "en"), "brime": parse("bɹˈimɛ", "en")}
     request = KeywordRequest(
         dict.fromkeys(words),
         folder / "two.onnx",
@@ -148,7 +149,7 @@ def test_voices_that_measure_are_in_no_example_of_the_training(tmp_path: Path):
     from earmark_training.data.corpus import Recording
 
     reader = TinyReader(tmp_path)
-    kola = parse("kˈola")
+    kola = parse("kˈola", "en")
     found = read_keyword(reader, [kola], "en", keywords=[kola], seed=1, progress=SILENT, desc="")
     words = [Recording("clip", "training", "kola", 0, 1, k.word, k.voice) for k in found]
     (left_out,) = voice_folds(words, 1, seed=1)
@@ -187,21 +188,21 @@ def test_a_damaged_file_of_the_cache_is_read_again(left: float, tmp_path: Path):
     assert path.read_bytes() == content
 
 
-@needs_kokoro
 def test_a_full_disk_is_reported_and_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    reader = Kokoro(Path(KOKORO or ""), tmp_path / "cache")
-
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(soundfile, "write", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OutputError, match="no space on the disk"):
-        reader.read(LINES[:1], desc="")
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+        _store(tmp_path / "ab" / "line.flac", np.zeros(100, np.float32))
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-def test_a_cache_that_cannot_be_written_is_reported(capsys: pytest.CaptureFixture[str]):
-    from earmark_training.keyword.kokoro import _make_cache
+def test_a_file_of_the_cache_that_cannot_be_written_for_another_cause_than_space_is_reported(tmp_path: Path):
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        _store(tmp_path / ("a" * 300 + ".flac"), np.zeros(100, np.float32))
 
+
+def test_a_cache_that_cannot_be_written_is_reported():
     with pytest.raises(OutputError, match="/proc/none cannot be written"):
         _make_cache(Path("/proc/none"))

@@ -32,7 +32,7 @@ def test_words_and_phrases_are_pronounced():
 def test_a_pronunciation_has_no_marks_that_the_voices_do_not_know(keyword: str, language: str, expected: str):
     (words,) = pronounce([keyword], language)
     assert spell(words) == expected
-    assert parse("bˈʌ\u0294n\u0329") == pronounce(["button"], "en")[0]
+    assert parse("bˈʌ\u0294n\u0329", "en") == pronounce(["button"], "en")[0]
 
 
 def test_the_voices_know_the_symbols_of_all_accents():
@@ -42,9 +42,9 @@ def test_the_voices_know_the_symbols_of_all_accents():
 
 
 def test_a_pronunciation_may_have_any_unicode_form_and_the_letter_g():
-    assert parse("kɔɾasˈ\u00e3ʊ") == parse("kɔɾasˈa\u0303ʊ")
-    assert parse("\u00e7a") == parse("c\u0327a") == [("ç", "a")]
-    assert parse("gˈɪg") == parse("ɡˈɪɡ")
+    assert parse("kɔɾasˈ\u00e3ʊ", "en") == parse("kɔɾasˈa\u0303ʊ", "en")
+    assert parse("\u00e7a", "en") == parse("c\u0327a", "en") == [("ç", "a")]
+    assert parse("gˈɪg", "en") == parse("ɡˈɪɡ", "en")
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,33 @@ def test_letters_of_a_language_are_read(keyword: str, language: str):
 
 def test_a_given_pronunciation_is_parsed_into_the_same_phonemes():
     (words,) = pronounce(["jarvis"], "en")
-    assert [bare(w) for w in parse("/dʒˈɑːvɪs/")] == [("dʒ", "ɑː", "v", "ɪ", "s")]
-    assert spell(parse(spell(words))) == spell(words)
+    assert [bare(w) for w in parse("/dʒˈɑːvɪs/", "en")] == [("dʒ", "ɑː", "v", "ɪ", "s")]
+    assert spell(parse(spell(words), "en")) == spell(words)
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", ["computer", "jarvis", "hey nineteen", "boy", "fire", "very", "people", "idea", "let's go"]),
+        ("en-gb", ["home", "here", "hour", "really"]),
+        ("es", ["rey", "autobús", "pero"]),
+        ("it", ["stazione", "stesso", "ciao"]),
+        ("pt", ["não", "rei", "dia"]),
+        ("fr", ["bonjour"]),
+        ("hi", ["बड़ी", "नमस्ते"]),
+    ],
+)
+def test_a_given_pronunciation_has_the_phonemes_of_the_spelled_word(language: str, words: list[str]):
+    for word, spoken in zip(words, pronounce(words, language), strict=True):
+        assert parse(spell(spoken), language) == spoken, word
+
+
+def test_a_pronunciation_may_be_written_as_dictionaries_write_it():
+    assert parse("/d͡ʒˈɑːɹ.vɪs/", "en") == parse("ʤˈɑːɹvɪs", "en") == pronounce(["jarvis"], "en")[0]
+
+
+def test_no_phoneme_is_written_with_punctuation_at_which_the_voices_pause():
+    assert spell(pronounce(["बड़ी"], "hi")[0]) == "bˈʌɽi"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +109,7 @@ def test_a_given_pronunciation_is_parsed_into_the_same_phonemes():
 )
 def test_a_pronunciation_that_cannot_be_read_is_refused(pronunciation: str, message: str):
     with pytest.raises(SynthesisError, match=message):
-        check_pronunciation("fox", parse(pronunciation), lambda text: ["ʘ"] if "ʘ" in text else [])
+        check_pronunciation("fox", parse(pronunciation, "en"), lambda text: ["ʘ"] if "ʘ" in text else [])
 
 
 def test_similar_words_are_nearer_than_others():

@@ -74,6 +74,16 @@ def test_a_threshold_that_recorded_speech_needs_is_not_raised():
     assert "at thresholds for 0.5 false alarms per hour" in one.metrics()[0].description
 
 
+@pytest.mark.parametrize(("missed", "more"), [(0, ""), (3, ""), (30, "… and 5 more.")])
+def test_the_report_lists_the_keywords_that_were_missed(missed: int, more: str):
+    scores = [0.01] * missed + [0.99] * (40 - missed)
+    text = text_of(results("computer", ["computer"] * 40, [dict(enumerate(scores))], real_speech=True))
+    assert f"Keywords that were missed ({missed})" in text
+    assert ("Listen to them" in text) == (missed > 0)
+    assert more in text
+    assert ("more.</p>" in text) == bool(more)
+
+
 def test_one_recording_is_named_in_the_singular():
     (missed, _) = results("computer", ["computer"], [{0: 0.9}], real_speech=True).metrics()
     assert "miss rate on 1 recording that the measured network was trained without" in missed.description

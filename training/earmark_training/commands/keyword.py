@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hi, it and pt (default: en)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="model file to write (default: WORD.onnx)")
-    parser.add_argument("--name", type=model_name, help="name of the model (default: the keyword)")
+    parser.add_argument(
+        "--name",
+        type=model_name,
+        help="name of the model (default: the keyword, in the letters A to Z; if it has others, with eight "
+        "digits of its checksum)",
+    )
     parser.add_argument(
         "--version",
         type=model_name,
@@ -181,7 +187,7 @@ def run(args: argparse.Namespace) -> None:
         model = create_model(request, progress=progress)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")
-    print(f"serve it: earmark-server --model {request.out}")
+    print(f"serve it: earmark-server --model {shlex.quote(str(request.out))}")
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -197,6 +203,8 @@ def _check_usage(args: argparse.Namespace) -> None:
     ):
         if is_given and not is_used:
             args.usage_error(f"{option} has no effect without {needed}: add it, or leave {option} out")
+    if args.one_voice and voices:
+        args.usage_error("--one-voice has no effect with --voices, which add other voices: leave it out")
 
 
 def _normalized(word: str) -> str:
@@ -251,8 +259,10 @@ def _recordings(keywords: Sequence[str], folder: Path | None, *, needed: bool) -
     if not folder.is_dir():
         raise RecordingsError(f"{folder} is not a folder: name the folder of the keywords' folders")
     named = {_normalized(path.name): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    folders = {k: named.get(k) for k in keywords}
-    missing = [k for k in keywords if folders[k] is None]
+    # As `earmark record-keyword` names a folder, whose name cannot have a slash.
+    names = {k: k.replace("/", "-") for k in keywords}
+    folders = {k: named.get(name) for k, name in names.items()}
+    missing = [names[k] for k in keywords if folders[k] is None]
     if missing and (needed or len(missing) == len(keywords)):
         raise RecordingsError(
             f"{folder / missing[0]} is missing: for several keywords, each has a folder in {folder}"
@@ -293,7 +303,7 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
             raise SynthesisError(
                 f"--pronunciation {given}: {keyword!r} has another one already: leave one out"
             )
-        spoken[keyword] = parse(ipa)
+        spoken[keyword] = parse(ipa, language)
         del other[keyword]
     for keyword in other:
         check_letters(keyword, language)

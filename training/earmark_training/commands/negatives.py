@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark_audio.progress import Progress
 
+from earmark_training.commands.options import check_output_folder
 from earmark_training.data.public_sets import LIBRISPEECH_DEV_CLEAN, download
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Download the set, and print what to do with it."""
+    check_output_folder(args.folder)
     with Progress() as progress:
         recordings = download(LIBRISPEECH_DEV_CLEAN, args.folder, progress=progress)
-    print(f"{recordings}: use it with earmark-train keyword WORD --recordings DIR --negatives {recordings}")
+    folder = shlex.quote(str(recordings))
+    print(f"{recordings}: use it with earmark-train keyword WORD --recordings DIR --negatives {folder}")

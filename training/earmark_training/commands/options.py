@@ -93,10 +93,10 @@ def model_name(text: str) -> str:
 
 
 def language_code(text: str) -> str:
-    """Parse the code of a language."""
+    """Parse the code of a language; return it in lower case."""
     if not re.fullmatch("[A-Za-z]{2,}(-[A-Za-z0-9]+)*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not the code of a language, such as en or fr-fr")
-    return text
+    return text.lower()
 
 
 def check_output_file(path: Path) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
 import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -113,7 +115,7 @@ class Kokoro:
 
         A damaged file of the cache is replaced.
 
-        Raises OutputError if there is no space on the disk.
+        Raises OutputError if a file cannot be written, as without space on the disk.
         """
         paths = [self._path(line) for line in lines]
         missing = {path: line for path, line in zip(paths, lines, strict=True) if not _is_whole(path)}
@@ -138,24 +140,33 @@ class Kokoro:
         if line.other:
             style = style * np.float32(line.share) + self._styles[line.other] * np.float32(1 - line.share)
         samples, rate = self._kokoro.create(line.phonemes, voice=style, speed=line.speed, is_phonemes=True)
-        # Two containers that share a cache may have the same process id.
-        part = path.with_suffix(f".{uuid.uuid4().hex}.part")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            soundfile.write(part, padded(samples, rate), SAMPLE_RATE_HZ, format="FLAC")
-            part.replace(path)
-        except (OSError, soundfile.LibsndfileError) as error:
-            part.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno != errno.ENOSPC:
-                raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-            raise OutputError(
-                f"{path} cannot be written: there is no space on the disk. Make space, or name another "
-                "folder with --cache, and repeat the command: it goes on from here"
-            ) from error
+        _store(path, padded(samples, rate))
+
+
+def _store(path: Path, samples: NDArray[np.float32]) -> None:
+    """Write speech at 16 kHz into a file of the cache. Raises OutputError if it cannot be written."""
+    content = io.BytesIO()  # libsndfile would not say why it cannot write a file
+    soundfile.write(content, samples, SAMPLE_RATE_HZ, format="FLAC")
+    # Two containers that share a cache may have the same process id.
+    part = path.with_suffix(f".{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        part.write_bytes(content.getbuffer())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        if error.errno != errno.ENOSPC:
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        raise OutputError(
+            f"{path} cannot be written: there is no space on the disk. Make space, or name another "
+            "folder with --cache, and repeat the command: it goes on from here"
+        ) from error
 
 
 def _is_whole(path: Path) -> bool:
     """Return whether the cache has a file, and all of it: a power failure may leave a part of it."""
+    # Decoded as a whole, 0.4 ms: damage in the middle of a file is found, too.
     try:
         soundfile.read(path, dtype="int16")
     except (OSError, soundfile.LibsndfileError):

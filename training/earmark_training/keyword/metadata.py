@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from earmark_training.model.network import Shape
     from earmark_training.model.speech_embedding import EmbeddingShape
 
+_MAX_NAME = 64
 _EMBEDDING_SOURCES = (
     TrainingSource(
         "speech embedding (arXiv 2002.01322), trained on words in public videos", "Apache-2.0", "Google"
@@ -74,7 +77,7 @@ def initial_metadata(
             TrainingSource("synthesized speech", "free", "eSpeak NG, Flite and Festival, if installed")
         )
     return ModelMetadata(
-        name=name or _name_of("-".join(keywords)),
+        name=name or default_name(keywords),
         version=version,
         labels=labels_for(tuple(keywords)),
         keywords={k: KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=600) for k in keywords},
@@ -90,6 +93,19 @@ def initial_metadata(
     )
 
 
-def _name_of(keyword: str) -> str:
-    """Return a model name for a keyword: its letters and digits, with dashes for the rest."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", keyword).strip("-._")[:64] or "keyword"
+def default_name(keywords: Sequence[str]) -> str:
+    """Return the name of a model for keywords: their letters and digits, with dashes for the rest.
+
+    If that is not all of them, because they have other letters than A to Z or are long, the name ends with
+    eight digits of their checksum, so that models of different keywords can be served together.
+    """
+    text = "-".join(keywords)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _without_accents(text)).strip("-._")
+    if re.fullmatch(r"[\w .'-]+", text, re.ASCII) and len(name) <= _MAX_NAME:
+        return name
+    digits = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name[: _MAX_NAME - 9].rstrip('-._') or 'keyword'}-{digits}"
+
+
+def _without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

@@ -127,17 +127,19 @@ def read_confusables(
     seed: int,
     progress: Progress,
     desc: str,
-) -> list[Path]:
-    """Read the keyword's confusables that are none of the `keywords`, each in at least two voices."""
+) -> list[tuple[tuple[Phonemes, ...], Path]]:
+    """Read the keyword's confusables that are none of the `keywords`, each in at least two voices.
+
+    Return the phonemes and the file of each.
+    """
     found = confusables(keyword, words, language, seed=seed)
-    texts = [spell(c) for c in found if not any(sounds_like(c, k) for k in keywords)]
-    if not texts:
+    others = [c for c in found if not any(sounds_like(c, k) for k in keywords)]
+    if not others:
         return []
     rng = np.random.default_rng(seed + 1)
-    chosen = [texts[i % len(texts)] for i in range(CONFUSABLE_LINES)]
-    return reader.read(
-        _lines(reader, rng, chosen, blended_after=len(chosen) // 2), progress=progress, desc=desc
-    )
+    chosen = [others[i % len(others)] for i in range(CONFUSABLE_LINES)]
+    lines = _lines(reader, rng, [spell(c) for c in chosen], blended_after=len(chosen) // 2)
+    return list(zip(chosen, reader.read(lines, progress=progress, desc=desc), strict=True))
 
 
 def read_other_words(

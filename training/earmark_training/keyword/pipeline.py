@@ -24,19 +24,11 @@ from earmark_training.keyword.metadata import initial_metadata
 from earmark_training.keyword.mistakes import read_mistakes, write_missed_words
 from earmark_training.keyword.negatives import MAX_HOURS, find_negatives
 from earmark_training.keyword.parallel_training import FINE_TUNING, FineTuneJob, run_jobs
-from earmark_training.keyword.recording_checks import check_voices, exclude_outliers, warn_if_few
-from earmark_training.keyword.recordings import (
-    MIN_RECORDINGS,
-    KeywordRecording,
-    RecordingsError,
-    RejectedRecording,
-    list_rejected,
-    read_recording,
-    read_recordings,
-)
+from earmark_training.keyword.recorded_keywords import add_missed_words, read_recorded, without_outliers
+from earmark_training.keyword.recordings import RecordingsError
 from earmark_training.keyword.report import write_report
 from earmark_training.keyword.results import KeywordResults
-from earmark_training.keyword.training_set import TrainingSet, collect, expected_s, folds, voice_folds
+from earmark_training.keyword.training_set import collect, expected_s, folds, voice_folds
 from earmark_training.keyword.verifier_training import VERIFIER_BATCH_WORK, with_verifier
 from earmark_training.keyword.word_warnings import warn_about
 from earmark_training.model.onnx_file import check_streaming, load_network, pack
@@ -45,10 +37,16 @@ from earmark_training.model.speech_embedding import EmbeddingNetwork, EmbeddingS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from earmark_spotter.metadata import ModelMetadata
+
     from earmark_training.data.corpus import Recording
+    from earmark_training.keyword.mistakes import ReviewedClip
     from earmark_training.keyword.negatives import Negatives
-    from earmark_training.keyword.training_set import NeuralVoices
+    from earmark_training.keyword.parallel_training import FineTuneResult
+    from earmark_training.keyword.recorded_keywords import RecordedKeyword
+    from earmark_training.keyword.training_set import NeuralVoices, TrainingSet
     from earmark_training.model.network import Network
+    from earmark_training.model.onnx_file import ServedNetwork
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +82,18 @@ class KeywordRequest:
     recipe: FineTuneRecipe = field(default_factory=FineTuneRecipe)
 
 
-@dataclass(slots=True)
-class _Recorded:
-    """The recordings of one keyword: those that are used, and those that are left out."""
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What a model is made from: recordings of the keywords, reviewed clips, and speech without them."""
 
-    used: list[KeywordRecording]
-    left_out: list[RejectedRecording]
+    recorded: Mapping[str, RecordedKeyword]
+    mistakes: Sequence[ReviewedClip]
+    negatives: Negatives
+
+    @property
+    def real_speech(self) -> bool:
+        """Whether there is recorded speech without the keywords."""
+        return bool(self.negatives.files)
 
 
 def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> SpotterModel:
@@ -99,107 +103,34 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
     base model that cannot be fine-tuned.
     """
     started = time.monotonic()
-    keywords, seed = tuple(request.recordings), request.recipe.seed
-    mistakes = read_mistakes(request.mistakes, keywords)
-    if not request.negatives and not all(clip.is_missed for clip in mistakes):
-        raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
-    with progress.phase("reading the recordings"):
-        recorded = {k: _read(folder, request) for k, folder in request.recordings.items()}
-        of_keywords = [r.path for k in recorded.values() for part in (k.used, k.left_out) for r in part]
-        of_keywords += [clip.path for clip in mistakes if clip.is_missed]
-        negatives = find_negatives(request.negatives, keywords, recordings=of_keywords, seed=seed)
-    base = SpotterModel.load(request.base)
-    if request.voices:
-        warn_about(request.voices, base.metadata)
-    for keyword in set(keywords) & set(base.metadata.keyword_names):
-        log.info("%s knows %r already; this makes another model for it", base.metadata.name, keyword)
+    sources = _read_sources(request, progress)
+    base = SpotterModel.load(request.base).metadata
+    _log_expectations(request, sources, base)
     body = load_network(request.base or _bundled_model())
-    shape = EmbeddingShape(FIRST_KEYWORD + len(keywords))
+    shape = EmbeddingShape(FIRST_KEYWORD + len(request.recordings))
     network = body if request.base else EmbeddingNetwork(shape)
-    _log_left_out(request.recordings, negatives)
     with tempfile.TemporaryDirectory(prefix="earmark-keyword-") as scratch:
-        for keyword, of_keyword in recorded.items():
-            _add_missed_words(of_keyword, write_missed_words(mistakes, keyword, Path(scratch) / keyword))
-        progress.plan(_expected_s(request, recorded, negatives))
-        training_set = collect(
-            {k: [r.path for r in recorded[k].used] for k in keywords},
-            negatives.files,
-            Path(scratch),
-            language=request.synthesize,
-            voices=request.voices,
-            helpers=request.base is None,
-            mistakes=mistakes,
-            seed=seed,
-            progress=progress,
+        training_set = _collect(request, sources, body, Path(scratch), progress)
+        metadata = _initial_metadata(request, sources, base, network)
+        final, *cross_validation = run_jobs(
+            _jobs(request, network, training_set, metadata), progress=progress
         )
-        with progress.phase(_COMPARING):
-            training_set = _without_outliers(body, training_set, recorded, request)
-        real_speech = bool(negatives.files)
-        _log_amounts(training_set, real_speech=real_speech)
-        metadata = initial_metadata(
-            keywords,
-            name=request.name,
-            version=request.version,
-            base=base.metadata,
-            shape=network.shape,
-            embedding=isinstance(network, EmbeddingNetwork),
-            recorded=[k for k in keywords if recorded[k].used],
-            real_speech=real_speech,
-            synthesized=bool(request.synthesize) or not (real_speech or request.voices),
-            neural_voices=bool(request.voices),
-        )
-        checkpoints = checkpoint_folder(request.out, training_set, request.recipe)
-        jobs = [
-            FineTuneJob(
-                network,
-                training_set,
-                left_out,
-                request.recipe,
-                metadata,
-                checkpoints / f"{number}.checkpoint",
-            )
-            for number, left_out in enumerate(((), *_folds(training_set, request)))
-        ]
-        final, *cross_validation = run_jobs(jobs, progress=progress)
-        files = [r.path for k in keywords for r in recorded[k].used] or [
-            Path(f"{r.text} by {r.speaker}") for r in training_set.synthesized
-        ]
-        results = {
-            k: KeywordResults(
-                keyword=k,
-                fa_per_hour=request.fa_per_hour,
-                files=files,
-                left_out=recorded[k].left_out,
-                training_set=training_set,
-                real_speech=real_speech,
-                final=final,
-                folds=cross_validation,
-            )
-            for k in keywords
-        }
+        results = _results(request, sources, training_set, final, cross_validation)
         with progress.phase(_WRITING):
-            graph, state = final.graph, final.network.silent_state().numpy()
-            metadata = with_verifier(metadata)
-            model = pack(graph, state, metadata, encoded_verifier=final.verifier)
-            streamed = training_set.measured[:_STREAMED_RECORDINGS]
-            check_streaming(final.network, model, [training_set.corpus.samples(r) for r in streamed])
-            metadata = measure_offsets(model, training_set.corpus, _clips_for_offsets(training_set))
-            metadata = replace(
-                metadata,
-                keywords={k: replace(metadata.keywords[k], threshold=results[k].threshold) for k in keywords},
-                metrics=tuple(m for k in keywords for m in results[k].metrics(alone=len(keywords) == 1)),
-            )
-            model = pack(graph, state, metadata, request.out, encoded_verifier=final.verifier)
-            documents = [r.document() for r in results.values()]
+            model = _write_model(request.out, training_set, with_verifier(metadata), results)
+            documents = [r.document() for r in results]
             sounds = {
-                k: (missed_sounds(training_set, document), false_alarm_sounds(training_set, results[k], seed))
-                for k, document in zip(keywords, documents, strict=True)
+                r.keyword: (
+                    missed_sounds(training_set, document),
+                    false_alarm_sounds(training_set, r, request.recipe.seed),
+                )
+                for r, document in zip(results, documents, strict=True)
             }
     about = {
-        "model": metadata.name,
-        "version": metadata.version,
+        "model": model.metadata.name,
+        "version": model.metadata.version,
         "sha256": model.sha256,
-        "seed": seed,
+        "seed": request.recipe.seed,
         "seconds": round(time.monotonic() - started),
     }
     document = documents[0] | about if len(documents) == 1 else {"keywords": documents} | about
@@ -208,11 +139,134 @@ def create_model(request: KeywordRequest, *, progress: Progress = SILENT) -> Spo
     return model
 
 
-def _expected_s(
-    request: KeywordRequest, recorded: Mapping[str, _Recorded], negatives: Negatives
-) -> dict[str, float]:
+def _read_sources(request: KeywordRequest, progress: Progress) -> _Sources:
+    """Read the recordings and list the negatives. Raises RecordingsError if they cannot be used."""
+    keywords = tuple(request.recordings)
+    mistakes = read_mistakes(request.mistakes, keywords)
+    if not request.negatives and not all(clip.is_missed for clip in mistakes):
+        raise RecordingsError("--mistakes requires --negatives: hours of speech without the keyword")
+    with progress.phase("reading the recordings"):
+        recorded = {
+            k: read_recorded(folder, with_voices=request.voices is not None, one_voice=request.one_voice)
+            for k, folder in request.recordings.items()
+        }
+        of_keywords = [r.path for k in recorded.values() for part in (k.used, k.left_out) for r in part]
+        of_keywords += [clip.path for clip in mistakes if clip.is_missed]
+        negatives = find_negatives(
+            request.negatives, keywords, recordings=of_keywords, seed=request.recipe.seed
+        )
+    return _Sources(recorded, mistakes, negatives)
+
+
+def _collect(
+    request: KeywordRequest, sources: _Sources, body: Network, scratch: Path, progress: Progress
+) -> TrainingSet:
+    """Return the training set, decoded and synthesized into the folder `scratch`, without outliers."""
+    recorded = sources.recorded
+    for keyword, of_keyword in recorded.items():
+        add_missed_words(of_keyword, write_missed_words(sources.mistakes, keyword, scratch / keyword))
+    progress.plan(_expected_s(request, sources))
+    training_set = collect(
+        {k: [r.path for r in recorded[k].used] for k in recorded},
+        sources.negatives.files,
+        scratch,
+        language=request.synthesize,
+        voices=request.voices,
+        helpers=request.base is None,
+        mistakes=sources.mistakes,
+        seed=request.recipe.seed,
+        progress=progress,
+    )
+    with progress.phase(_COMPARING):
+        training_set = without_outliers(body, training_set, recorded)
+    _log_amounts(training_set, real_speech=sources.real_speech)
+    return training_set
+
+
+def _initial_metadata(
+    request: KeywordRequest, sources: _Sources, base: ModelMetadata, network: ServedNetwork
+) -> ModelMetadata:
+    """Return the metadata of the model before its thresholds and its accuracy are known."""
+    return initial_metadata(
+        tuple(request.recordings),
+        name=request.name,
+        version=request.version,
+        base=base,
+        shape=network.shape,
+        embedding=isinstance(network, EmbeddingNetwork),
+        recorded=[k for k, of_keyword in sources.recorded.items() if of_keyword.used],
+        real_speech=sources.real_speech,
+        synthesized=bool(request.synthesize) or not (sources.real_speech or request.voices),
+        neural_voices=bool(request.voices),
+    )
+
+
+def _jobs(
+    request: KeywordRequest, network: ServedNetwork, training_set: TrainingSet, metadata: ModelMetadata
+) -> list[FineTuneJob]:
+    """Return the training of the model's network, and those of the cross-validation."""
+    checkpoints = checkpoint_folder(request.out, training_set, request.recipe)
+    return [
+        FineTuneJob(
+            network,
+            training_set,
+            left_out,
+            request.recipe,
+            metadata,
+            checkpoints / f"{number}.checkpoint",
+        )
+        for number, left_out in enumerate(((), *_folds(training_set, request)))
+    ]
+
+
+def _results(
+    request: KeywordRequest,
+    sources: _Sources,
+    training_set: TrainingSet,
+    final: FineTuneResult,
+    cross_validation: Sequence[FineTuneResult],
+) -> list[KeywordResults]:
+    """Return the results of each keyword."""
+    files = [r.path for of_keyword in sources.recorded.values() for r in of_keyword.used] or [
+        Path(f"{r.text} by {r.speaker}") for r in training_set.synthesized
+    ]
+    return [
+        KeywordResults(
+            keyword=keyword,
+            fa_per_hour=request.fa_per_hour,
+            files=files,
+            left_out=of_keyword.left_out,
+            training_set=training_set,
+            real_speech=sources.real_speech,
+            final=final,
+            folds=cross_validation,
+        )
+        for keyword, of_keyword in sources.recorded.items()
+    ]
+
+
+def _write_model(
+    out: Path, training_set: TrainingSet, metadata: ModelMetadata, results: Sequence[KeywordResults]
+) -> SpotterModel:
+    """Write the model file, with its offsets, thresholds and metrics. Raises ExportError if it differs."""
+    final = results[0].final
+    graph, state = final.graph, final.network.silent_state().numpy()
+    model = pack(graph, state, metadata, encoded_verifier=final.verifier)
+    streamed = training_set.measured[:_STREAMED_RECORDINGS]
+    check_streaming(final.network, model, [training_set.corpus.samples(r) for r in streamed])
+    metadata = measure_offsets(model, training_set.corpus, _clips_for_offsets(training_set))
+    metadata = replace(
+        metadata,
+        keywords={r.keyword: replace(metadata.keywords[r.keyword], threshold=r.threshold) for r in results},
+        metrics=tuple(m for r in results for m in r.metrics(alone=len(results) == 1)),
+    )
+    return pack(graph, state, metadata, out, encoded_verifier=final.verifier)
+
+
+def _expected_s(request: KeywordRequest, sources: _Sources) -> dict[str, float]:
     """Return the phases of `create_model`, each with the seconds that it takes on two cores."""
-    recordings = {k: [r.path for r in recorded[k].used] for k in recorded}
+    negatives = sources.negatives
+    recordings = {k: [r.path for r in of_keyword.used] for k, of_keyword in sources.recorded.items()}
     expected = expected_s(recordings, negatives.files, language=request.synthesize, voices=request.voices)
     networks = 1 + (request.folds if any(recordings.values()) else min(1, request.folds))
     negative_hours = min(MAX_HOURS, len(negatives.files) * _UTTERANCE_S / 3600) or _SYNTHESIZED_HOURS
@@ -226,52 +280,6 @@ def _expected_s(
         FINE_TUNING: (networks * steps + held_out_and_mined) * _STEP_S / min(2, networks),
         _WRITING: _WRITING_S,
     }
-
-
-def _read(folder: Path | None, request: KeywordRequest) -> _Recorded:
-    """Return the recordings of one keyword. Raises RecordingsError if they cannot be used."""
-    if folder is None:
-        return _Recorded([], [])
-    used, rejected = read_recordings(folder, least=1 if request.voices else MIN_RECORDINGS)
-    if rejected:
-        log.warning("recordings that are left out: %d\n%s", len(rejected), list_rejected(rejected))
-    if not request.voices:
-        if not request.one_voice:
-            check_voices(used, folder)
-        warn_if_few(len(used))
-    return _Recorded(used, rejected)
-
-
-def _add_missed_words(recorded: _Recorded, paths: Sequence[Path]) -> None:
-    """Add recordings of words that a model missed, unless they are there already."""
-    known = {recording.samples.tobytes() for recording in recorded.used}
-    for path in paths:
-        recording = read_recording(path)
-        if isinstance(recording, RejectedRecording):
-            log.warning("a missed word is left out:\n%s", list_rejected([recording]))
-            recorded.left_out.append(recording)
-        elif recording.samples.tobytes() not in known:
-            recorded.used.append(recording)
-
-
-def _without_outliers(
-    network: Network, training_set: TrainingSet, recorded: Mapping[str, _Recorded], request: KeywordRequest
-) -> TrainingSet:
-    """Return the training set without outliers among the recordings, which move to those left out."""
-    first, excluded = 0, []
-    for keyword, folder in request.recordings.items():
-        of_keyword = recorded[keyword]
-        if folder is not None and len(of_keyword.used) >= MIN_RECORDINGS:
-            found = exclude_outliers(network, of_keyword.used, training_set, folder)
-            # A person has confirmed the words that were missed.
-            outliers = {i: r for i, r in found.items() if r.path.is_relative_to(folder)}
-            excluded += [first + i for i in outliers]
-            first += len(of_keyword.used)
-            of_keyword.used = [r for i, r in enumerate(of_keyword.used) if i not in outliers]
-            of_keyword.left_out += outliers.values()
-        else:
-            first += len(of_keyword.used)
-    return training_set.without(excluded) if excluded else training_set
 
 
 def _folds(training_set: TrainingSet, request: KeywordRequest) -> list[tuple[int, ...]]:
@@ -292,12 +300,17 @@ def _bundled_model() -> Path:
     return Path(str(resources.files("earmark_spotter") / "models" / "default.onnx"))
 
 
-def _log_left_out(recordings: Mapping[str, Path | None], negatives: Negatives) -> None:
-    """Log the negatives that are left out, and the keywords without recordings if others have some."""
+def _log_expectations(request: KeywordRequest, sources: _Sources, base: ModelMetadata) -> None:
+    """Log what is to be expected of the keywords, and which data are left out."""
+    keywords, negatives = tuple(request.recordings), sources.negatives
+    if request.voices:
+        warn_about(request.voices, base)
+    for keyword in set(keywords) & set(base.keyword_names):
+        log.info("%s knows %r already; this makes another model for it", base.name, keyword)
     if negatives.left_out:
         log.info(
             "utterances that are left out, with %s in their transcript: %d",
-            " or ".join(map(repr, recordings)),
+            " or ".join(map(repr, keywords)),
             negatives.left_out,
         )
     if negatives.recordings:
@@ -305,8 +318,8 @@ def _log_left_out(recordings: Mapping[str, Path | None], negatives: Negatives) -
             "files of --negatives that are left out, since they are recordings of the keyword: %d",
             negatives.recordings,
         )
-    voices_alone = [k for k, folder in recordings.items() if folder is None]
-    if 0 < len(voices_alone) < len(recordings):
+    voices_alone = [k for k, folder in request.recordings.items() if folder is None]
+    if 0 < len(voices_alone) < len(keywords):
         log.info(
             "keywords without a folder of recordings, which voices alone read: %s",
             ", ".join(map(repr, voices_alone)),

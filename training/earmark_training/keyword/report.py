@@ -59,7 +59,7 @@ def _keyword(document: dict[str, Any], missed: Sequence[Sound], alarms: Sequence
     rates = [(c, rate_text(count, speech["held_out_hours"])) for c, count in document["alarms_in"].items()]
     parts = [
         *(_misses(document) if document["measured"] else ["<p>The miss rate was not measured.</p>"]),
-        *_players("The worst of them", missed),
+        *_players("The lowest margins", missed),
         "<h2>False alarms</h2>",
         f"<p>At its threshold of {document['threshold']:g}, in {speech['held_out_hours']:.1f} h of {kind} "
         f"speech. {chosen}; another {speech['hours']:.1f} h were used for training.{caveat} The range is the "
@@ -119,14 +119,22 @@ def _misses(document: dict[str, Any]) -> list[str]:
             "these voices, but not on the keyword. The model file was trained on all of them. People are "
             "missed more often: to measure how often, make recordings and add --recordings.</p>"
         )
-    return [
+    parts = [
         rate,
         html.table(("false alarms per hour", "miss rate"), rows),
         _plot_curve(document["curve"]),
-        f"<h2>Keywords that were missed ({len(missed)})</h2><p>Listen to them: do they contain the whole "
-        "word, pronounced as it should be? The margin is the difference between the highest score and the "
-        "threshold, in log-odds.</p>",
-        html.table(("file", "margin"), missed[:_MAX_MISSED_LISTED]),
+        f"<h2>Keywords that were missed ({len(missed)})</h2>",
+    ]
+    if missed:
+        parts += [
+            "<p>Listen to them: do they contain the whole word, pronounced as it should be?</p>",
+            html.table(("file", "margin"), missed[:_MAX_MISSED_LISTED]),
+        ]
+    if len(missed) > _MAX_MISSED_LISTED:
+        parts.append(f"<p>… and {len(missed) - _MAX_MISSED_LISTED} more.</p>")
+    return [
+        *parts,
+        "<p>The margin is the difference between the highest score and the threshold, in log-odds.</p>",
     ]
 
 

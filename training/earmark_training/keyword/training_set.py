@@ -200,7 +200,7 @@ def _synthesize_words(
             places += [k.word for k in read]
             similar += [
                 SourceFile(path, "clip", "training", CONFUSABLE)
-                for path in read_confusables(
+                for _, path in read_confusables(
                     voices.reader,
                     keyword,
                     words,
