@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from earmark_server.inference.model_file import ModelFile
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 SUFFIX = ".onnx"
 
 
 class ModelFolder:
-    """Watches a folder. All methods raise OSError, and change nothing, if the folder cannot be read."""
+    """Watches a folder. All methods raise OSError, and change nothing, if the folder cannot be read.
 
-    def __init__(self, folder: str) -> None:
+    `served`: model files that are served anyway. Those in the folder do not count as its files.
+    """
+
+    def __init__(self, folder: str, served: Collection[str] = ()) -> None:
         self._folder = folder
+        self._served = served
         self._files: dict[str, ModelFile] = {}
 
     def files(self) -> list[ModelFile]:
@@ -38,8 +46,10 @@ class ModelFolder:
 
     def _paths(self) -> list[str]:
         names = sorted(os.listdir(self._folder))
-        return [
+        paths = [
             os.path.join(self._folder, name)
             for name in names
             if name.endswith(SUFFIX) and not name.startswith(".")
         ]
+        served = {os.path.realpath(path) for path in self._served}
+        return [path for path in paths if not served or os.path.realpath(path) not in served]

@@ -98,7 +98,7 @@ class ModelRegistry:
             SpotterModel.load(path, threads=settings.threads, sha256=pin)
             for path, pin in zip(paths, self._pins, strict=True)
         ]
-        self._folder = ModelFolder(settings.model_dir) if settings.model_dir else None
+        self._folder = ModelFolder(settings.model_dir, settings.model) if settings.model_dir else None
         self._folder_problem = ""
         self._last_validated = ""  # the path of a file of the folder
         self._of_folder: dict[str, SpotterModel] = {}

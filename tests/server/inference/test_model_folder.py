@@ -184,6 +184,25 @@ def test_between_two_new_files_the_other_files_are_checked(
     assert validated == [["first"], ["first", "second"], ["second", "third"]]
 
 
+@pytest.mark.parametrize("through", ["the folder", "a link to the folder"])
+def test_a_file_that_is_served_anyway_does_not_count(
+    through: str, folder: Path, caplog: pytest.LogCaptureFixture
+):
+    write(folder, "a.onnx", "first")
+    write(folder, "b.onnx", "second")
+    (folder.parent / "link").symlink_to(folder)
+    model = folder if through == "the folder" else folder.parent / "link"
+
+    async def check() -> None:
+        async with serving(model=(str(model / "b.onnx"),), model_dir=str(folder)) as rig:
+            assert await served(rig) == ["second", "first"]
+            write(folder, "c.onnx", "third")
+            await until_served(rig, "first", "third")
+
+    run(check)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
 def test_a_changed_file_may_have_another_model(tiny_model_path: Path, folder: Path):
     write(folder, "a.onnx", "first")
 
