@@ -140,6 +140,9 @@ def test_a_condition_without_its_sounds_is_left_out(clips_dir: Path, tmp_path: P
 
 def test_the_intervals_are_the_known_ones():
     assert wilson_interval(90, 100) == (pytest.approx(0.826, abs=1e-3), pytest.approx(0.945, abs=1e-3))
+    for count in range(1, 200):
+        assert f"{wilson_interval(0, count)[0]:.1%}" == "0.0%"
+        assert wilson_interval(count, count)[1] <= 1
     for events, low, high in ((0, 0.0, 3.69), (4, 1.09, 10.24), (50, 37.11, 65.92)):
         assert poisson_interval(events, 1.0) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.03))
     assert poisson_interval(4, 2.0)[1] == pytest.approx(5.12, abs=0.02)

@@ -12,7 +12,9 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     p = successes / count
     middle = p + _Z * _Z / (2 * count)
     half = _Z * math.sqrt(p * (1 - p) / count + _Z * _Z / (4 * count * count))
-    return (middle - half) / (1 + _Z * _Z / count), (middle + half) / (1 + _Z * _Z / count)
+    # By rounding, the limits of 0 and of 1 would lie a little outside, and 0 would be written as -0.0%.
+    low, high = max(0.0, middle - half), middle + half
+    return low / (1 + _Z * _Z / count), min(1.0, high / (1 + _Z * _Z / count))
 
 
 def poisson_interval(events: int, hours: float) -> tuple[float, float]:
