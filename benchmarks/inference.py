@@ -15,12 +15,16 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 from earmark_spotter import ModelError, SpotterModel
 
 from benchmarks.loadgen.arguments import DEMO_RECORDING, count, counts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _WARM_UP_ROUNDS = 5
 
@@ -32,26 +36,34 @@ def main() -> int:
     except ModelError as error:
         print(f"benchmarks.inference: {error}", file=sys.stderr)
         return 1
+    costs = network_ms(models, args.batches, args.audio_ms, args.rounds)
+    batches = " | ".join(f"{b} streams" if b > 1 else "1 stream" for b in args.batches)
+    print(f"| model | audio per inference | {batches} |")
+    print(f"|---|---:|{'---:|' * len(args.batches)}")
+    for m, model in enumerate(models):
+        metadata = model.metadata
+        audio_ms = _steps(model, args.audio_ms) * metadata.step_ms
+        cells = (f"{costs[m, b]:.2f}" for b in args.batches)
+        print(f"| {metadata.name} {metadata.version} | {audio_ms:.0f} ms | {' | '.join(cells)} |")
+    return 0
+
+
+def network_ms(
+    models: Sequence[SpotterModel], batches: Sequence[int], audio_ms: float, rounds: int
+) -> dict[tuple[int, int], float]:
+    """Return the CPU ms per second of audio of each first network, by model index and batch size."""
     # All dictionaries have the keys (model index, batch size).
-    costs: dict[tuple[int, int], list[float]] = {(m, b): [] for m in range(len(models)) for b in args.batches}
-    inputs = {(m, b): _audio(models[m], b, args.audio_ms) for m, b in costs}
+    costs: dict[tuple[int, int], list[float]] = {(m, b): [] for m in range(len(models)) for b in batches}
+    inputs = {(m, b): _audio(models[m], b, audio_ms) for m, b in costs}
     states = {(m, b): models[m].initial_states(b) for m, b in costs}
-    for round_number in range(_WARM_UP_ROUNDS + args.rounds):
+    for round_number in range(_WARM_UP_ROUNDS + rounds):
         for (m, b), costs_ms in costs.items():
             begin_s = time.process_time()
             _, states[m, b] = models[m].step(inputs[m, b], states[m, b])
             if round_number >= _WARM_UP_ROUNDS:
                 audio_s = inputs[m, b].size / models[m].metadata.sample_rate_hz
                 costs_ms.append(1000 * (time.process_time() - begin_s) / audio_s)
-    batches = " | ".join(f"{b} streams" if b > 1 else "1 stream" for b in args.batches)
-    print(f"| model | audio per inference | {batches} |")
-    print(f"|---|---:|{'---:|' * len(args.batches)}")
-    for m, model in enumerate(models):
-        metadata = model.metadata
-        audio_ms = 1000 * inputs[m, args.batches[0]].shape[1] / metadata.sample_rate_hz
-        cells = (f"{statistics.median(costs[m, b]):.2f}" for b in args.batches)
-        print(f"| {metadata.name} {metadata.version} | {audio_ms:.0f} ms | {' | '.join(cells)} |")
-    return 0
+    return {key: statistics.median(costs_ms) for key, costs_ms in costs.items()}
 
 
 def _arguments() -> argparse.Namespace:
@@ -82,12 +94,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _steps(model: SpotterModel, audio_ms: float) -> int:
+    return math.ceil(audio_ms / model.metadata.step_ms)
+
+
 def _audio(
     model: SpotterModel, batch: int, audio_ms: float
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return the audio of one inference, [batch, samples]: a different part of the demo for every stream."""
-    metadata = model.metadata
-    sample_count = math.ceil(audio_ms / metadata.step_ms) * metadata.step_samples
+    sample_count = _steps(model, audio_ms) * model.metadata.step_samples
     speech, _ = soundfile.read(DEMO_RECORDING, dtype="float32")
     starts = np.linspace(0, len(speech) - sample_count, batch).astype(int)
     return np.stack([speech[start : start + sample_count] for start in starts])

@@ -2,14 +2,15 @@
 
     python -m benchmarks.stages [MODEL ...] --speech DIR --corpus DIR [--minutes 30] [--batch 16]
 
-Models (default: the bundled model) take turns on the same read speech in each condition, on one thread. The
-first network runs in batches of streams, in calls of 200 ms; the verifier runs on all that is proposed.
---speech is read speech in the layout of LibriSpeech; --corpus is a prepared corpus, whose validation noises,
-music and talkers make the conditions. Prints one Markdown row per condition and model:
+The models (default: the bundled model) run on one thread. The first network costs the same whatever is said:
+it is measured once, as by benchmarks.inference, in batches of streams and calls of 200 ms. The verifier runs on
+all that is proposed in the same read speech, in each condition. --speech is in the layout of LibriSpeech;
+--corpus is a prepared corpus, whose validation noises, music and talkers make the conditions. Prints one Markdown
+row per condition and model:
 
 | column | meaning |
 |---|---|
-| first network | CPU ms per second of audio, median of the calls |
+| first network | CPU ms per second of audio |
 | looks per hour | of the verifier: keywords of peaks that the first network proposes |
 | encoder runs per hour | of the speech encoder |
 | verifier | CPU ms per second of audio, all runs of its graphs and of the encoder |
@@ -19,11 +20,10 @@ music and talkers make the conditions. Prints one Markdown row per condition and
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from earmark_spotter import ModelError, SpotterModel, final_scores
@@ -31,6 +31,7 @@ from earmark_spotter.speech_encoder import bundled_speech_encoder
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, find_speech, read_audio
 from earmark_training.evaluation.conditions import CONDITIONS, Scene
 
+from benchmarks.inference import network_ms
 from benchmarks.loadgen.arguments import count
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 
 MEASURED = ("clean", "noise, 10 dB", "babble, 10 dB", "room", "television")
 _SEED = 41
-_CALL_S = 0.2
-_WARM_UP_CALLS = 5
+_CALL_S, _ROUNDS = 0.2, 200
 
 
 class _Timed:
@@ -47,6 +47,9 @@ class _Timed:
 
     def __init__(self, function: Any) -> None:
         self._function = function
+        self.reset()
+
+    def reset(self) -> None:
         self.calls, self.cpu_s = 0, 0.0
 
     def __call__(self, *args: Any) -> Any:
@@ -67,6 +70,12 @@ def main() -> int:
     scene = Scene(Corpus(args.corpus))
     speech = _speech(args.speech, 60 * args.minutes)
     encoder: Any = bundled_speech_encoder(1)  # as a model does, whose graphs have one thread
+    encoder.features = encoded = _Timed(encoder.features)
+    looks = [_Timed(model.verifier and model.verifier.final_score) for model in models]
+    for model, timed in zip(models, looks, strict=True):
+        if model.verifier is not None:
+            cast("Any", model.verifier).final_score = timed
+    network = network_ms(models, [args.batch], 1000 * _CALL_S, _ROUNDS)
     print(
         "| condition | model | first network | looks per hour | encoder runs per hour | verifier | together |"
     )
@@ -75,19 +84,14 @@ def main() -> int:
         rng = np.random.default_rng(_SEED)
         changed = [condition.change(scene, rng, s, float(np.square(s).mean())) for s in speech]
         seconds = sum(map(len, changed)) / SAMPLE_RATE_HZ
-        network = _network_ms(models, np.concatenate(changed), args.batch)
-        for model, network_ms in zip(models, network, strict=True):
-            verifier: Any = model.verifier
-            peaks, encoded = _Timed(None), _Timed(type(encoder).features.__get__(encoder))
-            encoder.features = encoded
-            if verifier is not None:
-                peaks = _Timed(type(verifier).final_score.__get__(verifier))
-                verifier.final_score = peaks
+        for m, (model, timed) in enumerate(zip(models, looks, strict=True)):
+            timed.reset()
+            encoded.reset()
             for samples in changed:
                 final_scores(model, samples)
-            verifier_ms = 1000 * peaks.cpu_s / seconds
-            per_hour = f"{3600 * peaks.calls / seconds:.0f} | {3600 * encoded.calls / seconds:.0f}"
-            cells = f"{network_ms:.2f} | {per_hour} | {verifier_ms:.2f} | {network_ms + verifier_ms:.2f}"
+            first_ms, verifier_ms = network[m, args.batch], 1000 * timed.cpu_s / seconds
+            per_hour = f"{3600 * timed.calls / seconds:.0f} | {3600 * encoded.calls / seconds:.0f}"
+            cells = f"{first_ms:.2f} | {per_hour} | {verifier_ms:.2f} | {first_ms + verifier_ms:.2f}"
             name = f"{model.metadata.name} {model.metadata.version}"
             print(f"| {condition.name} | {name} | {cells} |", flush=True)
     return 0
@@ -121,25 +125,6 @@ def _speech(folder: Path, seconds: float) -> list[NDArray[np.float32]]:
         found.append(read_audio(file.path))
         length += len(found[-1])
     return found
-
-
-def _network_ms(models: list[SpotterModel], audio: NDArray[np.float32], batch: int) -> list[float]:
-    """Return each first network's CPU time, in ms per second of audio, in calls that alternate."""
-    costs: list[list[float]] = [[] for _ in models]
-    states = [model.initial_states(batch) for model in models]
-    streams = audio[: len(audio) // batch * batch].reshape(batch, -1)
-    begin = 0
-    while True:
-        for i, model in enumerate(models):
-            step = model.metadata.step_samples
-            samples = int(_CALL_S * SAMPLE_RATE_HZ) // step * step
-            pcm = streams[:, begin : begin + samples]
-            if pcm.shape[1] < samples:
-                return [statistics.median(each[_WARM_UP_CALLS:]) for each in costs]
-            begin_s = time.process_time()
-            _, states[i] = model.step(pcm, states[i])
-            costs[i].append(1000 * (time.process_time() - begin_s) / (pcm.size / SAMPLE_RATE_HZ))
-        begin += int(_CALL_S * SAMPLE_RATE_HZ)
 
 
 if __name__ == "__main__":
