@@ -2,11 +2,11 @@
 
     python -m benchmarks.stages [MODEL ...] --speech DIR --corpus DIR [--minutes 30] [--batch 16]
 
-The models (default: the bundled model) run on one thread. The first network costs the same whatever is said:
-it is measured once, as by benchmarks.inference, in batches of streams and calls of 200 ms. The verifier runs on
-all that is proposed in the same read speech, in each condition. --speech is in the layout of LibriSpeech;
---corpus is a prepared corpus, whose validation noises, music and talkers make the conditions. Prints one Markdown
-row per condition and model:
+The models (default: the bundled model) run on one thread. The first network costs the same whatever is
+said: it is measured once, as by benchmarks.inference, in batches of streams and calls of 200 ms. The verifier
+runs on all that is proposed in the same read speech, in each condition. --speech is in the layout of
+LibriSpeech; --corpus is a prepared corpus, whose validation noises, music and talkers make the conditions.
+Prints one Markdown row per condition and model:
 
 | column | meaning |
 |---|---|

@@ -172,9 +172,7 @@ class ProgramSource:
             file.seek(0)
             shutil.copyfileobj(file, copy)
             copy.flush()
-            probed = self._probe(copy)
-            self.track_count, self.sample_rate_hz, self.channels, self.codec = probed[:4]
-            self.declared_s, self._late_s = probed[4:]
+            self._probe(copy)
             self._messages = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             self._progress = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             # The demuxer is stated and only files may be opened: a recording cannot make it reach for others.
@@ -228,10 +226,10 @@ class ProgramSource:
         failures = len(_NOT_DECODED.findall(messages))
         _report_damage(self._kind, failures, bool(pattern.search(messages)), self.notices)
 
-    def _probe(self, copy: IO[bytes]) -> tuple[int, int, int, str, float | None, float]:
-        """Return the number of audio streams, and what is stated of the first.
+    def _probe(self, copy: IO[bytes]) -> None:
+        """Set the number of audio streams, and what is stated of the first.
 
-        Sample rate, channels, codec, length, and how much later than the file it begins, in seconds.
+        `_late_s`: how much later than the file it begins.
         """
         if shutil.which("ffprobe") is None:
             raise AudioFileError(
@@ -239,8 +237,8 @@ class ProgramSource:
             )
         command = ["ffprobe", "-loglevel", "quiet", "-protocol_whitelist", "file,pipe"]
         command += ["-f", self._kind.demuxer or "", "-select_streams", "a", "-show_entries"]
-        command += ["stream=index,sample_rate,channels,codec_name,start_time,duration"]
-        command[-1] += ":format=start_time,duration,nb_streams"
+        of_stream = "index,sample_rate,channels,codec_name,start_time,duration"
+        command += [f"stream={of_stream}:format=start_time,duration,nb_streams"]
         command += ["-of", "default=noprint_wrappers=1", _url(copy)]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
@@ -248,19 +246,19 @@ class ProgramSource:
         )  # fmt: skip
         lines = [line.split("=", 1) for line in done.stdout.splitlines() if "=" in line]
         # A stream that belongs to a program is listed twice.
-        tracks = len({value for name, value in lines if name == "index"})
+        self.track_count = len({value for name, value in lines if name == "index"})
         found = dict(reversed(lines))
         durations = [value for name, value in lines if name == "duration"]  # the stream's, the container's
         if found.get("nb_streams") != "1":
             del durations[0 if self._kind.demuxer in _STATED_FOR_ALL else 1 :]
         try:
-            stated = next((float(value) for value in durations if value != "N/A"), None)
+            self.declared_s = next((float(value) for value in durations if value != "N/A"), None)
             starts = [float(value) for name, value in lines if name == "start_time" and value != "N/A"]
-            start_s, late_s = (starts[0], starts[0] - starts[-1]) if starts else (0.0, 0.0)
-            if stated is not None and self._kind.demuxer == _STATED_FROM_ZERO:
-                stated -= max(0.0, start_s)
-            rate_hz, channels = int(found["sample_rate"]), int(found["channels"])
-            return tracks, rate_hz, channels, found["codec_name"], stated, late_s
+            start_s, self._late_s = (starts[0], starts[0] - starts[-1]) if starts else (0.0, 0.0)
+            if self.declared_s is not None and self._kind.demuxer == _STATED_FROM_ZERO:
+                self.declared_s -= max(0.0, start_s)
+            self.sample_rate_hz, self.channels = int(found["sample_rate"]), int(found["channels"])
+            self.codec = found["codec_name"]
         except (KeyError, ValueError):
             state = "is damaged: its header cannot be read" if done.returncode else "holds no audio"
             raise AudioFileError(f"The {self._kind} file {state}.") from None

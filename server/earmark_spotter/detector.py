@@ -352,20 +352,22 @@ class Detector:
     def _decide(self, candidate: Candidate, frame_count: int) -> list[Detection]:
         """Return the detection of a candidate, if it is one, after `frame_count` frames of the stream."""
         self._candidate = None
-        proposed = ((candidate.class_index, candidate.score), *candidate.rivals)
+        proposed = {candidate.class_index: candidate.score, **dict(candidate.rivals)}
         for index in self._keywords:
-            is_proposed = any(index == one for one, _ in proposed)
-            blocked_frames = self._refractory_frames[index] if is_proposed else self._separation_frames
+            blocked_frames = self._refractory_frames[index] if index in proposed else self._separation_frames
             self._blocked[index] = max(self._blocked.get(index, 0), candidate.frame + blocked_frames)
         self._blocked_frame = max(self._blocked.values())
 
         if self._final_score is not None:
             hold_end = (candidate.frame + 1 + self._hold_frames) * self._frame_samples
-            finals = [(i, self._final_score(Candidate(i, s, candidate.frame), hold_end)) for i, s in proposed]
-            proposed = tuple(one for one in finals if one[1] >= self._keywords[one[0]].threshold)
+            finals = {
+                index: self._final_score(Candidate(index, score, candidate.frame), hold_end)
+                for index, score in proposed.items()
+            }
+            proposed = {i: score for i, score in finals.items() if score >= self._keywords[i].threshold}
             if not proposed:
                 return []
-        index, score = max(proposed, key=lambda one: one[1])
+        index, score = max(proposed.items(), key=lambda one: one[1])
         end = max(0, (candidate.frame + 1) * self._frame_samples - self._end_lag_samples[index])
         keyword = self._keywords[index].keyword
         return [

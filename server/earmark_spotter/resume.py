@@ -193,8 +193,8 @@ def _read_fields(fields: Any, digest: str) -> ResumeState:
     frame = _count(frame)
     peak = None
     if candidate is not None:
-        class_index, score, peak_frame, *rivals = _list(candidate)
-        (rivals,) = rivals or [[]]
+        class_index, score, peak_frame, *more_of_it = _list(candidate)
+        (rivals,) = more_of_it or [[]]
         peak = Candidate(
             _count(class_index),
             _score(score),

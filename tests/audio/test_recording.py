@@ -50,14 +50,23 @@ def _write(container: str, codec: str, samples: np.ndarray = TONE, rate_hz: int 
     return file.getvalue()
 
 
-def _written_by_ffmpeg(path: Path, samples: np.ndarray, *options: str) -> Path:
+def _written_by_ffmpeg(
+    path: Path, samples: np.ndarray, *options: str, of_input: tuple[str, ...] = ()
+) -> Path:
     """Write samples with ffmpeg and these options, and return the path; skip the test without ffmpeg."""
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg to write the file with")
     source = path.with_name("source.wav")
     soundfile.write(source, samples, RATE_HZ)
-    subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, *options, path], check=True)
+    command = ["ffmpeg", "-loglevel", "quiet", *of_input, "-i", source, *options, path]
+    subprocess.run(command, check=True)
     return path
+
+
+@pytest.fixture(params=[True, False], ids=["PyAV", "ffmpeg"])
+def either_ffmpeg(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode with the package PyAV, and once more with the program."""
+    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: request.param)
 
 
 def _read(source: Any) -> tuple[np.ndarray, str, list[str]]:
@@ -242,7 +251,7 @@ def test_a_wav_with_two_chunks_of_samples_is_rejected() -> None:
     assert "damaged" in _read(Pipe(io.BytesIO(data)))[1]
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize("joined", [1, 2])
 @pytest.mark.parametrize(
     ("codec", "name"),
@@ -258,11 +267,9 @@ def test_compressed_audio_in_caf_is_read_or_named(
     codec: str,
     name: str,
     joined: int,
-    has_package: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     path = _written_by_ffmpeg(tmp_path / "compressed.caf", NOISE, "-c:a", codec, "-strict", "-2")
     data = path.read_bytes() * joined
     with RecordingFile(data) as recording:
@@ -275,12 +282,9 @@ def test_compressed_audio_in_caf_is_read_or_named(
         _read(data)
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize("suffix", ["wv", "tta", "mka", "mp4"])
-def test_damage_within_lossless_audio_is_an_error_and_not_noise(
-    suffix: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+def test_damage_within_lossless_audio_is_an_error_and_not_noise(suffix: str, tmp_path: Path) -> None:
     codec = ["-c:a", "flac", "-strict", "-2"] if suffix in ("mka", "mp4") else []
     path = _written_by_ffmpeg(tmp_path / f"tone.{suffix}", np.tile(TONE, 4), *codec)
     data = bytearray(path.read_bytes())
@@ -290,18 +294,15 @@ def test_damage_within_lossless_audio_is_an_error_and_not_noise(
     assert np.abs(samples).max(initial=0) <= np.abs(TONE).max() + 0.001
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
-def test_a_wavpack_that_ends_within_its_first_block_is_not_called_empty(
-    has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_a_wavpack_that_ends_within_its_first_block_is_not_called_empty(tmp_path: Path) -> None:
     path = _written_by_ffmpeg(tmp_path / "tone.wv", TONE)
     data = path.read_bytes()
     _, error, _ = _read(data[: len(data) * 6 // 10])
     assert "truncated" in error or "damaged" in error
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize("joined", [1, 2])
 @pytest.mark.parametrize(
     ("codec", "name"), [("mp2", "MP2"), ("ac3", "AC-3"), ("g722", "G.722"), ("aac", "AAC"), ("wmav2", "WMA")]
@@ -310,11 +311,9 @@ def test_compressed_audio_in_wav_is_read_or_named(
     codec: str,
     name: str,
     joined: int,
-    has_package: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     path = _written_by_ffmpeg(tmp_path / "compressed.wav", NOISE, "-c:a", codec)
     once, *_ = _read(path)
     data = path.read_bytes() * joined
@@ -412,12 +411,11 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize("codec", ["VORBIS", "OPUS", "flac", "libspeex"])
 def test_a_damaged_page_of_ogg_ends_the_recording_with_an_error(
-    codec: str, has_package: bool, damage: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+    codec: str, damage: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     data = _ogg(codec)
     whole, error, notices = _read(data)
     assert (abs(len(whole) - len(NOISE)) < 1000, error, notices) == (True, "", [])
@@ -487,13 +485,10 @@ def test_an_id3_tag_before_any_format_is_skipped(
 
 @pytest.mark.parametrize("tag", [_id3(10), _id3(10_000)], ids=["10", "10k"])
 @pytest.mark.parametrize("options", [["-f", "adts"], ["-c:a", "flac", "-f", "ogg"]], ids=["aac", "oga"])
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
-def test_an_id3_tag_before_a_format_of_ffmpeg_is_skipped(
-    options: list[str], tag: bytes, has_package: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_an_id3_tag_before_a_format_of_ffmpeg_is_skipped(options: list[str], tag: bytes) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg to write the file with")
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     command = ["ffmpeg", "-loglevel", "quiet", "-i", "-", *options, "-"]
     data = subprocess.run(command, input=_write("WAV", "PCM_16"), capture_output=True, check=True).stdout
     samples, error, notices = _read(tag + data)
@@ -584,7 +579,7 @@ def test_formats_of_ffmpeg_are_read_or_named(
         _read(path)
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -605,9 +600,8 @@ def test_formats_of_ffmpeg_are_read_or_named(
     ],
 )
 def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
-    name: str, options: list[str], has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, options: list[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     path = _written_by_ffmpeg(tmp_path / name, NOISE, *options)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
@@ -620,7 +614,7 @@ def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
     assert "truncated" in said or "damaged" in said
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize(
     ("suffix", "sentence"),
     [
@@ -629,9 +623,8 @@ def test_a_truncated_file_of_ffmpeg_gives_all_that_came_and_then_an_error(
     ],
 )
 def test_a_truncated_file_that_states_no_length_is_noticed(
-    suffix: str, sentence: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str, sentence: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     path = _written_by_ffmpeg(tmp_path / f"tone.{suffix}", TONE, "-c:a", "mp2")
     whole, *rest = _read(path)
     assert rest == ["", []]
@@ -641,12 +634,9 @@ def test_a_truncated_file_that_states_no_length_is_noticed(
     assert len(samples) > 0.9 * len(whole)
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize("codec", ["mp2", "aac"])
-def test_a_transport_stream_that_lost_packets_is_read_to_its_end(
-    codec: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+def test_a_transport_stream_that_lost_packets_is_read_to_its_end(codec: str, tmp_path: Path) -> None:
     path = _written_by_ffmpeg(tmp_path / "noise.ts", NOISE, "-c:a", codec)
     whole, *_ = _read(path)
     data = path.read_bytes()
@@ -658,12 +648,11 @@ def test_a_transport_stream_that_lost_packets_is_read_to_its_end(
     assert len(samples) > 0.8 * len(whole)
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize(("suffix", "codec"), [("ts", "ac3"), ("aac", "aac"), ("ac3", "ac3")])
 def test_a_broadcast_that_changes_from_mono_to_stereo_is_read_to_its_end(
-    suffix: str, codec: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str, codec: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     mono = _written_by_ffmpeg(tmp_path / f"mono.{suffix}", TONE, "-c:a", codec)
     stereo = _written_by_ffmpeg(tmp_path / f"stereo.{suffix}", TONE, "-c:a", codec, "-ac", "2")
     expected = sum(len(_read(path)[0]) for path in (mono, stereo))
@@ -672,13 +661,10 @@ def test_a_broadcast_that_changes_from_mono_to_stereo_is_read_to_its_end(
     assert (len(samples), error, notices) == (expected, "", [])
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize("suffix", ["webm", "m4a", "wma"])
-def test_a_gap_is_noticed_and_not_called_truncated(
-    suffix: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gap_is_noticed_and_not_called_truncated(suffix: str, tmp_path: Path) -> None:
     """A browser records none while the microphone is muted."""
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     gap = "aselect='not(between(t,1,2))'"
     path = _written_by_ffmpeg(tmp_path / f"noise.{suffix}", NOISE, "-ar", "48000", "-af", gap)
     samples, error, (notice,) = _read(path)
@@ -686,22 +672,15 @@ def test_a_gap_is_noticed_and_not_called_truncated(
     assert notice.startswith("The audio begins late or has gaps, ")
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "mka"])
-def test_audio_that_begins_after_the_video_is_noticed(
-    suffix: str, has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+def test_audio_that_begins_after_the_video_is_noticed(suffix: str, tmp_path: Path) -> None:
     video = (
         [] if suffix == "mka" else ["-f", "lavfi", "-i", "color=s=16x16:r=5:d=6", "-map", "1", "-map", "0"]
     )
-    # A first input that begins 2 s late, in place of the samples.
-    source, path = tmp_path / "noise.wav", tmp_path / f"late.{suffix}"
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to write the file with")
-    soundfile.write(source, NOISE, RATE_HZ)
-    command = ["ffmpeg", "-loglevel", "quiet", "-itsoffset", "2", "-i", source, *video]
-    subprocess.run([*command, "-c:v", "mpeg2video", "-r", "25", "-c:a", "mp2", path], check=True)
+    codecs = ["-c:v", "mpeg2video", "-r", "25", "-c:a", "mp2"]
+    late = ("-itsoffset", "2")
+    path = _written_by_ffmpeg(tmp_path / f"late.{suffix}", NOISE, *video, *codecs, of_input=late)
     samples, error, notices = _read(path)
     assert (round(len(samples) / RATE_HZ, 1), error) == (4.0, "")
     if suffix == "mka":  # the file begins with its audio
@@ -711,7 +690,7 @@ def test_audio_that_begins_after_the_video_is_noticed(
         assert float(notice.split()[7]) == pytest.approx(2, abs=0.05)
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
+@pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize(
     ("suffix", "options"),
     [
@@ -728,10 +707,7 @@ def test_audio_that_begins_after_the_video_is_noticed(
         ("avi", []),
     ],
 )
-def test_joined_files_of_ffmpeg_are_read_to_the_end(
-    suffix: str, options: list[str], has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
+def test_joined_files_of_ffmpeg_are_read_to_the_end(suffix: str, options: list[str], tmp_path: Path) -> None:
     path = _written_by_ffmpeg(tmp_path / f"tone.{suffix}", TONE, *options)
     once, error, notices = _read(path)
     assert (error, notices) == ("", [])
@@ -752,13 +728,10 @@ def test_an_m4a_that_another_one_follows_is_read_to_the_end(options: list[str], 
     assert (len(samples), error) == (2 * len(alone), "")
 
 
-@pytest.mark.parametrize("has_package", [True, False], ids=["PyAV", "ffmpeg"])
-def test_further_audio_tracks_are_reported(
-    has_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_further_audio_tracks_are_reported(tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg to write the file with")
-    monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: has_package)
     first, second, path = tmp_path / "noise.wav", tmp_path / "tone.wav", tmp_path / "both.mp4"
     soundfile.write(first, NOISE, RATE_HZ)
     soundfile.write(second, TONE, RATE_HZ)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import hmac
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from earmark_spotter import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny_model
+from support.tokens import sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,15 +181,10 @@ def test_public_information_about_a_model_cannot_sign_its_tokens(
     tiny: SpotterModel, progress: StreamProgress
 ) -> None:
     payload = progress.resume_token[18:]
-    assert resealed(payload, tiny.resume_key) == progress.resume_token
+    assert sealed(payload, tiny.resume_key) == progress.resume_token
     for known in (tiny.sha256.encode(), bytes.fromhex(tiny.sha256), b""):
         with pytest.raises(ResumeError):
-            Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, resealed(payload, known)))
-
-
-def resealed(payload: bytes, key: bytes) -> bytes:
-    """Return the token that an owner of the key would issue: RFC 2104, truncated to 16 bytes."""
-    return b"e2" + hmac.digest(key, b"e2" + payload, hashlib.sha256)[:16] + payload
+            Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, sealed(payload, known)))
 
 
 @given(token=st.binary(max_size=300))
@@ -267,7 +261,7 @@ def test_a_forged_token_is_rejected_or_harmless(
 ) -> None:
     fields = json.loads(progress.resume_token[18:])
     fields[field] = value
-    token = resealed(json.dumps(fields).encode(), tiny.resume_key)
+    token = sealed(json.dumps(fields).encode(), tiny.resume_key)
     try:
         spotter = Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, token))
     except ResumeError:
@@ -286,7 +280,7 @@ def test_a_forged_offset_out_of_range_is_rejected(
     # The replay offset of the frame, as StreamState computes it.
     replay_s = (frame * 320 - (480 + 2 * 320) - 8000) // 16_000
     fields[1], fields[3] = replay_s, frame
-    token = resealed(json.dumps(fields).encode(), tiny.resume_key)
+    token = sealed(json.dumps(fields).encode(), tiny.resume_key)
     with pytest.raises(ResumeError, match="content of the resume token is invalid"):
         Spotter(tiny, resume=ResumePoint(replay_s * 10**9, token))
 
@@ -296,6 +290,6 @@ def test_a_forged_decided_offset_beyond_the_processed_audio_is_rejected(
 ) -> None:
     fields = json.loads(progress.resume_token[18:])
     fields[2] = (fields[3] + 1) * 320 + 1
-    token = resealed(json.dumps(fields).encode(), tiny.resume_key)
+    token = sealed(json.dumps(fields).encode(), tiny.resume_key)
     with pytest.raises(ResumeError, match="content of the resume token is invalid"):
         Spotter(tiny, resume=ResumePoint(progress.replay_offset_ns, token))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import hmac
 import json
 import math
 import time
@@ -28,6 +26,7 @@ from earmark_spotter import (
 )
 from earmark_spotter.resume import join_tokens, split_token
 from support import tiny_model
+from support.tokens import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,11 +91,6 @@ def genuine_tokens(model: SpotterModel) -> list[Progress]:
 def parsed(token: bytes) -> list[Any]:
     fields: list[Any] = json.loads(token[18:])
     return fields
-
-
-def sealed(payload: bytes, model: SpotterModel) -> bytes:
-    """Return the token that an owner of the key would issue: RFC 2104, truncated to 16 bytes."""
-    return b"e2" + hmac.digest(model.resume_key, b"e2" + payload, hashlib.sha256)[:16] + payload
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +164,7 @@ def mutated(fields: list[Any]) -> Iterator[list[Any]]:
 
 def resumed(model: SpotterModel, replay_ns: int, fields: list[Any]) -> Stream:
     payload = json.dumps(fields, separators=(",", ":")).encode()
-    return Stream(model, ResumePoint(replay_ns, sealed(payload, model)))
+    return Stream(model, ResumePoint(replay_ns, sealed(payload, model.resume_key)))
 
 
 def test_a_token_with_any_field_changed_is_rejected_or_its_stream_works(
@@ -205,9 +199,9 @@ def test_a_token_that_is_longer_than_any_genuine_one_is_rejected(
 ) -> None:
     offset_ns, fields = genuine[0]
     payload = json.dumps(fields).encode()
-    Stream(model, ResumePoint(offset_ns, sealed(payload, model)))
+    Stream(model, ResumePoint(offset_ns, sealed(payload, model.resume_key)))
     with pytest.raises(ResumeError, match="damaged"):
-        Stream(model, ResumePoint(offset_ns, sealed(payload + b" " * 5000, model)))
+        Stream(model, ResumePoint(offset_ns, sealed(payload + b" " * 5000, model.resume_key)))
 
 
 def test_silence_before_a_forged_position_costs_no_inference(
