@@ -114,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         metavar="N",
         help="false alarms per hour of speech that the threshold of each keyword is chosen for; in noise, in "
-        "babble, in rooms and from loudspeakers up to three times as many (default: %(default)s)",
+        "babble, in rooms and from loudspeakers up to twice as many (default: %(default)s)",
     )
     parser.add_argument(
         "--one-voice",

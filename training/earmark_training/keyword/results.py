@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from earmark_training.keyword.training_set import TrainingSet
 
 _MISSES_WITHOUT_REAL_SPEECH = 0.03
-_IN_HARD_CONDITIONS = 3.0
+_IN_HARD_CONDITIONS = 2.0
 """False alarms in noise, babble, rooms and from loudspeakers may be this many times those in clean speech."""
 _EXAMPLES = 5
 _STATED_FA_PER_HOUR = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
