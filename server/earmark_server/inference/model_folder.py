@@ -33,8 +33,8 @@ class ModelFolder:
         """Return the files to load, new or changed and complete, and those that were removed."""
         present = self._paths()
         removed = [file for path, file in self._files.items() if path not in present]
-        for file in removed:
-            del self._files[file.path]
+        for each in removed:
+            del self._files[each.path]
         due = []
         for path in present:
             file = self._files.get(path)
