@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from earmark_server.settings import Settings
+from earmark_server.settings import Settings, is_unix_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,8 @@ def serve_in_thread(**overrides: Any) -> Iterator[str]:
     `overrides` are settings by name. The default port is a free one. Signal handlers are not changed. Raises
     SettingsError, StartError or ModelError if the server cannot start.
     """
-    settings = Settings(**{"port": 0, **overrides})
+    free_port = {} if is_unix_socket(str(overrides.get("host"))) else {"port": 0}
+    settings = Settings(**{**free_port, **overrides})
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
     thread = threading.Thread(
         target=_run, args=(settings, started), name="earmark-embedded-server", daemon=True

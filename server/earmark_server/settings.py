@@ -41,7 +41,10 @@ class Settings:
         "other than loopback needs --tls-certificate or --insecure",
     )
     port: int = setting(
-        50051, "port to listen on. 0 selects a free port, which the log states", low=0, high=65535
+        50051,
+        "port to listen on. 0 selects a free port, which the log states. A Unix socket has none",
+        low=0,
+        high=65535,
     )
     insecure: bool = setting(
         False,
@@ -94,7 +97,7 @@ class Settings:
     state_dir: str = setting(
         "",
         "folder for copies of loaded models, so that streams can resume after their model file was replaced. "
-        "Without it, the copies are in .earmark-kept beside each --model. Not used with --model-sha256",
+        "Without it, the copies are in .earmark-kept beside each --model. Not with --model-sha256",
     )
     model_sha256: tuple[str, ...] = setting(
         (),
@@ -154,7 +157,8 @@ class Settings:
     max_memory_bytes: int = setting(
         0,
         "memory of a worker, above which it closes the connections of the client that has sent the most "
-        "lately. 0: 70% of the memory of the container or machine, divided among the workers. Linux only",
+        "lately. 0: 70% of the memory of the container or machine, divided among the workers. Linux only, "
+        "and not with a Unix socket",
         unit="bytes",
         low=0,
         high=1 << 50,
@@ -360,6 +364,7 @@ class Settings:
         _check_models(self)
         _check_access(self)
         _check_limits(self)
+        _check_effects(self)
         try:
             read_resume_keys(self.resume_key_file)
         except ValueError as error:
@@ -390,6 +395,10 @@ def is_loopback(host: str) -> bool:
 def _check_host(settings: Settings) -> None:
     if settings.host in ("", "unix:"):
         raise SettingsError(f"--host must be an address or a name, or unix:PATH, but is '{settings.host}'.")
+    if is_unix_socket(settings.metrics_host):
+        raise SettingsError(
+            f"--metrics-host must be an address or a name, but is {settings.metrics_host!r}, a Unix socket."
+        )
     for name, host in (("--host", settings.host), ("--metrics-host", settings.metrics_host)):
         try:
             if not is_unix_socket(host):
@@ -499,4 +508,38 @@ def _check_limits(settings: Settings) -> None:
         raise SettingsError(
             f"--max-rate must be 0 (no limit) or at least 1, but is {settings.max_rate:g}, which is slower "
             "than live audio."
+        )
+
+
+def _check_effects(settings: Settings) -> None:
+    """Check that each setting that differs from its default has an effect."""
+    changed = {each.name for each in fields(settings) if getattr(settings, each.name) != each.default}
+    if "port" in changed and is_unix_socket(settings.host):
+        raise SettingsError(
+            "--port contradicts a Unix socket as --host, which has no port. Omit one of them."
+        )
+    if "metrics_host" in changed and not settings.metrics_port:
+        raise SettingsError("--metrics-host needs --metrics-port: without it, there are no metrics.")
+    if "rate_burst_s" in changed and not settings.max_rate:
+        raise SettingsError("--rate-burst-s needs --max-rate: without it, audio is read at any speed.")
+    if settings.state_dir and settings.model_sha256:
+        raise SettingsError(
+            "--state-dir and --model-sha256 contradict each other: of pinned models no copies are kept."
+        )
+    if settings.state_dir and not settings.keep_replaced_s:
+        raise SettingsError(
+            "--state-dir needs a --keep-replaced-s above 0: no copies are kept for 0 seconds."
+        )
+    if "keep_replaced_s" in changed and settings.model_sha256:
+        raise SettingsError(
+            "--keep-replaced-s and --model-sha256 contradict each other: a pinned model is never replaced."
+        )
+    if "max_memory_bytes" in changed and sys.platform != "linux":
+        raise SettingsError(
+            f"--max-memory-bytes must be 0 here, but is {settings.max_memory_bytes}. It works on Linux only, "
+            f"and not on {sys.platform}."
+        )
+    if "max_memory_bytes" in changed and is_unix_socket(settings.host):
+        raise SettingsError(
+            "--max-memory-bytes needs a --host with an address: connections to a Unix socket are not closed."
         )

@@ -251,20 +251,25 @@ def test_a_port_in_use_is_reported(tiny_model_path: Path) -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("port", [0, 50_051])
 @pytest.mark.parametrize(
-    ("host", "problem"),
+    ("host", "port", "problem"),
     [
-        ("unix:absent/kws.sock", "there is no folder absent."),
-        ("unix:file/kws.sock", "Not a directory."),
-        ("unix:file", "the file there is not a socket. Delete it, or choose another path with --host."),
+        ("unix:absent/kws.sock", 50_051, "there is no folder absent."),
+        ("unix:file/kws.sock", 50_051, "Not a directory."),
+        (
+            "unix:file",
+            50_051,
+            "the file there is not a socket. Delete it, or choose another path with --host.",
+        ),
         # Names that do not exist (RFC 6761), and an address that no machine has (RFC 5737).
-        ("no.invalid", "the name no.invalid cannot be resolved ("),
-        ("192.0.2.1", "the address does not belong to this machine. Correct --host."),
+        ("no.invalid", 0, "the name no.invalid cannot be resolved ("),
+        ("no.invalid", 50_051, "the name no.invalid cannot be resolved ("),
+        ("192.0.2.1", 0, "the address does not belong to this machine. Correct --host."),
+        ("192.0.2.1", 50_051, "the address does not belong to this machine. Correct --host."),
     ],
 )
 def test_a_host_that_cannot_be_listened_on_is_reported(
-    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, problem: str, port: int
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, port: int, problem: str
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 bytes
     (tmp_path / "file").touch()

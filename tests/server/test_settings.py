@@ -111,6 +111,16 @@ def test_several_models(tmp_path: Path) -> None:
         (["--host", "example.org"], {}, "add --insecure"),
         ([], {"EARMARK_HOST": "192.168.1.5"}, "add --insecure"),
         (["--model", "/no/such/model.onnx"], {}, "there is no file '/no/such/model.onnx'"),
+        (["--metrics-host", "unix:m"], {}, "--metrics-host must be an address or a name, but is 'unix:m'"),
+        (["--metrics-host", "::1"], {}, "--metrics-host needs --metrics-port"),
+        (
+            [],
+            {"EARMARK_RATE_BURST_S": "5"},
+            "needs --max-rate: without it, audio is read at any speed. --rate-",
+        ),
+        (["--state-dir=s", "--keep-replaced-s=0"], {}, "--state-dir needs a --keep-replaced-s above 0"),
+        (["--state-dir=s", f"--model-sha256={'0' * 64}"], {}, "--state-dir and --model-sha256 contradict"),
+        (["--keep-replaced-s=1", f"--model-sha256={'0' * 64}"], {}, "a pinned model is never replaced"),
         (["--colour"], {}, "unknown option --colour"),
         (["--max-str", "3"], {}, "unknown option --max-str"),
     ],
@@ -142,6 +152,14 @@ def test_several_workers_need_linux(
     monkeypatch.setattr("sys.platform", "darwin")
     assert "workers must be 1 here, but is 3" in error_of(["--workers", "3"], {}, capsys)
     assert Settings(workers=1).workers == 1
+
+
+def test_a_limit_on_memory_needs_linux(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert "--max-memory-bytes must be 0 here, but is 5" in error_of(["--max-memory-bytes=5"], {}, capsys)
+    assert read_settings(["--max-memory-bytes=0"], {}).max_memory_bytes == 0
 
 
 def test_an_embedded_server_is_one_process() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Detection, Health, SyncClient
+from earmark_server import serve_in_thread
+from earmark_server.command_line import read_settings
 from earmark_server.setting_declaration import SettingsError
 from earmark_server.settings import Settings
 from support import tiny_model
@@ -55,7 +57,35 @@ def test_a_socket_that_another_server_listens_on_is_not_taken_from_it(
         third.wait_for("serving")
 
 
-@pytest.mark.parametrize("settings", [{"workers": 2}, {"health_port": 50052}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"workers": 2}, {"health_port": 50052}, {"port": 50052}, {"port": 0}, {"max_memory_bytes": 1 << 30}],
+)
 def test_settings_that_need_a_port_are_rejected(settings: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match="Unix socket"):
         Settings(host="unix:kws.sock", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", ["option", "environment", "file"])
+def test_a_port_is_rejected_with_where_it_is_set(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("port = 50052\n" if source == "file" else "")
+    environment = {"EARMARK_PORT": "50052"} if source == "environment" else {}
+    option = ["--port=50052"] if source == "option" else []
+    with pytest.raises(SystemExit) as caught:
+        read_settings(["--host=unix:kws.sock", f"--config={file}", *option], environment)
+    assert caught.value.code == 2
+    origin = {"environment": "EARMARK_PORT", "file": str(file), "option": ""}[source]
+    message = (
+        "earmark-server: --port contradicts a Unix socket as --host, which has no port. Omit one of them."
+    )
+    assert capsys.readouterr().err.startswith(
+        message + (f" --port is set in {origin}." if origin else " See")
+    )
+
+
+def test_an_embedded_server_listens_on_a_unix_socket(address: str, tiny_model_path: Path) -> None:
+    with serve_in_thread(host=address, model=(str(tiny_model_path),)) as served, SyncClient(served) as client:
+        assert client.health() is Health.SERVING

@@ -19,7 +19,7 @@ class ModelFile:
         """Create it before the file is read, so that a write meanwhile counts as a change."""
         self.path = path
         self.is_outdated = True
-        """Whether the file is to be loaded; to be set to False once it is."""
+        """Whether the file is to be loaded."""
         self._changes = ChangeDetector(path)
         self._problem = ""
 
@@ -30,6 +30,16 @@ class ModelFile:
             self._problem = ""
             return False
         return self.is_outdated
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the file as it is now could not be used."""
+        return bool(self._problem)
+
+    def accept(self) -> None:
+        """Record that the file was loaded."""
+        self.is_outdated = False
+        self._problem = ""
 
     def reject(self, error: BaseException) -> str | None:
         """Record that the file could not be used; return the problem, or None if it was returned before.

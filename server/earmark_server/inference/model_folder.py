@@ -29,12 +29,12 @@ class ModelFolder:
         self._files = {path: ModelFile(path) for path in self._paths()}
         return list(self._files.values())
 
-    def check(self) -> tuple[list[ModelFile], list[str]]:
-        """Return the files to load, new or changed and complete, and the paths of those that were removed."""
+    def check(self) -> tuple[list[ModelFile], list[ModelFile]]:
+        """Return the files to load, new or changed and complete, and those that were removed."""
         present = self._paths()
-        removed = [path for path in self._files if path not in present]
-        for path in removed:
-            del self._files[path]
+        removed = [file for path, file in self._files.items() if path not in present]
+        for each in removed:
+            del self._files[each.path]
         due = []
         for path in present:
             file = self._files.get(path)

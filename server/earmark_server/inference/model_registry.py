@@ -9,7 +9,8 @@ model that crashes or hangs the runtime cannot take the server down.
 
 Every model file in the folder `model_dir` is served too. There a new file is a new model, and a changed
 file may be any model. A file that cannot be used is logged. The model of a removed file goes as a replaced
-one does. While the folder cannot be read, its models stay.
+one does. While the folder cannot be read, its models stay. Its files are validated at the start, too, so that
+none of them can keep the server from starting.
 
 A replaced model is kept until its last stream has ended, and for `keep_replaced_s` after that, because
 its resume tokens fit no other model. Every model is also kept on disk (kept_models.py), so that a stream
@@ -25,6 +26,7 @@ import logging
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +38,8 @@ from earmark_server.inference.kept_models import EXTEND_INTERVAL_S, FOLDER_NAME,
 from earmark_server.inference.model_file import UNUSABLE, ModelFile
 from earmark_server.inference.model_folder import SUFFIX, ModelFolder
 from earmark_server.inference.model_memory import ModelMemory
-from earmark_server.inference.model_sandbox import validate_model, warm_up
+from earmark_server.inference.model_names import ModelNames, NameTakenError
+from earmark_server.inference.model_sandbox import ModelSandbox, validate_model, warm_up
 from earmark_server.logs import log
 from earmark_server.reload import BadFileError, problem_of, read_file
 from earmark_server.status import CallError
@@ -51,15 +54,14 @@ _LOGGER = logging.getLogger(__name__)
 _CHECK_INTERVAL_S = 1.0
 """How often the files are checked for changes. A file is read once it has not changed for that long."""
 
+_START_TIMEOUT_S = 20
+"""A model of the folder that takes longer to validate is left out at the start, and validated after it."""
+
 _RETRY_COPY_S = 15.0
 """Pause until a copy that could not be read is read again: a stream that resumes may need it at any time."""
 
 _MAX_UNUSED = 8
 """Replaced models in memory that no stream uses. The others are only on disk."""
-
-
-class _NameTakenError(ModelError):
-    """Another file has a model of the same name, and may go."""
 
 
 @dataclass(slots=True)
@@ -101,19 +103,20 @@ class ModelRegistry:
         self._folder = ModelFolder(settings.model_dir, settings.model) if settings.model_dir else None
         self._folder_problem = ""
         self._last_validated = ""  # the path of a file of the folder
-        self._of_folder: dict[str, SpotterModel] = {}
-        self._name_taken: list[ModelFile] = []
-        found: dict[str, str | None] = {}
+        found: dict[str, str] = {}
         for path, model in zip(paths, self._of_settings, strict=True):
             name = model.metadata.name
             if name in found:
-                raise ModelError(_same_name(str(path), name, str(found[name])))
-            found[name] = path
+                raise NameTakenError(str(path), name, found[name])
+            found[name] = path or "the bundled model"
+        self._names = ModelNames(
+            found, on_served=_log_loaded, on_retired=self._retire, on_rejected=self._reject_of_folder
+        )
         for model in self._of_settings:
             warm_up(model)
             _log_loaded(model)
         for file in self._files:
-            file.is_outdated = False
+            file.accept()
         self._load_folder()
         for path, model in zip(paths, self._of_settings, strict=True):
             content = SpotterModel.read(path)
@@ -126,7 +129,7 @@ class ModelRegistry:
     @property
     def current(self) -> list[SpotterModel]:
         """The models for new streams, the default one first."""
-        return [*self._of_settings, *self._of_folder.values()]
+        return [*self._of_settings, *self._names.served.values()]
 
     @property
     def file_bytes(self) -> int:
@@ -282,7 +285,7 @@ class ModelRegistry:
                     keeps=old.sha256,
                 )
             return
-        file.is_outdated = False
+        file.accept()
         if new is None:
             return
         self._of_settings[place] = new
@@ -332,19 +335,44 @@ class ModelRegistry:
         except OSError as error:
             self._log_unreadable_folder(error)
             return
-        for file in files:
-            try:
-                content = read_file(file.path, "The model file")
-                model = self._memory.load(content)
-                self._check_name(model, file.path)
-                warm_up(model)
-            except UNUSABLE as error:
+        if not files:
+            return
+        try:
+            sandbox = ModelSandbox()
+        except OSError as error:
+            for file in files:
                 self._reject_of_folder(file, error)
-                continue
-            file.is_outdated = False
-            self._keep(content, file.path)
-            self._of_folder[file.path] = model
-            _log_loaded(model)
+            return
+        with sandbox, ThreadPoolExecutor(1) as validating:
+
+            def validate(file: ModelFile) -> bytes | Exception:
+                try:
+                    content = read_file(file.path, "The model file")
+                    sandbox.validate(content, _START_TIMEOUT_S)
+                except UNUSABLE as error:
+                    return error
+                return content
+
+            # The sandbox validates the next models while this thread loads one.
+            for file, validated in zip(files, validating.map(validate, files), strict=True):
+                try:
+                    if isinstance(validated, Exception):
+                        raise validated
+                    model = self._load_of_folder(file, validated)
+                except UNUSABLE as error:
+                    self._reject_of_folder(file, error)
+                else:
+                    self._names.add(file, model)
+
+    def _load_of_folder(self, file: ModelFile, content: bytes) -> SpotterModel:
+        """Load a validated file of the folder; NameTakenError if it has the name of another one. Blocks."""
+        model = self._memory.load(content)
+        self._names.check(file, model)
+        warm_up(model)
+        # Before a stream gets a token of it.
+        self._keep(content, file.path)
+        file.accept()
+        return model
 
     async def _check_folder(self) -> None:
         if self._folder is None:
@@ -355,8 +383,9 @@ class ModelRegistry:
             self._log_unreadable_folder(error)
             return
         self._folder_problem = ""
-        for path in removed:
-            self._retire(path)
+        for file in removed:
+            self._names.remove(file)
+        self._names.settle()
         # One at a time: to validate hundreds takes minutes, in which other files change and copies expire.
         for file in sorted(due, key=lambda each: each.path <= self._last_validated):
             try:
@@ -377,57 +406,25 @@ class ModelRegistry:
             log(_LOGGER, logging.ERROR, "model folder cannot be read", path=folder, problem=problem)
 
     def _reject_of_folder(self, file: ModelFile, error: BaseException) -> None:
-        if isinstance(error, _NameTakenError):
-            self._name_taken.append(file)
         problem = file.reject(error)
         if problem:
+            self._names.reject(file)
             log(_LOGGER, logging.ERROR, "model of the folder rejected", path=file.path, problem=problem)
 
     async def _reload_of_folder(self, file: ModelFile, content: bytes) -> None:
         """Load a file of the folder that is new or has changed; keep the old model if it cannot be used."""
-        path = file.path
         try:
             await validate_model(content)
-            model = await asyncio.to_thread(self._memory.load, content)
-            self._check_name(model, path)
-            await asyncio.to_thread(warm_up, model)
-            await asyncio.to_thread(self._keep, content, path)
+            model = await asyncio.to_thread(self._load_of_folder, file, content)
         except UNUSABLE as error:
             self._reject_of_folder(file, error)
-            return
-        file.is_outdated = False
-        old = self._of_folder.get(path)
-        if old is not None and old.sha256 == model.sha256:
-            return
-        self._retire(path)
-        self._of_folder[path] = model
-        _log_loaded(model)
+        else:
+            self._names.add(file, model)
 
-    def _retire(self, path: str) -> None:
-        """Give the model of a file to no new stream; it is unloaded after its last stream."""
-        model = self._of_folder.pop(path, None)
-        if model is not None:
-            # Its name may be free now.
-            for file in self._name_taken:
-                file.is_outdated = True
-            self._name_taken.clear()
-            self._replaced.append(_ReplacedModel(model, asyncio.get_running_loop().time()))
-            log(_LOGGER, logging.INFO, "model retired", model=model.metadata.name, sha256=model.sha256)
-
-    def _check_name(self, model: SpotterModel, path: str) -> None:
-        """Raise _NameTakenError if another file has a model of this name."""
-        files = zip(self._settings.model or ("the bundled model",), self._of_settings, strict=True)
-        others = [*files, *((p, m) for p, m in self._of_folder.items() if p != path)]
-        for other, other_model in others:
-            if other_model.metadata.name == model.metadata.name:
-                raise _NameTakenError(_same_name(path, model.metadata.name, other))
-
-
-def _same_name(path: str, name: str, other: str) -> str:
-    return (
-        f"{path} has the name {name}, as {other} has. Names must differ: remove one of the files, or train "
-        "one of the models again with another --name."
-    )
+    def _retire(self, model: SpotterModel) -> None:
+        """Give a model of the folder to no new stream; it is unloaded after its last stream."""
+        self._replaced.append(_ReplacedModel(model, asyncio.get_running_loop().time()))
+        log(_LOGGER, logging.INFO, "model retired", model=model.metadata.name, sha256=model.sha256)
 
 
 def _log_loaded(model: SpotterModel) -> None:

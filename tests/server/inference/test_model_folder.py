@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ from earmark_server.reload import BadFileError
 from earmark_server.settings import Settings, SettingsError
 from support import tiny_model
 from support.deadlines import DEADLINE_S
+from support.harmful_models import crashing_model
 from support.server_rig import chunks, collect, config, detections, failure, pcm, run, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from support.server_rig import Rig
@@ -125,6 +128,7 @@ def test_bad_files_and_names_that_are_taken_are_rejected_and_the_others_stay(
         async with serving(**settings(tiny_model_path, folder)) as rig:
             assert (await served(rig))[1:] == ["first"]
             write(folder, "c.onnx", "first")
+            await until_rejected(caplog, 2)
             (folder / "a.onnx").write_bytes(b"truncated")
             await until_rejected(caplog, 3)
             assert (await served(rig))[1:] == ["first"]
@@ -338,3 +342,160 @@ def test_an_unexpected_error_does_not_end_the_checks_of_the_model_files(
 
     run(check)
     assert [str(one.exc_info[1]) for one in caplog.records if one.exc_info] == ["a fault"]
+
+
+def problems(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.earmark["problem"] for r in caplog.records if r.message == "model of the folder rejected"]
+
+
+def test_files_that_cannot_be_loaded_at_the_start_are_left_out_with_their_reasons(
+    tiny_model_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+):
+    (folder / "a.onnx").write_bytes(crashing_model(folder / "part"))
+    (folder / "b.onnx").write_text("no model")
+    write(folder, "c.onnx", "first")
+    (folder / "d.onnx").write_bytes((folder / "c.onnx").read_bytes()[:-100])
+    write(folder, "e.onnx", "second")
+    write(folder, "f.onnx", "first")
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            assert (await served(rig))[1:] == ["first", "second"]
+
+    run(check)
+    crash, text, truncated, taken = problems(caplog)
+    assert crash != text
+    for problem in (text, truncated):
+        assert problem.startswith("The file is not an ONNX model that this runtime can run:")
+    assert taken.startswith(f"{folder}/f.onnx has the name first, as {folder}/c.onnx has.")
+
+
+def test_a_model_that_takes_long_at_the_start_is_served_after_it(
+    tiny_model_path: Path, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    write(folder, "a.onnx", "first")
+    write(folder, "b.onnx", "second")
+
+    async def check() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(model_registry, "_START_TIMEOUT_S", 0)
+            async with serving(**settings(tiny_model_path, folder)) as rig:
+                await until_served(rig, "first", "second")
+
+    run(check)
+    assert problems(caplog) == ["The model did not load within 0 s."] * 2
+
+
+def test_without_a_process_to_validate_models_the_server_starts(
+    tiny_model_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(folder, "a.onnx", "first")
+
+    def fail() -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(model_registry, "ModelSandbox", fail)
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            await until_served(rig, "first")
+
+    run(check)
+
+
+def exchange(folder: Path, *files: str) -> None:
+    """Rename files in a circle: each gets the name of the next one."""
+    (folder / files[-1]).rename(folder / "part")
+    for old, new in reversed(list(itertools.pairwise(files))):
+        (folder / old).rename(folder / new)
+    (folder / "part").rename(folder / files[0])
+
+
+def exchange_two(folder: Path) -> None:
+    exchange(folder, "a.onnx", "b.onnx")
+
+
+def exchange_three(folder: Path) -> None:
+    exchange(folder, "a.onnx", "b.onnx", "c.onnx")
+
+
+def exchange_contents(folder: Path) -> None:
+    first, second = (folder / "a.onnx").read_bytes(), (folder / "b.onnx").read_bytes()
+    (folder / "a.onnx").write_bytes(second)
+    (folder / "b.onnx").write_bytes(first)
+
+
+def exchange_with_garbage(folder: Path) -> None:
+    exchange(folder, "a.onnx", "garbage.onnx")
+
+
+def rename(folder: Path) -> None:
+    (folder / "a.onnx").rename(folder / "d.onnx")
+
+
+def replace(folder: Path) -> None:
+    (folder / "b.onnx").rename(folder / "a.onnx")
+
+
+def shift(folder: Path) -> None:
+    (folder / "c.onnx").rename(folder / "d.onnx")
+    (folder / "b.onnx").rename(folder / "c.onnx")
+    (folder / "a.onnx").rename(folder / "b.onnx")
+
+
+def copy_and_change(folder: Path) -> None:
+    """The model moves to another file, and its file has a new one."""
+    (folder / "d.onnx").write_bytes((folder / "a.onnx").read_bytes())
+    write(folder, "a.onnx", "fourth")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        exchange_two,
+        exchange_three,
+        exchange_contents,
+        exchange_with_garbage,
+        rename,
+        replace,
+        shift,
+        copy_and_change,
+    ],
+)
+def test_renamed_files_are_served_as_they_are_in_the_folder(
+    tiny_model_path: Path,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+):
+    async def validate(_: bytes) -> None:
+        """Validate nothing: processes take long."""
+
+    monkeypatch.setattr(model_registry, "validate_model", validate)
+    (folder / "garbage.onnx").write_bytes(b"garbage")
+    names = {b"garbage": ""}
+    for file, name in (("a.onnx", "first"), ("b.onnx", "second"), ("c.onnx", "third")):
+        write(folder, file, name)
+        names[(folder / file).read_bytes()] = name
+
+    def expected() -> dict[str, str]:
+        found = {str(path): names.get(path.read_bytes(), "fourth") for path in folder.glob("*.onnx")}
+        return {path: name for path, name in found.items() if name}
+
+    async def check() -> None:
+        async with serving(**settings(tiny_model_path, folder)) as rig:
+            assert (await served(rig))[1:] == ["first", "second", "third"]
+            change(folder)
+            files = rig.server._service.loaded.result().models._names.served
+            async with asyncio.timeout(DEADLINE_S):
+                while expected() != {file.path: model.metadata.name for file, model in files.items()}:
+                    if change in (exchange_two, exchange_three, exchange_contents):
+                        assert sorted((await served(rig))[1:]) == ["first", "second", "third"]
+                    await asyncio.sleep(0.01)
+            assert sorted((await served(rig))[1:]) == sorted(expected().values())
+            events = await collect(rig.stream(config(model="third"), *chunks(pcm())))
+            assert len(detections(events)) == 4
+
+    run(check)
+    assert not any("has the name" in problem for problem in problems(caplog))

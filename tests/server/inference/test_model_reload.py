@@ -13,16 +13,15 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import onnx
 import pytest
 from earmark.v1 import keyword_spotting_service_pb2 as rpcs
 from earmark_server.inference import model_registry, model_sandbox
 from earmark_server.inference.kept_models import KeptModels
 from earmark_server.reload import BadFileError
 from earmark_server.server import StartError
-from onnx import TensorProto, helper
 from support import tiny_model
 from support.deadlines import DEADLINE_S
+from support.harmful_models import endless_model
 from support.server_rig import (
     Rig,
     chunks,
@@ -313,28 +312,6 @@ def test_models_that_no_stream_uses_are_bounded_in_memory(
             assert (await logged(caplog, "replaced model unloaded"))["sha256"] == first
 
     run(scenario)
-
-
-def endless_model(path: Path) -> bytes:
-    """Build a model whose first inference never ends."""
-    model = onnx.load(tiny_model.build(path))
-    value, node = helper.make_tensor_value_info, helper.make_node
-    body = helper.make_graph(
-        [node("Identity", ["on"], ["still_on"]), node("Identity", ["past"], ["future"])],
-        "body",
-        [
-            value("i", TensorProto.INT64, []),
-            value("on", TensorProto.BOOL, []),
-            value("past", TensorProto.FLOAT, None),
-        ],
-        [value("still_on", TensorProto.BOOL, []), value("future", TensorProto.FLOAT, None)],
-    )
-    graph = model.graph
-    graph.initializer.append(helper.make_tensor("count", TensorProto.INT64, [], [1 << 62]))
-    graph.initializer.append(helper.make_tensor("begin", TensorProto.BOOL, [], [True]))
-    next(one for one in graph.node if one.output[0] == "scores").output[0] = "first"
-    graph.node.append(node("Loop", ["count", "begin", "first"], ["scores"], body=body))
-    return model.SerializeToString()
 
 
 @pytest.mark.slow
