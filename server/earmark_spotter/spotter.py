@@ -140,9 +140,34 @@ def final_scores(model: SpotterModel, samples: Float32Array) -> Float32Array:
     one, only the peaks that reach the proposal threshold have a score: the final one. All others are 0.
     """
     scores = score_recording(model, samples)
-    verifier, meta = model.verifier, model.metadata
-    if verifier is None or meta.verifier is None:
-        return scores
+    return scores if model.verifier is None else _verified(model, samples, scores)
+
+
+def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
+    """Return the score of every class, [classes], for a clip with one word in it.
+
+    samples: float32 [n], mono at the model's rate, of any length. Silence is appended, so that a
+    word at the very end is complete. ClipClassifier explains how the scores are combined.
+    """
+    meta = model.metadata
+    longest_lag_ms = max(info.end_lag_ms for info in meta.keywords.values())
+    tail = meta.samples_from_ms(longest_lag_ms + meta.detector.hold_ms)
+    samples = np.pad(samples, (0, max(1, tail)))
+    scores = score_recording(model, samples)
+    classifier = ClipClassifier.for_model(model)
+    classifier.push(scores)
+    if model.verifier is not None:
+        final = _verified(model, samples, scores)
+        for frame, index in np.argwhere(final).tolist():
+            classifier.add_final(index, float(final[frame, index]))
+    return classifier.scores
+
+
+def _verified(model: SpotterModel, samples: Float32Array, scores: Float32Array) -> Float32Array:
+    """Return the final scores of the peaks of a recording's scores, [frames, classes]; all others are 0."""
+    meta, verifier = model.metadata, model.verifier
+    assert meta.verifier is not None
+    assert verifier is not None
     window_samples, recent = meta.verifier.window_samples, RecentAudio(0)
     recent.extend([samples])
     final = np.zeros_like(scores)
@@ -157,20 +182,6 @@ def final_scores(model: SpotterModel, samples: Float32Array) -> Float32Array:
     detector.push(scores)
     detector.flush()
     return final
-
-
-def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
-    """Return the score of every class, [classes], for a clip with one word in it.
-
-    samples: float32 [n], mono at the model's rate, of any length. Silence is appended, so that a
-    word at the very end is complete. ClipClassifier explains how the scores are combined.
-    """
-    meta = model.metadata
-    longest_lag_ms = max(info.end_lag_ms for info in meta.keywords.values())
-    tail = meta.samples_from_ms(longest_lag_ms + meta.detector.hold_ms)
-    classifier = ClipClassifier.for_model(model)
-    classifier.push(score_recording(model, np.pad(samples, (0, max(1, tail)))))
-    return classifier.scores
 
 
 def _steps_per_call(model: SpotterModel) -> int:

@@ -27,7 +27,7 @@ from earmark_spotter.stream_audio import StreamAudio, replay_unit_s
 from earmark_spotter.stream_checks import NO_PROBLEMS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from earmark_audio import Notice
 
@@ -96,7 +96,7 @@ class StreamState:
         resume_keys: Sequence[bytes] = (),
         *,
         gated: bool = True,
-        verified: bool = True,
+        on_final_score: Callable[[int, float], None] | None = None,
         audio: StreamAudio | None = None,
     ) -> None:
         """Start a stream, or resume a broken one.
@@ -106,7 +106,7 @@ class StreamState:
         `resume_keys`: the first one signs resume tokens, and all of them are accepted; empty: the key
         derived from the model file. Raises ResumeError for a resume point that does not fit this model,
         format and keywords. `gated`: whether the gate of the model, if it has one, skips audio.
-        `verified`: whether the verifier of the model, if it has one, decides which peaks are detections.
+        `on_final_score` is called with the class and the final score of each peak that the verifier checks.
         """
         meta = model.metadata
         self._metadata = meta
@@ -124,7 +124,8 @@ class StreamState:
         if resume is not None:
             state = self._read_resume_point(resume, len(active))
         self._decided_floor = 0 if state is None else state.decided_sample
-        self._verifier = model.verifier if verified else None
+        self._verifier = model.verifier
+        self._on_final_score = on_final_score
         self._detector = Detector(
             meta,
             active,
@@ -299,7 +300,10 @@ class StreamState:
         assert self._verifier is not None
         assert self._reader.recent is not None
         pcm = self._reader.recent.samples(hold_end - self._window_samples, hold_end)
-        return self._verifier.final_score(pcm, candidate.class_index, candidate.score)
+        score = self._verifier.final_score(pcm, candidate.class_index, candidate.score)
+        if self._on_final_score is not None:
+            self._on_final_score(candidate.class_index, score)
+        return score
 
     def _with_levels(self, detection: Detection) -> Detection:
         level_dbfs, snr_db = self._reader.meter.levels(

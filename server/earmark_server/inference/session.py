@@ -313,11 +313,12 @@ class ClassificationSession(_AudioSession):
         self, model: SpotterModel, audio_format: AudioFormat, active: Sequence[ActiveKeyword]
     ) -> None:
         """Start a clip; `active`: all keywords of the model."""
-        super().__init__(
-            model, audio_format, StreamState(model, audio_format, active, gated=False, verified=False)
-        )
-        self.due_samples = 0  # the only event comes at the end, but a clip arrives as a whole
         self._classifier = ClipClassifier.for_model(model)
+        state = StreamState(
+            model, audio_format, active, gated=False, on_final_score=self._classifier.add_final
+        )
+        super().__init__(model, audio_format, state)
+        self.due_samples = 0  # the only event comes at the end, but a clip arrives as a whole
 
     def apply(self, scores: Float32Array) -> list[Event]:
         """Process the scores; return the clip's scores after the last step, and nothing before."""

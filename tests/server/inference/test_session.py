@@ -206,16 +206,31 @@ def test_no_scores_or_progress_are_reported_beyond_the_end_of_the_audio() -> Non
     assert session.processed_samples > 4000
 
 
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> SpotterModel:
+    path = tmp_path_factory.mktemp("verified") / "verified.onnx"
+    return SpotterModel.load(
+        tiny_model.build(path, document=tiny_model.VERIFIED_METADATA, verifier=tiny_model.verifier())
+    )
+
+
 @settings(max_examples=20, deadline=None)
-@given(limits=st.lists(st.integers(1, 60), min_size=1, max_size=5), seconds=st.floats(0.001, 2))
-def test_a_clip_gets_the_same_scores_as_from_the_library(limits: list[int], seconds: float) -> None:
+@given(
+    limits=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    seconds=st.floats(0.001, 2),
+    is_verified=st.booleans(),
+)
+def test_a_clip_gets_the_same_scores_as_from_the_library(
+    limits: list[int], seconds: float, is_verified: bool, verified: SpotterModel
+) -> None:
+    spotter_model = verified if is_verified else model()
     samples = tiny_model.recording([(0.1, "high"), (0.9, "low")], 2)[: round(seconds * 16_000)]
     session = ClassificationSession(
-        model(), AudioFormat(Encoding.FLOAT32, 16_000), resolve_settings(model().metadata)
+        spotter_model, AudioFormat(Encoding.FLOAT32, 16_000), resolve_settings(spotter_model.metadata)
     )
     session.pending.append(samples)
     session.pending.append(End.OF_AUDIO)
     (event,) = run_session(session, limits)
     assert isinstance(event, ClipScores)
-    assert event.values == pytest.approx(classify(model(), samples), abs=1e-4)
+    assert event.values == pytest.approx(classify(spotter_model, samples), abs=1e-4)
     assert not session.progress()
