@@ -736,6 +736,58 @@ def test_audio_that_begins_after_the_video_is_noticed(suffix: str, tmp_path: Pat
         assert float(notice.split()[7]) == pytest.approx(2, abs=0.05)
 
 
+VIDEO = {
+    "avi": ["-c:a", "mp2"],
+    "mkv": [],
+    "mov": ["-c:a", "aac"],
+    "mp4": [],
+    "nut": ["-c:a", "mp2"],
+    "ogg": [],
+    "ts": [],
+    "flv": ["-ar", "44100"],
+    "webm": [],
+    "wmv": [],
+}
+
+
+def _film(path: Path, seconds: int, *of_audio: str) -> Path:
+    """Write noise with a video of this length; `of_audio`: options of its input."""
+    video = ["-f", "lavfi", "-i", f"testsrc=s=64x48:r=5:d={seconds}", "-map", "1", "-map", "0"]
+    return _written_by_ffmpeg(path, NOISE, *video, *VIDEO[path.suffix[1:]], of_input=of_audio)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+@pytest.mark.parametrize(
+    "suffix", [pytest.param(s, marks=() if s in ("avi", "wmv") else pytest.mark.slow) for s in VIDEO]
+)
+def test_audio_that_begins_late_or_ends_early_in_a_video_is_not_called_truncated(
+    suffix: str, tmp_path: Path
+) -> None:
+    _, error, notices = _read(_film(tmp_path / f"short.{suffix}", 8))
+    assert (error, notices) == ("", [])
+    _, error, (notice,) = _read(_film(tmp_path / f"late.{suffix}", 4, "-itsoffset", "1.5"))
+    assert error == ""
+    assert float(notice.split()[7]) == pytest.approx(1.5, abs=0.1)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_a_gap_in_the_audio_of_a_video_is_not_called_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "gap.avi"
+    _written_by_ffmpeg(path, NOISE, "-c:a", "mp2", "-af", "aselect='not(between(t,1,2))'")
+    _, error, (notice,) = _read(path)
+    assert error == ""
+    assert float(notice.split()[7]) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+@pytest.mark.parametrize("suffix", ["avi", "wmv"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_video_is_reported(suffix: str, share: float, tmp_path: Path) -> None:
+    data = _film(tmp_path / f"film.{suffix}", 4).read_bytes()
+    _, error, _ = _read(data[: int(len(data) * share)])
+    assert "truncated" in error or "damaged" in error
+
+
 @pytest.mark.usefixtures("either_ffmpeg")
 @pytest.mark.parametrize(
     ("suffix", "options"),
