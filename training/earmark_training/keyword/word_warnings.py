@@ -43,7 +43,7 @@ def word_warnings(keywords: Sequence[str], voices: NeuralVoices | None, base: Mo
     warnings = []
     spoken = {} if voices is None else {k: joined(words) for k, words in voices.pronunciations.items()}
     for one, other in itertools.combinations(keywords, 2):
-        short, long = sorted((one, other), key=lambda k: len(spoken.get(k, k)))
+        short, long = sorted((one, other), key=lambda k: len(spoken[k] if spoken else k))
         if _has_words(long, short) or (
             contains(spoken[long], spoken[short]) if spoken else normalize(short) in normalize(long)
         ):
