@@ -14,7 +14,7 @@ import numpy as np
 
 from earmark_audio.errors import DAMAGED, AudioFileError, IncompleteError
 from earmark_audio.extras import install_command
-from earmark_audio.notices import Notice
+from earmark_audio.notices import Notice, report_gaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ _STATED_LENGTH = ("mov", "matroska", "asf", "wv", "tta", "ape", "avi", "flv", "r
 _STATED_FROM_ZERO = "matroska"
 """The container whose stated length counts from zero, and not from the first timestamp."""
 
-_STATED_FOR_ALL = ("flv", "rm")
+_STATED_FOR_ALL = ("flv", "rm", "asf")
 """Those that state one length for all tracks: the audio may be shorter than the video."""
 
 _WITH_CHECKSUMS = ("ape", "flac", "tta", "wavpack")
@@ -154,7 +154,7 @@ class PyAvSource:
         except (self._av.error.FFmpegError, ValueError) as error:
             raise IncompleteError(_not_decoded(self._kind, DAMAGED)) from error
         _check_length(self._kind, self.declared_s, frames / self.sample_rate_hz + gaps_s)
-        _report_gaps(self._late_s + gaps_s, self.notices)
+        report_gaps(self._late_s + gaps_s, self.notices)
         is_last = incomplete_at is not None and frames - incomplete_at <= _LAST_S * self.sample_rate_hz
         _report_damage(self._kind, failures, is_last, self.notices)
 
@@ -219,7 +219,7 @@ class ProgramSource:
         found_s = frames / self.sample_rate_hz
         gaps_s = max(0.0, int(ends_us[-1]) / 1e6 - self._late_s - found_s) if ends_us else 0.0
         _check_length(self._kind, self.declared_s, found_s + gaps_s)
-        _report_gaps(self._late_s + gaps_s, self.notices)
+        report_gaps(self._late_s + gaps_s, self.notices)
         self._messages.seek(0)
         messages = self._messages.read(_MAX_MESSAGE_BYTES)
         pattern = _INCOMPLETE_TS_PACKET if self._kind.demuxer == "mpegts" else _INCOMPLETE_PACKET
@@ -276,17 +276,6 @@ def _check_length(kind: Format, stated_s: float | None, found_s: float) -> None:
         return
     if (missing_s := stated_s - found_s) > _LENGTH_TOLERANCE_S:
         raise IncompleteError(f"The recording is truncated: its last {missing_s:.2f} s are missing.")
-
-
-def _report_gaps(gaps_s: float, notices: list[Notice]) -> None:
-    """Append a notice if the timestamps of a recording say that some of its time has no audio."""
-    if gaps_s > _LENGTH_TOLERANCE_S:
-        notices.append(
-            Notice(
-                "GAPS",
-                f"The audio begins late or has gaps, {gaps_s:.2f} s in all: offsets count the audio alone.",
-            )
-        )
 
 
 def _not_decoded(kind: Format, problem: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from earmark_audio import mpeg
+from earmark_audio.wav import PADDING_LOOKAHEAD_BYTES, padding_bytes
 
 if TYPE_CHECKING:
     from typing import BinaryIO, Literal
@@ -353,7 +354,8 @@ def _wav_codec(head: bytes) -> str | None:
             body = head[position + 8 : position + 8 + length]
             tag = int.from_bytes(body[:2], order)
             return _WAV_CODECS.get(int.from_bytes(body[24:26], order) if tag == _EXTENSIBLE else tag)
-        position += 8 + length + length % 2
+        position += 8 + length
+        position += padding_bytes(length, head[position : position + PADDING_LOOKAHEAD_BYTES])
     return None
 
 

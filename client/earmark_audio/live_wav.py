@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Literal
 
 from earmark_audio.errors import DAMAGED, IncompleteError, other_form
 from earmark_audio.notices import MORE_AUDIO, Notice, append_new, trailing_bytes
-from earmark_audio.wav import LOOKAHEAD_BYTES, UNFINISHED, W64_GUID, audio_goes_on, is_placeholder
+from earmark_audio.wav import (
+    LOOKAHEAD_BYTES,
+    PADDING_LOOKAHEAD_BYTES,
+    UNFINISHED,
+    W64_GUID,
+    audio_goes_on,
+    is_placeholder,
+    padding_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +152,7 @@ class LiveWav:
             is_w64 = header.is_w64
             if head.startswith(b"data"):
                 raise IncompleteError(DAMAGED)  # libsndfile rejects a file with more samples elsewhere
-            step = header.form_bytes - position if is_w64 else _chunk_bytes(head, header.endian, position)
+            step = header.form_bytes - position if is_w64 else _chunk_bytes(self._pipe, header.endian)
             if not (skipped := self._pipe.skip(step)):
                 return None
             position += skipped
@@ -196,7 +204,8 @@ def read_header(pipe: Pipe) -> _Header | None:
         elif name == b"ds64":
             form_bytes, wide = (int.from_bytes(body[at : at + 8], "little") for at in (0, 8))
             form_bytes += 8
-        position = end + -length % (8 if is_w64 else 2)
+        following = pipe.peek(end + PADDING_LOOKAHEAD_BYTES)[end:]
+        position = end + (-length % 8 if is_w64 else padding_bytes(length, following))
     return None
 
 
@@ -242,11 +251,14 @@ def _is_wave(head: bytes) -> bool:
     )
 
 
-def _chunk_bytes(head: bytes, order: Literal["little", "big"], position: int) -> int:
-    """Return the bytes of the chunk, or of the padding, that `head` begins with."""
-    if position % 2 and head[:1] == b"\0":
-        return 1
+def _chunk_bytes(pipe: Pipe, order: Literal["little", "big"]) -> int:
+    """Return the bytes of the zeros, or of the chunk with its padding, that come next in a pipe."""
+    head = pipe.peek(40)
+    if zeros := len(head) - len(head.lstrip(b"\0")):
+        return zeros
     if not re.match(rb"[ -~]{4}", head):
         return max(1, len(head))
-    length = int.from_bytes(head[4:8], order)
-    return 8 + length + length % 2
+    end = 8 + int.from_bytes(head[4:8], order)
+    if end > _MAX_HEADER_BYTES:
+        return end + end % 2
+    return end + padding_bytes(end, pipe.peek(end + PADDING_LOOKAHEAD_BYTES)[end:])

@@ -26,6 +26,10 @@ MORE_AUDIO = Notice(
 )
 
 
+_LEAST_GAP_S = 0.25
+"""Shorter gaps are as imprecise timestamps are."""
+
+
 def append_new(notices: list[Notice], notice: Notice) -> None:
     """Append a notice, unless it is there already."""
     if notice not in notices:
@@ -45,3 +49,14 @@ def other_tracks(count: int) -> Notice:
 def damaged_bytes(count: int, what: str) -> Notice:
     """Return the notice for bytes between the pages or frames of a stream."""
     return Notice("DAMAGED_BYTES", f"{count} bytes between the {what} are damaged; they were skipped.")
+
+
+def report_gaps(gaps_s: float, notices: list[Notice]) -> None:
+    """Append a notice if the timestamps of a recording say that some of its time has no audio."""
+    if gaps_s > _LEAST_GAP_S:
+        notices.append(
+            Notice(
+                "GAPS",
+                f"The audio begins late or has gaps, {gaps_s:.2f} s in all: offsets count the audio alone.",
+            )
+        )

@@ -51,6 +51,7 @@ from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
 from earmark_audio.sndfile import SndfileSource
+from earmark_audio.video import avi_layout, check_asf_end
 from earmark_audio.wav import UNFINISHED, au_layout, check_nut_end, check_sox_end, chunked_layout, iff_layout
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
 
 _MAX_COPIED_BYTES = 1 << 30
 """How much of a pipe is copied to a temporary file."""
+
+_CHECKS_OF_THE_END = {"asf": check_asf_end, "nut": check_nut_end, "sox": check_sox_end}
 
 
 class RecordingFile:
@@ -286,12 +289,12 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
         return ogg_layout(file, size)
     if kind.demuxer == "mov":
         return mp4_layout(file, size)
+    if kind.demuxer == "avi":
+        return avi_layout(file, size)
     if kind.demuxer in BEGINNINGS:
         layout = joined_layout(file, size, BEGINNINGS[kind.demuxer])
-        if kind.demuxer == "sox":
-            check_sox_end(layout)
-        elif kind.demuxer == "nut":
-            check_nut_end(layout)
+        if kind.demuxer in _CHECKS_OF_THE_END:
+            _CHECKS_OF_THE_END[kind.demuxer](layout)
         return layout
     if kind is MP2:
         return mp2_layout(file, size)

@@ -44,6 +44,15 @@ UNFINISHED = Notice(
 _NUT_INDEX = b"NX\xdd\x67\x2f\x23\xe6\x4e"
 _INDEX_MISSING = Notice("END_UNMARKED", "No index marks the end of the recording: it may be truncated.")
 
+_CHUNK_NAME = re.compile(
+    rb"fmt |data|fact|LIST|ds64|bext|cue |smpl|inst|PEAK|JUNK|junk|PAD |iXML|axml|chna|_PMX|[iI][dD]3 |"
+    rb"COMM|SSND|FVER|MARK|INST|COMT|NAME|AUTH|ANNO|\(c\) |CHAN|AESD|APPL|RIFF|RIFX|RF64|BW64|FORM"
+)
+"""The usual chunks of WAV and AIFF, and the beginning of another file."""
+
+PADDING_LOOKAHEAD_BYTES = 5
+"""How many bytes after a chunk tell whether it is padded."""
+
 LOOKAHEAD_BYTES = 1 << 16
 """How much after the stated end of the samples tells whether they go on."""
 
@@ -76,6 +85,16 @@ def audio_goes_on(
         or is_iff(content[at : at + 12])
         for at in (0, 1)
     )
+
+
+def padding_bytes(length: int, following: bytes) -> int:
+    """Return how many bytes of padding follow a chunk of WAV or AIFF: one if its length is odd.
+
+    following: up to PADDING_LOOKAHEAD_BYTES after the chunk. Some recorders write no padding: then the name
+    of the next chunk is there.
+    """
+    is_missing = _CHUNK_NAME.match(following) and not _CHUNK_NAME.match(following[1:])
+    return 0 if is_missing else length % 2
 
 
 def is_placeholder(length: int) -> bool:
@@ -260,7 +279,12 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
     end = size
     # BW64 (ITU-R BS.2088) has the layout of RF64, but libsndfile does not know its name.
     renamed = {0: b"RF64"} if magic[:4] == b"BW64" else {}
+    is_padded = magic[:4] not in (b"RF64", b"BW64")
+    expected, joints = start + 12, list[tuple[int, int]]()
     for name, length, body in _chunks(file, start, size, order):
+        if body - 8 != expected:
+            joints.append((body - 8, body - 9) if is_padded else (body - 9, body - 8))
+        expected = body + length + is_padded * length % 2
         if name == b"ds64":
             file.seek(body)
             sizes = file.read(16)
@@ -303,9 +327,27 @@ def _append_form(layout: Layout, file: BinaryIO, start: int, size: int, magic: b
             following = _next_form(file, body + data.value + data.value % 2, end, size)
             end = following if following is not None else end
         break
-    layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches | renamed)))
+    layout.parts.append(Part(_joined_view(file, start, end, joints, patches | renamed)))
     check_parts(len(layout.parts))
     return end
+
+
+def _joined_view(
+    file: BinaryIO, start: int, end: int, joints: list[tuple[int, int]], patches: dict[int, bytes]
+) -> FileView:
+    """Return a view of a file that has padding after a chunk where libsndfile expects it.
+
+    It expects some in WAV and AIFF, where the last byte of the chunk is there twice, and none in RF64.
+
+    joints: where a run of bytes ends, and the next one begins. patches: by their offset in the file.
+    """
+    begins, ends = [start, *(begin for _, begin in joints)], [*(end for end, _ in joints), end]
+    runs = [(one, other - one) for one, other in zip(begins, ends, strict=True)]
+    moved = {
+        at + sum(end - begin for end, begin in joints if begin - start <= at): patch
+        for at, patch in patches.items()
+    }
+    return FileView(file, runs, patches=moved)
 
 
 def _bytes_that_go_on(
@@ -349,7 +391,9 @@ def _chunks(
         header = file.read(8)
         length = int.from_bytes(header[4:], order)
         yield header[:4], length, position + 8
-        position += 8 + length + length % 2  # chunks are padded to an even length
+        position += 8 + length
+        file.seek(position)
+        position += padding_bytes(length, file.read(PADDING_LOOKAHEAD_BYTES))
 
 
 def _next_form(file: BinaryIO, data_end: int, end: int, size: int) -> int | None:

@@ -100,6 +100,13 @@ def unfinished_wav() -> bytes:
     return bytes(data)
 
 
+def wav_without_padding() -> bytes:
+    """A chunk of an odd length, and no byte of padding after it."""
+    data = written("WAV", "PCM_16")
+    data = data[:36] + b"LIST\x11\0\0\0INFOISFT\5\0\0\x001.2.3" + data[36:]
+    return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
+
+
 def cut(data: bytes, share: float) -> bytes:
     return data[: int(len(data) * share)]
 
@@ -125,6 +132,7 @@ CASES = {
     "joined-files opus": Case(lambda: 2 * written("OGG", "OPUS"), words=2 * KEYWORDS),
     "joined-files wav": Case(lambda: 2 * written("WAV", "PCM_16"), words=2 * KEYWORDS),
     "wav-unfinished-header": Case(unfinished_wav, notice="the header was never finished"),
+    "wav-without-padding": Case(wav_without_padding),
     "damaged-end-loses-words flac": Case(lambda: cut(written("FLAC"), 0.9), error="truncated"),
     "damaged-end-loses-words wav": Case(lambda: cut(written("WAV", "PCM_16"), 0.9), error="truncated"),
     "damaged-end-loses-words opus": Case(lambda: cut(written("OGG", "OPUS"), 0.9), error="truncated"),

@@ -235,6 +235,52 @@ def test_a_wav_with_two_formats_is_rejected_as_a_file_and_from_a_pipe(channels: 
             _read(source)
 
 
+def _odd(name: bytes, order: Any, padding: bytes) -> bytes:
+    """Return a chunk of an odd length."""
+    body = b"INFOISFT" + (5).to_bytes(4, order) + b"1.2.3" if name == b"LIST" else b"\1" * 17
+    return name + len(body).to_bytes(4, order) + body + padding
+
+
+@pytest.mark.parametrize("joined", [1, 2])
+@pytest.mark.parametrize(
+    "places", ["begin", "samples", "begin samples", "samples samples", "samples end end"]
+)
+@pytest.mark.parametrize("container", ["WAV", "RIFX", "RF64", "AIFF"])
+@pytest.mark.parametrize("name", [b"LIST", b"NAME"])
+@pytest.mark.parametrize("padding", [b"", b"\0"], ids=["bare", "padded"])
+def test_chunks_of_odd_length_are_read_with_and_without_padding(
+    container: str, places: str, joined: int, name: bytes, padding: bytes
+) -> None:
+    """Some recorders write none. libsndfile rejects such a WAV, and an RF64 that has it."""
+    file = io.BytesIO()
+    endian = {"RIFX": "BIG", "RF64": "LITTLE"}.get(container, "FILE")
+    written_as = "WAV" if container == "RIFX" else container
+    soundfile.write(file, NOISE, RATE_HZ, format=written_as, subtype="PCM_16", endian=endian)
+    data = file.getvalue()
+    order: Any = "big" if container in ("RIFX", "AIFF") else "little"
+    offsets = {
+        "begin": data.index(b"fmt ") if container == "RF64" else 12,
+        "samples": data.index(b"SSND" if container == "AIFF" else b"data"),
+        "end": len(data),
+    }
+    for place in reversed(places.split()):
+        data = data[: offsets[place]] + _odd(name, order, padding) + data[offsets[place] :]
+    at, size = (20, 8) if container == "RF64" else (4, 4)
+    data = data[:at] + (len(data) - 8).to_bytes(size, order) + data[at + size :]
+    for source in (data * joined, Pipe(io.BytesIO(data * joined))):
+        samples, error, _ = _read(source)
+        assert (len(samples), error) == (joined * len(NOISE), "")
+
+
+@pytest.mark.parametrize("length", [16, 18])
+def test_a_chunk_of_a_wrong_length_is_damage(length: int) -> None:
+    data = _write("WAV", "PCM_16")
+    data = data[:36] + b"LIST" + length.to_bytes(4, "little") + b"x" * 17 + data[36:]
+    for source in (data, Pipe(io.BytesIO(data))):
+        with pytest.raises(AudioFileError, match="is damaged"):
+            _read(source)
+
+
 def test_a_bw64_is_read_as_a_file_and_from_a_pipe() -> None:
     data = b"BW64" + _write("RF64", "PCM_16")[4:]
     for source in (data, 2 * data, Pipe(io.BytesIO(data))):
@@ -688,6 +734,58 @@ def test_audio_that_begins_after_the_video_is_noticed(suffix: str, tmp_path: Pat
     else:
         (notice,) = notices
         assert float(notice.split()[7]) == pytest.approx(2, abs=0.05)
+
+
+VIDEO = {
+    "avi": ["-c:a", "mp2"],
+    "mkv": [],
+    "mov": ["-c:a", "aac"],
+    "mp4": [],
+    "nut": ["-c:a", "mp2"],
+    "ogg": [],
+    "ts": [],
+    "flv": ["-ar", "44100"],
+    "webm": [],
+    "wmv": [],
+}
+
+
+def _film(path: Path, seconds: int, *of_audio: str) -> Path:
+    """Write noise with a video of this length; `of_audio`: options of its input."""
+    video = ["-f", "lavfi", "-i", f"testsrc=s=64x48:r=5:d={seconds}", "-map", "1", "-map", "0"]
+    return _written_by_ffmpeg(path, NOISE, *video, *VIDEO[path.suffix[1:]], of_input=of_audio)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+@pytest.mark.parametrize(
+    "suffix", [pytest.param(s, marks=() if s in ("avi", "wmv") else pytest.mark.slow) for s in VIDEO]
+)
+def test_audio_that_begins_late_or_ends_early_in_a_video_is_not_called_truncated(
+    suffix: str, tmp_path: Path
+) -> None:
+    _, error, notices = _read(_film(tmp_path / f"short.{suffix}", 8))
+    assert (error, notices) == ("", [])
+    _, error, (notice,) = _read(_film(tmp_path / f"late.{suffix}", 4, "-itsoffset", "1.5"))
+    assert error == ""
+    assert float(notice.split()[7]) == pytest.approx(1.5, abs=0.1)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_a_gap_in_the_audio_of_a_video_is_not_called_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "gap.avi"
+    _written_by_ffmpeg(path, NOISE, "-c:a", "mp2", "-af", "aselect='not(between(t,1,2))'")
+    _, error, (notice,) = _read(path)
+    assert error == ""
+    assert float(notice.split()[7]) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+@pytest.mark.parametrize("suffix", ["avi", "wmv"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_video_is_reported(suffix: str, share: float, tmp_path: Path) -> None:
+    data = _film(tmp_path / f"film.{suffix}", 4).read_bytes()
+    _, error, _ = _read(data[: int(len(data) * share)])
+    assert "truncated" in error or "damaged" in error
 
 
 @pytest.mark.usefixtures("either_ffmpeg")

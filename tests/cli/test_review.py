@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
-from earmark_cli.review.reviewed_clips import read_clips
+from earmark_cli.review.reviewed_clips import read_clips, write_missed
 from support.deadlines import DEADLINE_S
 from support.earmark_command import RATE_HZ, earmark, environment, running, samples
 
@@ -186,12 +186,39 @@ def test_the_words_that_were_missed_become_recordings(clips: Path, tmp_path: Pat
     review(clips, "mrm", path=tmp_path)
     done = review(clips, "", "--missed-to", str(tmp_path / "recordings"), path=tmp_path)
     assert done.returncode == 0
-    files = sorted((tmp_path / "recordings").iterdir())
-    assert [file.name.split("-")[-1] for file in files] == ["low.wav", "high.wav"]
-    for file in files:
+    files = {path.name: list(path.iterdir()) for path in (tmp_path / "recordings").iterdir()}
+    # Training expects a folder for each of several keywords.
+    assert {k: [path.name.split("-")[-1] for path in files[k]] for k in files} == {
+        "low": ["low.wav"],
+        "high": ["high.wav"],
+    }
+    for (file,) in files.values():
         fields = json.loads((clips / file.name).with_suffix(".json").read_text())
         word_s = fields["end_s"] - fields["start_s"]
         assert word_s < soundfile.info(file).duration <= word_s + 0.81
+
+
+def test_the_words_of_one_keyword_need_no_folder_of_their_own(clips: Path, tmp_path: Path) -> None:
+    first, *others = sorted(clips.glob("*.json"))
+    for other in others:
+        other.unlink()
+    review(clips, "m", path=tmp_path)
+    assert earmark("review", clips, "--missed-to", tmp_path / "words").returncode == 0
+    assert [path.name for path in (tmp_path / "words").iterdir()] == [first.with_suffix(".wav").name]
+
+
+@pytest.mark.parametrize("keyword", ["..", "../up", "/up", "a\0b", "\ud800", "", None])
+def test_a_keyword_does_not_lead_out_of_the_folder(keyword: str | None, tmp_path: Path) -> None:
+    fields = {"type": "clip", "confidence": 0.9, "start_s": 0.1, "end_s": 0.3, "verdict": "missed"}
+    for name, of_clip in (("one", keyword), ("two", "other")):
+        soundfile.write(tmp_path / f"{name}.wav", samples()[:RATE_HZ], RATE_HZ)
+        (tmp_path / f"{name}.json").write_text(json.dumps(fields | {"keyword": of_clip}))
+    write_missed(read_clips(tmp_path), tmp_path / "words" / "new")
+    assert len(list((tmp_path / "words").iterdir())) == 1
+    assert sorted(path.name for path in (tmp_path / "words" / "new").glob("*/*.wav")) == [
+        "one.wav",
+        "two.wav",
+    ]
 
 
 def test_words_of_float32_clips_are_scaled(address: str, tmp_path: Path) -> None:
@@ -200,7 +227,7 @@ def test_words_of_float32_clips_are_scaled(address: str, tmp_path: Path) -> None
     options = ["--encoding", "float32", "--server", address, "--clips", clips]
     assert earmark("spot", "-", *options, stdin=stdin).returncode == 0
     review(clips, "mmm", "--missed-to", str(tmp_path / "recordings"), path=tmp_path)
-    for file in (tmp_path / "recordings").iterdir():
+    for file in (tmp_path / "recordings").glob("*/*.wav"):
         fields = json.loads((clips / file.name).with_suffix(".json").read_text())
         word, _ = soundfile.read(file, dtype="int16")
         first = round(max(fields["clip_start_s"], fields["start_s"] - 0.4) * RATE_HZ)
@@ -222,15 +249,15 @@ def test_words_do_not_overwrite_other_files(clips: Path, tmp_path: Path) -> None
     review(clips, "mmm", path=tmp_path)
     words = tmp_path / "words"
     assert earmark("review", clips, "--missed-to", words).returncode == 0
-    first, second, third = sorted(words.iterdir())
+    first, second, third = sorted(words.glob("*/*.wav"))
     first.write_bytes(b"another word")
     content = second.read_bytes()
     third.unlink()
     done = earmark("review", clips, "--missed-to", words)
     assert done.returncode == 1
     assert (
-        f"{words}: files with another content were not overwritten: 1, the first is {first.name}"
-        in done.stderr
+        f"{words}: files with another content were not overwritten: 1, the first is "
+        f"{first.relative_to(words)}: " in done.stderr
     )
     assert first.read_bytes() == b"another word"
     assert second.read_bytes() == content

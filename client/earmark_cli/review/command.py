@@ -36,7 +36,8 @@ def add_parser(commands: Commands) -> None:
         type=Path,
         metavar="FOLDER",
         help="afterwards write the words of all clips marked as missed to this folder, one file each, as "
-        "recordings of the keyword for `earmark-train keyword --recordings`; existing files stay as they are",
+        "recordings of the keyword for `earmark-train keyword --recordings`; if the clips are of several "
+        "keywords, the words of each to a folder of its name in it; existing files stay as they are",
     )
     parser.add_argument(
         "--port",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -15,7 +16,7 @@ from earmark_client.audio_clip import AudioClip
 from earmark_client.errors import InvalidRequestError, RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
 _MARGIN_S = 0.4
@@ -31,6 +32,11 @@ class Clip:
 
     path: Path
     fields: dict[str, Any]
+
+    @property
+    def keyword(self) -> str:
+        """The keyword that was detected."""
+        return str(self.fields.get("keyword"))
 
     @property
     def verdict(self) -> Verdict | None:
@@ -50,18 +56,23 @@ class Clip:
             raise RecordingError(f"{file} cannot be written: {error.strerror}") from error
 
 
-def write_missed(clips: Iterable[Clip], folder: Path) -> None:
+def write_missed(clips: Sequence[Clip], folder: Path) -> None:
     """Write the words of the clips that are marked as missed, each with a margin, at 16 bits.
+
+    If the clips are of several keywords, the words of each are in a folder of its name, as the training of
+    several keywords expects it.
 
     A file that exists stays as it is. Raises RecordingError if its content is not that of the word, after all
     other files are written, and if a clip cannot be read or a file cannot be written.
     """
     others = []
+    has_several = len({clip.keyword for clip in clips}) > 1
     for clip in clips:
         if clip.verdict == "missed":
-            path, data = folder / clip.path.name, _word(clip).wav()
+            of_keyword = folder / _folder_name(clip.keyword) if has_several else folder
+            path, data = of_keyword / clip.path.name, _word(clip).wav()
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                of_keyword.mkdir(parents=True, exist_ok=True)
                 if not _write_new(path, data) and path.read_bytes() != data:
                     others.append(path)
             except OSError as error:
@@ -69,8 +80,14 @@ def write_missed(clips: Iterable[Clip], folder: Path) -> None:
     if others:
         raise RecordingError(
             f"{folder}: files with another content were not overwritten: {len(others)}, the first is "
-            f"{others[0].name}: delete them, or give another folder"
+            f"{others[0].relative_to(folder)}: delete them, or give another folder"
         )
+
+
+def _folder_name(keyword: str) -> str:
+    """Return the name of the folder of a keyword's recordings, which is always one within another folder."""
+    name = re.sub(r"[/\0]", "-", keyword.encode(errors="replace").decode())
+    return name if name.strip(".") else "-"
 
 
 def _word(clip: Clip) -> AudioClip:

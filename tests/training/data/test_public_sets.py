@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import tarfile
 import threading
 from dataclasses import replace
@@ -82,6 +84,62 @@ def test_without_a_connection_the_message_says_what_to_do(
     error = capsys.readouterr().err
     assert "cannot be downloaded from http://127.0.0.1:9/a.tar.gz" in error
     assert f"unpack it as {tmp_path / 'data' / 'LibriSpeech' / 'dev-clean'}" in error
+
+
+@pytest.mark.parametrize("lines", [["Content-Length: 100"], ["Transfer-Encoding: chunked"]])
+def test_a_download_that_breaks_off_is_named(lines: list[str], served: PublicSet, tmp_path: Path):
+    class Handler(_Quiet):
+        def do_GET(self) -> None:
+            self.wfile.write("\r\n".join(["HTTP/1.1 200 OK", *lines, "", "5", "hello"]).encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(CorpusError, match="cannot be downloaded from http"):
+                download(replace(served, url=f"http://127.0.0.1:{server.server_port}/x"), tmp_path / "data")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")
+def test_a_disk_that_becomes_full_during_the_download_is_named(
+    served: PublicSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "dev.tar.gz.part").symlink_to("/dev/full")
+    monkeypatch.setattr(negatives, "LIBRISPEECH_DEV_CLEAN", served)
+    assert main(["negatives", str(folder)]) == 1
+    assert (
+        f"{folder}: {served.name} cannot be written there: No space left on device. It needs 2 MB: make "
+        "space, or give another folder" in capsys.readouterr().err
+    )
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EDQUOT, "Disk quota exceeded. It needs 2 MB"),
+        (errno.EROFS, "Read-only file system. Give a folder that can be written"),
+        (errno.EACCES, "Permission denied. Give a folder that can be written"),
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["pathlib.Path.mkdir", "pathlib.Path.open", "pathlib.Path.rename", "tarfile.open"]
+)
+def test_an_error_of_the_disk_is_none_of_the_connection(
+    name: str, number: int, remedy: str, served: PublicSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(name, fail)
+    with pytest.raises(CorpusError, match=f"cannot be written there: {remedy}"):
+        download(served, tmp_path / "data")
 
 
 def test_a_full_disk_is_noticed_first(served: PublicSet, tmp_path: Path):

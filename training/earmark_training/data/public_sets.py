@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import tarfile
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from earmark_audio.progress import SILENT, Progress
@@ -14,6 +17,7 @@ from earmark_audio.progress import SILENT, Progress
 from earmark_training.errors import CorpusError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _TIMEOUT_S = 30
@@ -65,17 +69,12 @@ def download(one: PublicSet, folder: Path, *, progress: Progress = SILENT) -> Pa
     recordings = folder / one.folder
     if recordings.is_dir():
         return recordings
-    folder.mkdir(parents=True, exist_ok=True)
-    free_mb = shutil.disk_usage(folder).free // 1_000_000
-    if free_mb < one.size_mb + one.unpacked_mb:
-        raise CorpusError(
-            f"{folder}: {one.name} needs {one.size_mb + one.unpacked_mb} MB, "
-            f"{free_mb} MB are free on this disk"
-        )
     archive = folder / (one.url.rsplit("/", 1)[1] + ".part")
     unpacked = folder / (archive.name + ".unpacked")
     try:
-        _fetch(one, archive, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_space(one, folder)
+        _fetch(one, archive, recordings, progress)
         with progress.phase(f"unpacking {one.name}"), tarfile.open(archive) as tar:
             # Python 3.11 has filters since 3.11.4. The SHA-256 says that the archive is the right one.
             if hasattr(tarfile, "data_filter"):
@@ -86,28 +85,59 @@ def download(one: PublicSet, folder: Path, *, progress: Progress = SILENT) -> Pa
         recordings.parent.mkdir(parents=True, exist_ok=True)
         (unpacked / one.folder if one.in_archive else unpacked).rename(recordings)
     except (OSError, tarfile.TarError) as error:
-        raise CorpusError(
-            f"{one.name} cannot be downloaded from {one.url}: {getattr(error, 'reason', error)}. "
-            "Without a connection to it, copy the archive here from another machine, and unpack it as "
-            f"{recordings}"
-        ) from error
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            remedy = f"It needs {one.size_mb + one.unpacked_mb} MB: make space, or give another folder"
+        else:
+            remedy = "Give a folder that can be written"
+        reason = getattr(error, "strerror", None) or error
+        raise CorpusError(f"{folder}: {one.name} cannot be written there: {reason}. {remedy}") from error
     finally:
-        archive.unlink(missing_ok=True)
+        with suppress(OSError):
+            archive.unlink()
         shutil.rmtree(unpacked, ignore_errors=True)
     return recordings
 
 
-def _fetch(one: PublicSet, archive: Path, progress: Progress) -> None:
-    """Write the archive into a file. Raises CorpusError if its checksum is another one."""
+def _check_space(one: PublicSet, folder: Path) -> None:
+    """Raise CorpusError if the disk has too little space for a data set."""
+    free_mb = shutil.disk_usage(folder).free // 1_000_000
+    if free_mb < one.size_mb + one.unpacked_mb:
+        raise CorpusError(
+            f"{folder}: {one.name} needs {one.size_mb + one.unpacked_mb} MB, "
+            f"{free_mb} MB are free on this disk"
+        )
+
+
+def _fetch(one: PublicSet, archive: Path, recordings: Path, progress: Progress) -> None:
+    """Write the archive into a file.
+
+    Raises CorpusError if it cannot be downloaded or its checksum is another one, and OSError if the file
+    cannot be written.
+    """
     digest = hashlib.sha256()
     with (
-        urllib.request.urlopen(one.url, timeout=_TIMEOUT_S) as response,
         archive.open("wb") as file,
         progress.phase(f"downloading {one.name}", total=one.size_mb, unit="MB") as phase,
     ):
-        while block := response.read(_BLOCK_BYTES):
+        for block in _blocks(one, recordings):
             file.write(block)
             digest.update(block)
             phase.update(len(block) / 1e6)
     if digest.hexdigest() != one.sha256:
         raise CorpusError(f"{one.url} is not the archive that is expected: its SHA-256 differs")
+
+
+def _blocks(one: PublicSet, recordings: Path) -> Iterator[bytes]:
+    """Iterate over the bytes of the archive. Raises CorpusError if it cannot be downloaded."""
+    try:
+        with urllib.request.urlopen(one.url, timeout=_TIMEOUT_S) as response:
+            while block := response.read(_BLOCK_BYTES):
+                yield block
+            if response.length:
+                raise ConnectionError("the connection ended early")
+    except (OSError, HTTPException) as error:
+        raise CorpusError(
+            f"{one.name} cannot be downloaded from {one.url}: {getattr(error, 'reason', error)}. "
+            "Without a connection to it, copy the archive here from another machine, and unpack it as "
+            f"{recordings}"
+        ) from error

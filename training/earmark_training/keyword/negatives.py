@@ -80,10 +80,10 @@ def find_negatives(
 
 def contains_keyword(text: str, keyword: str) -> bool:
     """Return whether a transcript has the keyword, or a word that starts with it ("computers")."""
-    return f" {_normalize(keyword)}" in f" {_normalize(text)}"
+    return f" {normalize(keyword)}" in f" {normalize(text)}"
 
 
-def _normalize(text: str) -> str:
+def normalize(text: str) -> str:
     """Return the words of a text in lower case, without punctuation."""
     text = unicodedata.normalize("NFC", text).lower().replace("'", "").replace("’", "")
     return " ".join("".join(c if c.isalnum() or is_letter(c) else " " for c in text).split())

@@ -303,8 +303,7 @@ def _bundled_model() -> Path:
 def _log_expectations(request: KeywordRequest, sources: _Sources, base: ModelMetadata) -> None:
     """Log what is to be expected of the keywords, and which data are left out."""
     keywords, negatives = tuple(request.recordings), sources.negatives
-    if request.voices:
-        warn_about(request.voices, base)
+    warn_about(keywords, request.voices, base)
     for keyword in set(keywords) & set(base.keyword_names):
         log.info("%s knows %r already; this makes another model for it", base.name, keyword)
     if negatives.left_out:
