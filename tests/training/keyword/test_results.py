@@ -74,6 +74,19 @@ def test_a_threshold_that_recorded_speech_needs_is_not_raised():
     assert "at thresholds for 0.5 false alarms per hour" in one.metrics()[0].description
 
 
+@pytest.mark.parametrize("hard", ["clean", "television"])
+def test_the_threshold_allows_the_mean_of_the_false_alarms_over_the_conditions(hard: str):
+    def peaks(count: int) -> Any:
+        """Return scores of which `count` times the inverse of the odds are higher."""
+        return 1 / (1 + (np.arange(count) + 0.5) / count)
+
+    one = results("computer", ["computer"] * 4, [], real_speech=True)
+    one.final.peaks.update({c: {"computer": peaks(40 if c == hard else 4)} for c in CONDITIONS})
+    odds = (40 + 4 * 4) / 2.5  # 0.5 false alarms per hour in five hours
+    assert one.threshold == pytest.approx(odds / (1 + odds), abs=0.01)
+    assert {c: one.alarms_in(c) for c in CONDITIONS} == {c: 2 if c == hard else 0 for c in CONDITIONS}
+
+
 @pytest.mark.parametrize(("missed", "more"), [(0, ""), (3, ""), (30, "… and 5 more.")])
 def test_the_report_lists_the_keywords_that_were_missed(missed: int, more: str):
     scores = [0.01] * missed + [0.99] * (40 - missed)

@@ -113,8 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=fa_per_hour,
         default=0.5,
         metavar="N",
-        help="false alarms per hour of speech that the threshold of each keyword is chosen for; in noise, in "
-        "babble, in rooms and from loudspeakers up to twice as many (default: %(default)s)",
+        help="false alarms per hour of speech that the threshold of each keyword is chosen for, the mean "
+        "over clean speech, noise, other talkers, rooms and loudspeakers (default: %(default)s)",
     )
     parser.add_argument(
         "--one-voice",

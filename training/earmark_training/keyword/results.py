@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from earmark_training.keyword.training_set import TrainingSet
 
 _MISSES_WITHOUT_REAL_SPEECH = 0.03
-_IN_HARD_CONDITIONS = 2.0
-"""False alarms in noise, babble, rooms and from loudspeakers may be this many times those in clean speech."""
 _EXAMPLES = 5
 _STATED_FA_PER_HOUR = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -112,16 +110,10 @@ class KeywordResults:
         return np.array(fold.left_out, int)[own], fold.left_out_scores[own]
 
     def _threshold_for(self, result: FineTuneResult, fa_per_hour: float) -> float:
-        """Return the threshold at which no condition has more false alarms than it may."""
-        hours = self.training_set.held_out_hours
-        return max(
-            threshold_for(
-                peaks[self.keyword],
-                hours,
-                fa_per_hour=fa_per_hour * (1 if condition == CLEAN else _IN_HARD_CONDITIONS),
-            )
-            for condition, peaks in result.peaks.items()
-        )
+        """Return the threshold for `fa_per_hour`, the mean over the conditions."""
+        peaks = np.concatenate([of_keyword[self.keyword] for of_keyword in result.peaks.values()])
+        hours = self.training_set.held_out_hours * len(result.peaks)
+        return threshold_for(peaks, hours, fa_per_hour=fa_per_hour)
 
     def metrics(self, *, alone: bool = True) -> tuple[Metric, ...]:
         """Return the metrics of the model file; with the keyword in their names unless it is `alone`."""
