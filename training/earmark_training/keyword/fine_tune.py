@@ -131,7 +131,7 @@ def fine_tune(
             # Keep some of the last round, so that they are not forgotten.
             hard_negatives = new + hard_negatives[: recipe.hard_negatives // 2]
         batch = maker.batch(step, hard_negatives)
-        mel = masked_log_mel(tuned, batch.pcm, step)
+        mel = _masked_log_mel(tuned, batch.pcm, step)
         with matrix_precision():
             logits = tuned.logits(mel)
         batch_loss = loss(logits, batch, recipe.label_smoothing)
@@ -153,7 +153,7 @@ def work(training_set: TrainingSet, recipe: FineTuneRecipe, *, before: int | Non
 
 
 @torch.no_grad()
-def masked_log_mel(network: Network, pcm: Tensor, step: int) -> Tensor:
+def _masked_log_mel(network: Network, pcm: Tensor, step: int) -> Tensor:
     """Return the normalised log-mel (B, frames, mels) with random bands and times masked (SpecAugment)."""
     mel = network.normalize(network.log_mel(pcm))
     rng = np.random.default_rng(step)

@@ -20,7 +20,7 @@ from earmark_spotter.speech_encoder import bundled_speech_encoder
 from earmark_training.data.corpus import SAMPLE_RATE_HZ, hours
 from earmark_training.evaluation.peaks import LOWEST_PEAK
 from earmark_training.keyword.examples import KeywordExampleMaker
-from earmark_training.keyword.fine_tune import STEPS_PER_HOUR, sample_speech
+from earmark_training.keyword.fine_tune import FIRST_KEYWORD, STEPS_PER_HOUR, sample_speech
 from earmark_training.keyword.held_out_conditions import CONDITIONS, Surroundings
 from earmark_training.model.encoded_verifier import EncodedVerifier, encode
 from earmark_training.model.encoded_verifier_training import train_on_features
@@ -68,23 +68,20 @@ def train_verifier(
     training_set: TrainingSet,
     recipe: FineTuneRecipe,
     *,
-    mix: KeywordMix | None = None,
     count: Callable[[float], object] = lambda _: None,
 ) -> EncodedVerifier:
-    """Return a verifier of the keywords of the training set for `model`, which `network` was exported to.
+    """Return a verifier for `model`, which `network` was exported to.
 
-    They are the last classes of the model. `mix`: the composition of the examples, by default that of the
-    recipe with more words that are hard to tell apart. `count` is called with the work that was done, of
-    which `verifier_work` is the total.
+    `count` is called with the work that was done, of which `verifier_work` is the total.
     """
-    windows = _Windows(model, len(model.metadata.labels) - len(training_set.keywords))
+    windows = _Windows(model)
     surroundings = Surroundings(training_set.corpus, training_set.speech)
     speech = sample_speech(training_set.speech, recipe.mined_hours, seed=recipe.seed)
     for number, recording in enumerate(speech):
         condition = CONDITIONS[number % len(CONDITIONS)]
         windows.add_speech(surroundings.place(condition, recording, recipe.seed))
         count(hours([recording]) * STEPS_PER_HOUR)
-    maker = KeywordExampleMaker(training_set, network.shape, mix or _mix(recipe.mix), seed=recipe.seed + 1)
+    maker = KeywordExampleMaker(training_set, network.shape, _mix(recipe.mix), seed=recipe.seed + 1)
     for number in range(recipe.verifier_batches):
         batch = maker.batch(number)
         windows.add_examples(batch.pcm.numpy(), batch.keyword.numpy(), batch.target.numpy())
@@ -106,10 +103,8 @@ def _mix(mix: KeywordMix) -> KeywordMix:
 class _Windows:
     """The features of windows, each with its class (0 for none) and the first network's score."""
 
-    def __init__(self, model: SpotterModel, first_keyword: int) -> None:
-        """Look for the peaks of the classes from `first_keyword` on."""
+    def __init__(self, model: SpotterModel) -> None:
         self._model, meta = model, model.metadata
-        self._first = first_keyword
         self._frame = meta.frame_samples
         self._hold = meta.samples_from_ms(meta.detector.hold_ms)
         self._distance = int(_PEAK_DISTANCE_S * SAMPLE_RATE_HZ) // self._frame
@@ -119,7 +114,7 @@ class _Windows:
 
     def add_speech(self, samples: NDArray[np.float32]) -> None:
         """Add the highest peaks in speech without a keyword."""
-        scores = score_recording(self._model, samples)[:, self._first :].max(1)
+        scores = score_recording(self._model, samples)[:, FIRST_KEYWORD:].max(1)
         count = _PEAKS_PER_RECORDING
         for frame in pick_peaks(
             scores, lowest=LOWEST_PEAK, before=self._distance, after=self._distance, count=count
@@ -135,13 +130,13 @@ class _Windows:
         first_end = pcm.shape[1] - (target.shape[1] - 1) * self._frame
         for i, samples in enumerate(pcm):
             frames = (first_end + np.arange(target.shape[1]) * self._frame) // self._frame - 1
-            found = scores[i, frames, self._first :].max(1)
+            found = scores[i, frames, FIRST_KEYWORD:].max(1)
             label = 0
             if target[i].any():
                 frames, label = frames[target[i]], 1 + int(keyword[i])
-                own = self._first + int(keyword[i])
+                own = FIRST_KEYWORD + int(keyword[i])
                 # A helper has no score: its window lies where it is most like a keyword.
-                columns = slice(own, own + 1) if own < scores.shape[2] else slice(self._first, None)
+                columns = slice(own, own + 1) if own < scores.shape[2] else slice(FIRST_KEYWORD, None)
                 found = scores[i, frames, columns].max(1)
             best = int(found.argmax())
             self._add(samples, int(frames[best]), label, float(found[best]))
