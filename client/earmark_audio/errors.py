@@ -38,6 +38,11 @@ class IncompleteError(AudioFileError):
     """
 
 
+def missing_bytes(count: int) -> str:
+    """Return the message for a recording whose last bytes are missing."""
+    return f"The recording is truncated: its last {count} bytes are missing."
+
+
 def other_form(rate_hz: int, channels: int, first_rate_hz: int, first_channels: int) -> IncompleteError:
     """Return the error for a second recording in the same file, with another rate or number of channels."""
     return IncompleteError(

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from earmark_audio.errors import DAMAGED, IncompleteError, other_form
+from earmark_audio.errors import DAMAGED, IncompleteError, missing_bytes, other_form
 from earmark_audio.notices import MORE_AUDIO, Notice, append_new, trailing_bytes
 from earmark_audio.wav import (
     LOOKAHEAD_BYTES,
@@ -131,7 +131,7 @@ class LiveWav:
         if left and self._position > header.form_bytes and not header.is_w64:
             append_new(self.notices, UNFINISHED)  # the lengths contradict each other
         elif left:
-            raise IncompleteError(f"The recording is truncated: its last {left} bytes are missing.")
+            raise IncompleteError(missing_bytes(left))
         if header.data_bytes is None:
             return
         left = header.form_bytes - self._position

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from earmark_audio.errors import DAMAGED
+from earmark_audio.errors import DAMAGED, missing_bytes
 from earmark_audio.file_view import FileView
 from earmark_audio.formats import is_ogg_audio
 from earmark_audio.notices import Notice, append_new, damaged_bytes, trailing_bytes
@@ -142,7 +142,7 @@ def ogg_layout(file: BinaryIO, size: int) -> Layout:
     layout = Layout([], chain.notices)
     for page in _pages(file, size):
         if page.end > size:
-            layout.missing = f"The recording is truncated: its last {page.end - size} bytes are missing."
+            layout.missing = missing_bytes(page.end - size)
             break
         if not chain.append(page):
             layout.missing = DAMAGED

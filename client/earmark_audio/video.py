@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from earmark_audio.errors import missing_bytes
 from earmark_audio.file_view import FileView
 from earmark_audio.notices import report_gaps
 from earmark_audio.recording_parts import Layout, Part
@@ -28,7 +29,7 @@ def check_asf_end(layout: Layout) -> None:
     stated_bytes = int.from_bytes(head[at + 40 : at + 48], "little")
     is_broadcast = head[at + 88 : at + 89] and head[at + 88] & 1
     if at >= 0 and not is_broadcast and view.size < stated_bytes:
-        layout.missing = f"The recording is truncated: its last {stated_bytes - view.size} bytes are missing."
+        layout.missing = missing_bytes(stated_bytes - view.size)
 
 
 def avi_layout(file: BinaryIO, size: int) -> Layout:
@@ -50,7 +51,7 @@ def avi_layout(file: BinaryIO, size: int) -> Layout:
             if name == b"LIST" and file.read(4) == b"movi":
                 missing = position + 8 + length - size
                 if missing > 0 and not is_placeholder(length):
-                    layout.missing = f"The recording is truncated: its last {missing} bytes are missing."
+                    layout.missing = missing_bytes(missing)
                 if not chunk:
                     break
             position += 12

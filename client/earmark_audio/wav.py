@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from earmark_audio.errors import missing_bytes
 from earmark_audio.file_view import FileView
 from earmark_audio.notices import MORE_AUDIO, Notice, append_new, trailing_bytes
 from earmark_audio.recording_parts import Layout, Part, check_parts
@@ -413,5 +414,5 @@ def _append_trailer(layout: Layout, file: BinaryIO, start: int, size: int) -> No
 
 def _cut_off(layout: Layout, stated_bytes: int, available: int) -> None:
     """Note that the samples end before the length that the header states."""
-    layout.missing = f"The recording is truncated: its last {stated_bytes - available} bytes are missing."
+    layout.missing = missing_bytes(stated_bytes - available)
     layout.stated_share = stated_bytes / max(1, available)

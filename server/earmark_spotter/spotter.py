@@ -15,7 +15,7 @@ from earmark_spotter.stream import StreamProgress, StreamState
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from earmark_spotter.detector import Candidate
     from earmark_spotter.model import Float32Array
@@ -140,7 +140,15 @@ def final_scores(model: SpotterModel, samples: Float32Array) -> Float32Array:
     one, only the peaks that reach the proposal threshold have a score: the final one. All others are 0.
     """
     scores = score_recording(model, samples)
-    return scores if model.verifier is None else _verified(model, samples, scores)
+    if model.verifier is None:
+        return scores
+    final = np.zeros_like(scores)
+
+    def record(candidate: Candidate, score: float) -> None:
+        final[candidate.frame, candidate.class_index] = score
+
+    _verify(model, samples, scores, record)
+    return final
 
 
 def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
@@ -157,31 +165,32 @@ def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
     classifier = ClipClassifier.for_model(model)
     classifier.push(scores)
     if model.verifier is not None:
-        final = _verified(model, samples, scores)
-        for frame, index in np.argwhere(final).tolist():
-            classifier.add_final(index, float(final[frame, index]))
+        _verify(model, samples, scores, lambda one, score: classifier.add_final(one.class_index, score))
     return classifier.scores
 
 
-def _verified(model: SpotterModel, samples: Float32Array, scores: Float32Array) -> Float32Array:
-    """Return the final scores of the peaks of a recording's scores, [frames, classes]; all others are 0."""
+def _verify(
+    model: SpotterModel,
+    samples: Float32Array,
+    scores: Float32Array,
+    on_final_score: Callable[[Candidate, float], None],
+) -> None:
+    """Call a function with each peak of a recording that the verifier checks, and its final score."""
     meta, verifier = model.metadata, model.verifier
     assert meta.verifier is not None
     assert verifier is not None
     window_samples, recent = meta.verifier.window_samples, RecentAudio(0)
     recent.extend([samples])
-    final = np.zeros_like(scores)
 
     def final_score(candidate: Candidate, hold_end: int) -> float:
         pcm = recent.samples(hold_end - window_samples, hold_end)
         score = verifier.final_score(pcm, candidate.class_index, candidate.score)
-        final[candidate.frame, candidate.class_index] = score
+        on_final_score(candidate, score)
         return score
 
     detector = Detector(meta, resolve_settings(meta), final_score=final_score)
     detector.push(scores)
     detector.flush()
-    return final
 
 
 def _steps_per_call(model: SpotterModel) -> int:
