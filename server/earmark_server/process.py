@@ -15,7 +15,7 @@ from earmark_audio.terminal import report_unwritable
 
 from earmark_server import logs
 from earmark_server.command_line import misspelt_variables, read_settings
-from earmark_server.supervisor import SupervisorLink, drain_signals, ignore_drain_signals, supervise
+from earmark_server.supervisor import SupervisorLink, ignore_drain_signals, on_drain_signals, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,8 +114,7 @@ async def _serve(settings: Settings, link: SupervisorLink | None) -> int:
         if next(signals) > 1:
             stop_requested.set()
 
-    for number in drain_signals():
-        loop.add_signal_handler(number, on_signal)
+    on_drain_signals(on_signal)
 
     def on_stop() -> None:
         drain_requested.set()

@@ -107,15 +107,25 @@ def drain_signals() -> Sequence[signal.Signals]:
     return numbers
 
 
-def ignore_drain_signals() -> None:
-    """Ignore further signals, because the process is about to exit; to be called on the running event loop.
+def on_drain_signals(callback: Callable[[], object]) -> None:
+    """Call a function on the running event loop for each of these signals.
 
-    The loop would restore their default action when it closes. One more signal would then end the process
-    while Python cleans up, with another exit code.
+    The handlers are not the loop's own: it restores the default action when it closes, and one more signal
+    would then end the process while Python cleans up, with another exit code.
     """
     loop = asyncio.get_running_loop()
+
+    def handle(_number: int, _frame: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(callback)
+
     for number in drain_signals():
-        loop.remove_signal_handler(number)
+        signal.signal(number, handle)
+
+
+def ignore_drain_signals() -> None:
+    """Ignore further signals, because the process is about to exit."""
+    for number in drain_signals():
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -264,9 +274,7 @@ class _Supervisor:
 
     async def run(self) -> int:
         """Start the workers, keep them running until a signal, and end them; return the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in drain_signals():
-            loop.add_signal_handler(number, self._on_signal)
+        on_drain_signals(self._on_signal)
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(self._keep_running(i)) for i in range(self._settings.workers)]
             await self._stopping.wait()
