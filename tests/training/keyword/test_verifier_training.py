@@ -16,7 +16,7 @@ from earmark_training.keyword.fine_tune import FIRST_KEYWORD
 from earmark_training.keyword.metadata import initial_metadata
 from earmark_training.keyword.verifier_training import (
     _mix,
-    _Windows,
+    Windows,
     train_verifier,
     verifier_work,
     with_verifier,
@@ -56,7 +56,7 @@ def test_a_window_ends_with_the_peak_hold_and_lies_at_the_word(
 ):
     maker = KeywordExampleMaker(training_set, network.shape, _mix(RECIPE.mix), seed=1)
     batch = maker.batch(0)
-    windows = _Windows(model)
+    windows = Windows(model)
     windows.add_examples(batch.pcm.numpy(), batch.keyword.numpy(), batch.target.numpy())
     assert windows.classes == batch.target.any(1).long().tolist()
     assert 0 < sum(windows.classes) < len(windows.classes)

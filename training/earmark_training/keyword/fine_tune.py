@@ -131,7 +131,7 @@ def fine_tune(
             # Keep some of the last round, so that they are not forgotten.
             hard_negatives = new + hard_negatives[: recipe.hard_negatives // 2]
         batch = maker.batch(step, hard_negatives)
-        mel = _masked_log_mel(tuned, batch.pcm, step)
+        mel = masked_log_mel(tuned, batch.pcm, step)
         with matrix_precision():
             logits = tuned.logits(mel)
         batch_loss = loss(logits, batch, recipe.label_smoothing)
@@ -153,7 +153,7 @@ def work(training_set: TrainingSet, recipe: FineTuneRecipe, *, before: int | Non
 
 
 @torch.no_grad()
-def _masked_log_mel(network: Network, pcm: Tensor, step: int) -> Tensor:
+def masked_log_mel(network: Network, pcm: Tensor, step: int) -> Tensor:
     """Return the normalised log-mel (B, frames, mels) with random bands and times masked (SpecAugment)."""
     mel = network.normalize(network.log_mel(pcm))
     rng = np.random.default_rng(step)
@@ -228,12 +228,13 @@ def mine_hard_negatives(
     most: int,
     *,
     seed: int,
+    first_keyword: int = FIRST_KEYWORD,
     count: Callable[[float], object] = lambda _: None,
 ) -> list[HardNegative]:
     """Return the `most` highest peaks of a keyword's score in the speech, highest first.
 
     Half of the recordings are scored in another condition than clean. Each recording contributes at most
-    three peaks, half a second apart.
+    three peaks, half a second apart. `first_keyword` is the class of the first keyword.
     """
     surroundings = Surroundings(training_set.corpus, training_set.speech)
     peaks: list[tuple[float, int, int]] = []
@@ -242,7 +243,7 @@ def mine_hard_negatives(
     for number, recording in enumerate(speech):
         condition = CONDITIONS[number // 2 % len(CONDITIONS)] if number % 2 else CLEAN
         samples = surroundings.place(condition, recording, seed)
-        keyword = score(network, samples)[:, FIRST_KEYWORD:].max(1)
+        keyword = score(network, samples)[:, first_keyword:].max(1)
         frames = pick_peaks(
             keyword, lowest=LOWEST_PEAK, before=distance, after=distance, count=_PEAKS_PER_RECORDING
         )

@@ -126,7 +126,7 @@ def collect(
     RecordingsError if there is too little speech.
     """
     files = [SourceFile(path, "clip", "training", k) for k, paths in recordings.items() for path in paths]
-    spoken, places, similar = _synthesize_words(
+    spoken, places, similar = synthesize_words(
         tuple(recordings), folder, language=language, voices=voices, seed=seed, progress=progress
     )
     others = list(negatives)
@@ -162,7 +162,7 @@ def collect(
     )
 
 
-def _synthesize_words(
+def synthesize_words(
     keywords: Sequence[str],
     folder: Path,
     *,

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from earmark_training.keyword.examples import KeywordMix
     from earmark_training.keyword.fine_tune import FineTuneRecipe
     from earmark_training.keyword.training_set import TrainingSet
+    from earmark_training.model.network import Shape
     from earmark_training.model.onnx_file import ServedNetwork
+    from earmark_training.model.speech_embedding import EmbeddingShape
 
 _PROPOSAL_THRESHOLD = 0.15
 """0.1 has nearly the same misses, and twice as many proposals."""
@@ -74,25 +76,9 @@ def train_verifier(
 
     `count` is called with the work that was done, of which `verifier_work` is the total.
     """
-    windows = _Windows(model)
-    surroundings = Surroundings(training_set.corpus, training_set.speech)
-    speech = sample_speech(training_set.speech, recipe.mined_hours, seed=recipe.seed)
-    for number, recording in enumerate(speech):
-        condition = CONDITIONS[number % len(CONDITIONS)]
-        windows.add_speech(surroundings.place(condition, recording, recipe.seed))
-        count(hours([recording]) * STEPS_PER_HOUR)
-    maker = KeywordExampleMaker(training_set, network.shape, _mix(recipe.mix), seed=recipe.seed + 1)
-    for number in range(recipe.verifier_batches):
-        batch = maker.batch(number)
-        windows.add_examples(batch.pcm.numpy(), batch.keyword.numpy(), batch.target.numpy())
-        count(VERIFIER_BATCH_WORK)
-    classes = np.array(windows.classes)
-    weights = np.where(classes > 0, 1 / max(1, (classes > 0).sum()), _NEGATIVE_WEIGHT / (classes == 0).sum())
-    weights[(classes == 0) & (np.array(windows.scores) > _HARD_SCORE)] *= _HARD_WEIGHT
-    torch.manual_seed(recipe.seed)
-    verifier = EncodedVerifier(len(training_set.keywords) + len(training_set.helper_words), _CHANNELS)
-    features = np.stack(windows.features)
-    return train_on_features(verifier, features, classes, weights, recipe.verifier_steps, seed=recipe.seed)
+    windows = Windows(model)
+    windows.collect(training_set, network.shape, replace(recipe, mix=_mix(recipe.mix)), count=count)
+    return windows.train(len(training_set.keywords) + len(training_set.helper_words), recipe)
 
 
 def _mix(mix: KeywordMix) -> KeywordMix:
@@ -100,11 +86,12 @@ def _mix(mix: KeywordMix) -> KeywordMix:
     return replace(mix, keyword=0.5, confusable=0.2, mistake=0.1)
 
 
-class _Windows:
+class Windows:
     """The features of windows, each with its class (0 for none) and the first network's score."""
 
-    def __init__(self, model: SpotterModel) -> None:
-        self._model, meta = model, model.metadata
+    def __init__(self, model: SpotterModel, *, first_keyword: int = FIRST_KEYWORD) -> None:
+        """Use the scores of `model`, whose classes from `first_keyword` on are the keywords."""
+        self._model, meta, self._first_keyword = model, model.metadata, first_keyword
         self._frame = meta.frame_samples
         self._hold = meta.samples_from_ms(meta.detector.hold_ms)
         self._distance = int(_PEAK_DISTANCE_S * SAMPLE_RATE_HZ) // self._frame
@@ -112,14 +99,57 @@ class _Windows:
         self.classes: list[int] = []
         self.scores: list[float] = []
 
+    def collect(
+        self,
+        training_set: TrainingSet,
+        shape: Shape | EmbeddingShape,
+        recipe: FineTuneRecipe,
+        *,
+        count: Callable[[float], object] = lambda _: None,
+    ) -> None:
+        """Add windows of the speech of a training set in all conditions, and of examples for networks of `shape`."""
+        surroundings = Surroundings(training_set.corpus, training_set.speech)
+        speech = sample_speech(training_set.speech, recipe.mined_hours, seed=recipe.seed)
+        for number, recording in enumerate(speech):
+            condition = CONDITIONS[number % len(CONDITIONS)]
+            self.add_speech(surroundings.place(condition, recording, recipe.seed))
+            count(hours([recording]) * STEPS_PER_HOUR)
+        maker = KeywordExampleMaker(training_set, shape, recipe.mix, seed=recipe.seed + 1)
+        for number in range(recipe.verifier_batches):
+            batch = maker.batch(number)
+            self.add_examples(batch.pcm.numpy(), batch.keyword.numpy(), batch.target.numpy())
+            count(VERIFIER_BATCH_WORK)
+
+    def weights(self) -> NDArray[np.float64]:
+        """Return the weight of each window in the training."""
+        classes = np.array(self.classes)
+        weights = np.where(
+            classes > 0, 1 / max(1, (classes > 0).sum()), _NEGATIVE_WEIGHT / (classes == 0).sum()
+        )
+        weights[(classes == 0) & (np.array(self.scores) > _HARD_SCORE)] *= _HARD_WEIGHT
+        return weights
+
+    def train(self, keywords: int, recipe: FineTuneRecipe) -> EncodedVerifier:
+        """Return a verifier of `keywords` keywords that was trained on the windows."""
+        torch.manual_seed(recipe.seed)
+        verifier = EncodedVerifier(keywords, _CHANNELS)
+        return train_on_features(
+            verifier,
+            np.stack(self.features),
+            np.array(self.classes),
+            self.weights(),
+            recipe.verifier_steps,
+            seed=recipe.seed,
+        )
+
     def add_speech(self, samples: NDArray[np.float32]) -> None:
         """Add the highest peaks in speech without a keyword."""
-        scores = score_recording(self._model, samples)[:, FIRST_KEYWORD:].max(1)
+        scores = score_recording(self._model, samples)[:, self._first_keyword :].max(1)
         count = _PEAKS_PER_RECORDING
         for frame in pick_peaks(
             scores, lowest=LOWEST_PEAK, before=self._distance, after=self._distance, count=count
         ).tolist():
-            self._add(samples, frame, 0, float(scores[frame]))
+            self.add(samples, frame, 0, float(scores[frame]))
 
     def add_examples(
         self, pcm: NDArray[np.float32], keyword: NDArray[np.int64], target: NDArray[np.bool_]
@@ -130,19 +160,24 @@ class _Windows:
         first_end = pcm.shape[1] - (target.shape[1] - 1) * self._frame
         for i, samples in enumerate(pcm):
             frames = (first_end + np.arange(target.shape[1]) * self._frame) // self._frame - 1
-            found = scores[i, frames, FIRST_KEYWORD:].max(1)
+            found = scores[i, frames, self._first_keyword :].max(1)
             label = 0
             if target[i].any():
                 frames, label = frames[target[i]], 1 + int(keyword[i])
-                own = FIRST_KEYWORD + int(keyword[i])
+                own = self._first_keyword + int(keyword[i])
                 # A helper has no score: its window lies where it is most like a keyword.
-                columns = slice(own, own + 1) if own < scores.shape[2] else slice(FIRST_KEYWORD, None)
+                columns = slice(own, own + 1) if own < scores.shape[2] else slice(self._first_keyword, None)
                 found = scores[i, frames, columns].max(1)
             best = int(found.argmax())
-            self._add(samples, int(frames[best]), label, float(found[best]))
+            self.add(samples, int(frames[best]), label, float(found[best]))
 
-    def _add(self, samples: NDArray[np.float32], frame: int, label: int, score: float) -> None:
-        end = (frame + 1) * self._frame + self._hold
-        self.features.append(encode(np.pad(samples[:end], (0, max(0, end - len(samples))))))
+    def add(self, samples: NDArray[np.float32], frame: int, label: int, score: float) -> None:
+        """Add the window of a peak: its frame in the audio, its class, and the first network's score."""
+        self.features.append(encode(self.window(samples, frame)))
         self.classes.append(label)
         self.scores.append(score)
+
+    def window(self, samples: NDArray[np.float32], frame: int) -> NDArray[np.float32]:
+        """Return the audio up to the end of the peak hold of a frame."""
+        end = (frame + 1) * self._frame + self._hold
+        return np.pad(samples[:end], (0, max(0, end - len(samples))))
