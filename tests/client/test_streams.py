@@ -279,6 +279,30 @@ def test_an_exception_that_ends_the_thread_of_the_audio_source_ends_the_stream(
             ended.cancel()
 
 
+class _TestSkipped(BaseException):
+    """Such as the exceptions with which test frameworks end a test."""
+
+
+@pytest.mark.parametrize("kind", [_TestSkipped, GeneratorExit])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_exception_that_is_no_error_ends_an_asynchronous_stream_too(
+    address: str, kind: type[BaseException], channels: int
+) -> None:
+    async def run() -> None:
+        async def ending() -> AsyncIterator[np.ndarray]:
+            yield RECORDING[:RATE_HZ]
+            raise kind
+
+        async with asyncio.timeout(DEADLINE_S), Client(address) as client:
+            stream: AsyncIterator[object] = client.stream(ending(), sample_rate_hz=RATE_HZ)
+            if channels > 1:
+                stream = stream_channels(client, ending(), sample_rate_hz=RATE_HZ, channels=channels)
+            with pytest.raises(kind):
+                [event async for event in stream]
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_source_that_awaits_a_cancelled_task_ends_the_stream(address: str, channels: int) -> None:
     async def run() -> None:
