@@ -112,6 +112,15 @@ def test_a_silence_moves_the_offsets_after_it(client: Driver, address: str) -> N
 
 
 @both
+def test_a_silence_may_be_longer_than_the_audio_that_is_kept(client: Driver, address: str) -> None:
+    silence = Silence(1000)  # more than resume_within_s
+    events = client.events(address, [silence, *_chunks(), silence], sample_rate_hz=RATE_HZ)
+    assert [one.keyword for one in _detections(events)] == [word for _, word in WORDS]
+    assert isinstance(events[-1], Ended)
+    assert events[-1].audio_s == 2005
+
+
+@both
 def test_keywords_are_selected_with_thresholds(client: Driver, address: str) -> None:
     events = client.events(
         address,
