@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from typing import BinaryIO
 
 _BLOCK_BYTES = 1 << 16
 
 
+def make_blocking(descriptor: int) -> None:
+    """Let reads and writes of a file descriptor wait, if another process has made it non-blocking.
+
+    Otherwise a pipe to which nothing has been written for a moment looks as if it had ended, and output that
+    does not fit into a full pipe is lost. Processes that share a pipe or a terminal share this setting.
+    """
+    if sys.platform != "win32":
+        os.set_blocking(descriptor, True)
+
+
 class Pipe:
-    """A binary file that cannot seek, such as standard input. It is left open."""
+    """A binary file that cannot seek, such as standard input. It is left open, and becomes blocking."""
 
     def __init__(self, file: BinaryIO) -> None:
+        with contextlib.suppress(OSError):  # it has no descriptor
+            make_blocking(file.fileno())
         # A read of a buffered file would wait until the whole block has come.
         self._read = getattr(file, "read1", file.read)
         self._pending = b""

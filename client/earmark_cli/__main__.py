@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from earmark_audio.pipe import make_blocking
 from earmark_audio.startup import interrupts_end_process
 from earmark_audio.terminal import report_unwritable
 
@@ -28,6 +29,8 @@ def _run(words: Sequence[str]) -> int:
     if sys.stdout is None:  # its descriptor was closed
         print("earmark: the results cannot be written: standard output is closed", file=sys.stderr)
         return _EXIT_FAILURE
+    for descriptor in range(3):
+        make_blocking(descriptor)
     if words[:1] == ["health"]:
         with interrupts_end_process():
             from earmark_cli.health_probe import probe

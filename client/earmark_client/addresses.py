@@ -23,6 +23,8 @@ def grpc_target(address: str) -> str:
     address = address.strip()
     if re.search("[\ud800-\udfff]", address):  # bytes that are not UTF-8
         raise InvalidRequestError(f"{address!r} is not an address: it is not valid UTF-8")
+    if "\0" in address:
+        raise InvalidRequestError(f"{address!r} is not an address: it contains a null character")
     if re.match(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds|passthrough):", address):
         return address
     if re.match("https?://", address):

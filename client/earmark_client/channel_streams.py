@@ -52,6 +52,10 @@ async def stream_channels(
         rest = b""
         async for chunk in async_chunks(as_chunks(audio)):
             if isinstance(chunk, Silence):
+                if rest:
+                    raise InvalidRequestError(
+                        "a silence begins within a sample of all channels", reason="BAD_AUDIO"
+                    )
                 parts: list[bytes | Silence] = [chunk] * channels
             else:
                 data = rest + pcm_bytes(chunk, audio_format.encoding, channels)

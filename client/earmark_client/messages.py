@@ -316,8 +316,8 @@ def _file_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_UPLOAD_BYTES + 1)
-    except OSError as error:
-        raise RecordingError(f"{path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise RecordingError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > _MAX_UPLOAD_BYTES:
         raise RecordingError(
             f"{path}: the file has more than {_MAX_UPLOAD_BYTES >> 20} MB, too many for one call: "

@@ -72,6 +72,7 @@ class Recording:
         # After a stream that ended early, a thread may still read while the file is closed.
         self._lock = threading.Lock()
         self._is_closed = False
+        self._is_read = False
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +94,9 @@ class Recording:
             self._lock.release()
 
     def __iter__(self) -> Iterator[bytes]:
+        if self._is_read:
+            raise RecordingError(f"{self.path}: a Recording can be read only once: open another one")
+        self._is_read = True
         block_samples = max(1, round(self._block_s * self.sample_rate_hz))
         decoded: list[NDArray[np.float32]] = []
         decoded_samples = 0

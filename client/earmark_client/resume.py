@@ -66,6 +66,10 @@ _LONGEST_CHECK_INTERVAL_S = 1.0
 _REPORT_MARGIN_S = 1.0
 """How much audio a server may have beyond a progress interval before its next Progress is overdue."""
 
+_DECISION_MARGIN_S = 10.0
+"""How far behind the end of the audio, beyond a progress interval, the newest Progress of a server that has
+processed all of it may be: the part of REPLAY_MARGIN_S that is not for a dead connection."""
+
 _OFFSET_TOLERANCE_S = 1.0
 """How far offsets of the server may lie beyond the audio that was sent, because both sides round them."""
 
@@ -157,6 +161,8 @@ class ResumableStream:
         buffer = self.replay_buffer
         if not self.answered or self.ended or not buffer.all_sent or buffer.source_ended:
             return True
+        if not buffer.has_capacity:
+            return True  # nothing more can be sent before the next Progress
         reported_s = max(self._start_s, self._received_s)
         return buffer.end_s - reported_s > self._overdue_s
 
@@ -300,7 +306,10 @@ class ResumableStream:
             buffer = self.replay_buffer
             buffer.discard_before(event.replay_s)
             self._ids_since_progress.clear()
-            if not buffer.has_capacity and buffer.all_sent and event.received_s >= buffer.end_s:
+            # A silence is received at once, but the server has yet to process it, and then needs less.
+            undecided_s = buffer.end_s - event.decided_s
+            is_processed = buffer.all_sent and undecided_s <= self._interval_s + _DECISION_MARGIN_S
+            if not buffer.has_capacity and is_processed:
                 raise IncompatibleServerError(
                     f"the server needs {buffer.kept_s:g} s of audio again to resume, but the client keeps "
                     "less: start a new stream, with a longer resume_within_s"

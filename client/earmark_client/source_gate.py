@@ -38,6 +38,12 @@ class SourceGate:
                 "convert the audio, or stream without a gate",
                 reason="UNSUPPORTED_ENCODING",
             )
+        if audio_format.sample_rate_hz < STEPS_PER_SECOND:
+            raise InvalidRequestError(
+                f"the sample rate {audio_format.sample_rate_hz} Hz is not supported: it must be 8000 to "
+                "192000 Hz",
+                reason="UNSUPPORTED_SAMPLE_RATE",
+            )
         step_samples = audio_format.sample_rate_hz // STEPS_PER_SECOND
         self._gate = EnergyGate(GateSettings(), audio_format.sample_rate_hz, step_samples)
         self._format = audio_format

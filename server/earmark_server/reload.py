@@ -60,7 +60,8 @@ class ChangeDetector:
             status = os.stat(self.path)
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
+        # `cp -p` sets the time of the content back. Only the system sets that of the last change (ctime).
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 class ReloadedFiles(Generic[Value]):

@@ -273,8 +273,11 @@ class Server:
         folder = os.path.dirname(path) or "."
         problem = "another server listens there"
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as tested:
+            tested.setblocking(False)  # a server that hangs accepts no connection
             try:
                 tested.connect(path)
+            except BlockingIOError:
+                pass  # more connections than it accepts wait for it
             except (FileNotFoundError, ConnectionRefusedError):
                 if not os.path.isdir(folder):
                     problem = f"there is no folder {folder}"

@@ -38,6 +38,9 @@ class Declaration:
         """Check the type and the range of a value; raises SettingsError, which says `name`."""
         if not _has_type(value, hint):
             raise SettingsError(f"{name} must be of type {hint}, but is {value!r}.")
+        texts = value if hint == tuple[str, ...] else (value,)
+        if any("\0" in text for text in texts if isinstance(text, str)):
+            raise SettingsError(f"{name} must not contain a null character, but is {value!r}.")
         if self.choices and value not in self.choices:
             raise SettingsError(f"{name} must be {self.allowed}, but is {value!r}.")
         low, high = self.low, self.high

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+import termios
+from array import array
 from pathlib import Path
 
 import pytest
-from support.deadlines import DEADLINE_S
+from support.deadlines import DEADLINE_S, wait_until
 from support.earmark_command import RATE_HZ, environment, json_lines, running, samples
 
 
@@ -43,6 +47,30 @@ def test_a_full_disk_is_reported(address: str, recording: Path) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == "earmark: the results cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_pipe_that_another_process_has_made_non_blocking_is_waited_for(unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    command = [sys.executable, "-m", "earmark_cli", "completion", "bash"]
+    with (
+        os.fdopen(reading, "rb") as output,
+        subprocess.Popen(command, stdout=writing, env=environment(PYTHONUNBUFFERED=unbuffered)) as process,
+    ):
+        os.close(writing)
+        # The rest of the output does not fit: the command waits for its reader.
+        wait_until(lambda: waiting_bytes(reading) == 4096, "a full pipe")
+        assert output.read() == subprocess.check_output(command, env=environment())
+        assert process.wait(DEADLINE_S) == 0
+
+
+def waiting_bytes(pipe: int) -> int:
+    """Return how many bytes a pipe contains."""
+    count = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 @pytest.mark.parametrize("args", ["spot - --json", "spot {} --pace --json"])

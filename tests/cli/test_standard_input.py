@@ -322,6 +322,20 @@ def test_empty_standard_input_is_reported(address: str) -> None:
     assert (done.returncode, done.stderr) == (1, "earmark: standard input contains no audio\n")
 
 
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_pipe_that_another_process_has_made_non_blocking_is_read_to_its_end(buffering: int) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb", buffering=buffering) as file, os.fdopen(writing, "wb", buffering=0) as end:
+        blocks = iter(RawInput(Pipe(file), AudioFormat(16_000)))
+        end.write(b"12")
+        assert next(blocks) == b"12"
+        writer = threading.Timer(0.05, lambda: (end.write(b"34"), end.close()))
+        writer.start()  # until then, the pipe is empty
+        assert b"".join(blocks) == b"34"
+        writer.join()
+
+
 def test_a_terminal_or_an_unreadable_standard_input_is_reported(tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     folder = os.open(tmp_path, os.O_RDONLY)

@@ -29,3 +29,9 @@ def test_an_address_without_a_port_has_the_default_port(given: str, completed: s
 def test_an_invalid_address_is_rejected_with_an_example(given: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"give HOST:PORT, such as localhost:50051"):
         grpc_target(given)
+
+
+@pytest.mark.parametrize("given", ["\0", "host\0:50051", "unix:/run/\0", "dns:///\0"])
+def test_a_null_character_is_not_part_of_an_address(given: str) -> None:
+    with pytest.raises(InvalidRequestError, match="it contains a null character"):
+        grpc_target(given)

@@ -131,6 +131,8 @@ def test_the_first_error_ends_all_channels(address: str) -> None:
 
     with pytest.raises(InvalidRequestError, match="ends within a sample"):
         by_channel(address, [SAMPLES.tobytes()[:-1]], channels=3)
+    with pytest.raises(InvalidRequestError, match="a silence begins within a sample"):
+        by_channel(address, [SAMPLES.tobytes()[:-1], Silence(1.0), SAMPLES.tobytes()[-1:]], channels=3)
     with pytest.raises(InvalidRequestError, match="channels must be 1 to 8"):
         by_channel(address, [b""], channels=0)
 

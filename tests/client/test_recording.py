@@ -92,6 +92,15 @@ def test_closing_a_recording_ends_its_iterator(tmp_path: Path) -> None:
     assert list(blocks) == []
 
 
+def test_a_second_iterator_of_a_recording_says_that_it_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.zeros(16_000, np.int16), 16_000)
+    with Recording(path, block_s=0.1) as recording:
+        next(iter(recording))  # a part of it would be missing from the second one
+        with pytest.raises(RecordingError, match=r"short\.wav: a Recording can be read only once: open"):
+            list(recording)
+
+
 def test_a_web_address_is_not_a_file() -> None:
     with pytest.raises(RecordingError, match=r"^http://host/a\.wav: this is a web address: download"):
         Recording("http://host/a.wav")

@@ -125,7 +125,8 @@ def test_a_resumed_call_has_the_request_id_and_the_latest_progress() -> None:
     assert named.request_id == "mine"
 
 
-def test_a_server_that_needs_more_audio_than_is_kept_is_incompatible() -> None:
+def _without_capacity() -> tuple[ResumableStream, service_pb.Progress]:
+    """Return a stream that keeps as much audio as it may, and Progress of a server that has received all."""
     stream = _stream(resume_within_s=1.0)
     while stream.replay_buffer.has_capacity:
         stream.replay_buffer.append(bytes(32_000))
@@ -133,5 +134,20 @@ def test_a_server_that_needs_more_audio_than_is_kept_is_incompatible() -> None:
         pass
     progress = service_pb.Progress()
     progress.received_offset.FromSeconds(33)
+    return stream, progress
+
+
+def test_a_server_that_needs_more_audio_than_is_kept_is_incompatible() -> None:
+    stream, progress = _without_capacity()
+    progress.decided_offset.FromSeconds(32)
     with pytest.raises(IncompatibleServerError, match="but the client keeps less"):
         list(stream.consume(service_pb.StreamingSpotResponse(progress=progress)))
+
+
+def test_a_server_that_processes_no_more_of_the_audio_that_is_kept_has_stalled() -> None:
+    stream, progress = _without_capacity()
+    list(stream.consume(service_pb.StreamingSpotResponse(progress=progress)))
+    # The server has yet to process what it has received. Only then may more be sent.
+    waits = [stream.may_wait(1.0) for _ in range(60)]
+    assert waits[0]
+    assert not waits[-1]

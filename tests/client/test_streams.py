@@ -112,6 +112,15 @@ def test_a_silence_moves_the_offsets_after_it(client: Driver, address: str) -> N
 
 
 @both
+def test_a_silence_may_be_longer_than_the_audio_that_is_kept(client: Driver, address: str) -> None:
+    silence = Silence(1000)  # more than resume_within_s
+    events = client.events(address, [silence, *_chunks(), silence], sample_rate_hz=RATE_HZ)
+    assert [one.keyword for one in _detections(events)] == [word for _, word in WORDS]
+    assert isinstance(events[-1], Ended)
+    assert events[-1].audio_s == 2005
+
+
+@both
 def test_keywords_are_selected_with_thresholds(client: Driver, address: str) -> None:
     events = client.events(
         address,
@@ -277,6 +286,30 @@ def test_an_exception_that_ends_the_thread_of_the_audio_source_ends_the_stream(
                 list(stream)
         finally:
             ended.cancel()
+
+
+class _TestSkipped(BaseException):
+    """Such as the exceptions with which test frameworks end a test."""
+
+
+@pytest.mark.parametrize("kind", [_TestSkipped, GeneratorExit])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_exception_that_is_no_error_ends_an_asynchronous_stream_too(
+    address: str, kind: type[BaseException], channels: int
+) -> None:
+    async def run() -> None:
+        async def ending() -> AsyncIterator[np.ndarray]:
+            yield RECORDING[:RATE_HZ]
+            raise kind
+
+        async with asyncio.timeout(DEADLINE_S), Client(address) as client:
+            stream: AsyncIterator[object] = client.stream(ending(), sample_rate_hz=RATE_HZ)
+            if channels > 1:
+                stream = stream_channels(client, ending(), sample_rate_hz=RATE_HZ, channels=channels)
+            with pytest.raises(kind):
+                [event async for event in stream]
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("channels", [1, 2])

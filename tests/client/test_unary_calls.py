@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import soundfile
-from earmark_client import Client, Detection, Health, InvalidRequestError, SyncClient, UnknownModelError
+from earmark_client import (
+    Client,
+    Detection,
+    Health,
+    InvalidRequestError,
+    RecordingError,
+    SyncClient,
+    UnknownModelError,
+)
 from support import tiny_model
 from support.both_clients import DRIVERS, Driver
 
@@ -65,6 +73,13 @@ def test_an_array_without_a_sample_rate_and_a_text_file_are_rejected(
     with pytest.raises(InvalidRequestError) as rejected:
         client.call(address, "classify", text)
     assert rejected.value.reason == "BAD_AUDIO"
+
+
+@both
+def test_a_file_that_cannot_be_opened_is_reported_with_its_name(client: Driver, address: str) -> None:
+    for name, problem in [("absent.wav", "absent.wav: No such file"), ("a\0b", "a\0b: embedded null")]:
+        with pytest.raises(RecordingError, match=problem):
+            client.call(address, "spot", name)
 
 
 @both

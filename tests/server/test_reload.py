@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
 from earmark_server import reload
 from earmark_server.reload import BadFileError, ChangeDetector, ReloadedFiles, read_file
-from support.deadlines import DEADLINE_S
+from support.deadlines import DEADLINE_S, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +64,15 @@ def test_a_replaced_file_has_changed_even_with_the_same_size_and_time(path: Path
     status = path.stat()
     os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
     other.replace(path)
+    assert detector.has_changed()
+
+
+def test_a_file_that_is_overwritten_has_changed_even_with_the_same_size_and_time(path: Path) -> None:
+    detector = ChangeDetector(path)
+    status = path.stat()
+    wait_until(lambda: time.time_ns() - status.st_ctime_ns > 50_000_000, "a later time of the file system")
+    path.write_text("beford")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as `cp -p` does
     assert detector.has_changed()
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from earmark_client import Detection, Health, SyncClient
 from earmark_server import serve_in_thread
 from earmark_server.command_line import read_settings
+from earmark_server.server import StartError
 from earmark_server.setting_declaration import SettingsError
 from earmark_server.settings import Settings
 from support import tiny_model
@@ -55,6 +58,27 @@ def test_a_socket_that_another_server_listens_on_is_not_taken_from_it(
         server.process.wait()
     with ServerProcess(*arguments) as third:
         third.wait_for("serving")
+
+
+def test_a_socket_whose_server_hangs_is_in_use(address: str, tiny_model_path: Path) -> None:
+    with ExitStack() as sockets:
+
+        def unix_socket() -> socket.socket:
+            return sockets.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+
+        hanging = unix_socket()
+        hanging.bind(address.removeprefix("unix:"))
+        hanging.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                waiting = unix_socket()
+                waiting.setblocking(False)
+                waiting.connect(hanging.getsockname())
+        with (
+            pytest.raises(StartError, match="another server listens there"),
+            serve_in_thread(host=address, model=(str(tiny_model_path),)),
+        ):
+            pass
 
 
 @pytest.mark.parametrize(
