@@ -15,8 +15,8 @@ from earmark_training.keyword.examples import KeywordExampleMaker
 from earmark_training.keyword.fine_tune import FIRST_KEYWORD
 from earmark_training.keyword.metadata import initial_metadata
 from earmark_training.keyword.verifier_training import (
-    _mix,
     Windows,
+    _mix,
     train_verifier,
     verifier_work,
     with_verifier,

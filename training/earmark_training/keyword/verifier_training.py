@@ -107,7 +107,10 @@ class Windows:
         *,
         count: Callable[[float], object] = lambda _: None,
     ) -> None:
-        """Add windows of the speech of a training set in all conditions, and of examples for networks of `shape`."""
+        """Add windows of the training speech in all conditions, and of examples.
+
+        shape: that of the first network. recipe: how much of both there is, and the mix of the examples.
+        """
         surroundings = Surroundings(training_set.corpus, training_set.speech)
         speech = sample_speech(training_set.speech, recipe.mined_hours, seed=recipe.seed)
         for number, recording in enumerate(speech):
