@@ -1,8 +1,10 @@
-"""Ctrl-C while a command starts."""
+"""The start of a command: Ctrl-C during it, and standard streams that were closed."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -29,3 +31,21 @@ def interrupts_end_process() -> Iterator[None]:
     finally:
         if is_changed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def open_closed_descriptors() -> None:
+    """Open standard input and standard error if they were closed.
+
+    Their descriptors would become those of files and connections, to which libraries write errors.
+    """
+    for descriptor in (0, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Only for writing, so that standard input still cannot be read.
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
