@@ -69,7 +69,7 @@ def worker_pool(
         yield pool
     except BaseException as error:
         for process in multiprocessing.active_children():
-            process.terminate()
+            process.kill()  # SIGTERM is lost in a process that was just forked, if it has a handler
         # The pool may be reading a result that a worker has sent in part, and would wait for the rest: the
         # pipe ends when this process, too, can no longer write to it.
         results._writer.close()  # type: ignore[attr-defined]
