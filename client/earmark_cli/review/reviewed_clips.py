@@ -129,7 +129,7 @@ def _is_clip(fields: dict[str, Any]) -> bool:
     numbers = [fields.get(name) for name in ("confidence", "start_s", "end_s")]
     numbers.append(fields.get("clip_start_s", 0.0))
     is_place = all(isinstance(one, int | float) and abs(one) <= _MAX_S for one in numbers)  # NaN is not
-    return fields.get("type") == "clip" and is_place and fields["start_s"] < fields["end_s"]
+    return bool(fields.get("type") == "clip" and is_place and fields["start_s"] < fields["end_s"])
 
 
 def read_clips(folder: Path) -> list[Clip]:

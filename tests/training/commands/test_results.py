@@ -10,6 +10,7 @@ import pytest
 from earmark_training.__main__ import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -31,7 +32,7 @@ def to_closed_pipe() -> IO[str]:
     ],
 )
 def test_results_that_cannot_be_printed_are_a_failure(
-    output: type[IO[str]],
+    output: Callable[[], IO[str]],
     message: str,
     clips_dir: Path,
     tmp_path: Path,
