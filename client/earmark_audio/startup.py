@@ -1,10 +1,14 @@
-"""Ctrl-C while a command starts."""
+"""The start of a command: Ctrl-C during it, and the standard streams."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from earmark_audio.pipe import make_blocking
 
 TYPE_CHECKING = False  # the import of typing would come before the block
 if TYPE_CHECKING:
@@ -29,3 +33,24 @@ def interrupts_end_process() -> Iterator[None]:
     finally:
         if is_changed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def prepare_standard_streams() -> None:
+    """Open standard input and standard error if they were closed, and make all standard streams blocking.
+
+    Closed descriptors would become those of files and connections, to which libraries write errors.
+    """
+    for descriptor in (0, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Only for writing, so that standard input still cannot be read.
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    for descriptor in range(3):
+        with suppress(OSError):  # standard output is closed
+            make_blocking(descriptor)

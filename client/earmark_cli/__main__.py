@@ -6,8 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from earmark_audio.pipe import make_blocking
-from earmark_audio.startup import interrupts_end_process
+from earmark_audio.startup import interrupts_end_process, prepare_standard_streams
 from earmark_audio.terminal import report_unwritable
 
 if TYPE_CHECKING:
@@ -25,12 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    _open_closed_descriptors()
+    prepare_standard_streams()
     if sys.stdout is None:  # its descriptor was closed
         print("earmark: the results cannot be written: standard output is closed", file=sys.stderr)
         return _EXIT_FAILURE
-    for descriptor in range(3):
-        make_blocking(descriptor)
     if words[:1] == ["health"]:
         with interrupts_end_process():
             from earmark_cli.health_probe import probe
@@ -65,24 +62,6 @@ def _run(words: Sequence[str]) -> int:
         report_unwritable("earmark", error)
         return _EXIT_FAILURE
     return code
-
-
-def _open_closed_descriptors() -> None:
-    """Open standard input and standard error if they were closed.
-
-    Their descriptors would become those of files and connections, to which libraries write errors.
-    """
-    for descriptor in (0, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # Only for writing, so that standard input still cannot be read.
-            null = os.open(os.devnull, os.O_WRONLY)
-            if null != descriptor:
-                os.dup2(null, descriptor)
-                os.close(null)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

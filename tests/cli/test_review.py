@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
-from earmark_cli.review.reviewed_clips import read_clips, write_missed
+from earmark_cli.review.reviewed_clips import Clip, read_clips, write_missed
+from earmark_client.errors import RecordingError
 from support.deadlines import DEADLINE_S
 from support.earmark_command import RATE_HZ, earmark, environment, running, samples
 
@@ -55,13 +56,31 @@ def test_one_key_is_the_verdict_of_a_clip(clips: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == f"{clips}: 3 clips, 1 right, 1 wrong, 1 missed, 0 not reviewed"
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", '"x"', "null"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", '"x"', "null", "1e305"])
 def test_a_clip_whose_place_is_no_number_is_none(number: str, tmp_path: Path) -> None:
     for name, start in (("good", "1.5"), ("damaged", number)):
         (tmp_path / f"{name}.wav").touch()
         fields = f'"type": "clip", "confidence": 0.9, "start_s": 2.0, "end_s": 2.5, "clip_start_s": {start}'
         (tmp_path / f"{name}.json").write_text(f"{{{fields}}}")
     assert [clip.path.name for clip in read_clips(tmp_path)] == ["good.wav"]
+
+
+def test_a_word_after_the_end_of_its_clip_is_not_written(tmp_path: Path) -> None:
+    fields = {"type": "clip", "confidence": 0.9, "start_s": 2.0, "end_s": 2.5, "verdict": "missed"}
+    soundfile.write(tmp_path / "short.wav", samples()[:RATE_HZ], RATE_HZ)
+    (tmp_path / "short.json").write_text(json.dumps(fields))
+    with pytest.raises(RecordingError, match=r"short\.wav ends before the word that was missed: delete it"):
+        write_missed(read_clips(tmp_path), tmp_path / "words")
+    (tmp_path / "short.json").write_text(json.dumps(fields | {"end_s": 1.0}))
+    with pytest.raises(RecordingError, match="contains no clips"):
+        read_clips(tmp_path)
+
+
+def test_a_verdict_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(RecordingError, match=r"a\.json cannot be written: Is a directory"):
+        Clip(tmp_path / "a.wav", {}).judge("right")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_the_port_of_a_page_requires_the_page(clips: Path) -> None:

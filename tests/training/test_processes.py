@@ -92,6 +92,44 @@ def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path):
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1  # that of the program itself
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.timeout(60)
+def test_a_signal_ends_a_command_with_its_workers_and_temporary_files(
+    number: signal.Signals, method: str, tmp_path: Path
+):
+    script, temporary = tmp_path / "program.py", tmp_path / "tmp"
+    temporary.mkdir()
+    block = "with ended_by_signals(), TemporaryDirectory(), worker_pool("
+    script.write_text(
+        "from tempfile import TemporaryDirectory\nfrom earmark_training.processes import ended_by_signals\n"
+        + PROGRAM.replace("with worker_pool(", block)
+    )
+    command = [sys.executable, str(script), method]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(2):
+            assert process.stdout.readline() == b"working\n"
+        assert list(temporary.iterdir())
+        if number == signal.SIGHUP:
+            os.killpg(process.pid, number)  # as a terminal that is closed does
+        else:
+            process.send_signal(number)
+        # The workers share its standard output, which ends when the last of them ends.
+        output, errors = process.communicate()
+    assert process.returncode == 128 + number
+    assert output == b""
+    # Python's tracker of resources ends with a terminal, too, and is started again with a warning.
+    assert number == signal.SIGHUP or errors == b""
+    assert not list(temporary.iterdir())
+
+
 @pytest.mark.timeout(60)
 def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
     with (

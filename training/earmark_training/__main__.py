@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from earmark_audio.pipe import make_blocking
-from earmark_audio.startup import interrupts_end_process
+from earmark_audio.startup import interrupts_end_process, prepare_standard_streams
 from earmark_audio.terminal import report_unwritable
 
 if TYPE_CHECKING:
@@ -16,9 +14,10 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
-    for descriptor in (1, 2):
-        with suppress(OSError):  # it is closed
-            make_blocking(descriptor)
+    prepare_standard_streams()
+    if sys.stdout is None:  # its descriptor was closed
+        print("earmark-train: the results cannot be written: standard output is closed", file=sys.stderr)
+        return 1
     with interrupts_end_process():
         from earmark_training.command_line import build_parser, run
 

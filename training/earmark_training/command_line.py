@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from earmark_audio.argument_parser import ArgumentParser
 from earmark_audio.extras import install_command
-from earmark_audio.terminal import printable
+from earmark_audio.terminal import printable, report_unwritable
 from earmark_spotter import SpotterError
 
 from earmark_training.commands import (
@@ -23,6 +25,7 @@ from earmark_training.commands import (
     verifier,
 )
 from earmark_training.errors import TrainingError
+from earmark_training.processes import ended_by_signals
 
 if TYPE_CHECKING:
     import argparse
@@ -72,11 +75,25 @@ def build_parser() -> ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command that was parsed; return its exit code: 0, 1 for a failure, 130 for an interrupt."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal's encoding lacks must not end the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # Printed at the end: a closed pipe must not end the command before all its files are written.
+    results = io.StringIO()
+    with ended_by_signals(), redirect_stdout(results):
+        code = _run(args)
     try:
-        for stream in (sys.stdout, sys.stderr):
-            # A file name that the terminal's encoding lacks must not end the program.
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
+        print(results.getvalue(), end="", flush=True)
+    except OSError as error:
+        report_unwritable("earmark-train", error)
+        return 1
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run the command, and print the error that ends it; return its exit code."""
+    try:
         # Messages of this package, without the exporter's message for every node.
         logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
         logging.getLogger("earmark_training").setLevel(logging.INFO)

@@ -1,10 +1,11 @@
-"""Worker processes that end with the process that started them, and with the work that they are for."""
+"""Signals that end a command, and worker processes that end with it and with the work that they are for."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +16,33 @@ from earmark_training.errors import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP of a closed terminal, end the block by SystemExit.
+
+    So the block ends its workers and removes its temporary files, which may be gigabytes. A signal that is
+    ignored, as by `nohup`, stays ignored; a second one ends the process at once.
+    """
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        sys.exit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if in_main_thread and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -41,7 +69,7 @@ def worker_pool(
         yield pool
     except BaseException as error:
         for process in multiprocessing.active_children():
-            process.terminate()
+            process.kill()  # SIGTERM is lost in a process that was just forked, if it has a handler
         # The pool may be reading a result that a worker has sent in part, and would wait for the rest: the
         # pipe ends when this process, too, can no longer write to it.
         results._writer.close()  # type: ignore[attr-defined]
@@ -54,8 +82,11 @@ def worker_pool(
 
 
 def _start_worker(initializer: Callable[..., object] | None, initargs: tuple[object, ...]) -> None:
-    # Ctrl-C reaches the workers too, which would write a traceback each: their parent ends them.
+    # Ctrl-C and the end of a terminal reach the workers too, which would write a traceback each, or end
+    # before their parent knows why: their parent ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the handler of its parent
     end_with_parent()
     if initializer is not None:
         initializer(*initargs)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MARGIN_S = 0.4
+_MAX_S = 1e9
 
 Verdict = Literal["right", "wrong", "missed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -53,6 +54,8 @@ class Clip:
             part.write_text(json_text(self.fields) + "\n", encoding="utf-8")
             part.rename(file)
         except OSError as error:
+            with suppress(OSError):
+                part.unlink()
             raise RecordingError(f"{file} cannot be written: {error.strerror}") from error
 
 
@@ -98,6 +101,8 @@ def _word(clip: Clip) -> AudioClip:
         offset_s = clip.fields.get("clip_start_s", 0.0)
         first = max(0, round((clip.fields["start_s"] - offset_s - _MARGIN_S) * rate_hz))
         last = round((clip.fields["end_s"] - offset_s + _MARGIN_S) * rate_hz)
+        if first >= len(samples):
+            raise RecordingError(f"{clip.path} ends before the word that was missed: delete it")
         channels = samples.shape[1]
         data = pcm_bytes(samples[first:last], Encoding.LINEAR16, channels)
     except (OSError, soundfile.LibsndfileError, InvalidRequestError) as error:
@@ -123,9 +128,8 @@ def _write_new(path: Path, data: bytes) -> bool:
 def _is_clip(fields: dict[str, Any]) -> bool:
     numbers = [fields.get(name) for name in ("confidence", "start_s", "end_s")]
     numbers.append(fields.get("clip_start_s", 0.0))
-    return fields.get("type") == "clip" and all(
-        isinstance(one, int | float) and math.isfinite(one) for one in numbers
-    )
+    is_place = all(isinstance(one, int | float) and abs(one) <= _MAX_S for one in numbers)  # NaN is not
+    return bool(fields.get("type") == "clip" and is_place and fields["start_s"] < fields["end_s"])
 
 
 def read_clips(folder: Path) -> list[Clip]:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +13,12 @@ import soundfile
 from earmark_training.__main__ import main
 from earmark_training.command_line import _StandardError, build_parser
 from earmark_training.commands.keyword import _keywords, _recordings, _voices
+from earmark_training.commands.options import serving_command
+from earmark_training.keyword.recordings import RecordingsError
 from earmark_training.keyword.voice_files import SynthesisError
 from support.tiny_voices import TinyReader
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from earmark_spotter import SpotterModel
     from earmark_training.data.corpus import Corpus
 
@@ -227,6 +228,25 @@ def test_a_full_disk_is_found_before_the_work(
     monkeypatch.setattr("tempfile.TemporaryFile", on_full_disk)
     assert main(["keyword", "a", "--recordings", "r", "--out", str(tmp_path / "a.onnx")]) == 1
     assert f"a.onnx cannot be written: {tmp_path}: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["-computer", "...computer"])
+def test_the_default_name_of_a_model_file_is_neither_hidden_nor_an_option(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "computer.onnx").mkdir()
+    assert main(["keyword", "--recordings", "absent", "--", word]) == 1
+    assert "computer.onnx cannot be written: it is a folder" in capsys.readouterr().err
+
+
+def test_the_printed_command_has_the_file_in_quotes():
+    assert serving_command(Path("my models/a.onnx")) == "earmark-server --model 'my models/a.onnx'"
+
+
+def test_keywords_that_differ_only_in_case_are_the_same():
+    with pytest.raises(RecordingsError, match="a keyword is named twice"):
+        _keywords(["STRASSE", "straße"], read=False)
 
 
 def test_the_default_name_of_a_model_file_is_limited_in_bytes(

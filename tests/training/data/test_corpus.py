@@ -12,7 +12,15 @@ import pytest
 import soundfile
 import soxr
 from earmark_training.__main__ import main
-from earmark_training.data.corpus import Corpus, SourceFile, decode, prepare, read_audio, speaker_split
+from earmark_training.data.corpus import (
+    Corpus,
+    SourceFile,
+    decode,
+    find_clips,
+    prepare,
+    read_audio,
+    speaker_split,
+)
 from earmark_training.errors import CorpusError, OutputError
 from earmark_training.evaluation.evaluation_set import from_corpus
 
@@ -236,6 +244,18 @@ def test_clips_without_noise_get_synthetic_noise(
             ("white", "pink", "brown"), seconds
         )
     assert from_corpus(corpus).noise.startswith("synthetic (white, pink, brown)")
+
+
+def test_a_list_file_may_have_phrases_and_must_be_text(tmp_path: Path):
+    for name in ("a_nohash_0", "b_nohash_0"):
+        (tmp_path / "hey computer").mkdir(exist_ok=True)
+        (tmp_path / "hey computer" / f"{name}.wav").touch()
+    listing = tmp_path / "testing_list.txt"
+    listing.write_text("\ufeffhey computer/b_nohash_0.wav\n\n.\n")
+    assert [clip.split for clip in find_clips(tmp_path)] == ["training", "testing"]
+    listing.write_bytes(b"caf\xe9/b_nohash_0.wav\n")
+    with pytest.raises(CorpusError, match=r"testing_list\.txt is not a list of names of clips in UTF-8"):
+        list(find_clips(tmp_path))
 
 
 def test_the_hash_rule_is_that_of_the_data_set():

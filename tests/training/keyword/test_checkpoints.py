@@ -16,7 +16,7 @@ def test_two_trainings_at_once_do_not_share_checkpoints(tmp_path: Path):
         with pytest.raises(OutputError, match=r"another command is making .*computer\.onnx: wait"):
             only_training_of(out).__enter__()
         with only_training_of(tmp_path / "jarvis.onnx"):
-            pass
+            (unfinished(tmp_path / "jarvis.onnx") / "without a checkpoint yet").mkdir()
     assert not list(tmp_path.iterdir())
     with only_training_of(out):
         (unfinished(out) / "0.checkpoint").touch()

@@ -50,6 +50,7 @@ def test_wrong_and_missed_clips_are_read(tmp_path: Path) -> None:
     clip(tmp_path, "f", "wrong", end_s=11.0)  # no length
     clip(tmp_path, "g", "wrong", clip_start_s="now")
     clip(tmp_path, "m", "missed", end_s=math.inf)
+    clip(tmp_path, "n", "missed", end_s=1e305)
     clip(tmp_path, "h", "wrong")
     (tmp_path / "h.wav").unlink()
     for name, text in (("i", "{"), ("j", "[1]"), ("k", "[" * 100_000)):

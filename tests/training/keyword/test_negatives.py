@@ -70,6 +70,8 @@ def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
     soundfile.write(folder / "radio.wav", say(BANANA, 1, 1), RATE)
     listing = folder / "2" / "1" / "2-1.trans.txt"
     listing.write_text("\n" + listing.read_text() + "\n\n")  # empty lines are not utterances
+    listing = folder / "1" / "1" / "1-1.trans.txt"  # a tab, and the byte order mark of an editor
+    listing.write_text("\ufeff" + listing.read_text().replace(" ", "\t", 1) + "\n../1 A PATH\n. A DOT")
     found = find_negatives([folder], ["computer"], seed=1)
     assert found.left_out == 3
     assert len(found.files) == 3 * 3 + 1

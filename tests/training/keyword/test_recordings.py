@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -7,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
+from earmark_training.keyword.pipeline import KeywordRequest, create_model
 from earmark_training.keyword.recordings import RecordingsError, read_recordings
-from support.synthetic_words import COMPUTER, RATE, say, write_recordings
+from support.synthetic_words import BANANA, COMPUTER, RATE, say, write_recordings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -133,6 +135,38 @@ def test_every_format_is_read_and_a_truncated_recording_is_rejected(folder: Path
     assert {r.path.name for r in recordings} >= {"more.flac", "more.aiff", "more.mp3", "more.caf"}
     assert rejected.path.name == "cut.flac"
     assert "truncated" in rejected.reason or "damaged" in rejected.reason
+
+
+def test_files_and_folders_that_cannot_be_read_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    (folder / "dangling.wav").symlink_to("absent.wav")
+    (folder / "private").mkdir()
+    scan = os.scandir
+
+    def scan_others(path: str) -> Iterator[os.DirEntry[str]]:
+        if path == str(folder / "private"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_others)
+    recordings, (dangling,) = read_recordings(folder)
+    assert (len(recordings), dangling.reason) == (12, "no such file or directory")
+    assert caplog.messages == [f"{folder}/private cannot be read, and is left out: Permission denied"]
+
+
+def test_keywords_do_not_share_recordings(twelve: Path, tmp_path: Path):
+    folders = {"computer": twelve, "banana": write_recordings(tmp_path / "banana", BANANA, 9)}
+    shutil.copy(twelve / "03.wav", folders["banana"] / "copy.wav")
+    request = KeywordRequest(dict(folders), tmp_path / "a.onnx")
+    with pytest.raises(RecordingsError) as raised:
+        create_model(request)
+    assert "recordings that are those of two keywords: 1; leave each in the folder of the word" in str(
+        raised.value
+    )
+    assert f"copy.wav: as one of 'banana', it is the same recording as {twelve}/03.wav of 'computer'" in str(
+        raised.value
+    )
 
 
 def test_unreadable_formats_and_copies_are_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,6 +14,7 @@ from earmark_training.commands.options import (
     fa_per_hour,
     model_name,
     print_metrics,
+    serving_command,
 )
 from earmark_training.errors import OutputError
 
@@ -81,4 +82,4 @@ def run(args: argparse.Namespace) -> None:
             progress=progress,
         )
     print_metrics(model.metadata.metrics)
-    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: earmark-server --model {args.out}")
+    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: {serving_command(args.out)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from earmark_training.commands.options import (
     model_name,
     print_metrics,
     seed,
+    serving_command,
 )
 from earmark_training.keyword.voice_files import MODEL_FILE, RELEASE, VOICES_FILE
 
@@ -162,7 +162,8 @@ def run(args: argparse.Namespace) -> None:
                 f"{text!r} is not valid UTF-8: correct it, or set the locale of the terminal"
             )
     keywords = _keywords(args.keyword, read=args.voices is not None)
-    name = "-".join(k.replace(" ", "-").replace("/", "-") for k in keywords)
+    # A name with a dot or a dash before it would be hidden, or look like an option.
+    name = "-".join(k.replace(" ", "-").replace("/", "-") for k in keywords).lstrip("-.")
     # Names of files are limited in bytes.
     out = args.out or Path(name.encode()[:100].decode(errors="ignore") + ".onnx")
     check_model_file(out, ".report.html", ".metrics.json")
@@ -187,7 +188,7 @@ def run(args: argparse.Namespace) -> None:
         model = create_model(request, progress=progress)
     print_metrics(model.metadata.metrics)
     print(f"{request.out}, {request.out.with_suffix('.report.html')}")
-    print(f"serve it: earmark-server --model {shlex.quote(str(request.out))}")
+    print(f"serve it: {serving_command(request.out)}")
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -243,7 +244,7 @@ def _keywords(words: Sequence[str], *, read: bool) -> list[str]:
             raise RecordingsError(
                 f"{keyword!r} is the label of a class that every model has: choose another word"
             )
-    if len(set(map(str.lower, keywords))) < len(keywords):
+    if len(set(map(str.casefold, keywords))) < len(keywords):
         raise RecordingsError(f"a keyword is named twice: {', '.join(keywords)}")
     return keywords
 

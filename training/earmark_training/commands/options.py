@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import re
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +133,11 @@ def check_output_folder(path: Path) -> None:
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def serving_command(model: Path) -> str:
+    """Return the command that serves a model file, for a shell."""
+    return f"earmark-server --model {shlex.quote(str(model))}"
 
 
 def print_metrics(metrics: Iterable[Metric]) -> None:

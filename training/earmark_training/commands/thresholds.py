@@ -12,6 +12,7 @@ from earmark_training.commands.options import (
     add_new_model_options,
     check_model_file,
     print_metrics,
+    serving_command,
 )
 
 if TYPE_CHECKING:
@@ -46,4 +47,4 @@ def run(args: argparse.Namespace) -> None:
             progress=progress,
         )
     print_metrics(model.metadata.metrics)
-    print(f"{args.out}: serve it: earmark-server --model {args.out}")
+    print(f"{args.out}: serve it: {serving_command(args.out)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     with Progress() as progress:
         train(Corpus(args.corpus), recipe, args.out, args.start, progress=progress)
     accuracy = json.loads((args.out / "metrics.json").read_text())["validation_accuracy"]
-    print(f"validation accuracy {accuracy:.2%}; next: earmark-train export {args.out}")
+    print(f"validation accuracy {accuracy:.2%}; next: earmark-train export {shlex.quote(str(args.out))}")
 
 
 def _epochs_per_cycle(text: str) -> tuple[int, ...]:

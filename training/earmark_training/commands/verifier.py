@@ -13,6 +13,7 @@ from earmark_training.commands.options import (
     check_model_file,
     check_output_file,
     print_metrics,
+    serving_command,
     whole_number,
 )
 
@@ -80,4 +81,4 @@ def run(args: argparse.Namespace) -> None:
             progress=progress,
         )
     print_metrics(model.metadata.metrics)
-    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: earmark-server --model {args.out}")
+    print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB; serve it: {serving_command(args.out)}")

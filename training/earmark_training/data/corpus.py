@@ -181,9 +181,9 @@ def find_clips(folder: Path) -> Iterator[SourceFile]:
     for split in splits:
         path = folder / f"{split}_list.txt"
         if path.is_file():
-            lists |= dict.fromkeys(
-                (Path(x).with_suffix("").as_posix() for x in path.read_text().split()), split
-            )
+            # By line, since a word may be a phrase.
+            names = (os.path.splitext(line.strip())[0] for line in _lines(path, "names of clips"))
+            lists |= dict.fromkeys((Path(name).as_posix() for name in names if name), split)
     for path in _files(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES):
         word = path.parent.name
         if word == NOISE_FOLDER:
@@ -233,14 +233,20 @@ def read_transcripts(folder: Path) -> Iterator[tuple[Path, str, str]]:
     """
     for listing in _files(folder.rglob("*.trans.txt")):
         speaker = listing.name.split("-", 1)[0]
-        try:
-            lines = listing.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CorpusError(f"{listing} is not a list of transcripts in UTF-8: {error}") from error
-        for line in lines:
-            name, _, transcript = line.partition(" ")
-            if name:
-                yield listing.with_name(name), speaker, transcript.lower()
+        for line in _lines(listing, "transcripts"):
+            name, *transcript = line.split(maxsplit=1)
+            if "/" not in name and name not in (".", ".."):  # the audio is beside the list
+                yield listing.with_name(name), speaker, " ".join(transcript).lower()
+
+
+def _lines(path: Path, content: str) -> list[str]:
+    """Return the lines of a list that are not blank. Raises CorpusError if it is not text."""
+    try:
+        # An editor of Windows may have put a byte order mark before the first one.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path} is not a list of {content} in UTF-8: {error}") from error
+    return [line for line in lines if line.strip()]
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
@@ -278,7 +284,13 @@ def audio_seconds(path: Path) -> float:
                 return file.declared_s
             return sum(len(block) for block in file.blocks()) / file.sample_rate_hz
     except (AudioFileError, OSError) as error:
-        raise CorpusError(f"{path} cannot be read: {error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: AudioFileError | OSError) -> CorpusError:
+    """Return the error of a file that cannot be read: that of the system would name the file again."""
+    why = error.strerror if isinstance(error, OSError) else None
+    return CorpusError(f"{path} cannot be read: {why or error}")
 
 
 def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
@@ -313,7 +325,7 @@ def _read_long(path: Path, max_s: float | None, *, middle: bool = False) -> NDAr
                     break
             pcm += _to_int16(resample(np.zeros(0, np.float32), last=True)).tobytes()
     except (AudioFileError, OSError) as error:
-        raise CorpusError(f"{path} cannot be read: {error}") from error
+        raise _unreadable(path, error) from error
     return np.frombuffer(pcm, np.int16)
 
 

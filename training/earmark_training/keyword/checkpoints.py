@@ -52,8 +52,9 @@ def only_training_of(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # it has checkpoints, or is gone
-            folder.rmdir()
+        for empty in (*folder.glob("*"), folder):
+            with suppress(OSError):  # it has checkpoints, or is gone
+                empty.rmdir()
         os.close(held)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MISSED_MARGIN_S = 0.4
+_MAX_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _mistakes_in(folder: Path) -> Iterator[ReviewedClip]:
             continue
         audio = path.with_suffix(".wav")
         start_s, end_s = max(0.0, start_s - offset_s), end_s - offset_s
-        if audio.is_file() and start_s < end_s < math.inf:
+        if audio.is_file() and start_s < end_s <= _MAX_S:
             yield ReviewedClip(audio, keyword, verdict == "missed", start_s, end_s)
 
 

@@ -24,7 +24,12 @@ from earmark_training.keyword.metadata import initial_metadata
 from earmark_training.keyword.mistakes import read_mistakes, write_missed_words
 from earmark_training.keyword.negatives import MAX_HOURS, find_negatives
 from earmark_training.keyword.parallel_training import FINE_TUNING, FineTuneJob, run_jobs
-from earmark_training.keyword.recorded_keywords import add_missed_words, read_recorded, without_outliers
+from earmark_training.keyword.recorded_keywords import (
+    add_missed_words,
+    check_keywords_differ,
+    read_recorded,
+    without_outliers,
+)
 from earmark_training.keyword.recordings import RecordingsError
 from earmark_training.keyword.report import write_report
 from earmark_training.keyword.results import KeywordResults
@@ -150,6 +155,7 @@ def _read_sources(request: KeywordRequest, progress: Progress) -> _Sources:
             k: read_recorded(folder, with_voices=request.voices is not None, one_voice=request.one_voice)
             for k, folder in request.recordings.items()
         }
+        check_keywords_differ(recorded)
         of_keywords = [r.path for k in recorded.values() for part in (k.used, k.left_out) for r in part]
         of_keywords += [clip.path for clip in mistakes if clip.is_missed]
         negatives = find_negatives(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from earmark_training.keyword.recording_checks import check_voices, exclude_outl
 from earmark_training.keyword.recordings import (
     MIN_RECORDINGS,
     KeywordRecording,
+    RecordingsError,
     RejectedRecording,
     list_rejected,
     read_recording,
@@ -51,6 +53,24 @@ def read_recorded(folder: Path | None, *, with_voices: bool, one_voice: bool) ->
             check_voices(used, folder)
         warn_if_few(len(used))
     return RecordedKeyword(folder, used, rejected)
+
+
+def check_keywords_differ(recorded: Mapping[str, RecordedKeyword]) -> None:
+    """Raise RecordingsError if keywords share recordings, which say nothing of the difference."""
+    first: dict[str, tuple[str, Path]] = {}
+    shared: list[RejectedRecording] = []
+    for keyword, of_keyword in recorded.items():
+        for recording in of_keyword.used:
+            digest = hashlib.sha256(recording.samples.tobytes()).hexdigest()
+            other, path = first.setdefault(digest, (keyword, recording.path))
+            if other != keyword:
+                reason = f"as one of {keyword!r}, it is the same recording as {path} of {other!r}"
+                shared.append(RejectedRecording(recording.path, reason))
+    if shared:
+        raise RecordingsError(
+            f"recordings that are those of two keywords: {len(shared)}; leave each in the folder of the word "
+            f"that is spoken in it:\n{list_rejected(shared)}"
+        )
 
 
 def add_missed_words(recorded: RecordedKeyword, paths: Sequence[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 MIN_RECORDINGS = 8
 """With fewer recordings, none can be held out to measure the miss rate."""
@@ -56,11 +59,16 @@ class RejectedRecording:
 def find_audio(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the audio files below a folder, sorted: those that can be read, and those in other formats.
 
+    Log a warning for each folder that cannot be read: others may hold no audio, such as `lost+found`.
+
     Raises RecordingsError if there is no such folder.
     """
     if not folder.is_dir():
         raise RecordingsError(f"{folder} is not a folder: name the folder of the audio files")
     recordings, left_out = find_recordings(folder)
+    for one in left_out:
+        if one.path.is_dir():
+            log.warning("%s cannot be read, and is left out: %s", one.path, one.why)
     return recordings, [one.path for one in left_out if one.is_recording]
 
 
@@ -123,7 +131,7 @@ def read_recording(path: Path) -> KeywordRecording | RejectedRecording:
         too_long = seconds > _MAX_S
         samples = np.zeros(0, np.float32) if too_long else read_audio(path)
     except CorpusError as error:
-        sentence = str(error.__cause__)
+        sentence = str(error).removeprefix(f"{path} cannot be read: ")
         return RejectedRecording(path, sentence[0].lower() + sentence[1:].rstrip("."))
     if too_long:
         return RejectedRecording(
