@@ -126,7 +126,7 @@ class Windows:
     def weights(self) -> NDArray[np.float64]:
         """Return the weight of each window in the training."""
         classes = np.array(self.classes)
-        weights = np.where(
+        weights: NDArray[np.float64] = np.where(
             classes > 0, 1 / max(1, (classes > 0).sum()), _NEGATIVE_WEIGHT / (classes == 0).sum()
         )
         weights[(classes == 0) & (np.array(self.scores) > _HARD_SCORE)] *= _HARD_WEIGHT
