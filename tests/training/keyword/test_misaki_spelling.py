@@ -34,8 +34,9 @@ def _needs(language: str) -> pytest.MarkDecorator:
 
 
 def _each(*values: tuple[str, ...]) -> list[object]:
-    """Return parameters, the first of which is the language."""
-    return [pytest.param(*value, marks=_needs(value[0])) for value in values]
+    """Return parameters, the first of which is the language. To load the words of Mandarin takes seconds."""
+    slow = {"zh": [pytest.mark.slow]}
+    return [pytest.param(*value, marks=[_needs(value[0]), *slow.get(value[0], [])]) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,7 @@ def test_no_phoneme_is_one_that_the_voices_do_not_know(language: str, monkeypatc
     assert {p for words in carriers for p in spell(words)} <= {*vocabulary.DEFAULT_VOCAB, " "}
 
 
+@pytest.mark.slow
 @_needs("zh")
 def test_words_that_differ_in_a_tone_are_near_but_not_the_same():
     teacher, honest, other = (words[0] for words in pronounce(["老师", "老实", "电脑"], "zh"))
