@@ -220,8 +220,8 @@ def test_the_table_of_folders_is_complete(package: str) -> None:
 def test_the_readme_names_every_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     section = PAGES["README.md"].partition("## Install")[2].partition("\n## ")[0]
-    named = {one for code in re.findall(r"\[([\w,]+)\]", section) for one in code.split(",")}
-    assert extras.keys() == (named | set(re.findall(r"`(\w+)`\s\(", section))) & extras.keys()
+    named = {one for code in re.findall(r"\[([\w,-]+)\]", section) for one in code.split(",")}
+    assert extras.keys() == (named | set(re.findall(r"`([\w-]+)`\s\(", section))) & extras.keys()
 
 
 @pytest.mark.parametrize("package", ["earmark_server", "earmark_training"])

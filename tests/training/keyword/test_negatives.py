@@ -44,6 +44,12 @@ def test_vowel_signs_are_parts_of_words():
     assert not contains_keyword("वह कताब है", "किताब")
 
 
+def test_a_keyword_in_a_script_without_spaces_may_be_anywhere_in_a_transcript():
+    assert contains_keyword("请打开电脑", "电脑")
+    assert contains_keyword("ねえ電気をつけて", "電気")
+    assert not contains_keyword("请打开灯", "电脑")
+
+
 @pytest.mark.parametrize("text", ["I DON'T KNOW", "I don’t know"])
 @pytest.mark.parametrize("keyword", ["don't", "don’t"])
 def test_both_forms_of_the_apostrophe_are_the_same(text: str, keyword: str):

@@ -48,7 +48,16 @@ def test_a_pronunciation_may_have_any_unicode_form_and_the_letter_g():
 
 
 @pytest.mark.parametrize(
-    ("keyword", "language"), [("你", "en"), ("hey да", "fr"), ("नमस्ते", "es"), ("あ", "hi")]
+    ("keyword", "language"),
+    [
+        ("你", "en"),
+        ("hey да", "fr"),
+        ("नमस्ते", "es"),
+        ("あ", "hi"),
+        ("hey 小明", "zh"),
+        ("お你好", "zh"),
+        ("tシャツ", "ja"),
+    ],
 )
 def test_letters_that_would_be_named_are_refused(keyword: str, language: str):
     with pytest.raises(SynthesisError, match="has letters that are not those of the language"):
@@ -57,7 +66,14 @@ def test_letters_that_would_be_named_are_refused(keyword: str, language: str):
 
 @pytest.mark.parametrize(
     ("keyword", "language"),
-    [("café", "en"), ("d’accord", "fr"), ("नमस्ते computer", "hi"), ("rock-n-roll", "en")],
+    [
+        ("café", "en"),
+        ("d’accord", "fr"),
+        ("नमस्ते computer", "hi"),
+        ("rock-n-roll", "en"),
+        ("ヴァイオリン 人々 ｶﾒﾗー", "ja"),
+        ("臺灣", "zh"),
+    ],
 )
 def test_letters_of_a_language_are_read(keyword: str, language: str):
     check_letters(keyword, language)
@@ -109,7 +125,9 @@ def test_no_phoneme_is_written_with_punctuation_at_which_the_voices_pause():
 )
 def test_a_pronunciation_that_cannot_be_read_is_refused(pronunciation: str, message: str):
     with pytest.raises(SynthesisError, match=message):
-        check_pronunciation("fox", parse(pronunciation, "en"), lambda text: ["ʘ"] if "ʘ" in text else [])
+        check_pronunciation(
+            "fox", parse(pronunciation, "en"), "en", lambda text: ["ʘ"] if "ʘ" in text else []
+        )
 
 
 def test_similar_words_are_nearer_than_others():

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="IPA",
         help="how the neural voices say the keyword, such as kəmpjˈuːɾɚ, a space between words (default: as "
-        "eSpeak NG says it); for one of several keywords WORD=IPA; repeatable",
+        "eSpeak NG says it, or misaki in ja and zh); for one of several keywords WORD=IPA; repeatable",
     )
     parser.add_argument(
         "--cache",
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=language_code,
         metavar="CODE",
         help="language of the synthesizers, such as en, de, fr-fr; the neural voices read en, en-gb, es, fr, "
-        "hi, it and pt (default: en)",
+        "hi, it, ja, pt and zh (default: en)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="model file to write (default: WORD.onnx)")
     parser.add_argument(
@@ -310,7 +310,7 @@ def _voices(keywords: Sequence[str], args: argparse.Namespace) -> NeuralVoices:
         check_letters(keyword, language)
     reader = Kokoro(args.voices, args.cache or default_cache())
     for keyword, words in spoken.items():
-        check_pronunciation(keyword, words, reader.unknown_symbols)
+        check_pronunciation(keyword, words, language, reader.unknown_symbols)
     for (one, first), (two, second) in itertools.combinations(spoken.items(), 2):
         if not distance(joined(first), joined(second)):
             raise SynthesisError(

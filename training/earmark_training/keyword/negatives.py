@@ -22,6 +22,8 @@ MIN_S = 60
 MAX_HOURS = 10.0
 """Of more speech than this, random files are used, and the beginning of the last one."""
 _LEAST_S = 1.0
+_WITHOUT_SPACES = ("CJK UNIFIED ", "HIRAGANA ", "KATAKANA")
+"""How the names of letters begin in Unicode that are written without spaces between words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,12 @@ def find_negatives(
 
 
 def contains_keyword(text: str, keyword: str) -> bool:
-    """Return whether a transcript has the keyword, or a word that starts with it ("computers")."""
+    """Return whether a transcript has the keyword, or a word that starts with it ("computers").
+
+    Japanese and Chinese have no spaces between words: there, the keyword may be anywhere.
+    """
+    if any(unicodedata.name(c, "").startswith(_WITHOUT_SPACES) for c in keyword):
+        return normalize(keyword).replace(" ", "") in normalize(text).replace(" ", "")
     return f" {normalize(keyword)}" in f" {normalize(text)}"
 
 

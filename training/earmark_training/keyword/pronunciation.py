@@ -1,4 +1,7 @@
-"""Pronunciations: the phonemes of words in IPA, as eSpeak NG writes them, and how much two of them differ."""
+"""Pronunciations: the phonemes of words in IPA, as eSpeak NG writes them, and how much two of them differ.
+
+Those of Japanese and Mandarin are written in misaki's symbols.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 from earmark_audio.extras import install_command
 
 from earmark_training.keyword.letters import is_letter
+from earmark_training.keyword.misaki_spelling import TONES, misaki_spelling
 from earmark_training.keyword.voice_files import SynthesisError
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ LANGUAGES = {
     "pt": "pt-br", "pt-br": "pt-br", "hi": "hi",
 }  # fmt: skip
 """The languages that Kokoro's voices read and eSpeak NG spells, with eSpeak NG's code."""
+
+_SPELLED_BY_MISAKI = ("ja", "zh")
 
 _ACCENTS = {"en": ("en-us", "en-gb", "en-gb-scotland", "en-029")}
 """Accents that a keyword is read in besides that of its language, in eSpeak NG's codes."""
@@ -41,6 +47,7 @@ _READ_AS = str.maketrans({"ʉ": "u", "ʍ": "w", ":": "ː", "\u032a": "", "-": ""
 _IN_DICTIONARIES = str.maketrans({".": "", "\u0361": "", "\u035c": "", "ʧ": "tʃ", "ʤ": "dʒ"})
 """Borders of syllables, ties and ligatures, which eSpeak NG does not write, and what it writes instead."""
 _GAP = 0.8
+_OTHER_TONE = 0.5  # another word, and not another accent
 _MAX_PHONEMES = 24  # 1.8 s, the receptive field
 _MARKS = "ːˑʰʲʷⁿ\u0303\u0329\u032f\u02de"
 _NO_VOWEL_NEXT = f"(?![{STRESS}]*[{''.join(_VOWELS)}])"
@@ -54,8 +61,26 @@ def _phoneme(several_symbols: str) -> re.Pattern[str]:
 
 
 # What eSpeak NG counts as one phoneme: with these, 99% of common words are parsed as it divides them.
-_ENGLISH_PHONEME = _phoneme(rf"tʃ|dʒ|{_ENGLISH_VOWELS}")
+_PHONEMES = {
+    "en": _phoneme(rf"tʃ|dʒ|{_ENGLISH_VOWELS}"),
+    # The second half of a long vowel is a phoneme of its own: another length is another word.
+    "ja": re.compile(r"[^\W\d_ːʲᵝ][ʲᵝ\u0300-\u036f]*|ː"),
+    "zh": re.compile(rf"(?:[aeo][iu]|[^\W\d_ʰ])[ʰ{TONES}\u0300-\u036f]*"),
+}
 _OTHER_PHONEME = _phoneme("t[ʃsɕ]|d[ʒzʑ]|ss")
+_IPA = "Use IPA as eSpeak NG writes it, such as kəmpjˈuːɾɚ for computer"
+_SYMBOLS = {
+    "ja": "Use misaki's symbols, such as deŋkʲi for 電気",
+    "zh": "Use misaki's symbols, such as ni↓xau↓ for 你好",
+}
+_LATIN = ("LATIN ", "COMBINING ", "ZERO WIDTH ")
+_HANZI = ("CJK UNIFIED ", "CJK COMPATIBILITY ", "IDEOGRAPHIC ITERATION ")
+_LETTERS = {
+    "hi": (*_LATIN, "DEVANAGARI "),
+    "ja": (*_HANZI, "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA"),
+    "zh": _HANZI,
+}
+"""How the names of a language's letters begin in Unicode; those of the others are Latin."""
 
 
 def is_vowel(phoneme: str) -> bool:
@@ -74,14 +99,17 @@ def accents(keyword: str, language: str) -> list[list[Phonemes]]:
 
 
 def pronounce(texts: Sequence[str], language: str) -> list[list[Phonemes]]:
-    """Return the phonemes of each text's words, as eSpeak NG says them.
+    """Return the phonemes of each text's words, as eSpeak NG or misaki says them.
 
-    Raises SynthesisError if it does not know the language, or the package is missing.
+    Raises SynthesisError if they do not know the language, or a package is missing.
     """
+    if language in _SPELLED_BY_MISAKI:
+        return [_divided(text, language) for text in misaki_spelling(texts, language)]
     if language not in LANGUAGES:
         raise SynthesisError(
-            f"no neural voice reads {language!r}: --voices is for {', '.join(LANGUAGES)}. For German and "
-            "other languages, use recordings, and --synthesize"
+            f"no neural voice reads {language!r}: --voices is for "
+            f"{', '.join((*LANGUAGES, *_SPELLED_BY_MISAKI))}. For German and other languages, use "
+            "recordings, and --synthesize"
         )
     return _phonemes(texts, LANGUAGES[language])
 
@@ -121,28 +149,43 @@ def _for_voices(ipa: str, *, between: str) -> str:
 def parse(pronunciation: str, language: str) -> list[Phonemes]:
     """Return the phonemes of the words of a pronunciation in IPA, such as `kəmpjˈuːɾɚ`, in any Unicode form.
 
-    It is divided into phonemes as eSpeak NG divides words of the language. Raises SynthesisError for a symbol
-    that is none of IPA's.
+    It is divided into phonemes as `pronounce` divides words of the language. Raises SynthesisError for a
+    symbol that is none of IPA's.
     """
     # A tilde is a symbol of its own, a cedilla is not; IPA's ɡ is often written as the letter g.
     symbols = unicodedata.normalize("NFD", pronunciation).replace("c\u0327", "ç").replace("g", "ɡ")
-    texts = _for_voices(symbols.translate(_IN_DICTIONARIES), between="").strip().strip("/[]").split()
-    phoneme = _ENGLISH_PHONEME if language.startswith("en") else _OTHER_PHONEME
-    strange = [c if c.isprintable() else repr(c) for c in phoneme.sub("", "".join(texts))]
+    text = _for_voices(symbols.translate(_IN_DICTIONARIES), between="").strip().strip("/[]")
+    rest = _phoneme_pattern(language).sub("", "".join(text.split()))
+    strange = [c if c.isprintable() else repr(c) for c in rest]
     if strange:
         raise SynthesisError(
-            f"the pronunciation {pronunciation!r} has symbols that are not IPA: {' '.join(strange)}. Use IPA "
-            "as eSpeak NG writes it, such as kəmpjˈuːɾɚ for computer"
+            f"the pronunciation {pronunciation!r} has symbols that are not IPA: {' '.join(strange)}. "
+            f"{_SYMBOLS.get(language, _IPA)}"
         )
+    return _divided(text, language)
+
+
+def _divided(text: str, language: str) -> list[Phonemes]:
+    """Return the phonemes of words, without the other symbols."""
+    phoneme = _phoneme_pattern(language)
     # A stress mark is a symbol of its own if no other one follows it.
-    words = (tuple(p for p in phoneme.findall(text) if p.strip(STRESS)) for text in texts)
+    words = (tuple(p for p in phoneme.findall(word) if p.strip(STRESS)) for word in text.split())
     return [word for word in words if word]
+
+
+def _phoneme_pattern(language: str) -> re.Pattern[str]:
+    return _PHONEMES.get(language.split("-", maxsplit=1)[0], _OTHER_PHONEME)
+
+
+def strange_letters(text: str, language: str) -> list[str]:
+    """Return the letters of a text that are not those of a language."""
+    known = _LETTERS.get(language, _LATIN)
+    return sorted({c for c in text if is_letter(c) and not unicodedata.name(c, "").startswith(known)})
 
 
 def check_letters(keyword: str, language: str) -> None:
     """Raise SynthesisError if a keyword has letters that eSpeak NG would name: 你 is a "Chinese letter"."""
-    known = ("LATIN ", "COMBINING ", "ZERO WIDTH ", *(("DEVANAGARI ",) if language == "hi" else ()))
-    strange = sorted({c for c in keyword if is_letter(c) and not unicodedata.name(c, "").startswith(known)})
+    strange = strange_letters(keyword, language)
     if strange:
         raise SynthesisError(
             f"{keyword!r} has letters that are not those of the language {language!r}: {' '.join(strange)}. "
@@ -152,7 +195,7 @@ def check_letters(keyword: str, language: str) -> None:
 
 
 def check_pronunciation(
-    keyword: str, words: Sequence[Phonemes], unknown_symbols: Callable[[str], list[str]]
+    keyword: str, words: Sequence[Phonemes], language: str, unknown_symbols: Callable[[str], list[str]]
 ) -> None:
     """Raise SynthesisError if a keyword's phonemes are none, too many, or not all in an alphabet."""
     text = spell(words)
@@ -160,13 +203,13 @@ def check_pronunciation(
     if unknown:
         raise SynthesisError(
             f"the pronunciation of {keyword!r}, {text!r}, has symbols that the voices do not know: "
-            f"{' '.join(unknown)}. Use IPA as eSpeak NG writes it, such as kəmpjˈuːɾɚ for computer"
+            f"{' '.join(unknown)}. Give it with --pronunciation. {_SYMBOLS.get(language, _IPA)}"
         )
     phonemes = joined(words)
     if not any(map(is_vowel, phonemes)):
         raise SynthesisError(
-            f"the pronunciation of {keyword!r} has no vowel: {text!r}. Give it in IPA with --pronunciation, "
-            "such as kəmpjˈuːɾɚ for computer"
+            f"the pronunciation of {keyword!r} has no vowel: {text!r}. Give it with --pronunciation. "
+            f"{_SYMBOLS.get(language, _IPA)}"
         )
     if len(phonemes) > _MAX_PHONEMES:
         raise SynthesisError(
@@ -192,7 +235,9 @@ def _cost(first: str, second: str) -> float:
     if a == b:
         return 0.0
     if is_vowel(a) and is_vowel(b):
-        return 0.3 if a[:1] == b[:1] else 0.5
+        one, other = a.rstrip(TONES), b.rstrip(TONES)
+        tone = 0.0 if a[len(one) :] == b[len(other) :] else _OTHER_TONE
+        return tone + (0.0 if one == other else 0.3 if a[:1] == b[:1] else 0.5)
     return 0.4 if any({a, b} <= pair for pair in _ALIKE) else 1.0
 
 

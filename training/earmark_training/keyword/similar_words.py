@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earmark_training.keyword.letters import is_letter
-from earmark_training.keyword.pronunciation import STRESS, Phonemes, distance, is_vowel, joined, pronounce
+from earmark_training.keyword.misaki_spelling import TONES
+from earmark_training.keyword.pronunciation import (
+    STRESS,
+    Phonemes,
+    distance,
+    is_vowel,
+    joined,
+    pronounce,
+    strange_letters,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +30,17 @@ _HOMOPHONE = 0.45
 _NEIGHBOURS, _RHYMES, _BEGINNINGS, _CONTAINING, _VARIANTS = 70, 15, 20, 20, 50
 _PER_WORD = 15
 _MIN_PART = 2
-_VOWELS = ("ɪ", "ɛ", "æ", "ʌ", "ʊ", "ə", "iː", "uː", "ɑː", "ɔː", "eɪ", "aɪ", "oʊ", "aʊ")
-_CONSONANTS = ("p", "b", "t", "d", "k", "ɡ", "f", "v", "s", "z", "ʃ", "m", "n", "l", "ɹ", "w", "j", "h", "tʃ")
+_VOWELS = {
+    "en": ("ɪ", "ɛ", "æ", "ʌ", "ʊ", "ə", "iː", "uː", "ɑː", "ɔː", "eɪ", "aɪ", "oʊ", "aʊ"),
+    "ja": ("a", "i", "ɯ", "e", "o"),
+    "zh": tuple(v + t for v in ("a", "i", "u", "y", "ɤ", "ə", "ai", "au", "ei", "ou") for t in TONES),
+}
+_CONSONANTS = {
+    "en": tuple("p b t d k ɡ f v s z ʃ m n l ɹ w j h tʃ".split()),  # noqa: SIM905
+    "ja": tuple("p b t d k ɡ s z ɕ ʥ ʨ ʦ h m n ɾ j".split()),  # noqa: SIM905
+    "zh": tuple("p pʰ t tʰ k kʰ f s ʂ ɕ x m n l ʦ ʦʰ ʨ ʨʰ ꭧ ꭧʰ".split()),  # noqa: SIM905
+}
+"""What replaces a phoneme; in the languages that are not named, that of English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +58,9 @@ def common_words(language: str) -> tuple[CommonWord, ...]:
     from wordfreq import top_n_list
 
     frequent = top_n_list(language.split("-", maxsplit=1)[0], _COMMON_WORDS)
-    texts = [w for w in frequent if len(w) > 1 and all(map(is_letter, w))]
+    texts = [
+        w for w in frequent if len(w) > 1 and all(map(is_letter, w)) and not strange_letters(w, language)
+    ]
     spoken = pronounce(texts, language)
     return tuple(
         CommonWord(text, words[0], rank)
@@ -86,7 +106,7 @@ def confusables(
         found |= dict.fromkeys((w.phonemes,) for w in _similar(keyword, whole, language))
     else:
         found |= dict.fromkeys(_changed_phrases(words, language))
-    found |= dict.fromkeys((v,) for v in _variants(whole, _VARIANTS, seed=seed))
+    found |= dict.fromkeys((v,) for v in _variants(whole, language, _VARIANTS, seed=seed))
     return [f for f in found if not sounds_like(words, f)]
 
 
@@ -133,12 +153,13 @@ def _parts(phonemes: Phonemes) -> list[Phonemes]:
     vowels = [i for i, p in enumerate(phonemes) if is_vowel(p)]
     cuts = sorted({i + 1 for i in vowels[:-1]} | {max(0, i - 1) for i in vowels[1:]})
     pieces = itertools.chain((phonemes[:c] for c in cuts), (phonemes[c:] for c in cuts))
-    return [p for p in pieces if _MIN_PART <= len(p) < len(phonemes)]
+    return [p for p in pieces if _MIN_PART <= len(p) < len(phonemes) and p[0] != "ː"]
 
 
-def _variants(phonemes: Phonemes, count: int, *, seed: int) -> list[Phonemes]:
+def _variants(phonemes: Phonemes, language: str, count: int, *, seed: int) -> list[Phonemes]:
     """Return up to `count` variants of the keyword with two or three phonemes replaced or left out."""
     rng = np.random.default_rng(seed)
+    vowels, consonants = (of.get(language, of["en"]) for of in (_VOWELS, _CONSONANTS))
     made: dict[Phonemes, None] = {}
     for _ in range(count * 10):
         changed = list(phonemes)
@@ -148,7 +169,7 @@ def _variants(phonemes: Phonemes, count: int, *, seed: int) -> list[Phonemes]:
                 del changed[i]
                 continue
             stress = changed[i][: len(changed[i]) - len(changed[i].lstrip(STRESS))]
-            choices = _VOWELS if is_vowel(changed[i]) else _CONSONANTS
+            choices = vowels if is_vowel(changed[i]) else consonants
             changed[i] = stress + choices[rng.integers(len(choices))]
         far = 0.8 if len(phonemes) < 5 else 2.0  # less may be an accent
         if distance(phonemes, changed) >= far and any(map(is_vowel, changed)):
