@@ -291,18 +291,39 @@ def train_rows(windows: WindowsOfBoth, graph: bytes, count: int) -> tuple[Tensor
     return weight.detach(), constant.detach()
 
 
-def with_rows(graph: bytes, weight: Tensor, bias: Tensor) -> bytes:
-    """Return the graph on audio with more classes."""
+def with_rows(graph: bytes, weight: Tensor, bias: Tensor, first: int) -> bytes:
+    """Return the graph on audio with more classes, from `first` on.
+
+    The scores of the others are as before: their log-odds are still those against the other old ones.
+    """
     model = onnx.load_from_string(graph)
     more = {"head.fc2.weight": weight.numpy(), "head.fc2.bias": bias.numpy()}
     for initializer in model.graph.initializer:
         value = numpy_helper.to_array(initializer)
         if initializer.name == "arange":
             value = np.arange(len(value) + len(bias), dtype=value.dtype)
+            is_new = value >= len(value) - len(bias)
         elif initializer.name in more:
             value = np.concatenate((value, more[initializer.name]))
         initializer.CopyFrom(numpy_helper.from_array(value, initializer.name))
-    del model.graph.value_info[:]
+    nodes = list(model.graph.node)
+    chosen = next(node.output[0] for node in nodes if node.op_type == "Equal")
+    place = next(i for i, n in enumerate(nodes) if n.op_type == "Where" and n.input[0] == chosen)
+    nodes[place].input[0] = "left_out"
+    nodes[place:place] = [
+        helper.make_node("Less", ["class", "first_new"], ["is_old"]),
+        helper.make_node("Unsqueeze", ["is_old", "last_axis"], ["is_old_row"]),
+        helper.make_node("And", ["is_old_row", "is_new"], ["new_of_old"]),
+        helper.make_node("Or", [chosen, "new_of_old"], ["left_out"]),
+    ]
+    constants = {
+        "is_new": is_new,
+        "first_new": np.array(first, np.int64),
+        "last_axis": np.array([1], np.int64),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -384,7 +405,8 @@ def main() -> None:
         metadata = replace(metadata, keywords=infos)
         windows = WindowsOfBoth(unverified, graphs[VERIFIER_KEY], checked.window_samples, first)
         windows.collect(of_verifier, network.shape, VERIFIER)
-    on_audio = with_rows(graphs[VERIFIER_KEY], *train_rows(windows, graphs[VERIFIER_KEY], count))
+    rows = train_rows(windows, graphs[VERIFIER_KEY], count)
+    on_audio = with_rows(graphs[VERIFIER_KEY], *rows, first)
     on_features = windows.train(count, VERIFIER)
     # All proposals need a score of the graph on audio, and none of the other one.
     without_encoder = replace(metadata, verifier=replace(checked, certain_score=1.0, encoder_sha256=None))
