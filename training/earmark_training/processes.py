@@ -17,6 +17,9 @@ from earmark_training.errors import WorkerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+"""The signal of a closed terminal, which not every system has."""
+
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
@@ -33,7 +36,7 @@ def ended_by_signals() -> Iterator[None]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     numbers = [
         number
-        for number in (signal.SIGTERM, signal.SIGHUP)
+        for number in (signal.SIGTERM, *_HANGUP)
         if in_main_thread and signal.getsignal(number) is signal.SIG_DFL
     ]
     for number in numbers:
@@ -84,8 +87,8 @@ def worker_pool(
 def _start_worker(initializer: Callable[..., object] | None, initargs: tuple[object, ...]) -> None:
     # Ctrl-C and the end of a terminal reach the workers too, which would write a traceback each, or end
     # before their parent knows why: their parent ends them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, *_HANGUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the handler of its parent
     end_with_parent()
     if initializer is not None:
