@@ -209,7 +209,7 @@ def train_first(teacher: Network, training_set: sets.TrainingSet, steps: int, ch
     hard: list[HardNegative] = []
     total, began_s = np.zeros(2), time.monotonic()
     for step in range(first, steps):
-        if step and (step % MINED_STEPS == 0 or not hard):
+        if step >= MINED_STEPS and (step % MINED_STEPS == 0 or step == first):
             speech = sample_speech(training_set.speech, MINED_HOURS, seed=step)
             found = mine_hard_negatives(
                 average, training_set, speech, HARD_NEGATIVES, seed=step, first_keyword=classes
