@@ -51,6 +51,7 @@ from earmark_training.keyword.fine_tune import (
     masked_log_mel,
     mine_hard_negatives,
     sample_speech,
+    with_new_head,
 )
 from earmark_training.keyword.helpers import write_helpers
 from earmark_training.keyword.kokoro import Kokoro, default_cache
@@ -58,7 +59,6 @@ from earmark_training.keyword.pronunciation import accents, pronounce
 from earmark_training.keyword.verifier_training import Windows
 from earmark_training.model import encoded_verifier
 from earmark_training.model.checkpoint import loaded_state, write_state
-from earmark_training.model.network import Pointwise
 from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx, verifier_graphs
 from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from earmark_training.model.network import Network
     from numpy.typing import NDArray
 
-SEED, UNKNOWN = 1, 1
+SEED = 1
 TRAINED_BLOCKS = 3
 RATE_OF_HEAD, RATE_OF_BLOCKS, WEIGHT_DECAY, WARMUP_STEPS, DECAY = 2e-3, 4e-4, 0.01, 50, 0.99
 LABEL_SMOOTHING, WEIGHT_OF_OTHERS = 0.05, 10.0
@@ -161,25 +161,11 @@ def collect(
     return first, replace(first, confusables=(*chosen, *clips[:MORE_FOR_VERIFIER]))
 
 
-def extended(network: Network, count: int) -> Network:
-    """Return a copy of a network with more classes, which start as unlikely kinds of unknown speech."""
-    weight, bias = network.head.weight, cast("Tensor", network.head.bias)
-    classes = len(bias)
-    longer = deepcopy(network)
-    longer.shape = replace(network.shape, classes=classes + count)
-    longer.head = Pointwise(len(weight), classes + count, normalized=False)
-    rows = [*range(classes), *count * [UNKNOWN]]
-    with torch.no_grad():
-        longer.head.weight.copy_(weight[:, rows])
-        cast("Tensor", longer.head.bias).copy_(bias[rows] - torch.tensor([0.0] * classes + [2.0] * count))
-    return longer
-
-
 def train_first(teacher: Network, training_set: sets.TrainingSet, steps: int, checkpoint: Path) -> Network:
     """Return a copy of the first network with the new keywords, with the average of the weights."""
     torch.manual_seed(SEED)
     classes = teacher.shape.classes
-    network = extended(teacher, len(training_set.keywords))
+    network = with_new_head(teacher, len(training_set.keywords), kept=classes)
     blocks = list(network.blocks)
     for fixed in (network.stem, *blocks[:-TRAINED_BLOCKS]):
         fixed.requires_grad_(False)

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from typing import BinaryIO
 
+from earmark_audio.startup import make_blocking
+
 _BLOCK_BYTES = 1 << 16
-
-
-def make_blocking(descriptor: int) -> None:
-    """Let reads and writes of a file descriptor wait, if another process has made it non-blocking.
-
-    Otherwise a pipe to which nothing has been written for a moment looks as if it had ended, and output that
-    does not fit into a full pipe is lost. Processes that share a pipe or a terminal share this setting.
-    """
-    if sys.platform != "win32":
-        os.set_blocking(descriptor, True)
 
 
 class Pipe:

@@ -8,8 +8,6 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 
-from earmark_audio.pipe import make_blocking
-
 TYPE_CHECKING = False  # the import of typing would come before the block
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,10 +33,21 @@ def interrupts_end_process() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def prepare_standard_streams() -> None:
+def make_blocking(descriptor: int) -> None:
+    """Let reads and writes of a file descriptor wait, if another process has made it non-blocking.
+
+    Otherwise a pipe to which nothing has been written for a moment looks as if it had ended, and output that
+    does not fit into a full pipe is lost. Processes that share a pipe or a terminal share this setting.
+    """
+    if sys.platform != "win32":
+        os.set_blocking(descriptor, True)
+
+
+def prepare_standard_streams(program: str) -> bool:
     """Open standard input and standard error if they were closed, and make all standard streams blocking.
 
-    Closed descriptors would become those of files and connections, to which libraries write errors.
+    Closed descriptors would become those of files and connections, to which libraries write errors. Return
+    whether standard output is open; if not, print that results cannot be written.
     """
     for descriptor in (0, 2):
         try:
@@ -54,3 +63,6 @@ def prepare_standard_streams() -> None:
     for descriptor in range(3):
         with suppress(OSError):  # standard output is closed
             make_blocking(descriptor)
+    if sys.stdout is None:
+        print(f"{program}: the results cannot be written: standard output is closed", file=sys.stderr)
+    return sys.stdout is not None

@@ -24,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    prepare_standard_streams()
-    if sys.stdout is None:  # its descriptor was closed
-        print("earmark: the results cannot be written: standard output is closed", file=sys.stderr)
+    if not prepare_standard_streams("earmark"):
         return _EXIT_FAILURE
     if words[:1] == ["health"]:
         with interrupts_end_process():

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from earmark_audio.termination import termination_handled_by
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
@@ -112,21 +114,10 @@ def before_termination(action: Callable[[], None]) -> Iterator[None]:
         action()
         signal.raise_signal(number)
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    numbers = [
-        number
-        for name in ("SIGTERM", "SIGHUP")
-        if in_main_thread
-        and (number := getattr(signal, name, None)) is not None
-        and signal.getsignal(number) is signal.SIG_DFL
-    ]
-    for number in numbers:
-        signal.signal(number, terminate)
     try:
-        yield
+        with termination_handled_by(terminate):
+            yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
         if received:
             signal.raise_signal(received[0])
 

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for an interrupt."""
-    prepare_standard_streams()
-    if sys.stdout is None:  # its descriptor was closed
-        print("earmark-train: the results cannot be written: standard output is closed", file=sys.stderr)
+    if not prepare_standard_streams("earmark-train"):
         return 1
     with interrupts_end_process():
         from earmark_training.command_line import build_parser, run

@@ -12,13 +12,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from earmark_audio.termination import HANGUP, termination_handled_by
+
 from earmark_training.errors import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-_HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
-"""The signal of a closed terminal, which not every system has."""
 
 
 @contextmanager
@@ -33,19 +32,8 @@ def ended_by_signals() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         sys.exit(128 + number)
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    numbers = [
-        number
-        for number in (signal.SIGTERM, *_HANGUP)
-        if in_main_thread and signal.getsignal(number) is signal.SIG_DFL
-    ]
-    for number in numbers:
-        signal.signal(number, end)
-    try:
+    with termination_handled_by(end):
         yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -87,7 +75,7 @@ def worker_pool(
 def _start_worker(initializer: Callable[..., object] | None, initargs: tuple[object, ...]) -> None:
     # Ctrl-C and the end of a terminal reach the workers too, which would write a traceback each, or end
     # before their parent knows why: their parent ends them.
-    for number in (signal.SIGINT, *_HANGUP):
+    for number in (signal.SIGINT, *HANGUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the handler of its parent
     end_with_parent()

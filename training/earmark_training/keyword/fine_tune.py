@@ -42,6 +42,7 @@ FIRST_KEYWORD = 2
 STEPS_PER_HOUR = 60.0
 """The time in which an hour of speech is scored, in steps of training: for estimates of the time left."""
 
+_UNKNOWN = 1
 _WORST_FRAMES = 4
 _PEAKS_PER_RECORDING, _PEAK_DISTANCE_S = 3, 0.5
 
@@ -76,20 +77,20 @@ class FineTuneRecipe:
         return math.ceil(self.steps / (self.rounds + 1))
 
 
-def with_new_head(network: Network, keywords: int = 1) -> Network:
-    """Return a copy of the network whose classes are silence, unknown and new keywords.
+def with_new_head(network: Network, keywords: int = 1, *, kept: int = FIRST_KEYWORD) -> Network:
+    """Return a copy of the network whose classes are its first `kept` ones and new keywords.
 
     Batch normalisation is folded into its layers.
     """
     tuned = network.folded()
-    tuned.shape = replace(network.shape, classes=FIRST_KEYWORD + keywords)
+    tuned.shape = replace(network.shape, classes=kept + keywords)
     weight, bias = network.head.weight, cast("Tensor", network.head.bias)
-    tuned.head = Pointwise(weight.shape[0], FIRST_KEYWORD + keywords, normalized=False)
-    classes = [0, 1, *[1] * keywords]
+    tuned.head = Pointwise(weight.shape[0], kept + keywords, normalized=False)
+    classes = [*range(kept), *keywords * [_UNKNOWN]]
     with torch.no_grad():
         # A keyword starts as an unlikely kind of unknown speech.
         tuned.head.weight.copy_(weight[:, classes])
-        cast("Tensor", tuned.head.bias).copy_(bias[classes] - torch.tensor([0.0, 0.0, *[2.0] * keywords]))
+        cast("Tensor", tuned.head.bias).copy_(bias[classes] - torch.tensor([0.0] * kept + [2.0] * keywords))
     return tuned
 
 
