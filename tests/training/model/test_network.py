@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from earmark_training.model.network import Block, Network, Shape
@@ -45,6 +47,49 @@ def test_scores_are_probabilities(network: Network):
     scores = run(network, torch.randn(2, 10 * SHAPE.frame_samples), [10])
     assert scores.shape == (2, 10, 4)
     torch.testing.assert_close(scores.sum(-1), torch.ones(2, 10))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("added_blocks", [1, 3])
+def test_added_classes_leave_the_scores_of_the_others_as_they_were(network: Network, added_blocks: int):
+    torch.manual_seed(1)
+    extended = Network(replace(SHAPE, classes=6, added_classes=2, added_blocks=added_blocks))
+    missing, unexpected = extended.load_state_dict(network.state_dict(), strict=False)
+    assert not unexpected
+    assert {name.split(".")[0] for name in missing} == {"added_blocks", "added_head"}
+    for block in extended.added_blocks:
+        block.project.norm.weight.fill_(1.0)
+    extended.eval()
+    pcm = torch.randn(2, 30 * SHAPE.frame_samples) * 0.1
+    before, after = run(network, pcm, [30]), run(extended, pcm, [7, 1, 15, 2, 5])
+    torch.testing.assert_close(after[..., :4], before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(after, run(extended.folded(), pcm, [30]), atol=1e-5, rtol=0)
+
+    mel = extended.normalize(extended.log_mel(torch.randn(1, 4000 + SHAPE.unsmoothed_receptive_field_samples)))
+    logits = extended.logits(mel)
+    torch.testing.assert_close(logits[..., :4], network.logits(mel), atol=1e-5, rtol=0)
+    assert logits.shape[-1] == 6
+
+
+@torch.no_grad()
+def test_the_score_of_an_added_class_is_its_probability_among_all_classes(network: Network):
+    extended = Network(replace(SHAPE, classes=5, added_classes=1, added_blocks=1)).eval()
+    extended.load_state_dict(network.state_dict(), strict=False)
+    assert extended.added_head is not None
+    extended.added_head.weight.zero_()
+    for logit in (-3.0, 2.0):
+        extended.added_head.bias.fill_(logit)
+        mel = extended.normalize(extended.log_mel(torch.zeros(1, 60 * SHAPE.frame_samples)))
+        expected = extended.logits(mel)[0, -1].softmax(-1)[4]
+        assert extended(torch.zeros(1, 4 * SHAPE.frame_samples), extended.silent_state())[0][0, -1, 4] == (
+            pytest.approx(expected.item(), abs=1e-4)
+        )
+
+
+@pytest.mark.parametrize(("classes", "blocks"), [(1, 0), (0, 1), (1, 4)])
+def test_added_classes_need_added_blocks(classes: int, blocks: int):
+    with pytest.raises(ValueError, match="added blocks"):
+        Shape(4, kernels=(5, 4, 3), strides=(1, 2, 1), added_classes=classes, added_blocks=blocks)
 
 
 @torch.no_grad()

@@ -48,8 +48,14 @@ class Shape:
     strides: tuple[int, ...] = (1, 2, 1, 1, 1, 1, 1, 1)
     """The factor by which each block reduces the number of frames."""
     smoothing_frames: int = 7
+    added_classes: int = 0
+    """How many of the classes, the last ones, have last blocks of their own: see `Network`."""
+    added_blocks: int = 0
+    """The number of these blocks."""
 
     def __post_init__(self) -> None:
+        if (self.added_classes > 0) != (self.added_blocks > 0) or self.added_blocks > len(self.kernels):
+            raise ValueError("added classes need added blocks, at most as many as the other classes have")
         _ = self.front_end  # raises ValueError for a window that the front end cannot use
 
     @property
@@ -234,8 +240,17 @@ class Block(nn.Module):
         return image, joined[:, :, -self.past :]
 
 
+def _applied(head: Pointwise, image: Tensor) -> Tensor:
+    """Return the logits (batch, time, classes) for an image (1, channels, batch, time)."""
+    return cast("Tensor", head(image.squeeze(0).permute(1, 2, 0)))
+
+
 class Network(nn.Module):
-    """The whole model: see the module's docstring."""
+    """The whole model: see the module's docstring.
+
+    Classes that are added to a trained network have last blocks and a head of their own, after the blocks that
+    they share with the other classes. Training them does not change the logits of the other classes.
+    """
 
     mel_mean: Tensor
     mel_scale: Tensor
@@ -251,8 +266,18 @@ class Network(nn.Module):
             Block(shape.channels, kernel, stride)
             for kernel, stride in zip(shape.kernels, shape.strides, strict=True)
         )
-        self.head = Pointwise(shape.channels, shape.classes, normalized=False)
+        self.head = Pointwise(shape.channels, shape.classes - shape.added_classes, normalized=False)
+        self.added_blocks = nn.ModuleList()
+        self.added_head: Pointwise | None = None
+        if shape.added_classes:
+            self.added_head = Pointwise(shape.channels, shape.added_classes, normalized=False)
+            last = list(zip(shape.kernels, shape.strides, strict=True))[-shape.added_blocks :]
+            self.added_blocks.extend(Block(shape.channels, kernel, stride) for kernel, stride in last)
         self.dropout = nn.Dropout(0.1)
+
+    @property
+    def _all_blocks(self) -> list[Block]:
+        return cast("list[Block]", [*self.blocks, *self.added_blocks])
 
     @property
     def past_sizes(self) -> tuple[int, int, int, int]:
@@ -261,7 +286,7 @@ class Network(nn.Module):
         return (
             s.window_samples - s.hop_samples,
             (s.stem_kernel - s.stem_stride) * s.mels,
-            sum(block.past for block in cast("list[Block]", self.blocks)) * s.channels,
+            sum(block.past for block in self._all_blocks) * s.channels,
             (s.smoothing_frames - 1) * s.classes,
         )
 
@@ -297,7 +322,13 @@ class Network(nn.Module):
 
     def logits(self, mel: Tensor) -> Tensor:
         """Return the logits (batch, frames, classes) for normalised log-mel, with the frames of `body`."""
-        return cast("Tensor", self.head(self.dropout(self.body(mel)))).transpose(0, 1)
+        logits = cast("Tensor", self.head(self.dropout(self.body(mel))))
+        if self.added_head is not None:
+            x = self.body(mel, without_last=self.shape.added_blocks)
+            for block in self.added_blocks:
+                x = block(x)
+            logits = torch.cat((logits, self.added_head(self.dropout(x))), -1)
+        return logits.transpose(0, 1)
 
     def forward(self, pcm: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the scores and the next state of one inference step, as it is served.
@@ -305,7 +336,7 @@ class Network(nn.Module):
         pcm (batch, n * frame_samples), state (batch, state_size) ->
         scores (batch, n, classes), probabilities smoothed over `smoothing_frames`; next_state like state.
         """
-        s, blocks = self.shape, cast("list[Block]", self.blocks)
+        s, blocks = self.shape, self._all_blocks
         # The state is large, so it is split once and joined once.
         pcm_size, mel_size, _, score_size = self.past_sizes
         body_sizes = [block.past * s.channels for block in blocks]
@@ -318,12 +349,22 @@ class Network(nn.Module):
         )
         image = mel.unsqueeze(0).permute(0, 3, 1, 2)  # (1, mels, B, T)
         image = torch.relu(self.stem.forward_image(image, s.stem_kernel, s.stem_stride))
-        for i, block in enumerate(blocks):
-            past = body_past[i].reshape(1, -1, block.past, s.channels)
-            image, past = block.forward_image(past, image)
-            body_past[i] = past.reshape(-1, body_sizes[i])
-        x = image.squeeze(0).permute(1, 2, 0)  # (B, T, C)
-        posteriors = self.head(x).softmax(-1)
+
+        def run(image: Tensor, first: int, end: int) -> Tensor:
+            for i in range(first, end):
+                past = body_past[i].reshape(1, -1, blocks[i].past, s.channels)
+                image, past = blocks[i].forward_image(past, image)
+                body_past[i] = past.reshape(-1, body_sizes[i])
+            return image
+
+        count = len(self.blocks)
+        shared = run(image, 0, count - s.added_blocks)
+        logits = _applied(self.head, run(shared, count - s.added_blocks, count))
+        posteriors = logits.softmax(-1)
+        if self.added_head is not None:
+            added = _applied(self.added_head, run(shared, count, len(blocks)))
+            added = torch.cat((logits, added), -1).softmax(-1)[..., -s.added_classes :]
+            posteriors = torch.cat((posteriors, added), -1)
         window, score_past = _with_past(score_past.reshape(-1, s.smoothing_frames - 1, s.classes), posteriors)
         scores = nn.functional.avg_pool2d(window.unsqueeze(1), (s.smoothing_frames, 1), stride=1).squeeze(1)
         next_state = (pcm_past, mel_past.flatten(1), *body_past, score_past.flatten(1))

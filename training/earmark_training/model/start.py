@@ -27,7 +27,8 @@ _NEW_WORD_BIAS = -2.0
 
 def check_start(path: Path, shape: Shape) -> None:
     """Raise RecipeError if a model file's network cannot be the start of one with this shape."""
-    if replace(load_network(path).shape, classes=shape.classes) != shape:
+    found = replace(load_network(path).shape, classes=shape.classes, added_classes=0, added_blocks=0)
+    if found != shape:
         raise RecipeError(f"{path} has a network of another shape than the recipe's")
 
 
@@ -36,10 +37,10 @@ def copy_network(path: Path, network: Network, labels: tuple[str, ...], maker: E
     """Copy the network of a model file into one whose layers have batch normalisation.
 
     The statistics of each layer are measured on examples, so that both compute the same scores. A keyword
-    that the file does not know starts as a rarer kind of unknown speech. `check_start` has accepted the file.
+    that the file does not know, or has in blocks of its own, starts as a rarer kind of unknown speech. `check_start` has accepted the file.
     """
-    known = SpotterModel.load(path).metadata.labels
     served = load_network(path)
+    known = SpotterModel.load(path).metadata.labels[: served.shape.classes - served.shape.added_classes]
     network.eval()
     network.mel_mean.copy_(served.mel_mean)
     network.mel_scale.copy_(served.mel_scale)
