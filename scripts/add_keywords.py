@@ -1,19 +1,20 @@
 #!/usr/bin/env python
-"""Add keywords to a model of `earmark-train verifier`; little changes for its other keywords.
+"""Add keywords to a model of `earmark-train verifier`, whose other keywords stay what they are, nearly.
 
-    python scripts/add_keywords.py MODEL CORPUS VOICES OUT KEYWORD... [--steps 4000]
+    python scripts/add_keywords.py MODEL CORPUS VOICES OUT KEYWORD... [--alike KEYWORD...]
 
 The prepared CORPUS has clips of the new keywords in its training and validation splits, a few hundred of each
 are enough; VOICES contains the two files of Kokoro-82M (training/KEYWORD.md), whose voices read the keywords
-too, and words that sound like them.
+too, and words that sound like them. `--alike`: keywords of MODEL that sound like a new one.
 
-1. The head and the last blocks of the first network are trained further, with a class for each new keyword.
-   The probabilities of its other classes are to remain those of MODEL (Learning without Forgetting, Li and
-   Hoiem 2016, arXiv 1606.09282). The training continues from OUT.checkpoint, if there is one.
-2. The verifier's graph on audio gets a row for each new keyword in its last layer. The new keywords have a
-   graph on features of the speech encoder of their own, which is put into one with the other. Both learn
-   from the same windows.
-3. The fusion of the new graph is fitted on the proposals of the validation split.
+1. The new keywords get last blocks and a head of their own in the first network: see `Network`. These are
+   trained on what the blocks before compute for examples and for streams in all surroundings, which is
+   computed once.
+2. The peaks of that network in streams of the training split, in all surroundings, are windows for the
+   verifier. Its graph on audio gets a row for each new keyword in its last layer. The new keywords have a
+   graph on features of the speech encoder of their own, which is put into one with the other.
+3. The final score of a keyword of `--alike` is lower where the graphs find a new keyword far more likely.
+4. The fusion of the new graph is fitted on the peaks in streams of the validation split.
 
 OUT has the thresholds of MODEL, and 0.5 for new keywords: `earmark-train thresholds` chooses them.
 """
@@ -28,7 +29,7 @@ import tempfile
 import time
 from collections import defaultdict
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -37,33 +38,28 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from earmark_audio.peak_picker import pick_peaks
 from earmark_audio.progress import SILENT
 from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import KeywordInfo
 from earmark_spotter.verifier import ENCODED_VERIFIER_KEY, VERIFIER_KEY
-from earmark_training.data.corpus import Corpus, SourceFile, decode
+from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, SourceFile, decode, hours
 from earmark_training.evaluation.offsets import measure_offsets
 from earmark_training.keyword import training_set as sets
-from earmark_training.keyword.examples import KeywordExampleMaker, KeywordMix
-from earmark_training.keyword.fine_tune import (
-    FineTuneRecipe,
-    loss,
-    masked_log_mel,
-    mine_hard_negatives,
-    sample_speech,
-    with_new_head,
-)
+from earmark_training.keyword.examples import KeywordBatch, KeywordExampleMaker, KeywordMix
+from earmark_training.keyword.fine_tune import loss, masked_log_mel
 from earmark_training.keyword.helpers import write_helpers
 from earmark_training.keyword.kokoro import Kokoro, default_cache
+from earmark_training.keyword.negatives import contains_keyword
 from earmark_training.keyword.pronunciation import accents, pronounce
-from earmark_training.keyword.verifier_training import Windows
 from earmark_training.model import encoded_verifier
-from earmark_training.model.checkpoint import loaded_state, write_state
+from earmark_training.model.encoded_verifier import EncodedVerifier
+from earmark_training.model.encoded_verifier_training import train_on_features
+from earmark_training.model.network import Network, Pointwise
 from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx, verifier_graphs
 from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
-from earmark_training.verifier.proposals import Proposals
-from earmark_training.verifier.proposals import collect as collect_proposals
+from earmark_training.verifier import proposals as peaks
 from earmark_training.verifier.train import fit_encoded_fusion
 from onnx import TensorProto, compose, helper, numpy_helper
 from torch import Tensor, nn
@@ -71,57 +67,64 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from earmark_training.data.corpus import Recording
-    from earmark_training.keyword.examples import HardNegative
-    from earmark_training.model.encoded_verifier import EncodedVerifier
-    from earmark_training.model.network import Network
+    from earmark_training.data.corpus import Recording, Split
     from numpy.typing import NDArray
 
+    Samples = NDArray[np.float32]
+
 SEED = 1
-TRAINED_BLOCKS = 3
-RATE_OF_HEAD, RATE_OF_BLOCKS, WEIGHT_DECAY, WARMUP_STEPS, DECAY = 2e-3, 4e-4, 0.01, 50, 0.99
-LABEL_SMOOTHING, WEIGHT_OF_OTHERS = 0.05, 10.0
-MINED_STEPS, MINED_HOURS, HARD_NEGATIVES = 400, 2.0, 400
-PROPOSED_LESS, FINAL_LESS = 0.8, 1.0
-"""What is subtracted from the log-odds of new keywords: from those of the first network, for a third of the
-proposals in speech, and from final ones, so that fewer clips of other words are taken for a new keyword."""
+BLOCKS = 2
+"""The last blocks that the new keywords have of their own. Each costs 7% of the first network."""
 FEW_RECORDINGS = 130
 """So a quarter of the examples of a keyword with 390 recordings are synthetic voices."""
 MIX = KeywordMix(
-    keyword=0.34, part=0.05, confusable=0.32, hard_negative=0.18, noise=0.04, few_recordings=FEW_RECORDINGS
+    keyword=0.38, part=0.06, confusable=0.4, hard_negative=0, noise=0.04, few_recordings=FEW_RECORDINGS
 )
-MIX_OF_VERIFIER = KeywordMix(
-    keyword=0.36, part=0.08, confusable=0.42, hard_negative=0, noise=0.04, few_recordings=FEW_RECORDINGS
-)
-VERIFIER = FineTuneRecipe(
-    seed=SEED, verifier_batches=320, mined_hours=5.0, verifier_steps=3000, mix=MIX_OF_VERIFIER
-)
-CLIPS_OF_WORD, CLIPS_OF_RARE, RARE, MORE_CLIPS, MORE_FOR_VERIFIER = 160, 30, 400, 6000, 9000
-"""Clips of each word among the confusables, and so many more of all words together."""
-HELPERS = 900
-"""Other words by synthetic voices among the confusables."""
-FUSION_THRESHOLD, VALIDATION_SEED = 0.05, 2
+EXAMPLE_BATCHES, CLIPS_OF_WORD, CLIPS_OF_RARE, RARE, MORE_CLIPS, HELPERS = 1600, 160, 30, 400, 9000, 900
+"""Of the examples: the batches, and the clips of each word among the confusables, so many more of all words
+together, and other words by synthetic voices."""
+STREAMS, STREAM_HOURS = 1800, 10.0
+"""The streams of words for the blocks, and the read speech beside them."""
+STEPS, FROM_EXAMPLES, WITH_KEYWORD, WITHOUT, HARD_SHARE = 6000, 32, 20, 28, 0.45
+"""The batches, and what is in one: examples, and pieces of streams with a new keyword and without one."""
+PIECE_FRAMES, LONGEST_TARGET_FRAMES = 40, 8
+MINED_STEPS, MINED_STREAMS, HARD_PIECES, LOWEST_HARD = 500, 1500, 1200, 0.03
+RATE_OF_HEAD, RATE_OF_BLOCKS, WEIGHT_DECAY, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 6e-4, 0.01, 50, 0.995
+LABEL_SMOOTHING, FIRST_BIAS, DROPOUT = 0.05, -3.0, 0.1
+PEAK_STREAMS, PEAK_HOURS = {"training": 500, "validation": 200}, {"training": 6.0, "validation": 3.7}
+"""The streams of words and the read speech in which the verifier's windows are found."""
+VERIFIER_STEPS, CHANNELS = 4000, 64
+WEIGHT_OF_NONE, WEIGHT_OF_OTHERS, WEIGHT_OF_ALIKE, WEIGHT_OF_HARD, HARD_SCORE = 0.8, 0.5, 0.3, 2.0, 0.1
+"""The weights of windows without a keyword, with other keywords, and with those that sound alike; all windows
+of new keywords together have 1. Peaks of a new keyword without one count twice."""
+FUSION_THRESHOLD = 0.05
 ROW_STEPS, ROW_BATCH, ROW_RATE, ROW_DECAY, ROW_DROPOUT, ROW_BIAS = 4000, 512, 5e-3, 0.05, 0.1, -3.0
-REPORT_STEPS, CHECKED_CLIPS = 100, 20
+LIKELY, CERTAINTY_LEFT = 0.03, 0.98
+"""Where the graph on audio finds a new keyword this likely, no keyword that sounds like it is certain, so
+that the other graph is asked, too."""
+GATE = 4.0
+"""The final score of such a keyword is lower where the new graph's probability of none is below 1 / GATE."""
+REPORT_STEPS, CHECKED_CLIPS = 500, 20
 
 
 class Corpora:
-    """The samples of a corpus, and of another one whose recordings start after those."""
+    """A corpus, and after its samples those of another one."""
 
     def __init__(self, first: Corpus, second: Corpus) -> None:
         self._first, self._second, self._length = first, second, len(first.audio)
+        self.select = first.select
 
-    def samples(self, recording: Recording) -> NDArray[np.float32]:
+    def samples(self, recording: Recording) -> Samples:
         """Return a recording's samples, float32 [length]."""
         if recording.start < self._length:
             return self._first.samples(recording)
         return self._second.samples(replace(recording, start=recording.start - self._length))
 
 
-def collect(
+def collect_recordings(
     keywords: Sequence[str], corpus: Corpus, voices: Path, folder: Path
-) -> tuple[sets.TrainingSet, sets.TrainingSet]:
-    """Return the training sets of the first network and of the verifier, which has more clips."""
+) -> sets.TrainingSet:
+    """Return the training set: the keywords by people and by synthetic voices, and other words and speech."""
     neural = sets.NeuralVoices(
         Kokoro(voices, default_cache()),
         "en",
@@ -149,7 +152,7 @@ def collect(
         of_word[clip.text].append(clip)
     chosen = [c for of in of_word.values() for c in of[: CLIPS_OF_WORD if len(of) > RARE else CLIPS_OF_RARE]]
     chosen += [r for r in (*others, *rng.sample(helping_words, HELPERS)) if r.word]
-    first = sets.TrainingSet(
+    return sets.TrainingSet(
         cast("Corpus", Corpora(corpus, decoded)),
         tuple(keywords),
         recordings=recorded,
@@ -158,107 +161,279 @@ def collect(
         speech=tuple(corpus.select("speech", "training")),
         held_out=(),
     )
-    return first, replace(first, confusables=(*chosen, *clips[:MORE_FOR_VERIFIER]))
 
 
-def train_first(teacher: Network, training_set: sets.TrainingSet, steps: int, checkpoint: Path) -> Network:
-    """Return a copy of the first network with the new keywords, with the average of the weights."""
+class Deck:
+    """Draws the clips of streams: so many of the new keywords, of the old ones and of other words."""
+
+    def __init__(self, training_set: sets.TrainingSet, split: Split, old: Sequence[str], seed: int) -> None:
+        self._rng = random.Random(seed)
+        clips = [c for c in training_set.corpus.select("clip", split) if c.word]
+        new = training_set.keywords
+        self.new = [c for c in clips if c.text in new]
+        self.synthesized = list(training_set.synthesized) if split == "training" else []
+        self.confusables = list(training_set.confusables) if split == "training" else []
+        self.others = [c for c in clips if c.text not in new]
+        self.old = {k: [c for c in clips if c.text == k] for k in old}
+        self.any_old = [c for of in self.old.values() for c in of]
+        self.unknown = [c for c in self.others if c.text not in self.old]
+
+    def draw(self, *counts: tuple[list[Recording], int]) -> list[Recording]:
+        """Return the clips of a stream, in random order, so many of each list."""
+        clips = [self._rng.choice(of) for of, count in counts if of for _ in range(count)]
+        self._rng.shuffle(clips)
+        return clips
+
+    def stream_for_blocks(self) -> list[Recording]:
+        """Return the clips of a stream for the training of the blocks."""
+        return self.draw(
+            (self.new, 8), (self.synthesized, 2), (self.any_old, 9), (self.others, 6), (self.confusables, 5)
+        )
+
+    def stream_for_peaks(self, alike: Sequence[str]) -> list[Recording]:
+        """Return the clips of a stream in which peaks are collected."""
+        return self.draw(
+            (self.new, 5),
+            (self.synthesized, 1),
+            *((of, 1) for of in self.old.values()),
+            *((self.old[k], 2) for k in alike),
+            (self.unknown, 5),
+            (self.confusables, 3),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What the shared blocks compute for audio, and what is spoken there."""
+
+    inputs: NDArray[np.float16]  # [frames + what the own blocks need before the first one, channels]
+    target: NDArray[np.int8]  # [frames]: 1 + the index of the new keyword that should be detected, or 0
+    background: NDArray[np.bool_]  # [frames]: no new keyword must be detected
+
+
+class OwnBlocks(nn.Module):
+    """The last blocks and the head of new keywords, beside those of a trained network."""
+
+    def __init__(self, network: Network, keywords: int) -> None:
+        super().__init__()
+        self.old_blocks, self.old_head = network.blocks[-BLOCKS:], network.head
+        self.blocks = deepcopy(self.old_blocks)
+        self.head = Pointwise(network.shape.channels, keywords, normalized=False)
+        self.dropout = nn.Dropout(DROPOUT)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            cast("Tensor", self.head.bias).fill_(FIRST_BIAS)
+        self.old_blocks.requires_grad_(False)
+        self.old_head.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, frames, 2 + keywords) for x (frames + past, batch, channels).
+
+        All classes of the trained network are one, none: its log-odds are halved between silence and unknown,
+        so that the loss of keyword models fits.
+        """
+        old = own = x
+        for block in self.old_blocks:
+            old = block.eval()(old)
+        for block in self.blocks:
+            own = block(own)
+        none = self.old_head(old).logsumexp(-1, keepdim=True) - math.log(2)
+        return torch.cat((none, none, self.head(self.dropout(own))), -1).transpose(0, 1)
+
+    @torch.no_grad()
+    def scores(self, inputs: NDArray[np.float16], smoothing: int) -> Samples:
+        """Return the smoothed scores of the new keywords, [frames, keywords]."""
+        found = self(torch.from_numpy(inputs.astype(np.float32))[:, None])[0].softmax(-1)[:, 2:].numpy()
+        sums = np.cumsum(np.pad(found, ((smoothing, 0), (0, 0))), 0)
+        return cast("Samples", (sums[smoothing:] - sums[:-smoothing]) / smoothing)
+
+
+def past_frames(network: Network) -> int:
+    """Return the frames before a score that the last blocks need."""
+    return sum(kernel - 1 for kernel in network.shape.kernels[-BLOCKS:])
+
+
+def compute_examples(network: Network, training_set: sets.TrainingSet) -> tuple[NDArray[Any], ...]:
+    """Return what the shared blocks compute for examples [N, frames, channels], and the batches' fields."""
+    maker = KeywordExampleMaker(training_set, network.shape, MIX, seed=SEED)
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for number in range(EXAMPLE_BATCHES):
+        batch = maker.batch(number)
+        with torch.no_grad(), matrix_precision():
+            x = network.body(masked_log_mel(network, batch.pcm, number), without_last=BLOCKS).transpose(0, 1)
+        masks = (part.numpy() for part in (batch.keyword, batch.target, batch.background))
+        parts.append((x.float().half().numpy(), *masks))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def compute_streams(network: Network, training_set: sets.TrainingSet, deck: Deck) -> list[Computed]:
+    """Return streams of words, and read speech without a new keyword, in all surroundings."""
+    rng, scene = np.random.default_rng(SEED), peaks.SplitScene(training_set.corpus, "training")
+    speech = [
+        r for r in training_set.speech if not any(contains_keyword(r.text, k) for k in training_set.keywords)
+    ]
+    computed, read_hours = [], 0.0
+    for number in range(STREAMS):
+        samples, words, power = peaks.stream_of(rng, training_set.corpus, deck.stream_for_blocks())
+        samples = peaks.changed(scene, rng, samples, power, peaks.WORD_SHARES)
+        spoken = [
+            (training_set.keywords.index(w.text), w.start, w.end)
+            for w in words
+            if w.text in training_set.keywords
+        ]
+        computed.append(compute(network, samples, spoken))
+        while read_hours < STREAM_HOURS * (number + 1) / STREAMS:
+            recording = speech[int(rng.integers(len(speech)))]
+            samples = training_set.corpus.samples(recording)
+            samples = peaks.changed(
+                scene, rng, samples, float(np.square(samples).mean()), peaks.SPEECH_SHARES
+            )
+            computed.append(compute(network, samples, []))
+            read_hours += hours([recording])
+    return [one for one in computed if len(one.target) >= PIECE_FRAMES]
+
+
+def compute(network: Network, samples: Samples, spoken: list[tuple[int, int, int]]) -> Computed:
+    """Return what the shared blocks compute for a recording in which (keyword, start, end) are spoken."""
+    shape = network.shape
+    before = shape.unsmoothed_receptive_field_samples - shape.frame_samples
+    samples = np.pad(samples, (before, 0))
+    samples = samples[: len(samples) - (len(samples) - before) % shape.frame_samples]
+    with torch.no_grad():
+        mel = network.normalize(network.log_mel(torch.from_numpy(samples[None])))
+        inputs = network.body(mel, without_last=BLOCKS)[:, 0].half().numpy()
+    ends = (1 + np.arange(len(inputs) - past_frames(network))) * shape.frame_samples
+    target, background = np.zeros(len(ends), np.int8), np.ones(len(ends), bool)
+    for keyword, start, end in spoken:
+        target[(ends >= end) & (ends < end + 0.3 * SAMPLE_RATE_HZ)] = 1 + keyword
+        background &= (ends < end - 0.5 * (end - start)) | (ends > end + 0.5 * SAMPLE_RATE_HZ)
+    return Computed(inputs, target, background)
+
+
+def pieces_of_streams(
+    streams: Sequence[Computed], hard: Sequence[tuple[int, int]], past: int, rng: np.random.Generator
+) -> list[tuple[Any, ...]]:
+    """Draw pieces of streams: the fields of a batch's examples, with a new keyword or without one."""
+    lengths = np.array([len(one.target) for one in streams], float)
+    drawn: list[tuple[Any, ...]] = []
+    while len(drawn) < WITH_KEYWORD + WITHOUT:
+        with_keyword = len(drawn) < WITH_KEYWORD
+        if not with_keyword and hard and rng.random() < HARD_SHARE:
+            index, frame = hard[int(rng.integers(len(hard)))]
+            frame -= int(rng.integers(PIECE_FRAMES))
+        else:
+            index = int(rng.choice(len(streams), p=lengths / lengths.sum()))
+            frame = int(rng.integers(len(streams[index].target)))
+        one = streams[index]
+        first = int(np.clip(frame, 0, len(one.target) - PIECE_FRAMES))
+        target = one.target[first : first + PIECE_FRAMES]
+        words = set(target[target > 0].tolist())
+        # A piece has one word at most, so that the loss knows which one.
+        if len(words) != with_keyword or (target > 0).sum() > LONGEST_TARGET_FRAMES:
+            continue
+        keyword = np.int64(words.pop() - 1 if words else 0)
+        inputs = one.inputs[first : first + PIECE_FRAMES + past]
+        drawn.append((inputs, keyword, target > 0, one.background[first : first + PIECE_FRAMES]))
+    return drawn
+
+
+def mine(
+    blocks: OwnBlocks, streams: Sequence[Computed], smoothing: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Return the places (stream, frame) without a new keyword where its score is highest."""
+    found: list[tuple[float, int, int]] = []
+    blocks.eval()
+    for index in rng.permutation(len(streams))[:MINED_STREAMS].tolist():
+        one = streams[index]
+        scores = np.where(one.background, blocks.scores(one.inputs, smoothing).max(1), 0)
+        frames = pick_peaks(scores, lowest=LOWEST_HARD, before=12, after=12).tolist()
+        found += [(float(scores[f]), index, f) for f in frames]
+    found.sort(reverse=True)
+    return [(index, frame) for _, index, frame in found[:HARD_PIECES]]
+
+
+def train_blocks(
+    network: Network,
+    examples: tuple[NDArray[Any], ...],
+    streams: Sequence[Computed],
+    keywords: int,
+    steps: int,
+) -> Network:
+    """Return the network with the new classes, with the average of the weights."""
     torch.manual_seed(SEED)
-    classes = teacher.shape.classes
-    network = with_new_head(teacher, len(training_set.keywords), kept=classes)
-    blocks = list(network.blocks)
-    for fixed in (network.stem, *blocks[:-TRAINED_BLOCKS]):
-        fixed.requires_grad_(False)
-    average = deepcopy(network).eval()
-    network.train()
+    rng, past = np.random.default_rng(SEED), past_frames(network)
+    trained = OwnBlocks(network, keywords)
+    average = deepcopy(trained).eval()
+    trained.train()
     groups = [
-        {"params": list(network.head.parameters()), "lr": RATE_OF_HEAD},
-        {"params": [p for b in blocks[-TRAINED_BLOCKS:] for p in b.parameters()], "lr": RATE_OF_BLOCKS},
+        {"params": list(trained.head.parameters()), "lr": RATE_OF_HEAD},
+        {"params": list(trained.blocks.parameters()), "lr": RATE_OF_BLOCKS},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, partial(learning_rate_factor, warmup_steps=WARMUP_STEPS, steps=steps)
     )
-    parts: dict[str, Any] = {
-        "network": network,
-        "average": average,
-        "optimizer": optimizer,
-        "schedule": schedule,
-    }
-    first = 0
-    if checkpoint.is_file():
-        with loaded_state(checkpoint) as state:
-            for name, part in parts.items():
-                part.load_state_dict(state[name])
-            first = state["step"]
-    maker = KeywordExampleMaker(training_set, network.shape, MIX, seed=SEED)
-    hard: list[HardNegative] = []
-    total, began_s = np.zeros(2), time.monotonic()
-    for step in range(first, steps):
-        if step >= MINED_STEPS and (step % MINED_STEPS == 0 or step == first):
-            speech = sample_speech(training_set.speech, MINED_HOURS, seed=step)
-            found = mine_hard_negatives(
-                average, training_set, speech, HARD_NEGATIVES, seed=step, first_keyword=classes
-            )
-            hard = found + hard[: HARD_NEGATIVES // 2]
-        torch.manual_seed(step)
-        batch = maker.batch(step, hard)
-        mel = masked_log_mel(network, batch.pcm, step)
-        with matrix_precision():
-            with torch.no_grad():
-                expected = teacher.logits(mel).float().log_softmax(-1)
-            logits = network.logits(mel).float()
-        # For the loss of new keywords, all classes of the teacher are one: silence and unknown, half each.
-        none = logits[..., :classes].logsumexp(-1, keepdim=True) - math.log(2)
-        new = loss(torch.cat((none, none, logits[..., classes:]), -1), batch, LABEL_SMOOTHING)
-        kept = (expected.exp() * (expected - logits[..., :classes].log_softmax(-1))).sum(-1)
-        kept = kept[~batch.target].mean()
+    hard: list[tuple[int, int]] = []
+    total, began_s = 0.0, time.monotonic()
+    for step in range(steps):
+        if step and step % MINED_STEPS == 0:
+            hard = mine(average, streams, network.shape.smoothing_frames, rng)
+        index = rng.integers(len(examples[0]), size=FROM_EXAMPLES)
+        drawn = pieces_of_streams(streams, hard, past, rng)
+        x, *masks = (
+            np.concatenate((part[index], np.stack([one[i] for one in drawn])))
+            for i, part in enumerate(examples)
+        )
+        inputs = torch.from_numpy(x.astype(np.float32)).transpose(0, 1)
+        batch = KeywordBatch(inputs, *map(torch.from_numpy, masks))
+        batch_loss = loss(trained(inputs), batch, LABEL_SMOOTHING)
         optimizer.zero_grad()
-        torch.autograd.backward(new + WEIGHT_OF_OTHERS * kept)
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        torch.autograd.backward(batch_loss)
+        nn.utils.clip_grad_norm_(trained.parameters(), 5.0)
         optimizer.step()
         schedule.step()
-        update_average(average, network, step, max_decay=DECAY)
-        total += new.item(), kept.item()
+        update_average(average, trained, step, max_decay=AVERAGE_DECAY)
+        total += batch_loss.item()
         if (step + 1) % REPORT_STEPS == 0:
             seconds = time.monotonic() - began_s
-            print(f"{step + 1} of {steps}, losses {total / REPORT_STEPS}, {seconds:.0f} s", flush=True)
-            total[:] = 0
-            write_state(checkpoint, {"step": step + 1, **{k: p.state_dict() for k, p in parts.items()}})
-    return average
+            print(f"{step + 1} of {steps}, loss {total / REPORT_STEPS:.4f}, {seconds:.0f} s", flush=True)
+            total = 0.0
+    result = network.folded()
+    classes = network.shape.classes + keywords
+    result.shape = replace(network.shape, classes=classes, added_classes=keywords, added_blocks=BLOCKS)
+    result.added_blocks, result.added_head = average.blocks, average.head
+    return result.eval()
 
 
-class WindowsOfBoth(Windows):
-    """Windows for both graphs of a verifier: also the last hidden layer of the one on audio."""
+class HiddenLayer:
+    """A model's verifier that also keeps the last hidden layer of its graph on audio, for each window."""
 
-    def __init__(self, model: SpotterModel, graph: bytes, window_samples: int, first_keyword: int) -> None:
-        super().__init__(model, first_keyword=first_keyword)
+    def __init__(self, model: SpotterModel, graph: bytes) -> None:
+        assert model.verifier is not None
+        self._verifier = model.verifier
         whole = onnx.load_from_string(graph)
         last = [node for node in whole.graph.node if node.op_type == "Gemm"][-1]
         whole.graph.output.append(helper.make_tensor_value_info(last.input[0], TensorProto.FLOAT, None))
-        self._layer, self._window_samples = last.input[0], window_samples
+        self._layer = last.input[0]
         self._session = onnxruntime.InferenceSession(whole.SerializeToString())
-        self.hidden: list[NDArray[np.float32]] = []
+        self.values: list[Samples] = []
 
-    def add(self, samples: NDArray[np.float32], frame: int, label: int, score: float) -> None:
-        """Add a window, and what the graph on audio computes for it."""
-        super().add(samples, frame, label, score)
-        pcm = self.window(samples, frame)
-        pcm = np.pad(pcm, (max(0, self._window_samples - len(pcm)), 0))[-self._window_samples :]
+    def final_score(self, pcm: Samples, class_index: int, score: float) -> float:
+        """Return the verifier's final score: see `Verifier`."""
         inputs = {"pcm": pcm[None], "class": np.array([2]), "score": np.array([0.5], np.float32)}
-        self.hidden.append(self._session.run([self._layer], inputs)[0][0])
+        self.values.append(self._session.run([self._layer], inputs)[0][0])
+        return self._verifier.final_score(pcm, class_index, score)
 
 
-def train_rows(windows: WindowsOfBoth, graph: bytes, count: int) -> tuple[Tensor, Tensor]:
+def train_rows(hidden: Tensor, classes: NDArray[np.int64], graph: bytes, count: int) -> tuple[Tensor, Tensor]:
     """Return the weights [count, hidden] and biases [count] of new classes in the graph on audio.
 
-    All classes that it has are one class: what they compute is not changed.
+    hidden [N, hidden], classes [N]: the windows, 0 for no new keyword. All classes that the graph has are one
+    class: what they compute is not changed.
     """
     values = {i.name: numpy_helper.to_array(i) for i in onnx.load_from_string(graph).graph.initializer}
     old, bias = (torch.from_numpy(values[f"head.fc2.{name}"].copy()) for name in ("weight", "bias"))
-    hidden, classes = torch.from_numpy(np.stack(windows.hidden)), torch.tensor(windows.classes)
-    others = (hidden @ old.T + bias).logsumexp(1, keepdim=True)
-    chances = windows.weights() / windows.weights().sum()
+    others, wanted = (hidden @ old.T + bias).logsumexp(1, keepdim=True), torch.from_numpy(classes)
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     weight = torch.zeros(count, old.shape[1], requires_grad=True)
@@ -267,9 +442,9 @@ def train_rows(windows: WindowsOfBoth, graph: bytes, count: int) -> tuple[Tensor
     optimizer = torch.optim.AdamW(groups, lr=ROW_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / ROW_STEPS)
     for _ in range(ROW_STEPS):
-        index = torch.from_numpy(rng.choice(len(chances), ROW_BATCH, p=chances))
+        index = torch.from_numpy(rng.integers(len(hidden), size=ROW_BATCH))
         new = nn.functional.dropout(hidden[index], ROW_DROPOUT) @ weight.T + constant
-        batch_loss = nn.functional.cross_entropy(torch.cat((others[index], new), 1), classes[index])
+        batch_loss = nn.functional.cross_entropy(torch.cat((others[index], new), 1), wanted[index])
         optimizer.zero_grad()
         torch.autograd.backward(batch_loss)
         optimizer.step()
@@ -277,10 +452,16 @@ def train_rows(windows: WindowsOfBoth, graph: bytes, count: int) -> tuple[Tensor
     return weight.detach(), constant.detach()
 
 
-def with_rows(graph: bytes, weight: Tensor, bias: Tensor, first: int) -> bytes:
+def constants(**values: Any) -> list[onnx.TensorProto]:
+    """Return initializers with these names."""
+    return [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
+
+
+def with_rows(graph: bytes, weight: Tensor, bias: Tensor, first: int, alike: Sequence[int]) -> bytes:
     """Return the graph on audio with more classes, from `first` on.
 
-    The scores of the others are as before: their log-odds are still those against the other old ones.
+    The scores of the others are as before: their log-odds are still those against the other old ones. Those
+    of the classes `alike` are at most CERTAINTY_LEFT where a new class is likely.
     """
     model = onnx.load_from_string(graph)
     more = {"head.fc2.weight": weight.numpy(), "head.fc2.bias": bias.numpy()}
@@ -293,6 +474,7 @@ def with_rows(graph: bytes, weight: Tensor, bias: Tensor, first: int) -> bytes:
             value = np.concatenate((value, more[initializer.name]))
         initializer.CopyFrom(numpy_helper.from_array(value, initializer.name))
     nodes = list(model.graph.node)
+    logits = [node for node in nodes if node.op_type == "Gemm"][-1].output[0]
     chosen = next(node.output[0] for node in nodes if node.op_type == "Equal")
     place = next(i for i, n in enumerate(nodes) if n.op_type == "Where" and n.input[0] == chosen)
     nodes[place].input[0] = "left_out"
@@ -302,56 +484,107 @@ def with_rows(graph: bytes, weight: Tensor, bias: Tensor, first: int) -> bytes:
         helper.make_node("And", ["is_old_row", "is_new"], ["new_of_old"]),
         helper.make_node("Or", [chosen, "new_of_old"], ["left_out"]),
     ]
-    constants = {
-        "is_new": is_new,
-        "first_new": np.array(first, np.int64),
-        "last_axis": np.array([1], np.int64),
-    }
-    model.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
+    next(node for node in nodes if node.output[0] == "final_score").output[0] = "score_before"
+    nodes += [
+        helper.make_node("Softmax", [logits], ["all_probabilities"], axis=1),
+        helper.make_node("Gather", ["all_probabilities", "new_columns"], ["new_probabilities"], axis=1),
+        helper.make_node("ReduceSum", ["new_probabilities", "last_axis"], ["new_probability"], keepdims=0),
+        helper.make_node("Greater", ["new_probability", "likely"], ["may_be_new"]),
+        helper.make_node("Gather", ["is_alike", "class"], ["class_is_alike"]),
+        helper.make_node("And", ["may_be_new", "class_is_alike"], ["is_uncertain"]),
+        helper.make_node("Min", ["score_before", "certainty_left"], ["uncertain_score"]),
+        helper.make_node("Where", ["is_uncertain", "uncertain_score", "score_before"], ["final_score"]),
+    ]
+    model.graph.initializer.extend(
+        constants(
+            is_new=is_new,
+            first_new=np.int64(first),
+            last_axis=np.array([1], np.int64),
+            new_columns=np.flatnonzero(is_new),
+            likely=np.float32(LIKELY),
+            is_alike=np.isin(np.arange(first + len(bias)), alike),
+            certainty_left=np.float32(CERTAINTY_LEFT),
+        )
+    )
     del model.graph.node[:], model.graph.value_info[:]
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
 
-def joined(old: bytes, new: bytes, first: int) -> bytes:
-    """Return one graph of two on features: the classes from `first` on are those of `new`."""
+def joined(old: bytes, new: bytes, first: int, count: int, alike: Sequence[int]) -> bytes:
+    """Return one graph of two on features: the `count` classes from `first` on are those of `new`.
+
+    The scores of the classes `alike` are lower where `new` finds one of its classes far more likely than
+    none.
+    """
     model = compose.add_prefix(onnx.load_from_string(old), "old_")
     other = compose.add_prefix(onnx.load_from_string(new), "new_").graph
     names = {value.name: value.name.removeprefix("old_") for value in model.graph.input}
     names |= {value.name: value.name.removeprefix("new_") for value in other.input}
     names["new_class"] = "class_of_new"
+    logits = [node for node in other.node if node.op_type == "Gemm"][-1].output[0]
     # Its classes are none and the keywords; those of a model are silence, unknown and the keywords.
     nodes = [
         *model.graph.node,
-        helper.make_node("Sub", ["class", "shift"], ["class_of_new"]),
+        helper.make_node("Sub", ["class", "shift"], ["shifted_class"]),
+        helper.make_node("Max", ["shifted_class", "one"], ["class_of_new"]),
         *other.node,
+        helper.make_node("Softmax", [logits], ["probabilities_of_new"], axis=1),
+        helper.make_node("Gather", ["probabilities_of_new", "none"], ["probability_of_none"], axis=1),
+        helper.make_node("Gather", ["gates", "class"], ["gate"]),
+        helper.make_node("Mul", ["probability_of_none", "gate"], ["share"]),
+        helper.make_node("Min", ["share", "all"], ["share_left"]),
+        helper.make_node("Mul", ["old_final_score", "share_left"], ["score_of_old"]),
         helper.make_node("Less", ["class", "first"], ["is_old"]),
-        helper.make_node("Where", ["is_old", "old_final_score", "new_final_score"], ["final_score"]),
+        helper.make_node("Where", ["is_old", "score_of_old", "new_final_score"], ["final_score"]),
     ]
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
-    limits = [
-        helper.make_tensor(n, TensorProto.INT64, [], [v]) for n, v in (("shift", first - 2), ("first", first))
-    ]
+    values = constants(
+        shift=np.int64(first - 2),
+        one=np.int64(1),
+        none=np.int64(0),
+        first=np.int64(first),
+        gates=np.where(np.isin(np.arange(first + count), alike), GATE, np.inf).astype(np.float32),
+        all=np.float32(1),
+    )
     inputs = list(model.graph.input)
     for value in inputs:
         value.name = names[value.name]
     output = helper.make_tensor_value_info("final_score", TensorProto.FLOAT, ["batch"])
-    weights = [*model.graph.initializer, *other.initializer, *limits]
+    weights = [*model.graph.initializer, *other.initializer, *values]
     graph = helper.make_graph(nodes, "verifier", inputs, [output], weights)
     whole = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     onnx.checker.check_model(whole)
     return whole.SerializeToString()
 
 
-def fit_fusion(network: EncodedVerifier, proposals: Proposals, first: int) -> None:
+def train_on_windows(found: peaks.Proposals, first: int, count: int, alike: Sequence[int]) -> EncodedVerifier:
+    """Return the new keywords' network on features, trained on the windows of proposals."""
+    label = found.label
+    is_new, none = label >= first, label == 0
+    weights = np.where(is_new, 1 / is_new.sum(), 0)
+    of_others, of_alike = ~is_new & ~none, np.isin(label, alike)
+    for windows, weight in (
+        (none, WEIGHT_OF_NONE),
+        (of_others, WEIGHT_OF_OTHERS),
+        (of_alike, WEIGHT_OF_ALIKE),
+    ):
+        weights[windows] = weight / max(1, windows.sum())
+    weights[none & (found.proposed >= first) & (found.score > HARD_SCORE)] *= WEIGHT_OF_HARD
+    classes = np.where(is_new, label - first + 1, 0)
+    torch.manual_seed(SEED)
+    network = EncodedVerifier(count, CHANNELS)
+    return train_on_features(network, found.features, classes, weights, VERIFIER_STEPS, seed=SEED)
+
+
+def fit_fusion(network: EncodedVerifier, found: peaks.Proposals, first: int) -> None:
     """Fit the fusion of the graph on features for the classes from `first` on."""
-    new = proposals.proposed >= first
-    chosen = Proposals(*(getattr(proposals, field.name)[new] for field in fields(Proposals)))
+    new = found.proposed >= first
+    chosen = peaks.Proposals(*(getattr(found, field.name)[new] for field in fields(peaks.Proposals)))
     index, spoken = chosen.proposed - first + 2, np.where(chosen.label >= first, chosen.label - first + 2, 0)
     fit_encoded_fusion(network, replace(chosen, proposed=index, label=spoken), FUSION_THRESHOLD)
-    network.fusion[2] -= FINAL_LESS
 
 
 def main() -> None:
@@ -360,22 +593,29 @@ def main() -> None:
     for name in ("model", "corpus", "voices", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("keywords", nargs="+")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--alike", nargs="*", default=())
+    parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     torch.set_num_threads(1)
     corpus, metadata = Corpus(args.corpus), SpotterModel.load(args.model).metadata
-    checked, count = metadata.verifier, len(args.keywords)
+    checked, count, first = metadata.verifier, len(args.keywords), len(metadata.labels)
     if checked is None or not checked.encoder_sha256:
         parser.error(f"{args.model} has no verifier with two graphs: see `earmark-train verifier`")
-    first = len(metadata.labels)
+    alike = [metadata.labels.index(keyword) for keyword in args.alike]
     graphs = verifier_graphs(onnx.load(args.model))
+    audio = graphs[VERIFIER_KEY]
     with tempfile.TemporaryDirectory() as scratch:
-        of_first, of_verifier = collect(args.keywords, corpus, args.voices, Path(scratch))
-        checkpoint = args.out.with_suffix(".checkpoint")
-        network = train_first(load_network(args.model).eval(), of_first, args.steps, checkpoint)
-        with torch.no_grad():
-            cast("Tensor", network.head.bias)[first:] -= PROPOSED_LESS
+        training_set = collect_recordings(args.keywords, corpus, args.voices, Path(scratch))
+        decks = {
+            split: Deck(training_set, split, metadata.keyword_names, SEED)
+            for split in ("training", "validation")
+        }
+        base = load_network(args.model).eval()
+        examples = compute_examples(base, training_set)
+        streams = compute_streams(base, training_set, decks["training"])
+        network = train_blocks(base, examples, streams, count, args.steps)
+        del examples, streams
         graph, state = to_onnx(network), network.silent_state().numpy()
         info = KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=400)
         metadata = replace(
@@ -384,21 +624,44 @@ def main() -> None:
             keywords={**metadata.keywords, **dict.fromkeys(args.keywords, info)},
         )
         unverified = pack(graph, state, replace(metadata, verifier=None))
-        clips = [of_first.corpus.samples(r) for r in of_first.recordings[:CHECKED_CLIPS]]
-        check_streaming(network, unverified, clips)
-        measured = measure_offsets(unverified, of_first.corpus, of_first.recordings).keywords
+        check_streaming(
+            network,
+            unverified,
+            [training_set.corpus.samples(r) for r in training_set.recordings[:CHECKED_CLIPS]],
+        )
+        measured = measure_offsets(unverified, training_set.corpus, training_set.recordings).keywords
         infos = {k: measured[k] if k in args.keywords else i for k, i in metadata.keywords.items()}
         metadata = replace(metadata, keywords=infos)
-        windows = WindowsOfBoth(unverified, graphs[VERIFIER_KEY], checked.window_samples, first)
-        windows.collect(of_verifier, network.shape, VERIFIER)
-    rows = train_rows(windows, graphs[VERIFIER_KEY], count)
-    on_audio = with_rows(graphs[VERIFIER_KEY], *rows, first)
-    on_features = windows.train(count, VERIFIER)
-    # All proposals need a score of the graph on audio, and none of the other one.
-    without_encoder = replace(metadata, verifier=replace(checked, certain_score=1.0, encoder_sha256=None))
-    proposing = pack(graph, state, without_encoder, verifier=on_audio)
-    fit_fusion(on_features, collect_proposals(proposing, corpus, "validation", VALIDATION_SEED), first)
-    encoded = joined(graphs[ENCODED_VERIFIER_KEY], encoded_verifier.to_onnx(on_features), first)
+
+        # All proposals need a score of the graph on audio, and none of the other one.
+        without_encoder = replace(metadata, verifier=replace(checked, certain_score=1.0, encoder_sha256=None))
+
+        def proposals(split: Split, on_audio: bytes) -> tuple[peaks.Proposals, Tensor]:
+            model = pack(graph, state, without_encoder, verifier=on_audio)
+            hidden = HiddenLayer(model, audio)
+            model.verifier = cast("Any", hidden)
+            passes = PEAK_HOURS[split] / hours(corpus.select("speech", split))
+            drawn = [decks[split].stream_for_peaks(args.alike) for _ in range(PEAK_STREAMS[split])]
+            found = peaks.collect(
+                model,
+                training_set.corpus,
+                split,
+                SEED,
+                streams=drawn,
+                passes_of_speech=passes,
+            )
+            return found, torch.from_numpy(np.stack(hidden.values))
+
+        width = next(
+            i.dims[1] for i in onnx.load_from_string(audio).graph.initializer if i.name == "head.fc2.weight"
+        )
+        untrained = torch.zeros(count, width), torch.full((count,), ROW_BIAS)
+        found, hidden = proposals("training", with_rows(audio, *untrained, first, alike))
+        classes = np.where(found.label >= first, found.label - first + 1, 0)
+        on_audio = with_rows(audio, *train_rows(hidden, classes, audio, count), first, alike)
+        on_features = train_on_windows(found, first, count, alike)
+        fit_fusion(on_features, proposals("validation", on_audio)[0], first)
+    encoded = joined(graphs[ENCODED_VERIFIER_KEY], encoded_verifier.to_onnx(on_features), first, count, alike)
     model = pack(graph, state, metadata, args.out, verifier=on_audio, encoded_verifier=encoded)
     print(f"{args.out}: {', '.join(model.metadata.keyword_names)}; SHA-256 {model.sha256}")
 

@@ -49,9 +49,9 @@ class Shape:
     """The factor by which each block reduces the number of frames."""
     smoothing_frames: int = 7
     added_classes: int = 0
-    """How many of the classes, the last ones, have last blocks of their own: see `Network`."""
+    """How many of the classes, the last ones, were added to a trained network: see `Network`."""
     added_blocks: int = 0
-    """The number of these blocks."""
+    """How many last blocks these have of their own."""
 
     def __post_init__(self) -> None:
         if (self.added_classes > 0) != (self.added_blocks > 0) or self.added_blocks > len(self.kernels):
@@ -248,8 +248,10 @@ def _applied(head: Pointwise, image: Tensor) -> Tensor:
 class Network(nn.Module):
     """The whole model: see the module's docstring.
 
-    Classes that are added to a trained network have last blocks and a head of their own, after the blocks that
-    they share with the other classes. Training them does not change the logits of the other classes.
+    Classes that are added to a trained network have last blocks and a head of their own, after the blocks
+    that they share with the other classes. Training them does not change the logits of the other classes.
+    The score of an added class is its probability among all classes. Those of the others are the
+    probabilities without it, and lower only where an added class is more likely than not.
     """
 
     mel_mean: Tensor
@@ -364,7 +366,8 @@ class Network(nn.Module):
         if self.added_head is not None:
             added = _applied(self.added_head, run(shared, count, len(blocks)))
             added = torch.cat((logits, added), -1).softmax(-1)[..., -s.added_classes :]
-            posteriors = torch.cat((posteriors, added), -1)
+            none = 1 - added.sum(-1, keepdim=True)
+            posteriors = torch.cat((posteriors * (2 * none).clamp(max=1), added), -1)
         window, score_past = _with_past(score_past.reshape(-1, s.smoothing_frames - 1, s.classes), posteriors)
         scores = nn.functional.avg_pool2d(window.unsqueeze(1), (s.smoothing_frames, 1), stride=1).squeeze(1)
         next_state = (pcm_past, mel_past.flatten(1), *body_past, score_past.flatten(1))

@@ -37,7 +37,8 @@ def copy_network(path: Path, network: Network, labels: tuple[str, ...], maker: E
     """Copy the network of a model file into one whose layers have batch normalisation.
 
     The statistics of each layer are measured on examples, so that both compute the same scores. A keyword
-    that the file does not know, or has in blocks of its own, starts as a rarer kind of unknown speech. `check_start` has accepted the file.
+    that the file does not know, or has in blocks of its own, starts as a rarer kind of unknown speech.
+    `check_start` has accepted the file.
     """
     served = load_network(path)
     known = SpotterModel.load(path).metadata.labels[: served.shape.classes - served.shape.added_classes]

@@ -62,8 +62,8 @@ _MAX_GAIN = 10 ** (30 / 20)
 _BATCH = 64
 
 _KINDS = ("clean", "noise", "babble", "room", "room and noise", "telephone", "television", "music")
-_WORD_SHARES = (0.14, 0.26, 0.24, 0.12, 0.1, 0.07, 0.04, 0.03)
-_SPEECH_SHARES = (0.2, 0.22, 0.24, 0.1, 0.06, 0.06, 0.09, 0.03)
+WORD_SHARES = (0.14, 0.26, 0.24, 0.12, 0.1, 0.07, 0.04, 0.03)
+SPEECH_SHARES = (0.2, 0.22, 0.24, 0.1, 0.06, 0.06, 0.09, 0.03)
 
 
 class Source(IntEnum):
@@ -95,17 +95,19 @@ class Proposals:
     source: NDArray[np.int64]
 
 
-class _Scene(Scene):
-    """The sounds of a split, with any number of talkers; training's rooms in the training split."""
+class SplitScene(Scene):
+    """The sounds of a split. The rooms of the training split are those of training."""
 
     def __init__(self, corpus: Corpus, split: Split) -> None:
         super().__init__(corpus, split)
         self._is_training = split == "training"
 
     def babble(self, rng: np.random.Generator, length: int, talkers: int = 0) -> Samples:
+        """Return speech of so many talkers at once, or of any number of them."""
         return super().babble(rng, length, talkers or int(rng.integers(2, 9)))
 
     def room(self, rng: np.random.Generator) -> Samples:
+        """Return the impulse response of a room."""
         if not self._is_training:
             return super().room(rng)
         rooms = surroundings.training_rooms()
@@ -117,7 +119,7 @@ class _Collector:
 
     def __init__(self, model: SpotterModel, corpus: Corpus, split: Split, seed: tuple[int, int]) -> None:
         self._model, self._meta, self._corpus = model, model.metadata, corpus
-        self._scene, self.rng = _Scene(corpus, split), np.random.default_rng((99, *seed))
+        self._scene, self.rng = SplitScene(corpus, split), np.random.default_rng((99, *seed))
         hold_samples = self._meta.samples_from_ms(self._meta.detector.hold_ms)
         self._hold_frames = -(-hold_samples // self._meta.frame_samples)
         self._log_mel = SpeechMel()
@@ -130,8 +132,8 @@ class _Collector:
     def add_words(self, clips: Sequence[Recording]) -> None:
         """Add the proposals in a stream of clips."""
         rng = self.rng
-        samples, words, power = _stream(rng, self._corpus, clips)
-        samples = _change(self._scene, rng, samples, power, _WORD_SHARES)
+        samples, words, power = stream_of(rng, self._corpus, clips)
+        samples = changed(self._scene, rng, samples, power, WORD_SHARES)
         for detection, frame, proposed in self._peaks(score_recording(self._model, samples)):
             label = _label_of(self._meta, words, detection)
             if label is not None:
@@ -144,7 +146,7 @@ class _Collector:
         if rng.random() < 0.4:
             samples, _ = augment.vary_voice(rng, samples)
         words, length = place_words(samples, recording.text), len(samples)
-        samples = _change(self._scene, rng, samples, float(np.square(samples).mean()), _SPEECH_SHARES)
+        samples = changed(self._scene, rng, samples, float(np.square(samples).mean()), SPEECH_SHARES)
         scores = score_recording(self._model, samples)
         for detection, frame, proposed in self._peaks(scores):
             middle = (detection.start_sample + detection.end_sample) / 2
@@ -235,28 +237,39 @@ def collect(
     seed: int,
     *,
     passes: int = 1,
+    streams: Sequence[Sequence[Recording]] | None = None,
+    passes_of_speech: float = _PASSES_OF_SPEECH,
     progress: Progress = SILENT,
 ) -> Proposals:
     """Return the proposals in some passes over the clips and the read speech of a split.
 
-    The surroundings of each pass are others.
+    streams: the clips of each stream, instead of those of the split. passes_of_speech: how often the read
+    speech is used in each pass. The surroundings of each pass are others.
     """
-    found = [_collect_once(model, corpus, split, (seed, number), progress) for number in range(passes)]
+    found = []
+    for number in range(passes):
+        collector = _Collector(model, corpus, split, (seed, number))
+        drawn = streams or list(_choose_clips(collector.rng, model.metadata, corpus.select("clip", split)))
+        found.append(
+            _collect_once(collector, drawn, corpus.select("speech", split), passes_of_speech, progress)
+        )
     return Proposals(*(np.concatenate([getattr(p, f.name) for p in found]) for f in fields(Proposals)))
 
 
 def _collect_once(
-    model: SpotterModel, corpus: Corpus, split: Split, seed: tuple[int, int], progress: Progress
+    collector: _Collector,
+    streams: Sequence[Sequence[Recording]],
+    speech: Sequence[Recording],
+    passes_of_speech: float,
+    progress: Progress,
 ) -> Proposals:
-    collector = _Collector(model, corpus, split, seed)
-    streams = list(_choose_clips(collector.rng, model.metadata, corpus.select("clip", split)))
-    speech = corpus.select("speech", split)
     speech = [speech[i] for i in collector.rng.permutation(len(speech))]
     read = 0
-    counted = progress(streams, desc=f"finding proposals, {split}", total=len(streams), unit="streams")
-    for number, clips in enumerate(counted):
+    for number, clips in enumerate(
+        progress(streams, desc="finding proposals", total=len(streams), unit="streams")
+    ):
         collector.add_words(clips)
-        while read < len(speech) * _PASSES_OF_SPEECH * (number + 1) / len(streams):
+        while read < len(speech) * passes_of_speech * (number + 1) / len(streams):
             collector.add_speech(speech[read % len(speech)])
             read += 1
         if number % 12 == 0:
@@ -281,7 +294,7 @@ def _choose_clips(
         yield chosen[i : i + _CLIPS_PER_STREAM]
 
 
-def _stream(
+def stream_of(
     rng: np.random.Generator, corpus: Corpus, clips: Sequence[Recording]
 ) -> tuple[Samples, list[SpokenWord], float]:
     """Return a stream of clips, half of them with their voice changed; its words; their median power.
@@ -315,7 +328,7 @@ def _stream(
     return np.concatenate([*pieces, np.zeros(SAMPLE_RATE_HZ, np.float32)]), words, median
 
 
-def _change(
+def changed(
     scene: Scene, rng: np.random.Generator, samples: Samples, power: float, shares: Sequence[float]
 ) -> Samples:
     """Put audio into surroundings that are drawn at random, at a random level."""
@@ -334,8 +347,8 @@ def _change(
             samples = add_noise(rng.uniform(10, 30), scene, rng, samples, power)
     if kind == "television":
         samples = from_television(scene, rng, samples, power)
-    changed: Samples = np.clip(samples * np.float32(10 ** (rng.uniform(-25, 8) / 20)), -1, 1)
-    return changed
+    result: Samples = np.clip(samples * np.float32(10 ** (rng.uniform(-25, 8) / 20)), -1, 1)
+    return result
 
 
 def _label_of(meta: ModelMetadata, words: Sequence[SpokenWord], detection: Detection) -> int | None:
