@@ -79,5 +79,5 @@ def test_the_readme_has_the_figures_of_the_card_and_the_model():
         assert measured, name
         assert f"{float(measured[1]):.1f}" == false_alarms
     metrics = {metric.name: metric.value for metric in SpotterModel.load().metadata.metrics}
-    assert f"is {metrics['clip_accuracy']:.1%} over 18 classes" in readme
+    assert f"is {metrics['clip_accuracy']:.1%} over 20 classes" in readme
     assert f"decided {metrics['delay_ms']:.0f} ms (median)" in readme

@@ -10,7 +10,7 @@ UNKNOWN = "_unknown_"
 
 DEFAULT_KEYWORDS = (
     "yes", "no", "up", "down", "left", "right", "stop", "go", "backward", "forward",
-    "zero", "one", "two", "three", "four", "five",
+    "zero", "one", "two", "three", "four", "five", "on", "off",
 )  # fmt: skip
 
 _HOMOPHONES = {
