@@ -596,7 +596,8 @@ def main() -> None:
     parser.add_argument("--alike", nargs="*", default=())
     parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("earmark_training").setLevel(logging.INFO)
     torch.set_num_threads(1)
     corpus, metadata = Corpus(args.corpus), SpotterModel.load(args.model).metadata
     checked, count, first = metadata.verifier, len(args.keywords), len(metadata.labels)
