@@ -243,6 +243,14 @@ def test_each_pass_finds_other_proposals(model: SpotterModel, corpus: Corpus) ->
     assert not np.array_equal(twice.score[first : first + 20], once.score[:20])
 
 
+def test_the_streams_and_the_amount_of_speech_can_be_chosen(model: SpotterModel, corpus: Corpus) -> None:
+    clips = [clip for clip in corpus.select("clip", "validation") if clip.text == "yes"]
+    found = collect(model, corpus, "validation", 1, streams=[clips, clips[:3]], passes_of_speech=0)
+    assert set(found.label[found.source == Source.WORDS]) <= {0, 2}
+    assert (found.label == 2).sum() > 2
+    assert not (found.source == Source.SPEECH).any()
+
+
 def test_the_first_network_is_unchanged(
     verified: SpotterModel, model: SpotterModel, corpus: Corpus, verified_dir: Path
 ) -> None:
