@@ -55,7 +55,7 @@ from earmark_training.keyword.pronunciation import accents, pronounce
 from earmark_training.model import encoded_verifier
 from earmark_training.model.encoded_verifier import EncodedVerifier
 from earmark_training.model.encoded_verifier_training import train_on_features
-from earmark_training.model.network import Network, Pointwise
+from earmark_training.model.network import AddedClasses
 from earmark_training.model.onnx_file import check_streaming, load_network, pack, to_onnx, verifier_graphs
 from earmark_training.model.precision import matrix_precision
 from earmark_training.model.schedule import learning_rate_factor, update_average
@@ -67,14 +67,16 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from earmark_spotter.metadata import ModelMetadata
     from earmark_training.data.corpus import Recording, Split
+    from earmark_training.model.network import Network, Shape
     from numpy.typing import NDArray
 
     Samples = NDArray[np.float32]
 
 SEED = 1
 BLOCKS = 2
-"""The last blocks that the new keywords have of their own. Each costs 7% of the first network."""
+"""The last blocks that the new keywords have of their own."""
 FEW_RECORDINGS = 130
 """So a quarter of the examples of a keyword with 390 recordings are synthetic voices."""
 MIX = KeywordMix(
@@ -85,12 +87,12 @@ EXAMPLE_BATCHES, CLIPS_OF_WORD, CLIPS_OF_RARE, RARE, MORE_CLIPS, HELPERS = 1600,
 together, and other words by synthetic voices."""
 STREAMS, STREAM_HOURS = 1800, 10.0
 """The streams of words for the blocks, and the read speech beside them."""
-STEPS, FROM_EXAMPLES, WITH_KEYWORD, WITHOUT, HARD_SHARE = 6000, 32, 20, 28, 0.45
+STEPS, FROM_EXAMPLES, WITH_KEYWORD, WITHOUT, HARD_SHARE = 4000, 32, 20, 28, 0.45
 """The batches, and what is in one: examples, and pieces of streams with a new keyword and without one."""
 PIECE_FRAMES, LONGEST_TARGET_FRAMES = 40, 8
 MINED_STEPS, MINED_STREAMS, HARD_PIECES, LOWEST_HARD = 500, 1500, 1200, 0.03
-RATE_OF_HEAD, RATE_OF_BLOCKS, WEIGHT_DECAY, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 6e-4, 0.01, 50, 0.995
-LABEL_SMOOTHING, FIRST_BIAS, DROPOUT = 0.05, -3.0, 0.1
+RATE, WEIGHT_DECAY, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 0.01, 50, 0.995
+LABEL_SMOOTHING, FIRST_BIAS = 0.05, -3.0
 PEAK_STREAMS, PEAK_HOURS = {"training": 500, "validation": 200}, {"training": 6.0, "validation": 3.7}
 """The streams of words and the read speech in which the verifier's windows are found."""
 VERIFIER_STEPS, CHANNELS = 4000, 64
@@ -211,20 +213,18 @@ class Computed:
     background: NDArray[np.bool_]  # [frames]: no new keyword must be detected
 
 
-class OwnBlocks(nn.Module):
-    """The last blocks and the head of new keywords, beside those of a trained network."""
+class WithOldClasses(nn.Module):
+    """The last layers of new keywords, and those of the trained network for the probability of none."""
 
-    def __init__(self, network: Network, keywords: int) -> None:
+    def __init__(self, network: Network, shape: Shape) -> None:
         super().__init__()
         self.old_blocks, self.old_head = network.blocks[-BLOCKS:], network.head
-        self.blocks = deepcopy(self.old_blocks)
-        self.head = Pointwise(network.shape.channels, keywords, normalized=False)
-        self.dropout = nn.Dropout(DROPOUT)
-        with torch.no_grad():
-            self.head.weight.mul_(0.1)
-            cast("Tensor", self.head.bias).fill_(FIRST_BIAS)
         self.old_blocks.requires_grad_(False)
         self.old_head.requires_grad_(False)
+        self.added = AddedClasses(shape)
+        with torch.no_grad():
+            self.added.head.weight.mul_(0.1)
+            cast("Tensor", self.added.head.bias).fill_(FIRST_BIAS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (batch, frames, 2 + keywords) for x (frames + past, batch, channels).
@@ -232,13 +232,11 @@ class OwnBlocks(nn.Module):
         All classes of the trained network are one, none: its log-odds are halved between silence and unknown,
         so that the loss of keyword models fits.
         """
-        old = own = x
+        old = x
         for block in self.old_blocks:
             old = block.eval()(old)
-        for block in self.blocks:
-            own = block(own)
         none = self.old_head(old).logsumexp(-1, keepdim=True) - math.log(2)
-        return torch.cat((none, none, self.head(self.dropout(own))), -1).transpose(0, 1)
+        return torch.cat((none, none, self.added(x)), -1).transpose(0, 1)
 
     @torch.no_grad()
     def scores(self, inputs: NDArray[np.float16], smoothing: int) -> Samples:
@@ -338,7 +336,7 @@ def pieces_of_streams(
 
 
 def mine(
-    blocks: OwnBlocks, streams: Sequence[Computed], smoothing: int, rng: np.random.Generator
+    blocks: WithOldClasses, streams: Sequence[Computed], smoothing: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
     """Return the places (stream, frame) without a new keyword where its score is highest."""
     found: list[tuple[float, int, int]] = []
@@ -362,14 +360,12 @@ def train_blocks(
     """Return the network with the new classes, with the average of the weights."""
     torch.manual_seed(SEED)
     rng, past = np.random.default_rng(SEED), past_frames(network)
-    trained = OwnBlocks(network, keywords)
+    classes = network.shape.classes + keywords
+    shape = replace(network.shape, classes=classes, added_classes=keywords, added_blocks=BLOCKS)
+    trained = WithOldClasses(network, shape)
     average = deepcopy(trained).eval()
     trained.train()
-    groups = [
-        {"params": list(trained.head.parameters()), "lr": RATE_OF_HEAD},
-        {"params": list(trained.blocks.parameters()), "lr": RATE_OF_BLOCKS},
-    ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(trained.added.parameters(), RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, partial(learning_rate_factor, warmup_steps=WARMUP_STEPS, steps=steps)
     )
@@ -398,11 +394,8 @@ def train_blocks(
             seconds = time.monotonic() - began_s
             print(f"{step + 1} of {steps}, loss {total / REPORT_STEPS:.4f}, {seconds:.0f} s", flush=True)
             total = 0.0
-    result = network.folded()
-    classes = network.shape.classes + keywords
-    result.shape = replace(network.shape, classes=classes, added_classes=keywords, added_blocks=BLOCKS)
-    result.added_blocks, result.added_head = average.blocks, average.head
-    return result.eval()
+    network.shape, network.added = shape, average.added
+    return network.folded()
 
 
 class HiddenLayer:
@@ -587,6 +580,24 @@ def fit_fusion(network: EncodedVerifier, found: peaks.Proposals, first: int) -> 
     fit_encoded_fusion(network, replace(chosen, proposed=index, label=spoken), FUSION_THRESHOLD)
 
 
+def with_keywords(
+    metadata: ModelMetadata, network: Network, graph: onnx.ModelProto, training_set: sets.TrainingSet
+) -> ModelMetadata:
+    """Return the metadata with the new keywords, whose offsets are measured, after a check of the graph."""
+    keywords = training_set.keywords
+    info = KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=400)
+    metadata = replace(
+        metadata,
+        labels=(*metadata.labels, *keywords),
+        keywords={**metadata.keywords, **dict.fromkeys(keywords, info)},
+    )
+    unverified = pack(graph, network.silent_state().numpy(), replace(metadata, verifier=None))
+    clips = [training_set.corpus.samples(r) for r in training_set.recordings[:CHECKED_CLIPS]]
+    check_streaming(network, unverified, clips)
+    measured = measure_offsets(unverified, training_set.corpus, training_set.recordings).keywords
+    return replace(metadata, keywords={**metadata.keywords, **{k: measured[k] for k in keywords}})
+
+
 def main() -> None:
     """Train the networks and write the model."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -618,22 +629,7 @@ def main() -> None:
         network = train_blocks(base, examples, streams, count, args.steps)
         del examples, streams
         graph, state = to_onnx(network), network.silent_state().numpy()
-        info = KeywordInfo(0.5, refractory_ms=500, end_lag_ms=0, duration_ms=400)
-        metadata = replace(
-            metadata,
-            labels=(*metadata.labels, *args.keywords),
-            keywords={**metadata.keywords, **dict.fromkeys(args.keywords, info)},
-        )
-        unverified = pack(graph, state, replace(metadata, verifier=None))
-        check_streaming(
-            network,
-            unverified,
-            [training_set.corpus.samples(r) for r in training_set.recordings[:CHECKED_CLIPS]],
-        )
-        measured = measure_offsets(unverified, training_set.corpus, training_set.recordings).keywords
-        infos = {k: measured[k] if k in args.keywords else i for k, i in metadata.keywords.items()}
-        metadata = replace(metadata, keywords=infos)
-
+        metadata = with_keywords(metadata, network, graph, training_set)
         # All proposals need a score of the graph on audio, and none of the other one.
         without_encoder = replace(metadata, verifier=replace(checked, certain_score=1.0, encoder_sha256=None))
 
@@ -644,12 +640,7 @@ def main() -> None:
             passes = PEAK_HOURS[split] / hours(corpus.select("speech", split))
             drawn = [decks[split].stream_for_peaks(args.alike) for _ in range(PEAK_STREAMS[split])]
             found = peaks.collect(
-                model,
-                training_set.corpus,
-                split,
-                SEED,
-                streams=drawn,
-                passes_of_speech=passes,
+                model, training_set.corpus, split, SEED, streams=drawn, passes_of_speech=passes
             )
             return found, torch.from_numpy(np.stack(hidden.values))
 

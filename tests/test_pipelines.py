@@ -99,16 +99,19 @@ def test_the_parameters_are_those_of_the_bundled_model():
     assert prepared
     assert re.findall(r"--(\w+)", prepared[1]) == list(PARAMETERS["prepare"])
     added = re.search(
-        r"^earmark-train verifier .* --version (\S+) --passes (\d+) --examples (\d+) --encoded-steps (\d+) "
+        r"^earmark-train verifier .* --passes (\d+) --examples (\d+) --encoded-steps (\d+) "
         r"--fa-per-hour (\S+)$",
         card,
         re.MULTILINE,
     )
     assert added, "the model card does not show the command that added the verifier"
     verifier = PARAMETERS["verifier"]
-    assert (verifier["version"], f"{verifier['fa-per-hour']:g}") == (added[1], added[5])
     counts = [verifier[name] for name in ("passes", "examples", "encoded-steps")]
-    assert counts == [int(added[i]) for i in (2, 3, 4)]
+    assert counts == [int(added[i]) for i in (1, 2, 3)]
+    last = re.search(r"^earmark-train thresholds .* --version (\S+) --fa-per-hour (\S+)$", card, re.MULTILINE)
+    assert last, "the model card does not show the command that chose the thresholds"
+    rate = f"{verifier['fa-per-hour']:g}"
+    assert (verifier["version"], rate, rate) == (last[1], last[2], added[4])
     assert f"; seed {PARAMETERS['evaluate']['seed']}. {export['name']} {verifier['version']}" in card
     trained = re.search(r"^earmark-train train --preset (\S+)", card, re.MULTILINE)
     assert trained

@@ -52,7 +52,11 @@ def test_the_server_detects_the_same_as_the_library(count: int) -> None:
                 scores = [event.scores for event in events if kinds([event]) == ["scores"]]
                 assert len(scores) == int(len(samples) / rate_hz / 0.4)
                 for frame in scores:
-                    assert sum(one.score for one in frame.scores) == pytest.approx(1, abs=1e-3)
+                    # On and off were added to a trained model.
+                    others = sum(one.score for one in frame.scores if one.label not in ("on", "off"))
+                    added = sum(one.score for one in frame.scores if one.label in ("on", "off"))
+                    assert others == pytest.approx(1, abs=1e-3) if added < 0.07 else others < 1.001
+                    assert 0.999 < others + added < 1.501
             request = rpcs.SpotRequest(audio=DEMO.read_bytes())
             whole = await rig.stub.Spot(request, timeout=DEADLINE_S)
             assert [one.detection_id for one in whole.detections] == [one.id for one in expected]

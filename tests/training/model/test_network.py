@@ -52,24 +52,26 @@ def test_scores_are_probabilities(network: Network):
 
 @torch.no_grad()
 @pytest.mark.parametrize("added_blocks", [1, 3])
-def test_unlikely_added_classes_leave_the_scores_of_the_others_as_they_were(network: Network, added_blocks: int):
+def test_unlikely_added_classes_leave_the_scores_of_the_others_as_they_were(
+    network: Network, added_blocks: int
+):
     torch.manual_seed(1)
     extended = Network(replace(SHAPE, classes=6, added_classes=2, added_blocks=added_blocks))
     missing, unexpected = extended.load_state_dict(network.state_dict(), strict=False)
     assert not unexpected
-    assert {name.split(".")[0] for name in missing} == {"added_blocks", "added_head"}
-    for block in extended.added_blocks:
+    assert {name.split(".")[0] for name in missing} == {"added"}
+    assert extended.added is not None
+    for block in extended.added.blocks:
         block.project.norm.weight.fill_(1.0)
-    assert extended.added_head is not None
-    extended.added_head.weight.mul_(0.1)
-    extended.added_head.bias.fill_(-3.0)
+    extended.added.head.weight.mul_(0.1)
+    extended.added.head.bias.fill_(-3.0)
     extended.eval()
     pcm = torch.randn(2, 30 * SHAPE.frame_samples) * 0.1
     before, after = run(network, pcm, [30]), run(extended, pcm, [7, 1, 15, 2, 5])
     torch.testing.assert_close(after[..., :4], before, atol=1e-5, rtol=0)
     torch.testing.assert_close(after, run(extended.folded(), pcm, [30]), atol=1e-5, rtol=0)
 
-    mel = extended.normalize(extended.log_mel(torch.randn(1, 4000 + SHAPE.unsmoothed_receptive_field_samples)))
+    mel = extended.normalize(extended.log_mel(torch.randn(1, 20_000)))
     logits = extended.logits(mel)
     torch.testing.assert_close(logits[..., :4], network.logits(mel), atol=1e-5, rtol=0)
     assert logits.shape[-1] == 6
@@ -83,12 +85,12 @@ def test_the_score_of_an_added_class_is_its_probability_and_lowers_the_others_wh
     before = network(silence, state)[0][0, -1]
     extended = Network(replace(SHAPE, classes=5, added_classes=1, added_blocks=1)).eval()
     extended.load_state_dict(network.state_dict(), strict=False)
-    assert extended.added_head is not None
-    extended.added_head.weight.zero_()
+    assert extended.added is not None
+    extended.added.head.weight.zero_()
     mel = extended.normalize(extended.log_mel(torch.zeros(1, 60 * SHAPE.frame_samples)))
     others = extended.logits(mel)[0, -1, :4].logsumexp(-1).item()
     for probability, share_left in ((0.3, 1.0), (0.75, 0.5), (0.9, 0.2)):
-        extended.added_head.bias.fill_(others + math.log(probability / (1 - probability)))
+        extended.added.head.bias.fill_(others + math.log(probability / (1 - probability)))
         after = extended(silence, extended.silent_state())[0][0, -1]
         assert after[4].item() == pytest.approx(probability, abs=1e-4)
         torch.testing.assert_close(after[:4], before * share_left, atol=1e-4, rtol=0)

@@ -84,7 +84,7 @@ def with_new_head(network: Network, keywords: int = 1, *, kept: int = FIRST_KEYW
     """
     tuned = network.folded()
     tuned.shape = replace(network.shape, classes=kept + keywords, added_classes=0, added_blocks=0)
-    tuned.added_blocks, tuned.added_head = nn.ModuleList(), None
+    tuned.added = None
     weight, bias = network.head.weight, cast("Tensor", network.head.bias)
     tuned.head = Pointwise(weight.shape[0], kept + keywords, normalized=False)
     classes = [*range(kept), *keywords * [_UNKNOWN]]

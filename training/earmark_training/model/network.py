@@ -52,6 +52,8 @@ class Shape:
     """How many of the classes, the last ones, were added to a trained network: see `Network`."""
     added_blocks: int = 0
     """How many last blocks these have of their own."""
+    added_channels: int = 48
+    """The channels of these blocks."""
 
     def __post_init__(self) -> None:
         if (self.added_classes > 0) != (self.added_blocks > 0) or self.added_blocks > len(self.kernels):
@@ -195,7 +197,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.kernel, self.stride = kernel, stride
+        self.channels, self.kernel, self.stride = channels, kernel, stride
         self.past = kernel - stride
         self.depthwise = nn.Parameter(torch.randn(channels, 1, kernel, 1) / math.sqrt(kernel))
         self.expand = Pointwise(channels, channels, normalized=True)
@@ -240,6 +242,28 @@ class Block(nn.Module):
         return image, joined[:, :, -self.past :]
 
 
+class AddedClasses(nn.Module):
+    """The last layers of classes that were added to a trained network: see `Network`."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        channels, last = shape.added_channels, slice(-shape.added_blocks, None)
+        self.entry = Pointwise(shape.channels, channels, normalized=True)
+        self.blocks = nn.ModuleList(
+            Block(channels, kernel, stride)
+            for kernel, stride in zip(shape.kernels[last], shape.strides[last], strict=True)
+        )
+        self.head = Pointwise(channels, shape.added_classes, normalized=False)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (frames, batch, added classes) for the output of the shared blocks."""
+        x = torch.relu(self.entry(x))
+        for block in self.blocks:
+            x = block(x)
+        return cast("Tensor", self.head(self.dropout(x)))
+
+
 def _applied(head: Pointwise, image: Tensor) -> Tensor:
     """Return the logits (batch, time, classes) for an image (1, channels, batch, time)."""
     return cast("Tensor", head(image.squeeze(0).permute(1, 2, 0)))
@@ -248,8 +272,8 @@ def _applied(head: Pointwise, image: Tensor) -> Tensor:
 class Network(nn.Module):
     """The whole model: see the module's docstring.
 
-    Classes that are added to a trained network have last blocks and a head of their own, after the blocks
-    that they share with the other classes. Training them does not change the logits of the other classes.
+    Classes that are added to a trained network have last blocks and a head of their own, with fewer channels,
+    after the blocks that they share with the others. Training them does not change the logits of the others.
     The score of an added class is its probability among all classes. Those of the others are the
     probabilities without it, and lower only where an added class is more likely than not.
     """
@@ -269,17 +293,12 @@ class Network(nn.Module):
             for kernel, stride in zip(shape.kernels, shape.strides, strict=True)
         )
         self.head = Pointwise(shape.channels, shape.classes - shape.added_classes, normalized=False)
-        self.added_blocks = nn.ModuleList()
-        self.added_head: Pointwise | None = None
-        if shape.added_classes:
-            self.added_head = Pointwise(shape.channels, shape.added_classes, normalized=False)
-            last = list(zip(shape.kernels, shape.strides, strict=True))[-shape.added_blocks :]
-            self.added_blocks.extend(Block(shape.channels, kernel, stride) for kernel, stride in last)
+        self.added = AddedClasses(shape) if shape.added_classes else None
         self.dropout = nn.Dropout(0.1)
 
     @property
     def _all_blocks(self) -> list[Block]:
-        return cast("list[Block]", [*self.blocks, *self.added_blocks])
+        return cast("list[Block]", [*self.blocks, *(self.added.blocks if self.added else ())])
 
     @property
     def past_sizes(self) -> tuple[int, int, int, int]:
@@ -288,7 +307,7 @@ class Network(nn.Module):
         return (
             s.window_samples - s.hop_samples,
             (s.stem_kernel - s.stem_stride) * s.mels,
-            sum(block.past for block in self._all_blocks) * s.channels,
+            sum(block.past * block.channels for block in self._all_blocks),
             (s.smoothing_frames - 1) * s.classes,
         )
 
@@ -325,11 +344,9 @@ class Network(nn.Module):
     def logits(self, mel: Tensor) -> Tensor:
         """Return the logits (batch, frames, classes) for normalised log-mel, with the frames of `body`."""
         logits = cast("Tensor", self.head(self.dropout(self.body(mel))))
-        if self.added_head is not None:
-            x = self.body(mel, without_last=self.shape.added_blocks)
-            for block in self.added_blocks:
-                x = block(x)
-            logits = torch.cat((logits, self.added_head(self.dropout(x))), -1)
+        if self.added is not None:
+            added = self.added(self.body(mel, without_last=self.shape.added_blocks))
+            logits = torch.cat((logits, added), -1)
         return logits.transpose(0, 1)
 
     def forward(self, pcm: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -341,7 +358,7 @@ class Network(nn.Module):
         s, blocks = self.shape, self._all_blocks
         # The state is large, so it is split once and joined once.
         pcm_size, mel_size, _, score_size = self.past_sizes
-        body_sizes = [block.past * s.channels for block in blocks]
+        body_sizes = [block.past * block.channels for block in blocks]
         pcm_past, mel_past, *body_past, score_past = torch.split(
             state, [pcm_size, mel_size, *body_sizes, score_size], dim=1
         )
@@ -354,7 +371,7 @@ class Network(nn.Module):
 
         def run(image: Tensor, first: int, end: int) -> Tensor:
             for i in range(first, end):
-                past = body_past[i].reshape(1, -1, blocks[i].past, s.channels)
+                past = body_past[i].reshape(1, -1, blocks[i].past, blocks[i].channels)
                 image, past = blocks[i].forward_image(past, image)
                 body_past[i] = past.reshape(-1, body_sizes[i])
             return image
@@ -363,8 +380,9 @@ class Network(nn.Module):
         shared = run(image, 0, count - s.added_blocks)
         logits = _applied(self.head, run(shared, count - s.added_blocks, count))
         posteriors = logits.softmax(-1)
-        if self.added_head is not None:
-            added = _applied(self.added_head, run(shared, count, len(blocks)))
+        if self.added is not None:
+            entry = torch.relu(self.added.entry.forward_image(shared))
+            added = _applied(self.added.head, run(entry, count, len(blocks)))
             added = torch.cat((logits, added), -1).softmax(-1)[..., -s.added_classes :]
             none = 1 - added.sum(-1, keepdim=True)
             posteriors = torch.cat((posteriors * (2 * none).clamp(max=1), added), -1)
