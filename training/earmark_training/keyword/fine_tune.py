@@ -77,21 +77,23 @@ class FineTuneRecipe:
         return math.ceil(self.steps / (self.rounds + 1))
 
 
-def with_new_head(network: Network, keywords: int = 1, *, kept: int = FIRST_KEYWORD) -> Network:
-    """Return a copy of the network whose classes are its first `kept` ones and new keywords.
+def with_new_head(network: Network, keywords: int = 1) -> Network:
+    """Return a copy of the network whose keywords are new ones.
 
     Batch normalisation is folded into its layers.
     """
     tuned = network.folded()
-    tuned.shape = replace(network.shape, classes=kept + keywords, added_classes=0, added_blocks=0)
+    tuned.shape = replace(network.shape, classes=FIRST_KEYWORD + keywords, added_classes=0, added_blocks=0)
     tuned.added = None
     weight, bias = network.head.weight, cast("Tensor", network.head.bias)
-    tuned.head = Pointwise(weight.shape[0], kept + keywords, normalized=False)
-    classes = [*range(kept), *keywords * [_UNKNOWN]]
+    tuned.head = Pointwise(weight.shape[0], FIRST_KEYWORD + keywords, normalized=False)
+    classes = [*range(FIRST_KEYWORD), *keywords * [_UNKNOWN]]
     with torch.no_grad():
         # A keyword starts as an unlikely kind of unknown speech.
         tuned.head.weight.copy_(weight[:, classes])
-        cast("Tensor", tuned.head.bias).copy_(bias[classes] - torch.tensor([0.0] * kept + [2.0] * keywords))
+        cast("Tensor", tuned.head.bias).copy_(
+            bias[classes] - torch.tensor([0.0] * FIRST_KEYWORD + [2.0] * keywords)
+        )
     return tuned
 
 
