@@ -93,6 +93,9 @@ PIECE_FRAMES, LONGEST_TARGET_FRAMES = 40, 8
 MINED_STEPS, MINED_STREAMS, HARD_PIECES, LOWEST_HARD = 500, 1500, 1200, 0.03
 RATE, WEIGHT_DECAY, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 0.01, 50, 0.995
 LABEL_SMOOTHING, FIRST_BIAS = 0.05, -3.0
+PROPOSED_LESS = 0.8
+"""What is subtracted from the log-odds of new keywords in the first network, so that the verifier, which
+decides, is asked about half as many sounds."""
 PEAK_STREAMS, PEAK_HOURS = {"training": 500, "validation": 200}, {"training": 6.0, "validation": 3.7}
 """The streams of words and the read speech in which the verifier's windows are found."""
 VERIFIER_STEPS, CHANNELS = 4000, 64
@@ -394,6 +397,8 @@ def train_blocks(
             seconds = time.monotonic() - began_s
             print(f"{step + 1} of {steps}, loss {total / REPORT_STEPS:.4f}, {seconds:.0f} s", flush=True)
             total = 0.0
+    with torch.no_grad():
+        cast("Tensor", average.added.head.bias).sub_(PROPOSED_LESS)
     network.shape, network.added = shape, average.added
     return network.folded()
 
