@@ -43,10 +43,10 @@ from earmark_audio.progress import SILENT
 from earmark_spotter import SpotterModel
 from earmark_spotter.metadata import KeywordInfo
 from earmark_spotter.verifier import ENCODED_VERIFIER_KEY, VERIFIER_KEY
-from earmark_training.data.corpus import SAMPLE_RATE_HZ, Corpus, SourceFile, decode, hours
+from earmark_training.data.corpus import Corpus, SourceFile, decode, hours
 from earmark_training.evaluation.offsets import measure_offsets
 from earmark_training.keyword import training_set as sets
-from earmark_training.keyword.examples import KeywordBatch, KeywordExampleMaker, KeywordMix
+from earmark_training.keyword.examples import KeywordBatch, KeywordExampleMaker, KeywordMix, masks
 from earmark_training.keyword.fine_tune import loss, masked_log_mel
 from earmark_training.keyword.helpers import write_helpers
 from earmark_training.keyword.kokoro import Kokoro, default_cache
@@ -306,8 +306,9 @@ def compute(network: Network, samples: Samples, spoken: list[tuple[int, int, int
     ends = (1 + np.arange(len(inputs) - past_frames(network))) * shape.frame_samples
     target, background = np.zeros(len(ends), np.int8), np.ones(len(ends), bool)
     for keyword, start, end in spoken:
-        target[(ends >= end) & (ends < end + 0.3 * SAMPLE_RATE_HZ)] = 1 + keyword
-        background &= (ends < end - 0.5 * (end - start)) | (ends > end + 0.5 * SAMPLE_RATE_HZ)
+        of_word, around = masks(ends, end, end - start)
+        target[of_word] = 1 + keyword
+        background &= around
     return Computed(inputs, target, background)
 
 
@@ -315,7 +316,7 @@ def pieces_of_streams(
     streams: Sequence[Computed], hard: Sequence[tuple[int, int]], past: int, rng: np.random.Generator
 ) -> list[tuple[Any, ...]]:
     """Draw pieces of streams: the fields of a batch's examples, with a new keyword or without one."""
-    lengths = np.array([len(one.target) for one in streams], float)
+    ends = np.cumsum([len(one.target) for one in streams])
     drawn: list[tuple[Any, ...]] = []
     while len(drawn) < WITH_KEYWORD + WITHOUT:
         with_keyword = len(drawn) < WITH_KEYWORD
@@ -323,8 +324,9 @@ def pieces_of_streams(
             index, frame = hard[int(rng.integers(len(hard)))]
             frame -= int(rng.integers(PIECE_FRAMES))
         else:
-            index = int(rng.choice(len(streams), p=lengths / lengths.sum()))
-            frame = int(rng.integers(len(streams[index].target)))
+            frame = int(rng.integers(ends[-1]))
+            index = int(np.searchsorted(ends, frame, side="right"))
+            frame -= int(ends[index]) - len(streams[index].target)
         one = streams[index]
         first = int(np.clip(frame, 0, len(one.target) - PIECE_FRAMES))
         target = one.target[first : first + PIECE_FRAMES]
@@ -343,7 +345,6 @@ def mine(
 ) -> list[tuple[int, int]]:
     """Return the places (stream, frame) without a new keyword where its score is highest."""
     found: list[tuple[float, int, int]] = []
-    blocks.eval()
     for index in rng.permutation(len(streams))[:MINED_STREAMS].tolist():
         one = streams[index]
         scores = np.where(one.background, blocks.scores(one.inputs, smoothing).max(1), 0)
@@ -404,23 +405,22 @@ def train_blocks(
 
 
 class HiddenLayer:
-    """A model's verifier that also keeps the last hidden layer of its graph on audio, for each window."""
+    """The graph on audio as a verifier, which also keeps its last hidden layer for each window."""
 
-    def __init__(self, model: SpotterModel, graph: bytes) -> None:
-        assert model.verifier is not None
-        self._verifier = model.verifier
+    def __init__(self, graph: bytes) -> None:
         whole = onnx.load_from_string(graph)
         last = [node for node in whole.graph.node if node.op_type == "Gemm"][-1]
         whole.graph.output.append(helper.make_tensor_value_info(last.input[0], TensorProto.FLOAT, None))
-        self._layer = last.input[0]
+        self._outputs = (last.input[0], "final_score")
         self._session = onnxruntime.InferenceSession(whole.SerializeToString())
         self.values: list[Samples] = []
 
     def final_score(self, pcm: Samples, class_index: int, score: float) -> float:
-        """Return the verifier's final score: see `Verifier`."""
-        inputs = {"pcm": pcm[None], "class": np.array([2]), "score": np.array([0.5], np.float32)}
-        self.values.append(self._session.run([self._layer], inputs)[0][0])
-        return self._verifier.final_score(pcm, class_index, score)
+        """Return the final score of a proposal: see `Verifier`."""
+        inputs = {"pcm": pcm[None], "class": np.array([class_index]), "score": np.array([score], np.float32)}
+        hidden, final = self._session.run(self._outputs, inputs)
+        self.values.append(hidden[0])
+        return float(final.item())
 
 
 def train_rows(hidden: Tensor, classes: NDArray[np.int64], graph: bytes, count: int) -> tuple[Tensor, Tensor]:
@@ -640,7 +640,7 @@ def main() -> None:
 
         def proposals(split: Split, on_audio: bytes) -> tuple[peaks.Proposals, Tensor]:
             model = pack(graph, state, without_encoder, verifier=on_audio)
-            hidden = HiddenLayer(model, audio)
+            hidden = HiddenLayer(on_audio)
             model.verifier = cast("Any", hidden)
             passes = PEAK_HOURS[split] / hours(corpus.select("speech", split))
             drawn = [decks[split].stream_for_peaks(args.alike) for _ in range(PEAK_STREAMS[split])]

@@ -94,7 +94,7 @@ class ClipClassifier:
         scores = self._best.copy()
         # The scores of keywords that were added to a trained network do not lower the others.
         scores[self._keywords] /= max(1.0, scores[self._keywords].sum())
-        rest = 1 - scores[self._keywords].sum()
+        rest = max(0.0, 1 - scores[self._keywords].sum())
         share = self._sustained**_SHARPNESS
         share /= max(1.0, share.sum())
         scores[self._others] = rest * share

@@ -203,7 +203,8 @@ class SpotterModel:
             raise ModelError("The graph's `next_state` is not finite after silence.")
         # The last classes may have been added to a trained network: then the classes before sum to 1.
         sums_to_1 = np.abs(scores.cumsum(axis=2) - 1) < 1e-3
-        if not sums_to_1.all(axis=(0, 1)).any() or not 0 <= scores.min() <= scores.max() < 1 + 1e-3:
+        within = 0 <= scores.min() <= scores.max() < 1 + 1e-3 and scores.sum(axis=2).max() < 1.5 + 1e-3
+        if not (within and sums_to_1.all(axis=(0, 1)).any()):
             raise ModelError("The graph's `scores` are not probabilities that sum to 1.")
 
     def _try_step(self, pcm: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:

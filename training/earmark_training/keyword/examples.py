@@ -112,6 +112,7 @@ class KeywordExampleMaker:
         self._first = shape.unsmoothed_receptive_field_samples
         self._frames = int(_SCORED_S * SAMPLE_RATE_HZ) // self._frame
         self._samples = self._first + (self._frames - 1) * self._frame
+        self._frame_ends = self._first + np.arange(self._frames) * self._frame
         # Synthesizing noise would be slower than all the rest, so batches share a stock of it.
         rng = np.random.default_rng((seed, 1))
         self._noises = [synthetic_sound(rng, _NOISE_S * SAMPLE_RATE_HZ) for _ in range(_NOISES)]
@@ -131,7 +132,7 @@ class KeywordExampleMaker:
                 power = word.power
                 end = self._add_word(rng, word, pcm[i])
                 if kind == "keyword":
-                    target[i], background[i] = self._masks(end, word.end - word.start)
+                    target[i], background[i] = masks(self._frame_ends, end, word.end - word.start)
             elif kind == "hard_negative":
                 recording, end = _pick(rng, hard_negatives)
                 power = self._add_ending_at(rng, self._set.corpus.samples(recording), end, pcm[i])
@@ -200,13 +201,6 @@ class KeywordExampleMaker:
             add_at(space, self._draw_speech(rng, len(space)), 0)
         return end
 
-    def _masks(self, end: int, length: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return target and background mask, [frames] each, of a word of `length` samples ending at `end`."""
-        frame_ends = self._first + np.arange(self._frames) * self._frame
-        target = (frame_ends >= end) & (frame_ends < end + _TARGET_S * SAMPLE_RATE_HZ)
-        before = frame_ends < end - (1 - _RECOGNIZABLE_FRACTION) * length
-        return target, before | (frame_ends > end + _RELEASE_S * SAMPLE_RATE_HZ)
-
     def _add_ending_at(
         self,
         rng: np.random.Generator,
@@ -264,6 +258,18 @@ class KeywordExampleMaker:
                 add_at(noise, voice / (np.sqrt(np.square(voice).mean()) + np.float32(1e-6)), 0)
         scaled: NDArray[np.float32] = noise / (np.sqrt(np.square(noise).mean()) + np.float32(1e-4))
         return scaled
+
+
+def masks(
+    frame_ends: NDArray[np.int64], end: int, length: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return target and background mask, [frames] each, of a word of `length` samples that ends at `end`.
+
+    frame_ends [frames]: the last sample that each score depends on.
+    """
+    target = (frame_ends >= end) & (frame_ends < end + _TARGET_S * SAMPLE_RATE_HZ)
+    before = frame_ends < end - (1 - _RECOGNIZABLE_FRACTION) * length
+    return target, before | (frame_ends > end + _RELEASE_S * SAMPLE_RATE_HZ)
 
 
 def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:

@@ -343,10 +343,12 @@ class Network(nn.Module):
 
     def logits(self, mel: Tensor) -> Tensor:
         """Return the logits (batch, frames, classes) for normalised log-mel, with the frames of `body`."""
-        logits = cast("Tensor", self.head(self.dropout(self.body(mel))))
+        x = shared = self.body(mel, without_last=self.shape.added_blocks)
+        for block in self.blocks[len(self.blocks) - self.shape.added_blocks :]:
+            x = block(x)
+        logits = cast("Tensor", self.head(self.dropout(x)))
         if self.added is not None:
-            added = self.added(self.body(mel, without_last=self.shape.added_blocks))
-            logits = torch.cat((logits, added), -1)
+            logits = torch.cat((logits, self.added(shared)), -1)
         return logits.transpose(0, 1)
 
     def forward(self, pcm: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

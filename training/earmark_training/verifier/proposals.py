@@ -35,7 +35,7 @@ from earmark_training.model.encoded_verifier import encode
 from earmark_training.verifier.network import SpeechMel, window_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from earmark_spotter import Detection, SpotterModel
     from earmark_spotter.metadata import ModelMetadata
@@ -250,26 +250,25 @@ def collect(
     for number in range(passes):
         collector = _Collector(model, corpus, split, (seed, number))
         drawn = streams or list(_choose_clips(collector.rng, model.metadata, corpus.select("clip", split)))
-        found.append(
-            _collect_once(collector, drawn, corpus.select("speech", split), passes_of_speech, progress)
-        )
+        counted = progress(drawn, desc=f"finding proposals, {split}", total=len(drawn), unit="streams")
+        speech = corpus.select("speech", split)
+        found.append(_collect_once(collector, counted, len(drawn), speech, passes_of_speech))
     return Proposals(*(np.concatenate([getattr(p, f.name) for p in found]) for f in fields(Proposals)))
 
 
 def _collect_once(
     collector: _Collector,
-    streams: Sequence[Sequence[Recording]],
+    streams: Iterable[Sequence[Recording]],
+    count: int,
     speech: Sequence[Recording],
     passes_of_speech: float,
-    progress: Progress,
 ) -> Proposals:
+    """Return the proposals in `count` streams of clips, and in the speech, which is spread among them."""
     speech = [speech[i] for i in collector.rng.permutation(len(speech))]
     read = 0
-    for number, clips in enumerate(
-        progress(streams, desc="finding proposals", total=len(streams), unit="streams")
-    ):
+    for number, clips in enumerate(streams):
         collector.add_words(clips)
-        while read < len(speech) * passes_of_speech * (number + 1) / len(streams):
+        while read < len(speech) * passes_of_speech * (number + 1) / count:
             collector.add_speech(speech[read % len(speech)])
             read += 1
         if number % 12 == 0:
