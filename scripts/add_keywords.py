@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Add keywords to a model of `earmark-train verifier`, whose other keywords stay what they are, nearly.
+"""Add keywords to a model of `earmark-train verifier`; its other keywords change little.
 
     python scripts/add_keywords.py MODEL CORPUS VOICES OUT KEYWORD... [--alike KEYWORD...]
 
@@ -7,9 +7,9 @@ The prepared CORPUS has clips of the new keywords in its training and validation
 are enough; VOICES contains the two files of Kokoro-82M (training/KEYWORD.md), whose voices read the keywords
 too, and words that sound like them. `--alike`: keywords of MODEL that sound like a new one.
 
-1. The new keywords get last blocks and a head of their own in the first network: see `Network`. These are
-   trained on what the blocks before compute for examples and for streams in all surroundings, which is
-   computed once.
+1. The new keywords get last blocks and a head of their own in the first network: see `Network`. The output
+   of the blocks before them, for examples and for streams in all surroundings, is computed once; they are
+   trained on it.
 2. The peaks of that network in streams of the training split, in all surroundings, are windows for the
    verifier. Its graph on audio gets a row for each new keyword in its last layer. The new keywords have a
    graph on features of the speech encoder of their own, which is put into one with the other.
@@ -169,7 +169,7 @@ def collect_recordings(
 
 
 class Deck:
-    """Draws the clips of streams: so many of the new keywords, of the old ones and of other words."""
+    """Draws the clips of streams from those of the new keywords, of the old ones and of other words."""
 
     def __init__(self, training_set: sets.TrainingSet, split: Split, old: Sequence[str], seed: int) -> None:
         self._rng = random.Random(seed)
@@ -184,7 +184,7 @@ class Deck:
         self.unknown = [c for c in self.others if c.text not in self.old]
 
     def draw(self, *counts: tuple[list[Recording], int]) -> list[Recording]:
-        """Return the clips of a stream, in random order, so many of each list."""
+        """Return the clips of a stream in random order. counts: lists of clips, and how many to draw of each."""
         clips = [self._rng.choice(of) for of, count in counts if of for _ in range(count)]
         self._rng.shuffle(clips)
         return clips

@@ -103,7 +103,7 @@ class SplitScene(Scene):
         self._is_training = split == "training"
 
     def babble(self, rng: np.random.Generator, length: int, talkers: int = 0) -> Samples:
-        """Return speech of so many talkers at once, or of any number of them."""
+        """Return the speech of `talkers` people at once, or of two to eight if it is 0."""
         return super().babble(rng, length, talkers or int(rng.integers(2, 9)))
 
     def room(self, rng: np.random.Generator) -> Samples:
