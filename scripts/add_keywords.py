@@ -184,7 +184,7 @@ class Deck:
         self.unknown = [c for c in self.others if c.text not in self.old]
 
     def draw(self, *counts: tuple[list[Recording], int]) -> list[Recording]:
-        """Return the clips of a stream in random order. counts: lists of clips, and how many to draw of each."""
+        """Return the clips of a stream in random order. counts: lists, and how many to draw from each."""
         clips = [self._rng.choice(of) for of, count in counts if of for _ in range(count)]
         self._rng.shuffle(clips)
         return clips
