@@ -114,7 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         metavar="N",
         help="false alarms per hour of speech that the threshold of each keyword is chosen for, the mean "
-        "over clean speech, noise, other talkers, rooms and loudspeakers (default: %(default)s)",
+        "over clean speech, noise, other talkers, rooms and loudspeakers, at most twice as many in one of "
+        "them (default: %(default)s)",
     )
     parser.add_argument(
         "--one-voice",

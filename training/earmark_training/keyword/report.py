@@ -105,7 +105,10 @@ def _misses(document: dict[str, Any]) -> list[str]:
             "false alarms in people's speech could not be counted"
         )
     else:
-        how = f"at thresholds for {document['fa_per_hour']:g} false alarms per hour (mean of all conditions)"
+        how = (
+            f"at thresholds for {document['fa_per_hour']:g} false alarms per hour (mean of all conditions, "
+            "at most twice as many in one)"
+        )
     if document["measured_on"] == "recordings":
         s = "" if document["measured"] == 1 else "s"
         folds = f", in {document['checks']}-fold cross-validation" if document["checks"] > 1 else ""
