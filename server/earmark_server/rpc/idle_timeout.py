@@ -43,8 +43,8 @@ def end_when_idle(call: Call, idle_timeout_s: float, slow_reader_timeout_s: floa
 
     The block keeps the Activity up to date. A client that has sent nothing for `idle_timeout_s` while the
     server reads gets IDLE_STREAM, by `Activity.on_idle`. One that has read nothing for
-    `slow_reader_timeout_s` while the server writes gets SLOW_READER, also after IDLE_STREAM. Time in which the
-    process is suspended does not count.
+    `slow_reader_timeout_s` while the server writes gets SLOW_READER, also after IDLE_STREAM. Time in
+    which the process is suspended does not count.
     """
     activity = Activity(call.end, call.count_message)
     is_idle = False
