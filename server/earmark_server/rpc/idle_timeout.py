@@ -49,6 +49,7 @@ def end_when_idle(call: Call, idle_timeout_s: float, slow_reader_timeout_s: floa
     activity = Activity(call.end, call.count_message)
     is_idle = False
     timer: asyncio.TimerHandle
+    due_s: float  # when the timer is to fire
 
     def check() -> None:
         nonlocal timer, due_s, is_idle
