@@ -81,12 +81,13 @@ class ClipClassifier:
             final = np.array([self._final[i] for i in classes])
             final = _CLIP_ODDS * final / (1 + (_CLIP_ODDS - 1) * final)
             final /= max(1.0, final.sum())
+            rest = max(0.0, 1 - final.sum())  # rounding can make the sum larger than 1
             scores[classes] = 0
             others = scores.sum()
             if others > 0:
-                scores *= (1 - final.sum()) / others
+                scores *= rest / others
             else:
-                scores[self._silence] = 1 - final.sum()
+                scores[self._silence] = rest
             scores[classes] = final
         return scores
 
@@ -98,5 +99,5 @@ class ClipClassifier:
         share = self._sustained**_SHARPNESS
         share /= max(1.0, share.sum())
         scores[self._others] = rest * share
-        scores[self._silence] = rest * (1 - share.sum())
+        scores[self._silence] = rest * max(0.0, 1 - share.sum())
         return scores

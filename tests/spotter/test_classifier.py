@@ -42,7 +42,16 @@ def test_the_verifier_chooses_among_the_keywords_of_a_peak() -> None:
     assert scores({LOW: 0.6, MID: 0.3}, (LOW, 0.1), (MID, 0.7)).argmax() == MID
 
 
-@pytest.mark.parametrize("finals", [[], [(LOW, 0.4)], [(LOW, 0.9), (MID, 0.8)], [(LOW, 0), (MID, 1)]])
+@pytest.mark.parametrize(
+    "finals",
+    [
+        [],
+        [(LOW, 0.4)],
+        [(LOW, 0.9), (MID, 0.8)],
+        [(LOW, 0), (MID, 1)],
+        [(LOW, 0.05), (MID, 0.25), (HIGH, 1)],  # their sum is rounded to more than 1
+    ],
+)
 def test_the_scores_are_probabilities(finals: list[tuple[int, float]]) -> None:
     for best in ({LOW: 0.5, MID: 0.3}, {LOW: 0.9, MID: 0.4}):  # the latter if MID was added later
         found = scores(best, *finals)

@@ -7,7 +7,8 @@ then its audio waits, which delays no event. The engine works in rounds. Each ro
 streams from the head of the queue of due streams, and, while all streams fit into one batch, the others that
 have much audio. It runs the model once for all streams with equally many steps. Silence that follows a
 receptive field of silence needs no inference at all. A stream that has more audio is appended to the queue
-again, so no stream starves, however fast another one sends.
+again, so no stream starves, however fast another one sends. Of streams that send faster than real time, a
+round has only as many as can be processed in a tenth of a second, because live ones wait for its end.
 
 Two threads. The event loop reads and writes messages; `StreamHandle` is its side of a stream. The engine's
 thread decodes audio, runs the models and detects keywords; `EngineSlot` is its side of a stream. Four

@@ -45,6 +45,10 @@ _MIN_ROUND_S = 0.2
 
 # A live stream has no more audio than this, so its round is not split.
 _LIVE_ROUND_S = 0.4
+# How long a round with streams that send faster than real time should take, because live ones wait for its
+# end. The verifier can make the audio of one stream a hundred times as expensive as that of another.
+_FAST_ROUND_S = 0.1
+_FIRST_MAX_FAST = 8
 # While all streams fit into one batch, a round includes those with this much audio, due or not.
 _JOIN_S = 0.2
 
@@ -78,6 +82,7 @@ class EngineThread:
         self._queue = RunQueue()
         self._pools: WeakKeyDictionary[SpotterModel, StatePool] = WeakKeyDictionary()
         self._waiting: dict[EngineSlot, None] = {}  # the streams that wait for capacity
+        self._max_fast = _FIRST_MAX_FAST  # streams in a round that send faster than real time
 
     # Called by the event loop.
 
@@ -225,11 +230,14 @@ class EngineThread:
         """Run inference for the first streams in the queue, batch by batch; return their live share."""
         limit_s = max(_MIN_ROUND_S, _MAX_ROUND_S / len(self._queue))
         due: list[EngineSlot] = []
-        lane_count = 0
+        lane_count = fast_count = 0
         while self._queue and lane_count < MAX_BATCH:
-            slot = self._queue.pop()
+            slot = self._queue.pop() if fast_count < self._max_fast else self._queue.pop_live()
+            if slot is None:
+                break
             slot.is_queued = False
             lane_count += len(slot.rows)
+            fast_count += not slot.handle.pace.is_live
             due.append(slot)
         is_live: dict[EngineSlot, bool] = {}
         # Lanes of one model with equally many steps make a batch.
@@ -263,7 +271,16 @@ class EngineThread:
         for slot in done:
             self._queue_if_due(slot)
         self._report_capacity()
+        if fast_count:
+            self._adapt_max_fast(fast_count, time.monotonic() - now_s)
         return sum(is_live.values()) / max(1, len(is_live))
+
+    def _adapt_max_fast(self, fast_count: int, round_s: float) -> None:
+        """Choose how many fast streams a round may have, after one with `fast_count` that took `round_s`."""
+        if round_s > _FAST_ROUND_S:
+            self._max_fast = max(1, int(fast_count * _FAST_ROUND_S / round_s))
+        elif fast_count == self._max_fast and round_s < _FAST_ROUND_S / 2:
+            self._max_fast = min(MAX_BATCH, 2 * self._max_fast)
 
     def _lanes_to_run(self, due: list[EngineSlot]) -> list[tuple[EngineSlot, Lane, int]]:
         """Return the lanes to process in a round with these streams, each with its slot and row.
@@ -323,7 +340,11 @@ class EngineThread:
                 return [(batch[0].slot, [Failed(error)])]
             # One of the streams is at fault: run each of them alone, so that the others are unaffected.
             return [result for each in batch for result in self._process([each])]
-        return [(work.slot, self._apply(work, each)) for work, each in zip(batch, scores, strict=True)]
+        results = []
+        for work, each in zip(batch, scores, strict=True):
+            self.counters.heartbeat += 1  # the verifier can take long for each of them
+            results.append((work.slot, self._apply(work, each)))
+        return results
 
     def _infer(self, batch: list[_Work]) -> Float32Array:
         """Run the model on a batch; return scores [streams, frames, classes]."""

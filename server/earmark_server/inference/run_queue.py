@@ -42,11 +42,19 @@ class RunQueue:
         self._fast.setdefault(slot.handle.client, deque()).append(slot)
         self._fast_count += 1
 
+    def pop_live(self) -> EngineSlot | None:
+        """Remove and return the next live stream; None if there is none."""
+        if not self._live:
+            return None
+        self._live_turns += 1
+        return self._live.popleft()
+
     def pop(self) -> EngineSlot:
         """Remove and return the next stream; IndexError if there is none."""
-        if self._live and (self._live_turns < _TURN - 1 or not self._fast):
-            self._live_turns += 1
-            return self._live.popleft()
+        if self._live_turns < _TURN - 1 or not self._fast:
+            slot = self.pop_live()
+            if slot is not None:
+                return slot
         if not self._fast:
             raise IndexError("The queue is empty.")
         self._live_turns = 0

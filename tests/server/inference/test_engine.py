@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from earmark_server.inference import engine_thread
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import pytest
+    from earmark_server.inference.events import Event
 
 
 def test_every_stream_keeps_its_own_state() -> None:
@@ -140,6 +143,61 @@ def test_a_stream_with_a_backlog_does_not_delay_another() -> None:
             await events_of(modest, 1)
             # The first batch is the blocked one; the modest stream was in the next round.
             assert (1, 1) in bench.model.batches[1:3]
+
+    run(scenario)
+
+
+def test_fast_streams_that_are_expensive_do_not_delay_a_live_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: Any = SimpleNamespace(monotonic=lambda: clock.now_s, perf_counter=lambda: 0.0, now_s=0.0)
+    monkeypatch.setattr(engine_thread, "time", clock)
+    applied: list[bool] = []  # whether it was the live one
+
+    def set_up(stream: Any, *, is_live: bool) -> None:
+        apply = stream.session.apply
+
+        def apply_slowly(scores: Any) -> Any:
+            clock.now_s += 0 if is_live else 0.04
+            applied.append(is_live)
+            return apply(scores)
+
+        stream.session.apply = apply_slowly
+        stream.pace.update = lambda *_, **__: None
+        stream.pace.is_live = is_live
+
+    async def scenario() -> None:
+        async with Bench() as bench:
+            await bench.block()
+            streams = [bench.open() for _ in range(2 * MAX_BATCH)]
+            for stream in streams:
+                set_up(stream, is_live=stream is streams[0])
+                stream.send(samples(1.0, 1000))
+            bench.model.go.set()
+            await events_of(streams[0], 200)
+            between = [len(list(group)) for is_live, group in itertools.groupby(applied) if not is_live]
+            # The first round has more, because nothing is known of the streams.
+            assert len(between) >= 5
+            assert max(between[1:-1]) <= 2
+
+    run(scenario)
+
+
+def test_every_stream_of_a_batch_counts_as_progress() -> None:
+    async def scenario() -> None:
+        async with Bench() as bench:
+            counters = bench.engine.counters
+            beats: list[int] = []
+
+            def apply(_scores: Any) -> list[Event]:
+                beats.append(counters.heartbeat)
+                return []
+
+            await bench.block()
+            for stream in [bench.open() for _ in range(10)]:
+                stream.session.apply = apply
+                stream.send(samples(1.0))
+            bench.model.go.set()
+            await until(lambda: len(beats) == 10)
+            assert len(set(beats)) == 10
 
     run(scenario)
 

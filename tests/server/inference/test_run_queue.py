@@ -56,6 +56,14 @@ def test_one_in_eight_is_not_live() -> None:
     assert kinds == [*([True] * 7 + [False]) * 10]
 
 
+def test_live_streams_can_be_removed_alone() -> None:
+    fast, live = Slot("a", is_live=False), Slot("b", is_live=True)
+    made = queue(fast, live)
+    assert made.pop_live() is cast("EngineSlot", live)
+    assert made.pop_live() is None
+    assert popped(made) == [fast]
+
+
 def test_clients_take_turns() -> None:
     greedy = [Slot("greedy", is_live=False, queued_s=float(i)) for i in range(100)]
     modest = [Slot("modest", is_live=False, queued_s=float(i)) for i in range(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,21 @@ def test_a_stream_that_sends_now_and_then_is_not_idle(tiny_model_path: Path) -> 
                 await call.write(silence(0.15))
             await call.done_writing()
             assert kinds(await collect(call))[-1] == "ended"
+
+    run(scenario)
+
+
+def test_a_stream_is_not_idle_because_the_server_was_suspended(tiny_model_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tiny_model_path, idle_timeout_s=0.3, slow_reader_timeout_s=0.3) as rig:
+            call = rig.stub.StreamingSpot(timeout=DEADLINE_S)
+            await call.write(config())
+            assert (await call.read()).HasField("started")
+            await call.write(audio(bytes(3200)))
+            time.sleep(1.6)  # noqa: ASYNC251 - the server's event loop stands still
+            await call.write(audio(bytes(3200)))
+            await call.done_writing()
+            assert (await call.read()).HasField("ended")
 
     run(scenario)
 
