@@ -44,6 +44,7 @@ from earmark_audio.formats import (
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
+from earmark_audio.matroska import check_matroska_end
 from earmark_audio.mp3 import mp2_layout, mp3_layout
 from earmark_audio.mp4 import mp4_layout
 from earmark_audio.notices import append_new, other_tracks
@@ -51,7 +52,7 @@ from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
 from earmark_audio.sndfile import SndfileSource
-from earmark_audio.video import avi_layout, check_asf_end
+from earmark_audio.video import avi_layout, check_asf_end, check_flv_end, check_ts_end
 from earmark_audio.wav import UNFINISHED, au_layout, check_nut_end, check_sox_end, chunked_layout, iff_layout
 
 if TYPE_CHECKING:
@@ -67,7 +68,14 @@ if TYPE_CHECKING:
 _MAX_COPIED_BYTES = 1 << 30
 """How much of a pipe is copied to a temporary file."""
 
-_CHECKS_OF_THE_END = {"asf": check_asf_end, "nut": check_nut_end, "sox": check_sox_end}
+_CHECKS_OF_THE_END = {
+    "asf": check_asf_end,
+    "flv": check_flv_end,
+    "matroska": check_matroska_end,
+    "mpegts": check_ts_end,
+    "nut": check_nut_end,
+    "sox": check_sox_end,
+}
 
 
 class RecordingFile:
@@ -291,15 +299,15 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
         return mp4_layout(file, size)
     if kind.demuxer == "avi":
         return avi_layout(file, size)
-    if kind.demuxer in BEGINNINGS:
-        layout = joined_layout(file, size, BEGINNINGS[kind.demuxer])
-        if kind.demuxer in _CHECKS_OF_THE_END:
-            _CHECKS_OF_THE_END[kind.demuxer](layout)
-        return layout
     if kind is MP2:
         return mp2_layout(file, size)
     if kind.demuxer not in (None, "wav", "caf"):
-        return Layout([Part(FileView(file, [(0, size)]))])
+        layout = Layout([Part(FileView(file, [(0, size)]))])
+        if kind.demuxer in BEGINNINGS:
+            layout = joined_layout(file, size, BEGINNINGS[kind.demuxer])
+        if kind.demuxer in _CHECKS_OF_THE_END:
+            _CHECKS_OF_THE_END[kind.demuxer](layout)
+        return layout
     if kind is MP3:
         return mp3_layout(file, size, longest_s)
     if kind is FLAC:

@@ -780,12 +780,43 @@ def test_a_gap_in_the_audio_of_a_video_is_not_called_truncated(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
-@pytest.mark.parametrize("suffix", ["avi", "wmv"])
+@pytest.mark.parametrize("suffix", ["avi", "flv", "mkv", "webm", "wmv"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_truncated_video_is_reported(suffix: str, share: float, tmp_path: Path) -> None:
     data = _film(tmp_path / f"film.{suffix}", 4).read_bytes()
     _, error, _ = _read(data[: int(len(data) * share)])
     assert "truncated" in error or "damaged" in error
+
+
+@pytest.mark.parametrize("container", ["flv", "matroska", "webm"])
+def test_a_truncated_video_that_states_no_length_is_reported(container: str, tmp_path: Path) -> None:
+    """A live recording ends with its last element, wherever it is cut off within it."""
+    film = _film(tmp_path / f"film.{container.replace('matroska', 'mkv')}", 4)
+    command = ["ffmpeg", "-loglevel", "quiet", "-i", film, "-c", "copy", "-f", container]
+    command += ["-live", "1", "-"] if container == "webm" else ["-"]
+    data = subprocess.run(command, check=True, capture_output=True).stdout
+    assert _read(data)[1:] == ("", [])
+    for missing in (5, 6, 7, 11, 50, 300):  # FLV has 4 bytes after the last packet
+        _, error, _ = _read(data[:-missing])
+        assert error == "The recording is truncated: its last packet is incomplete.", missing
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_a_transport_stream_with_video_that_ends_within_a_packet_is_noticed(tmp_path: Path) -> None:
+    data = _film(tmp_path / "film.ts", 4).read_bytes()
+    assert _read(data)[1:] == ("", [])
+    for missing in (1, 100, len(data) // 2 // 188 * 188 + 94):
+        _, error, (notice,) = _read(data[:-missing])
+        assert (error, notice) == ("", "A packet is incomplete: the recording may be truncated or damaged.")
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+@pytest.mark.parametrize("suffix", ["mov", "mp4"])
+def test_a_truncated_video_whose_index_is_at_its_end_is_named(suffix: str, tmp_path: Path) -> None:
+    data = _film(tmp_path / f"film.{suffix}", 4).read_bytes()
+    for share in (0.1, 0.5, 0.99):
+        with pytest.raises(AudioFileError, match="truncated: its index, which is written last, is missing"):
+            _read(data[: int(len(data) * share)])
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
