@@ -1,4 +1,4 @@
-"""MP4 and M4A (ISO 14496-12): where another recording begins in the same file, and whether the end is there."""
+"""MP4 and M4A (ISO 14496-12): where another recording begins in the same file, and what is missing."""
 
 from __future__ import annotations
 

@@ -113,13 +113,13 @@ class RecordingFile:
             if isinstance(source, bytes):
                 self._file = io.BytesIO(source)
             elif isinstance(source, str | os.PathLike):
-                file: Any = self._owned.enter_context(open(source, "rb"))  # noqa: SIM115 - closed with it
+                self._file = self._owned.enter_context(open(source, "rb"))  # noqa: SIM115 - closed with it
+            if not isinstance(self._file, Pipe) and not _has_end(self._file):
                 # A buffer's lock would be held by a thread that still reads when the program exits.
-                self._file = file if file.seekable() else Pipe(file.raw)
+                is_own = self._file is not source
+                self._file = Pipe(self._file.raw if is_own else self._file)
             if isinstance(self._file, Pipe):
                 self._open_pipe(self._file)
-            elif not self._file.seekable():
-                self._open_pipe(Pipe(self._file))
             if not self.is_live:
                 self._open_file(programs)
             _check_form(self.sample_rate_hz, self.channels)
@@ -271,6 +271,22 @@ class RecordingFile:
             pass  # it is raised again after the samples
         self._source.close()
         self._source = self._open_part(self._layout.parts[0])
+
+
+def _has_end(file: BinaryIO) -> bool:
+    """Return whether a file can seek, also to its end: devices and files of the kernel state no length."""
+    if not file.seekable():
+        return False
+    try:
+        if file.seek(0, os.SEEK_END):
+            return True
+    except OSError:
+        return False
+    finally:
+        file.seek(0)
+    is_empty = not file.read(1)
+    file.seek(0)
+    return is_empty
 
 
 def _checked(kind: Format | None, size: int) -> Format:

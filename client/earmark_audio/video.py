@@ -1,7 +1,7 @@
-"""AVI, ASF (WMV, WMA), FLV and MPEG-TS: what their structure says of the end and of gaps, which FFmpeg does not.
+"""AVI, ASF (WMV, WMA), FLV and MPEG-TS: what their structure says of the end and of gaps, not FFmpeg.
 
-Sources: AVI RIFF File Reference (Microsoft); Advanced Systems Format (Microsoft, 2004), section 3.2; Video File
-Format Specification 10.1 (Adobe), annex E; ISO/IEC 13818-1, section 2.4.3.2.
+Sources: AVI RIFF File Reference (Microsoft); Advanced Systems Format (Microsoft, 2004), section 3.2; Video
+File Format Specification 10.1 (Adobe), annex E; ISO/IEC 13818-1, section 2.4.3.2.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -875,6 +876,32 @@ def test_a_file_whose_codec_ffmpeg_does_not_know_is_reported(tmp_path: Path) -> 
     path = _written_by_ffmpeg(tmp_path / "tone.webm", TONE)
     with pytest.raises(AudioFileError, match=r"codec|damaged|no audio"):
         _read(path.read_bytes().replace(b"A_OPUS", b"A_NONE"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="files of the kernel on Linux")
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("/proc/self/status", "This is a text file: give a recording."),
+        ("/proc/version", "This is a text file: give a recording."),
+        ("/dev/zero", "The format is unknown"),
+        ("/dev/null", "The recording is empty: it has no bytes."),
+    ],
+)
+def test_a_file_that_states_no_length_is_read_as_a_pipe(path: str, sentence: str) -> None:
+    with pytest.raises(AudioFileError, match=sentence):
+        _read(path)
+
+
+def test_a_recording_on_a_file_system_that_states_no_lengths_is_read() -> None:
+    class Stateless(io.BytesIO):
+        def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+            return 0 if whence == os.SEEK_END else super().seek(offset, whence)
+
+    for container, codec in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")):
+        data = _write(container, codec)
+        samples, error, _ = _read(Stateless(data))
+        assert (len(samples), error) == (len(_read(data)[0]), "")
 
 
 def test_a_pipe_is_read() -> None:
