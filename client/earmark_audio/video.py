@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from earmark_audio.errors import LAST_PACKET_INCOMPLETE, missing_bytes
 from earmark_audio.file_view import FileView
+from earmark_audio.formats import HEAD_BYTES, ts_packet_bytes
 from earmark_audio.notices import PACKET_INCOMPLETE, report_gaps
 from earmark_audio.recording_parts import Layout, Part
 from earmark_audio.wav import is_placeholder
@@ -22,7 +23,6 @@ _FLV_FILE_SIZE = b"filesize\0"
 _FLV_TAGS = (8, 9, 18)
 """Audio, video and metadata."""
 _MAX_BYTES = 1 << 62
-_TS_PACKET_BYTES = 188
 
 
 def check_asf_end(layout: Layout) -> None:
@@ -68,7 +68,10 @@ def check_flv_end(layout: Layout) -> None:
 
 def check_ts_end(layout: Layout) -> None:
     """Note in the layout of a transport stream whether it ends within a packet."""
-    if layout.parts[-1].view.size % _TS_PACKET_BYTES:
+    view = layout.parts[-1].view
+    view.seek(0)
+    packet_bytes = ts_packet_bytes(view.read(HEAD_BYTES))
+    if packet_bytes and view.size % packet_bytes:
         layout.notices.append(PACKET_INCOMPLETE)
 
 

@@ -216,6 +216,18 @@ def test_chunks_after_the_samples_of_wave64_and_caf_are_not_read_as_audio(
         assert (len(samples), error, notices) == (joined * len(NOISE), "", [])
 
 
+@pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le", "pcm_s24le", "pcm_s32le"])
+@pytest.mark.parametrize("channels", ["mono|c0=c0", "stereo|c0=c0|c1=c0"])
+def test_a_wave64_that_states_its_format_in_the_extension_is_read_as_such(
+    codec: str, channels: str, tmp_path: Path
+) -> None:
+    """FFmpeg writes 0xFFFE for the format, and the format proper further behind."""
+    path = _written_by_ffmpeg(tmp_path / "tone.w64", TONE, "-c:a", codec, "-af", f"pan={channels}")
+    samples, error, notices = _read(path)
+    assert (error, notices) == ("", [])
+    np.testing.assert_allclose(samples, TONE, atol=1e-4)
+
+
 def test_bytes_after_a_wave64_are_noticed() -> None:
     data = _write("W64", "PCM_16", NOISE) + b"x" * 600
     for source in (data, Pipe(io.BytesIO(data))):
@@ -327,6 +339,16 @@ def test_compressed_audio_in_caf_is_read_or_named(
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: False)
     with pytest.raises(AudioFileError, match=f"{name} in CAF recording is not read here"):
         _read(data)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_alac_in_caf_is_read_in_both_forms(tmp_path: Path) -> None:
+    """FFmpeg writes the configuration as QuickTime has it, libsndfile without the boxes around it."""
+    path = _written_by_ffmpeg(tmp_path / "tone.caf", TONE, "-c:a", "alac")
+    for source in (path, _write("CAF", "ALAC_16")):
+        samples, error, notices = _read(source)
+        assert (error, notices) == ("", [])
+        np.testing.assert_allclose(samples[: len(TONE)], TONE, atol=1e-4)
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
@@ -593,6 +615,9 @@ def test_an_empty_recording_is_rejected() -> None:
         (b"<!DOCTYPE html><html>", "text file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "PNG image"),
         (b"MThd" + bytes(60), "MIDI file"),
+        (b"\0\0\x01\xba" + bytes(60), "an MPEG program stream, which is not supported: convert it"),
+        (b"\x64\xa3\x01\0" + bytes(60), "an IRCAM, which is not supported"),
+        (b"\x02#!SILK_V3" + bytes(60), "a SILK recording: convert it to WAV with a program that decodes"),
         (bytes(range(200, 256)) * 3, "format is unknown"),
     ],
 )
@@ -679,6 +704,19 @@ def test_a_truncated_file_that_states_no_length_is_noticed(
     samples, error, notices = _read(path)
     assert (error, notices) == ("", [sentence])
     assert len(samples) > 0.9 * len(whole)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_a_transport_stream_of_a_camcorder_is_read(tmp_path: Path) -> None:
+    """Four bytes with the time are before each packet."""
+    path = _written_by_ffmpeg(tmp_path / "noise.ts", NOISE, "-c:a", "mp2")
+    plain, *_ = _read(path)
+    data = path.read_bytes()
+    timed = b"".join(bytes([14, 191, 70, 34]) + data[at : at + 188] for at in range(0, len(data), 188))
+    samples, error, notices = _read(timed)
+    assert (len(samples), error, notices) == (len(plain), "", [])
+    *_, (notice,) = _read(timed[:-100])
+    assert notice == "A packet is incomplete: the recording may be truncated or damaged."
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
