@@ -159,7 +159,8 @@ class RecordingFile:
         try:
             for block in self._decoded():
                 if problem := sample_problem(block):
-                    raise AudioFileError(problem)
+                    # No encoder of a lossy codec makes such samples of any audio, but a damaged packet does.
+                    raise AudioFileError(problem) if self._has_floats else IncompleteError(DAMAGED)
                 decoded = decoded or bool(len(block))
                 self.levels.add(block, mix_down(block))
                 yield block
@@ -259,9 +260,14 @@ class RecordingFile:
             return blocks
         return self._part_blocks()
 
+    @property
+    def _has_floats(self) -> bool:
+        """Whether the file itself has float samples: libsndfile's and FFmpeg's names of such codecs."""
+        return "float" in self.codec or self.codec.startswith(("pcm_f", "wavpack"))
+
     def _check_scale(self) -> None:
         """Reject a file of float samples far beyond full scale as a whole: its quiet parts are noise too."""
-        if self.is_live or self.format.decoder is not Decoder.SNDFILE or "float" not in self.codec:
+        if self.is_live or self.format.decoder is not Decoder.SNDFILE or not self._has_floats:
             return
         try:
             for block in self._part_blocks():

@@ -884,6 +884,21 @@ def test_joined_files_of_ffmpeg_are_read_to_the_end(suffix: str, options: list[s
     assert (len(samples), error, notices) == (2 * len(once), "", [])
 
 
+def test_samples_far_beyond_full_scale_of_a_lossy_codec_are_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged frame of MP3 may decode to anything: no integers were written as floats."""
+    data = _write("MP3", "MPEG_LAYER_III")
+
+    def read(sound: soundfile.SoundFile, *arguments: Any, **options: Any) -> np.ndarray:
+        block = decoded(sound, *arguments, **options)
+        return np.where(np.arange(len(block))[:, None] == 1000, 40, block) if sound.tell() > 8000 else block
+
+    decoded = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", read)
+    samples, error, _ = _read(data)
+    assert error == "The recording is damaged: it cannot be decoded from here on."
+    assert 4000 <= len(samples) <= 12_000
+
+
 @pytest.mark.parametrize(
     "options", [[], ["-movflags", "frag_keyframe+empty_moov"]], ids=["plain", "fragments"]
 )
