@@ -1044,6 +1044,19 @@ def test_one_channel_can_be_chosen() -> None:
         list(recording.mono(3))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_floats_that_are_not_finite_are_rejected_with_their_own_remedy(value: float) -> None:
+    with pytest.raises(AudioFileError, match=r"but one is -?(nan|inf): replace it by 0\.$"):
+        _read(_write("WAV", "FLOAT", np.append(TONE, np.float32(value))))
+
+
+def test_floats_that_are_zero_in_16_bits_are_noticed() -> None:
+    """Denormal floats, for example."""
+    for level, expected in ((1e-38, True), (1e-5, True), (1e-4, False)):
+        notices = _read(_write("WAV", "FLOAT", (level * TONE).astype(np.float32)))[2]
+        assert any("digital silence" in notice for notice in notices) == expected
+
+
 def test_floats_of_integer_scale_are_rejected() -> None:
     with pytest.raises(AudioFileError, match="divide 16-bit integers by 32768"):
         _read(_write("WAV", "FLOAT", TONE * 20_000))
