@@ -276,6 +276,7 @@ _QUICKTIME_COOKIE = re.compile(rb"kuki.{12}frmaalac", re.DOTALL)
 _EXTENSIBLE = 0xFFFE
 """The tag of a `fmt ` chunk whose tag proper is further behind."""
 
+_TRUEHD = (b"\xf8\x72\x6f\xba", b"\xf8\x72\x6f\xbb")
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 _AAC = Format("AAC", Decoder.FFMPEG, demuxer="aac")
@@ -411,6 +412,8 @@ def _frames(head: bytes) -> Format | None:
         return MP3 if mpeg.is_layer_3(head[begin:]) else MP2
     if mpeg.begins_with_adts(head):
         return _AAC
+    if head[4:8] in _TRUEHD:
+        return Format("TrueHD", Decoder.NONE)
     return _PROGRAM if head[:2] == b"MZ" and b"PE\0\0" in head else None
 
 

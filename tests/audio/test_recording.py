@@ -616,6 +616,7 @@ def test_an_empty_recording_is_rejected() -> None:
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "PNG image"),
         (b"MThd" + bytes(60), "MIDI file"),
         (b"\0\0\x01\xba" + bytes(60), "an MPEG program stream, which is not supported: convert it"),
+        (b"\xc0\x54\0\0\xf8\x72\x6f\xba" + bytes(60), "a TrueHD, which is not supported"),
         (b"\x64\xa3\x01\0" + bytes(60), "an IRCAM, which is not supported"),
         (b"\x02#!SILK_V3" + bytes(60), "a SILK recording: convert it to WAV with a program that decodes"),
         (bytes(range(200, 256)) * 3, "format is unknown"),
