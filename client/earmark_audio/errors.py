@@ -5,6 +5,8 @@ from __future__ import annotations
 DAMAGED = "The recording is damaged: it cannot be decoded from here on."
 """The message for what cannot be decoded in the middle of a recording."""
 
+LAST_PACKET_INCOMPLETE = "The recording is truncated: its last packet is incomplete."
+
 
 class AudioFileError(Exception):
     """A recording that cannot be read, or not to its end. The message names no file: the caller knows it."""

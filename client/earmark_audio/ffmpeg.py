@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from earmark_audio.errors import DAMAGED, AudioFileError, IncompleteError
+from earmark_audio.errors import DAMAGED, LAST_PACKET_INCOMPLETE, AudioFileError, IncompleteError
 from earmark_audio.extras import install_command
-from earmark_audio.notices import Notice, report_gaps
+from earmark_audio.notices import PACKET_INCOMPLETE, Notice, report_gaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,11 +47,7 @@ may be as imprecise."""
 _LAST_S = 0.5
 """A packet that is incomplete is the last one of the file if no more audio than this follows it."""
 
-_INCOMPLETE = "The recording is truncated: its last packet is incomplete."
 _PARTLY_DAMAGED = "The recording is damaged: a part of it cannot be decoded."
-_MAY_BE_INCOMPLETE = Notice(
-    "PACKET_INCOMPLETE", "A packet is incomplete: the recording may be truncated or damaged."
-)
 
 # Of a transport stream, gaps between packets count as corrupt, too: joined ones have them.
 _INCOMPLETE_PACKET = re.compile(rb"Packet corrupt \(|corrupt input packet|corrupt decoded frame")
@@ -293,9 +289,9 @@ def _report_damage(kind: Format, failures: int, is_incomplete: bool, notices: li
     if failures > is_incomplete:
         raise IncompleteError(_not_decoded(kind, _PARTLY_DAMAGED))
     if is_incomplete and kind.demuxer != "mpegts":
-        raise IncompleteError(_INCOMPLETE)
+        raise IncompleteError(LAST_PACKET_INCOMPLETE)
     if is_incomplete:
-        notices.append(_MAY_BE_INCOMPLETE)
+        notices.append(PACKET_INCOMPLETE)
 
 
 def is_available(*, programs: bool) -> bool:

@@ -54,7 +54,7 @@ class Format:
     @property
     def article(self) -> str:
         """The article before its name."""
-        return "an" if re.match("[AEIO]|M4A|MP[23]|FLV", str(self)) else "a"
+        return "an" if re.match("[AEIO]|M4A|MP[23E]|MXF|FLV", str(self)) else "a"
 
 
 WAV = Format("WAV", Decoder.SNDFILE)
@@ -100,7 +100,7 @@ READABLE = (
     Readable("True Audio", (".tta",), Decoder.FFMPEG),
     Readable("Monkey's Audio", (".ape",), Decoder.FFMPEG),
     Readable("AVI", (".avi",), Decoder.FFMPEG),
-    Readable("MPEG-TS", (".ts",), Decoder.FFMPEG),
+    Readable("MPEG-TS", (".ts", ".mts", ".m2ts"), Decoder.FFMPEG),
     Readable("NIST SPHERE", (".sph",), Decoder.FFMPEG),
     Readable("Creative VOC", (".voc",), Decoder.FFMPEG),
     Readable("RealMedia", (".rm", ".ra"), Decoder.FFMPEG),
@@ -137,6 +137,8 @@ CONVERT = "convert it, for example with `ffmpeg -i INPUT out.wav`"
 
 _UNPACK = "unpack it, and give the recordings in it"
 _NO_AUDIO = "give a recording"
+_OTHER_DECODER = "convert it to WAV with a program that decodes this format; FFmpeg does not"
+_IRCAM = (*(b"\x64\xa3%c\0" % machine for machine in range(1, 5)), b"\0\x02\xa3\x64")
 
 
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
@@ -161,6 +163,22 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"XoS.", Format("SoX", Decoder.FFMPEG, demuxer="sox")),
     (b"nut/multimedia", Format("NUT", Decoder.FFMPEG, demuxer="nut")),
     (b"DSD ", Format("DSD", Decoder.NONE)),
+    (b"FRM8", Format("DSD (DSDIFF)", Decoder.NONE)),
+    (b"\0\0\x01\xba", Format("MPEG program stream", Decoder.NONE)),
+    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", Format("MXF", Decoder.NONE)),
+    (b"MP+", Format("Musepack", Decoder.NONE)),
+    (b"MPCK", Format("Musepack", Decoder.NONE)),
+    (b"ajkg", Format("Shorten", Decoder.NONE)),
+    (b"tBaK", Format("TAK", Decoder.NONE)),
+    (b"TWIN97012000", Format("TwinVQ", Decoder.NONE)),
+    (b".ra\xfd", Format("RealAudio", Decoder.NONE)),
+    (b"\x02dss", Format("DSS dictation", Decoder.NONE)),
+    (b"\x03dss", Format("DSS dictation", Decoder.NONE)),
+    (b"\x03ds2", Format("DSS dictation", Decoder.NONE, remedy=_OTHER_DECODER)),
+    (b"OFR ", Format("OptimFROG recording", Decoder.NONE, remedy=_OTHER_DECODER)),
+    (b"#!SILK", Format("SILK recording", Decoder.NONE, remedy=_OTHER_DECODER)),
+    (b"\x02#!SILK", Format("SILK recording", Decoder.NONE, remedy=_OTHER_DECODER)),
+    *((magic, Format("IRCAM", Decoder.NONE)) for magic in _IRCAM),
     (b"MThd", Format("MIDI file", Decoder.NONE, remedy="it has notes, but no audio")),
     (b"PK\x03\x04", Format("ZIP archive", Decoder.NONE, remedy=_UNPACK)),
     (b"\x1f\x8b\x08", Format("gzip archive", Decoder.NONE, remedy=_UNPACK)),
@@ -253,16 +271,20 @@ _CAF_CODECS = {
     b"samr": "AMR",
     b"sawb": "AMR",
 }
+_QUICKTIME_COOKIE = re.compile(rb"kuki.{12}frmaalac", re.DOTALL)
+"""The older of the two forms of ALAC's configuration, which libsndfile does not read."""
 _EXTENSIBLE = 0xFFFE
 """The tag of a `fmt ` chunk whose tag proper is further behind."""
 
+_TRUEHD = (b"\xf8\x72\x6f\xba", b"\xf8\x72\x6f\xbb")
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 _AAC = Format("AAC", Decoder.FFMPEG, demuxer="aac")
 MP2 = Format("MP2", Decoder.FFMPEG, demuxer="mp3")
 _AC3 = Format("AC-3", Decoder.FFMPEG, demuxer="ac3")
 _MPEG_TS = Format("MPEG-TS", Decoder.FFMPEG, demuxer="mpegts")
-_TS_PACKET_BYTES = 188
+_TS_PACKETS = ((0, 188), (4, 192))
+"""Where the first packet begins, and how far apart they are: in broadcasts, and in files of camcorders."""
 _PROGRAM = Format("program", Decoder.NONE, remedy=_NO_AUDIO)
 _RIFF = Format("RIFF file", Decoder.NONE)
 _TEXT = Format("text file", Decoder.NONE, remedy=_NO_AUDIO)
@@ -361,6 +383,8 @@ def _wav_codec(head: bytes) -> str | None:
 
 def _caf(head: bytes) -> Format:
     codec = _CAF_CODECS.get(head[28:32])  # of the first chunk, `desc`
+    if codec is None and head[28:32] == b"alac" and _QUICKTIME_COOKIE.search(head):
+        codec = "ALAC"
     return CAF if codec is None else Format("CAF", Decoder.FFMPEG, codec, "caf")
 
 
@@ -381,14 +405,24 @@ def _frames(head: bytes) -> Format | None:
     """Return the format of a file without a header, whose frames begin with the same bits."""
     if head[:2] == b"\x0bw" and (head.count(b"\x0bw") > 1 or len(head) < HEAD_BYTES):
         return _AC3
-    if len(head) > 3 * _TS_PACKET_BYTES and set(head[::_TS_PACKET_BYTES]) == {0x47}:
+    if ts_packet_bytes(head):
         return _MPEG_TS
     begin = mpeg.find_frames(head)
     if begin is not None:
         return MP3 if mpeg.is_layer_3(head[begin:]) else MP2
     if mpeg.begins_with_adts(head):
         return _AAC
+    if head[4:8] in _TRUEHD:
+        return Format("TrueHD", Decoder.NONE)
     return _PROGRAM if head[:2] == b"MZ" and b"PE\0\0" in head else None
+
+
+def ts_packet_bytes(head: bytes) -> int:
+    """Return how far apart the packets of a transport stream are that begins with `head`; 0 if it is none."""
+    for at, length in _TS_PACKETS:
+        if len(head) > at + 3 * length and set(head[at::length]) == {0x47}:
+            return length
+    return 0
 
 
 def _text(head: bytes) -> Format | None:

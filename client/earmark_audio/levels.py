@@ -18,6 +18,8 @@ _CLIPPED_SHARE = 0.05
 comes of a wrong format has more."""
 
 _SILENCE_S = 60.0
+_LEAST_PEAK = 0.5 / 32768
+"""Smaller samples, such as denormal floats, become zero in 16 bits."""
 _CANCELLED_SHARE = 1e-2
 """Power of the mix over the mean power of the channels. Two microphones with nothing in common lose 3 dB, and
 eight of them 9 dB; 20 dB are no accident."""
@@ -31,7 +33,7 @@ _CHANNELS_CANCEL = Notice(
     "Choose one of them (--channel 1), or check the microphone's wiring.",
 )
 _ALL_SILENT = Notice(
-    "DIGITAL_SILENCE", "Every sample is zero: the audio is digital silence. Check the microphone."
+    "DIGITAL_SILENCE", "Every sample is zero in 16 bits: the audio is digital silence. Check the microphone."
 )
 
 
@@ -104,7 +106,7 @@ class Levels:
                     "its format is not the stated one.",
                 )
             )
-        if self.frames and self._silent_frames == self.frames:
+        if self.frames and self.peak < _LEAST_PEAK:
             found.append(_ALL_SILENT)
         elif self._silent_frames > _SILENCE_S * self.sample_rate_hz:
             silent_s = self._silent_frames / self.sample_rate_hz

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,7 +42,5 @@ def sample_problem(samples: NDArray[np.float32]) -> str | None:
     peak = max(float(samples.max()), -float(samples.min()))
     if peak <= MAX_PEAK:
         return None
-    return (
-        f"The float samples must be finite and within full scale, -1 to 1, but one is {peak:g}: "
-        "divide 16-bit integers by 32768."
-    )
+    remedy = "divide 16-bit integers by 32768" if math.isfinite(peak) else "replace it by 0"
+    return f"The float samples must be finite and within full scale, -1 to 1, but one is {peak:g}: {remedy}."

@@ -21,6 +21,10 @@ class Notice:
 OTHER_BYTES = Notice("TRAILING_BYTES", "Other bytes follow the end of the recording; they were not read.")
 """Some bytes follow the end; it is unknown how many."""
 
+PACKET_INCOMPLETE = Notice(
+    "PACKET_INCOMPLETE", "A packet is incomplete: the recording may be truncated or damaged."
+)
+
 MORE_AUDIO = Notice(
     "LENGTH_EXCEEDED", "The recording is longer than its header states; it was read to its end."
 )

@@ -44,6 +44,7 @@ from earmark_audio.formats import (
 from earmark_audio.levels import Levels, mix_down
 from earmark_audio.limits import channel_problem, rate_problem, sample_problem
 from earmark_audio.live_wav import LiveWav, read_header
+from earmark_audio.matroska import check_matroska_end
 from earmark_audio.mp3 import mp2_layout, mp3_layout
 from earmark_audio.mp4 import mp4_layout
 from earmark_audio.notices import append_new, other_tracks
@@ -51,7 +52,7 @@ from earmark_audio.ogg import ogg_layout
 from earmark_audio.pipe import Pipe
 from earmark_audio.recording_parts import Layout, Part
 from earmark_audio.sndfile import SndfileSource
-from earmark_audio.video import avi_layout, check_asf_end
+from earmark_audio.video import avi_layout, check_asf_end, check_flv_end, check_ts_end
 from earmark_audio.wav import UNFINISHED, au_layout, check_nut_end, check_sox_end, chunked_layout, iff_layout
 
 if TYPE_CHECKING:
@@ -67,7 +68,14 @@ if TYPE_CHECKING:
 _MAX_COPIED_BYTES = 1 << 30
 """How much of a pipe is copied to a temporary file."""
 
-_CHECKS_OF_THE_END = {"asf": check_asf_end, "nut": check_nut_end, "sox": check_sox_end}
+_CHECKS_OF_THE_END = {
+    "asf": check_asf_end,
+    "flv": check_flv_end,
+    "matroska": check_matroska_end,
+    "mpegts": check_ts_end,
+    "nut": check_nut_end,
+    "sox": check_sox_end,
+}
 
 
 class RecordingFile:
@@ -105,13 +113,13 @@ class RecordingFile:
             if isinstance(source, bytes):
                 self._file = io.BytesIO(source)
             elif isinstance(source, str | os.PathLike):
-                file: Any = self._owned.enter_context(open(source, "rb"))  # noqa: SIM115 - closed with it
+                self._file = self._owned.enter_context(open(source, "rb"))  # noqa: SIM115 - closed with it
+            if not isinstance(self._file, Pipe) and not _has_end(self._file):
                 # A buffer's lock would be held by a thread that still reads when the program exits.
-                self._file = file if file.seekable() else Pipe(file.raw)
+                is_own = self._file is not source
+                self._file = Pipe(self._file.raw if is_own else self._file)
             if isinstance(self._file, Pipe):
                 self._open_pipe(self._file)
-            elif not self._file.seekable():
-                self._open_pipe(Pipe(self._file))
             if not self.is_live:
                 self._open_file(programs)
             _check_form(self.sample_rate_hz, self.channels)
@@ -151,7 +159,8 @@ class RecordingFile:
         try:
             for block in self._decoded():
                 if problem := sample_problem(block):
-                    raise AudioFileError(problem)
+                    # No encoder of a lossy codec makes such samples of any audio, but a damaged packet does.
+                    raise AudioFileError(problem) if self._has_floats else IncompleteError(DAMAGED)
                 decoded = decoded or bool(len(block))
                 self.levels.add(block, mix_down(block))
                 yield block
@@ -251,9 +260,14 @@ class RecordingFile:
             return blocks
         return self._part_blocks()
 
+    @property
+    def _has_floats(self) -> bool:
+        """Whether the file itself has float samples: libsndfile's and FFmpeg's names of such codecs."""
+        return "float" in self.codec or self.codec.startswith(("pcm_f", "wavpack"))
+
     def _check_scale(self) -> None:
         """Reject a file of float samples far beyond full scale as a whole: its quiet parts are noise too."""
-        if self.is_live or self.format.decoder is not Decoder.SNDFILE or "float" not in self.codec:
+        if self.is_live or self.format.decoder is not Decoder.SNDFILE or not self._has_floats:
             return
         try:
             for block in self._part_blocks():
@@ -263,6 +277,22 @@ class RecordingFile:
             pass  # it is raised again after the samples
         self._source.close()
         self._source = self._open_part(self._layout.parts[0])
+
+
+def _has_end(file: BinaryIO) -> bool:
+    """Return whether a file can seek, also to its end: devices and files of the kernel state no length."""
+    if not file.seekable():
+        return False
+    try:
+        if file.seek(0, os.SEEK_END):
+            return True
+    except OSError:
+        return False
+    finally:
+        file.seek(0)
+    is_empty = not file.read(1)
+    file.seek(0)
+    return is_empty
 
 
 def _checked(kind: Format | None, size: int) -> Format:
@@ -291,15 +321,15 @@ def _layout(  # noqa: PLR0911 - one answer for each kind of structure
         return mp4_layout(file, size)
     if kind.demuxer == "avi":
         return avi_layout(file, size)
-    if kind.demuxer in BEGINNINGS:
-        layout = joined_layout(file, size, BEGINNINGS[kind.demuxer])
-        if kind.demuxer in _CHECKS_OF_THE_END:
-            _CHECKS_OF_THE_END[kind.demuxer](layout)
-        return layout
     if kind is MP2:
         return mp2_layout(file, size)
     if kind.demuxer not in (None, "wav", "caf"):
-        return Layout([Part(FileView(file, [(0, size)]))])
+        layout = Layout([Part(FileView(file, [(0, size)]))])
+        if kind.demuxer in BEGINNINGS:
+            layout = joined_layout(file, size, BEGINNINGS[kind.demuxer])
+        if kind.demuxer in _CHECKS_OF_THE_END:
+            _CHECKS_OF_THE_END[kind.demuxer](layout)
+        return layout
     if kind is MP3:
         return mp3_layout(file, size, longest_s)
     if kind is FLAC:

@@ -30,6 +30,8 @@ _BEYOND_4_GIB = (
     "recording, for example with `ffmpeg -i INPUT out.flac`."
 )
 
+_EXTENSIBLE, _SUBFORMAT_AT = b"\xfe\xff", 24
+"""The tag of a `fmt ` chunk whose tag proper is further behind, and where it is."""
 _MAX_CHUNKS = 1000
 """Far more than any program writes: a file of nothing but chunks must not keep a server busy."""
 
@@ -236,10 +238,11 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
         stated = _Field(position - start + name_bytes, 8, order, int.from_bytes(header[name_bytes:], order))
         own = 0 if is_caf else len(header)
         content = position + len(header) - own
+        patches |= _format_proper(header + file.read(_SUBFORMAT_AT + 2), len(header), position - start)
         if header[:4] == b"data":
             available = size - content
             if not own < stated.value <= available:
-                patches = dict([stated.patch(available)])
+                patches |= [stated.patch(available)]
                 if is_caf and stated.value == (1 << 64) - 1:  # the format allows that
                     break
                 if stated.value <= own or stated.value >= 1 << 62:
@@ -250,7 +253,7 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
             if left := _bytes_that_go_on(file, content + stated.value, form_end, order, length_at=low_at):
                 append_new(layout.notices, MORE_AUDIO)
                 stated = replace(stated, value=stated.value + left)
-                patches = dict([stated.patch(stated.value)])
+                patches |= [stated.patch(stated.value)]
             if not is_caf:
                 end = content + stated.value  # the decoder takes what follows in a Wave64 file for samples
         length = max(own, stated.value)
@@ -262,6 +265,16 @@ def _append_chunked(layout: Layout, file: BinaryIO, start: int, size: int) -> in
     layout.parts.append(Part(FileView(file, [(start, end - start)], patches=patches)))
     check_parts(len(layout.parts))
     return following
+
+
+def _format_proper(chunk: bytes, content: int, offset: int) -> dict[int, bytes]:
+    """Return the patch for a `fmt ` chunk of Wave64 at `offset` whose tag proper is further behind.
+
+    libsndfile looks for that in WAV only, and takes floats for integers.
+    """
+    is_extensible = chunk[:4] == b"fmt " and chunk[content : content + 2] == _EXTENSIBLE
+    tag = chunk[content + _SUBFORMAT_AT :]
+    return {offset + content: tag} if is_extensible and len(tag) == 2 else {}
 
 
 def is_iff(magic: bytes) -> bool:

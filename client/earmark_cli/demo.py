@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     in_real_time = not args.fast
     source = partial(Recording, RECORDING, block_s=block_length_s(in_real_time=in_real_time))
     code = stream_recordings(
-        {RECORDING.name: source}, args, in_real_time=in_real_time, actions=DetectionActions()
+        [(RECORDING.name, source)], args, in_real_time=in_real_time, actions=DetectionActions()
     )
     if code == 0:
         for line in _NEXT:

@@ -28,15 +28,11 @@ from earmark_cli.stream_runner import RecordingProgress, recordings_phase, strea
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
 
-    from earmark_client.recording import Recording
     from earmark_client.sync_client import SyncClient
 
-    from earmark_cli.audio_sources import RawInput
-
-    Opener = Callable[[], AbstractContextManager[Recording | RawInput]]
+    from earmark_cli.stream_runner import Opener
 
 
 class _Result(NamedTuple):
@@ -46,20 +42,19 @@ class _Result(NamedTuple):
     fatal: EarmarkError | None  # concerns all recordings, such as a server that cannot be reached
 
 
-def stream_with_jobs(sources: Mapping[str, Opener], args: argparse.Namespace, jobs: int) -> int:
+def stream_with_jobs(sources: Sequence[tuple[str, Opener]], args: argparse.Namespace, jobs: int) -> int:
     """Stream recordings in `jobs` processes; print the results in order, and return 1 if any failed."""
     failed = False
+    names = [name for name, _ in sources]
     if args.exec is not None:
         args.exec_at_once = max(1, (args.exec_at_once or EXEC_AT_ONCE) // jobs)  # in each process
     pool = ProcessPoolExecutor(min(jobs, len(sources)), multiprocessing.get_context("spawn"))
     with before_termination(_interrupt):
         try:
             with _interrupts_deferred(), termination_deferred():
-                results = pool.map(
-                    partial(_stream, args, len(sources) > 1), *zip(*sources.items(), strict=True)
-                )
-            with Progress() as progress, recordings_phase(progress, sources) as phase:
-                for number, (name, result) in enumerate(zip(sources, results, strict=True), 1):
+                results = pool.map(partial(_stream, args, len(sources) > 1), *zip(*sources, strict=True))
+            with Progress() as progress, recordings_phase(progress, names) as phase:
+                for number, (name, result) in enumerate(zip(names, results, strict=True), 1):
                     sys.stderr.write(result.errors)
                     sys.stderr.flush()
                     sys.stdout.write(result.output)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from earmark_cli.audio_sources import RawInput
     from earmark_cli.options import Commands
+    from earmark_cli.stream_runner import Opener
 
 
 def add_parser(commands: Commands) -> None:
@@ -88,15 +89,17 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Stream all recordings; return 1 if any of them failed."""
-    sources = {}
+    sources: list[tuple[str, Opener]] = []
     for name in args.files:
         if args.channel == "each":
-            for channel in range(1, _channel_count(name) + 1):
-                sources[f"{name} (channel {channel})"] = partial(_open, name, args, channel)
+            sources += [
+                (f"{name} (channel {channel})", partial(_open, name, args, channel))
+                for channel in range(1, _channel_count(name) + 1)
+            ]
         else:
-            sources[name] = partial(_open, name, args, args.channel)
+            sources.append((name, partial(_open, name, args, args.channel)))
     if args.jobs > 1:
-        if "-" in sources:
+        if "-" in args.files:
             raise UsageError("--jobs requires files: standard input (-) is one recording")
         from earmark_cli.jobs import stream_with_jobs  # imports multiprocessing
 

@@ -24,7 +24,7 @@ from earmark_cli.output.printer import Printer, Summary, make_printer
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from earmark_audio.progress import Phase
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from earmark_cli.actions.detection_actions import DetectionActions
     from earmark_cli.audio_sources import AudioSource, RawInput
     from earmark_cli.output.live_display import LiveDisplay
+
+    Opener = Callable[[], AbstractContextManager[Recording | RawInput]]
 
 # Blocks as short as a microphone's in real time; else long ones, which cost less.
 _REAL_TIME_BLOCK_S = 0.1
@@ -46,7 +48,7 @@ def block_length_s(*, in_real_time: bool) -> float:
 
 
 def stream_recordings(
-    sources: Mapping[str, Callable[[], AbstractContextManager[Recording | RawInput]]],
+    sources: Sequence[tuple[str, Opener]],
     args: argparse.Namespace,
     *,
     in_real_time: bool,
@@ -58,12 +60,12 @@ def stream_recordings(
     shown = len(sources) > 1 and not _has_live_display(args)
     with (
         WorkProgress(shown=shown) as progress,
-        recordings_phase(progress, sources) as phase,
+        recordings_phase(progress, [name for name, _ in sources]) as phase,
         ExitStack() as stack,
     ):
         connect = cache(lambda: stack.enter_context(connected(args))[1])
         succeeded: list[bool] = []
-        for name, open_source in sources.items():
+        for name, open_source in sources:
             whole = RecordingProgress(phase, name, len(succeeded) + 1, len(sources))
             succeeded.append(
                 stream_recording(
@@ -109,7 +111,7 @@ class RecordingProgress:
 
 def stream_recording(
     name: str,
-    open_source: Callable[[], AbstractContextManager[Recording | RawInput]],
+    open_source: Opener,
     connect: Callable[[], SyncClient],
     args: argparse.Namespace,
     printer: Printer,

@@ -114,6 +114,11 @@ def run(args: argparse.Namespace) -> int:
     if (args.https_certificate is None) != (args.https_key is None):
         raise UsageError("--https-certificate and --https-key must be given together")
     secure = args.https_certificate is not None
+    if ":" in args.host and not _is_ipv6(args.host):
+        raise UsageError(
+            f"--host {args.host!r} is neither an address nor a name: it has no brackets, and --port sets its "
+            "port"
+        )
     if not secure and not args.insecure and not is_loopback(args.host):
         raise UsageError(
             f"--host {args.host} requires --https-certificate and --https-key: browsers permit the "
@@ -200,6 +205,14 @@ def _log_no_invalid_requests() -> None:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     # uvicorn logs its own text of this with a traceback, as if it were an error of the application.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "Invalid UTF-8" not in str(record.msg))
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_browsable(host: str) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from urllib.parse import urlsplit
+import re
+from urllib.parse import unquote, urlsplit
 
 # In the order in which gRPC looks for them.
 _PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
@@ -18,7 +19,16 @@ def is_local_target(target: str) -> bool:
     """
     if target.startswith(("unix:", "unix-abstract:")):
         return True
-    return is_loopback(urlsplit(f"//{target}").hostname or "")
+    return all(map(is_loopback, _hosts(target)))
+
+
+def _hosts(target: str) -> list[str]:
+    """Return the hosts of a target, without their ports: several for ipv4:IP:PORT,IP:PORT.
+
+    The name server of dns://NAME_SERVER/HOST is not one of them: that target remains as it is.
+    """
+    endpoints = re.sub(r"^(dns|ipv4|ipv6):(///)?(?!/)", "", target)
+    return [urlsplit(f"//{unquote(one)}").hostname or "" for one in endpoints.split(",")]
 
 
 def is_loopback(host: str) -> bool:
@@ -33,8 +43,8 @@ def is_loopback(host: str) -> bool:
 
 def proxy_variable(target: str) -> str | None:
     """Return the environment variable whose proxy gRPC uses for a target, None without a proxy."""
-    host = urlsplit(f"//{target.removeprefix('dns:').lstrip('/')}").hostname
-    if host is None or is_local_target(target):
+    host = _hosts(target)[0]
+    if not host or is_local_target(target):
         return None
     exceptions = next((os.environ[name] for name in _EXCEPTION_VARIABLES if name in os.environ), "")
     if any(host.endswith(suffix.strip()) for suffix in exceptions.split(",") if suffix.strip()):

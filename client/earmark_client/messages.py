@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from earmark.v1 import keyword_spotting_pb2 as pb
@@ -20,6 +19,7 @@ from earmark_client.errors import IncompatibleServerError, InvalidRequestError, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from google.protobuf.message import Message
 
@@ -292,7 +292,9 @@ def _whole_recording(
     """Return a recording's bytes and, for raw samples, their format; a file states its own."""
     of_file = None if channel is None else _channel_of_file(channel)
     if isinstance(audio, str | PathLike):
-        return _file_bytes(Path(fspath(audio))), of_file
+        from earmark_client.recording import recording_path  # it loads the decoders
+
+        return _file_bytes(recording_path(audio)), of_file
     if audio_format is not None:
         return pcm_bytes(audio, audio_format.encoding, audio_format.channels), _audio_format(audio_format)
     if isinstance(audio, bytearray | memoryview):

@@ -51,9 +51,7 @@ class Recording:
         channel: int | None = None,
         name: str | None = None,
     ) -> None:
-        if isinstance(path, str) and re.match(r"\w+://", path):
-            raise RecordingError(f"{path}: this is a web address: download the recording, and give the file")
-        source = Path(path) if isinstance(path, str | os.PathLike) else path
+        source = recording_path(path) if isinstance(path, str | os.PathLike) else path
         self.path = source if name is None and isinstance(source, Path) else Path(name or "recording")
         self._block_s = block_s
         self._channel = channel
@@ -141,3 +139,13 @@ class Recording:
         return RecordingError(
             f"{self.path}: {message[0].lower()}{message[1:].rstrip('.')}", reason=error.reason
         )
+
+
+def recording_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a recording. Raises RecordingError for a web address, and for an empty name."""
+    name = os.fspath(path)
+    if not name:
+        raise RecordingError("the name of a recording is empty")
+    if re.match(r"\w+://", name):
+        raise RecordingError(f"{name}: this is a web address: download the recording, and give the file")
+    return Path(name)

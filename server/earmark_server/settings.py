@@ -400,11 +400,20 @@ def _check_host(settings: Settings) -> None:
             f"--metrics-host must be an address or a name, but is {settings.metrics_host!r}, a Unix socket."
         )
     for name, host in (("--host", settings.host), ("--metrics-host", settings.metrics_host)):
+        if is_unix_socket(host):
+            continue
         try:
-            if not is_unix_socket(host):
-                host.encode("idna")  # as when it is resolved
+            host.encode("idna")  # as when it is resolved
         except UnicodeError:
             raise SettingsError(f"{name} must be an address or a name, but is {host!r}.") from None
+        try:
+            if ":" in host:
+                ipaddress.IPv6Address(host)
+        except ValueError:
+            raise SettingsError(
+                f"{name} must be an address or a name, but is {host!r}. It has no brackets, and its port is "
+                f"an option of its own: {name.replace('host', 'port')}."
+            ) from None
     if is_unix_socket(settings.host):
         if settings.workers > 1:
             raise SettingsError("--workers must be 1 with a Unix socket, because workers share a port.")

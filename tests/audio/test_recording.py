@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -215,6 +216,18 @@ def test_chunks_after_the_samples_of_wave64_and_caf_are_not_read_as_audio(
         assert (len(samples), error, notices) == (joined * len(NOISE), "", [])
 
 
+@pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le", "pcm_s24le", "pcm_s32le"])
+@pytest.mark.parametrize("channels", ["mono|c0=c0", "stereo|c0=c0|c1=c0"])
+def test_a_wave64_that_states_its_format_in_the_extension_is_read_as_such(
+    codec: str, channels: str, tmp_path: Path
+) -> None:
+    """FFmpeg writes 0xFFFE for the format, and the format proper further behind."""
+    path = _written_by_ffmpeg(tmp_path / "tone.w64", TONE, "-c:a", codec, "-af", f"pan={channels}")
+    samples, error, notices = _read(path)
+    assert (error, notices) == ("", [])
+    np.testing.assert_allclose(samples, TONE, atol=1e-4)
+
+
 def test_bytes_after_a_wave64_are_noticed() -> None:
     data = _write("W64", "PCM_16", NOISE) + b"x" * 600
     for source in (data, Pipe(io.BytesIO(data))):
@@ -326,6 +339,16 @@ def test_compressed_audio_in_caf_is_read_or_named(
     monkeypatch.setattr("earmark_audio.ffmpeg.has_package", lambda: False)
     with pytest.raises(AudioFileError, match=f"{name} in CAF recording is not read here"):
         _read(data)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_alac_in_caf_is_read_in_both_forms(tmp_path: Path) -> None:
+    """FFmpeg writes the configuration as QuickTime has it, libsndfile without the boxes around it."""
+    path = _written_by_ffmpeg(tmp_path / "tone.caf", TONE, "-c:a", "alac")
+    for source in (path, _write("CAF", "ALAC_16")):
+        samples, error, notices = _read(source)
+        assert (error, notices) == ("", [])
+        np.testing.assert_allclose(samples[: len(TONE)], TONE, atol=1e-4)
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
@@ -592,6 +615,10 @@ def test_an_empty_recording_is_rejected() -> None:
         (b"<!DOCTYPE html><html>", "text file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "PNG image"),
         (b"MThd" + bytes(60), "MIDI file"),
+        (b"\0\0\x01\xba" + bytes(60), "an MPEG program stream, which is not supported: convert it"),
+        (b"\xc0\x54\0\0\xf8\x72\x6f\xba" + bytes(60), "a TrueHD, which is not supported"),
+        (b"\x64\xa3\x01\0" + bytes(60), "an IRCAM, which is not supported"),
+        (b"\x02#!SILK_V3" + bytes(60), "a SILK recording: convert it to WAV with a program that decodes"),
         (bytes(range(200, 256)) * 3, "format is unknown"),
     ],
 )
@@ -678,6 +705,19 @@ def test_a_truncated_file_that_states_no_length_is_noticed(
     samples, error, notices = _read(path)
     assert (error, notices) == ("", [sentence])
     assert len(samples) > 0.9 * len(whole)
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_a_transport_stream_of_a_camcorder_is_read(tmp_path: Path) -> None:
+    """Four bytes with the time are before each packet."""
+    path = _written_by_ffmpeg(tmp_path / "noise.ts", NOISE, "-c:a", "mp2")
+    plain, *_ = _read(path)
+    data = path.read_bytes()
+    timed = b"".join(bytes([14, 191, 70, 34]) + data[at : at + 188] for at in range(0, len(data), 188))
+    samples, error, notices = _read(timed)
+    assert (len(samples), error, notices) == (len(plain), "", [])
+    *_, (notice,) = _read(timed[:-100])
+    assert notice == "A packet is incomplete: the recording may be truncated or damaged."
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
@@ -780,12 +820,43 @@ def test_a_gap_in_the_audio_of_a_video_is_not_called_truncated(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
-@pytest.mark.parametrize("suffix", ["avi", "wmv"])
+@pytest.mark.parametrize("suffix", ["avi", "flv", "mkv", "webm", "wmv"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_truncated_video_is_reported(suffix: str, share: float, tmp_path: Path) -> None:
     data = _film(tmp_path / f"film.{suffix}", 4).read_bytes()
     _, error, _ = _read(data[: int(len(data) * share)])
     assert "truncated" in error or "damaged" in error
+
+
+@pytest.mark.parametrize("container", ["flv", "matroska", "webm"])
+def test_a_truncated_video_that_states_no_length_is_reported(container: str, tmp_path: Path) -> None:
+    """A live recording ends with its last element, wherever it is cut off within it."""
+    film = _film(tmp_path / f"film.{container.replace('matroska', 'mkv')}", 4)
+    command = ["ffmpeg", "-loglevel", "quiet", "-i", film, "-c", "copy", "-f", container]
+    command += ["-live", "1", "-"] if container == "webm" else ["-"]
+    data = subprocess.run(command, check=True, capture_output=True).stdout
+    assert _read(data)[1:] == ("", [])
+    for missing in (5, 6, 7, 11, 50, 300):  # FLV has 4 bytes after the last packet
+        _, error, _ = _read(data[:-missing])
+        assert error == "The recording is truncated: its last packet is incomplete.", missing
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+def test_a_transport_stream_with_video_that_ends_within_a_packet_is_noticed(tmp_path: Path) -> None:
+    data = _film(tmp_path / "film.ts", 4).read_bytes()
+    assert _read(data)[1:] == ("", [])
+    for missing in (1, 100, len(data) // 2 // 188 * 188 + 94):
+        _, error, (notice,) = _read(data[:-missing])
+        assert (error, notice) == ("", "A packet is incomplete: the recording may be truncated or damaged.")
+
+
+@pytest.mark.usefixtures("either_ffmpeg")
+@pytest.mark.parametrize("suffix", ["mov", "mp4"])
+def test_a_truncated_video_whose_index_is_at_its_end_is_named(suffix: str, tmp_path: Path) -> None:
+    data = _film(tmp_path / f"film.{suffix}", 4).read_bytes()
+    for share in (0.1, 0.5, 0.99):
+        with pytest.raises(AudioFileError, match="truncated: its index, which is written last, is missing"):
+            _read(data[: int(len(data) * share)])
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
@@ -812,6 +883,21 @@ def test_joined_files_of_ffmpeg_are_read_to_the_end(suffix: str, options: list[s
     path.write_bytes(2 * path.read_bytes())
     samples, error, notices = _read(path)
     assert (len(samples), error, notices) == (2 * len(once), "", [])
+
+
+def test_samples_far_beyond_full_scale_of_a_lossy_codec_are_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged frame of MP3 may decode to anything: no integers were written as floats."""
+    data = _write("MP3", "MPEG_LAYER_III")
+
+    def read(sound: soundfile.SoundFile, *arguments: Any, **options: Any) -> np.ndarray:
+        block = decoded(sound, *arguments, **options)
+        return np.where(np.arange(len(block))[:, None] == 1000, 40, block) if sound.tell() > 8000 else block
+
+    decoded = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", read)
+    samples, error, _ = _read(data)
+    assert error == "The recording is damaged: it cannot be decoded from here on."
+    assert 4000 <= len(samples) <= 12_000
 
 
 @pytest.mark.parametrize(
@@ -844,6 +930,32 @@ def test_a_file_whose_codec_ffmpeg_does_not_know_is_reported(tmp_path: Path) -> 
     path = _written_by_ffmpeg(tmp_path / "tone.webm", TONE)
     with pytest.raises(AudioFileError, match=r"codec|damaged|no audio"):
         _read(path.read_bytes().replace(b"A_OPUS", b"A_NONE"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="files of the kernel on Linux")
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("/proc/self/status", "This is a text file: give a recording."),
+        ("/proc/version", "This is a text file: give a recording."),
+        ("/dev/zero", "The format is unknown"),
+        ("/dev/null", "The recording is empty: it has no bytes."),
+    ],
+)
+def test_a_file_that_states_no_length_is_read_as_a_pipe(path: str, sentence: str) -> None:
+    with pytest.raises(AudioFileError, match=sentence):
+        _read(path)
+
+
+def test_a_recording_on_a_file_system_that_states_no_lengths_is_read() -> None:
+    class Stateless(io.BytesIO):
+        def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+            return 0 if whence == os.SEEK_END else super().seek(offset, whence)
+
+    for container, codec in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")):
+        data = _write(container, codec)
+        samples, error, _ = _read(Stateless(data))
+        assert (len(samples), error) == (len(_read(data)[0]), "")
 
 
 def test_a_pipe_is_read() -> None:
@@ -931,6 +1043,19 @@ def test_one_channel_can_be_chosen() -> None:
         assert np.allclose(np.concatenate(list(recording.mono())), TONE / 2)
     with RecordingFile(data) as recording, pytest.raises(AudioFileError, match="no channel 3"):
         list(recording.mono(3))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_floats_that_are_not_finite_are_rejected_with_their_own_remedy(value: float) -> None:
+    with pytest.raises(AudioFileError, match=r"but one is -?(nan|inf): replace it by 0\.$"):
+        _read(_write("WAV", "FLOAT", np.append(TONE, np.float32(value))))
+
+
+def test_floats_that_are_zero_in_16_bits_are_noticed() -> None:
+    """Denormal floats, for example."""
+    for level, expected in ((1e-38, True), (1e-5, True), (1e-4, False)):
+        notices = _read(_write("WAV", "FLOAT", (level * TONE).astype(np.float32)))[2]
+        assert any("digital silence" in notice for notice in notices) == expected
 
 
 def test_floats_of_integer_scale_are_rejected() -> None:

@@ -128,6 +128,14 @@ def test_a_bad_recording_does_not_stop_the_others(address: str, recording: Path,
     assert lines[-1]["type"] == "ended"
 
 
+@pytest.mark.parametrize("command", ["spot", "classify", "check"])
+def test_a_recording_that_is_named_twice_has_two_results(address: str, recording: Path, command: str) -> None:
+    server = () if command == "check" else ("--server", address)
+    done = earmark(command, recording, recording, *server, "--json")
+    (last,) = {line["type"] for line in json_lines(done.stdout)} & {"ended", "classification", "audio"}
+    assert [line["type"] for line in json_lines(done.stdout)].count(last) == 2
+
+
 @pytest.mark.parametrize("command", ["spot", "classify"])
 def test_a_file_that_cannot_be_examined_does_not_stop_the_others(
     address: str, recording: Path, tmp_path: Path, command: str

@@ -218,6 +218,9 @@ def test_a_host_that_cannot_be_listened_on_is_reported(address: str) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith(f"earmark: cannot listen on {host}, port 8080: ")
         assert done.stderr.endswith(": give another --host\n")
+    for host in ("127.0.0.1:7", "[::1]", "ipv4:127.0.0.1"):
+        done = rejected("--host", host)
+        assert "is neither an address nor a name: it has no brackets, and --port sets its port" in done.stderr
     done = earmark("web", "--server", address, "--host", "a..b", "--insecure")
     assert (done.returncode, done.stderr) == (2, "earmark: --host 'a..b' is neither an address nor a name\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from earmark_client import ServerUnreachableError, SyncClient
-from earmark_client.connection_route import proxy_variable
+from earmark_client.connection_route import is_local_target, proxy_variable
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,9 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"http_proxy": "http://a", "no_proxy": "localhost,example.org"}, "kws.example.org:50051", None),
         ({"http_proxy": "http://a"}, "localhost:50051", None),
         ({"http_proxy": "http://a"}, "unix:kws.sock", None),
+        ({"http_proxy": "http://a"}, "ipv4:127.0.0.1:50051", None),
+        ({"http_proxy": "http://a"}, "dns:///localhost:50051", None),
+        ({"http_proxy": "http://a"}, "ipv4:127.0.0.1:1,192.0.2.1:1", "http_proxy"),
     ],
 )
 def test_the_proxy_that_grpc_uses_is_known(
@@ -31,6 +34,24 @@ def test_the_proxy_that_grpc_uses_is_known(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert proxy_variable(target) == used
+
+
+@pytest.mark.parametrize(
+    ("target", "is_local"),
+    [
+        ("ipv4:127.0.0.1:50051", True),
+        ("ipv6:[::1]:50051,[::1]:50052", True),
+        ("ipv6:%5B::1%5D:50051", True),
+        ("dns:localhost:50051", True),
+        ("ipv4:127.0.0.1:50051,192.0.2.1:50051", False),
+        ("dns:///kws.example.org:50051", False),
+        ("dns://localhost/kws.example.org:50051", False),  # localhost is the name server
+        ("localhost:50051,kws.example.org:50051", False),
+    ],
+)
+def test_a_uri_is_local_if_all_its_hosts_are(target: str, is_local: bool) -> None:
+    """A token is sent to them in plain text, and no proxy is used."""
+    assert is_local_target(target) == is_local
 
 
 def test_an_unreachable_server_behind_a_proxy_names_the_proxy_and_no_proxy(

@@ -77,7 +77,12 @@ def test_an_array_without_a_sample_rate_and_a_text_file_are_rejected(
 
 @both
 def test_a_file_that_cannot_be_opened_is_reported_with_its_name(client: Driver, address: str) -> None:
-    for name, problem in [("absent.wav", "absent.wav: No such file"), ("a\0b", "a\0b: embedded null")]:
+    for name, problem in [
+        ("absent.wav", "absent.wav: No such file"),
+        ("a\0b", "a\0b: embedded null"),
+        ("", "the name of a recording is empty"),
+        ("http://host/a.wav", "this is a web address: download"),
+    ]:
         with pytest.raises(RecordingError, match=problem):
             client.call(address, "spot", name)
 

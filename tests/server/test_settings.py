@@ -111,6 +111,10 @@ def test_several_models(tmp_path: Path) -> None:
         (["--host", "example.org"], {}, "add --insecure"),
         ([], {"EARMARK_HOST": "192.168.1.5"}, "add --insecure"),
         (["--model", "/no/such/model.onnx"], {}, "there is no file '/no/such/model.onnx'"),
+        (["--host", "127.0.0.1:50051"], {}, "--host must be an address or a name, but is '127.0.0.1:50051'"),
+        (["--host", "[::1]"], {}, "It has no brackets, and its port is an option of its own: --port"),
+        (["--host", "ipv4:127.0.0.1"], {}, "--host must be an address or a name, but is 'ipv4:127.0.0.1'"),
+        (["--metrics-host", "a:1", "--metrics-port", "1"], {}, "an option of its own: --metrics-port"),
         (["--metrics-host", "unix:m"], {}, "--metrics-host must be an address or a name, but is 'unix:m'"),
         (["--metrics-host", "::1"], {}, "--metrics-host needs --metrics-port"),
         (

@@ -57,10 +57,10 @@ def test_both_forms_of_the_apostrophe_are_the_same(text: str, keyword: str):
 
 
 def test_a_file_is_used_once_and_no_recording_of_the_keyword(tmp_path: Path):
-    for name in ("computer", "speech"):
+    for name, level in (("computer", 0.1), ("speech", 0.2)):
         (tmp_path / name).mkdir()
         for i in range(3):
-            soundfile.write(tmp_path / name / f"{i}.wav", np.zeros(RATE), RATE)
+            soundfile.write(tmp_path / name / f"{i}.wav", np.full(RATE, level), RATE)
     (tmp_path / "speech" / "link.wav").symlink_to(tmp_path / "computer" / "0.wav")
     recordings = sorted((tmp_path / "computer").iterdir())
     folders = [tmp_path, tmp_path / "speech"]
@@ -69,6 +69,28 @@ def test_a_file_is_used_once_and_no_recording_of_the_keyword(tmp_path: Path):
     assert found.recordings == 3
     with pytest.raises(RecordingsError, match="nothing of --negatives is left: 3 files are recordings"):
         find_negatives([tmp_path / "computer"], ["computer"], recordings=recordings, seed=1)
+
+
+def test_a_copy_of_a_recording_of_the_keyword_is_known_by_its_samples(tmp_path: Path):
+    words, speech = tmp_path / "computer", tmp_path / "speech"
+    words.mkdir()
+    speech.mkdir()
+    for i in range(3):
+        word = say(BANANA, i, 1)[:RATE]
+        soundfile.write(words / f"{i}.wav", word, RATE)
+        soundfile.write(speech / f"as_long_{i}.wav", say(BANANA, i + 10, 1)[:RATE], RATE)
+    (speech / "same_bytes.wav").write_bytes((words / "0.wav").read_bytes())
+    samples, _ = soundfile.read(words / "1.wav", dtype="int16")
+    soundfile.write(speech / "same_samples.flac", samples, RATE)
+    (words / "damaged.wav").write_text("no audio")  # it is left out, with its own reason
+    recordings = sorted(words.iterdir())
+    found = find_negatives([speech], ["computer"], recordings=recordings, seed=1)
+    assert [one.path.name for one in found.files] == [f"as_long_{i}.wav" for i in range(3)]
+    assert found.recordings == 2
+    for path in speech.glob("as_long*"):
+        path.unlink()
+    with pytest.raises(RecordingsError, match="nothing of --negatives is left: 2 files are recordings"):
+        find_negatives([speech], ["computer"], recordings=recordings, seed=1)
 
 
 def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):

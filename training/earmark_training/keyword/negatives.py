@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from earmark_audio import AudioFileError, RecordingFile
 
 from earmark_training.data.corpus import SourceFile, audio_seconds, read_transcripts
 from earmark_training.errors import CorpusError
@@ -42,7 +46,7 @@ def find_negatives(
 ) -> Negatives:
     """Return the audio files below the folders but the keywords' `recordings`, at most MAX_HOURS of them.
 
-    A file that is there several times is used once.
+    A file that is there several times is used once. Copies of the recordings are known by their samples.
 
     Transcripts in LibriSpeech's layout (`*.trans.txt` beside the audio) are used if there are any: utterances
     with a keyword are left out, and speakers are known. Files without a transcript count as one speaker per
@@ -52,6 +56,7 @@ def find_negatives(
     """
     files: list[SourceFile] = []
     left_out = of_keyword = 0
+    recordings = list(recordings)
     excluded = {path.resolve() for path in recordings}
     known_files: set[Path] = set()
     for folder in folders:
@@ -72,12 +77,17 @@ def find_negatives(
                 left_out += 1
                 continue
             files.append(SourceFile(path, "speech", "training", text, speaker))
-    if folders and not files:
+    chosen, copies = _sample(files, MAX_HOURS, seed, _Recordings(recordings))
+    of_keyword += copies
+    if folders and not chosen:
         raise RecordingsError(
             f"nothing of --negatives is left: {of_keyword} files are recordings of the keyword, and the "
             f"transcripts of {left_out} contain it. Add hours of speech without the keyword"
         )
-    return Negatives(tuple(_sample(files, MAX_HOURS, seed)), left_out, of_keyword)
+    if chosen:
+        check_length(sum(seconds for _, seconds in chosen))  # now: reading the keyword takes many minutes
+    used = sorted((file for file, _ in chosen), key=lambda file: file.path)
+    return Negatives(tuple(used), left_out, of_keyword)
 
 
 def contains_keyword(text: str, keyword: str) -> bool:
@@ -105,12 +115,41 @@ def check_length(seconds: float) -> None:
         )
 
 
-def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[SourceFile]:
+class _Recordings:
+    """Recordings of the keywords. They are decoded only to be compared with a file that is as long."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._of_length: defaultdict[float, list[Path]] = defaultdict(list)
+        self._digests: dict[Path, bytes] = {}
+        for path in paths:
+            with suppress(CorpusError):  # it is left out, for that reason
+                self._of_length[audio_seconds(path)].append(path)
+
+    def include(self, path: Path, seconds: float) -> bool:
+        """Return whether a file of this length has the samples of one of them."""
+        of_length = self._of_length.get(seconds, [])
+        return any(self._digest(path) == self._digest(one) for one in of_length)
+
+    def _digest(self, path: Path) -> bytes:
+        if path not in self._digests:
+            digest = hashlib.sha256()
+            with suppress(AudioFileError, OSError), RecordingFile(path) as recording:
+                for block in recording.mono():
+                    digest.update(block.tobytes())
+            self._digests[path] = digest.digest()
+        return self._digests[path]
+
+
+def _sample(
+    files: Sequence[SourceFile], hours: float, seed: int, recordings: _Recordings
+) -> tuple[list[tuple[SourceFile, float]], int]:
     """Return random files of `hours` hours together, the last one limited; or all of them.
 
-    Raises RecordingsError if they are too short together.
+    Each comes with the seconds that are used of it. Return also how many copies of the `recordings` were
+    passed over. Raises RecordingsError if a file cannot be read.
     """
-    chosen: list[SourceFile] = []
+    chosen: list[tuple[SourceFile, float]] = []
+    copies = 0
     left_s = hours * 3600
     for i in np.random.default_rng(seed).permutation(len(files)):
         if left_s < _LEAST_S:
@@ -119,8 +158,10 @@ def _sample(files: Sequence[SourceFile], hours: float, seed: int) -> list[Source
             seconds = audio_seconds(files[i].path)
         except CorpusError as error:
             raise RecordingsError(f"{error} Correct or remove the file.") from error
-        chosen.append(files[i] if seconds <= left_s else replace(files[i], max_s=left_s))
+        if recordings.include(files[i].path, seconds):
+            copies += 1
+            continue
+        limited = files[i] if seconds <= left_s else replace(files[i], max_s=left_s)
+        chosen.append((limited, min(seconds, left_s)))
         left_s -= seconds
-    if files:
-        check_length(hours * 3600 - left_s)  # now: reading the keyword takes many minutes
-    return sorted(chosen, key=lambda f: f.path)
+    return chosen, copies
