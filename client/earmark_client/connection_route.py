@@ -15,11 +15,12 @@ _EXCEPTION_VARIABLES = ("no_grpc_proxy", "no_proxy")
 def is_local_target(target: str) -> bool:
     """Return whether data sent to a gRPC target stays on this machine.
 
-    `localhost` is the only name that counts as local: any other may resolve to another machine.
+    `localhost` is the only name that counts as local: any other may resolve to another machine. A dns: URI
+    may name the server that resolves it, so none counts.
     """
     if target.startswith(("unix:", "unix-abstract:")):
         return True
-    return all(map(is_loopback, _hosts(target)))
+    return not target.startswith("dns:") and all(map(is_loopback, _hosts(target)))
 
 
 def _hosts(target: str) -> list[str]:

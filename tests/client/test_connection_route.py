@@ -24,7 +24,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"http_proxy": "http://a"}, "localhost:50051", None),
         ({"http_proxy": "http://a"}, "unix:kws.sock", None),
         ({"http_proxy": "http://a"}, "ipv4:127.0.0.1:50051", None),
-        ({"http_proxy": "http://a"}, "dns:///localhost:50051", None),
+        ({"http_proxy": "http://a"}, "dns:///localhost:50051", "http_proxy"),
         ({"http_proxy": "http://a"}, "ipv4:127.0.0.1:1,192.0.2.1:1", "http_proxy"),
     ],
 )
@@ -42,7 +42,7 @@ def test_the_proxy_that_grpc_uses_is_known(
         ("ipv4:127.0.0.1:50051", True),
         ("ipv6:[::1]:50051,[::1]:50052", True),
         ("ipv6:%5B::1%5D:50051", True),
-        ("dns:localhost:50051", True),
+        ("dns:localhost:50051", False),
         ("ipv4:127.0.0.1:50051,192.0.2.1:50051", False),
         ("dns:///kws.example.org:50051", False),
         ("dns://localhost/kws.example.org:50051", False),  # localhost is the name server
