@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from earmark_audio.errors import LAST_PACKET_INCOMPLETE, missing_bytes
+from earmark_audio.recording_parts import MAX_ELEMENTS
 
 if TYPE_CHECKING:
     from earmark_audio.recording_parts import Layout
@@ -21,7 +22,9 @@ def check_matroska_end(layout: Layout) -> None:
     """
     view = layout.parts[-1].view
     position = 0
-    while position < view.size:
+    for _ in range(MAX_ELEMENTS):
+        if position >= view.size:
+            return
         view.seek(position)
         name, length, header_bytes = _header(view.read(_HEADER_BYTES))
         if not header_bytes or (length is None and name not in (_SEGMENT, _CLUSTER)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from earmark_audio.beginnings import split_layout
 from earmark_audio.errors import AudioFileError, missing_bytes
-from earmark_audio.recording_parts import check_parts
+from earmark_audio.recording_parts import MAX_ELEMENTS, check_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,9 @@ def mp4_layout(file: BinaryIO, size: int) -> Layout:
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield offset, type and length of the boxes at the top level, up to one whose length makes no sense."""
     offset = 0
-    while offset + _HEADER.size <= size:
+    for _ in range(MAX_ELEMENTS):
+        if offset + _HEADER.size > size:
+            return
         file.seek(offset)
         length, kind = _HEADER.unpack(file.read(_HEADER.size))
         if length == 1 and offset + _HEADER.size + _LARGE_SIZE.size <= size:

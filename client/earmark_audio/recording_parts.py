@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MAX_PARTS = 1000
 """Far more than anybody joins: a file of nothing but beginnings must not fill the memory."""
+MAX_ELEMENTS = 1_000_000
+"""How many boxes, tags or elements of a film are followed: five hours of packets of 20 ms. A file of nothing
+but empty ones must not keep a server busy."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ from earmark_audio.errors import LAST_PACKET_INCOMPLETE, missing_bytes
 from earmark_audio.file_view import FileView
 from earmark_audio.formats import HEAD_BYTES, ts_packet_bytes
 from earmark_audio.notices import PACKET_INCOMPLETE, report_gaps
-from earmark_audio.recording_parts import Layout, Part
+from earmark_audio.recording_parts import MAX_ELEMENTS, Layout, Part
 from earmark_audio.wav import is_placeholder
 
 _FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -55,7 +55,9 @@ def check_flv_end(layout: Layout) -> None:
         layout.missing = missing_bytes(int(stated_bytes) - view.size)
         return
     position = _FLV_HEADER_BYTES + 4
-    while position < view.size:
+    for _ in range(MAX_ELEMENTS):
+        if position >= view.size:
+            return
         view.seek(position)
         tag = view.read(4)
         if tag[0] not in _FLV_TAGS:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import soundfile
-from earmark_audio import AudioFileError, IncompleteError, Pipe, RecordingFile
+from earmark_audio import AudioFileError, IncompleteError, Pipe, RecordingFile, matroska, mp4, video
+from earmark_audio.file_view import FileView
+from earmark_audio.recording_parts import Layout, Part
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -839,6 +841,38 @@ def test_a_truncated_video_that_states_no_length_is_reported(container: str, tmp
     for missing in (5, 6, 7, 11, 50, 300):  # FLV has 4 bytes after the last packet
         _, error, _ = _read(data[:-missing])
         assert error == "The recording is truncated: its last packet is incomplete.", missing
+
+
+@pytest.mark.parametrize(
+    ("module", "head", "element"),
+    [
+        (matroska, b"\x18\x53\x80\x67\x01" + b"\xff" * 7, b"\xec\x80"),
+        (video, b"FLV\x01\x04\0\0\0\x09\0\0\0\0", b"\x08" + bytes(14)),
+        (mp4, b"\0\0\0\x08ftyp", b"\0\0\0\x08free"),
+    ],
+)
+def test_a_film_of_empty_elements_does_not_keep_a_server_busy(
+    module: Any, head: bytes, element: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class File(io.BytesIO):
+        reads = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.reads += 1
+            return super().read(size)
+
+    monkeypatch.setattr(module, "MAX_ELEMENTS", 100)
+    file = File(head + 10_000 * element)
+    size = len(file.getvalue())
+    layout = Layout([Part(FileView(file, [(0, size)]))])
+    if module is matroska:
+        matroska.check_matroska_end(layout)
+    elif module is video:
+        video.check_flv_end(layout)
+    else:
+        mp4.mp4_layout(file, size)
+    assert 100 <= file.reads < 200
+    assert layout.missing is None
 
 
 @pytest.mark.usefixtures("either_ffmpeg")
