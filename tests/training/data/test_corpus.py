@@ -130,6 +130,22 @@ def test_a_preparation_that_fails_leaves_no_older_index(tmp_path: Path):
         Corpus(tmp_path / "corpus")
 
 
+def test_all_files_that_cannot_be_read_are_named_at_once(tmp_path: Path):
+    files = [SourceFile(tmp_path / f"{i:02}.wav", "noise", "training", "a", "s") for i in range(30)]
+    for number, file in enumerate(files):
+        if number < 25:
+            file.path.write_text("no audio")
+        else:
+            soundfile.write(file.path, np.zeros(16_000), 16_000)
+    with pytest.raises(CorpusError) as caught:
+        decode(files, tmp_path / "corpus")
+    lines = str(caught.value).splitlines()
+    assert [str(file.path) in line for file, line in zip(files[:20], lines, strict=False)] == [True] * 20
+    assert lines[20:] == ["and 5 more"]
+    with pytest.raises(CorpusError, match="contains no prepared corpus"):
+        Corpus(tmp_path / "corpus")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

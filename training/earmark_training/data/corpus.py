@@ -50,6 +50,7 @@ _SPEECH_VALIDATION_PERCENT = 25
 _NOISE_VALIDATION_FRACTION = 0.25
 _SOUND_VALIDATION_PERCENT = 25
 _LONGEST_SOUND_S = 60
+_NAMED_FILES = 20
 
 DECODING = "decoding"
 """The phase of `decode`."""
@@ -293,6 +294,15 @@ def _unreadable(path: Path, error: AudioFileError | OSError) -> CorpusError:
     return CorpusError(f"{path} cannot be read: {why or error}")
 
 
+def _read_or_error(
+    file: SourceFile,
+) -> tuple[NDArray[np.int16], tuple[int, int] | None] | CorpusError:
+    try:
+        return _read(file)
+    except CorpusError as error:
+        return error
+
+
 def _read(file: SourceFile) -> tuple[NDArray[np.int16], tuple[int, int] | None]:
     if file.kind == "clip":
         mono = read_audio(file.path)
@@ -393,26 +403,34 @@ def find_speech_or_raise(folder: Path) -> list[SourceFile]:
 def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILENT) -> Corpus:
     """Decode the files into `out` and return the Corpus.
 
-    Raises CorpusError for a file that is damaged, and OutputError if the corpus cannot be written. The last
-    quarter of each noise of the clips is for validation, regardless of the file's split.
+    Raises CorpusError, which names them all, if files are damaged, and OutputError if the corpus cannot be
+    written. The last quarter of each noise of the clips is for validation, regardless of the file's split.
     """
     out.mkdir(parents=True, exist_ok=True)
     # The index of older audio must not remain beside new audio, if this is interrupted.
     (out / "index.json").unlink(missing_ok=True)
     recordings: list[Recording] = []
+    damaged: list[str] = []
     position = 0
     path = out / "audio.i16"
     with worker_pool(None) as pool, writing(path), path.open("wb") as audio:
-        decoded = pool.map(_read, files, chunksize=max(1, min(64, len(files) // 50)))
-        for file, (samples, word) in progress(
+        decoded = pool.map(_read_or_error, files, chunksize=max(1, min(64, len(files) // 50)))
+        for file, result in progress(
             zip(files, decoded, strict=True), desc=DECODING, total=len(files), unit="files"
         ):
+            if isinstance(result, CorpusError):
+                damaged.append(str(result))
+                continue
+            samples, word = result
             audio.write(samples.data)  # an error of `tofile` does not say why it cannot be written
             for split, start, length in _split_noise(file, len(samples)):
                 recordings.append(
                     Recording(file.kind, split, file.text, position + start, length, word, file.speaker)
                 )
             position += len(samples)
+    if damaged:
+        more = len(damaged) - _NAMED_FILES
+        raise CorpusError("\n".join(damaged[:_NAMED_FILES]) + (f"\nand {more} more" if more > 0 else ""))
     document = {"recordings": [asdict(r) for r in recordings]}
     replace_file(out / "index.json", json.dumps(document).encode())
     return Corpus(out)
