@@ -71,10 +71,10 @@ def main() -> int:
     speech = _speech(args.speech, 60 * args.minutes)
     encoder: Any = bundled_speech_encoder(1)  # as a model does, whose graphs have one thread
     encoder.features = encoded = _Timed(encoder.features)
-    looks = [_Timed(model.verifier and model.verifier.final_score) for model in models]
+    looks = [_Timed(model.verifier and model.verifier.final_scores) for model in models]
     for model, timed in zip(models, looks, strict=True):
         if model.verifier is not None:
-            cast("Any", model.verifier).final_score = timed
+            cast("Any", model.verifier).final_scores = timed
     network = network_ms(models, [args.batch], 1000 * _CALL_S, _ROUNDS)
     print(
         "| condition | model | first network | looks per hour | encoder runs per hour | verifier | together |"

@@ -65,7 +65,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from earmark_spotter.metadata import ModelMetadata
     from earmark_training.data.corpus import Recording, Split
@@ -415,12 +415,13 @@ class HiddenLayer:
         self._session = onnxruntime.InferenceSession(whole.SerializeToString())
         self.values: list[Samples] = []
 
-    def final_score(self, pcm: Samples, class_index: int, score: float) -> float:
-        """Return the final score of a proposal: see `Verifier`."""
-        inputs = {"pcm": pcm[None], "class": np.array([class_index]), "score": np.array([score], np.float32)}
-        hidden, final = self._session.run(self._outputs, inputs)
+    def final_scores(self, pcm: Samples, scores: Mapping[int, float]) -> dict[int, float]:
+        """Return the final scores of the keywords that are proposed at a peak: see `Verifier`."""
+        score = np.fromiter(scores.values(), np.float32)
+        inputs = {"pcm": pcm[None], "class": np.fromiter(scores, np.int64), "score": score}
+        hidden, finals = self._session.run(self._outputs, inputs)
         self.values.append(hidden[0])
-        return float(final.item())
+        return dict(zip(scores, finals.tolist(), strict=True))
 
 
 def train_rows(hidden: Tensor, classes: NDArray[np.int64], graph: bytes, count: int) -> tuple[Tensor, Tensor]:

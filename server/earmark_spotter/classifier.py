@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -68,9 +68,10 @@ class ClipClassifier:
         self._sustained = np.maximum(self._sustained, means.max(axis=0))
         self._past = others[others.shape[0] - self._past.shape[0] :]
 
-    def add_final(self, class_index: int, score: float) -> None:
-        """Add the verifier's final score of a keyword at one of its peaks, 0 to 1."""
-        self._final[class_index] = max(score, self._final.get(class_index, 0.0))
+    def add_finals(self, scores: Mapping[int, float]) -> None:
+        """Add the verifier's final scores of the keywords of one peak, 0 to 1, by class index."""
+        for index, score in scores.items():
+            self._final[index] = max(score, self._final.get(index, 0.0))
 
     @property
     def scores(self) -> Float32Array:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from earmark_spotter.metadata import ModelMetadata
     from earmark_spotter.model import Float32Array
 
-    FinalScore = Callable[["Candidate", int], float]
+    FinalScores = Callable[["Candidate", int], dict[int, float]]
 
 MAX_REFRACTORY_MS = 60_000
 
@@ -92,6 +92,11 @@ class Candidate:
     frame: int
     rivals: tuple[tuple[int, float], ...] = ()
 
+    @property
+    def proposed(self) -> dict[int, float]:
+        """The scores of the keyword and of its rivals, by class index."""
+        return {self.class_index: self.score, **dict(self.rivals)}
+
 
 @dataclass(frozen=True, slots=True)
 class DetectorSnapshot:
@@ -164,12 +169,12 @@ class Detector:
         active: Sequence[ActiveKeyword],
         *,
         snapshot: DetectorSnapshot | None = None,
-        final_score: FinalScore | None = None,
+        final_scores: FinalScores | None = None,
     ) -> None:
         """Detect these keywords from the start of a stream, or continue from a snapshot.
 
-        final_score: returns the verifier's score of a candidate, or of a rival as one, whose peak hold ends
-        at a sample.
+        final_scores: returns the verifier's scores of the keywords that are proposed by a candidate, whose
+        peak hold ends at a sample.
         """
         self._model = metadata.name
         self._frame_samples = metadata.frame_samples
@@ -183,10 +188,10 @@ class Detector:
         self._longest_end_lag = max(self._end_lag_samples.values(), default=0)
         # Inactive classes can never reach their threshold.
         self._thresholds = np.full(len(metadata.labels), np.inf, np.float32)  # [classes]
-        self._final_score = final_score
+        self._final_scores = final_scores
         for keyword in active:
             self._thresholds[keyword.class_index] = keyword.threshold
-            if final_score is not None and metadata.verifier is not None:
+            if final_scores is not None and metadata.verifier is not None:
                 self._thresholds[keyword.class_index] = metadata.verifier.proposal_threshold
 
         self._smoothing_frames = metadata.detector.smoothing_frames
@@ -291,7 +296,7 @@ class Detector:
             proposed = [candidate.class_index, *(index for index, _ in candidate.rivals)]
             if (
                 not frame - self._hold_frames <= candidate.frame < frame
-                or (candidate.rivals and self._final_score is None)
+                or (candidate.rivals and self._final_scores is None)
                 or len(set(proposed)) != len(proposed)
                 or not all(index in self._keywords for index in proposed)
             ):
@@ -330,7 +335,7 @@ class Detector:
             self._candidate = Candidate(index, score, frame)
         elif score > candidate.score + PEAK_MARGIN:
             self._candidate = Candidate(index, score, frame, self._rivals(candidate, index))
-        elif index != candidate.class_index and self._final_score is not None:
+        elif index != candidate.class_index and self._final_scores is not None:
             best = dict(candidate.rivals)
             if score > best.get(index, 0):
                 best[index] = score
@@ -338,7 +343,7 @@ class Detector:
 
     def _rivals(self, candidate: Candidate, index: int) -> tuple[tuple[int, float], ...]:
         """Return the rivals of a candidate whose peak moves to a keyword: the one before it becomes one."""
-        if self._final_score is None:
+        if self._final_scores is None:
             return ()
         before = ((candidate.class_index, candidate.score), *candidate.rivals)
         return tuple(one for one in before if one[0] != index)
@@ -352,18 +357,15 @@ class Detector:
     def _decide(self, candidate: Candidate, frame_count: int) -> list[Detection]:
         """Return the detection of a candidate, if it is one, after `frame_count` frames of the stream."""
         self._candidate = None
-        proposed = {candidate.class_index: candidate.score, **dict(candidate.rivals)}
+        proposed = candidate.proposed
         for index in self._keywords:
             blocked_frames = self._refractory_frames[index] if index in proposed else self._separation_frames
             self._blocked[index] = max(self._blocked.get(index, 0), candidate.frame + blocked_frames)
         self._blocked_frame = max(self._blocked.values())
 
-        if self._final_score is not None:
+        if self._final_scores is not None:
             hold_end = (candidate.frame + 1 + self._hold_frames) * self._frame_samples
-            finals = {
-                index: self._final_score(Candidate(index, score, candidate.frame), hold_end)
-                for index, score in proposed.items()
-            }
+            finals = self._final_scores(candidate, hold_end)
             proposed = {i: score for i, score in finals.items() if score >= self._keywords[i].threshold}
             if not proposed:
                 return []

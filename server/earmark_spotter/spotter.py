@@ -144,8 +144,9 @@ def final_scores(model: SpotterModel, samples: Float32Array) -> Float32Array:
         return scores
     final = np.zeros_like(scores)
 
-    def record(candidate: Candidate, score: float) -> None:
-        final[candidate.frame, candidate.class_index] = score
+    def record(candidate: Candidate, finals: dict[int, float]) -> None:
+        for index, score in finals.items():
+            final[candidate.frame, index] = score
 
     _verify(model, samples, scores, record)
     return final
@@ -165,7 +166,7 @@ def classify(model: SpotterModel, samples: Float32Array) -> Float32Array:
     classifier = ClipClassifier.for_model(model)
     classifier.push(scores)
     if model.verifier is not None:
-        _verify(model, samples, scores, lambda one, score: classifier.add_final(one.class_index, score))
+        _verify(model, samples, scores, lambda _, finals: classifier.add_finals(finals))
     return classifier.scores
 
 
@@ -173,22 +174,23 @@ def _verify(
     model: SpotterModel,
     samples: Float32Array,
     scores: Float32Array,
-    on_final_score: Callable[[Candidate, float], None],
+    on_final_scores: Callable[[Candidate, dict[int, float]], None],
 ) -> None:
-    """Call a function with each peak of a recording that the verifier checks, and its final score."""
+    """Call a function with each peak of a recording that the verifier checks, and its final scores."""
     meta, verifier = model.metadata, model.verifier
     assert meta.verifier is not None
     assert verifier is not None
     window_samples, recent = meta.verifier.window_samples, RecentAudio(0)
     recent.extend([samples])
 
-    def final_score(candidate: Candidate, hold_end: int) -> float:
-        pcm = recent.samples(hold_end - window_samples, hold_end)
-        score = verifier.final_score(pcm, candidate.class_index, candidate.score)
-        on_final_score(candidate, score)
-        return score
+    def final_scores_of(candidate: Candidate, hold_end: int) -> dict[int, float]:
+        finals = verifier.final_scores(
+            recent.samples(hold_end - window_samples, hold_end), candidate.proposed
+        )
+        on_final_scores(candidate, finals)
+        return finals
 
-    detector = Detector(meta, resolve_settings(meta), final_score=final_score)
+    detector = Detector(meta, resolve_settings(meta), final_scores=final_scores_of)
     detector.push(scores)
     detector.flush()
 

@@ -96,7 +96,7 @@ class StreamState:
         resume_keys: Sequence[bytes] = (),
         *,
         gated: bool = True,
-        on_final_score: Callable[[int, float], None] | None = None,
+        on_final_scores: Callable[[dict[int, float]], None] | None = None,
         audio: StreamAudio | None = None,
     ) -> None:
         """Start a stream, or resume a broken one.
@@ -106,7 +106,8 @@ class StreamState:
         `resume_keys`: the first one signs resume tokens, and all of them are accepted; empty: the key
         derived from the model file. Raises ResumeError for a resume point that does not fit this model,
         format and keywords. `gated`: whether the gate of the model, if it has one, skips audio.
-        `on_final_score` is called with the class and the final score of each peak that the verifier checks.
+        `on_final_scores` is called with the final scores, by class index, of each peak that the verifier
+        checks.
         """
         meta = model.metadata
         self._metadata = meta
@@ -125,12 +126,12 @@ class StreamState:
             state = self._read_resume_point(resume, len(active))
         self._decided_floor = 0 if state is None else state.decided_sample
         self._verifier = model.verifier
-        self._on_final_score = on_final_score
+        self._on_final_scores = on_final_scores
         self._detector = Detector(
             meta,
             active,
             snapshot=None if state is None else state.detector,
-            final_score=None if self._verifier is None else self._final_score,
+            final_scores=None if self._verifier is None else self._final_scores,
         )
         if state is not None and not self._can_reach(state, audio_format):
             raise ResumeError(INVALID_CONTENT)
@@ -295,15 +296,15 @@ class StreamState:
         length = self._received_at_model_rate()
         return [self._with_levels(_clip(detection, length)) for detection in detections]
 
-    def _final_score(self, candidate: Candidate, hold_end: int) -> float:
-        """Return the verifier's score of a candidate whose peak hold ends at a sample."""
+    def _final_scores(self, candidate: Candidate, hold_end: int) -> dict[int, float]:
+        """Return the final scores of what a candidate proposes; its peak hold ends at a sample."""
         assert self._verifier is not None
         assert self._reader.recent is not None
         pcm = self._reader.recent.samples(hold_end - self._window_samples, hold_end)
-        score = self._verifier.final_score(pcm, candidate.class_index, candidate.score)
-        if self._on_final_score is not None:
-            self._on_final_score(candidate.class_index, score)
-        return score
+        finals = self._verifier.final_scores(pcm, candidate.proposed)
+        if self._on_final_scores is not None:
+            self._on_final_scores(finals)
+        return finals
 
     def _with_levels(self, detection: Detection) -> Detection:
         level_dbfs, snr_db = self._reader.meter.levels(

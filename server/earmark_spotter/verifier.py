@@ -20,6 +20,8 @@ import numpy as np
 from earmark_spotter.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from earmark_spotter.metadata import ModelMetadata
@@ -56,26 +58,28 @@ class Verifier:
             )
         silence = np.zeros(window_samples, np.float32)
         if graph is not None:
-            _check(graph, "pcm", "[batch, samples]", silence, metadata)
+            _check(graph, "pcm", "[1, samples]", silence, metadata)
         if encoder is not None:
-            _check(encoded, "features", "[batch, frames, width]", encoder.features(silence), metadata)
+            _check(encoded, "features", "[1, frames, width]", encoder.features(silence), metadata)
 
-    def final_score(self, pcm: NDArray[np.float32], class_index: int, score: float) -> float:
-        """Return the final score of a proposal, 0 to 1.
+    def final_scores(self, pcm: NDArray[np.float32], scores: Mapping[int, float]) -> dict[int, float]:
+        """Return the final scores of the keywords that are proposed at a peak, 0 to 1, by class index.
 
-        pcm: the audio up to the end of the peak hold, [window_samples]. class_index: the position of the
-        keyword among the labels. score: the first network's score at the peak, which is final if it is
-        certain.
+        pcm: the audio up to the end of the peak hold, [window_samples]. scores: by the position of a keyword
+        among the labels, the first network's score, which is final if it is certain.
         """
-        if self._graph is not None and score <= self._certain_score:
-            score = _run(self._graph, "pcm", pcm, class_index, score)
-        if self._encoder is not None and self._encoder_threshold <= score <= self._certain_score:
-            score = _run(self._encoded, "features", self._encoder.features(pcm), class_index, score)
-        return score
+        finals = dict(scores)
+        uncertain = {i: s for i, s in finals.items() if s <= self._certain_score}
+        if self._graph is not None and uncertain:
+            finals |= _run(self._graph, "pcm", pcm, uncertain)
+        uncertain = {i: s for i, s in finals.items() if self._encoder_threshold <= s <= self._certain_score}
+        if self._encoder is not None and uncertain:
+            finals |= _run(self._encoded, "features", self._encoder.features(pcm), uncertain)
+        return finals
 
 
 def _check(session: Any, audio: str, shape: str, value: NDArray[np.float32], metadata: ModelMetadata) -> None:
-    """Check a graph's inputs and output, and run it for each keyword on a value of its input `audio`."""
+    """Check a graph's inputs and output, and run it for all keywords on a value of its input `audio`."""
     assert metadata.verifier is not None
     window_samples = metadata.verifier.window_samples
     inputs = {audio: 1 + value.ndim, "class": 1, "score": 1}
@@ -83,27 +87,29 @@ def _check(session: Any, audio: str, shape: str, value: NDArray[np.float32], met
     outputs = [value.name for value in session.get_outputs()]
     if found != inputs or outputs != ["final_score"]:
         raise ModelError(
-            f"The verifier's graph must have the inputs {audio} {shape}, class [batch], score "
-            f"[batch] and the output final_score [batch], but has {', '.join([*found, *outputs])}."
+            f"The verifier's graph must have the inputs {audio} {shape}, class [keywords], score "
+            f"[keywords] and the output final_score [keywords], but has {', '.join([*found, *outputs])}."
         )
-    for index in metadata.keyword_indices:
-        try:
-            score = _run(session, audio, value, index, 0.5)
-        except Exception as error:
-            raise ModelError(
-                f"The verifier's graph does not run on a window of {window_samples} samples "
-                f"(`verifier.window_samples`): {error}"
-            ) from error
+    try:
+        scores = _run(session, audio, value, dict.fromkeys(metadata.keyword_indices, 0.5))
+    except Exception as error:
+        raise ModelError(
+            f"The verifier's graph does not run on a window of {window_samples} samples "
+            f"(`verifier.window_samples`) for {len(metadata.keyword_indices)} keywords at once: {error}"
+        ) from error
+    for score in scores.values():
         if not 0 <= score <= 1:
             raise ModelError(f"The verifier's `final_score` must be a probability, but is {score}.")
 
 
-def _run(session: Any, audio: str, value: NDArray[np.float32], class_index: int, score: float) -> float:
-    """Run a graph on the audio or the features of one proposal."""
+def _run(
+    session: Any, audio: str, value: NDArray[np.float32], scores: Mapping[int, float]
+) -> dict[int, float]:
+    """Run a graph on the audio or the features of one peak, for the keywords that are proposed there."""
     inputs = {
         audio: value[np.newaxis],
-        "class": np.array([class_index], np.int64),
-        "score": np.array([score], np.float32),
+        "class": np.fromiter(scores, np.int64),
+        "score": np.fromiter(scores.values(), np.float32),
     }
-    (final_score,) = session.run(("final_score",), inputs)
-    return float(final_score.item())
+    (finals,) = session.run(("final_score",), inputs)
+    return dict(zip(scores, finals.tolist(), strict=True))

@@ -29,7 +29,7 @@ def classifier(best: dict[int, float]) -> ClipClassifier:
 def scores(best: dict[int, float], *finals: tuple[int, float]) -> NDArray[np.float32]:
     one = classifier(best)
     for index, score in finals:
-        one.add_final(index, score)
+        one.add_finals({index: score})
     return one.scores
 
 

@@ -35,11 +35,11 @@ def frames_of(peaks: dict[int, dict[int, float]], frames: int = 40) -> NDArray[n
 
 
 def detector(finals: dict[int, float], snapshot: DetectorSnapshot | None = None) -> Detector:
-    def final_score(candidate: Candidate, hold_end: int) -> float:
+    def final_scores(candidate: Candidate, hold_end: int) -> dict[int, float]:
         del hold_end
-        return finals[candidate.class_index]
+        return {index: finals[index] for index in candidate.proposed}
 
-    return Detector(META, ALL_HALF, snapshot=snapshot, final_score=final_score)
+    return Detector(META, ALL_HALF, snapshot=snapshot, final_scores=final_scores)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,14 @@ def test_a_keyword_below_the_proposal_threshold_is_no_rival() -> None:
 def test_a_rival_is_verified_with_its_own_highest_score() -> None:
     asked = []
 
-    def final_score(candidate: Candidate, hold_end: int) -> float:
-        asked.append((candidate.class_index, round(candidate.score, 3), candidate.frame, hold_end))
-        return 0.0
+    def final_scores(candidate: Candidate, hold_end: int) -> dict[int, float]:
+        rounded = {index: round(score, 3) for index, score in candidate.proposed.items()}
+        asked.append((rounded, candidate.frame, hold_end))
+        return dict.fromkeys(rounded, 0.0)
 
-    spotting = Detector(META, ALL_HALF, final_score=final_score)
+    spotting = Detector(META, ALL_HALF, final_scores=final_scores)
     spotting.push(frames_of({8: {MID: 0.4}, 9: {MID: 0.5}, 10: {LOW: 0.6, MID: 0.3}}))
-    assert asked == [(LOW, 0.6, 10, 16 * META.frame_samples), (MID, 0.5, 10, 16 * META.frame_samples)]
+    assert asked == [({LOW: 0.6, MID: 0.5}, 10, 16 * META.frame_samples)]
 
 
 def test_without_a_verifier_the_highest_score_decides() -> None:
@@ -110,17 +111,18 @@ def spotted(
     """Return the detections of a stream that resumes at each cut, and the final scores that it asked for."""
     asked = np.zeros_like(scores)
 
-    def final_score(candidate: Candidate, hold_end: int) -> float:
+    def final_scores(candidate: Candidate, hold_end: int) -> dict[int, float]:
         del hold_end
-        asked[candidate.frame, candidate.class_index] = finals[candidate.frame, candidate.class_index]
-        return float(asked[candidate.frame, candidate.class_index])
+        classes = list(candidate.proposed)
+        asked[candidate.frame, classes] = finals[candidate.frame, classes]
+        return dict(zip(classes, asked[candidate.frame, classes].tolist(), strict=True))
 
     found: list[Detection] = []
-    spotting = Detector(META, ALL_HALF, final_score=final_score)
+    spotting = Detector(META, ALL_HALF, final_scores=final_scores)
     for start, end in zip([0, *cuts], [*cuts, len(scores)], strict=True):
         found += spotting.push(scores[start:end])
         state = decode_token(encode_token(ResumeState(0, 0, spotting.snapshot()), "d", KEY), "d", [KEY])
-        resumed = Detector(META, ALL_HALF, snapshot=state.detector, final_score=final_score)
+        resumed = Detector(META, ALL_HALF, snapshot=state.detector, final_scores=final_scores)
         assert resumed.can_reach(state.detector)
         spotting = resumed
     return found + spotting.flush(), asked

@@ -81,8 +81,23 @@ def test_the_encoder_is_not_used_for_a_certain_score(tmp_path: Path) -> None:
     verifier = build(tmp_path / "certain.onnx", certain_score=0.9).verifier
     assert verifier is not None
     pcm = AUDIO[:24_000]
-    assert verifier.final_score(pcm, 2, 0.91) == 0.91
-    assert verifier.final_score(pcm, 2, 0.89) < 0.89
+    assert verifier.final_scores(pcm, {2: 0.91}) == {2: 0.91}
+    assert verifier.final_scores(pcm, {2: 0.89})[2] < 0.89
+
+
+def test_the_encoder_runs_once_for_all_keywords_of_a_peak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = build(tmp_path / "both.onnx", both=True).verifier
+    assert verifier is not None
+    pcm, scores = AUDIO[:24_000], {2: 0.7, 3: 0.6, 4: 0.9}
+    alone = {index: verifier.final_scores(pcm, {index: score})[index] for index, score in scores.items()}
+    encoder = bundled_speech_encoder()
+    run, runs = encoder.features, []
+    monkeypatch.setattr(encoder, "features", lambda pcm: runs.append(1) or run(pcm))
+    monkeypatch.setattr(verifier, "_encoder", encoder)
+    assert verifier.final_scores(pcm, scores) == alone
+    assert len(runs) == 1
 
 
 def test_all_models_share_one_encoder(encoded: SpotterModel, tmp_path: Path) -> None:
@@ -123,5 +138,5 @@ def test_a_graph_for_other_features_is_rejected(tmp_path: Path) -> None:
         verifier=tiny_model.encoded_verifier(),
         encoded_verifier=tiny_model.encoded_verifier(),
     )
-    with pytest.raises(ModelError, match=r"must have the inputs pcm \[batch, samples\]"):
+    with pytest.raises(ModelError, match=r"must have the inputs pcm \[1, samples\]"):
         SpotterModel.load(path)

@@ -88,7 +88,7 @@ def test_a_detection_has_the_final_score_of_the_audio_up_to_the_end_of_its_peak_
         before = max(0, tiny_model.VERIFIED_SAMPLES - end)
         pcm[before : before + len(window)] = window
         index = verified.metadata.labels.index(detection.keyword)
-        score = verified.verifier.final_score(pcm, index, detection.confidence)
+        score = verified.verifier.final_scores(pcm, {index: detection.confidence})[index]
         assert found[detection.id].confidence == pytest.approx(score, abs=1e-6)
 
 
@@ -144,9 +144,11 @@ def test_a_certain_score_is_final(verified: SpotterModel, tiny: SpotterModel, tm
     assert verified.verifier is not None
     pcm = np.full(tiny_model.VERIFIED_SAMPLES, 0.1, np.float32)
     for score in (0.3, 0.9):
-        assert certain.verifier.final_score(pcm, 2, score) == verified.verifier.final_score(pcm, 2, score)
-    assert certain.verifier.final_score(pcm, 2, 0.91) == 0.91
-    assert verified.verifier.final_score(pcm, 2, 1.0) < 0.9
+        assert certain.verifier.final_scores(pcm, {2: score}) == verified.verifier.final_scores(
+            pcm, {2: score}
+        )
+    assert certain.verifier.final_scores(pcm, {2: 0.91}) == {2: 0.91}
+    assert verified.verifier.final_scores(pcm, {2: 1.0})[2] < 0.9
 
 
 @pytest.mark.parametrize("threshold", [0.35, 0.5, 0.7])

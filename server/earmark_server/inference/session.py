@@ -315,7 +315,7 @@ class ClassificationSession(_AudioSession):
         """Start a clip; `active`: all keywords of the model."""
         self._classifier = ClipClassifier.for_model(model)
         state = StreamState(
-            model, audio_format, active, gated=False, on_final_score=self._classifier.add_final
+            model, audio_format, active, gated=False, on_final_scores=self._classifier.add_finals
         )
         super().__init__(model, audio_format, state)
         self.due_samples = 0  # the only event comes at the end, but a clip arrives as a whole

@@ -220,7 +220,7 @@ class _Collector:
         info, verifier = self._meta.verifier, self._model.verifier
         if info is None or verifier is None:
             return score
-        return verifier.final_score(window[-info.window_samples :], proposed, score)
+        return verifier.final_scores(window[-info.window_samples :], {proposed: score})[proposed]
 
     @torch.no_grad()
     def _compute_mels(self) -> None:
