@@ -106,7 +106,7 @@ FUSION_THRESHOLD = 0.05
 ROW_STEPS, ROW_BATCH, ROW_RATE, ROW_DECAY, ROW_DROPOUT, ROW_BIAS = 4000, 512, 5e-3, 0.05, 0.1, -3.0
 LIKELY, CERTAINTY_LEFT = 0.03, 0.98
 """Where the graph on audio finds a new keyword this likely, no keyword that sounds like it is certain, so
-that the other graph is asked, too."""
+that the other graph is asked, too: the score is below `encoder_certain_score`."""
 GATE = 4.0
 """The final score of such a keyword is lower where the new graph's probability of none is below 1 / GATE."""
 REPORT_STEPS, CHECKED_CLIPS = 500, 20

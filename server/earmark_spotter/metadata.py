@@ -89,10 +89,11 @@ class VerifierInfo:
     """Settings of the verifier, which checks the peaks of the first network's scores.
 
     `window_samples`: the length of the audio that it needs. `proposal_threshold`: the first network's score,
-    0 to 1 exclusive, at which a peak is verified. `certain_score`: the score, of the first network or of the
-    graph before, above which a peak is certain, so that this score is final; 1 to verify every peak.
-    `encoder_sha256`: the SHA-256 of the speech encoder whose features the last graph needs; None for a model
-    without such a graph. `encoder_threshold`: the score of the graph before, at which the last one is used.
+    0 to 1 exclusive, at which a peak is verified. `certain_score`: the first network's score above which a
+    peak is certain, so that this score is final; 1 to verify every peak. `encoder_sha256`: the SHA-256 of the
+    speech encoder whose features the last graph needs; None for a model without such a graph.
+    `encoder_threshold`, `encoder_certain_score`: the lowest and the highest score so far at which the last
+    graph is used; None for `certain_score`.
     """
 
     window_samples: int
@@ -100,6 +101,7 @@ class VerifierInfo:
     certain_score: float = CERTAIN_SCORE
     encoder_sha256: str | None = None
     encoder_threshold: float = 0.0
+    encoder_certain_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,9 @@ def _parse_verifier(node: _Node, sample_rate_hz: int) -> VerifierInfo:
         certain_score=node["certain_score"].number(0.51, 1) if node.has("certain_score") else CERTAIN_SCORE,
         encoder_sha256=node["encoder_sha256"].text() if node.has("encoder_sha256") else None,
         encoder_threshold=node["encoder_threshold"].number(0, 1) if node.has("encoder_threshold") else 0.0,
+        encoder_certain_score=(
+            node["encoder_certain_score"].number(0.51, 1) if node.has("encoder_certain_score") else None
+        ),
     )
 
 

@@ -48,6 +48,7 @@ class Verifier:
         self._graph, self._encoded, self._encoder = graph, encoded, encoder
         self._certain_score = metadata.verifier.certain_score
         self._encoder_threshold = metadata.verifier.encoder_threshold
+        self._encoder_certain_score = metadata.verifier.encoder_certain_score or self._certain_score
         window_samples = metadata.verifier.window_samples
         if encoder is not None and (
             window_samples < encoder.window_samples or metadata.sample_rate_hz != encoder.sample_rate_hz
@@ -68,11 +69,13 @@ class Verifier:
         pcm: the audio up to the end of the peak hold, [window_samples]. scores: by the position of a keyword
         among the labels, the first network's score, which is final if it is certain.
         """
+        uncertain = {i: s for i, s in scores.items() if s <= self._certain_score}
         finals = dict(scores)
-        uncertain = {i: s for i, s in finals.items() if s <= self._certain_score}
         if self._graph is not None and uncertain:
-            finals |= _run(self._graph, "pcm", pcm, uncertain)
-        uncertain = {i: s for i, s in finals.items() if self._encoder_threshold <= s <= self._certain_score}
+            uncertain = _run(self._graph, "pcm", pcm, uncertain)
+            finals |= uncertain
+        low, high = self._encoder_threshold, self._encoder_certain_score
+        uncertain = {i: s for i, s in uncertain.items() if low <= s <= high}
         if self._encoder is not None and uncertain:
             finals |= _run(self._encoded, "features", self._encoder.features(pcm), uncertain)
         return finals

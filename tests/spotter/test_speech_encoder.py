@@ -77,6 +77,20 @@ def test_the_encoder_is_used_if_the_score_of_the_first_graph_reaches_the_thresho
     assert (scores[0][before > 0] < before[before > 0]).all()
 
 
+def test_the_graph_before_has_its_own_certain_score(tmp_path: Path) -> None:
+    verifier = build(
+        tmp_path / "both.onnx", both=True, certain_score=0.95, encoder_certain_score=0.6
+    ).verifier
+    before = build(tmp_path / "before.onnx", both=True, certain_score=0.95, encoder_threshold=1).verifier
+    assert verifier is not None
+    assert before is not None
+    pcm, scores = AUDIO[:24_000] * np.float32(0.3), {2: 0.96, 3: 0.95, 4: 0.6}
+    first, final = before.final_scores(pcm, scores), verifier.final_scores(pcm, scores)
+    assert final[2] == first[2] == 0.96
+    assert 0.6 < final[3] == first[3] < 0.95
+    assert final[4] < first[4] < 0.6
+
+
 def test_the_encoder_is_not_used_for_a_certain_score(tmp_path: Path) -> None:
     verifier = build(tmp_path / "certain.onnx", certain_score=0.9).verifier
     assert verifier is not None
@@ -115,6 +129,10 @@ def test_all_models_share_one_encoder(encoded: SpotterModel, tmp_path: Path) -> 
         ({"encoder_sha256": 1}, "`verifier.encoder_sha256` must be a string"),
         ({"window_samples": 12_000}, "`verifier.window_samples` is 12000"),
         ({"encoder_threshold": 2}, "`verifier.encoder_threshold` is 2, but must be at most 1"),
+        (
+            {"encoder_certain_score": 0.5},
+            "`verifier.encoder_certain_score` is 0.5, but must be at least 0.51",
+        ),
     ],
 )
 def test_metadata_that_does_not_fit_the_encoder_is_rejected(
