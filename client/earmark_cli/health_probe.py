@@ -44,7 +44,7 @@ def probe(arguments: Sequence[str]) -> int | None:
 
 
 def _check(host: str, port: int, authority: str) -> str | None:
-    ca, token = os.environ.get("EARMARK_CA"), os.environ.get("EARMARK_TOKEN")
+    ca, token = os.environ.get("EARMARK_CA"), os.environ.get("EARMARK_TOKEN", "").strip()
     local = host in {"localhost", "::1"} or host.startswith("127.")
     others = ("EARMARK_TLS", "EARMARK_CERTIFICATE", "EARMARK_KEY")
     if not ca and (any(os.environ.get(name) for name in others) or (token and not local)):

@@ -39,6 +39,9 @@ def test_credentials_from_options_and_from_the_environment(
     token = token_file.read_text().strip()
     variables = {"EARMARK_CA": str(authority.path), "EARMARK_TOKEN": token}
     assert earmark("health", EARMARK_SERVER=address, **variables).returncode == 0
+    # As a secret of Kubernetes that was made of the file: with its line break.
+    done = earmark("models", *there, EARMARK_CA=str(authority.path), EARMARK_TOKEN=f"{token}\n")
+    assert (done.returncode, done.stderr) == (0, "")
     done = earmark("models", *there, "--token-file", token_file)
     assert done.returncode == 1
     assert "is not sent in plain text" not in done.stderr  # It is this machine.

@@ -73,6 +73,8 @@ def test_tls_and_tokens(tiny_model_path: Path, tmp_path: Path) -> None:
     with serve_with_tls(tiny_model_path, authority, token_file=str(tokens)) as server:
         done = earmark("health", "--server", server, EARMARK_CA=ca, EARMARK_TOKEN=token)
         assert done == (0, f"{server}: SERVING\n", "")
+        # As a secret of Kubernetes that was made of a file.
+        assert earmark("health", "--server", server, EARMARK_CA=ca, EARMARK_TOKEN=f"{token}\n") == done
 
 
 @pytest.mark.slow
