@@ -164,6 +164,17 @@ def test_the_confusables_of_a_phrase_have_its_words_alone_and_other_words_in_the
     assert any(t.startswith(hey + " ") for t in texts)
 
 
+@pytest.mark.slow
+def test_the_confusables_of_a_word_have_two_words_that_sound_like_it_together():
+    (words,) = pronounce(["computer"], "en")
+    pairs = [c for c in confusables("computer", words, "en", seed=1) if len(c) == 2]
+    come, peter, compute = (w[0] for w in pronounce(["come", "Peter", "compute"], "en"))
+    assert (come, peter) in pairs
+    assert 20 < len(pairs) == len(set(pairs))
+    for word in (come, peter, compute):
+        assert 1 <= sum(word in pair for pair in pairs) <= 3, "few pairs share a word"
+
+
 def test_words_that_contain_a_short_one_are_found():
     (words,) = pronounce(["up"], "en")
     assert {"cup", "couple"} <= {w.text for w in containing("up", words[0], "en")}

@@ -1,9 +1,14 @@
-"""Confusables by pronunciation: parts and neighbours of a keyword, rhymes, common words that contain it."""
+"""Confusables by pronunciation.
+
+They are parts and neighbours of a keyword, rhymes, common words that contain it, two words that sound like it
+together, and variants of it.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +34,8 @@ _HOMOPHONE = 0.45
 """Words that differ by less sound like the keyword itself."""
 _NEIGHBOURS, _RHYMES, _BEGINNINGS, _CONTAINING, _VARIANTS = 70, 15, 20, 20, 50
 _PER_WORD = 15
+_PAIRS, _PER_PART, _PAIRS_OF_WORD = 40, 15, 3
+"""Of two words together: how many, from how many words for each part of the keyword, and with one of them."""
 _MIN_PART = 2
 _VOWELS = {
     "en": ("ɪ", "ɛ", "æ", "ʌ", "ʊ", "ə", "iː", "uː", "ɑː", "ɔː", "eɪ", "aɪ", "oʊ", "aʊ"),
@@ -104,6 +111,7 @@ def confusables(
         found[(part,)] = None
     if len(words) == 1:
         found |= dict.fromkeys((w.phonemes,) for w in _similar(keyword, whole, language))
+        found |= dict.fromkeys(_pairs(keyword, whole, language))
     else:
         found |= dict.fromkeys(_changed_phrases(words, language))
     found |= dict.fromkeys((v,) for v in _variants(whole, language, _VARIANTS, seed=seed))
@@ -123,6 +131,37 @@ def _similar(keyword: str, phonemes: Phonemes, language: str) -> list[CommonWord
     rhymes = [w for w in others if _rhyme(w.phonemes) == rhyme][:_RHYMES]
     beginnings = [w for w in others if bare(w.phonemes)[:3] == start][:_BEGINNINGS]
     return [*near, *rhymes, *beginnings, *containing(keyword, phonemes, language)[:_CONTAINING]]
+
+
+def _pairs(keyword: str, phonemes: Phonemes, language: str) -> list[tuple[Phonemes, ...]]:
+    """Return two common words that sound like the keyword together ("come Peter", "compute or").
+
+    They are the nearest and most frequent ones, with few that share a word.
+    """
+    ranks: dict[Phonemes, int] = {}
+    for word in common_words(language):
+        if not word.text.startswith(keyword.lower()):
+            ranks.setdefault(word.phonemes, word.rank)
+
+    def cost(part: Phonemes, word: Phonemes) -> float:
+        return distance(part, word) + ranks[word] / _COMMON_WORDS
+
+    found: dict[tuple[Phonemes, ...], float] = {}
+    for cut in range(1, len(phonemes)):
+        near = []
+        for part in (phonemes[:cut], phonemes[cut:]):
+            as_long = [w for w in ranks if abs(len(w) - len(part)) <= 2]  # others are not near
+            near.append(sorted(as_long, key=functools.partial(cost, part))[:_PER_PART])
+        for pair in itertools.product(*near):
+            rank = max(ranks[word] for word in pair)
+            found[pair] = distance(phonemes, joined(pair)) + rank / _COMMON_WORDS
+    used: Counter[Phonemes] = Counter()
+    chosen = []
+    for pair in sorted(found, key=found.__getitem__):
+        if all(used[word] < _PAIRS_OF_WORD for word in pair):
+            used.update(pair)
+            chosen.append(pair)
+    return chosen[:_PAIRS]
 
 
 def _rhyme(phonemes: Phonemes) -> Phonemes:
