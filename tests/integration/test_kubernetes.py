@@ -189,7 +189,21 @@ def test_the_readme_creates_every_secret() -> None:
     envoy = read("envoy/deployment.yaml")["spec"]["template"]["spec"]["volumes"]
     used = {("secret", one["secret"]["secretName"]) for one in [*POD["volumes"], *envoy] if "secret" in one}
     used |= {("configMap", one["configMap"]["name"]) for one in envoy if "configMap" in one}
+    page = yaml.safe_load(page_overlay()["patches"][0]["patch"])["spec"]["template"]["spec"]
+    sources = [one["valueFrom"] for one in page["containers"][0]["env"] if "valueFrom" in one]
+    used |= {("secret", one["secretKeyRef"]["name"]) for one in sources}
+    used |= {("configMap", one["configMap"]["name"]) for one in page["volumes"]}
     assert made == used
+
+
+def page_overlay() -> dict[str, Any]:
+    """Return the overlay in the README for the page beside servers with TLS and tokens."""
+    found = re.search(
+        r"```yaml\n(# kustomization\.yaml.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL
+    )
+    assert found
+    overlay: dict[str, Any] = yaml.safe_load(found[1])
+    return overlay
 
 
 def test_the_readme_names_every_file() -> None:
@@ -290,17 +304,36 @@ OVERLAYS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kustomize_builds_valid_manifests(overlay: str) -> None:
+def build(overlay: Path) -> list[Any]:
+    """Return the valid manifests of an overlay."""
     tool = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
     if shutil.which(tool[0]) is None:
         pytest.skip("neither kustomize nor kubectl is installed")
-    built = subprocess.run([*tool, str(FOLDER / overlay)], check=True, capture_output=True).stdout
+    built = subprocess.run([*tool, str(overlay)], check=True, capture_output=True).stdout
     manifests = list(yaml.safe_load_all(built))
     for one in manifests:
         if one["kind"] not in CUSTOM:
             kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+    return manifests
+
+
+@pytest.mark.slow
+def test_the_page_gets_the_credentials_of_the_readme(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER / "page", tmp_path / "page")
+    (tmp_path / "overlay").mkdir()
+    (tmp_path / "overlay/kustomization.yaml").write_text(yaml.safe_dump(page_overlay()))
+    (page,) = (one for one in build(tmp_path / "overlay") if one["kind"] == "Deployment")
+    container = page["spec"]["template"]["spec"]["containers"][0]
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    assert set(environment) == {"EARMARK_SERVER", "EARMARK_CA", "EARMARK_TOKEN"}
+    mounts = {one["mountPath"] for one in container["volumeMounts"]}
+    assert mounts == {"/tmp", str(Path(environment["EARMARK_CA"]).parent)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kustomize_builds_valid_manifests(overlay: str) -> None:
+    manifests = build(FOLDER / overlay)
     assert sorted(one["kind"] for one in manifests) == OVERLAYS[overlay]
     servers = [
         one for one in manifests if one["metadata"]["name"] == "earmark" and one["kind"] == "Deployment"
