@@ -7,8 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from earmark_cli.actions.command_runner import CommandRunner
@@ -185,6 +188,35 @@ def test_a_flood_of_detections_is_bounded() -> None:
     assert runner.messages() == ["sleep: not run for 10 detections, because 1000 others wait for it"]
     runner.kill()
     runner.wait()
+
+
+def test_a_command_that_is_starting_is_killed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, go_on = threading.Event(), threading.Event()
+    processes = []
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        processes.append(subprocess.Popen(*args, **options))
+        started.set()
+        assert go_on.wait(DEADLINE_S)
+        return processes[0]
+
+    monkeypatch.setattr(
+        "earmark_cli.actions.command_runner.subprocess",
+        SimpleNamespace(**{**vars(subprocess), "Popen": start}),
+    )
+    runner = CommandRunner(["sleep", "600"], concurrency=1, timeout_s=DEADLINE_S)
+    runner.run({})
+    assert started.wait(DEADLINE_S)
+    killing = threading.Thread(target=runner.kill)
+    killing.start()
+    killing.join(0.2)
+    assert killing.is_alive()  # The program would end now, and the command would go on.
+    go_on.set()
+    killing.join(DEADLINE_S)
+    assert processes[0].wait(DEADLINE_S) == -signal.SIGKILL
+    runner.run({})
+    assert runner.wait(DEADLINE_S)
+    assert len(processes) == 1
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -37,6 +37,9 @@ class CommandRunner:
         self._concurrency = concurrency
         self._timeout_s = timeout_s
         self._changed = threading.Condition()
+        # Guards the processes. It is held while one starts, so that `kill` leaves none behind that has just
+        # started. Whoever holds it never waits for `_changed`, which a signal handler may find held.
+        self._starting = threading.RLock()
         self._waiting: deque[Mapping[str, str]] = deque()
         self._running = 0
         self._processes: set[subprocess.Popen[bytes]] = set()
@@ -90,9 +93,10 @@ class CommandRunner:
 
     def kill(self) -> None:
         """Kill all commands that run, and discard those that wait. Nothing can be run after it."""
+        self._is_killed = True
         with self._changed:
-            self._is_killed = True
             self._waiting.clear()
+        with self._starting:
             for process in self._processes:
                 _kill(process)
 
@@ -109,22 +113,22 @@ class CommandRunner:
                     self._changed.notify_all()
 
     def _run_once(self, variables: Mapping[str, str]) -> list[str]:
-        try:
-            process = subprocess.Popen(
-                self._argv,
-                stdin=subprocess.DEVNULL,  # standard input may be the audio
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **variables},
-                start_new_session=True,  # the first Ctrl-C ends the stream, not the commands
-            )
-        except (OSError, ValueError) as error:
-            return [getattr(error, "strerror", None) or str(error)]
+        with self._starting:
+            if self._is_killed:
+                return []
+            try:
+                process = subprocess.Popen(
+                    self._argv,
+                    stdin=subprocess.DEVNULL,  # standard input may be the audio
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **variables},
+                    start_new_session=True,  # the first Ctrl-C ends the stream, not the commands
+                )
+            except (OSError, ValueError) as error:
+                return [getattr(error, "strerror", None) or str(error)]
+            self._processes.add(process)
         with process:
-            with self._changed:
-                self._processes.add(process)
-                if self._is_killed:
-                    _kill(process)
             try:
                 output = self._read_output(process)
                 in_time = process.returncode is not None
@@ -132,7 +136,7 @@ class CommandRunner:
                     _kill(process)
                 code = process.wait()
             finally:
-                with self._changed:
+                with self._starting:
                     self._processes.discard(process)
         messages = output.decode(errors="backslashreplace").splitlines()
         if not in_time:
