@@ -72,7 +72,7 @@ def _credentials(args: argparse.Namespace) -> Credentials:
     else:
         tls = args.tls or _is_set("EARMARK_TLS")
     if args.token_file is None:
-        # A secret that was made of a file, as --new-token writes it, ends with a line break.
+        # A Kubernetes secret made from the output of --new-token ends with a line break.
         return {"tls": tls, "token": os.environ.get("EARMARK_TOKEN", "").strip() or None}
     try:
         token = Path(args.token_file).read_text(encoding="utf-8-sig", errors="replace").strip()

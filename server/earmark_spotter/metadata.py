@@ -93,7 +93,7 @@ class VerifierInfo:
     peak is certain, so that this score is final; 1 to verify every peak. `encoder_sha256`: the SHA-256 of the
     speech encoder whose features the last graph needs; None for a model without such a graph.
     `encoder_threshold`, `encoder_certain_score`: the lowest and the highest score so far at which the last
-    graph is used; None for `certain_score`.
+    graph is used; the highest is `certain_score` if it is None.
     """
 
     window_samples: int

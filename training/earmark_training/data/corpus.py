@@ -421,6 +421,8 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILEN
             if isinstance(result, CorpusError):
                 damaged.append(str(result))
                 continue
+            if damaged:
+                continue  # there will be no corpus: the other files are only checked
             samples, word = result
             audio.write(samples.data)  # an error of `tofile` does not say why it cannot be written
             for split, start, length in _split_noise(file, len(samples)):

@@ -123,9 +123,14 @@ def sounds_like(first: Sequence[Phonemes], second: Sequence[Phonemes]) -> bool:
     return distance(joined(first), joined(second)) <= _HOMOPHONE
 
 
+def _other_words(keyword: str, language: str) -> list[CommonWord]:
+    """Return the common words without the keyword and its forms ("computers")."""
+    return [w for w in common_words(language) if not w.text.startswith(keyword.lower())]
+
+
 def _similar(keyword: str, phonemes: Phonemes, language: str) -> list[CommonWord]:
     """Return neighbours, rhymes, words with the same beginning, and words that contain the keyword."""
-    others = [w for w in common_words(language) if not w.text.startswith(keyword.lower())]
+    others = _other_words(keyword, language)
     near = sorted(others, key=lambda w: distance(phonemes, w.phonemes))[:_NEIGHBOURS]
     rhyme, start = _rhyme(phonemes), bare(phonemes)[:3]
     rhymes = [w for w in others if _rhyme(w.phonemes) == rhyme][:_RHYMES]
@@ -139,9 +144,8 @@ def _pairs(keyword: str, phonemes: Phonemes, language: str) -> list[tuple[Phonem
     They are the nearest and most frequent ones, with few that share a word.
     """
     ranks: dict[Phonemes, int] = {}
-    for word in common_words(language):
-        if not word.text.startswith(keyword.lower()):
-            ranks.setdefault(word.phonemes, word.rank)
+    for word in _other_words(keyword, language):
+        ranks.setdefault(word.phonemes, word.rank)
 
     def cost(part: Phonemes, word: Phonemes) -> float:
         return distance(part, word) + ranks[word] / _COMMON_WORDS

@@ -36,8 +36,8 @@ ENCODER_THRESHOLD = 0.4
 """85% of the proposals in speech without keywords have a lower score after the graph on audio."""
 
 CERTAIN_SCORE, ENCODER_CERTAIN_SCORE = 0.997, 0.985
-"""Three of four false alarms in clean speech had a first score between 0.99 and 0.997, and there the encoder
-has less to say above 0.985 than it costs."""
+"""Three of four false alarms in clean speech had a first score between 0.99 and 0.997. For scores above 0.985
+the encoder costs more than it gains."""
 
 _FUSION_THRESHOLD = 0.05
 """The fusion is fitted on more proposals than those that the encoder sees."""
