@@ -175,6 +175,15 @@ def test_the_confusables_of_a_word_have_two_words_that_sound_like_it_together():
         assert 1 <= sum(word in pair for pair in pairs) <= 3, "few pairs share a word"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("keyword", "homophone"), [("know", "no"), ("right", "write"), ("colour", "color")])
+def test_no_confusable_says_the_keyword_in_another_spelling(keyword: str, homophone: str):
+    (words,), (other,) = pronounce([keyword], "en"), pronounce([homophone], "en")
+    pairs = [c for c in confusables(keyword, words, "en", seed=1) if len(c) == 2]
+    assert len(pairs) > 10
+    assert not any(word in (*words, *other) for pair in pairs for word in pair)
+
+
 def test_words_that_contain_a_short_one_are_found():
     (words,) = pronounce(["up"], "en")
     assert {"cup", "couple"} <= {w.text for w in containing("up", words[0], "en")}

@@ -145,7 +145,8 @@ def _pairs(keyword: str, phonemes: Phonemes, language: str) -> list[tuple[Phonem
     """
     ranks: dict[Phonemes, int] = {}
     for word in _other_words(keyword, language):
-        ranks.setdefault(word.phonemes, word.rank)
+        if not sounds_like([phonemes], [word.phonemes]):  # "no" for "know"
+            ranks.setdefault(word.phonemes, word.rank)
 
     def cost(part: Phonemes, word: Phonemes) -> float:
         return distance(part, word) + ranks[word] / _COMMON_WORDS
