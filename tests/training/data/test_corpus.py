@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from earmark_audio.progress import Phase, Progress
 from earmark_training.__main__ import main
 from earmark_training.data.corpus import (
     Corpus,
@@ -117,6 +118,22 @@ def test_of_a_long_file_only_the_seconds_that_are_needed_are_read(tmp_path: Path
         np.testing.assert_allclose(corpus.samples(recording), expected, atol=1e-3)
     with pytest.raises(CorpusError, match="truncated"):
         decode([replace(speech, max_s=None)], tmp_path / "whole")
+
+
+def test_the_progress_of_decoding_is_a_share_of_the_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seconds = {"word": 1, "music": 98, "other": 1}
+    for name, length_s in seconds.items():
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(length_s * 16_000), 16_000)
+    shares: list[float | None] = []
+
+    def update(phase: Phase, amount: float) -> None:
+        phase.set(phase.n + amount)
+        shares.append(phase.share)
+
+    monkeypatch.setattr(Phase, "update", update)
+    files = [SourceFile(tmp_path / f"{name}.wav", "music", "training", "", "s") for name in seconds]
+    decode(files, tmp_path / "corpus", progress=Progress(shown=False))
+    assert shares == pytest.approx([0.01, 0.99, 1], abs=1e-3)
 
 
 def test_a_preparation_that_fails_leaves_no_older_index(tmp_path: Path):

@@ -413,11 +413,18 @@ def decode(files: Sequence[SourceFile], out: Path, *, progress: Progress = SILEN
     damaged: list[str] = []
     position = 0
     path = out / "audio.i16"
-    with worker_pool(None) as pool, writing(path), path.open("wb") as audio:
+    sizes = [file.path.stat().st_size if file.path.is_file() else 0 for file in files]
+    with (
+        worker_pool(None) as pool,
+        writing(path),
+        path.open("wb") as audio,
+        progress.phase(DECODING, total=sum(sizes)) as phase,
+    ):
         decoded = pool.map(_read_or_error, files, chunksize=max(1, min(64, len(files) // 50)))
-        for file, result in progress(
-            zip(files, decoded, strict=True), desc=DECODING, total=len(files), unit="files"
-        ):
+        for number, (file, size, result) in enumerate(zip(files, sizes, decoded, strict=True), 1):
+            # By size, because an hour of music takes as long as thousands of words.
+            phase.note = f"file {number:,} of {len(files):,}"
+            phase.update(size)
             if isinstance(result, CorpusError):
                 damaged.append(str(result))
                 continue
