@@ -26,7 +26,14 @@ from earmark_training.model.onnx_file import load_network, pack
 from earmark_training.model.speech_embedding import SpeechEmbedding as PretrainedEmbedding
 from earmark_training.verifier import train
 from earmark_training.verifier.export import add_verifier
-from earmark_training.verifier.network import SpeechEmbedding, SpeechMel, load, window_samples
+from earmark_training.verifier.network import (
+    FRAMES,
+    SpeechEmbedding,
+    SpeechMel,
+    from_onnx,
+    load,
+    window_samples,
+)
 from earmark_training.verifier.proposals import Source, collect
 from support.built_once import build_once
 
@@ -128,6 +135,24 @@ def test_the_model_file_has_the_network_on_audio_that_was_trained(
         with torch.no_grad():
             expected = network(*(torch.from_numpy(x) for x in (pcm, index, score)))
         assert found == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+def test_a_network_on_audio_is_trained_further_from_its_graph(
+    model: SpotterModel, corpus: Corpus, verified_dir: Path
+) -> None:
+    found = collect(model, corpus, "validation", 1, with_features=False)
+    assert found.features.shape == (len(found.label), 0, 288)
+    mel = torch.from_numpy(found.mel[:64, -FRAMES:].astype(np.float32))
+    network = from_onnx(_graphs(verified_dir / "verified.onnx")[VERIFIER_KEY], mel)
+    with torch.no_grad():
+        before = network.logits(mel)
+        assert torch.allclose(before, load(verified_dir / "verifier.pt").logits(mel), atol=1e-4)
+        # With the mean and variance of the batch, as in training, the logits are still these.
+        for layer in network.modules():
+            layer.train(isinstance(layer, torch.nn.BatchNorm1d) and layer.affine)
+        assert torch.allclose(before, network.logits(mel), atol=0.01)
+    further = train.train(found, 2, 5 * 8, start=network)
+    assert not torch.allclose(further.logits(mel), before, atol=0.01)
 
 
 @pytest.mark.slow

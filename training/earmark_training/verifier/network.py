@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, cast
 
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
@@ -167,6 +169,37 @@ def first_log_odds(score: Tensor) -> Tensor:
 def to_onnx(network: VerifierNetwork) -> bytes:
     """Return the network as an ONNX file for any batch size."""
     return export_verifier(network, "pcm", torch.zeros(2, window_samples()))
+
+
+@torch.no_grad()
+def from_onnx(graph: bytes, mel: Tensor) -> VerifierNetwork:
+    """Return the network of an ONNX file of `to_onnx`, to be trained further.
+
+    mel: log-mel of windows (batch, FRAMES, 32). The file has no batch normalization behind convolutions and
+    linear layers, so here it has the mean and the variance of these windows, and leaves them as they are.
+    """
+    weights = {w.name: numpy_helper.to_array(w) for w in onnx.load_from_string(graph).graph.initializer}
+    network = VerifierNetwork(len(weights["head.fc2.bias"]) - 1).eval()
+    state = network.state_dict()
+    state |= {name: torch.from_numpy(weights[name].copy()) for name in state if name in weights}
+    network.load_state_dict(state)
+    head = network.head
+    layers: tuple[tuple[nn.Module, nn.BatchNorm1d], ...]
+    layers = (head.c1, head.b1), (head.c2, head.b2), (head.fc1, head.bf)
+    for layer, norm in layers:
+        found: list[Tensor] = []
+        hook = layer.register_forward_hook(lambda _layer, _inputs, output, found=found: found.append(output))
+        network.logits(mel)
+        hook.remove()
+        variance, mean = torch.var_mean(found[0].transpose(0, 1).flatten(1), 1, correction=0)
+        for value, set_to in (
+            (norm.running_mean, mean),
+            (norm.bias, mean),
+            (norm.running_var, variance),
+            (norm.weight, (variance + norm.eps).sqrt()),
+        ):
+            cast("Tensor", value).copy_(set_to)
+    return network
 
 
 def load(path: Path) -> VerifierNetwork:

@@ -49,22 +49,25 @@ def train(
     keywords: int,
     examples: int,
     *,
+    start: VerifierNetwork | None = None,
     seed: int = 1,
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> VerifierNetwork:
     """Return a verifier that was trained on the proposals.
 
-    First a head on the pretrained embedding, then head and embedding together, on `examples` examples. The
-    state of the training is kept in the file `checkpoint`, and the training continues from there. Raises
-    RecipeError if it is damaged, or the state of another training.
+    First a head on the pretrained embedding, then head and embedding together, on `examples` examples; the
+    network `start`, if there is one, is trained further instead. The state of the training is kept in the
+    file `checkpoint`, and the training continues from there. Raises RecipeError if it is damaged, or the
+    state of another training.
     """
     torch.manual_seed(seed)
-    network = VerifierNetwork(keywords)
-    network.embedding.load_pretrained()
+    network = start or VerifierNetwork(keywords)
+    if start is None:
+        network.embedding.load_pretrained()
     # Convolutions are twice as fast in this layout.
     network.embedding.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if checkpoint is None or not checkpoint.is_file():
+    if start is None and (checkpoint is None or not checkpoint.is_file()):
         _train_head(network, proposals, progress)
     return _fine_tune(network, proposals, examples, seed, checkpoint=checkpoint, progress=progress)
 
@@ -274,7 +277,13 @@ def _fit(
             ]
         )
     second = log_odds_of(logits.clone(), torch.from_numpy(proposals.proposed[peaks] - 1))
-    features = torch.stack((first[peaks], second, torch.ones_like(second)), 1)
+    network.fusion.copy_(fitted_fusion(first[peaks], second, correct))
+    log.info("fusion: %s", network.fusion.tolist())
+
+
+def fitted_fusion(before: Tensor, odds: Tensor, correct: Tensor) -> Tensor:
+    """Return the fusion (3) of log-odds (N), those before a network and its own; correct: 0 or 1, (N)."""
+    features = torch.stack((before, odds, torch.ones_like(odds)), 1)
     weights = torch.tensor([1.0, 1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100)
 
@@ -285,5 +294,4 @@ def _fit(
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    network.fusion.copy_(weights.detach())
-    log.info("fusion: %s", network.fusion.tolist())
+    return weights.detach()
