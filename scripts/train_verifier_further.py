@@ -68,7 +68,7 @@ def main() -> None:
             unverified, corpus, "training", TRAINING_SEED,
             passes=args.passes, with_features=False, progress=progress,
         )  # fmt: skip
-        chosen = np.sort(np.random.default_rng(5).choice(len(found.mel), WINDOWS, replace=False))
+        chosen = np.sort(np.random.default_rng(5).permutation(len(found.mel))[:WINDOWS])
         start = from_onnx(
             graphs[VERIFIER_KEY], torch.from_numpy(found.mel[chosen, -FRAMES:].astype(np.float32))
         )
@@ -87,7 +87,7 @@ def main() -> None:
     model = pack(
         graph, model.initial_state, model.metadata, args.out, verifier=on_audio, encoded_verifier=encoded
     )
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     print(f"{args.out}: SHA-256 {model.sha256}")
 
 
