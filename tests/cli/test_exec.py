@@ -239,6 +239,7 @@ def test_a_signal_that_ends_the_command_kills_the_commands(
         assert process.wait(DEADLINE_S) == (130 if number == signal.SIGINT else -number)
         assert process.stderr is not None
         assert {line.rpartition(b": ")[2] for line in process.stderr} <= {b"failed with signal 9\n"}
+    deadline_s = time.monotonic() + DEADLINE_S
     while any(is_running(int(file.stem)) for file in tmp_path.glob("*.pid")):
         assert time.monotonic() < deadline_s
         time.sleep(0.02)

@@ -43,7 +43,6 @@ def corpus(clips_dir: Path, speech_dir: Path, tmp_path_factory: pytest.TempPathF
         tmp_path_factory.mktemp("corpus"),
         noise=[folders["noise"]],
         music=[folders["music"]],
-        progress=lambda files, **_: files,
     )
 
 
@@ -132,7 +131,7 @@ def test_a_model_is_measured_in_every_condition(corpus: Corpus, tiny_model_path:
 
 
 def test_a_condition_without_its_sounds_is_left_out(clips_dir: Path, tmp_path: Path):
-    corpus = prepare(clips_dir, [], tmp_path, progress=lambda files, **_: files)
+    corpus = prepare(clips_dir, [], tmp_path)
     names = [c.name for c in conditions_for(corpus)]
     assert "noise, 10 dB" in names
     assert not any(name.startswith("babble") for name in names)
