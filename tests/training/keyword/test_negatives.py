@@ -106,6 +106,14 @@ def test_utterances_with_the_keyword_are_left_out(tmp_path: Path):
     assert {f.speaker for f in found.files if f.text} == {"0", "1", "2"}
 
 
+def test_utterances_with_a_homophone_of_the_keyword_are_left_out(tmp_path: Path):
+    folder = write_speech(tmp_path / "speech", 3, 4)
+    found = find_negatives([folder], ["ghose"], homophones={"goes"}, seed=1)
+    assert (found.left_out, len(found.files)) == (9, 3)
+    whole_words = find_negatives([folder], ["gow"], homophones={"go"}, seed=1)
+    assert (whole_words.left_out, len(whole_words.files)) == (0, 12)
+
+
 def test_no_more_than_the_hours_are_used_also_of_one_long_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

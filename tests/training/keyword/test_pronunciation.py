@@ -11,7 +11,7 @@ from earmark_training.keyword.pronunciation import (
     pronounce,
     spell,
 )
-from earmark_training.keyword.similar_words import bare, common_words, confusables, containing
+from earmark_training.keyword.similar_words import bare, common_words, confusables, containing, homophones
 from earmark_training.keyword.voice_files import SynthesisError
 
 pytest.importorskip("phonemizer", reason="the extra `voices` is not installed")
@@ -179,6 +179,7 @@ def test_the_confusables_of_a_word_have_two_words_that_sound_like_it_together():
 @pytest.mark.parametrize(("keyword", "homophone"), [("know", "no"), ("right", "write"), ("colour", "color")])
 def test_no_confusable_says_the_keyword_in_another_spelling(keyword: str, homophone: str):
     (words,), (other,) = pronounce([keyword], "en"), pronounce([homophone], "en")
+    assert homophone in homophones(keyword, words, "en")
     pairs = [c for c in confusables(keyword, words, "en", seed=1) if len(c) == 2]
     assert len(pairs) > 10
     assert not any(word in (*words, *other) for pair in pairs for word in pair)

@@ -18,7 +18,7 @@ from earmark_training.keyword.letters import is_letter
 from earmark_training.keyword.recordings import RecordingsError, find_audio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
 MIN_S = 60
@@ -42,15 +42,20 @@ class Negatives:
 
 
 def find_negatives(
-    folders: Sequence[Path], keywords: Sequence[str], *, recordings: Iterable[Path] = (), seed: int
+    folders: Sequence[Path],
+    keywords: Sequence[str],
+    *,
+    homophones: Collection[str] = (),
+    recordings: Iterable[Path] = (),
+    seed: int,
 ) -> Negatives:
     """Return the audio files below the folders but the keywords' `recordings`, at most MAX_HOURS of them.
 
     A file that is there several times is used once. Copies of the recordings are known by their samples.
 
     Transcripts in LibriSpeech's layout (`*.trans.txt` beside the audio) are used if there are any: utterances
-    with a keyword are left out, and speakers are known. Files without a transcript count as one speaker per
-    folder.
+    with a keyword or one of the `homophones` are left out, and speakers are known. Files without a transcript
+    count as one speaker per folder.
 
     Raises RecordingsError if a folder is missing or contains no readable audio, or if too little is left.
     """
@@ -73,7 +78,7 @@ def find_negatives(
                 of_keyword += 1
                 continue
             speaker, text = known.get(path.with_suffix(""), (path.parent.as_posix(), ""))
-            if any(contains_keyword(text, keyword) for keyword in keywords):
+            if contains_any(text, keywords, homophones):
                 left_out += 1
                 continue
             files.append(SourceFile(path, "speech", "training", text, speaker))
@@ -98,6 +103,12 @@ def contains_keyword(text: str, keyword: str) -> bool:
     if any(unicodedata.name(c, "").startswith(_WITHOUT_SPACES) for c in keyword):
         return normalize(keyword).replace(" ", "") in normalize(text).replace(" ", "")
     return f" {normalize(keyword)}" in f" {normalize(text)}"
+
+
+def contains_any(text: str, keywords: Iterable[str], homophones: Collection[str]) -> bool:
+    """Return whether a transcript has one of the keywords, or a homophone of one as a whole word."""
+    words = normalize(text).split() if homophones else ()
+    return not set(homophones).isdisjoint(words) or any(contains_keyword(text, k) for k in keywords)
 
 
 def normalize(text: str) -> str:

@@ -12,12 +12,12 @@ from earmark_training.data.corpus import SAMPLE_RATE_HZ
 from earmark_training.keyword import sentences
 from earmark_training.keyword.alignment import find_word
 from earmark_training.keyword.kokoro import PAD_S, Line
-from earmark_training.keyword.negatives import contains_keyword
+from earmark_training.keyword.negatives import contains_any
 from earmark_training.keyword.pronunciation import distance, joined, pronounce, spell
 from earmark_training.keyword.similar_words import common_words, confusables, contains, sounds_like
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from earmark_audio.progress import Progress
@@ -170,12 +170,18 @@ def read_other_words(
 
 
 def read_sentences(
-    reader: Reader, keywords: Sequence[str], *, seed: int, progress: Progress, desc: str
+    reader: Reader,
+    keywords: Sequence[str],
+    *,
+    homophones: Collection[str],
+    seed: int,
+    progress: Progress,
+    desc: str,
 ) -> list[tuple[Path, str, str]]:
-    """Read English sentences without the keywords; return (file, text, voice)."""
+    """Read English sentences without the keywords and their homophones; return (file, text, voice)."""
     rng = np.random.default_rng(seed + 2)
     candidates = sentences.lines(2 * SENTENCES, seed=seed)
-    texts = [t for t in candidates if not any(contains_keyword(t, k) for k in keywords)][:SENTENCES]
+    texts = [t for t in candidates if not contains_any(t, keywords, homophones)][:SENTENCES]
     spoken = [f"{spell(words)}." for words in pronounce(texts, "en")]
     lines = _lines(reader, rng, spoken, blended_after=len(spoken))
     paths = reader.read(lines, progress=progress, desc=desc)

@@ -159,7 +159,11 @@ def _read_sources(request: KeywordRequest, progress: Progress) -> _Sources:
         of_keywords = [r.path for k in recorded.values() for part in (k.used, k.left_out) for r in part]
         of_keywords += [clip.path for clip in mistakes if clip.is_missed]
         negatives = find_negatives(
-            request.negatives, keywords, recordings=of_keywords, seed=request.recipe.seed
+            request.negatives,
+            keywords,
+            homophones=() if request.voices is None else request.voices.homophones(),
+            recordings=of_keywords,
+            seed=request.recipe.seed,
         )
     return _Sources(recorded, mistakes, negatives)
 
@@ -314,8 +318,9 @@ def _log_expectations(request: KeywordRequest, sources: _Sources, base: ModelMet
         log.info("%s knows %r already; this makes another model for it", base.name, keyword)
     if negatives.left_out:
         log.info(
-            "utterances that are left out, with %s in their transcript: %d",
+            "utterances that are left out, with %s%s in their transcript: %d",
             " or ".join(map(repr, keywords)),
+            ", or a word that sounds the same," if request.voices else "",
             negatives.left_out,
         )
     if negatives.recordings:

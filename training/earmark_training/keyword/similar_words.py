@@ -123,6 +123,20 @@ def sounds_like(first: Sequence[Phonemes], second: Sequence[Phonemes]) -> bool:
     return distance(joined(first), joined(second)) <= _HOMOPHONE
 
 
+def homophones(keyword: str, words: Sequence[Phonemes], language: str) -> frozenset[str]:
+    """Return the common words that sound like a keyword in another spelling ("no" for "know").
+
+    words: the phonemes of the keyword's words; a phrase has none.
+    """
+    if len(words) > 1:
+        return frozenset()
+    return frozenset(
+        w.text
+        for w in common_words(language)
+        if w.text != keyword.lower() and sounds_like(words, [w.phonemes])
+    )
+
+
 def _other_words(keyword: str, language: str) -> list[CommonWord]:
     """Return the common words without the keyword and its forms ("computers")."""
     return [w for w in common_words(language) if not w.text.startswith(keyword.lower())]

@@ -10,9 +10,9 @@ import numpy as np
 from earmark_audio.progress import SILENT, Progress
 
 from earmark_training.data.corpus import DECODING, SAMPLE_RATE_HZ, SourceFile, decode, hours, speech_split
-from earmark_training.keyword import confusables, sentences
+from earmark_training.keyword import confusables, sentences, similar_words
 from earmark_training.keyword.helpers import HelperClip, write_helpers
-from earmark_training.keyword.negatives import check_length, contains_keyword
+from earmark_training.keyword.negatives import check_length, contains_any
 from earmark_training.keyword.neural_speech import (
     CONFUSABLE_LINES,
     KEYWORD_LINES,
@@ -102,6 +102,11 @@ class NeuralVoices:
     language: str
     pronunciations: Mapping[str, Sequence[Phonemes]]
     accents: Mapping[str, Sequence[Sequence[Phonemes]]] = field(default_factory=dict)
+
+    def homophones(self) -> frozenset[str]:
+        """Return the common words that sound like a keyword in another spelling."""
+        of_each = (similar_words.homophones(k, w, self.language) for k, w in self.pronunciations.items())
+        return frozenset().union(*of_each)
 
 
 def collect(
@@ -297,14 +302,22 @@ def _synthesize_speech(
     neural: NeuralVoices | None,
 ) -> list[SourceFile]:
     found: list[SourceFile] = []
+    homophones = neural.homophones() if neural else frozenset()
     if neural:
-        read = read_sentences(neural.reader, keywords, seed=seed, progress=progress, desc=_READING_SENTENCES)
+        read = read_sentences(
+            neural.reader,
+            keywords,
+            homophones=homophones,
+            seed=seed,
+            progress=progress,
+            desc=_READING_SENTENCES,
+        )
         found = [SourceFile(path, "speech", "training", text, voice) for path, text, voice in read]
         if not is_available("en"):
             return found
     voices = available_voices("en", _SYNTHESIZED_LINES, seed=seed + 2)
     candidates = sentences.lines(2 * _SYNTHESIZED_LINES, seed=seed)
-    texts = [t for t in candidates if not any(contains_keyword(t, k) for k in keywords)]
+    texts = [t for t in candidates if not contains_any(t, keywords, homophones)]
     lines = list(zip(voices, texts, strict=False))
     paths = synthesize(lines, folder, progress=progress, desc=_SYNTHESIZING_SENTENCES)
     return found + [
