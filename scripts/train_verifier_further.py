@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from earmark_training.verifier.proposals import Proposals
     from torch import Tensor
 
-TRAINING_SEED, VALIDATION_SEED, SEED = 1, 2, 7
+TRAINING_SEED, VALIDATION_SEED, WINDOWS_SEED, SEED = 1, 2, 5, 7
 WINDOWS = 2000
 """The windows whose mean and variance the batch normalization begins with."""
 FUSION_THRESHOLD = 0.05
@@ -68,7 +68,8 @@ def main() -> None:
             unverified, corpus, "training", TRAINING_SEED,
             passes=args.passes, with_features=False, progress=progress,
         )  # fmt: skip
-        chosen = np.sort(np.random.default_rng(5).permutation(len(found.mel))[:WINDOWS])
+        rng, count = np.random.default_rng(WINDOWS_SEED), len(found.mel)
+        chosen = np.sort(rng.choice(count, min(WINDOWS, count), replace=False))
         start = from_onnx(
             graphs[VERIFIER_KEY], torch.from_numpy(found.mel[chosen, -FRAMES:].astype(np.float32))
         )

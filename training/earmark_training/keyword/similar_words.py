@@ -157,9 +157,9 @@ def _pairs(keyword: str, phonemes: Phonemes, language: str) -> list[tuple[Phonem
 
     They are the nearest and most frequent ones, with few that share a word.
     """
-    ranks: dict[Phonemes, int] = {}
+    same, ranks = homophones(keyword, [phonemes], language), dict[Phonemes, int]()
     for word in _other_words(keyword, language):
-        if not sounds_like([phonemes], [word.phonemes]):  # "no" for "know"
+        if word.text not in same:
             ranks.setdefault(word.phonemes, word.rank)
 
     def cost(part: Phonemes, word: Phonemes) -> float:
