@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import multiprocessing
 import signal
 import sys
 import threading
@@ -109,9 +110,13 @@ def before_termination(action: Callable[[], None]) -> Iterator[None]:
         if _Deferral.is_active:
             _Deferral.pending = partial(terminate, number, frame)
             return
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        # A second one ends the process at once. But the pool of --jobs sends one to each process as soon as
+        # another has ended, so there the action ends first.
+        is_worker = multiprocessing.parent_process() is not None
+        signal.signal(number, signal.SIG_IGN if is_worker else signal.SIG_DFL)
         received.append(number)
         action()
+        signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
     try:
