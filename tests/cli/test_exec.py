@@ -279,3 +279,36 @@ with before_termination(end):
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False, timeout=DEADLINE_S)
     assert done.returncode == -signal.SIGTERM
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_process_of_jobs_ends_its_commands_even_if_the_pool_sends_a_second_signal(tmp_path: Path) -> None:
+    # When one process of the pool ends, the pool sends SIGTERM to the others, which have got one already.
+    file = tmp_path / "second_signal.py"
+    file.write_text("""
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from earmark_cli.interrupts import before_termination
+
+def end():
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        pass  # here a second signal would end the process
+    Path(sys.argv[1]).touch()
+
+def work():
+    with before_termination(end):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    process.join()
+    sys.exit(-process.exitcode)
+""")
+    ended = tmp_path / "ended"
+    command = [sys.executable, file, ended]
+    done = subprocess.run(command, env=environment(), check=False, timeout=DEADLINE_S)
+    assert ended.exists()
+    assert done.returncode == signal.SIGTERM
