@@ -24,6 +24,7 @@ from earmark_training.evaluation.streams import make_streams, match_detections
 from earmark_training.model import encoded_verifier_training
 from earmark_training.model.onnx_file import load_network, pack
 from earmark_training.model.speech_embedding import SpeechEmbedding as PretrainedEmbedding
+from earmark_training.verifier import proposals as proposals_module
 from earmark_training.verifier import train
 from earmark_training.verifier.export import add_verifier
 from earmark_training.verifier.network import (
@@ -34,7 +35,7 @@ from earmark_training.verifier.network import (
     load,
     window_samples,
 )
-from earmark_training.verifier.proposals import Source, collect
+from earmark_training.verifier.proposals import Source, collect, collect_in_noise, together
 from support.built_once import build_once
 
 if TYPE_CHECKING:
@@ -274,6 +275,34 @@ def test_the_streams_and_the_amount_of_speech_can_be_chosen(model: SpotterModel,
     assert set(found.label[found.source == Source.WORDS]) <= {0, 2}
     assert (found.label == 2).sum() > 2
     assert not (found.source == Source.SPEECH).any()
+
+
+def test_each_pass_over_the_noises_has_other_peaks_and_none_of_a_word(
+    model: SpotterModel, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposals_module, "_LOWEST_SCORE", 1e-6)
+    once, twice = (
+        collect_in_noise(model, corpus, "training", 1, passes=n, with_features=False) for n in (1, 2)
+    )
+    count = len(once.label)
+    assert count > 0
+    assert np.array_equal(twice.mel[:count], once.mel)
+    assert len(twice.label) > count
+    assert not np.array_equal(twice.mel[count:][:count], once.mel)
+    assert not once.label.any()
+    assert (once.source == Source.SOUNDS).all()
+    speech = collect(model, corpus, "training", 1, with_features=False)
+    assert len(together([speech, once]).score) == len(speech.score) + count
+
+
+def test_noises_without_peaks_are_no_proposals(
+    model: SpotterModel, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposals_module, "_LOWEST_SCORE", 0.9999)
+    found = collect_in_noise(model, corpus, "training", 1, passes=1, with_features=False)
+    assert len(found.mel) == len(found.features) == len(found.label) == 0
+    speech = collect(model, corpus, "training", 1, with_features=False)
+    assert len(together([speech, found]).label) == len(speech.label)
 
 
 def test_the_first_network_is_unchanged(

@@ -31,7 +31,7 @@ from earmark_training.evaluation.conditions import (
 )
 from earmark_training.evaluation.detections import detect
 from earmark_training.evaluation.streams import TOLERANCE_SAMPLES, SpokenWord
-from earmark_training.model.encoded_verifier import WIDTH, encode
+from earmark_training.model.encoded_verifier import FRAMES, WIDTH, encode
 from earmark_training.verifier.network import SpeechMel, window_samples
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ _PASSES_OF_SPEECH = 1.6
 _PAUSE_S = (0.2, 1.5)
 _IN_A_ROW, _ROW_PAUSE_S, _ROW_MARGIN = 0.3, (0.06, 0.3), 320  # streams without the clips' own pauses
 _MAX_GAIN = 10 ** (30 / 20)
+_VARIED_NOISE, _TWO_NOISES, _NOISE_IN_ROOM = 0.6, 0.3, 0.3  # the shares of the noises
+_NOISE_MARGINS = (8_000, 16_000)
 _BATCH = 64
 
 _KINDS = ("clean", "noise", "babble", "room", "room and noise", "telephone", "television", "music")
@@ -121,6 +123,7 @@ class _Collector:
         self, model: SpotterModel, corpus: Corpus, split: Split, seed: tuple[int, int], *, with_features: bool
     ) -> None:
         self._encode = encode if with_features else lambda _: np.zeros((0, WIDTH), np.float16)
+        self._feature_frames = FRAMES if with_features else 0
         self._model, self._meta, self._corpus = model, model.metadata, corpus
         self._scene, self.rng = SplitScene(corpus, split), np.random.default_rng((99, *seed))
         hold_samples = self._meta.samples_from_ms(self._meta.detector.hold_ms)
@@ -171,28 +174,49 @@ class _Collector:
         rng, scene, length = self.rng, self._scene, 20 * SAMPLE_RATE_HZ
         kinds = (scene.noise, scene.music_of, scene.babble, tones.signal_tones)
         kind = kinds[int(rng.choice(len(kinds)))]
-        samples = kind(rng, length)
-        samples = samples / (np.abs(samples).max() + 1e-9) * 10 ** (rng.uniform(-40, 0) / 20)
-        samples = np.clip(samples, -1, 1).astype(np.float32)
-        scores = score_recording(self._model, samples)
-        for detection, frame, proposed in self._peaks(scores):
-            self._add(samples, frame, (0, proposed, detection.confidence, Source.SOUNDS))
+        samples = _at_level(kind(rng, length), rng.uniform(-40, 0))
+        scores = self._add_sound(samples)
         for frame in rng.integers(5, len(scores) - 5, 3).tolist():
             self._add_random(samples, scores, frame)
+
+    def add_noises(self) -> None:
+        """Add the peaks in each noise of the split: at other speeds, over another noise, or in a room."""
+        rng, noises = self.rng, self._scene.noises
+        for i in rng.permutation(len(noises)).tolist():
+            samples = self._corpus.samples(noises[i])
+            if rng.random() < _VARIED_NOISE:
+                samples, _ = augment.vary_voice(rng, samples)
+            if rng.random() < _TWO_NOISES:
+                other = self._corpus.samples(noises[int(rng.integers(len(noises)))])
+                length = max(len(samples), len(other))
+                gain = np.float32(10 ** (rng.uniform(-15, 0) / 20))
+                samples = _padded(samples, length) + gain * _padded(other, length)
+            samples = np.pad(samples, _NOISE_MARGINS).astype(np.float32)
+            if rng.random() < _NOISE_IN_ROOM:
+                samples = in_room(self._scene, rng, samples, float(np.square(samples).mean()))
+            self._add_sound(_at_level(samples, rng.uniform(-30, 0)))
 
     def result(self) -> Proposals:
         """Return all proposals."""
         self._compute_mels()
-        label, proposed, score, source = zip(*self._rows, strict=True)
+        count, rows = len(self._rows), np.array(self._rows, np.float64).reshape(-1, 4)
+        label, proposed, score, source = rows.T
         return Proposals(
-            np.concatenate(self._mels),
-            np.stack(self._features),
-            np.array(label, np.int64),
-            np.array(proposed, np.int64),
-            np.array(score, np.float32),
+            np.concatenate([np.zeros((0, CONTEXT_FRAMES, 32), np.float16), *self._mels]),
+            np.array(self._features, np.float16).reshape(count, self._feature_frames, WIDTH),
+            label.astype(np.int64),
+            proposed.astype(np.int64),
+            score.astype(np.float32),
             np.array(self._verified, np.float32),
-            np.array(source, np.int64),
+            source.astype(np.int64),
         )
+
+    def _add_sound(self, samples: Samples) -> Samples:
+        """Add the peaks in audio without speech; return its scores."""
+        scores = score_recording(self._model, samples)
+        for detection, frame, proposed in self._peaks(scores):
+            self._add(samples, frame, (0, proposed, detection.confidence, Source.SOUNDS))
+        return scores
 
     def _peaks(self, scores: Samples) -> Iterator[tuple[Detection, int, int]]:
         """Yield each peak as (detection, frame, class)."""
@@ -258,6 +282,29 @@ def collect(
         counted = progress(drawn, desc=f"finding proposals, {split}", total=len(drawn), unit="streams")
         speech = corpus.select("speech", split)
         found.append(_collect_once(collector, counted, len(drawn), speech, passes_of_speech))
+    return together(found)
+
+
+def collect_in_noise(
+    model: SpotterModel,
+    corpus: Corpus,
+    split: Split,
+    seed: int,
+    *,
+    passes: int,
+    with_features: bool = True,
+    progress: Progress = SILENT,
+) -> Proposals:
+    """Return the proposals in some passes over the noises of a split, of which `collect` has few."""
+    collector = _Collector(model, corpus, split, (seed, 0), with_features=with_features)
+    desc = f"finding proposals in noise, {split}"
+    for _ in progress(range(passes), desc=desc, total=passes, unit="passes"):
+        collector.add_noises()
+    return collector.result()
+
+
+def together(found: Sequence[Proposals]) -> Proposals:
+    """Return all proposals as one."""
     return Proposals(*(np.concatenate([getattr(p, f.name) for p in found]) for f in fields(Proposals)))
 
 
@@ -352,6 +399,17 @@ def changed(
     if kind == "television":
         samples = from_television(scene, rng, samples, power)
     result: Samples = np.clip(samples * np.float32(10 ** (rng.uniform(-25, 8) / 20)), -1, 1)
+    return result
+
+
+def _padded(samples: Samples, length: int) -> Samples:
+    return np.pad(samples, (0, length - len(samples)))
+
+
+def _at_level(samples: Samples, peak_dbfs: float) -> Samples:
+    """Return audio whose highest sample has a level."""
+    gain = np.float32(10 ** (peak_dbfs / 20)) / (np.abs(samples).max() + np.float32(1e-9))
+    result: Samples = np.clip(samples * gain, -1, 1).astype(np.float32)
     return result
 
 

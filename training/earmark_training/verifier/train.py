@@ -77,8 +77,8 @@ def _targets(proposals: Proposals) -> NDArray[np.int64]:
     return np.maximum(proposals.label - 1, 0)
 
 
-def _weights(proposals: Proposals) -> NDArray[np.float64]:
-    """Return the weights in proportion to which proposals are drawn for the training."""
+def drawing_weights(proposals: Proposals) -> NDArray[np.float64]:
+    """Return the weights in proportion to which proposals are drawn for the training, [N]."""
     label = proposals.label
     weights = np.where(label == 0, _NONE_WEIGHT, 1.0)
     weights[(label == 0) & (proposals.score > _HARD_SCORE)] = _HARD_WEIGHT
@@ -87,12 +87,23 @@ def _weights(proposals: Proposals) -> NDArray[np.float64]:
 
 
 def train_encoded(
-    proposals: Proposals, keywords: int, steps: int, *, seed: int = 1, progress: Progress = SILENT
+    proposals: Proposals,
+    keywords: int,
+    steps: int,
+    *,
+    weights: NDArray[np.float64] | None = None,
+    seed: int = 1,
+    progress: Progress = SILENT,
 ) -> EncodedVerifier:
-    """Return a verifier that was trained on the proposals' features of the speech encoder."""
+    """Return a verifier that was trained on the proposals' features of the speech encoder.
+
+    weights: [N], instead of `drawing_weights`.
+    """
     torch.manual_seed(seed)
     network = EncodedVerifier(keywords, _ENCODED_CHANNELS)
-    targets, weights = _targets(proposals), _weights(proposals)
+    targets = _targets(proposals)
+    if weights is None:
+        weights = drawing_weights(proposals)
     return train_on_features(
         network, proposals.features, targets, weights, steps, seed=seed, progress=progress
     )
@@ -134,7 +145,7 @@ def _fine_tune(
     checkpoint: Path | None,
     progress: Progress,
 ) -> VerifierNetwork:
-    source, weights = proposals.source, _weights(proposals)
+    source, weights = proposals.source, drawing_weights(proposals)
     ends = np.cumsum(weights / weights.sum())
     is_noise = (source == Source.SOUNDS) | ((source == Source.RANDOM) & (np.arange(len(source)) % 3 == 0))
     noises, targets = proposals.mel[is_noise], _targets(proposals)
@@ -277,11 +288,11 @@ def _fit(
             ]
         )
     second = log_odds_of(logits.clone(), torch.from_numpy(proposals.proposed[peaks] - 1))
-    network.fusion.copy_(fitted_fusion(first[peaks], second, correct))
+    network.fusion.copy_(_fitted_fusion(first[peaks], second, correct))
     log.info("fusion: %s", network.fusion.tolist())
 
 
-def fitted_fusion(before: Tensor, odds: Tensor, correct: Tensor) -> Tensor:
+def _fitted_fusion(before: Tensor, odds: Tensor, correct: Tensor) -> Tensor:
     """Return the fusion (3) of log-odds (N), those before a network and its own; correct: 0 or 1, (N)."""
     features = torch.stack((before, odds, torch.ones_like(odds)), 1)
     weights = torch.tensor([1.0, 1.0, 0.0], requires_grad=True)
